@@ -1,0 +1,1 @@
+//! Checkpoints in, packed files out: readers, a stream of tensors, writers, proof

@@ -1,0 +1,44 @@
+//! Text to training tokens.
+//!
+//! Text comes from [`generate`] (seeded tasks whose entropy and right answers are known) or from
+//! [`read`] (txt and jsonl files). [`tokenizer`] trains a byte-level BPE on it, [`prepare`] encodes
+//! it into [`shard`] files, and [`loader`] cuts those into training batches. Every step is a pure
+//! function of its inputs and a seed: the same command writes the same bytes, and the batch of step
+//! `n` does not depend on how the run reached step `n`.
+//!
+//! ```
+//! use sterna_datasets::{Corpus, Loader, Mix, Rows, Split, prepare, train_bpe};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mix: Mix = "addition2=0.6,stories=0.4".parse()?;
+//! let corpus = Corpus { mix, seed: 1, split: Split::Train };
+//! let tokenizer = train_bpe(corpus.texts().take(200), 300)?;
+//! let folder = tempfile::tempdir()?;
+//! let text = corpus.texts().take(200).map(Ok);
+//! let prepared = prepare::held_out_share(text, &tokenizer, folder.path(), 0.05)?;
+//! let loader = Loader::open(&[prepared.train.path], 4, 128, 1, Rows::Documents)?;
+//! assert_eq!(loader.batch(0).ids.len(), 4 * (128 + 1));
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(unsafe_code)]
+
+mod bpe;
+mod error;
+pub mod generate;
+pub mod loader;
+pub mod prepare;
+mod random;
+pub mod read;
+pub mod shard;
+pub mod tokenizer;
+
+pub use error::Error;
+pub use generate::{Corpus, Document, Mix, Problem, Split, Task};
+pub use loader::{Batch, Loader, Rows};
+pub use prepare::Prepared;
+pub use shard::{Shard, ShardWriter};
+pub use tokenizer::{Tokenizer, train_bpe};
+
+/// What the functions of this crate return.
+pub type Result<T> = std::result::Result<T, Error>;

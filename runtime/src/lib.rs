@@ -1,0 +1,1 @@
+//! Packed file to logits and text: kernels, threads, forward pass, KV cache, sampler

@@ -1,0 +1,117 @@
+//! Model families as rows of data: what distinguishes one decoder body from another.
+//!
+//! All families share the Llama skeleton: embedding, then per layer pre-norm attention with grouped heads
+//! and rotary positions and a pre-norm gated feed-forward network, then a final norm and a head. A row says
+//! where a family deviates. To add a family, add a row.
+
+/// The function of the gate in `act(gate(x)) * up(x)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x · sigmoid(x), `silu` in configs.
+    Silu,
+    /// max(x, 0)², `relu2` in configs. It exceeds f16 quickly: compute it in f32.
+    Relu2,
+}
+
+impl Activation {
+    /// The name in `hidden_act`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Relu2 => "relu2",
+        }
+    }
+
+    /// The activation named in `hidden_act`.
+    pub fn from_name(name: &str) -> Option<Activation> {
+        [Activation::Silu, Activation::Relu2]
+            .into_iter()
+            .find(|a| a.name() == name)
+    }
+}
+
+/// One model family.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// `model_type` in config.json, and our name for the family.
+    pub model_type: &'static str,
+    /// The entry of `architectures` in config.json.
+    pub architecture: &'static str,
+    /// The activation that the family is defined with; a config that says otherwise is refused.
+    pub activation: Activation,
+    /// Name below `self_attn.` of an RMSNorm over the concatenated heads, before `o_proj`.
+    pub attn_sub_norm: Option<&'static str>,
+    /// Name below `mlp.` of an RMSNorm over the gated product, before `down_proj`.
+    pub ffn_sub_norm: Option<&'static str>,
+    /// Whether each query and key head passes an RMSNorm (`q_norm`, `k_norm`) before the rotation.
+    pub qk_norm: bool,
+    /// What the model class assumes where config.json has no `head_dim`.
+    pub default_head_dim: DefaultHeadDim,
+    /// Whether a missing `num_key_value_heads` means one per attention head.
+    pub kv_heads_default_to_heads: bool,
+}
+
+/// See [`Family::default_head_dim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultHeadDim {
+    /// `hidden_size / num_attention_heads`.
+    HiddenOverHeads,
+    /// A fixed number.
+    Fixed(usize),
+}
+
+/// Every family that Sterna knows.
+pub static FAMILIES: &[Family] = &[
+    Family {
+        model_type: "bitnet",
+        architecture: "BitNetForCausalLM",
+        activation: Activation::Relu2,
+        attn_sub_norm: Some("attn_sub_norm"),
+        ffn_sub_norm: Some("ffn_sub_norm"),
+        qk_norm: false,
+        default_head_dim: DefaultHeadDim::HiddenOverHeads,
+        kv_heads_default_to_heads: false,
+    },
+    Family {
+        model_type: "llama",
+        architecture: "LlamaForCausalLM",
+        activation: Activation::Silu,
+        attn_sub_norm: None,
+        ffn_sub_norm: None,
+        qk_norm: false,
+        default_head_dim: DefaultHeadDim::HiddenOverHeads,
+        kv_heads_default_to_heads: true,
+    },
+    Family {
+        model_type: "qwen3",
+        architecture: "Qwen3ForCausalLM",
+        activation: Activation::Silu,
+        attn_sub_norm: None,
+        ffn_sub_norm: None,
+        qk_norm: true,
+        default_head_dim: DefaultHeadDim::Fixed(128),
+        kv_heads_default_to_heads: false,
+    },
+];
+
+impl Family {
+    /// The family with these names in config.json.
+    pub fn find(model_type: &str, architecture: &str) -> Option<&'static Family> {
+        FAMILIES
+            .iter()
+            .find(|f| f.model_type == model_type && f.architecture == architecture)
+    }
+
+    /// The family with this `model_type`.
+    pub fn from_model_type(model_type: &str) -> Option<&'static Family> {
+        FAMILIES.iter().find(|f| f.model_type == model_type)
+    }
+
+    /// The names of all families, for error messages.
+    pub fn known() -> String {
+        let names = FAMILIES
+            .iter()
+            .map(|f| format!("{} ({})", f.model_type, f.architecture));
+        names.collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,568 @@
+//! The packed file: one self-contained, memory-mapped file per model.
+//!
+//! The specification is `PACKED_FILE.md` beside this crate's manifest. [`PackedFile::open`] checks header,
+//! shapes, vectors and embedded files once; afterwards everything is read in place. The matrices are most of
+//! the file and are checked on request ([`PackedFile::verify`]), so that opening costs no read of the weights.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::header::{self, Header, Tensor};
+use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
+use crate::{Config, Error, Packing, Result, durable};
+
+/// The files of a Hugging Face folder that travel inside a packed file, in this order.
+pub const FILES: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// A model in a packed file, mapped into memory and checked.
+#[derive(Debug)]
+pub struct PackedFile {
+    path: PathBuf,
+    map: Mmap,
+    data_start: usize,
+    matrices_sha256: String,
+    layout: Layout,
+    /// Shapes and constants, from the embedded config.json.
+    pub config: Config,
+    /// How the trits are packed.
+    pub packing: Packing,
+}
+
+/// A ternary matrix in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// `rows` × `packing.row_bytes(columns)` bytes.
+    pub data: &'a [u8],
+    /// The weight is trit × scale.
+    pub scale: f32,
+}
+
+/// The embedding or the head in place, row-major.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// Vocabulary size.
+    pub rows: usize,
+    /// Width of the residual stream.
+    pub columns: usize,
+    /// The rows.
+    pub values: Values<'a>,
+}
+
+/// Values of a [`Table`].
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// bfloat16.
+    Bf16(&'a [bf16]),
+    /// The value is code × scale of its row.
+    Q8 {
+        /// (rows, columns)
+        codes: &'a [i8],
+        /// (rows)
+        scales: &'a [f32],
+    },
+}
+
+impl PackedFile {
+    /// Maps and checks a file. The file must not be changed while it is mapped.
+    pub fn open(path: &Path) -> Result<PackedFile> {
+        let map = map(path)?;
+        let header = header::decode(path, &map)?;
+        let config = read_config(path, &map[header.data_start..], &header)?;
+        let layout = expected_layout(path, &config, &header)?;
+        compare(path, &layout, &header)?;
+        let (expected, found) = ((header.data_start + layout.len()) as u64, map.len() as u64);
+        if expected != found {
+            return Err(Error::Length {
+                path: path.to_owned(),
+                expected,
+                found,
+            });
+        }
+        let vectors = &map[header.data_start + layout.matrices_len..];
+        header::check_sum(
+            path,
+            "part with vectors and files",
+            vectors,
+            &header.vectors_sha256,
+        )?;
+        let file = PackedFile {
+            path: path.to_owned(),
+            map,
+            data_start: header.data_start,
+            matrices_sha256: header.matrices_sha256,
+            layout,
+            config,
+            packing: header.packing,
+        };
+        file.check_vectors()?;
+        Ok(file)
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the whole file.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Always false: an empty file cannot be opened.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Names, types, shapes and offsets of all tensors.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Reads the whole file: compares the checksum of the matrices and unpacks every row.
+    pub fn verify(&self) -> Result<()> {
+        let matrices = &self.data()[..self.layout.matrices_len];
+        header::check_sum(
+            &self.path,
+            "part with matrices",
+            matrices,
+            &self.matrices_sha256,
+        )?;
+        for weight in layout::weights(&self.config)
+            .iter()
+            .filter(|w| w.role == Role::Linear)
+        {
+            let matrix = self.matrix(&weight.name);
+            let mut trits = vec![0; matrix.columns];
+            for row in matrix
+                .data
+                .chunks_exact(self.packing.row_bytes(matrix.columns))
+            {
+                self.packing.unpack_row(row, &mut trits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A linear layer of the model, by its name in [`layout::weights`].
+    ///
+    /// # Panics
+    /// If the model has no such layer.
+    pub fn matrix(&self, name: &str) -> Matrix<'_> {
+        let weights = self.entry(name);
+        let columns = self.columns(name);
+        let scale = self.vector(&layout::scale_name(name))[0];
+        Matrix {
+            rows: weights.shape[0],
+            columns,
+            data: self.bytes(weights),
+            scale,
+        }
+    }
+
+    /// A norm or a scale.
+    ///
+    /// # Panics
+    /// If the model has no such tensor.
+    pub fn vector(&self, name: &str) -> &[f32] {
+        bytemuck::cast_slice(self.bytes(self.entry(name)))
+    }
+
+    /// The embedding.
+    pub fn embedding(&self) -> Table<'_> {
+        self.table(EMBEDDING)
+    }
+
+    /// The head, which is the embedding in a tied model.
+    pub fn head(&self) -> Table<'_> {
+        self.table(if self.config.tie_word_embeddings {
+            EMBEDDING
+        } else {
+            HEAD
+        })
+    }
+
+    /// An embedded file, one of [`FILES`].
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        FILES
+            .contains(&name)
+            .then(|| self.layout.find(name))?
+            .map(|entry| self.bytes(entry))
+    }
+
+    fn table(&self, name: &str) -> Table<'_> {
+        let entry = self.entry(name);
+        let bytes = self.bytes(entry);
+        let values = match entry.dtype {
+            Dtype::F32 => Values::F32(bytemuck::cast_slice(bytes)),
+            Dtype::F16 => Values::F16(bytemuck::cast_slice(bytes)),
+            Dtype::Bf16 => Values::Bf16(bytemuck::cast_slice(bytes)),
+            Dtype::I8 | Dtype::U8 => Values::Q8 {
+                codes: bytemuck::cast_slice(bytes),
+                scales: self.vector(&layout::scale_name(name)),
+            },
+        };
+        Table {
+            rows: entry.shape[0],
+            columns: entry.shape[1],
+            values,
+        }
+    }
+
+    fn columns(&self, name: &str) -> usize {
+        let config = &self.config;
+        if name.ends_with("down_proj.weight") {
+            config.intermediate_size
+        } else if name.ends_with("o_proj.weight") {
+            config.num_attention_heads * config.head_dim
+        } else {
+            config.hidden_size
+        }
+    }
+
+    fn entry(&self, name: &str) -> &Entry {
+        self.layout
+            .find(name)
+            .unwrap_or_else(|| panic!("the model has no tensor {name}"))
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.map[self.data_start..]
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.data()[entry.offset..entry.offset + entry.len]
+    }
+
+    fn check_vectors(&self) -> Result<()> {
+        for entry in self
+            .layout
+            .entries
+            .iter()
+            .filter(|e| e.offset >= self.layout.matrices_len)
+        {
+            if entry.dtype != Dtype::F32 {
+                continue;
+            }
+            let is_scale = entry.name.ends_with("_scale");
+            let values = self.vector(&entry.name);
+            let bad = |x: &f32| !x.is_finite() || (is_scale && *x <= 0.0);
+            if let Some(index) = values.iter().position(bad) {
+                return Err(Error::Value {
+                    path: self.path.clone(),
+                    tensor: entry.name.clone(),
+                    index,
+                    value: values[index],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    // SAFETY: the mapping is read-only and private to this process. A file that another process shortens
+    // while it is mapped ends this one with SIGBUS; `open` documents that the file must stay as it is, and
+    // our own writer never changes a finished file, it renames a new one over it.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+}
+
+fn read_config(path: &Path, data: &[u8], header: &Header) -> Result<Config> {
+    let missing = |found: String| Error::Tensor {
+        path: path.to_owned(),
+        tensor: "config.json".into(),
+        expected: "the embedded config".into(),
+        found,
+    };
+    let tensor = header
+        .tensors
+        .get("config.json")
+        .ok_or_else(|| missing("nothing".into()))?;
+    let bytes = data
+        .get(tensor.start..tensor.end)
+        .ok_or_else(|| missing("a part of it".into()))?;
+    let json = serde_json::from_slice(bytes).map_err(|e| missing(e.to_string()))?;
+    Config::from_json(&json)
+}
+
+/// The layout that the config calls for, given the types of the tables and the files that the header lists.
+fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layout> {
+    let tensor = |name: &str| header.tensors.get(name);
+    // Each layer has more tensors than this; a config with more layers than the header has entries is
+    // refused before its layout is computed.
+    if config.num_hidden_layers > header.tensors.len() {
+        return Err(Error::Tensor {
+            path: path.to_owned(),
+            tensor: format!("model.layers.{}", config.num_hidden_layers - 1),
+            expected: format!("{} layers", config.num_hidden_layers),
+            found: format!("{} tensors", header.tensors.len()),
+        });
+    }
+    let dtype = |name| tensor(name).map_or(Dtype::F16, |t| t.dtype);
+    let head = if config.tie_word_embeddings {
+        EMBEDDING
+    } else {
+        HEAD
+    };
+    let files: Vec<(String, usize)> = FILES
+        .iter()
+        .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
+        .filter(|(_, len)| *len <= isize::MAX as usize / 8)
+        .collect();
+    Ok(Layout::new(
+        config,
+        header.packing,
+        dtype(EMBEDDING),
+        dtype(head),
+        &files,
+    ))
+}
+
+fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {
+    let error = |tensor: &str, expected: String, found: String| {
+        let (path, tensor) = (path.to_owned(), tensor.to_owned());
+        Err(Error::Tensor {
+            path,
+            tensor,
+            expected,
+            found,
+        })
+    };
+    for e in &layout.entries {
+        let (start, end) = (e.offset, e.offset + e.len);
+        let expected = Tensor {
+            dtype: e.dtype,
+            shape: e.shape.clone(),
+            start,
+            end,
+        };
+        match header.tensors.get(&e.name) {
+            None => return error(&e.name, describe(&expected), "nothing".into()),
+            Some(found) if *found != expected => {
+                return error(&e.name, describe(&expected), describe(found));
+            }
+            Some(_) => {}
+        }
+    }
+    match header
+        .tensors
+        .keys()
+        .filter(|name| layout.find(name).is_none())
+        .min()
+    {
+        Some(name) => error(
+            name,
+            "no such tensor".into(),
+            describe(&header.tensors[name]),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn describe(t: &Tensor) -> String {
+    format!(
+        "{} {:?} at bytes {}..{}",
+        t.dtype.name(),
+        t.shape,
+        t.start,
+        t.end
+    )
+}
+
+/// What a packed file will hold, known before its first weight.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Shapes and constants; the embedded config.json must say the same.
+    pub config: Config,
+    /// How the trits are packed.
+    pub packing: Packing,
+    /// Type of an embedding that is not the head.
+    pub embedding: Dtype,
+    /// Type of the head, and of the embedding of a tied model.
+    pub table: Dtype,
+    /// Embedded files, a subset of [`FILES`] in that order, `config.json` among them.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Writes a packed file as a stream: matrices in layout order, vectors whenever they are known.
+pub struct PackedWriter<'a> {
+    path: &'a Path,
+    layout: Layout,
+    out: &'a mut BufWriter<File>,
+    matrices: Sha256,
+    /// Next matrix and how many of its bytes are there.
+    due: (usize, usize),
+    /// Everything after the matrices.
+    vectors: Vec<u8>,
+    have: Vec<bool>,
+}
+
+impl PackedWriter<'_> {
+    /// Creates `path` durably: `fill` hands over every tensor, then the file gets its name.
+    ///
+    /// # Errors
+    /// Those of `fill`, of the file system, and [`Error::Order`] where `fill` forgot or repeated a tensor.
+    pub fn write<E: From<Error>>(
+        path: &Path,
+        description: &Description,
+        fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut failed = None;
+        let written = durable::write(path, |out| {
+            let done = write_all(path, description, out, fill);
+            done.map_err(|e| {
+                failed = Some(e);
+                io::Error::other("the content could not be made")
+            })
+        });
+        match (failed, written) {
+            (Some(e), _) => Err(e),
+            (None, written) => Ok(written.map_err(Error::io(path))?),
+        }
+    }
+
+    /// Appends bytes to the matrix or table `name`; matrices come in the order of [`Layout::entries`].
+    pub fn rows(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let entry = &self.layout.entries[self.due.0];
+        let is_matrix = entry.offset < self.layout.matrices_len;
+        if !is_matrix || entry.name != name || self.due.1 + bytes.len() > entry.len {
+            return Err(self.order(name));
+        }
+        self.due.1 += bytes.len();
+        if self.due.1 == entry.len {
+            self.have[self.due.0] = true;
+            self.due = (self.due.0 + 1, 0);
+        }
+        self.append(bytes)?;
+        self.append_padding()
+    }
+
+    /// Sets a norm or a scale, in any order.
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.place(name, &bytes)
+    }
+
+    fn place(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let index = self
+            .layout
+            .entries
+            .iter()
+            .position(|e| e.name == name && e.len == bytes.len());
+        let index = index
+            .filter(|i| !self.have[*i])
+            .ok_or_else(|| self.order(name))?;
+        let offset = self.layout.entries[index]
+            .offset
+            .checked_sub(self.layout.matrices_len);
+        let offset = offset.ok_or_else(|| self.order(name))?;
+        self.vectors[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.have[index] = true;
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.matrices.update(bytes);
+        self.out.write_all(bytes).map_err(Error::io(self.path))
+    }
+
+    fn append_padding(&mut self) -> Result<()> {
+        let entry = &self.layout.entries[self.due.0];
+        if self.due.1 == 0 && entry.name.starts_with("padding.") {
+            let zeros = [0; layout::ALIGNMENT];
+            let len = entry.len;
+            self.have[self.due.0] = true;
+            self.due.0 += 1;
+            self.append(&zeros[..len])?;
+        }
+        Ok(())
+    }
+
+    fn order(&self, found: &str) -> Error {
+        let missing = self.have.iter().position(|have| !have);
+        let expected = missing.map_or("nothing".into(), |i| self.layout.entries[i].name.clone());
+        Error::Order {
+            path: self.path.to_owned(),
+            expected,
+            found: found.to_owned(),
+        }
+    }
+}
+
+fn write_all<E: From<Error>>(
+    path: &Path,
+    description: &Description,
+    out: &mut BufWriter<File>,
+    fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let Description {
+        config,
+        packing,
+        embedding,
+        table,
+        files,
+    } = description;
+    let sizes: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| (name.clone(), bytes.len()))
+        .collect();
+    let layout = Layout::new(config, *packing, *embedding, *table, &sizes);
+    let blank = "0".repeat(64);
+    let place_holder = header::encode(&layout, *packing, &blank, &blank);
+    out.write_all(&place_holder).map_err(Error::io(path))?;
+    let mut writer = PackedWriter {
+        path,
+        matrices: Sha256::new(),
+        due: (0, 0),
+        vectors: vec![0; layout.len() - layout.matrices_len],
+        have: vec![false; layout.entries.len()],
+        layout,
+        out,
+    };
+    fill(&mut writer)?;
+    for (name, bytes) in files {
+        writer.place(name, bytes)?;
+    }
+    if writer.have.contains(&false) {
+        return Err(writer.order("the end").into());
+    }
+    let PackedWriter {
+        layout,
+        out,
+        matrices,
+        vectors,
+        ..
+    } = writer;
+    let sum = |bytes: &[u8]| header::hex(&Sha256::digest(bytes));
+    let header = header::encode(
+        &layout,
+        *packing,
+        &sum(&vectors),
+        &header::hex(&matrices.finalize()),
+    );
+    out.write_all(&vectors)
+        .and_then(|()| out.seek(SeekFrom::Start(0)))
+        .and_then(|_| out.write_all(&header))
+        .map_err(Error::io(path))?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The header of the packed file: JSON in the safetensors layout, with a checksum over itself.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::layout::{ALIGNMENT, Dtype, Layout};
+use crate::{Error, Packing, Result};
+use std::path::Path;
+
+/// The format version written here and the only one read.
+pub(crate) const VERSION: &str = "1";
+/// Longest header that is read: that of the safetensors crate.
+const LONGEST: usize = 100_000_000;
+/// Stands where the header's own checksum will be while it is computed.
+const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What the header says, before it is compared with the layout that the config calls for.
+pub(crate) struct Header {
+    pub packing: Packing,
+    pub vectors_sha256: String,
+    pub matrices_sha256: String,
+    /// Type, shape and byte range of every tensor.
+    pub tensors: HashMap<String, Tensor>,
+    /// Where the data starts in the file.
+    pub data_start: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tensor {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The bytes from the start of the file to its data; always the same length for the same layout.
+pub(crate) fn encode(layout: &Layout, packing: Packing, vectors: &str, matrices: &str) -> Vec<u8> {
+    let mut json = Map::new();
+    let metadata = json!({
+        "format": "sterna",
+        "version": VERSION,
+        "packing": packing.name(),
+        "header_sha256": BLANK,
+        "vectors_sha256": vectors,
+        "matrices_sha256": matrices,
+    });
+    json.insert("__metadata__".into(), metadata);
+    for entry in &layout.entries {
+        let value = json!({
+            "dtype": entry.dtype.name(),
+            "shape": entry.shape,
+            "data_offsets": [entry.offset, entry.offset + entry.len],
+        });
+        json.insert(entry.name.clone(), value);
+    }
+    let mut text = Value::Object(json).to_string().into_bytes();
+    let end = (8 + text.len()).next_multiple_of(ALIGNMENT);
+    text.resize(end - 8, b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text);
+    let sum = hex(&Sha256::digest(&bytes));
+    let at = find(&bytes, BLANK).expect("the blank checksum was just written");
+    bytes[at..at + sum.len()].copy_from_slice(sum.as_bytes());
+    bytes
+}
+
+/// Reads and checks the header of a whole file.
+pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
+    let not_packed = |why: &str| Error::NotPacked {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    let length = file
+        .first_chunk::<8>()
+        .ok_or_else(|| not_packed("shorter than 8 bytes"))?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > LONGEST || length > file.len() - 8 {
+        return Err(not_packed(&format!(
+            "its first 8 bytes announce a header of {length} bytes"
+        )));
+    }
+    let data_start = 8 + length;
+    let json: Value = serde_json::from_slice(&file[8..data_start])
+        .map_err(|e| not_packed(&format!("its header is not JSON ({e})")))?;
+    let metadata = &json["__metadata__"];
+    let text = |key: &str| metadata[key].as_str().unwrap_or("");
+    if text("format") != "sterna" {
+        return Err(not_packed("its header has no `format` sterna"));
+    }
+    if text("version") != VERSION {
+        let found = text("version").to_owned();
+        return Err(Error::Version {
+            path: path.to_owned(),
+            expected: VERSION,
+            found,
+        });
+    }
+    check_own_sum(path, &file[..data_start], text("header_sha256"))?;
+    let packing = Packing::from_name(text("packing"))
+        .ok_or_else(|| not_packed(&format!("its packing {:?} is unknown", text("packing"))))?;
+    if !data_start.is_multiple_of(ALIGNMENT) {
+        return Err(not_packed("its data is not aligned to 64 bytes"));
+    }
+    let object = json
+        .as_object()
+        .expect("a value with a member is an object");
+    let tensors = object.iter().filter(|(name, _)| *name != "__metadata__");
+    let tensors = tensors
+        .map(|(name, value)| {
+            let tensor = tensor(value)
+                .ok_or_else(|| not_packed(&format!("its entry {name:?} is malformed")))?;
+            Ok((name.clone(), tensor))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Header {
+        packing,
+        vectors_sha256: text("vectors_sha256").to_owned(),
+        matrices_sha256: text("matrices_sha256").to_owned(),
+        tensors,
+        data_start,
+    })
+}
+
+fn check_own_sum(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
+    let mut bytes = bytes.to_vec();
+    let at = find(&bytes, expected).filter(|_| expected.len() == BLANK.len());
+    if let Some(at) = at {
+        bytes[at..at + BLANK.len()].copy_from_slice(BLANK.as_bytes());
+    }
+    check_sum(path, "header", &bytes, expected)
+}
+
+/// Compares the sha256 of `bytes` with the one that the header gives.
+pub(crate) fn check_sum(
+    path: &Path,
+    part: &'static str,
+    bytes: &[u8],
+    expected: &str,
+) -> Result<()> {
+    let found = hex(&Sha256::digest(bytes));
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: path.to_owned(),
+        part,
+        expected: expected.to_owned(),
+        found,
+    })
+}
+
+fn tensor(value: &Value) -> Option<Tensor> {
+    let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
+    let shape: Option<Vec<usize>> = value["shape"].as_array()?.iter().map(number).collect();
+    Some(Tensor {
+        dtype: Dtype::from_name(value["dtype"].as_str()?)?,
+        shape: shape?,
+        start: number(&value["data_offsets"][0])?,
+        end: number(&value["data_offsets"][1])?,
+    })
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn find(haystack: &[u8], needle: &str) -> Option<usize> {
+    haystack
+        .windows(needle.len().max(1))
+        .position(|w| w == needle.as_bytes())
+}

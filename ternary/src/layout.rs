@@ -1,0 +1,252 @@
+//! Which tensors a model has: names, roles, types, shapes and offsets, all derived from its [`Config`].
+//!
+//! Trainer, converter, packed file and runtime take the list of tensors from here.
+
+use std::collections::HashMap;
+
+use crate::{Config, Packing};
+
+/// Alignment of matrices in a packed file: a cache line.
+pub const ALIGNMENT: usize = 64;
+
+/// Element type of a tensor in a packed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// Bytes: packed rows, embedded files, padding.
+    U8,
+    /// int8 rows of an 8-bit table.
+    I8,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Single precision.
+    F32,
+}
+
+impl Dtype {
+    /// Every type with its safetensors name and its size in bytes.
+    const TABLE: [(Dtype, &'static str, usize); 5] = [
+        (Dtype::U8, "U8", 1),
+        (Dtype::I8, "I8", 1),
+        (Dtype::F16, "F16", 2),
+        (Dtype::Bf16, "BF16", 2),
+        (Dtype::F32, "F32", 4),
+    ];
+
+    /// The safetensors name.
+    pub fn name(self) -> &'static str {
+        Dtype::TABLE
+            .iter()
+            .find(|t| t.0 == self)
+            .expect("every type is in the table")
+            .1
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        Dtype::TABLE
+            .iter()
+            .find(|t| t.0 == self)
+            .expect("every type is in the table")
+            .2
+    }
+
+    /// The type with this safetensors name.
+    pub fn from_name(name: &str) -> Option<Dtype> {
+        Dtype::TABLE.iter().find(|t| t.1 == name).map(|t| t.0)
+    }
+}
+
+/// What a tensor of a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A ternary linear layer [out_features, in_features].
+    Linear,
+    /// The embedding or the head [vocab_size, hidden_size].
+    Table,
+    /// The gain of an RMSNorm.
+    Norm,
+}
+
+/// A tensor of a model, as a checkpoint names and shapes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    /// Hugging Face name, ending in `.weight`.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Rows; 1 for a norm.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+}
+
+/// Name of the embedding.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the head where it is not the embedding.
+pub const HEAD: &str = "lm_head.weight";
+/// Name of the norm before the head.
+pub const FINAL_NORM: &str = "model.norm.weight";
+
+/// All tensors of a model in the order in which the forward pass meets them; the head comes last.
+pub fn weights(config: &Config) -> Vec<Weight> {
+    let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+    let heads = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
+    let mut weights = Vec::new();
+    let mut push = |name: String, role, rows, columns| {
+        weights.push(Weight {
+            name,
+            role,
+            rows,
+            columns,
+        });
+    };
+    push(EMBEDDING.into(), Role::Table, config.vocab_size, hidden);
+    for i in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        push(name("input_layernorm"), Role::Norm, 1, hidden);
+        push(name("self_attn.q_proj"), Role::Linear, heads, hidden);
+        push(name("self_attn.k_proj"), Role::Linear, kv, hidden);
+        push(name("self_attn.v_proj"), Role::Linear, kv, hidden);
+        if config.family.qk_norm {
+            push(name("self_attn.q_norm"), Role::Norm, 1, config.head_dim);
+            push(name("self_attn.k_norm"), Role::Norm, 1, config.head_dim);
+        }
+        if let Some(norm) = config.family.attn_sub_norm {
+            push(name(&format!("self_attn.{norm}")), Role::Norm, 1, heads);
+        }
+        push(name("self_attn.o_proj"), Role::Linear, hidden, heads);
+        push(name("post_attention_layernorm"), Role::Norm, 1, hidden);
+        push(name("mlp.gate_proj"), Role::Linear, intermediate, hidden);
+        push(name("mlp.up_proj"), Role::Linear, intermediate, hidden);
+        if let Some(norm) = config.family.ffn_sub_norm {
+            push(name(&format!("mlp.{norm}")), Role::Norm, 1, intermediate);
+        }
+        push(name("mlp.down_proj"), Role::Linear, hidden, intermediate);
+    }
+    push(FINAL_NORM.into(), Role::Norm, 1, hidden);
+    if !config.tie_word_embeddings {
+        push(HEAD.into(), Role::Table, config.vocab_size, hidden);
+    }
+    weights
+}
+
+/// The name of the scale that belongs to a matrix.
+pub fn scale_name(weight: &str) -> String {
+    format!("{weight}_scale")
+}
+
+/// One tensor of a packed file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Name in the header.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape, outermost first.
+    pub shape: Vec<usize>,
+    /// First byte, counted from the start of the data.
+    pub offset: usize,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// The tensors of a packed file in the order of their bytes: matrices, then vectors, then embedded files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Every tensor, padding included.
+    pub entries: Vec<Entry>,
+    /// Where the matrices end and the vectors begin.
+    pub matrices_len: usize,
+    index: HashMap<String, usize>,
+}
+
+impl Layout {
+    /// The layout of a model.
+    ///
+    /// `table` is the type of the head, and of the embedding where the two are tied; `embedding` is the type
+    /// of an embedding that is not the head. `files` are the names and sizes of the embedded files.
+    pub fn new(
+        config: &Config,
+        packing: Packing,
+        embedding: Dtype,
+        table: Dtype,
+        files: &[(String, usize)],
+    ) -> Layout {
+        let mut layout = Layout {
+            entries: Vec::new(),
+            matrices_len: 0,
+            index: HashMap::new(),
+        };
+        let weights = weights(config);
+        for weight in weights.iter().filter(|w| w.role != Role::Norm) {
+            let (dtype, columns) = match weight.role {
+                Role::Linear => (Dtype::U8, packing.row_bytes(weight.columns)),
+                _ if weight.name == EMBEDDING && !config.tie_word_embeddings => {
+                    (embedding, weight.columns)
+                }
+                _ => (table, weight.columns),
+            };
+            layout.push(weight.name.clone(), dtype, vec![weight.rows, columns]);
+            layout.pad();
+        }
+        layout.matrices_len = layout.len();
+        for weight in &weights {
+            let int8 = layout.index.get(&weight.name).is_some_and(|i| {
+                weight.role == Role::Table && layout.entries[*i].dtype == Dtype::I8
+            });
+            match weight.role {
+                Role::Norm => layout.push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
+                Role::Linear => layout.push(scale_name(&weight.name), Dtype::F32, vec![1]),
+                Role::Table if int8 => {
+                    layout.push(scale_name(&weight.name), Dtype::F32, vec![weight.rows]);
+                }
+                Role::Table => {}
+            }
+        }
+        for (name, len) in files {
+            layout.push(name.clone(), Dtype::U8, vec![*len]);
+        }
+        layout
+    }
+
+    /// Bytes of all data.
+    pub fn len(&self) -> usize {
+        self.entries.last().map_or(0, |e| e.offset + e.len)
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The tensor of that name.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.index.get(name).map(|i| &self.entries[*i])
+    }
+
+    fn push(&mut self, name: String, dtype: Dtype, shape: Vec<usize>) {
+        let len = shape.iter().product::<usize>() * dtype.bytes();
+        self.index.insert(name.clone(), self.entries.len());
+        self.entries.push(Entry {
+            name,
+            dtype,
+            shape,
+            offset: self.len(),
+            len,
+        });
+    }
+
+    fn pad(&mut self) {
+        let missing = self.len().next_multiple_of(ALIGNMENT) - self.len();
+        if missing > 0 {
+            self.push(
+                format!("padding.{}", self.entries.len()),
+                Dtype::U8,
+                vec![missing],
+            );
+        }
+    }
+}

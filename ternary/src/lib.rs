@@ -1,0 +1,24 @@
+//! What a ternary language model is: its [`Config`], the model [`family`] rows, the two quantizers
+//! ([`quantize`]), the packings of trits into bytes ([`packing`]) and the packed file ([`file`]).
+//!
+//! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
+//! disagree about a weight, a scale or a byte.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod durable;
+mod error;
+pub mod family;
+pub mod file;
+mod header;
+pub mod layout;
+pub mod packing;
+pub mod quantize;
+pub mod rope;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use family::{Activation, Family};
+pub use file::{PackedFile, PackedWriter};
+pub use layout::{Dtype, Layout, Role};
+pub use packing::Packing;

@@ -1,0 +1,119 @@
+//! The two quantizers of BitNet b1.58, written once: absmean for weights, absmax for activations.
+//!
+//! Both round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
+//! Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024.
+
+/// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
+pub const EPSILON: f32 = 1e-5;
+
+/// The scale of a weight tensor: mean|W|, at least [`EPSILON`]; NaN or infinite if `w` holds such a value.
+///
+/// The sum runs in f64 over eight interleaved lanes, so its order does not depend on the machine.
+pub fn absmean(w: &[f32]) -> f32 {
+    let mut lanes = [0f64; 8];
+    let chunks = w.chunks_exact(8);
+    for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane += f64::from(x.abs());
+    }
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(x.abs());
+        }
+    }
+    let mean = (lanes.iter().sum::<f64>() / w.len().max(1) as f64) as f32;
+    if mean < EPSILON { EPSILON } else { mean }
+}
+
+/// One weight as a trit: w / scale, rounded half to even, clamped to ±1.
+#[inline(always)]
+pub fn trit(w: f32, scale: f32) -> f32 {
+    (w / scale).round_ties_even().clamp(-1.0, 1.0)
+}
+
+/// Ternarizes a whole tensor: fills `trits` with -1, 0, +1 and returns the scale, [`absmean`] of `w`.
+///
+/// # Panics
+/// If the two slices differ in length.
+pub fn ternarize(w: &[f32], trits: &mut [i8]) -> f32 {
+    assert_eq!(w.len(), trits.len());
+    let scale = absmean(w);
+    for (t, w) in trits.iter_mut().zip(w) {
+        *t = trit(*w, scale) as i8;
+    }
+    scale
+}
+
+/// The factor of one token's activations: 127 / max|x|, with max|x| at least [`EPSILON`].
+///
+/// NaN or zero if `x` holds a NaN or an infinity: a caller that must not go on checks [`is_usable`].
+#[inline(always)]
+pub fn activation_scale(x: &[f32]) -> f32 {
+    // Bit patterns of absolute values order like the values, with infinity and NaN on top.
+    let absmax = x
+        .iter()
+        .fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let absmax = f32::from_bits(absmax);
+    127.0 / if absmax < EPSILON { EPSILON } else { absmax }
+}
+
+/// Whether an [`activation_scale`] came from finite activations.
+pub fn is_usable(scale: f32) -> bool {
+    scale > 0.0
+}
+
+/// Quantizes one token's activations to int8 and returns their [`activation_scale`] s: x ≈ q / s.
+///
+/// # Panics
+/// If the two slices differ in length.
+#[inline(always)]
+pub fn quantize_activations(x: &[f32], q: &mut [i8]) -> f32 {
+    assert_eq!(x.len(), q.len());
+    let scale = activation_scale(x);
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = (x * scale).round_ties_even().clamp(-128.0, 127.0) as i8;
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_round_half_to_even() {
+        // mean|W| = 1: 0.5 and -0.5 are ties and go to 0, 1.5 is clamped.
+        let w = [0.5, -0.5, 1.5, -1.5, 0.51, -1.49, 0.9, 1.1];
+        let mut trits = [9; 8];
+        let scale = ternarize(&w, &mut trits);
+        assert_eq!(scale, 1.0);
+        assert_eq!(trits, [0, 0, 1, -1, 1, -1, 1, 1]);
+    }
+
+    #[test]
+    fn zeros_have_a_finite_scale() {
+        let mut trits = [1; 3];
+        assert_eq!(ternarize(&[0.0; 3], &mut trits), EPSILON);
+        assert_eq!(trits, [0; 3]);
+        assert_eq!(absmean(&[]), EPSILON);
+        let mut q = [1; 3];
+        assert_eq!(quantize_activations(&[0.0; 3], &mut q), 127.0 / EPSILON);
+        assert_eq!(q, [0; 3]);
+    }
+
+    #[test]
+    fn activations_of_the_published_example() {
+        // transformers: x = [0.5, -2.0] has scale 63.5 and codes [32, -127] (31.75 and a tie at -127).
+        let mut q = [0; 2];
+        assert_eq!(quantize_activations(&[0.5, -2.0], &mut q), 63.5);
+        assert_eq!(q, [32, -127]);
+    }
+
+    #[test]
+    fn non_finite_values_are_seen() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!is_usable(activation_scale(&[1.0, bad, 2.0])), "{bad}");
+            assert!(!absmean(&[1.0, bad]).is_finite(), "{bad}");
+        }
+        assert!(is_usable(activation_scale(&[f32::MAX])));
+    }
+}

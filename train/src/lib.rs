@@ -1,0 +1,1 @@
+//! The quantization-aware trainer on candle
