@@ -11,12 +11,18 @@ use crate::generate::Task;
 #[allow(missing_docs)] // each variant's message says what its fields are
 pub enum Error {
     #[error("{}: cannot {action}: {source}", path.display())]
-    Io { path: PathBuf, action: &'static str, source: io::Error },
+    Io {
+        path: PathBuf,
+        action: &'static str,
+        source: io::Error,
+    },
 
     #[error("unknown task {found:?}; the tasks are {}", task_names())]
     UnknownTask { found: String },
 
-    #[error("the mix of tasks is invalid: {reason}; write for example \"addition2=0.6,stories=0.4\"")]
+    #[error(
+        "the mix of tasks is invalid: {reason}; write for example \"addition2=0.6,stories=0.4\""
+    )]
     Mix { reason: String },
 
     #[error("{}: cannot read this kind of file; expected .txt or .jsonl", path.display())]
@@ -30,43 +36,75 @@ pub enum Error {
 
     #[error("{}, line {line}: {reason}; expected an object with `text`, with `messages` (a list of \
              {{role, content}}), or with `prompt` and `completion`, all strings", path.display())]
-    Record { path: PathBuf, line: u64, reason: String },
+    Record {
+        path: PathBuf,
+        line: u64,
+        reason: String,
+    },
 
     #[error("the share of held-out documents is {found}; expected at least 0 and less than 1")]
     HeldOutShare { found: f64 },
 
-    #[error("a vocabulary of {found} is too small for byte-level BPE; expected at least {least} \
-             (256 bytes and the special tokens)")]
+    #[error(
+        "a vocabulary of {found} is too small for byte-level BPE; expected at least {least} \
+         (256 bytes and the special tokens)"
+    )]
     VocabSize { found: usize, least: usize },
 
     #[error("tokenizer {}: {reason}", path.display())]
     Tokenizer { path: PathBuf, reason: String },
 
-    #[error("{}: not a token shard: {reason}; make one with `sterna prepare`", path.display())]
+    #[error("the tokenizer failed: {reason}")]
+    Tokenization { reason: String },
+
+    #[error("{}: not a token shard: {reason}; prepare the data first", path.display())]
     NotAShard { path: PathBuf, reason: String },
 
-    #[error("{}: shard version {found}, expected {expected}; prepare the data again", path.display())]
-    ShardVersion { path: PathBuf, found: u32, expected: u32 },
+    #[error("{}: shard version {found}, expected {expected}; prepare the data again",
+            path.display())]
+    ShardVersion {
+        path: PathBuf,
+        found: u32,
+        expected: u32,
+    },
 
     #[error("{}: the header says {field} = {found}, expected {expected}; the file is damaged, \
              prepare the data again", path.display())]
-    ShardHeader { path: PathBuf, field: &'static str, found: u64, expected: String },
+    ShardHeader {
+        path: PathBuf,
+        field: &'static str,
+        found: u64,
+        expected: String,
+    },
 
     #[error("{}: {found} bytes, but its header promises {expected}; the file is damaged, prepare \
              the data again", path.display())]
-    ShardSize { path: PathBuf, found: u64, expected: u128 },
+    ShardSize {
+        path: PathBuf,
+        found: u64,
+        expected: u128,
+    },
 
     #[error("{}: token {position} is {found}, expected an id below the vocabulary of {vocab_size}; \
              the file is damaged, prepare the data again", path.display())]
-    ShardToken { path: PathBuf, position: u64, found: u32, vocab_size: u32 },
+    ShardToken {
+        path: PathBuf,
+        position: u64,
+        found: u32,
+        vocab_size: u32,
+    },
 
     #[error("{}: made with another tokenizer than {}; prepare both with the same one",
             path.display(), other.display())]
     TokenizerMismatch { path: PathBuf, other: PathBuf },
 
-    #[error("{}: too small for one row: {found} tokens, a row needs {expected} from the start of a \
-             document on; add data or shorten the context", path.display())]
-    TooSmall { path: PathBuf, found: u64, expected: u64 },
+    #[error("{}: too small for one row of {expected} tokens that begins with a document: it has \
+             {found} tokens; add data or shorten the context", path.display())]
+    TooSmall {
+        path: PathBuf,
+        found: u64,
+        expected: u64,
+    },
 
     #[error("the loader has {name} = 0; expected at least 1")]
     Zero { name: &'static str },
@@ -76,7 +114,11 @@ impl Error {
     /// Names the file of an I/O error and what was being done with it.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Error::Io { path, action, source }
+        move |source| Error::Io {
+            path,
+            action,
+            source,
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mix: Mix = "addition2=0.6,stories=0.4".parse()?;
 //! let corpus = Corpus { mix, seed: 1, split: Split::Train };
-//! let tokenizer = train_bpe(corpus.texts().take(200), 300)?;
+//! let tokenizer = train_bpe(corpus.texts().take(200), 300, &[])?;
 //! let folder = tempfile::tempdir()?;
 //! let text = corpus.texts().take(200).map(Ok);
 //! let prepared = prepare::held_out_share(text, &tokenizer, folder.path(), 0.05)?;
@@ -23,7 +23,6 @@
 
 #![deny(unsafe_code)]
 
-mod bpe;
 mod error;
 pub mod generate;
 pub mod loader;
@@ -41,4 +40,4 @@ pub use shard::{Shard, ShardWriter};
 pub use tokenizer::{Tokenizer, train_bpe};
 
 /// What the functions of this crate return.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,8 +1,8 @@
 //! Counted randomness: uniform draws that add up their own entropy, a hash, and a permutation.
 //!
-//! [`Draws`] is a ChaCha8 stream whose key *is* the address of a document, so document `n` costs the
-//! same whether or not documents 0 to n−1 were ever made. Every draw is exactly uniform and adds
-//! `ln(choices)` to a sum; when distinct draws give distinct text, that sum is −log p(text).
+//! [`Draws`] is a ChaCha8 stream whose key *is* the address of a document, so document `n` costs
+//! the same whether or not documents 0 to n−1 were ever made. Every draw is exactly uniform and
+//! adds `ln(choices)` to a sum; when distinct draws give distinct text, that sum is −log p(text).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -20,7 +20,10 @@ impl Draws {
         for (bytes, word) in key.chunks_exact_mut(8).zip([domain, seed, index, split]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Self { rng: ChaCha8Rng::from_seed(key), entropy: 0.0 }
+        Self {
+            rng: ChaCha8Rng::from_seed(key),
+            entropy: 0.0,
+        }
     }
 
     /// Uniform in `0..choices`, which must not be 0; adds `ln(choices)` to the entropy.
@@ -29,8 +32,8 @@ impl Draws {
         self.uncounted(choices)
     }
 
-    /// Uniform in `0..choices`, without counting it: for rejection sampling, whose caller counts the
-    /// accepted set.
+    /// Uniform in `0..choices`, without counting it: for rejection sampling, whose caller counts
+    /// the accepted set.
     pub fn uncounted(&mut self, choices: usize) -> usize {
         let n = choices as u64;
         let unbiased = u64::MAX - u64::MAX % n; // a multiple of n: the values above it are redrawn
@@ -104,10 +107,16 @@ mod tests {
     fn draws_depend_on_every_word_of_the_address_and_on_nothing_else() {
         let first = |a, b, c, d| Draws::new(a, b, c, d).rng.next_u64();
         assert_eq!(first(1, 2, 3, 4), first(1, 2, 3, 4));
-        let mut seen: Vec<u64> =
-            [(1, 2, 3, 4), (0, 2, 3, 4), (1, 0, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0), (4, 3, 2, 1)]
-                .map(|(a, b, c, d)| first(a, b, c, d))
-                .to_vec();
+        let mut seen: Vec<u64> = [
+            (1, 2, 3, 4),
+            (0, 2, 3, 4),
+            (1, 0, 3, 4),
+            (1, 2, 0, 4),
+            (1, 2, 3, 0),
+            (4, 3, 2, 1),
+        ]
+        .map(|(a, b, c, d)| first(a, b, c, d))
+        .to_vec();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 6);
@@ -120,9 +129,16 @@ mod tests {
         for _ in 0..70_000 {
             counts[draws.below(7)] += 1;
         }
-        assert!(counts.iter().all(|&n| (9_600..10_400).contains(&n)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&n| (9_600..10_400).contains(&n)),
+            "{counts:?}"
+        );
         assert!((draws.entropy() - 70_000.0 * 7f64.ln()).abs() < 1e-6);
-        assert!((0..1000).map(|_| draws.unit()).all(|u| (0.0..1.0).contains(&u)));
+        assert!(
+            (0..1000)
+                .map(|_| draws.unit())
+                .all(|u| (0.0..1.0).contains(&u))
+        );
     }
 
     #[test]

@@ -1,1 +1,38 @@
-//! Packed file to logits and text: kernels, threads, forward pass, KV cache, sampler
+//! Packed file to logits and text.
+//!
+//! [`Model::open`] maps a packed file, [`Model::forward`] computes logits, [`Generation`] streams text.
+//! Logits have the same bits for every number of threads, every instruction set, every packing and every
+//! split of a prompt into calls: integer sums are exact, and float loops keep one order of operations.
+//!
+//! ```no_run
+//! use sterna_runtime::{Generation, Model, Options, Settings};
+//!
+//! let model = Model::open("model.sterna".as_ref(), Options::default())?;
+//! let tokenizer = model.tokenizer()?;
+//! let mut cache = model.new_cache(512)?;
+//! let prompt = tokenizer.encode("the tern flies", true)?;
+//! for text in Generation::new(&model, &tokenizer, &mut cache, &prompt, Settings::default())? {
+//!     print!("{}", text?);
+//! }
+//! # Ok::<(), sterna_runtime::Error>(())
+//! ```
+#![deny(missing_docs)]
+
+mod cache;
+mod error;
+mod forward;
+pub mod generate;
+pub mod kernels;
+mod model;
+pub mod sampler;
+pub mod threads;
+pub mod tokenizer;
+
+pub use cache::{KvCache, KvType};
+pub use error::{Error, Place, Result};
+pub use forward::Logits;
+pub use generate::{Generation, Settings, StopReason, Summary};
+pub use kernels::Kernels;
+pub use model::{Model, Options};
+pub use sampler::{Sampler, Sampling};
+pub use tokenizer::{TextStream, Tokenizer};

@@ -178,7 +178,10 @@ impl Config {
         let Some(quantization) = Keys(json).get("quantization_config") else {
             return Err(unsupported(
                 "a checkpoint without `quantization_config`",
-                "only BitNet checkpoints (`quant_method` bitnet) are ternary by declaration",
+                "nothing declares its matrices ternary. Master weights of BitNet training need \
+                 {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
+                 \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]}; \
+                 weights that are stored already scaled, per matrix or per group, cannot be read",
             ));
         };
         let keys = Keys(quantization);
@@ -196,6 +199,7 @@ impl Config {
                 "",
             ));
         }
+        refuse_other_exceptions(&keys)?;
         // The defaults are those of transformers' BitNetQuantConfig.
         match (
             text("linear_class", "bitlinear")?,
@@ -256,6 +260,23 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(unsupported("`layer_types` other than full_attention", "")),
     }
+}
+
+/// The head, and nothing else, stays in full precision: that is what every reader of this toolkit computes.
+fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
+    let Some(list) = quantization.get("modules_to_not_convert") else {
+        return Ok(()); // the head, by default
+    };
+    let names = list.as_array().map_or(&[][..], Vec::as_slice);
+    let is_head = |name: &Value| name == "lm_head";
+    let is_table = |name: &Value| name == "embed_tokens" || name == "model.embed_tokens";
+    if names.iter().any(is_head) && names.iter().all(|n| is_head(n) || is_table(n)) {
+        return Ok(());
+    }
+    Err(unsupported(
+        &format!("`modules_to_not_convert` {list}"),
+        "expected [\"lm_head\"]: all linear layers ternary but the head",
+    ))
 }
 
 /// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside.
@@ -516,6 +537,9 @@ mod tests {
             json!({"quantization_config": {"quant_method": "gptq"}}),
             json!({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}}),
             json!({"quantization_config": {"quant_method": "bitnet", "linear_class": "x"}}),
+            json!({"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": []}}),
+            json!({"quantization_config": {"quant_method": "bitnet",
+                "modules_to_not_convert": ["lm_head", "model.layers.0.mlp"]}}),
         ] {
             assert!(Config::storage(&refused).is_err(), "{refused}");
         }

@@ -244,7 +244,8 @@ impl PackedFile {
             .unwrap_or_else(|| panic!("the model has no tensor {name}"))
     }
 
-    fn data(&self) -> &[u8] {
+    /// All data; the offsets of [`PackedFile::layout`] count from its start.
+    pub fn data(&self) -> &[u8] {
         &self.map[self.data_start..]
     }
 

@@ -1,6 +1,7 @@
-//! The two quantizers of BitNet b1.58, written once: absmean for weights, absmax for activations.
+//! The two quantizers of BitNet b1.58, written once: absmean for weights, absmax for activations; and the
+//! quantizer of 8-bit embeddings and heads, absmax per row.
 //!
-//! Both round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
+//! All round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
 //! Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024.
 
 /// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
@@ -75,6 +76,26 @@ pub fn quantize_activations(x: &[f32], q: &mut [i8]) -> f32 {
     scale
 }
 
+/// The scale of one row of an 8-bit table: max|x| / 127, at least the smallest normal number, so that a row
+/// of zeros has one that is above zero.
+pub fn row_scale(x: &[f32]) -> f32 {
+    let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+    (absmax / 127.0).max(f32::MIN_POSITIVE)
+}
+
+/// Quantizes one row of an 8-bit table to codes in ±127 and returns its [`row_scale`] s: x ≈ q · s.
+///
+/// # Panics
+/// If the two slices differ in length.
+pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
+    assert_eq!(x.len(), q.len());
+    let scale = row_scale(x);
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+    }
+    scale
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +127,22 @@ mod tests {
         let mut q = [0; 2];
         assert_eq!(quantize_activations(&[0.5, -2.0], &mut q), 63.5);
         assert_eq!(q, [32, -127]);
+    }
+
+    #[test]
+    fn rows_of_a_table_round_half_to_even() {
+        let mut q = [0; 4];
+        let scale = quantize_row(&[127.0, -0.5, 1.5, -127.0], &mut q);
+        assert_eq!((scale, q), (1.0, [127, 0, 2, -127]));
+        let scale = quantize_row(&[0.0; 4], &mut q);
+        assert_eq!((scale, q), (f32::MIN_POSITIVE, [0; 4]));
+        // The largest magnitude keeps its code where max|x| / 127 is inexact or would be subnormal.
+        for x in [0.3, 1e-30, f32::MAX, 1e-40] {
+            let scale = quantize_row(&[x, -x, 0.0, x], &mut q);
+            assert!(scale > 0.0 && scale.is_finite());
+            let code = if x == 1e-40 { 0 } else { 127 };
+            assert_eq!(q, [code, -code, 0, code], "{x}");
+        }
     }
 
     #[test]

@@ -49,12 +49,16 @@ impl Rope {
     /// (cos, sin), each (positions, head_dim / 2), for the positions `0..positions`.
     pub fn table(&self, head_dim: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.inverse_frequencies(head_dim);
-        let angles =
-            (0..positions).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-        angles
-            .map(|a| (libm::cos(a) as f32, libm::sin(a) as f32))
+        (0..positions)
+            .flat_map(|p| frequencies.iter().map(move |f| cos_sin(*f, p)))
             .unzip()
     }
+}
+
+/// (cos, sin) of one of [`Rope::inverse_frequencies`] at a position.
+pub fn cos_sin(inverse_frequency: f32, position: usize) -> (f32, f32) {
+    let angle = f64::from(position as f32 * inverse_frequency);
+    (libm::cos(angle) as f32, libm::sin(angle) as f32)
 }
 
 impl RopeScaling {

@@ -1,8 +1,9 @@
 //! Sums, one a line, in columns of fixed width: `12+39=150` says 12 + 39 = 51.
 //!
-//! Operands are zero-padded. The sum has one digit more and is written lowest digit first, because a
-//! model that writes left to right can then add as people do, carrying from one column to the next;
-//! written highest first, a small model must foresee every carry and needs several times the steps.
+//! Operands are zero-padded. The sum has one digit more and is written lowest digit first, because
+//! a model that writes left to right can then add as people do, carrying from one column to the
+//! next; written highest first, a small model must foresee every carry and needs several times the
+//! steps.
 //!
 //! Held-out pairs are chosen by a hash. A linear rule such as (3a + 7b) mod 10 would hold out every
 //! sum that ends in a certain digit, and that digit would never be learned.
@@ -40,7 +41,11 @@ pub(super) fn write(page: &mut Page, digits: usize, split: Split) {
 /// Which side the sum of `a` and `b` is on; about one pair in ten is held out.
 fn side(digits: usize, a: usize, b: usize) -> Split {
     let pair = (digits << 40 | a.min(b) << 20 | a.max(b)) as u64;
-    if mix64(pair) < u64::MAX / 10 { Split::HeldOut } else { Split::Train }
+    if mix64(pair) < u64::MAX / 10 {
+        Split::HeldOut
+    } else {
+        Split::Train
+    }
 }
 
 /// How many ordered pairs of operands are on a side.
@@ -49,7 +54,8 @@ fn pairs(digits: usize, split: Split) -> usize {
     let numbers = 10usize.pow(digits as u32);
     let held_out = *HELD_OUT[digits - 2].get_or_init(|| {
         let all = (0..numbers).flat_map(|a| (0..numbers).map(move |b| (a, b)));
-        all.filter(|&(a, b)| side(digits, a, b) == Split::HeldOut).count()
+        all.filter(|&(a, b)| side(digits, a, b) == Split::HeldOut)
+            .count()
     });
     match split {
         Split::HeldOut => held_out,
@@ -102,7 +108,9 @@ mod tests {
                 let numbers = 10usize.pow(digits as u32);
                 let mut allowed = 0;
                 for a in 0..numbers {
-                    allowed += (0..numbers).filter(|&b| side(digits, a, b) == split).count();
+                    allowed += (0..numbers)
+                        .filter(|&b| side(digits, a, b) == split)
+                        .count();
                 }
                 let document = document(task, 9, 4, split);
                 let count = document.text.lines().count() as f64;
@@ -117,11 +125,18 @@ mod tests {
     fn pairs_are_drawn_uniformly() {
         let mut seen = HashMap::new();
         for index in 0..10_000 {
-            for line in document(Task::Addition2, 2, index, Split::Train).text.lines() {
+            for line in document(Task::Addition2, 2, index, Split::Train)
+                .text
+                .lines()
+            {
                 *seen.entry(parse(line)).or_insert(0) += 1;
             }
         }
-        assert_eq!(seen.len(), pairs(2, Split::Train), "all training pairs occur");
+        assert_eq!(
+            seen.len(),
+            pairs(2, Split::Train),
+            "all training pairs occur"
+        );
         let most = seen.values().max().copied().unwrap();
         assert!(most < 30, "mean 11, most {most}");
     }

@@ -10,8 +10,9 @@ use super::words::NAMES;
 pub(super) fn write(page: &mut Page) {
     let mut names: Vec<&str> = NAMES.to_vec();
     let count = 3 + page.draws.below(3);
-    let mut facts: Vec<(&str, usize)> =
-        (0..count).map(|_| (page.draws.take(&mut names), page.draws.below(100))).collect();
+    let mut facts: Vec<(&str, usize)> = (0..count)
+        .map(|_| (page.draws.take(&mut names), page.draws.below(100)))
+        .collect();
     for (position, (name, code)) in facts.iter().enumerate() {
         page.put(if position == 0 { "The" } else { " The" });
         page.put(&format!(" code of {name} is {code:02}."));
@@ -40,7 +41,9 @@ mod tests {
                 .map(|fact| fact.split_once(" is ").unwrap())
                 .collect();
             let mut expected = 3f64.ln() + 2f64.ln();
-            expected += (0..codes.len()).map(|i| ((24 - i) as f64 * 100.0).ln()).sum::<f64>();
+            expected += (0..codes.len())
+                .map(|i| ((24 - i) as f64 * 100.0).ln())
+                .sum::<f64>();
             for (i, question) in questions.split_terminator('.').enumerate() {
                 let question = question.strip_prefix(" What is the code of ").unwrap();
                 let (name, code) = question.split_once("? ").unwrap();

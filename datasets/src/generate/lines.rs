@@ -1,8 +1,8 @@
 //! Copy and associative recall: the two smallest tests of whether attention works.
 //!
 //! `copy: q x v b e | q x v b e` and `recall: k7 m2 q9 | m2`, several lines a document. Everything
-//! left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall costs the choice
-//! of the key and its value nothing.
+//! left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall costs the
+//! choice of the key and its value nothing.
 
 use super::Page;
 
@@ -10,8 +10,9 @@ use super::Page;
 pub(super) fn copy(page: &mut Page) {
     for _ in 0..3 + page.draws.below(4) {
         let length = 5 + page.draws.below(5);
-        let letters: String =
-            (0..length).flat_map(|_| [' ', letter(page.draws.below(26))]).collect();
+        let letters: String = (0..length)
+            .flat_map(|_| [' ', letter(page.draws.below(26))])
+            .collect();
         page.put("copy:");
         page.put(&letters);
         page.put(" |");
@@ -58,7 +59,11 @@ mod tests {
             let document = document(Task::Copy, 1, index, Split::Train);
             let mut expected = 4f64.ln();
             for line in document.text.lines() {
-                let (left, right) = line.strip_prefix("copy:").unwrap().split_once(" |").unwrap();
+                let (left, right) = line
+                    .strip_prefix("copy:")
+                    .unwrap()
+                    .split_once(" |")
+                    .unwrap();
                 assert_eq!(left, right);
                 let length = left.split_whitespace().count();
                 assert!((5..=9).contains(&length));
@@ -74,7 +79,11 @@ mod tests {
             let document = document(Task::Recall, 1, index, Split::HeldOut);
             let mut expected = 4f64.ln();
             for line in document.text.lines() {
-                let (left, asked) = line.strip_prefix("recall: ").unwrap().split_once(" | ").unwrap();
+                let (left, asked) = line
+                    .strip_prefix("recall: ")
+                    .unwrap()
+                    .split_once(" | ")
+                    .unwrap();
                 let pairs: Vec<&str> = left.split(' ').collect();
                 let with_key = |pair: &&&str| pair[..1] == asked[..1];
                 assert_eq!(pairs.iter().filter(with_key).collect::<Vec<_>>(), [&asked]);

@@ -43,7 +43,9 @@ impl Mix {
             return invalid(format!("{} occurs twice", twice[0].0));
         }
         if let Some((task, weight)) = shares.iter().find(|(_, w)| !(*w > 0.0 && w.is_finite())) {
-            return invalid(format!("{task} has weight {weight}, expected a positive number"));
+            return invalid(format!(
+                "{task} has weight {weight}, expected a positive number"
+            ));
         }
         let sum: f64 = shares.iter().map(|(_, weight)| weight).sum();
         shares.iter_mut().for_each(|(_, weight)| *weight /= sum);
@@ -71,9 +73,14 @@ impl FromStr for Mix {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
         let weights = parts.map(|part| {
-            let Some((name, weight)) = part.split_once('=') else { return Ok((part.parse()?, 1.0)) };
+            let Some((name, weight)) = part.split_once('=') else {
+                return Ok((part.parse()?, 1.0));
+            };
             let weight = weight.trim();
             let number = weight.parse().map_err(|_| Error::Mix {
                 reason: format!("the weight {weight:?} in {part:?} is not a number"),
@@ -107,7 +114,9 @@ impl TryFrom<Written> for Mix {
         match written {
             Written::Text(text) => text.parse(),
             Written::Table(table) => {
-                let weights = table.into_iter().map(|(name, weight)| Ok((name.parse()?, weight)));
+                let weights = table
+                    .into_iter()
+                    .map(|(name, weight)| Ok((name.parse()?, weight)));
                 Self::new(weights.collect::<Result<Vec<_>>>()?)
             }
         }
@@ -128,8 +137,8 @@ pub struct Corpus {
 impl Corpus {
     /// Document `index` and its task: a pure function of `index` and the fields.
     ///
-    /// [`Document::entropy`] is given the task; −log p of the text under the whole mix is greater by
-    /// −ln of the task's share.
+    /// [`Document::entropy`] is given the task; −log p of the text under the whole mix is greater
+    /// by −ln of the task's share.
     pub fn document(&self, index: u64) -> (Task, Document) {
         let mut draws = Draws::new(0, self.seed, index, self.split as u64);
         let task = self.mix.at(draws.unit());
@@ -157,8 +166,14 @@ mod tests {
             mix: Mix,
         }
         let from_text: Mix = " stories=1, addition2 = 3 ".parse().unwrap();
-        assert_eq!(from_text.shares(), [(Task::Stories, 0.25), (Task::Addition2, 0.75)]);
-        for toml in ["mix = { addition2 = 3.0, stories = 1 }", "mix = 'addition2=3,stories'"] {
+        assert_eq!(
+            from_text.shares(),
+            [(Task::Stories, 0.25), (Task::Addition2, 0.75)]
+        );
+        for toml in [
+            "mix = { addition2 = 3.0, stories = 1 }",
+            "mix = 'addition2=3,stories'",
+        ] {
             assert_eq!(toml::from_str::<Recipe>(toml).unwrap().mix, from_text);
         }
         assert_eq!(from_text.to_string().parse::<Mix>().unwrap(), from_text);
@@ -180,8 +195,14 @@ mod tests {
 
     #[test]
     fn a_corpus_keeps_its_shares_and_is_pure_in_the_index() {
-        let mix: Mix = "addition2=0.45,addition3=0.15,stories=0.25,facts=0.15".parse().unwrap();
-        let corpus = Corpus { mix: mix.clone(), seed: 4, split: Split::Train };
+        let mix: Mix = "addition2=0.45,addition3=0.15,stories=0.25,facts=0.15"
+            .parse()
+            .unwrap();
+        let corpus = Corpus {
+            mix: mix.clone(),
+            seed: 4,
+            split: Split::Train,
+        };
         let mut counts = BTreeMap::new();
         for index in 0..8000 {
             *counts.entry(corpus.document(index).0).or_insert(0.0) += 1.0 / 8000.0;
@@ -192,7 +213,10 @@ mod tests {
         assert_eq!(counts.len(), 4);
         assert_eq!(corpus.document(17), corpus.document(17));
         assert_eq!(corpus.texts().nth(17).unwrap(), corpus.document(17).1.text);
-        let held_out = Corpus { split: Split::HeldOut, ..corpus.clone() };
+        let held_out = Corpus {
+            split: Split::HeldOut,
+            ..corpus.clone()
+        };
         assert_ne!(corpus.document(17), held_out.document(17));
     }
 }

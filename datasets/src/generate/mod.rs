@@ -11,13 +11,13 @@
 //! | `copy` | 3–6 lines `copy: q x v b e \| q x v b e` of 5–9 letters |
 //! | `recall` | 3–6 lines `recall: k7 m2 q9 \| m2` of 3–6 pairs, keys distinct |
 //! | `facts` | 3–5 sentences `The code of Mia is 47.`, then 2–3 questions with their answers |
-//! | `stories` | two people move and handle things; a question whose answer follows from the state |
+//! | `stories` | two people move and handle things; a question that the state answers |
 //!
-//! Train and held-out text are disjoint. For addition a hash of the unordered pair of operands
-//! decides the side, about one pair in ten being held out, so `12+39` is never trained on if `39+12`
-//! is held out. The other tasks use independent streams: with at least 26^5 lines of `copy`, 4·10^7
-//! of `recall`, and far more facts and stories, a line hardly ever repeats by chance and a document
-//! never does.
+//! No document is on both sides of the split. For addition a hash of the unordered pair of operands
+//! decides the side, about one pair in ten being held out, so `12+39` is never trained on if
+//! `39+12` is held out. The other tasks use independent streams: with at least 26^5 lines of
+//! `copy`, 4·10^7 of `recall`, and far more facts and stories, a line hardly ever repeats by chance
+//! and a document never does.
 
 mod addition;
 mod facts;
@@ -37,7 +37,7 @@ use crate::{Error, Result};
 
 pub use mix::{Corpus, Mix};
 
-/// What a document is about.
+/// What a document is about. The order is part of what a seed means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -57,8 +57,14 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 6] =
-        [Task::Stories, Task::Addition2, Task::Addition3, Task::Copy, Task::Recall, Task::Facts];
+    pub const ALL: [Task; 6] = [
+        Task::Stories,
+        Task::Addition2,
+        Task::Addition3,
+        Task::Copy,
+        Task::Recall,
+        Task::Facts,
+    ];
 
     /// The name that [`FromStr`] reads.
     pub fn name(self) -> &'static str {
@@ -84,7 +90,9 @@ impl FromStr for Task {
 
     fn from_str(name: &str) -> Result<Self> {
         let task = Self::ALL.into_iter().find(|task| task.name() == name);
-        task.ok_or_else(|| Error::UnknownTask { found: name.to_owned() })
+        task.ok_or_else(|| Error::UnknownTask {
+            found: name.to_owned(),
+        })
     }
 }
 
@@ -136,7 +144,11 @@ pub fn document(task: Task, seed: u64, index: u64, split: Split) -> Document {
         Task::Recall => lines::recall(&mut page),
         Task::Facts => facts::write(&mut page),
     }
-    Document { entropy: page.draws.entropy(), text: page.text, answers: page.answers }
+    Document {
+        entropy: page.draws.entropy(),
+        text: page.text,
+        answers: page.answers,
+    }
 }
 
 /// Problem `index` of a task: the document of that index, cut at its first answer.
@@ -145,7 +157,10 @@ pub fn document(task: Task, seed: u64, index: u64, split: Split) -> Document {
 pub fn problem(task: Task, seed: u64, index: u64, split: Split) -> Problem {
     let Document { text, answers, .. } = document(task, seed, index, split);
     let Range { start, end } = answers[0];
-    Problem { prompt: text[..start].to_owned(), answer: text[start..end].to_owned() }
+    Problem {
+        prompt: text[..start].to_owned(),
+        answer: text[start..end].to_owned(),
+    }
 }
 
 /// A document being written.
@@ -183,7 +198,10 @@ mod tests {
             assert_eq!(json, format!("\"{task}\""), "serde and FromStr spell alike");
         }
         let error = "additon2".parse::<Task>().unwrap_err().to_string();
-        assert!(error.contains("additon2") && error.contains("addition3"), "{error}");
+        assert!(
+            error.contains("additon2") && error.contains("addition3"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -194,6 +212,30 @@ mod tests {
             assert_ne!(a.text, document(task, 2, 7, Split::Train).text);
             assert_ne!(a.text, document(task, 1, 8, Split::Train).text);
             assert_ne!(a.text, document(task, 1, 7, Split::HeldOut).text);
+        }
+    }
+
+    #[test]
+    fn a_seed_means_the_same_text_for_ever() {
+        let first_lines = [
+            (
+                Task::Stories,
+                "Once Ivy sat in the mill. Zoe was in the shop. She walked to the mill. Ivy walked \
+                 to the hall. She made a brown key. Where is the key? In the hall.",
+            ),
+            (Task::Addition2, "01+36=730"),
+            (Task::Addition3, "741+950=1961"),
+            (Task::Copy, "copy: q m l j f y m h | q m l j f y m h"),
+            (Task::Recall, "recall: g8 v2 y4 | v2"),
+            (
+                Task::Facts,
+                "The code of Ivy is 79. The code of Pam is 81. The code of Ben is 54. The code of \
+                 Roy is 57. What is the code of Ivy? 79. What is the code of Ben? 54.",
+            ),
+        ];
+        for (task, expected) in first_lines {
+            let text = document(task, 1, 0, Split::Train).text;
+            assert_eq!(text.lines().next(), Some(expected));
         }
     }
 
@@ -214,7 +256,11 @@ mod tests {
             for index in 0..100 {
                 let document = document(task, 5, index, Split::HeldOut);
                 let problem = problem(task, 5, index, Split::HeldOut);
-                assert!(document.text.starts_with(&(problem.prompt.clone() + &problem.answer)));
+                assert!(
+                    document
+                        .text
+                        .starts_with(&(problem.prompt.clone() + &problem.answer))
+                );
                 assert!(!problem.prompt.ends_with(' ') && !problem.answer.is_empty());
                 assert!(document.entropy > 0.0 && document.answers.is_sorted_by_key(|r| r.start));
             }
@@ -234,6 +280,10 @@ mod tests {
                 );
             }
         }
-        assert!(words.len() <= 180, "{} distinct words: {words:?}", words.len());
+        assert!(
+            words.len() <= 180,
+            "{} distinct words: {words:?}",
+            words.len()
+        );
     }
 }

@@ -3,11 +3,12 @@
 //! > Once Mia sat in the barn. Tom slept in the park. He found a red cup. He carried the cup to the
 //! > barn. Mia felt glad. Tom handed the cup to Mia. Where is the cup? In the barn.
 //!
-//! Two opening sentences, three to six events, one question, its answer. An event is drawn in steps,
-//! each uniform: who acts; what they do, among what the state allows; the verb; the object or place.
-//! The rest follows from the state: a pronoun stands for the subject of the previous sentence, a
-//! person who carries something takes it along, and only what lies here can be picked up. All draws
-//! can be read off the text (a test does), so the entropies of the draws add up to −log p(text).
+//! Two opening sentences, three to six events, one question, its answer. An event is drawn in
+//! steps, each uniform: who acts; what they do, among what the state allows; the verb; the object
+//! or place. The rest follows from the state: a pronoun stands for the subject of the previous
+//! sentence, a person who carries something takes it along, and only what lies here can be picked
+//! up. All draws can be read off the text (a test does), so the entropies of the draws add up to
+//! −log p(text).
 
 use super::Page;
 use super::words::{COLOURS, MOODS, NAMES, PLACES, THINGS, pronoun};
@@ -82,17 +83,33 @@ fn open(page: &mut Page) -> World {
         let name = page.draws.take(&mut names);
         let verb = page.draws.pick(&OPENINGS);
         let place = page.draws.below(PLACES.len());
-        page.put(&format!("{before}{} {verb} in the {}.", NAMES[name], PLACES[place]));
-        Person { name, place, holds: None }
+        page.put(&format!(
+            "{before}{} {verb} in the {}.",
+            NAMES[name], PLACES[place]
+        ));
+        Person {
+            name,
+            place,
+            holds: None,
+        }
     });
-    World { people, things: Vec::new(), nouns: THINGS.to_vec(), subject: 1 }
+    World {
+        people,
+        things: Vec::new(),
+        nouns: THINGS.to_vec(),
+        subject: 1,
+    }
 }
 
 /// Writes one event and updates the world.
 fn happen(page: &mut Page, world: &mut World) {
     let who = page.draws.below(2);
     let person = &world.people[who];
-    let subject = if who == world.subject { pronoun(person.name) } else { NAMES[person.name] };
+    let subject = if who == world.subject {
+        pronoun(person.name)
+    } else {
+        NAMES[person.name]
+    };
     page.put(&format!(" {subject} "));
     world.subject = who;
     match page.draws.pick(&possible(world, who)) {
@@ -131,15 +148,21 @@ fn possible(world: &World, who: usize) -> Vec<Event> {
 /// The things that lie where a person is.
 fn lying_near(world: &World, who: usize) -> Vec<usize> {
     let here = Some(world.people[who].place);
-    (0..world.things.len()).filter(|&thing| world.things[thing].lies == here).collect()
+    (0..world.things.len())
+        .filter(|&thing| world.things[thing].lies == here)
+        .collect()
 }
 
 fn go(page: &mut Page, world: &mut World, who: usize) {
     let person = &mut world.people[who];
-    let verb = page.draws.pick(if person.holds.is_some() { &CARRY } else { &GO });
+    let verb = page
+        .draws
+        .pick(if person.holds.is_some() { &CARRY } else { &GO });
     let elsewhere = 1 + page.draws.below(PLACES.len() - 1);
     person.place = (person.place + elsewhere) % PLACES.len();
-    let luggage = person.holds.map(|thing| format!("the {} ", world.things[thing].noun));
+    let luggage = person
+        .holds
+        .map(|thing| format!("the {} ", world.things[thing].noun));
     let luggage = luggage.unwrap_or_default();
     page.put(&format!("{verb} {luggage}to the {}.", PLACES[person.place]));
 }
@@ -149,7 +172,11 @@ fn find(page: &mut Page, world: &mut World, who: usize) {
     let colour = page.draws.pick(&COLOURS);
     let noun = page.draws.take(&mut world.nouns);
     world.people[who].holds = Some(world.things.len());
-    world.things.push(Thing { noun, colour, lies: None });
+    world.things.push(Thing {
+        noun,
+        colour,
+        lies: None,
+    });
     page.put(&format!("{verb} a {colour} {noun}."));
 }
 
@@ -164,7 +191,10 @@ fn take(page: &mut Page, world: &mut World, who: usize) {
 fn leave(page: &mut Page, world: &mut World, who: usize) {
     let verb = page.draws.pick(&LEAVE);
     let person = &mut world.people[who];
-    let thing = person.holds.take().expect("leaving is possible only for who holds something");
+    let thing = person
+        .holds
+        .take()
+        .expect("leaving is possible only for who holds something");
     world.things[thing].lies = Some(person.place);
     page.put(&format!("{verb} the {} there.", world.things[thing].noun));
 }
@@ -175,12 +205,20 @@ fn give(page: &mut Page, world: &mut World, who: usize) {
     let thing = thing.expect("giving is possible only for who holds something");
     let other = &mut world.people[1 - who];
     other.holds = Some(thing);
-    page.put(&format!("{verb} the {} to {}.", world.things[thing].noun, NAMES[other.name]));
+    page.put(&format!(
+        "{verb} the {} to {}.",
+        world.things[thing].noun, NAMES[other.name]
+    ));
 }
 
 /// Asks one of the questions that make sense now, and answers it.
 fn ask(page: &mut Page, world: &World) {
-    let holder = |thing| world.people.iter().find(|person| person.holds == Some(thing));
+    let holder = |thing| {
+        world
+            .people
+            .iter()
+            .find(|person| person.holds == Some(thing))
+    };
     let mut questions = vec![Question::WherePerson(0), Question::WherePerson(1)];
     for thing in 0..world.things.len() {
         questions.extend([Question::WhereThing(thing), Question::Colour(thing)]);
@@ -188,25 +226,39 @@ fn ask(page: &mut Page, world: &World) {
     }
     let place = |thing: usize| {
         let carried_to = holder(thing).map(|person| person.place);
-        carried_to.or(world.things[thing].lies).expect("a thing is held or lies somewhere")
+        carried_to
+            .or(world.things[thing].lies)
+            .expect("a thing is held or lies somewhere")
     };
     let noun = |thing: usize| world.things[thing].noun;
     let (question, answer) = match page.draws.pick(&questions) {
         Question::WherePerson(who) => {
             let Person { name, place, .. } = world.people[who];
-            (format!(" Where is {}?", NAMES[name]), format!(" In the {}.", PLACES[place]))
+            (
+                format!(" Where is {}?", NAMES[name]),
+                format!(" In the {}.", PLACES[place]),
+            )
         }
         Question::WhereThing(thing) => {
             let place = PLACES[place(thing)];
-            (format!(" Where is the {}?", noun(thing)), format!(" In the {place}."))
+            (
+                format!(" Where is the {}?", noun(thing)),
+                format!(" In the {place}."),
+            )
         }
         Question::Who(thing) => {
             let name = NAMES[holder(thing).expect("asked only about held things").name];
-            (format!(" Who has the {}?", noun(thing)), format!(" {name}."))
+            (
+                format!(" Who has the {}?", noun(thing)),
+                format!(" {name}."),
+            )
         }
         Question::Colour(thing) => {
             let colour = world.things[thing].colour;
-            (format!(" What colour is the {}?", noun(thing)), format!(" It is {colour}."))
+            (
+                format!(" What colour is the {}?", noun(thing)),
+                format!(" It is {colour}."),
+            )
         }
     };
     page.put(&question);
@@ -225,9 +277,9 @@ mod tests {
     #[derive(Default)]
     struct Reader<'a> {
         people: Vec<&'a str>,
-        place: BTreeMap<&'a str, &'a str>,    // person or lying thing → place
-        holder: BTreeMap<&'a str, &'a str>,   // held thing → person
-        colour: BTreeMap<&'a str, &'a str>,   // thing → colour
+        place: BTreeMap<&'a str, &'a str>, // person or lying thing → place
+        holder: BTreeMap<&'a str, &'a str>, // held thing → person
+        colour: BTreeMap<&'a str, &'a str>, // thing → colour
         nats: f64,
     }
 
@@ -237,16 +289,24 @@ mod tests {
         }
 
         fn held_by(&self, person: &str) -> Option<&'a str> {
-            self.holder.iter().find(|(_, holder)| **holder == person).map(|(thing, _)| *thing)
+            self.holder
+                .iter()
+                .find(|(_, holder)| **holder == person)
+                .map(|(thing, _)| *thing)
         }
 
         fn lying_at(&self, place: &str) -> usize {
-            self.place.iter().filter(|(k, v)| **v == place && self.colour.contains_key(*k)).count()
+            self.place
+                .iter()
+                .filter(|(k, v)| **v == place && self.colour.contains_key(*k))
+                .count()
         }
 
         fn open(&mut self, sentence: &'a str) {
             let words: Vec<&str> = sentence.split(' ').collect();
-            let [name, verb, "in", "the", place] = words[..] else { panic!("{sentence}") };
+            let [name, verb, "in", "the", place] = words[..] else {
+                panic!("{sentence}")
+            };
             assert!(OPENINGS.contains(&verb) && PLACES.contains(&place));
             self.pay(24 - self.people.len());
             self.pay(4);
@@ -272,7 +332,14 @@ mod tests {
                     self.pay(3 * 11);
                     self.place.insert(who, place);
                 }
-                ["brought" | "carried" | "took", "the", thing, "to", "the", place] => {
+                [
+                    "brought" | "carried" | "took",
+                    "the",
+                    thing,
+                    "to",
+                    "the",
+                    place,
+                ] => {
                     assert!(held == Some(thing) && place != here);
                     self.pay(3 * 11);
                     self.place.insert(who, place);
@@ -343,7 +410,12 @@ mod tests {
                 }
                 name => {
                     assert_ne!(name, subject, "the same subject again is a pronoun");
-                    reader.people.iter().copied().find(|person| *person == name).unwrap()
+                    reader
+                        .people
+                        .iter()
+                        .copied()
+                        .find(|person| *person == name)
+                        .unwrap()
                 }
             };
             reader.event(who, &words[1..]);
@@ -381,7 +453,10 @@ mod tests {
     fn entropy_per_word_is_that_of_varied_text() {
         let documents = (0..2000).map(|i| document(Task::Stories, 0, i, Split::Train));
         let (nats, words) = documents.fold((0.0, 0), |(nats, words), document| {
-            (nats + document.entropy, words + document.text.split(' ').count())
+            (
+                nats + document.entropy,
+                words + document.text.split(' ').count(),
+            )
         });
         let per_word = nats / words as f64;
         assert!((0.6..1.2).contains(&per_word), "{per_word} nats a word");

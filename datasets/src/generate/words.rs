@@ -9,7 +9,8 @@ pub(super) const NAMES: [&str; 24] = [
 
 /// Things that can be found, carried and dropped.
 pub(super) const THINGS: [&str; 24] = [
-    "bag", "ball", "bell", "book", "box", "coin", "cup", "doll", "drum", "fan", "flag", "hat", //
+    "bag", "ball", "bell", "book", "box", "coin", "cup", "doll", "drum", "fan", "flag",
+    "hat", //
     "jar", "key", "kite", "lamp", "map", "mug", "net", "pen", "pot", "ring", "rope", "toy",
 ];
 

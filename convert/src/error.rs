@@ -1,0 +1,168 @@
+//! What can be wrong with a checkpoint or with the place of the result.
+
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every way in which a conversion is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system could not read or write the file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The packed file could not be written or read back.
+    #[error(transparent)]
+    Packed(#[from] sterna_ternary::Error),
+    /// The config describes something that cannot be converted.
+    #[error("{path}: {source}")]
+    Config {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The cause.
+        source: sterna_ternary::Error,
+    },
+    /// The source is nothing that a reader knows.
+    #[error(
+        "{path}: {why}; what can be read is a Hugging Face folder with config.json and model.safetensors"
+    )]
+    Input {
+        /// The path given.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+    /// The result cannot be written there.
+    #[error("{path}: {why}")]
+    Output {
+        /// The path given.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A file that belongs to every model is absent.
+    #[error(
+        "{path}: there is no {file}: {consequence}; copy it from the model that this one was trained \
+         from, or convert without it (--allow-missing)"
+    )]
+    MissingFile {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The file.
+        file: &'static str,
+        /// What goes wrong without it.
+        consequence: &'static str,
+    },
+    /// A file to embed is not what its name says.
+    #[error("{path}: {why}; download or write it again")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A safetensors file is cut off or its header lies.
+    #[error("{path}: not a whole safetensors file: {why}; download or copy it again")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The index and the shards disagree, or the index is malformed.
+    #[error("{path}: {why}; download the checkpoint again")]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A tensor that the config calls for is absent or has another type or shape.
+    #[error("{path}: tensor {tensor}: expected {expected}, found {found}; {advice}")]
+    Tensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// Type and shape that the config calls for.
+        expected: String,
+        /// What is there.
+        found: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A tensor that the model does not have: converting would drop it in silence.
+    #[error(
+        "{path}: tensor {tensor}: the {family} family has no such tensor and the model would be computed \
+         without it; {advice}"
+    )]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// The family that the config names.
+        family: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A value that no working model has, or that the chosen type cannot hold.
+    #[error("{path}: tensor {tensor}: value {index} is {value}, expected {expected}; {advice}")]
+    Value {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// Position in the tensor, row-major.
+        index: usize,
+        /// The value there.
+        value: f32,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A packed byte that stands for no trits.
+    #[error(
+        "{path}: tensor {tensor}: byte {index} is {byte:#04x}, expected four codes from 0 to 2; \
+         download the checkpoint again"
+    )]
+    Code {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// Position in the tensor, row-major.
+        index: usize,
+        /// The byte there.
+        byte: u8,
+    },
+    /// The result is not the source: its proof failed and it was removed.
+    #[error(
+        "{path}: {differ} values differ from the source, the first ones in {tensor}; nothing was kept. \
+         Convert again; if it happens again, test the memory and the disk of this machine"
+    )]
+    Differs {
+        /// The result.
+        path: PathBuf,
+        /// The first tensor or file that differs.
+        tensor: String,
+        /// How many values differ in all.
+        differ: u64,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with the file it happened to.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        move |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

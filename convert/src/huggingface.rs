@@ -1,0 +1,335 @@
+//! Reader of a Hugging Face folder: config.json, tokenizer files and safetensors weights.
+//!
+//! Linear layers come in three ways, which `quantization_config` tells apart ([`Storage`]): packed bytes with
+//! a scale to multiply by, the same with a scale to divide by, or master weights to be ternarized here. A byte
+//! holds four codes (trit + 1), from the lowest bits up for rows r, R + r, 2R + r and 3R + r, where R is a
+//! quarter of the rows, rounded up; rows that do not exist are filled up with anything.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype as StoredDtype;
+use sterna_ternary::config::Storage;
+use sterna_ternary::file::FILES;
+use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
+use sterna_ternary::{Config, quantize};
+
+use crate::embedded::{Embedded, parse_object};
+use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
+use crate::source::check_finite;
+use crate::{Error, Result, Source, StoredScale, Ternary, parallel};
+
+/// A Hugging Face folder.
+#[derive(Debug)]
+pub struct HuggingFace {
+    folder: PathBuf,
+    config: Config,
+    storage: Storage,
+    embedded: Embedded,
+    weights: SafetensorsFiles,
+}
+
+impl HuggingFace {
+    /// Reads the config and checks names, types and shapes of all tensors.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
+    pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
+        let path = folder.join("config.json");
+        if !path.exists() {
+            return Err(Error::Input {
+                path: folder.to_owned(),
+                why: "there is no config.json".into(),
+            });
+        }
+        let mut config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let mut json = parse_object(&path, &config_bytes)?;
+        let weights = SafetensorsFiles::open(folder)?;
+        if json["tie_word_embeddings"].is_null() {
+            json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();
+            config_bytes = format!("{json:#}\n").into_bytes();
+        }
+        let config_error = |source| Error::Config {
+            path: folder.to_owned(),
+            source,
+        };
+        let config = Config::from_json(&json).map_err(config_error)?;
+        let storage = Config::storage(&json).map_err(config_error)?;
+        let embedded = Embedded::read(folder, config_bytes, allow_missing)?;
+        let source = HuggingFace {
+            folder: folder.to_owned(),
+            config,
+            storage,
+            embedded,
+            weights,
+        };
+        source.check_tensors()?;
+        Ok(source)
+    }
+
+    fn check_tensors(&self) -> Result<()> {
+        let layers = self.config.num_hidden_layers;
+        let count = self.weights.names().count();
+        if layers > count {
+            return Err(Error::Tensor {
+                path: self.folder.clone(),
+                tensor: format!("model.layers.{}", layers - 1),
+                expected: format!("{layers} layers"),
+                found: format!("{count} tensors"),
+                advice: "config.json belongs to another checkpoint, or shards are absent",
+            });
+        }
+        let mut known = std::collections::HashSet::new();
+        for weight in layout::weights(&self.config) {
+            self.check_tensor(&weight)?;
+            if weight.role == Role::Linear && self.storage != Storage::Online {
+                let name = layout::scale_name(&weight.name);
+                self.check(&name, is_float, "F32, F16 or BF16", &[1], None)?;
+                known.insert(name);
+            }
+            known.insert(weight.name);
+        }
+        for name in self.weights.names().filter(|name| !known.contains(*name)) {
+            self.check_surplus(name)?;
+        }
+        Ok(())
+    }
+
+    fn check_tensor(&self, weight: &Weight) -> Result<()> {
+        let (rows, columns) = (weight.rows, weight.columns);
+        let float = "F32, F16 or BF16";
+        match weight.role {
+            Role::Norm => self.check(&weight.name, is_float, float, &[columns], None),
+            Role::Table => {
+                let vocab = "`vocab_size` and `hidden_size` in config.json must be the rows and columns \
+                             of the table";
+                self.check(&weight.name, is_float, float, &[rows, columns], Some(vocab))
+            }
+            Role::Linear => {
+                let storage = "the weights and `quantization_config` in config.json must be of the same \
+                               revision: packed weights are U8, `quantization_mode` online has masters";
+                match self.storage {
+                    Storage::Online => {
+                        let shape = [rows, columns];
+                        self.check(&weight.name, is_float, float, &shape, Some(storage))
+                    }
+                    Storage::PackedMultiply | Storage::PackedDivide => {
+                        let is_u8 = |dtype| dtype == StoredDtype::U8;
+                        let shape = [rows.div_ceil(4), columns];
+                        self.check(&weight.name, is_u8, "U8", &shape, Some(storage))
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        name: &str,
+        accept: impl Fn(StoredDtype) -> bool,
+        dtypes: &str,
+        shape: &[usize],
+        advice: Option<&'static str>,
+    ) -> Result<()> {
+        let stored = self.weights.find(name);
+        if stored.is_some_and(|s| accept(s.dtype()) && s.shape() == shape) {
+            return Ok(());
+        }
+        let advice = match stored {
+            None if name == HEAD => {
+                "if the head is the embedding, set `tie_word_embeddings` to true in config.json"
+            }
+            None => "the checkpoint is incomplete, or of another family than config.json says",
+            Some(_) => advice.unwrap_or("config.json belongs to another checkpoint"),
+        };
+        Err(Error::Tensor {
+            path: stored.map_or(&*self.folder, |s| s.path()).to_owned(),
+            tensor: name.to_owned(),
+            expected: format!("{dtypes} {shape:?}"),
+            found: stored.map_or("nothing".into(), |s| s.describe()),
+            advice,
+        })
+    }
+
+    /// A tensor that the model does not have is refused, unless it says nothing new.
+    fn check_surplus(&self, name: &str) -> Result<()> {
+        if name.ends_with(".rotary_emb.inv_freq") {
+            return Ok(()); // a cache of what rope_theta says
+        }
+        let advice = if name == HEAD {
+            if self.is_embedding(name)? {
+                return Ok(());
+            }
+            "config.json says that the head is the embedding, and they differ: set \
+             `tie_word_embeddings` to false"
+        } else {
+            "convert a checkpoint of a known family, or remove the tensor if nothing uses it"
+        };
+        let stored = self.weights.find(name);
+        Err(Error::UnknownTensor {
+            path: stored.map_or(&*self.folder, |s| s.path()).to_owned(),
+            tensor: name.to_owned(),
+            family: self.config.family.model_type,
+            advice,
+        })
+    }
+
+    /// Whether a table has the values of the embedding.
+    fn is_embedding(&self, name: &str) -> Result<bool> {
+        const CHUNK: usize = 1 << 20;
+        let (table, embedding) = (self.stored(name), self.stored(EMBEDDING));
+        if !is_float(table.dtype()) || table.shape() != embedding.shape() {
+            return Ok(false);
+        }
+        let count: usize = table.shape().iter().product();
+        let (mut a, mut b) = (vec![0.0; CHUNK], vec![0.0; CHUNK]);
+        for first in (0..count).step_by(CHUNK) {
+            let len = CHUNK.min(count - first);
+            table.values(first, &mut a[..len])?;
+            embedding.values(first, &mut b[..len])?;
+            if a[..len] != b[..len] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn stored(&self, name: &str) -> Stored<'_> {
+        let stored = self.weights.find(name);
+        stored.expect("all tensors of the model were found at opening")
+    }
+
+    fn scale(&self, weight: &Weight) -> Result<(f32, StoredScale)> {
+        let name = layout::scale_name(&weight.name);
+        let stored = self.stored(&name);
+        let mut value = [0.0];
+        stored.values(0, &mut value)?;
+        let [value] = value;
+        let (scale, origin) = match self.storage {
+            Storage::PackedDivide => (1.0 / value, StoredScale::Divide(value)),
+            _ => (value, StoredScale::Multiply(value)),
+        };
+        if [value, scale].iter().all(|x| x.is_finite() && *x > 0.0) {
+            return Ok((scale, origin));
+        }
+        Err(Error::Value {
+            path: stored.path().to_owned(),
+            tensor: name,
+            index: 0,
+            value,
+            expected: "a finite number above zero, with a finite reciprocal where it divides",
+            advice: "the checkpoint is broken; download or export it again",
+        })
+    }
+
+    fn unpack(&self, weight: &Weight) -> Result<Vec<i8>> {
+        let stored = self.stored(&weight.name);
+        let (columns, quarter) = (weight.columns, weight.rows.div_ceil(4));
+        let bytes = stored.bytes(0..quarter * columns)?;
+        if let Some(index) = bytes.iter().position(|b| b & (b >> 1) & 0x55 != 0) {
+            return Err(Error::Code {
+                path: stored.path().to_owned(),
+                tensor: weight.name.clone(),
+                index,
+                byte: bytes[index],
+            });
+        }
+        let mut trits = vec![0; weight.rows * columns];
+        parallel::rows(trits.len(), &mut trits, columns, |first, part| {
+            for (row, trits) in (first..).zip(part.chunks_exact_mut(columns)) {
+                let shift = 2 * (row / quarter);
+                let bytes = &bytes[row % quarter * columns..][..columns];
+                for (trit, byte) in trits.iter_mut().zip(bytes) {
+                    *trit = (byte >> shift & 3) as i8 - 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(trits)
+    }
+
+    fn ternarize(&self, weight: &Weight) -> Result<(Vec<i8>, f32)> {
+        let stored = self.stored(&weight.name);
+        let mut masters = vec![0.0; weight.rows * weight.columns];
+        stored.values(0, &mut masters)?;
+        check_finite(stored.path(), weight, 0, &masters)?;
+        let scale = quantize::absmean(&masters);
+        let mut trits = vec![0; masters.len()];
+        parallel::rows(trits.len(), &mut trits, 1, |first, part| {
+            for (trit, w) in part.iter_mut().zip(&masters[first..]) {
+                *trit = quantize::trit(*w, scale) as i8;
+            }
+            Ok(())
+        })?;
+        Ok((trits, scale))
+    }
+}
+
+impl Source for HuggingFace {
+    fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn files(&self) -> &[(String, Vec<u8>)] {
+        &self.embedded.files
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.embedded.warnings
+    }
+
+    fn inputs(&self) -> Vec<PathBuf> {
+        let names = FILES.into_iter().chain([SINGLE, INDEX]);
+        let shards = self.weights.paths().map(Path::to_owned);
+        names
+            .map(|name| self.folder.join(name))
+            .chain(shards)
+            .collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.weights.bytes()
+    }
+
+    fn dtype(&self, weight: &Weight) -> Dtype {
+        match self.stored(&weight.name).dtype() {
+            StoredDtype::F16 => Dtype::F16,
+            StoredDtype::BF16 => Dtype::Bf16,
+            StoredDtype::U8 => Dtype::U8,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn linear(&self, weight: &Weight) -> Result<Ternary> {
+        let (trits, (scale, stored)) = match self.storage {
+            Storage::Online => {
+                let (trits, scale) = self.ternarize(weight)?;
+                (trits, (scale, StoredScale::Masters))
+            }
+            Storage::PackedMultiply | Storage::PackedDivide => {
+                (self.unpack(weight)?, self.scale(weight)?)
+            }
+        };
+        Ok(Ternary {
+            trits,
+            scale,
+            stored,
+        })
+    }
+
+    fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
+        let stored = self.stored(&weight.name);
+        let first = first * weight.columns;
+        stored.values(first, values)?;
+        check_finite(stored.path(), weight, first, values)
+    }
+
+    fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; weight.columns];
+        self.rows(weight, 0, &mut values)?;
+        Ok(values)
+    }
+}

@@ -1,0 +1,90 @@
+//! What a conversion did and what its proof found.
+
+use serde::Serialize;
+use sterna_ternary::layout::Weight;
+
+use crate::Ternary;
+
+/// The result of a conversion. Every `differ` is zero: anything else is an error.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Name of the packing.
+    pub packing: &'static str,
+    /// Ternary weights compared after writing.
+    pub weights: u64,
+    /// Those that differ from the source.
+    pub differ: u64,
+    /// Scales compared, bit for bit.
+    pub scales: u64,
+    /// Those that differ.
+    pub scales_differ: u64,
+    /// Values of norms and tables compared: bit for bit where their type holds them exactly, and with the
+    /// source rounded again where it does not.
+    pub values: u64,
+    /// Those that differ.
+    pub values_differ: u64,
+    /// Bytes of the weights of the source.
+    pub bytes_in: u64,
+    /// Bytes of the result.
+    pub bytes_out: u64,
+    /// Checksum of the result.
+    pub sha256: String,
+    /// Embedding and head.
+    pub tables: Vec<TableReport>,
+    /// Every linear layer.
+    pub matrices: Vec<MatrixReport>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// A table and what its type cost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TableReport {
+    /// Hugging Face name.
+    pub name: String,
+    /// Type in the source.
+    pub source_dtype: &'static str,
+    /// Type in the result.
+    pub dtype: &'static str,
+    /// Mean of |result - source|; zero if every value is exact.
+    pub mean_error: f64,
+    /// Largest |result - source|.
+    pub max_error: f32,
+}
+
+/// A linear layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MatrixReport {
+    /// Hugging Face name.
+    pub name: String,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// Weights that are -1.
+    pub minus: u64,
+    /// Weights that are 0.
+    pub zero: u64,
+    /// Weights that are +1.
+    pub plus: u64,
+    /// The weight is trit × scale.
+    pub scale: f32,
+    /// How the source gives the scale: `multiply`, `divide` or `masters`.
+    pub stored_scale: &'static str,
+}
+
+impl MatrixReport {
+    pub(crate) fn new(weight: &Weight, ternary: &Ternary) -> MatrixReport {
+        let count = |trit| ternary.trits.iter().filter(|t| **t == trit).count() as u64;
+        MatrixReport {
+            name: weight.name.clone(),
+            rows: weight.rows,
+            columns: weight.columns,
+            minus: count(-1),
+            zero: count(0),
+            plus: count(1),
+            scale: ternary.scale,
+            stored_scale: ternary.stored.name(),
+        }
+    }
+}

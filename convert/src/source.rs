@@ -1,0 +1,97 @@
+//! The canonical form of a checkpoint, between every reader and every writer.
+
+use std::path::{Path, PathBuf};
+
+use sterna_ternary::Config;
+use sterna_ternary::layout::{Dtype, Weight};
+
+use crate::{Error, Result};
+
+/// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
+/// in the right shape, and there is no other.
+///
+/// A tensor may be read any number of times and gives the same values each time.
+pub trait Source {
+    /// Where it was read from, for messages.
+    fn path(&self) -> &Path;
+
+    /// Shapes and constants.
+    fn config(&self) -> &Config;
+
+    /// The files that travel with the model, a subset of [`sterna_ternary::file::FILES`] in that order.
+    fn files(&self) -> &[(String, Vec<u8>)];
+
+    /// What the user should know about the checkpoint.
+    fn warnings(&self) -> &[String];
+
+    /// Every file that belongs to the checkpoint, whether it exists or not: a writer keeps off them.
+    fn inputs(&self) -> Vec<PathBuf>;
+
+    /// Bytes of the weights.
+    fn bytes(&self) -> u64;
+
+    /// The type in which a table or a norm is stored.
+    fn dtype(&self, weight: &Weight) -> Dtype;
+
+    /// A linear layer.
+    fn linear(&self, weight: &Weight) -> Result<Ternary>;
+
+    /// Rows `first..` of a table, as many as fill `values`; all are finite.
+    fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
+
+    /// A norm; all values are finite.
+    fn vector(&self, weight: &Weight) -> Result<Vec<f32>>;
+}
+
+/// A linear layer: the weight is trit × scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ternary {
+    /// -1, 0 or +1 (rows, columns), rows in Hugging Face order: heads in sequence, halves rotated.
+    pub trits: Vec<i8>,
+    /// Finite and above zero.
+    pub scale: f32,
+    /// What the scale was before.
+    pub stored: StoredScale,
+}
+
+/// How a checkpoint gives the scale of a matrix; with it, a writer can give the same bits back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum StoredScale {
+    /// The scale itself.
+    Multiply(f32),
+    /// Its reciprocal: the weight is trit / this.
+    Divide(f32),
+    /// Not at all: it is [`sterna_ternary::quantize::absmean`] of the master weights.
+    Masters,
+}
+
+impl StoredScale {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoredScale::Multiply(_) => "multiply",
+            StoredScale::Divide(_) => "divide",
+            StoredScale::Masters => "masters",
+        }
+    }
+}
+
+/// Refuses NaN and infinities; `first` is the position of `values` in the tensor.
+pub(crate) fn check_finite(
+    path: &Path,
+    weight: &Weight,
+    first: usize,
+    values: &[f32],
+) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::Value {
+            path: path.to_owned(),
+            tensor: weight.name.clone(),
+            index: first + at,
+            value: values[at],
+            expected: "a finite number",
+            advice: "the training diverged or the file is damaged",
+        }),
+    }
+}

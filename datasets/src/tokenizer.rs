@@ -1,0 +1,413 @@
+//! A byte-level BPE tokenizer: training it, saving it for other tools, and loading it or another's.
+//!
+//! Every byte is a token, so all text can be encoded and decodes to itself. Digits stand alone, so
+//! that numbers are read column by column; then the pre-tokenizer of GPT-2 splits words with their
+//! leading space. The files are those of Hugging Face: `tokenizer.json`, and a
+//! `tokenizer_config.json` that tells transformers the special tokens. The same text always gives
+//! the same bytes.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sterna_ternary::durable;
+use tokenizers::AddedToken;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::processors::template::TemplateProcessing;
+
+use crate::{Error, Result};
+
+/// Begins every document; id 0 of a tokenizer trained here.
+pub const BOS: &str = "<|begin_of_text|>";
+/// Ends a text; id 1 of a tokenizer trained here.
+pub const EOS: &str = "<|end_of_text|>";
+
+/// A tokenizer with the exact bytes of its file.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    json: Vec<u8>,
+    bos: (String, u32),
+    eos: Option<(String, u32)>,
+    vocab_size: usize,
+}
+
+/// Trains a byte-level BPE of at most `vocab_size` tokens, special tokens and all bytes included;
+/// fewer if the text has no pair of tokens left that occurs twice.
+///
+/// [`BOS`] and [`EOS`] get ids 0 and 1, `special_tokens` (of a chat template, say) the next ones.
+/// Memory holds a count of each distinct word, not the text. Errors if `vocab_size` is less than
+/// 256 and the special tokens.
+pub fn train_bpe<I>(texts: I, vocab_size: usize, special_tokens: &[&str]) -> Result<Tokenizer>
+where
+    I: IntoIterator<Item = String>,
+    I::IntoIter: Send,
+{
+    let special_tokens = [&[BOS, EOS], special_tokens].concat();
+    let least = special_tokens.len() + 256;
+    if vocab_size < least {
+        return Err(Error::VocabSize {
+            found: vocab_size,
+            least,
+        });
+    }
+    let inner = train(texts.into_iter(), vocab_size, &special_tokens).map_err(failed)?;
+    let json = inner.to_string(true).map_err(failed)?.into_bytes();
+    Tokenizer::new(inner, json, BOS, Some(EOS)).map_err(failed)
+}
+
+/// A failure of the tokenizers crate that no file is to blame for.
+fn failed(reason: tokenizers::Error) -> Error {
+    Error::Tokenization {
+        reason: reason.to_string(),
+    }
+}
+
+/// Trains the merges and puts the parts together; text encoded with special tokens begins with BOS.
+fn train(
+    texts: impl Iterator<Item = String> + Send,
+    vocab_size: usize,
+    special_tokens: &[&str],
+) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let byte_level = ByteLevel::new(false, true, true);
+    let digits_alone = Digits::new(true);
+    let template = TemplateProcessing::builder()
+        .try_single(format!("{BOS} $A"))?
+        .try_pair(format!("{BOS} $A {BOS}:1 $B:1"))?
+        .special_tokens(vec![(BOS, 0)])
+        .build()?;
+    let mut inner = tokenizers::Tokenizer::new(BPE::default());
+    inner.with_pre_tokenizer(Some(Sequence::new(vec![
+        digits_alone.into(),
+        byte_level.into(),
+    ])));
+    inner.with_decoder(Some(byte_level));
+    inner.with_post_processor(Some(template));
+    // Counts do not depend on threads, and equal counts go to the lowest ids: the result is fixed.
+    let trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(2)
+        .special_tokens(
+            special_tokens
+                .iter()
+                .map(|&token| AddedToken::from(token, true))
+                .collect(),
+        )
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .show_progress(false)
+        .build();
+    inner.train(&mut TrainerWrapper::from(trainer), texts)?;
+    Ok(inner)
+}
+
+impl Tokenizer {
+    /// Completes a tokenizer that was just built or parsed from `json`.
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        json: Vec<u8>,
+        bos: &str,
+        eos: Option<&str>,
+    ) -> tokenizers::Result<Self> {
+        inner.with_truncation(None)?;
+        inner.with_padding(None);
+        // A special token spelled out in training text is text: it must not begin a document.
+        inner.set_encode_special_tokens(true);
+        let special = |token: &str| {
+            let id = inner
+                .token_to_id(token)
+                .ok_or(format!("the vocabulary has no {token:?}"))?;
+            tokenizers::Result::Ok((token.to_owned(), id))
+        };
+        let (bos, eos) = (special(bos)?, eos.map(special).transpose()?);
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        Ok(Self {
+            inner,
+            json,
+            bos,
+            eos,
+            vocab_size: largest as usize + 1,
+        })
+    }
+
+    /// Loads `tokenizer.json`, or the one in a folder. The special tokens are those that
+    /// `tokenizer_config.json` beside it names; without that file, [`BOS`] and [`EOS`].
+    ///
+    /// Errors if a file cannot be read or parsed, or if there is no token to begin a document with.
+    pub fn load(path: &Path) -> Result<Self> {
+        let path = &json_path(path);
+        let json = fs::read(path).map_err(Error::io(path, "read"))?;
+        let config_path = path.with_file_name("tokenizer_config.json");
+        let fail = |reason: String| Error::Tokenizer {
+            path: path.clone(),
+            reason,
+        };
+        let (bos, eos) = match fs::read(&config_path) {
+            Ok(bytes) => {
+                let config: Value =
+                    serde_json::from_slice(&bytes).map_err(|error| Error::Tokenizer {
+                        path: config_path,
+                        reason: error.to_string(),
+                    })?;
+                (
+                    token_name(&config["bos_token"]),
+                    token_name(&config["eos_token"]),
+                )
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                (Some(BOS.to_owned()), Some(EOS.to_owned()))
+            }
+            Err(error) => return Err(Error::io(&config_path, "read")(error)),
+        };
+        let bos = bos.ok_or_else(|| {
+            fail("no `bos_token` in tokenizer_config.json; name one to begin documents with".into())
+        })?;
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| fail(e.to_string()))?;
+        Self::new(inner, json, &bos, eos.as_deref()).map_err(|error| fail(error.to_string()))
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into an existing folder, durably.
+    ///
+    /// `model_max_length` is the context that transformers should assume, in tokens.
+    pub fn save(&self, folder: &Path, model_max_length: usize) -> Result<()> {
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos.0,
+            "eos_token": self.eos.as_ref().map(|eos| &eos.0),
+            "model_max_length": model_max_length,
+            "clean_up_tokenization_spaces": false,
+        });
+        let config = format!("{config:#}\n").into_bytes();
+        for (name, bytes) in [
+            ("tokenizer.json", &self.json),
+            ("tokenizer_config.json", &config),
+        ] {
+            let path = folder.join(name);
+            durable::write(&path, |file| file.write_all(bytes))
+                .map_err(Error::io(&path, "write"))?;
+        }
+        Ok(())
+    }
+
+    /// The tokens of a text, without special tokens.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The tokens of documents, each begun by [`Tokenizer::bos_id`]; works on all cores.
+    pub fn encode_documents(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.inner.encode_batch_fast(texts, false).map_err(failed)?;
+        let document = |encoding: tokenizers::Encoding| {
+            std::iter::once(self.bos.1)
+                .chain(encoding.get_ids().iter().copied())
+                .collect()
+        };
+        Ok(encodings.into_iter().map(document).collect())
+    }
+
+    /// The text of tokens, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(failed)
+    }
+
+    /// One more than the largest token id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that begins every document.
+    pub fn bos_id(&self) -> u32 {
+        self.bos.1
+    }
+
+    /// The token that ends a text, if the tokenizer has one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos.as_ref().map(|eos| eos.1)
+    }
+
+    /// SHA-256 of `tokenizer.json`.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(&self.json).into()
+    }
+}
+
+/// SHA-256 of `tokenizer.json`, or of the one in a folder; equals [`Tokenizer::hash`].
+pub fn hash(path: &Path) -> Result<[u8; 32]> {
+    let path = json_path(path);
+    let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
+    Ok(Sha256::digest(bytes).into())
+}
+
+/// The file that a path to a tokenizer or to its folder means.
+fn json_path(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        path.join("tokenizer.json")
+    } else {
+        path.to_owned()
+    }
+}
+
+/// A special token in a configuration: a string, or an object with `content`.
+fn token_name(value: &Value) -> Option<String> {
+    value
+        .as_str()
+        .or_else(|| value.get("content")?.as_str())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{Corpus, Split, Task, problem};
+    use crate::random::mix64;
+
+    fn corpus() -> Corpus {
+        let mix = "addition2,stories,facts,copy,recall".parse().unwrap();
+        Corpus {
+            mix,
+            seed: 1,
+            split: Split::Train,
+        }
+    }
+
+    fn train(vocab_size: usize) -> Tokenizer {
+        train_bpe(corpus().texts().take(500), vocab_size, &["<|user|>"]).unwrap()
+    }
+
+    #[test]
+    fn training_twice_gives_the_same_bytes() {
+        // Each training seeds its hash maps anew and threads interleave; small corpora of few
+        // letters have many ties between pairs and tokens that two merges spell.
+        assert_eq!(train(512).json, train(512).json);
+        for seed in 0..50u64 {
+            let letters =
+                |word: u64| (0..word % 9).map(move |i| ['a', 'b'][(word >> i) as usize % 2]);
+            let word = |index| letters(mix64(seed << 32 | index) >> 7).collect::<String>();
+            let texts: Vec<String> = (0..40).map(word).collect();
+            let json = || train_bpe(texts.clone(), 320, &[]).unwrap().json;
+            assert_eq!(json(), json(), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_decodes_to_itself() {
+        let tokenizer = train(400);
+        let every_char = (0..0x3000).filter_map(char::from_u32).collect::<String>();
+        for text in [
+            "",
+            " ",
+            "  two  spaces \n\n\ttab\r\n",
+            "naïve café, 東京, 🦅👩‍🚀, e\u{301}",
+            "12345 ٣٤٥ ½",
+            "\0\u{7f}\u{feff}\u{10ffff}",
+            "<|begin_of_text|> is text here, and so is <|end_of_text|>",
+            &every_char,
+        ] {
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+            assert!(
+                ids.iter()
+                    .all(|&id| id > 2 && (id as usize) < tokenizer.vocab_size())
+            );
+        }
+    }
+
+    #[test]
+    fn digits_stand_alone_and_words_are_learned() {
+        let tokenizer = train(512);
+        assert_eq!(tokenizer.encode("12+39=150\n").unwrap().len(), 10);
+        assert_eq!(tokenizer.encode(" the code of").unwrap().len(), 3);
+        assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (0, Some(1)));
+        assert_eq!(tokenizer.vocab_size(), 512);
+    }
+
+    #[test]
+    fn the_tokens_of_prompt_and_answer_join() {
+        let tokenizer = train(512);
+        for task in Task::ALL {
+            for index in 0..50 {
+                let problem = problem(task, 1, index, Split::HeldOut);
+                let apart =
+                    [&problem.prompt, &problem.answer].map(|s| tokenizer.encode(s).unwrap());
+                let joined = tokenizer
+                    .encode(&(problem.prompt + &problem.answer))
+                    .unwrap();
+                assert_eq!(apart.concat(), joined);
+            }
+        }
+    }
+
+    #[test]
+    fn documents_begin_with_bos_and_nothing_else_is_special() {
+        let tokenizer = train(300);
+        let texts = vec!["a <|begin_of_text|> b".to_owned(), String::new()];
+        let documents = tokenizer.encode_documents(texts).unwrap();
+        assert_eq!(documents[0].iter().filter(|&&id| id == 0).count(), 1);
+        assert_eq!((documents[0][0], &documents[1][..]), (0, &[0][..]));
+    }
+
+    #[test]
+    fn a_saved_tokenizer_loads_as_the_same() {
+        let tokenizer = train(300);
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path(), 128).unwrap();
+        let loaded = Tokenizer::load(folder.path()).unwrap();
+        let text = "Once Mia sat in the barn. 47";
+        assert_eq!(
+            loaded.encode(text).unwrap(),
+            tokenizer.encode(text).unwrap()
+        );
+        assert_eq!(loaded.hash(), tokenizer.hash());
+        assert_eq!(hash(folder.path()).unwrap(), tokenizer.hash());
+        assert_eq!(loaded.vocab_size(), 300);
+        // Other tools add the special token themselves.
+        let plain = tokenizers::Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+        assert_eq!(plain.encode("a", true).unwrap().get_ids()[0], 0);
+        let config = fs::read(folder.path().join("tokenizer_config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["bos_token"], BOS);
+        assert_eq!(config["model_max_length"], 128);
+    }
+
+    #[test]
+    fn wrong_sizes_and_files_are_refused() {
+        let small = train_bpe(["text".to_owned()], 257, &[]);
+        assert!(matches!(
+            small,
+            Err(Error::VocabSize {
+                found: 257,
+                least: 258
+            })
+        ));
+        assert_eq!(
+            train_bpe(["text".to_owned()], 258, &[])
+                .unwrap()
+                .vocab_size(),
+            258
+        );
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Tokenizer::load(folder.path()),
+            Err(Error::Io { .. })
+        ));
+        let path = folder.path().join("tokenizer.json");
+        fs::write(&path, b"{}").unwrap();
+        assert!(matches!(
+            Tokenizer::load(&path),
+            Err(Error::Tokenizer { .. })
+        ));
+        train(300).save(folder.path(), 128).unwrap();
+        fs::write(
+            folder.path().join("tokenizer_config.json"),
+            b"{\"bos_token\": null}",
+        )
+        .unwrap();
+        let error = Tokenizer::load(&path).err().unwrap().to_string();
+        assert!(error.contains("bos_token"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong between a packed file and text.
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every way in which a model, a prompt or a setting is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The packed file.
+    #[error(transparent)]
+    Ternary(#[from] sterna_ternary::Error),
+    /// Threads could not be started.
+    #[error("starting {threads} threads: {source}; ask for fewer threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A token id that the model does not have.
+    #[error(
+        "token id {id} at position {index}: expected ids below the vocabulary size {vocab_size}; \
+         encode the text with the tokenizer of this model"
+    )]
+    TokenId {
+        /// Place in the ids that were passed.
+        index: usize,
+        /// The id.
+        id: u32,
+        /// `vocab_size` of the config.
+        vocab_size: usize,
+    },
+    /// No token to compute.
+    #[error("no tokens: expected at least one; begin with the token that begins a sequence")]
+    NoTokens,
+    /// More positions than the cache has.
+    #[error(
+        "{cached} tokens in the cache and {new} new ones: expected at most {capacity} together; \
+         make a larger cache, shorten the prompt or generate less"
+    )]
+    ContextFull {
+        /// Tokens that the cache holds.
+        cached: usize,
+        /// Tokens that would follow.
+        new: usize,
+        /// Positions of the cache.
+        capacity: usize,
+    },
+    /// A cache longer than the model was trained for.
+    #[error(
+        "a context of {found} tokens: expected 1 to {expected}, the model's \
+         max_position_embeddings; ask for less"
+    )]
+    ContextLength {
+        /// `max_position_embeddings` of the config.
+        expected: usize,
+        /// What was asked for.
+        found: usize,
+    },
+    /// A cache that was made for another model.
+    #[error("the cache belongs to another model; make one with this model's `new_cache`")]
+    ForeignCache,
+    /// NaN or an infinity came up.
+    #[error(
+        "{tensor} of {place} holds NaN or an infinity: expected finite numbers; the checkpoint is \
+         broken or was converted with a wrong scale, check it with `sterna validate`"
+    )]
+    NonFinite {
+        /// The layer, or what follows the layers.
+        place: Place,
+        /// What was about to be used.
+        tensor: &'static str,
+    },
+    /// A key or value that half precision cannot hold.
+    #[error(
+        "{tensor} of {place} holds {found}: expected at most 65504 in a half-precision KV cache; \
+         use a single-precision one"
+    )]
+    CacheOverflow {
+        /// The layer.
+        place: Place,
+        /// Keys or values.
+        tensor: &'static str,
+        /// The largest magnitude.
+        found: f32,
+    },
+    /// An embedded tokenizer file that cannot be used.
+    #[error("{file} in the packed file: {why}; fix the checkpoint and convert it again")]
+    Tokenizer {
+        /// The embedded file.
+        file: &'static str,
+        /// What is wrong, with expected and found.
+        why: String,
+    },
+    /// The tokenizer failed on a text or on ids.
+    #[error("the tokenizer failed: {0}; report the text with the tokenizer.json")]
+    Encoding(String),
+    /// A sampling parameter out of range.
+    #[error("{name} is {found}, expected {expected}")]
+    Sampling {
+        /// The parameter.
+        name: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// The value.
+        found: f32,
+    },
+}
+
+/// Where in the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A decoder layer, counted from 0.
+    Layer(usize),
+    /// After the last layer.
+    End,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Place::Layer(i) => write!(f, "layer {i}"),
+            Place::End => write!(f, "the end of the model"),
+        }
+    }
+}

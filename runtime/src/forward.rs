@@ -1,0 +1,412 @@
+//! The forward pass of every family, from token ids to logits.
+//!
+//! Tokens pass in batches of at most [`BATCH`]. Each line of [`Model::layer`] is one phase: all tokens of the
+//! batch, all threads. Activations are quantized per token just before each linear layer, whose output is
+//! (Σ trit · q) · (scale / s), the sum exact, then rounded to f32. Nothing else is quantized.
+
+use std::ops::Range;
+use std::sync::PoisonError;
+
+use sterna_ternary::file::{Table, Values};
+use sterna_ternary::{Activation, quantize, rope};
+
+use crate::cache::KvCache;
+use crate::error::Place;
+use crate::kernels::Kernels;
+use crate::model::{Layer, Linear, Model, Vector};
+use crate::{Error, Result};
+
+/// Most tokens that pass through the layers together.
+const BATCH: usize = 128;
+/// Rows of a matrix that a thread claims at a time.
+const ROWS: usize = 32;
+/// Rows of the head that a thread claims at a time.
+const HEAD_ROWS: usize = 64;
+
+/// Which positions get logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// Every token that was passed.
+    All,
+    /// The last one.
+    Last,
+}
+
+/// Working memory for n tokens; it grows to the largest batch seen.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    x: Vec<f32>,      // (n, hidden): the residual stream
+    normed: Vec<f32>, // (n, hidden): x after a norm; the output of o_proj and down_proj
+    q: Vec<f32>,      // (n, heads, head_dim)
+    k: Vec<f32>,      // (n, kv_heads, head_dim)
+    v: Vec<f32>,      // (n, kv_heads, head_dim)
+    attn: Vec<f32>,   // (n, heads, head_dim)
+    gate: Vec<f32>,   // (n, intermediate)
+    up: Vec<f32>,     // (n, intermediate)
+    cos: Vec<f32>,    // (n, head_dim / 2)
+    sin: Vec<f32>,    // (n, head_dim / 2)
+    scores: Vec<f32>, // (threads, context)
+    int8: Quantized,
+}
+
+/// The input of a linear layer.
+#[derive(Debug, Default)]
+struct Quantized {
+    q: Vec<i8>,       // (n, padded columns), zero behind the last column
+    scales: Vec<f32>, // (n): x = q / scale
+    sums: Vec<i32>,   // (n): Σ q
+}
+
+impl Model {
+    /// Computes `ids` behind the tokens in `cache` and returns logits, (ids or 1, vocab_size).
+    ///
+    /// Logits have the same bits for every number of threads, kernel table, packing and split into calls.
+    ///
+    /// # Errors
+    /// Ids that the vocabulary does not have, a cache that is full or another model's, no ids at all, and
+    /// NaN or infinities anywhere. The cache then holds what it held before.
+    pub fn forward(&self, cache: &mut KvCache, ids: &[u32], logits: Logits) -> Result<Vec<f32>> {
+        let vocab_size = self.config().vocab_size;
+        let bad = ids.iter().position(|id| *id as usize >= vocab_size);
+        if let Some(index) = bad {
+            return Err(Error::TokenId {
+                index,
+                id: ids[index],
+                vocab_size,
+            });
+        }
+        if ids.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        cache.check(self.config(), ids.len())?;
+        let before = cache.len();
+        let computed = self.batches(cache, ids, logits);
+        if computed.is_err() {
+            cache.truncate(before);
+        }
+        computed
+    }
+
+    fn batches(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Result<Vec<f32>> {
+        // A state that a panic left behind is as good as any: each pass writes before it reads.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = match wanted {
+            Logits::All => ids.len(),
+            Logits::Last => 1,
+        };
+        let vocab_size = self.config().vocab_size;
+        let mut logits = vec![0.0; positions * vocab_size];
+        let mut done = 0;
+        for batch in ids.chunks(BATCH) {
+            let last = done + batch.len() == ids.len();
+            self.embed(&mut state, cache.len(), batch);
+            for (index, layer) in self.weights.layers.iter().enumerate() {
+                self.layer(&mut state, cache, index, layer, batch.len())?;
+            }
+            cache.advance(batch.len());
+            match wanted {
+                Logits::All => {
+                    let to = done * vocab_size..(done + batch.len()) * vocab_size;
+                    self.head(&mut state, 0..batch.len(), &mut logits[to])?;
+                }
+                Logits::Last if last => {
+                    self.head(&mut state, batch.len() - 1..batch.len(), &mut logits)?;
+                }
+                Logits::Last => {}
+            }
+            done += batch.len();
+        }
+        Ok(logits)
+    }
+
+    /// Fills `x` with embeddings and `cos`, `sin` with the angles of the positions from `start`.
+    fn embed(&self, state: &mut State, start: usize, ids: &[u32]) {
+        let c = self.config();
+        let (n, heads) = (ids.len(), c.num_attention_heads * c.head_dim);
+        let kv = c.num_key_value_heads * c.head_dim;
+        let widest = c.hidden_size.max(heads).max(c.intermediate_size);
+        state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
+        let padded = self.file.packing.padded_columns(widest);
+        grow(&mut state.int8.q, n * padded);
+        grow(&mut state.int8.scales, n);
+        grow(&mut state.int8.sums, n);
+        grow(&mut state.scores, self.pool.threads() * (start + n));
+
+        let embedding = self.file.embedding();
+        for (id, x) in ids.iter().zip(state.x.chunks_exact_mut(c.hidden_size)) {
+            table_row(&embedding, *id as usize, x);
+        }
+        state.cos.clear();
+        state.sin.clear();
+        for position in start..start + n {
+            for frequency in &self.frequencies {
+                let (cos, sin) = rope::cos_sin(*frequency, position);
+                state.cos.push(cos);
+                state.sin.push(sin);
+            }
+        }
+    }
+
+    /// One decoder layer: x = x + attention(norm(x)), then x = x + feed-forward(norm(x)).
+    fn layer(
+        &self,
+        state: &mut State,
+        cache: &mut KvCache,
+        index: usize,
+        layer: &Layer,
+        n: usize,
+    ) -> Result<()> {
+        let c = self.config();
+        let (hidden, intermediate) = (n * c.hidden_size, n * c.intermediate_size);
+        let heads = n * c.num_attention_heads * c.head_dim;
+        let kv = n * c.num_key_value_heads * c.head_dim;
+        let place = Place::Layer(index);
+        let State { x, normed, q, k, v, attn, gate, up, cos, sin, scores, int8 } = state;
+        let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
+        let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);
+        let (attn, gate, up) = (&mut attn[..heads], &mut gate[..intermediate], &mut up[..intermediate]);
+
+        normed.copy_from_slice(x);
+        self.rms_norm(normed, &layer.input_layernorm);
+        self.quantize(normed, n, int8, place, "the input of q_proj, k_proj and v_proj")?;
+        self.linear(n, [&layer.q_proj, &layer.k_proj, &layer.v_proj], int8, [q, k, v]);
+        self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
+        self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
+        cache.store(index, k, v)?;
+        self.attention(cache, index, q, attn, scores, n);
+        if let Some(norm) = &layer.attn_sub_norm {
+            self.rms_norm(attn, norm);
+        }
+        self.quantize(attn, n, int8, place, "the input of o_proj")?;
+        self.linear(n, [&layer.o_proj], int8, [normed]);
+        self.add(x, normed, c.hidden_size);
+
+        normed.copy_from_slice(x);
+        self.rms_norm(normed, &layer.post_attention_layernorm);
+        self.quantize(normed, n, int8, place, "the input of gate_proj and up_proj")?;
+        self.linear(n, [&layer.gate_proj, &layer.up_proj], int8, [gate, up]);
+        self.activate(gate, up);
+        if let Some(norm) = &layer.ffn_sub_norm {
+            self.rms_norm(gate, norm);
+        }
+        self.quantize(gate, n, int8, place, "the input of down_proj")?;
+        self.linear(n, [&layer.down_proj], int8, [normed]);
+        self.add(x, normed, c.hidden_size);
+        Ok(())
+    }
+
+    /// Logits (tokens, vocab_size) of some tokens of the batch.
+    fn head(&self, state: &mut State, tokens: Range<usize>, logits: &mut [f32]) -> Result<()> {
+        let hidden = self.config().hidden_size;
+        let (n, place) = (tokens.len(), Place::End);
+        let x = &mut state.x[tokens.start * hidden..tokens.end * hidden];
+        self.rms_norm(x, &self.weights.norm);
+        if !x.iter().all(|x| x.is_finite()) {
+            return Err(Error::NonFinite { place, tensor: "the input of the head" });
+        }
+        let x = &*x;
+        let table = self.file.head();
+        self.pool.columns_mut(n, HEAD_ROWS, [&mut *logits], |_, mut block| {
+            let rows = block.range();
+            for (t, x) in x.chunks_exact(hidden).enumerate() {
+                self.table_products(&table, rows.clone(), x, block.row(t));
+            }
+        });
+        if !quantize::is_usable(quantize::activation_scale(logits)) {
+            return Err(Error::NonFinite { place, tensor: "the logits" });
+        }
+        Ok(())
+    }
+
+    /// y[r] = x · row r of the table, for some rows.
+    fn table_products(&self, table: &Table, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
+        let range = rows.start * table.columns..rows.end * table.columns;
+        match table.values {
+            Values::F32(values) => (self.kernels.gemv_f32)(x, &values[range], y),
+            Values::F16(values) => (self.kernels.gemv_f16)(x, &values[range], y),
+            Values::Bf16(values) => (self.kernels.gemv_bf16)(x, &values[range], y),
+            Values::Q8 { codes, scales } => {
+                (self.kernels.gemv_i8)(x, &codes[range], y);
+                for (y, scale) in y.iter_mut().zip(&scales[rows]) {
+                    *y *= scale;
+                }
+            }
+        }
+    }
+
+    /// Norms every row of x (any, gain's length) in place.
+    fn rms_norm(&self, x: &mut [f32], gain: &Vector) {
+        let (gain, eps) = (self.vector(gain), self.config().rms_norm_eps);
+        self.pool
+            .chunks_mut(x, gain.len(), |_, x| norm(self.kernels, x, gain, eps));
+    }
+
+    /// Quantizes the n rows of x.
+    fn quantize(
+        &self,
+        x: &[f32],
+        n: usize,
+        int8: &mut Quantized,
+        place: Place,
+        tensor: &'static str,
+    ) -> Result<()> {
+        let columns = x.len() / n;
+        let padded = self.file.packing.padded_columns(columns);
+        let q = &mut int8.q[..n * padded];
+        self.pool
+            .zip_chunks_mut((&mut *q, padded), (&mut int8.scales[..n], 1), |t, q, scale| {
+                let (q, padding) = q.split_at_mut(columns);
+                scale[0] = (self.kernels.quantize)(&x[t * columns..][..columns], q);
+                padding.fill(0);
+            });
+        for (sum, q) in int8.sums.iter_mut().zip(q.chunks_exact(padded)) {
+            *sum = q.iter().map(|q| i32::from(*q)).sum();
+        }
+        match int8.scales[..n].iter().all(|scale| quantize::is_usable(*scale)) {
+            true => Ok(()),
+            false => Err(Error::NonFinite { place, tensor }),
+        }
+    }
+
+    /// y = x · Wᵀ for several matrices with one input, in one region; each y is (n, rows).
+    fn linear<const N: usize>(
+        &self,
+        n: usize,
+        linears: [&Linear; N],
+        int8: &Quantized,
+        y: [&mut [f32]; N],
+    ) {
+        let padded = self.file.packing.padded_columns(linears[0].columns);
+        let (q, q_sums) = (&int8.q[..n * padded], &int8.sums[..n]);
+        let gemm = self.kernels.gemm(self.file.packing);
+        self.pool.columns_mut(n, ROWS, y, |matrix, mut block| {
+            let (linear, range) = (linears[matrix], block.range());
+            let rows = range.len();
+            let (mut of_one, mut of_many);
+            let sums = if n == 1 {
+                of_one = [0; ROWS];
+                &mut of_one[..rows]
+            } else {
+                of_many = [0; ROWS * BATCH];
+                &mut of_many[..n * rows] // (n, rows)
+            };
+            gemm(self.rows(linear, range), q, q_sums, sums);
+            for (t, sums) in sums.chunks_exact(rows).enumerate() {
+                let factor = linear.scale / int8.scales[t];
+                for (y, sum) in block.row(t).iter_mut().zip(sums) {
+                    *y = *sum as f32 * factor;
+                }
+            }
+        });
+    }
+
+    /// Norms (if the family does) and rotates the heads x (n, heads, head_dim).
+    fn norm_and_rotate(
+        &self,
+        x: &mut [f32],
+        n: usize,
+        gain: Option<&Vector>,
+        cos: &[f32],
+        sin: &[f32],
+    ) {
+        let (head_dim, eps) = (self.config().head_dim, self.config().rms_norm_eps);
+        let gain = gain.map(|gain| self.vector(gain));
+        self.pool.chunks_mut(x, x.len() / n, |t, heads| {
+            let angles = t * head_dim / 2..(t + 1) * head_dim / 2;
+            for head in heads.chunks_exact_mut(head_dim) {
+                if let Some(gain) = gain {
+                    norm(self.kernels, head, gain, eps);
+                }
+                (self.kernels.rotate)(head, &cos[angles.clone()], &sin[angles.clone()]);
+            }
+        });
+    }
+
+    /// Causal attention of the n tokens behind the cache's, which holds their keys and values already.
+    fn attention(
+        &self,
+        cache: &KvCache,
+        layer: usize,
+        q: &[f32],
+        attn: &mut [f32],
+        scores: &mut [f32],
+        n: usize,
+    ) {
+        let c = self.config();
+        let (heads, d) = (c.num_attention_heads, c.head_dim);
+        let heads_per_kv = heads / c.num_key_value_heads;
+        debug_assert_eq!(q.len(), n * heads * d);
+        self.pool.chunks_mut_with(attn, d, scores, |i, y, scores| {
+            let (token, head) = (i / heads, i % heads);
+            let positions = cache.len() + token + 1;
+            let q = &q[i * d..][..d];
+            cache.attend(self.kernels, layer, head / heads_per_kv, positions, q, scores, y);
+        });
+    }
+
+    /// gate = act(gate) · up.
+    fn activate(&self, gate: &mut [f32], up: &[f32]) {
+        let width = self.config().intermediate_size;
+        let act = match self.config().family.activation {
+            Activation::Silu => self.kernels.silu_mul,
+            Activation::Relu2 => self.kernels.relu2_mul,
+        };
+        self.pool
+            .chunks_mut(gate, width, |t, gate| act(gate, &up[t * width..][..width]));
+    }
+
+    /// x = x + y, rows of `width`.
+    fn add(&self, x: &mut [f32], y: &[f32], width: usize) {
+        self.pool
+            .chunks_mut(x, width, |t, x| (self.kernels.add)(x, &y[t * width..][..width]));
+    }
+}
+
+impl State {
+    fn resize(&mut self, n: usize, hidden: usize, heads: usize, kv: usize, intermediate: usize) {
+        for (buffer, width) in [
+            (&mut self.x, hidden),
+            (&mut self.normed, hidden),
+            (&mut self.q, heads),
+            (&mut self.k, kv),
+            (&mut self.v, kv),
+            (&mut self.attn, heads),
+            (&mut self.gate, intermediate),
+            (&mut self.up, intermediate),
+        ] {
+            grow(buffer, n * width);
+        }
+    }
+}
+
+/// RMSNorm in place; NaN where the mean square overflowed, which would silently make zeros.
+fn norm(kernels: &Kernels, x: &mut [f32], gain: &[f32], eps: f32) {
+    let factor = (kernels.rms_norm)(x, gain, eps);
+    if !quantize::is_usable(factor) {
+        x.fill(f32::NAN);
+    }
+}
+
+fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+}
+
+/// One row of a table as f32; every type converts exactly, int8 codes are multiplied by their scale.
+fn table_row(table: &Table, row: usize, x: &mut [f32]) {
+    let range = row * table.columns..(row + 1) * table.columns;
+    match table.values {
+        Values::F32(values) => x.copy_from_slice(&values[range]),
+        Values::F16(values) => {
+            x.iter_mut().zip(&values[range]).for_each(|(x, v)| *x = v.to_f32());
+        }
+        Values::Bf16(values) => {
+            x.iter_mut().zip(&values[range]).for_each(|(x, v)| *x = v.to_f32());
+        }
+        Values::Q8 { codes, scales } => {
+            let codes = x.iter_mut().zip(&codes[range]);
+            codes.for_each(|(x, v)| *x = f32::from(*v) * scales[row]);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The float loops, written once and compiled for each instruction set.
+//!
+//! A sum runs in 16 lanes: lane i adds elements i, i + 16, i + 32, … in that order, then lanes are added in
+//! halves, 16 → 8 → 4 → 2 → 1. Products are rounded before they are added: rustc never contracts the two, so
+//! every instruction set gives the same bits. Vector registers of 4, 8 or 16 floats all divide the 16 lanes.
+
+use half::{bf16, f16};
+
+const LANES: usize = 16;
+
+/// One instantiation of every loop, for use inside a table of the instruction set `$feature`.
+macro_rules! compile_for {
+    ($feature:literal) => {
+        $crate::kernels::float::compile_for! { $feature:
+            fn quantize(x: &[f32], q: &mut [i8]) -> f32;
+            fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
+            fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
+            fn gemv_i8(x: &[f32], rows: &[i8], y: &mut [f32]) -> ();
+            fn weighted_sum_f32(p: &[f32], rows: &[f32], y: &mut [f32]) -> ();
+            fn weighted_sum_f16(p: &[f32], rows: &[half::f16], y: &mut [f32]) -> ();
+            fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
+            fn softmax(x: &mut [f32], scale: f32) -> ();
+            fn silu_mul(gate: &mut [f32], up: &[f32]) -> ();
+            fn relu2_mul(gate: &mut [f32], up: &[f32]) -> ();
+            fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
+            fn add(x: &mut [f32], y: &[f32]) -> ();
+        }
+    };
+    ($feature:literal: $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        /// The loops of `float` for this instruction set.
+        mod compiled {
+            $(pub(super) fn $name($($arg: $type),*) -> $result {
+                #[target_feature(enable = $feature)]
+                fn compiled($($arg: $type),*) -> $result {
+                    $crate::kernels::float::$name($($arg),*)
+                }
+                // SAFETY: this is reached through a table only, and a table is handed out only where
+                // its features were detected.
+                unsafe { compiled($($arg),*) }
+            })*
+        }
+    };
+}
+pub(super) use compile_for;
+
+#[inline(always)]
+pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
+    sterna_ternary::quantize::quantize_activations(x, q)
+}
+
+#[inline(always)]
+pub(super) fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) {
+    gemv(x, rows, y, |v| v);
+}
+
+#[inline(always)]
+pub(super) fn gemv_f16(x: &[f32], rows: &[f16], y: &mut [f32]) {
+    gemv(x, rows, y, f16_to_f32);
+}
+
+#[inline(always)]
+pub(super) fn gemv_bf16(x: &[f32], rows: &[bf16], y: &mut [f32]) {
+    gemv(x, rows, y, |v| f32::from_bits(u32::from(v.to_bits()) << 16));
+}
+
+#[inline(always)]
+pub(super) fn gemv_i8(x: &[f32], rows: &[i8], y: &mut [f32]) {
+    gemv(x, rows, y, f32::from);
+}
+
+/// Exact, subnormal numbers included. In contrast to `half`'s it asks no CPU flag at every value.
+#[inline(always)]
+pub(super) fn f16_to_f32(x: f16) -> f32 {
+    let bits = u32::from(x.to_bits());
+    let magnitude = (bits & 0x7fff) << 13;
+    // Moved by the difference of the two exponent biases, 112.
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((112 + 127) << 23)).to_bits();
+    let special = magnitude | 0x7f80_0000;
+    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite };
+    f32::from_bits(magnitude | (bits & 0x8000) << 16)
+}
+
+/// Four rows at a time, so that the additions of one row need not wait for each other.
+#[inline(always)]
+fn gemv<T: Copy>(x: &[f32], rows: &[T], y: &mut [f32], to_f32: impl Fn(T) -> f32 + Copy) {
+    let k = x.len();
+    assert_eq!(rows.len(), y.len() * k);
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    let (four_rows, rest_rows) = rows.split_at(fours.len() * 4 * k);
+    for (i, y) in fours.iter_mut().enumerate() {
+        let rows = &four_rows[i * 4 * k..][..4 * k];
+        *y = dots(x, [0, 1, 2, 3].map(|r| &rows[r * k..][..k]), to_f32);
+    }
+    for (i, y) in rest.iter_mut().enumerate() {
+        [*y] = dots(x, [&rest_rows[i * k..][..k]], to_f32);
+    }
+}
+
+#[inline(always)]
+fn dots<T: Copy, const ROWS: usize>(
+    x: &[f32],
+    rows: [&[T]; ROWS],
+    to_f32: impl Fn(T) -> f32 + Copy,
+) -> [f32; ROWS] {
+    let mut lanes = [[0f32; LANES]; ROWS];
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let rows = rows.map(|row| row[..x.len()].as_chunks::<LANES>());
+    for (i, x) in chunks.iter().enumerate() {
+        for r in 0..ROWS {
+            let row = &rows[r].0[i];
+            for l in 0..LANES {
+                lanes[r][l] += x[l] * to_f32(row[l]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for (l, (x, v)) in tail.iter().zip(rows[r].1).enumerate() {
+            lanes[r][l] += x * to_f32(*v);
+        }
+    }
+    lanes.map(tree)
+}
+
+/// The fixed order in which lanes are added.
+#[inline(always)]
+pub(super) fn tree(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+pub(super) fn weighted_sum_f32(p: &[f32], rows: &[f32], y: &mut [f32]) {
+    weighted_sum(p, rows, y, |v| v);
+}
+
+#[inline(always)]
+pub(super) fn weighted_sum_f16(p: &[f32], rows: &[f16], y: &mut [f32]) {
+    weighted_sum(p, rows, y, f16_to_f32);
+}
+
+/// 32 columns at a time stay in registers while all rows pass.
+#[inline(always)]
+fn weighted_sum<T: Copy>(
+    p: &[f32],
+    rows: &[T],
+    y: &mut [f32],
+    to_f32: impl Fn(T) -> f32 + Copy,
+) {
+    let width = y.len();
+    assert_eq!(rows.len(), p.len() * width);
+    let (chunks, tail) = y.as_chunks_mut::<32>();
+    for (c, y) in chunks.iter_mut().enumerate() {
+        let mut sums = [0f32; 32];
+        for (i, p) in p.iter().enumerate() {
+            let row: &[T; 32] = rows[i * width + c * 32..].first_chunk().expect("32 of a row");
+            for l in 0..32 {
+                sums[l] += p * to_f32(row[l]);
+            }
+        }
+        *y = sums;
+    }
+    let start = width - tail.len();
+    for (l, y) in tail.iter_mut().enumerate() {
+        let column = rows.iter().skip(start + l).step_by(width);
+        *y = p.iter().zip(column).fold(0.0, |sum, (p, v)| sum + p * to_f32(*v));
+    }
+}
+
+#[inline(always)]
+pub(super) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32 {
+    assert_eq!(x.len(), weight.len());
+    let [squares] = dots(x, [&*x], |v| v);
+    let factor = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+    for (x, w) in x.iter_mut().zip(weight) {
+        *x = *x * factor * w;
+    }
+    factor
+}
+
+#[inline(always)]
+pub(super) fn softmax(x: &mut [f32], scale: f32) {
+    let mut max = f32::NEG_INFINITY;
+    for x in x.iter_mut() {
+        *x *= scale;
+        // A NaN is passed over here and comes back through exp.
+        max = if *x > max { *x } else { max };
+    }
+    for x in x.iter_mut() {
+        *x = exp(*x - max);
+    }
+    let mut lanes = [0f32; LANES];
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            lanes[l] += chunk[l];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane += x;
+    }
+    let factor = 1.0 / tree(lanes);
+    for x in x.iter_mut() {
+        *x *= factor;
+    }
+}
+
+#[inline(always)]
+pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+#[inline(always)]
+pub(super) fn relu2_mul(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        // Written so that a NaN stays one.
+        let relu = if *gate < 0.0 { 0.0 } else { *gate };
+        *gate = relu * relu * up;
+    }
+}
+
+#[inline(always)]
+pub(super) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (first, second) = x.split_at_mut(x.len() / 2);
+    assert!(first.len() == second.len() && first.len() == cos.len() && cos.len() == sin.len());
+    for i in 0..first.len() {
+        let (a, b) = (first[i], second[i]);
+        first[i] = a * cos[i] - b * sin[i];
+        second[i] = b * cos[i] + a * sin[i];
+    }
+}
+
+#[inline(always)]
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// eˣ within 2 units in the last place; 0 below -104, infinite above 88.73, NaN for NaN.
+///
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2, then a polynomial of r (Cephes `expf`) times 2ⁿ.
+#[inline(always)]
+#[allow(clippy::excessive_precision)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// Adding 1.5 · 2²³ leaves an integer in the low bits of the sum, rounded half to even.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -105.0 { -105.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let n_f32 = rounded - ROUND;
+    // ln 2 in two parts, the first with so few bits that its product with n is exact.
+    let r = x - n_f32 * 0.693_359_375 - n_f32 * -2.121_944_4e-4;
+    let mut p = 1.987_569_15e-4;
+    p = p * r + 1.398_199_95e-3;
+    p = p * r + 8.333_451_9e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_55e-1;
+    p = p * r + 5.000_000_1e-1;
+    let y = p * (r * r) + r + 1.0;
+    // 2ⁿ in two factors, so that results near the ends of the range do not overflow on the way.
+    let half = n >> 1;
+    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}

@@ -1,0 +1,148 @@
+//! Every inner loop of the runtime, as tables of function pointers, one table per instruction set.
+//!
+//! [`Kernels`] is complete at all times: `scalar` fills every slot, and each instruction set starts from a
+//! copy and overwrites what it does faster. [`Kernels::available`] lists the tables that this CPU runs, so
+//! tests and benches walk that list. A new kernel is one function and one assignment; a new instruction set
+//! is one file and one line in [`Kernels::available`].
+//!
+//! All tables give the same bits. Integer sums are exact. Float loops are written once, in `float`, with a
+//! fixed order of operations and without fused multiply-add, and compiled for each instruction set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use float::exp;
+
+use std::sync::LazyLock;
+
+use half::{bf16, f16};
+use sterna_ternary::Packing;
+
+/// One complete set of inner loops. All slices are row-major; a slot panics where their lengths disagree.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// The instruction set.
+    pub name: &'static str,
+
+    /// [`sterna_ternary::quantize::quantize_activations`]: fills `q` and returns the factor s, x ≈ q / s.
+    pub quantize: fn(x: &[f32], q: &mut [i8]) -> f32,
+    /// Ternary matrix product for [`Packing::I2`].
+    pub gemm_i2: Gemm,
+    /// Ternary matrix product for [`Packing::T5`].
+    pub gemm_t5: Gemm,
+
+    /// y[r] = x · rows[r], rows (y.len(), x.len()).
+    pub gemv_f32: fn(x: &[f32], rows: &[f32], y: &mut [f32]),
+    /// The same with rows in half precision.
+    pub gemv_f16: fn(x: &[f32], rows: &[f16], y: &mut [f32]),
+    /// The same with rows in bfloat16.
+    pub gemv_bf16: fn(x: &[f32], rows: &[bf16], y: &mut [f32]),
+    /// The same with rows of int8 codes, without their scales.
+    pub gemv_i8: fn(x: &[f32], rows: &[i8], y: &mut [f32]),
+    /// y = Σ p[i] · rows[i] in the order of i, rows (p.len(), y.len()).
+    pub weighted_sum_f32: fn(p: &[f32], rows: &[f32], y: &mut [f32]),
+    /// The same with rows in half precision.
+    pub weighted_sum_f16: fn(p: &[f32], rows: &[f16], y: &mut [f32]),
+
+    /// x = x · r · weight with r = 1 / √(mean(x²) + eps), which it returns. r is not above zero where the
+    /// mean overflowed or was NaN.
+    pub rms_norm: fn(x: &mut [f32], weight: &[f32], eps: f32) -> f32,
+    /// x = softmax(x · scale).
+    pub softmax: fn(x: &mut [f32], scale: f32),
+    /// gate = gate · sigmoid(gate) · up.
+    pub silu_mul: fn(gate: &mut [f32], up: &[f32]),
+    /// gate = max(gate, 0)² · up.
+    pub relu2_mul: fn(gate: &mut [f32], up: &[f32]),
+    /// Rotates one head by angles given as cos and sin (x.len() / 2): dimension i pairs with i + x.len() / 2.
+    pub rotate: fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+    /// x = x + y.
+    pub add: fn(x: &mut [f32], y: &[f32]),
+}
+
+/// sums[t][r] = Σ trit[r][c] · q[t][c], exact.
+///
+/// `rows` (n, row_bytes) are packed, `q` (tokens, padded columns) is zero behind the last column,
+/// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as the packing
+/// defines them; bytes that no packer writes give an unspecified sum.
+pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
+
+impl Kernels {
+    /// Every table that this CPU runs, slowest first.
+    pub fn available() -> &'static [&'static Kernels] {
+        static AVAILABLE: LazyLock<Vec<&'static Kernels>> = LazyLock::new(|| {
+            #[allow(unused_mut)]
+            let mut tables = vec![&scalar::KERNELS];
+            #[cfg(target_arch = "x86_64")]
+            {
+                tables.extend(avx2::detect());
+                tables.extend(avx512::detect());
+            }
+            tables
+        });
+        &AVAILABLE
+    }
+
+    /// The fastest table that this CPU runs.
+    pub fn best() -> &'static Kernels {
+        Kernels::available()
+            .last()
+            .expect("the scalar table is always there")
+    }
+
+    /// The table of that name, if this CPU runs it.
+    pub fn find(name: &str) -> Option<&'static Kernels> {
+        Kernels::available()
+            .iter()
+            .find(|table| table.name == name)
+            .copied()
+    }
+
+    /// The ternary matrix product of a packing.
+    pub fn gemm(&self, packing: Packing) -> Gemm {
+        match packing {
+            Packing::I2 => self.gemm_i2,
+            Packing::T5 => self.gemm_t5,
+        }
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Kernels").field(&self.name).finish()
+    }
+}
+
+/// The sizes that the arguments of a [`Gemm`] imply.
+#[derive(Clone, Copy)]
+struct Shape {
+    tokens: usize,
+    rows: usize,
+    /// Blocks of a row, each [`sterna_ternary::packing::BLOCK_BYTES`] long.
+    blocks: usize,
+}
+
+impl Shape {
+    /// # Panics
+    /// If the lengths of the arguments disagree.
+    fn of(packing: Packing, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &[i32]) -> Shape {
+        let tokens = q_sums.len();
+        assert!(tokens > 0 && sums.len().is_multiple_of(tokens));
+        let shape = Shape {
+            tokens,
+            rows: sums.len() / tokens,
+            blocks: q.len() / tokens / packing.block_columns(),
+        };
+        assert_eq!(q.len(), tokens * shape.blocks * packing.block_columns());
+        assert_eq!(
+            rows.len(),
+            shape.rows * shape.blocks * sterna_ternary::packing::BLOCK_BYTES
+        );
+        shape
+    }
+}

@@ -1,0 +1,69 @@
+//! The reference table: integer products straight from the definition of the packings, float loops as
+//! the compiler makes them for the oldest CPU of the target.
+
+use sterna_ternary::Packing;
+use sterna_ternary::packing::BLOCK_BYTES;
+
+use super::{Kernels, Shape, float};
+
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    quantize: float::quantize,
+    gemm_i2,
+    gemm_t5,
+    gemv_f32: float::gemv_f32,
+    gemv_f16: float::gemv_f16,
+    gemv_bf16: float::gemv_bf16,
+    gemv_i8: float::gemv_i8,
+    weighted_sum_f32: float::weighted_sum_f32,
+    weighted_sum_f16: float::weighted_sum_f16,
+    rms_norm: float::rms_norm,
+    softmax: float::softmax,
+    silu_mul: float::silu_mul,
+    relu2_mul: float::relu2_mul,
+    rotate: float::rotate,
+    add: float::add,
+};
+
+fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let trits = |byte: u8| [0, 2, 4, 6].map(|shift| (byte >> shift & 3) as i32 - 1);
+    gemm(Packing::I2, rows, q, q_sums, sums, trits);
+}
+
+fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let trits = |byte: u8| {
+        [1, 3, 9, 27, 81].map(|power| {
+            let s = (byte as i8).wrapping_mul(power);
+            i32::from(s > 42) - i32::from(s < -42)
+        })
+    };
+    gemm(Packing::T5, rows, q, q_sums, sums, trits);
+}
+
+/// Byte j of a block holds the trits of columns j, 32 + j, 64 + j and so on.
+fn gemm<const TRITS: usize>(
+    packing: Packing,
+    rows: &[u8],
+    q: &[i8],
+    q_sums: &[i32],
+    sums: &mut [i32],
+    trits: impl Fn(u8) -> [i32; TRITS],
+) {
+    let shape = Shape::of(packing, rows, q, q_sums, sums);
+    sums.fill(0);
+    for t in 0..shape.tokens {
+        for r in 0..shape.rows {
+            let sum = &mut sums[t * shape.rows + r];
+            for b in 0..shape.blocks {
+                let bytes = &rows[(r * shape.blocks + b) * BLOCK_BYTES..][..BLOCK_BYTES];
+                let columns = packing.block_columns();
+                let q = &q[(t * shape.blocks + b) * columns..][..columns];
+                for (j, byte) in bytes.iter().enumerate() {
+                    for (n, trit) in trits(*byte).into_iter().enumerate() {
+                        *sum += trit * i32::from(q[n * BLOCK_BYTES + j]);
+                    }
+                }
+            }
+        }
+    }
+}

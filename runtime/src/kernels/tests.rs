@@ -1,0 +1,276 @@
+//! Every table × every slot × odd shapes × random and worst-case input: equal to the scalar table, bit for
+//! bit; and the scalar table against the definitions.
+
+use half::{bf16, f16};
+use sterna_ternary::{Packing, quantize};
+
+use super::{Kernels, float, scalar};
+
+/// A small generator of repeatable noise (splitmix64).
+pub(crate) struct Noise(pub u64);
+
+impl Noise {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> usize {
+        (self.next() % n) as usize
+    }
+
+    /// Uniform in -1..1.
+    pub(crate) fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+
+    pub(crate) fn trits(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| self.below(3) as i8 - 1).collect()
+    }
+}
+
+const WIDTHS: [usize; 21] = [
+    1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 100, 127, 128, 129, 160, 161, 333, 2048, 2560, 5460, 6912,
+];
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Packs trits and pads activations, runs every table, compares with sums over the trits themselves.
+fn check_gemm(packing: Packing, columns: usize, trits: &[i8], q: &[i8]) {
+    let (rows, tokens) = (trits.len() / columns, q.len() / columns);
+    let mut packed = vec![0; rows * packing.row_bytes(columns)];
+    let row_bytes = packing.row_bytes(columns);
+    for (trits, bytes) in trits.chunks(columns).zip(packed.chunks_mut(row_bytes)) {
+        packing.pack_row(trits, bytes);
+    }
+    let padded = packing.padded_columns(columns);
+    let mut padded_q = vec![0; tokens * padded];
+    for (q, to) in q.chunks(columns).zip(padded_q.chunks_mut(padded)) {
+        to[..columns].copy_from_slice(q);
+    }
+    let dot = |a: &[i8], b: &[i8]| -> i32 {
+        a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
+    };
+    let q_sums: Vec<i32> = q.chunks(columns).map(|q| q.iter().map(|q| i32::from(*q)).sum()).collect();
+    let expected: Vec<i32> = q
+        .chunks(columns)
+        .flat_map(|q| trits.chunks(columns).map(move |trits| dot(trits, q)))
+        .collect();
+    for table in Kernels::available() {
+        let mut sums = vec![i32::MIN; tokens * rows];
+        table.gemm(packing)(&packed, &padded_q, &q_sums, &mut sums);
+        let name = packing.name();
+        assert_eq!(sums, expected, "{table:?} {name} {tokens}x{columns}x{rows}");
+    }
+}
+
+#[test]
+fn gemm_of_random_input_in_all_shapes() {
+    let mut noise = Noise(1);
+    for packing in Packing::ALL {
+        for columns in WIDTHS {
+            for (rows, tokens) in [(1, 1), (9, 1), (4, 2), (5, 3), (3, 9), (8, 4), (7, 7)] {
+                let trits = noise.trits(rows * columns);
+                let q: Vec<i8> = (0..tokens * columns).map(|_| noise.next() as i8).collect();
+                check_gemm(packing, columns, &trits, &q);
+            }
+        }
+        for rows in 1..10 {
+            for tokens in 1..10 {
+                let trits = noise.trits(rows * 161);
+                let q: Vec<i8> = (0..tokens * 161).map(|_| noise.next() as i8).collect();
+                check_gemm(packing, 161, &trits, &q);
+            }
+        }
+    }
+}
+
+#[test]
+fn gemm_of_worst_cases() {
+    for packing in Packing::ALL {
+        for columns in WIDTHS.into_iter().chain([1 << 17]) {
+            for trit in [-1, 0, 1] {
+                for q in [-128, -127, 127] {
+                    for tokens in [1, 3] {
+                        check_gemm(packing, columns, &vec![trit; 5 * columns], &vec![q; tokens * columns]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gemm_refuses_lengths_that_disagree() {
+    for table in Kernels::available() {
+        for (rows, q, q_sums, sums) in [(31, 128, 1, 1), (32, 127, 1, 1), (32, 128, 2, 1), (64, 128, 1, 1), (32, 128, 0, 1)] {
+            let call = || {
+                (table.gemm_i2)(&vec![0; rows], &vec![0; q], &vec![0; q_sums], &mut vec![0; sums]);
+            };
+            assert!(std::panic::catch_unwind(call).is_err(), "{table:?} {rows} {q} {q_sums} {sums}");
+        }
+    }
+}
+
+/// Runs `slot` on every table and compares what it returns with the scalar table, bit for bit.
+fn check_float(what: &str, slot: impl Fn(&Kernels) -> Vec<f32>) {
+    let expected = bits(&slot(&scalar::KERNELS));
+    for table in Kernels::available() {
+        assert_eq!(bits(&slot(table)), expected, "{table:?} {what}");
+    }
+}
+
+#[test]
+fn float_slots_equal_the_scalar_table() {
+    let mut noise = Noise(2);
+    for n in WIDTHS {
+        for scale in [1.0, 1e-30, 1e4] {
+            let x: Vec<f32> = noise.floats(n).iter().map(|x| x * scale).collect();
+            let w = noise.floats(n);
+            check_float(&format!("quantize {n}"), |k| {
+                let mut q = vec![0; n];
+                let s = (k.quantize)(&x, &mut q);
+                q.iter().map(|q| f32::from(*q)).chain([s]).collect()
+            });
+            check_float(&format!("rms_norm {n}"), |k| {
+                let mut y = x.clone();
+                let r = (k.rms_norm)(&mut y, &w, 1e-5);
+                y.into_iter().chain([r]).collect()
+            });
+            let elementwise = |what: &str, slot: &dyn Fn(&Kernels, &mut [f32])| {
+                check_float(&format!("{what} {n} {scale}"), |k| {
+                    let mut y = x.clone();
+                    slot(k, &mut y);
+                    y
+                });
+            };
+            elementwise("softmax", &|k, y| (k.softmax)(y, 0.7));
+            elementwise("silu_mul", &|k, y| (k.silu_mul)(y, &w));
+            elementwise("relu2_mul", &|k, y| (k.relu2_mul)(y, &w));
+            elementwise("add", &|k, y| (k.add)(y, &w));
+            if n % 2 == 0 {
+                elementwise("rotate", &|k, y| (k.rotate)(y, &w[..n / 2], &w[n / 2..]));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_rows_equal_the_scalar_table() {
+    let mut noise = Noise(3);
+    for n in WIDTHS {
+        for rows in [0, 1, 4, 7] {
+            let (x, p) = (noise.floats(n), noise.floats(rows));
+            let f32s = noise.floats(rows * n);
+            // Every bit pattern but the special ones, so subnormal numbers are there too.
+            let f16s: Vec<f16> = (0..rows * n)
+                .map(|_| f16::from_bits(noise.next() as u16))
+                .map(|v| if v.is_finite() { v } else { f16::ONE })
+                .collect();
+            let bf16s: Vec<bf16> = f32s.iter().map(|v| bf16::from_f32(*v)).collect();
+            let i8s: Vec<i8> = (0..rows * n).map(|_| noise.next() as i8).collect();
+            let run = |what: &str, len: usize, slot: &dyn Fn(&Kernels, &mut [f32])| {
+                check_float(&format!("{what} {rows}x{n}"), |k| {
+                    let mut y = vec![f32::NAN; len];
+                    slot(k, &mut y);
+                    y
+                });
+            };
+            run("gemv_f32", rows, &|k, y| (k.gemv_f32)(&x, &f32s, y));
+            run("gemv_f16", rows, &|k, y| (k.gemv_f16)(&x, &f16s, y));
+            run("gemv_bf16", rows, &|k, y| (k.gemv_bf16)(&x, &bf16s, y));
+            run("gemv_i8", rows, &|k, y| (k.gemv_i8)(&x, &i8s, y));
+            run("weighted_sum_f32", n, &|k, y| (k.weighted_sum_f32)(&p, &f32s, y));
+            run("weighted_sum_f16", n, &|k, y| (k.weighted_sum_f16)(&p, &f16s, y));
+        }
+    }
+}
+
+#[test]
+fn the_quantizer_is_that_of_the_ternary_crate() {
+    let x = Noise(4).floats(6912);
+    let (mut expected, mut q) = (vec![0; x.len()], vec![0; x.len()]);
+    let scale = quantize::quantize_activations(&x, &mut expected);
+    for table in Kernels::available() {
+        assert_eq!((table.quantize)(&x, &mut q), scale);
+        assert_eq!(q, expected, "{table:?}");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 9, 6911] {
+                let mut x = x.clone();
+                x[at] = bad;
+                assert!(!quantize::is_usable((table.quantize)(&x, &mut q)), "{table:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_follow_the_documented_order() {
+    let (x, w) = (Noise(5).floats(333), Noise(6).floats(333));
+    let mut lanes = [0f32; 16];
+    for i in 0..333 {
+        lanes[i % 16] += x[i] * w[i];
+    }
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+    }
+    let mut y = [0.0];
+    (scalar::KERNELS.gemv_f32)(&x, &w, &mut y);
+    assert_eq!(y[0].to_bits(), lanes[0].to_bits());
+}
+
+#[test]
+fn every_half_precision_number_converts_exactly() {
+    for bits in 0..=u16::MAX {
+        let (ours, theirs) = (float::f16_to_f32(f16::from_bits(bits)), f16::from_bits(bits).to_f32());
+        assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+    }
+}
+
+#[test]
+fn exp_is_within_two_units_in_the_last_place() {
+    for i in -1_100_000..=900_000 {
+        let x = i as f32 * 1e-4;
+        let (ours, exact) = (float::exp(x), f64::from(x).exp());
+        let rounded = exact as f32;
+        let unit = (f64::from(rounded.next_up()) - f64::from(rounded)).max(f64::from(f32::from_bits(1)));
+        let error = (f64::from(ours) - exact).abs() / unit;
+        assert!(ours == rounded || error <= 2.0, "exp({x}) = {ours}, {exact}, {error} ulp");
+    }
+    assert_eq!(float::exp(0.0), 1.0);
+    assert_eq!(float::exp(f32::NEG_INFINITY), 0.0);
+    assert_eq!(float::exp(f32::INFINITY), f32::INFINITY);
+    assert!(float::exp(f32::NAN).is_nan());
+}
+
+#[test]
+fn a_nan_never_disappears() {
+    for table in Kernels::available() {
+        for at in 0..40 {
+            let with_nan = |x: f32| {
+                let mut y = vec![x; 40];
+                y[at] = f32::NAN;
+                y
+            };
+            let ones = [1.0; 40];
+            let (mut a, mut b, mut c) = (with_nan(0.5), with_nan(0.5), with_nan(0.5));
+            (table.silu_mul)(&mut a, &ones);
+            (table.relu2_mul)(&mut b, &ones);
+            (table.softmax)(&mut c, 1.0);
+            assert!(a[at].is_nan() && b[at].is_nan() && c.iter().all(|c| c.is_nan()), "{table:?}");
+            assert!(!quantize::is_usable((table.rms_norm)(&mut with_nan(0.5), &ones, 1e-5)));
+        }
+        assert!(!quantize::is_usable((table.rms_norm)(&mut [1e30; 40], &[1.0; 40], 1e-5)));
+    }
+}

@@ -1,0 +1,193 @@
+//! A model that is ready to run: the mapped file, where its tensors lie, the kernels and the threads.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+
+use sterna_ternary::{Config, PackedFile, layout};
+
+use crate::cache::{KvCache, KvType};
+use crate::forward::State;
+use crate::kernels::Kernels;
+use crate::threads::Pool;
+use crate::tokenizer::Tokenizer;
+use crate::Result;
+
+/// How a model is run. The default is the fastest that gives the same logits as every other choice.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Threads, the caller included; by default one per physical core.
+    pub threads: Option<usize>,
+    /// Inner loops; by default [`Kernels::best`].
+    pub kernels: Option<&'static Kernels>,
+    /// Element type of the KV caches.
+    pub kv_type: KvType,
+}
+
+/// A model in memory: its file, mapped and used in place.
+///
+/// Several threads may share a model. Their forward passes run one after the other, each on all threads.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) file: PackedFile,
+    pub(crate) weights: Weights,
+    /// Rotary inverse frequencies (head_dim / 2).
+    pub(crate) frequencies: Vec<f32>,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) pool: Pool,
+    pub(crate) state: Mutex<State>,
+    kv_type: KvType,
+}
+
+/// Where the tensors lie in [`PackedFile::data`]: the forward pass looks up no name.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub layers: Vec<Layer>,
+    pub norm: Vector, // (hidden)
+}
+
+/// The tensors of one decoder layer. A norm that the family does not have is `None`.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub input_layernorm: Vector,       // (hidden)
+    pub q_proj: Linear,                // (heads · head_dim, hidden)
+    pub k_proj: Linear,                // (kv_heads · head_dim, hidden)
+    pub v_proj: Linear,                // (kv_heads · head_dim, hidden)
+    pub q_norm: Option<Vector>,        // (head_dim)
+    pub k_norm: Option<Vector>,        // (head_dim)
+    pub attn_sub_norm: Option<Vector>, // (heads · head_dim)
+    pub o_proj: Linear,                // (hidden, heads · head_dim)
+    pub post_attention_layernorm: Vector, // (hidden)
+    pub gate_proj: Linear,             // (intermediate, hidden)
+    pub up_proj: Linear,               // (intermediate, hidden)
+    pub ffn_sub_norm: Option<Vector>,  // (intermediate)
+    pub down_proj: Linear,             // (hidden, intermediate)
+}
+
+/// A ternary matrix: y = (trits · q) · (scale / s) for activations q / s.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    /// Input features.
+    pub columns: usize,
+    /// Bytes of a packed row.
+    pub row_bytes: usize,
+    /// The packed rows.
+    pub bytes: Range<usize>,
+    pub scale: f32,
+}
+
+/// A norm's gain.
+#[derive(Debug, Clone)]
+pub(crate) struct Vector(Range<usize>);
+
+impl Model {
+    /// Maps and checks a packed file and starts the threads.
+    ///
+    /// # Errors
+    /// Those of [`PackedFile::open`], and threads that cannot be started.
+    pub fn open(path: &Path, options: Options) -> Result<Model> {
+        let file = PackedFile::open(path)?;
+        Ok(Model {
+            weights: Weights::of(&file),
+            frequencies: file.config.rope.inverse_frequencies(file.config.head_dim),
+            kernels: options.kernels.unwrap_or_else(Kernels::best),
+            pool: Pool::new(options.threads)?,
+            state: Mutex::new(State::default()),
+            kv_type: options.kv_type,
+            file,
+        })
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &Config {
+        &self.file.config
+    }
+
+    /// The packed file.
+    pub fn file(&self) -> &PackedFile {
+        &self.file
+    }
+
+    /// The table of inner loops in use.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// Threads of the forward pass, the caller included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// An empty KV cache for `context` tokens.
+    ///
+    /// # Errors
+    /// A context of zero or above `max_position_embeddings`.
+    pub fn new_cache(&self, context: usize) -> Result<KvCache> {
+        KvCache::new(self.config(), self.kv_type, context)
+    }
+
+    /// The tokenizer inside the file.
+    ///
+    /// # Errors
+    /// Embedded files that are missing, malformed or do not fit the model.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::open(&self.file)
+    }
+
+    pub(crate) fn vector(&self, vector: &Vector) -> &[f32] {
+        bytemuck::cast_slice(&self.file.data()[vector.0.clone()])
+    }
+
+    /// The packed rows `rows` of a matrix.
+    pub(crate) fn rows(&self, linear: &Linear, rows: Range<usize>) -> &[u8] {
+        let all = &self.file.data()[linear.bytes.clone()];
+        &all[rows.start * linear.row_bytes..rows.end * linear.row_bytes]
+    }
+}
+
+impl Weights {
+    fn of(file: &PackedFile) -> Weights {
+        let family = file.config.family;
+        let range = |name: &str| {
+            let entry = file.layout().find(name);
+            let entry = entry.expect("an open file has every tensor of its config");
+            entry.offset..entry.offset + entry.len
+        };
+        let layer = |i: usize| {
+            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+            let linear = |part: &str| {
+                let matrix = file.matrix(&name(part));
+                Linear {
+                    columns: matrix.columns,
+                    row_bytes: file.packing.row_bytes(matrix.columns),
+                    bytes: range(&name(part)),
+                    scale: matrix.scale,
+                }
+            };
+            let vector = |part: &str| Vector(range(&name(part)));
+            let head_norm = |part: &str| family.qk_norm.then(|| vector(part));
+            let sub_norm = |block: &str, norm: Option<&str>| {
+                norm.map(|norm| vector(&format!("{block}.{norm}")))
+            };
+            Layer {
+                input_layernorm: vector("input_layernorm"),
+                q_proj: linear("self_attn.q_proj"),
+                k_proj: linear("self_attn.k_proj"),
+                v_proj: linear("self_attn.v_proj"),
+                q_norm: head_norm("self_attn.q_norm"),
+                k_norm: head_norm("self_attn.k_norm"),
+                attn_sub_norm: sub_norm("self_attn", family.attn_sub_norm),
+                o_proj: linear("self_attn.o_proj"),
+                post_attention_layernorm: vector("post_attention_layernorm"),
+                gate_proj: linear("mlp.gate_proj"),
+                up_proj: linear("mlp.up_proj"),
+                ffn_sub_norm: sub_norm("mlp", family.ffn_sub_norm),
+                down_proj: linear("mlp.down_proj"),
+            }
+        };
+        Weights {
+            layers: (0..file.config.num_hidden_layers).map(layer).collect(),
+            norm: Vector(range(layout::FINAL_NORM)),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Logits to the next token: greedy, or drawn after the filters that `transformers` has, in its order.
+//!
+//! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the same token on
+//! every machine; between equal logits the lower id wins.
+
+use std::cmp::Ordering;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::kernels::exp;
+use crate::{Error, Result};
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: f32,
+    /// Only this many most probable tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the most probable tokens whose probabilities reach this sum; 1 for all.
+    pub top_p: f32,
+    /// Only tokens at least this times as probable as the most probable; 0 for all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens that occurred; 1 for none.
+    pub repetition_penalty: f32,
+    /// Start of the random numbers.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Sampling {
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// Chooses tokens one after the other.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    random: ChaCha8Rng,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    id: u32,
+    /// Logit, then probability.
+    value: f32,
+}
+
+/// First guess of how many tokens make up top-p.
+const NUCLEUS: usize = 256;
+
+impl Sampler {
+    /// A sampler at the start of its random numbers.
+    ///
+    /// # Errors
+    /// [`Error::Sampling`]: a parameter out of range.
+    pub fn new(sampling: Sampling) -> Result<Sampler> {
+        let s = &sampling;
+        let check = |name, expected, found: f32, ok: bool| match ok {
+            true => Ok(()),
+            false => Err(Error::Sampling {
+                name,
+                expected,
+                found,
+            }),
+        };
+        let positive = |x: f32| x > 0.0 && x.is_finite();
+        check(
+            "temperature",
+            "a number from 0",
+            s.temperature,
+            s.temperature == 0.0 || positive(s.temperature),
+        )?;
+        check("top_p", "above 0, at most 1", s.top_p, s.top_p > 0.0 && s.top_p <= 1.0)?;
+        check("min_p", "from 0 to 1", s.min_p, (0.0..=1.0).contains(&s.min_p))?;
+        check(
+            "repetition_penalty",
+            "a number above 0",
+            s.repetition_penalty,
+            positive(s.repetition_penalty),
+        )?;
+        Ok(Sampler {
+            random: ChaCha8Rng::seed_from_u64(sampling.seed),
+            sampling,
+            candidates: Vec::new(),
+        })
+    }
+
+    /// The next token after `tokens`, from the logits (vocab_size) of the last one.
+    ///
+    /// # Panics
+    /// If `logits` is empty or has fewer elements than an id in `tokens` needs.
+    pub fn sample(&mut self, logits: &mut [f32], tokens: &[u32]) -> u32 {
+        penalize(logits, tokens, self.sampling.repetition_penalty);
+        if self.sampling.temperature == 0.0 {
+            return greedy(logits);
+        }
+        let temperature = self.sampling.temperature;
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend(logits.iter().zip(0..).map(|(logit, id)| Candidate {
+            id,
+            value: logit / temperature,
+        }));
+        if self.sampling.top_k > 0 {
+            best(candidates, self.sampling.top_k);
+            candidates.truncate(self.sampling.top_k);
+        }
+        probabilities(candidates);
+        if self.sampling.top_p < 1.0 {
+            nucleus(candidates, self.sampling.top_p);
+        }
+        if self.sampling.min_p > 0.0 {
+            let largest = candidates.iter().fold(0.0, |max, c| c.value.max(max));
+            let least = self.sampling.min_p * largest;
+            candidates.retain(|c| c.value >= least);
+        }
+        // 53 random bits are a uniform number in 0..1.
+        let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        draw(candidates, uniform)
+    }
+}
+
+/// The id of the largest logit, the lowest among equals.
+///
+/// # Panics
+/// If `logits` is empty.
+pub fn greedy(logits: &[f32]) -> u32 {
+    let best = logits.iter().zip(0..).reduce(|best, x| if x.0 > best.0 { x } else { best });
+    best.expect("a vocabulary has tokens").1
+}
+
+fn penalize(logits: &mut [f32], tokens: &[u32], penalty: f32) {
+    if penalty == 1.0 {
+        return;
+    }
+    let mut seen = tokens.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for id in seen {
+        let logit = &mut logits[id as usize];
+        *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+    }
+}
+
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.value.total_cmp(&a.value).then(a.id.cmp(&b.id))
+}
+
+/// Brings the `k` best to the front, in order.
+fn best(candidates: &mut [Candidate], k: usize) {
+    let k = k.min(candidates.len());
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k, order);
+    }
+    candidates[..k].sort_unstable_by(order);
+}
+
+/// Softmax.
+fn probabilities(candidates: &mut [Candidate]) {
+    let max = candidates.iter().fold(f32::NEG_INFINITY, |max, c| c.value.max(max));
+    let mut sum = 0.0;
+    for c in candidates.iter_mut() {
+        c.value = exp(c.value - max);
+        sum += f64::from(c.value);
+    }
+    for c in candidates.iter_mut() {
+        c.value = (f64::from(c.value) / sum) as f32;
+    }
+}
+
+/// Keeps the fewest most probable candidates whose probabilities reach `top_p`.
+fn nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
+    let mut sorted = NUCLEUS;
+    loop {
+        best(candidates, sorted);
+        let mut sum = 0.0;
+        let reached = candidates.iter().take(sorted).position(|c| {
+            sum += f64::from(c.value);
+            sum >= f64::from(top_p)
+        });
+        match reached {
+            Some(last) => return candidates.truncate(last + 1),
+            None if sorted >= candidates.len() => return,
+            None => sorted *= 8,
+        }
+    }
+}
+
+/// The candidate at `uniform` (0..1) of the total probability.
+fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
+    let total: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+    let mut left = uniform * total;
+    for c in candidates {
+        left -= f64::from(c.value);
+        if left < 0.0 {
+            return c.id;
+        }
+    }
+    let last = candidates.iter().rfind(|c| c.value > 0.0);
+    last.expect("the most probable candidate is never filtered out").id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(sampling: Sampling, logits: &[f32]) -> Vec<usize> {
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut counts = vec![0; logits.len()];
+        for _ in 0..4000 {
+            counts[sampler.sample(&mut logits.to_vec(), &[]) as usize] += 1;
+        }
+        counts
+    }
+
+    const WARM: Sampling = Sampling {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        seed: 7,
+    };
+
+    #[test]
+    fn greedy_takes_the_lowest_of_equals() {
+        assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
+        let mut sampler = Sampler::new(Sampling::default()).unwrap();
+        assert_eq!(sampler.sample(&mut [-1.0, -1.0], &[]), 0);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_seed() {
+        // Probabilities 1/2, 1/4, 1/4.
+        let logits = [2f32.ln(), 0.0, 0.0];
+        let found = counts(WARM, &logits);
+        assert!((found[0] as i32 - 2000).abs() < 150 && (found[1] as i32 - 1000).abs() < 150);
+        assert_eq!(counts(WARM, &logits), found);
+        assert_ne!(counts(Sampling { seed: 8, ..WARM }, &logits), found);
+        let cold = counts(Sampling { temperature: 0.1, ..WARM }, &logits);
+        assert!(cold[0] > 3950, "{cold:?}");
+    }
+
+    #[test]
+    fn filters_remove_what_they_say() {
+        // Probabilities 0.5, 0.25, 0.125, 0.125.
+        let logits = [4f32, 2.0, 1.0, 1.0].map(f32::ln);
+        let kept = |sampling| counts(sampling, &logits).iter().map(|n| *n > 0).collect::<Vec<_>>();
+        assert_eq!(kept(WARM), [true; 4]);
+        assert_eq!(kept(Sampling { top_k: 3, ..WARM }), [true, true, true, false]);
+        assert_eq!(kept(Sampling { top_p: 0.6, ..WARM }), [true, true, false, false]);
+        assert_eq!(kept(Sampling { top_p: 0.4, ..WARM }), [true, false, false, false]);
+        assert_eq!(kept(Sampling { min_p: 0.4, ..WARM }), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_wide_nucleus_is_found() {
+        let logits: Vec<f32> = vec![0.0; 3000];
+        let mut candidates: Vec<_> =
+            logits.iter().zip(0..).map(|(value, id)| Candidate { id, value: *value }).collect();
+        probabilities(&mut candidates);
+        nucleus(&mut candidates, 0.5);
+        assert!((1500..=1501).contains(&candidates.len()), "{}", candidates.len());
+        assert!(candidates.iter().zip(0..).all(|(c, id)| c.id == id));
+    }
+
+    #[test]
+    fn repetition_is_penalized_once_a_token() {
+        let mut logits = [4.0, -4.0, 1.0];
+        penalize(&mut logits, &[0, 1, 0, 0], 2.0);
+        assert_eq!(logits, [2.0, -8.0, 1.0]);
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        for (sampling, name) in [
+            (Sampling { temperature: -1.0, ..WARM }, "temperature"),
+            (Sampling { temperature: f32::NAN, ..WARM }, "temperature"),
+            (Sampling { top_p: 0.0, ..WARM }, "top_p"),
+            (Sampling { min_p: 1.5, ..WARM }, "min_p"),
+            (Sampling { repetition_penalty: 0.0, ..WARM }, "repetition_penalty"),
+        ] {
+            let error = Sampler::new(sampling).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! The thread pool: short parallel regions, hundreds of them a token.
+//!
+//! A region is cut into chunks of fixed size, whatever the number of threads, and threads claim chunks from
+//! one counter; so a thread that a busy neighbour holds up takes fewer chunks, and the bits of a result do not
+//! depend on who computed them. The caller is one of the threads. Workers spin for some microseconds between
+//! regions and then sleep.
+//!
+//! A region does not wait for workers that come late: workers enter through a gate, the caller closes it
+//! when no chunk is left and waits only for those inside.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+
+use crate::{Error, Result};
+
+/// A set of threads that run the phases of a forward pass.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held while a region runs.
+    region: Mutex<()>,
+}
+
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+struct Shared {
+    /// [`OPEN`] while a region takes workers, plus the number of workers inside.
+    gate: AtomicUsize,
+    /// Counts regions, so that a worker enters each only once.
+    epoch: AtomicUsize,
+    /// What the open region runs; written only while the gate is closed and nobody is inside.
+    task: UnsafeCell<Option<&'static Task<'static>>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+}
+
+// SAFETY: `task` is the only field that is not Sync; the gate orders its accesses as described there.
+unsafe impl Sync for Shared {}
+// SAFETY: the task is Sync, so a reference to it may be sent.
+unsafe impl Send for Shared {}
+
+const OPEN: usize = 1 << (usize::BITS - 1);
+/// Rounds of waiting before a worker sleeps: some tens of microseconds.
+const SPINS: u32 = 2000;
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included; by default one per physical core.
+    pub fn new(threads: Option<usize>) -> Result<Pool> {
+        let threads = threads.unwrap_or_else(physical_cores).max(1);
+        let shared = Arc::new(Shared {
+            gate: AtomicUsize::new(0),
+            epoch: AtomicUsize::new(0),
+            task: UnsafeCell::new(None),
+            panic: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let mut pool = Pool {
+            shared,
+            workers: Vec::new(),
+            region: Mutex::new(()),
+        };
+        for worker in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let builder = std::thread::Builder::new().name(format!("sterna-{worker}"));
+            let spawned = builder.spawn(move || shared.work(worker));
+            pool.workers
+                .push(spawned.map_err(|source| Error::Threads { threads, source })?);
+        }
+        Ok(pool)
+    }
+
+    /// Number of threads, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(i)` for every i below `n`.
+    pub fn for_each(&self, n: usize, f: impl Fn(usize) + Sync) {
+        self.run(n, |_, i| f(i));
+    }
+
+    /// Calls `f(i, chunk i)` for the chunks of `len` elements of `out`; the last one may be shorter.
+    pub fn chunks_mut<T: Send>(
+        &self,
+        out: &mut [T],
+        len: usize,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let chunks = Chunks::of(out, len);
+        self.run(chunks.count(), |_, i| {
+            // SAFETY: `run` passes each i below the count once.
+            f(i, unsafe { chunks.chunk(i) })
+        });
+    }
+
+    /// [`Pool::chunks_mut`] over two slices with equally many chunks.
+    ///
+    /// # Panics
+    /// If one slice has more chunks than the other.
+    pub fn zip_chunks_mut<A: Send, B: Send>(
+        &self,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        f: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        let (a, b) = (Chunks::of(a, a_len), Chunks::of(b, b_len));
+        assert_eq!(a.count(), b.count());
+        self.run(a.count(), |_, i| {
+            // SAFETY: `run` passes each i below the count once.
+            let (a, b) = unsafe { (a.chunk(i), b.chunk(i)) };
+            f(i, a, b);
+        });
+    }
+
+    /// [`Pool::chunks_mut`] with working memory: each thread has its own equal part of `scratch`.
+    pub fn chunks_mut_with<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        len: usize,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut [S]) + Sync,
+    ) {
+        let chunks = Chunks::of(out, len);
+        let part = scratch.len() / self.threads();
+        let scratch = Chunks::of(scratch, part.max(1));
+        assert!(part > 0, "working memory for every thread");
+        self.run(chunks.count(), |thread, i| {
+            // SAFETY: `run` passes each i below the count once, and a thread runs one call at a time.
+            let (chunk, scratch) = unsafe { (chunks.chunk(i), scratch.chunk(thread)) };
+            f(i, chunk, scratch);
+        });
+    }
+
+    /// Cuts matrices of `rows` rows into blocks of `width` columns and calls `f(matrix, block)` for each:
+    /// several matrices in one region.
+    ///
+    /// # Panics
+    /// If a matrix is not a multiple of `rows` long.
+    pub fn columns_mut<T: Send, const N: usize>(
+        &self,
+        rows: usize,
+        width: usize,
+        matrices: [&mut [T]; N],
+        f: impl Fn(usize, Columns<T>) + Sync,
+    ) {
+        let matrices = matrices.map(|matrix| {
+            assert!(rows > 0 && matrix.len().is_multiple_of(rows));
+            Chunks::of(matrix, width)
+        });
+        let blocks = matrices.each_ref().map(|m| (m.len / rows).div_ceil(width));
+        self.run(blocks.iter().sum(), |_, mut i| {
+            let mut matrix = 0;
+            while i >= blocks[matrix] {
+                i -= blocks[matrix];
+                matrix += 1;
+            }
+            let stride = matrices[matrix].len / rows;
+            let columns = Columns {
+                base: matrices[matrix].base,
+                rows,
+                stride,
+                start: i * width,
+                end: stride.min((i + 1) * width),
+                lifetime: PhantomData,
+            };
+            f(matrix, columns);
+        });
+    }
+
+    /// Calls `f(thread, i)` for every i below `n`, each once.
+    fn run(&self, n: usize, f: impl Fn(usize, usize) + Sync) {
+        let next = AtomicUsize::new(0);
+        let claim = |thread: usize| {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    break;
+                }
+                f(thread, i);
+            }
+        };
+        // A region inside a region, or beside one of another thread, runs on its caller alone.
+        let region = match self.region.try_lock() {
+            Ok(region) => Some(region),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if n <= 1 || self.workers.is_empty() || region.is_none() {
+            return claim(0);
+        }
+        *lock(&self.shared.panic) = None;
+        // SAFETY: this region's lock is held; `gate` closes before `claim` ends, also on unwinding.
+        unsafe { self.shared.open(&claim) };
+        let gate = CloseOnDrop(&self.shared);
+        claim(0);
+        drop(gate);
+        if let Some(panic) = lock(&self.shared.panic).take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.next_epoch();
+        for worker in self.workers.drain(..) {
+            let joined = worker.join();
+            debug_assert!(joined.is_ok(), "workers catch the panics of their tasks");
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Pool").field(&self.threads()).finish()
+    }
+}
+
+impl Shared {
+    /// Opens a region.
+    ///
+    /// # Safety
+    /// No other region is open, and `task` lives until [`Shared::close`] has returned.
+    unsafe fn open(&self, task: &Task) {
+        // SAFETY: only the lifetime changes. The reference is used by workers inside the gate alone, and
+        // `close` waits for those.
+        let task = unsafe { std::mem::transmute::<&Task, &'static Task<'static>>(task) };
+        // SAFETY: the gate is closed and empty, so no worker reads the task.
+        unsafe { *self.task.get() = Some(task) };
+        self.gate.store(OPEN, Ordering::Release);
+        self.next_epoch();
+    }
+
+    fn close(&self) {
+        self.gate.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
+        while self.gate.load(Ordering::Acquire) != 0 {
+            pause(&mut spins);
+        }
+    }
+
+    fn next_epoch(&self) {
+        // Sequentially consistent with `wait`: either the sleeper sees the epoch or we see the sleeper.
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.sleep));
+            self.wake.notify_all();
+        }
+    }
+
+    fn work(&self, thread: usize) {
+        let mut seen = 0;
+        loop {
+            seen = self.wait(seen);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.enter() {
+                // SAFETY: inside the gate the task is set and stays.
+                let task = unsafe { *self.task.get() }.expect("an open region has a task");
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(thread))) {
+                    *lock(&self.panic) = Some(panic);
+                }
+                self.gate.fetch_sub(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// Whether the gate was open and this worker is now inside.
+    fn enter(&self) -> bool {
+        let inside = |gate| (gate & OPEN != 0).then_some(gate + 1);
+        self.gate
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, inside)
+            .is_ok()
+    }
+
+    /// Waits for an epoch other than `seen`.
+    fn wait(&self, seen: usize) -> usize {
+        for _ in 0..SPINS {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != seen {
+                return epoch;
+            }
+            std::hint::spin_loop();
+        }
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut guard = lock(&self.sleep);
+        let epoch = loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != seen {
+                break epoch;
+            }
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(guard);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        epoch
+    }
+}
+
+/// Ends a region, also when the caller's own chunk panics.
+struct CloseOnDrop<'a>(&'a Shared);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Locks; what these mutexes guard stays valid when a holder panics.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Spins at first, then lets others run: the thread that is waited for may not have a core.
+fn pause(spins: &mut u32) {
+    *spins += 1;
+    if *spins < SPINS {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
+/// A slice that several threads write, each its own chunks.
+struct Chunks<'a, T> {
+    base: *mut T,
+    len: usize,
+    chunk: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: threads take disjoint parts, each as a unique reference, which may be sent since T is Send.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+
+impl<'a, T> Chunks<'a, T> {
+    fn of(slice: &'a mut [T], chunk: usize) -> Chunks<'a, T> {
+        assert!(chunk > 0, "chunks have elements");
+        Chunks {
+            base: slice.as_mut_ptr(),
+            len: slice.len(),
+            chunk,
+            lifetime: PhantomData,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.len.div_ceil(self.chunk)
+    }
+
+    /// # Safety
+    /// `i` is below [`Chunks::count`], and no two references to one chunk are alive at a time.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn chunk(&self, i: usize) -> &mut [T] {
+        let start = i * self.chunk;
+        let len = self.chunk.min(self.len - start);
+        // SAFETY: in bounds, and unique by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
+    }
+}
+
+/// Some columns of a row-major matrix, for one thread.
+pub struct Columns<'a, T> {
+    base: *mut T,
+    rows: usize,
+    stride: usize,
+    start: usize,
+    end: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Columns<'_, T> {
+    /// The columns of the matrix that these are.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.start..self.end
+    }
+
+    /// These columns of row `i`.
+    ///
+    /// # Panics
+    /// If the matrix has no row `i`.
+    pub fn row(&mut self, i: usize) -> &mut [T] {
+        assert!(i < self.rows);
+        let len = self.end - self.start;
+        // SAFETY: inside the matrix since i < rows and start ≤ end ≤ stride; unique since `columns_mut`
+        // makes disjoint columns, each once, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(i * self.stride + self.start), len) }
+    }
+}
+
+/// Physical cores that this process may use: affinity and container limits are respected, and two hardware
+/// threads of one core count once.
+pub fn physical_cores() -> usize {
+    let available = std::thread::available_parallelism().map_or(1, |n| n.get());
+    cores_in_affinity_mask().map_or(available, |cores| cores.clamp(1, available))
+}
+
+#[cfg(target_os = "linux")]
+fn cores_in_affinity_mask() -> Option<usize> {
+    // SAFETY: a set of bits; all zeros is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the size is that of the set, which the call fills for this thread (0).
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
+        return None;
+    }
+    // SAFETY: the index is below CPU_SETSIZE.
+    let allowed = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+    let mut cores = std::collections::HashSet::new();
+    for cpu in allowed {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        cores.insert(std::fs::read_to_string(path).ok()?);
+    }
+    Some(cores.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cores_in_affinity_mask() -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_visited_once_whatever_the_number_of_threads() {
+        for threads in 1..5 {
+            let pool = Pool::new(Some(threads)).unwrap();
+            for n in [0, 1, 2, 7, 100] {
+                let mut out = vec![0; n];
+                for _ in 0..50 {
+                    pool.chunks_mut(&mut out, 3, |i, chunk| {
+                        chunk.iter_mut().for_each(|x| *x += i + 1);
+                    });
+                }
+                let expected: Vec<usize> = (0..n).map(|i| 50 * (i / 3 + 1)).collect();
+                assert_eq!(out, expected, "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_of_several_matrices() {
+        let pool = Pool::new(Some(3)).unwrap();
+        let (mut a, mut b) = (vec![0; 4 * 10], vec![0; 4 * 3]);
+        pool.columns_mut(4, 4, [&mut a, &mut b], |matrix, mut columns| {
+            let range = columns.range();
+            for t in 0..4 {
+                for (x, c) in columns.row(t).iter_mut().zip(range.clone()) {
+                    *x += 1000 * (matrix + 1) + 100 * t + c;
+                }
+            }
+        });
+        assert!((0..40).all(|i| a[i] == 1000 + 100 * (i / 10) + i % 10), "{a:?}");
+        assert!((0..12).all(|i| b[i] == 2000 + 100 * (i / 3) + i % 3), "{b:?}");
+    }
+
+    #[test]
+    fn two_slices_and_working_memory() {
+        let pool = Pool::new(Some(2)).unwrap();
+        let (mut a, mut b) = (vec![0; 9], vec![0; 3]);
+        pool.zip_chunks_mut((&mut a, 3), (&mut b, 1), |i, a, b| {
+            a.fill(i);
+            b[0] = 10 * i;
+        });
+        assert_eq!((a, b), (vec![0, 0, 0, 1, 1, 1, 2, 2, 2], vec![0, 10, 20]));
+        let mut sums = vec![0; 20];
+        pool.chunks_mut_with(&mut sums, 1, &mut [0; 8], |i, sum, scratch| {
+            scratch.fill(i);
+            sum[0] = scratch.iter().sum();
+        });
+        assert!(sums.iter().enumerate().all(|(i, sum)| *sum == 4 * i));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(Some(3)).unwrap();
+        for bad in 0..20 {
+            let run = || pool.for_each(20, |i| assert!(i != bad, "chunk {bad}"));
+            let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>(), Some(&format!("chunk {bad}")));
+        }
+        let visits = AtomicUsize::new(0);
+        pool.for_each(20, |_| drop(visits.fetch_add(1, Ordering::Relaxed)));
+        assert_eq!(visits.into_inner(), 20);
+    }
+
+    #[test]
+    fn regions_inside_and_beside_regions() {
+        let pool = Pool::new(Some(3)).unwrap();
+        let visits = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        pool.for_each(5, |_| {
+                            pool.for_each(2, |_| drop(visits.fetch_add(1, Ordering::Relaxed)));
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(visits.into_inner(), 4 * 100 * 10);
+    }
+
+    #[test]
+    fn sleeping_workers_are_woken() {
+        let pool = Pool::new(Some(2)).unwrap();
+        for _ in 0..3 {
+            // Each of two chunks waits for the other, so both threads must take part.
+            while pool.shared.sleepers.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            let barrier = std::sync::Barrier::new(2);
+            pool.for_each(2, |_| drop(barrier.wait()));
+        }
+    }
+
+    #[test]
+    fn there_is_at_least_one_core() {
+        assert!(physical_cores() >= 1);
+        assert_eq!(Pool::new(Some(0)).unwrap().threads(), 1);
+    }
+}

@@ -1,0 +1,207 @@
+//! Text to token ids and back, with the tokenizer files inside a packed file.
+//!
+//! Ids are those of `transformers`: tokenizer.json decides, special tokens of its post-processor included. The
+//! one addition: where tokenizer_config.json says `"add_bos_token": true` and the ids do not begin with the
+//! beginning-of-sequence token, it is put in front.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::Value;
+use sterna_ternary::PackedFile;
+
+use crate::{Error, Result};
+
+/// A model's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    tokenizer: tokenizers::Tokenizer,
+    /// Put in front of a text.
+    bos: Option<u32>,
+    eos: Vec<u32>,
+}
+
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+impl Tokenizer {
+    /// Reads tokenizer.json, tokenizer_config.json and generation_config.json of a packed file; the last two
+    /// may be absent.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`]: a file is missing, malformed or has ids that the model does not have.
+    pub fn open(file: &PackedFile) -> Result<Tokenizer> {
+        let bytes = file
+            .file(TOKENIZER)
+            .ok_or_else(|| error(TOKENIZER, "expected, found nothing".into()))?;
+        let settings = json(file, TOKENIZER_CONFIG)?;
+        let generation = json(file, GENERATION_CONFIG)?;
+        let tokenizer = parse(bytes, file.config.vocab_size)?;
+
+        let named = |key: &str| token_name(&settings[key]).and_then(|t| tokenizer.token_to_id(t));
+        let bos = match settings["add_bos_token"] == Value::Bool(true) {
+            true => {
+                let id = named("bos_token").or(file.config.bos_token_id);
+                let why = "`add_bos_token` is true: expected a `bos_token` that the tokenizer has";
+                Some(id.ok_or_else(|| error(TOKENIZER_CONFIG, why.into()))?)
+            }
+            false => None,
+        };
+        let mut eos = file.config.eos_token_id.clone();
+        eos.extend(ids(&generation["eos_token_id"])?);
+        eos.extend(named("eos_token"));
+        eos.sort_unstable();
+        eos.dedup();
+        Ok(Tokenizer {
+            tokenizer,
+            bos,
+            eos,
+        })
+    }
+
+    /// Token ids of a text. `add_special_tokens` is true for plain text and false for a rendered chat
+    /// template, which holds its special tokens already.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encode = || self.tokenizer.encode(text, add_special_tokens);
+        let mut ids = guarded(encode).map_err(Error::Encoding)?.get_ids().to_vec();
+        if let Some(bos) = self.bos.filter(|bos| add_special_tokens && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// The text of token ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        guarded(|| self.tokenizer.decode(ids, true)).map_err(Error::Encoding)
+    }
+
+    /// Tokens that end a text: those of config.json, generation_config.json and tokenizer_config.json,
+    /// ascending.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// The id of a token by its name, such as `<|eot_id|>`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// A decoder of ids that come one by one.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream {
+            tokenizer: self,
+            ids: Vec::new(),
+            emitted: 0,
+            before: 0,
+        }
+    }
+}
+
+/// Turns ids into pieces of text that never end inside a character.
+///
+/// Decoders look at neighbours (a leading space is dropped at the start only), so ids are decoded together
+/// with those of the piece before.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The ids of the last piece and those that wait.
+    ids: Vec<u32>,
+    /// How many of `ids` belong to the last piece.
+    emitted: usize,
+    /// Bytes of text that those decode to.
+    before: usize,
+}
+
+/// More tokens than one character has bytes: beyond this, waiting for the rest of it is vain.
+const LONGEST_WAIT: usize = 8;
+
+impl TextStream<'_> {
+    /// The text that is complete with this id; often empty.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids)?;
+        let waiting = self.ids.len() - self.emitted;
+        if text.ends_with(char::REPLACEMENT_CHARACTER) && waiting <= LONGEST_WAIT {
+            return Ok(String::new());
+        }
+        let piece = self.piece(&text);
+        if !piece.is_empty() {
+            self.ids.drain(..self.emitted);
+            self.emitted = self.ids.len();
+            self.before = self.tokenizer.decode(&self.ids)?.len();
+        }
+        Ok(piece)
+    }
+
+    /// What still waits when no id follows; the bytes of an unfinished character become U+FFFD.
+    pub fn finish(self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        Ok(self.piece(&text))
+    }
+
+    fn piece(&self, text: &str) -> String {
+        text.get(self.before..).unwrap_or_default().to_owned()
+    }
+}
+
+/// Reads tokenizer.json. Padding and truncation in it are for training; transformers ignores them as well.
+fn parse(bytes: &[u8], vocab_size: usize) -> Result<tokenizers::Tokenizer> {
+    let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
+    let mut tokenizer = parsed.map_err(|why| error(TOKENIZER, why))?;
+    tokenizer.with_padding(None);
+    let truncation = tokenizer.with_truncation(None).map(drop);
+    truncation.map_err(|e| error(TOKENIZER, e.to_string()))?;
+    let vocab = tokenizer.get_vocab(true);
+    let largest = vocab.into_iter().max_by_key(|(_, id)| *id);
+    match largest {
+        Some((token, id)) if id as usize >= vocab_size => Err(error(
+            TOKENIZER,
+            format!("token {token:?} has id {id}: expected ids below vocab_size {vocab_size}"),
+        )),
+        _ => Ok(tokenizer),
+    }
+}
+
+/// Runs code of the tokenizers crate, which meets some malformed files with a panic.
+fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            Err(text.unwrap_or("it panicked").to_owned())
+        }
+    }
+}
+
+/// An embedded JSON file; null where it is absent.
+fn json(file: &PackedFile, name: &'static str) -> Result<Value> {
+    let Some(bytes) = file.file(name) else {
+        return Ok(Value::Null);
+    };
+    serde_json::from_slice(bytes).map_err(|e| error(name, format!("expected JSON: {e}")))
+}
+
+/// A token is given by its text or by an object with the text as `content`.
+fn token_name(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value["content"].as_str())
+}
+
+/// A token id, a list of them, or none.
+fn ids(value: &Value) -> Result<Vec<u32>> {
+    let list = match value {
+        Value::Null => &[],
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Option<Vec<u32>> = list.iter().map(id).collect();
+    ids.ok_or_else(|| {
+        let why = format!("`eos_token_id` is {value}: expected a token id or a list of them");
+        error(GENERATION_CONFIG, why)
+    })
+}
+
+fn error(file: &'static str, why: String) -> Error {
+    Error::Tokenizer { file, why }
+}

@@ -1,0 +1,61 @@
+//! What can go wrong in training.
+
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every way in which training is refused or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A config or file of a model is wrong.
+    #[error(transparent)]
+    Ternary(#[from] sterna_ternary::Error),
+    /// The data is wrong.
+    #[error(transparent)]
+    Data(#[from] sterna_datasets::Error),
+    /// The operating system could not read or write the file.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A recipe is not valid TOML, or has an unknown or impossible setting.
+    #[error("{path}: {why}")]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// What is wrong, with line and column where known.
+        why: String,
+    },
+    /// A checkpoint is damaged or belongs to another run.
+    #[error("{path}: {why}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The loss or a gradient is no longer a number.
+    #[error("step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with the file it happened to.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+}

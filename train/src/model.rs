@@ -1,0 +1,241 @@
+//! The decoder that is trained: master weights as candle variables and the forward pass to the loss.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::{Deserialize, Serialize};
+use sterna_ternary::Config;
+use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
+
+use crate::Result;
+use crate::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
+
+/// Standard deviation of fresh matrices, `initializer_range` in configs.
+const INITIALIZER_RANGE: f64 = 0.02;
+
+/// What the linear layers multiply with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Ternary weights and int8 activations, gradients straight through.
+    Ternary,
+    /// The master weights themselves.
+    Full,
+}
+
+/// Which implementation of the operations runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operations {
+    Fused,
+    Reference,
+}
+
+/// A decoder in training.
+pub struct Model {
+    /// Shapes and constants.
+    pub config: Config,
+    /// What the linear layers multiply with.
+    pub precision: Precision,
+    weights: Vec<Weight>,
+    vars: Vec<Var>,
+    index: HashMap<String, usize>,
+    rope: Arc<RopeTable>,
+    operations: Operations,
+}
+
+/// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
+pub struct Prepared(Vec<Option<Linear>>);
+
+impl Model {
+    /// Fresh weights: normal with standard deviation 0.02, norms 1; the same for the same seed everywhere.
+    pub fn new(config: Config, precision: Precision, context: usize, seed: u64) -> Result<Model> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let values = |weight: &Weight| match weight.role {
+            Role::Norm => vec![1.0; weight.columns],
+            _ => normal(&mut random, weight.rows * weight.columns, INITIALIZER_RANGE),
+        };
+        let values = layout::weights(&config).iter().map(values).collect();
+        Model::from_values(config, precision, context, values, &Device::Cpu)
+    }
+
+    /// Weights in the order of [`layout::weights`], each row-major. `context` is the longest sequence.
+    pub fn from_values(
+        config: Config,
+        precision: Precision,
+        context: usize,
+        values: Vec<Vec<f32>>,
+        device: &Device,
+    ) -> Result<Model> {
+        let weights = layout::weights(&config);
+        let vars = weights.iter().zip(values).map(|(weight, values)| {
+            let shape = match weight.role {
+                Role::Norm => vec![weight.columns],
+                _ => vec![weight.rows, weight.columns],
+            };
+            Var::from_tensor(&Tensor::from_vec(values, shape, device)?)
+        });
+        let vars = vars.collect::<candle_core::Result<_>>()?;
+        let (cos, sin) = config.rope.table(config.head_dim, context);
+        Ok(Model {
+            precision,
+            index: weights.iter().enumerate().map(|(i, w)| (w.name.clone(), i)).collect(),
+            weights,
+            vars,
+            rope: Arc::new(RopeTable { cos, sin }),
+            operations: if device.is_cpu() { Operations::Fused } else { Operations::Reference },
+            config,
+        })
+    }
+
+    /// The same model on plain candle operations, for comparison.
+    pub fn with_reference_operations(mut self) -> Model {
+        self.operations = Operations::Reference;
+        self
+    }
+
+    /// All weights, in the order of [`layout::weights`].
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = (&Weight, &Var)> {
+        self.weights.iter().zip(&self.vars)
+    }
+
+    /// Number of trained values.
+    pub fn parameter_count(&self) -> usize {
+        self.vars.iter().map(|v| v.elem_count()).sum()
+    }
+
+    /// Ternarizes the linear layers; valid until the weights change.
+    pub fn prepare(&self) -> Result<Prepared> {
+        let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
+            (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
+                Linear::ternary(var).map(Some)
+            }
+            (Role::Linear, _) => Ok(Some(Linear::Full)),
+            _ => Ok(None),
+        };
+        Ok(Prepared(self.parameters().map(linear).collect::<candle_core::Result<_>>()?))
+    }
+
+    /// The sum of the losses, in nats, of sequences of `context` + 1 tokens: a tensor of one element.
+    pub fn loss(
+        &self,
+        prepared: &Prepared,
+        rows: &[u32],
+        context: usize,
+        gradients: Gradients,
+    ) -> Result<Tensor> {
+        let rows = rows.chunks_exact(context + 1);
+        let ids: Vec<u32> = rows.clone().flat_map(|row| &row[..context]).copied().collect();
+        let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
+        let hidden = self.hidden(prepared, &ids, context)?;
+        let head = if self.config.tie_word_embeddings { EMBEDDING } else { HEAD };
+        let head = self.var(head);
+        Ok(match self.operations {
+            Operations::Fused => ops::cross_entropy(&hidden, head, &targets, gradients)?,
+            Operations::Reference => reference::cross_entropy(&hidden, head, &targets)?,
+        })
+    }
+
+    /// The decoder body: (tokens, hidden_size) after the final norm.
+    fn hidden(&self, prepared: &Prepared, ids: &[u32], context: usize) -> Result<Tensor> {
+        let family = self.config.family;
+        let shape = AttentionShape::new(&self.config, context);
+        let mut x = self.embedding(ids)?; // (tokens, hidden_size)
+        for i in 0..self.config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+            let linear = |x: &Tensor, part: &str| self.linear(prepared, x, &name(part));
+            let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
+
+            let h = norm(&x, "input_layernorm")?;
+            let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
+            let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
+            let v = linear(&h, "self_attn.v_proj")?;
+            if family.qk_norm {
+                q = self.head_norm(&q, &name("self_attn.q_norm"))?;
+                k = self.head_norm(&k, &name("self_attn.k_norm"))?;
+            }
+            let mut attended = self.attention(&q, &k, &v, shape)?;
+            if let Some(sub_norm) = family.attn_sub_norm {
+                attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
+            }
+            x = (x + linear(&attended, "self_attn.o_proj")?)?;
+
+            let h = norm(&x, "post_attention_layernorm")?;
+            let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
+            let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
+            if let Some(sub_norm) = family.ffn_sub_norm {
+                product = norm(&product, &format!("mlp.{sub_norm}"))?;
+            }
+            x = (x + linear(&product, "mlp.down_proj")?)?;
+        }
+        self.norm(&x, FINAL_NORM)
+    }
+
+    fn var(&self, name: &str) -> &Var {
+        &self.vars[self.index[name]]
+    }
+
+    fn embedding(&self, ids: &[u32]) -> Result<Tensor> {
+        let weight = self.var(EMBEDDING);
+        Ok(match self.operations {
+            Operations::Fused => ops::embedding(weight, ids)?,
+            Operations::Reference => reference::embedding(weight, ids)?,
+        })
+    }
+
+    fn linear(&self, prepared: &Prepared, x: &Tensor, name: &str) -> Result<Tensor> {
+        let i = self.index[name];
+        Ok(match (&prepared.0[i], self.operations) {
+            (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
+            _ => reference::linear(x, &self.vars[i], self.precision == Precision::Ternary)?,
+        })
+    }
+
+    fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let (gain, eps) = (self.var(name), self.config.rms_norm_eps);
+        Ok(match self.operations {
+            Operations::Fused => ops::rms_norm(x, gain, eps)?,
+            Operations::Reference => reference::rms_norm(x, gain, eps)?,
+        })
+    }
+
+    /// A norm over each head on its own.
+    fn head_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
+        let heads = x.reshape((tokens * width / self.config.head_dim, self.config.head_dim))?;
+        Ok(self.norm(&heads, name)?.reshape((tokens, width))?)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, s: AttentionShape) -> Result<Tensor> {
+        Ok(match self.operations {
+            Operations::Fused => ops::attention(q, k, v, s, &self.rope)?,
+            Operations::Reference => reference::attention(q, k, v, s, &self.rope)?,
+        })
+    }
+
+    fn gate(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        let activation = self.config.family.activation;
+        Ok(match self.operations {
+            Operations::Fused => ops::gate(gate, up, activation)?,
+            Operations::Reference => reference::gate(gate, up, activation)?,
+        })
+    }
+}
+
+/// Normal values by Box and Muller from a seeded stream, with `libm`-free f64 arithmetic of the platform's
+/// logarithm and cosine rounded to f32.
+fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
+    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut one = || {
+        let (u, v) = (1.0 - uniform(), uniform());
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos() * deviation) as f32
+    };
+    (0..count).map(|_| one()).collect()
+}
+
+/// A parameter's values, copied out.
+pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
+    Ok(var.as_tensor().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}

@@ -1,0 +1,114 @@
+//! Cross entropy fused with the head, in chunks of tokens: the logits of a batch never exist at once.
+//!
+//! Where gradients are wanted they are made in the forward pass, from the logits at hand, and backward only
+//! multiplies them by the gradient of the sum.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::math::exp;
+use super::matmul::{Mat, matmul};
+use super::{Saved, tensor_like, values, vectorized};
+
+/// Tokens whose logits exist at a time.
+const CHUNK: usize = 128;
+
+/// Whether the backward pass will run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gradients {
+    /// Yes.
+    Wanted,
+    /// No, the loss is all.
+    Unwanted,
+}
+
+/// hidden (tokens, width), head (vocabulary, width) and targets (tokens) to the sum of the losses in nats, a
+/// tensor of one element.
+pub fn cross_entropy(
+    hidden: &Tensor,
+    head: &Tensor,
+    targets: &[u32],
+    gradients: Gradients,
+) -> Result<Tensor> {
+    hidden.apply_op2(head, Op { targets: targets.to_vec(), gradients, saved: Saved::new() })
+}
+
+struct Op {
+    targets: Vec<u32>,
+    gradients: Gradients,
+    /// Gradients of the sum by hidden and by head.
+    saved: Saved<(Vec<f32>, Vec<f32>)>,
+}
+
+/// Turns logits into softmax - onehot and returns the loss of the row.
+#[inline(always)]
+fn softmax_loss(logits: &mut [f32], target: usize) -> f64 {
+    let max = logits.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+    let right = logits[target];
+    let mut lanes = [0f32; 8];
+    for (i, x) in logits.iter_mut().enumerate() {
+        *x = exp(*x - max);
+        lanes[i % 8] += *x;
+    }
+    let sum: f32 = lanes.iter().sum();
+    let inverse = 1.0 / sum;
+    logits.iter_mut().for_each(|x| *x *= inverse);
+    logits[target] -= 1.0;
+    f64::from(max - right) + f64::from(sum).ln()
+}
+
+impl CustomOp2 for Op {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &CpuStorage,
+        h_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (h, w) = (values(h, h_layout)?, values(w, w_layout)?);
+        let (vocabulary, width) = w_layout.shape().dims2()?;
+        let wanted = self.gradients == Gradients::Wanted;
+        let mut dh = vec![0.0; if wanted { h.len() } else { 0 }];
+        let mut dw = vec![0.0; if wanted { w.len() } else { 0 }];
+        let mut logits = vec![0.0; CHUNK * vocabulary];
+        let head = Mat::new(w, vocabulary, width);
+        let mut loss = 0.0;
+        for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
+            let (tokens, start) = (targets.len(), chunk * CHUNK * width);
+            let hidden = Mat::block(h, start, tokens, width, width);
+            let logits = &mut logits[..tokens * vocabulary];
+            matmul(Mat::new(&mut *logits, tokens, vocabulary), 0.0, 1.0, hidden, head.t());
+            loss += vectorized(|| {
+                let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
+                rows.map(|(row, target)| softmax_loss(row, *target as usize)).sum::<f64>()
+            });
+            if wanted {
+                let dlogits = Mat::new(&*logits, tokens, vocabulary);
+                matmul(Mat::block(&mut dh[..], start, tokens, width, width), 0.0, 1.0, dlogits, head);
+                matmul(Mat::new(&mut dw[..], vocabulary, width), 1.0, 1.0, dlogits.t(), hidden);
+            }
+        }
+        if wanted {
+            self.saved.set((dh, dw));
+        }
+        Ok((CpuStorage::F32(vec![loss as f32]), Shape::from(1)))
+    }
+
+    fn bwd(
+        &self,
+        h: &Tensor,
+        w: &Tensor,
+        _loss: &Tensor,
+        dloss: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (mut dh, mut dw) = self.saved.take()?;
+        let factor = dloss.reshape(())?.to_scalar::<f32>()?;
+        for x in dh.iter_mut().chain(&mut dw) {
+            *x *= factor;
+        }
+        Ok((Some(tensor_like(dh, h)?), Some(tensor_like(dw, w)?)))
+    }
+}

@@ -1,0 +1,73 @@
+//! The operations of the training step, fused: one candle `CustomOp` each, with its own backward.
+//!
+//! A step is split into shards of whole sequences that run side by side, so every operation here is serial:
+//! no thread waits for another inside a step, and sums do not depend on the number of threads. All tensors
+//! are contiguous f32 on the CPU. [`reference`] has the same operations in plain candle; tests compare the
+//! two, and other devices run that one.
+
+mod attention;
+mod cross_entropy;
+mod embedding;
+mod gate;
+mod linear;
+mod math;
+mod matmul;
+pub mod reference;
+mod rms_norm;
+
+pub use attention::{AttentionShape, RopeTable, attention};
+pub use cross_entropy::{Gradients, cross_entropy};
+pub use embedding::embedding;
+pub use gate::gate;
+pub use linear::{Linear, linear};
+pub use rms_norm::rms_norm;
+
+use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+use std::sync::Mutex;
+
+/// The values of a contiguous f32 tensor inside an operation.
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("expected a contiguous f32 tensor"),
+    }
+}
+
+/// Runs `f` on the values of a contiguous f32 tensor.
+pub(crate) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => Ok(f(values(storage, layout)?)),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
+/// A tensor of the shape of `like`.
+fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
+    Tensor::from_vec(values, like.shape(), like.device())
+}
+
+/// What the forward pass keeps for the backward pass; it is freed with the graph.
+struct Saved<T>(Mutex<Option<T>>);
+
+impl<T> Saved<T> {
+    fn new() -> Self {
+        Saved(Mutex::new(None))
+    }
+
+    fn set(&self, value: T) {
+        *self.0.lock().expect("no operation panics while it holds its lock") = Some(value);
+    }
+
+    fn take(&self) -> Result<T> {
+        let value = self.0.lock().expect("no operation panics while it holds its lock").take();
+        value.ok_or_else(|| candle_core::Error::Msg("backward ran twice or before forward".into()))
+    }
+}
+
+/// Runs a loop with the widest vectors that this CPU has. The results are the same everywhere: rustc
+/// never reorders or fuses float operations.
+#[inline(always)]
+fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}

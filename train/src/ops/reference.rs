@@ -1,0 +1,119 @@
+//! The same operations in plain candle: what the fused ones are tested against, and what runs on a GPU.
+//!
+//! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use sterna_ternary::{Activation, quantize};
+
+use super::{AttentionShape, RopeTable};
+
+/// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
+fn round_ties_even(x: &Tensor) -> Result<Tensor> {
+    x.affine(1.0, 12_582_912.0)?.affine(1.0, -12_582_912.0)
+}
+
+/// Straight through: the value of `to`, the gradient of `from`.
+fn straight_through(from: &Tensor, to: &Tensor) -> Result<Tensor> {
+    from + (to - from)?.detach()
+}
+
+/// The weight that a ternary layer multiplies with: scale · trit.
+pub fn ternary_weight(w: &Tensor) -> Result<Tensor> {
+    let scale = w.detach().abs()?.mean_all()?.maximum(f64::from(quantize::EPSILON))?;
+    let trits = round_ties_even(&w.detach().broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
+    straight_through(w, &trits.broadcast_mul(&scale)?)
+}
+
+/// int8 activations per token, as floats.
+pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
+    let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?;
+    let scale = absmax.maximum(f64::from(quantize::EPSILON))?.recip()?.affine(127.0, 0.0)?;
+    let q = round_ties_even(&x.detach().broadcast_mul(&scale)?)?.clamp(-128f32, 127f32)?;
+    straight_through(x, &q.broadcast_div(&scale)?)
+}
+
+/// See [`super::linear()`].
+pub fn linear(x: &Tensor, weight: &Tensor, ternary: bool) -> Result<Tensor> {
+    if !ternary {
+        return x.matmul(&weight.t()?);
+    }
+    int8_activations(x)?.matmul(&ternary_weight(weight)?.t()?)
+}
+
+/// See [`super::rms_norm`].
+pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
+    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?.broadcast_mul(gain)
+}
+
+/// See [`super::gate`].
+pub fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Silu => gate.silu()? * up,
+        Activation::Relu2 => gate.relu()?.sqr()? * up,
+    }
+}
+
+/// See [`super::embedding`].
+pub fn embedding(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
+    weight.index_select(&Tensor::new(ids, weight.device())?, 0)
+}
+
+/// See [`super::cross_entropy`].
+pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let logits = hidden.matmul(&head.t()?)?;
+    let max = logits.detach().max_keepdim(1)?;
+    let log_sum = (logits.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?;
+    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+    let right = logits.gather(&targets, 1)?;
+    (log_sum - right)?.sum_all()?.reshape(1)
+}
+
+/// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).
+fn split_heads(x: &Tensor, heads: usize, shape: &AttentionShape) -> Result<Tensor> {
+    x.reshape(((), shape.context, heads, shape.head_dim))?.transpose(1, 2)?.contiguous()
+}
+
+fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor> {
+    let half = shape.head_dim / 2;
+    let table = |values: &[f32]| {
+        Tensor::from_slice(&values[..shape.context * half], (shape.context, half), x.device())
+    };
+    let (cos, sin) = (table(&rope.cos)?, table(&rope.sin)?);
+    let (low, high) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
+    let a = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+    let b = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[a, b], 3)
+}
+
+/// 0 where a query may look, -1e9 where not: (context, context).
+fn causal_mask(context: usize, device: &Device) -> Result<Tensor> {
+    let mask = (0..context).flat_map(|i| (0..context).map(move |j| if j > i { -1e9f32 } else { 0.0 }));
+    Tensor::from_iter(mask, device)?.reshape((context, context))?.to_dtype(DType::F32)
+}
+
+/// See [`super::attention()`].
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    shape: AttentionShape,
+    rope: &RopeTable,
+) -> Result<Tensor> {
+    let group = shape.heads / shape.kv_heads;
+    let repeat = |x: &Tensor| -> Result<Tensor> {
+        let (sequences, kv, context, head_dim) = x.dims4()?;
+        x.unsqueeze(2)?
+            .expand((sequences, kv, group, context, head_dim))?
+            .reshape((sequences, kv * group, context, head_dim))
+    };
+    let q = rotate(&split_heads(q, shape.heads, &shape)?, &shape, rope)?;
+    let k = repeat(&rotate(&split_heads(k, shape.kv_heads, &shape)?, &shape, rope)?)?;
+    let v = repeat(&split_heads(v, shape.kv_heads, &shape)?)?;
+    let scores = q.matmul(&k.t()?)?.affine(f64::from(shape.scale()), 0.0)?;
+    let scores = scores.broadcast_add(&causal_mask(shape.context, scores.device())?)?;
+    let scores = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    let probabilities = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
+    let out = probabilities.matmul(&v)?.transpose(1, 2)?.contiguous()?;
+    out.reshape(((), shape.q_width()))
+}

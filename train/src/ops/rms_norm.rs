@@ -1,0 +1,101 @@
+//! RMSNorm: y = x / sqrt(mean(x²) + eps) · gain over the last dimension.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::{Saved, tensor_like, values, vectorized, with_values};
+
+/// x (..., width) and gain (width).
+pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
+    x.apply_op2(gain, Op { eps, saved: Saved::new() })
+}
+
+struct Op {
+    eps: f32,
+    /// 1 / sqrt(mean(x²) + eps) of each row.
+    saved: Saved<Vec<f32>>,
+}
+
+/// Σ a b in eight lanes, so that it vectorizes.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; 8];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let tail: f32 = tail.map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+impl CustomOp2 for Op {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        gain: &CpuStorage,
+        gain_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, gain) = (values(x, x_layout)?, values(gain, gain_layout)?);
+        let width = gain.len();
+        let mut y = vec![0.0; x.len()];
+        let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        let inverse = vectorized(|| {
+            rows.map(|(y, x)| {
+                let inverse = 1.0 / (dot(x, x) / width as f32 + self.eps).sqrt();
+                for ((y, x), g) in y.iter_mut().zip(x).zip(gain) {
+                    *y = x * inverse * g;
+                }
+                inverse
+            })
+            .collect()
+        });
+        self.saved.set(inverse);
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    /// With x̂ = x / rms and h = dy · gain: dx = (h - x̂ mean(h x̂)) / rms, dgain = Σ dy x̂.
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let width = gain.elem_count();
+        let inverse = self.saved.take()?;
+        let mut dx = vec![0.0; x.elem_count()];
+        let mut dgain = vec![0.0; width];
+        let dy = dy.contiguous()?;
+        with_values(x, |x| {
+            with_values(gain, |gain| {
+                with_values(&dy, |dy| {
+                    let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                    let rows = rows.zip(dy.chunks_exact(width)).zip(&inverse);
+                    let mut h = vec![0.0; width];
+                    vectorized(|| {
+                        for (((dx, x), dy), inverse) in rows {
+                            for ((h, dy), g) in h.iter_mut().zip(dy).zip(gain) {
+                                *h = dy * g;
+                            }
+                            let mean = dot(&h, x) * inverse / width as f32;
+                            for ((dx, x), h) in dx.iter_mut().zip(x).zip(&h) {
+                                *dx = inverse * (h - x * inverse * mean);
+                            }
+                            for ((dgain, x), dy) in dgain.iter_mut().zip(x).zip(dy) {
+                                *dgain += dy * x * inverse;
+                            }
+                        }
+                    });
+                })
+            })
+        })???;
+        Ok((Some(tensor_like(dx, x)?), Some(tensor_like(dgain, gain)?)))
+    }
+}

@@ -1,0 +1,148 @@
+//! One optimizer step: shards of whole sequences side by side, gradients added in a fixed tree.
+//!
+//! The number of shards depends on the batch alone, and their gradients are added pairwise in the same
+//! order whoever computed them, so results do not depend on the number of threads.
+
+use crate::model::{Prepared, values_of};
+use crate::ops::{Gradients, with_values};
+use crate::optimizer::{AdamW, Moments};
+use crate::{Error, Model, Result};
+
+/// Tokens that a shard should have: enough for matrix products at full rate.
+const SHARD_TOKENS: usize = 512;
+/// Shards at most; each holds a copy of the gradients.
+const MOST_SHARDS: usize = 16;
+
+/// A model with the state of its optimizer.
+pub struct Trainer {
+    /// The weights.
+    pub model: Model,
+    /// The optimizer's constants.
+    pub optimizer: AdamW,
+    /// The optimizer's state.
+    pub moments: Moments,
+    /// Largest norm of a gradient; longer ones are scaled down to it.
+    pub clip: f64,
+    /// Steps taken.
+    pub step: u64,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Mean loss over the tokens of the batch before the update, nats.
+    pub loss: f64,
+    /// Norm of the whole gradient before clipping.
+    pub gradient_norm: f64,
+}
+
+impl Trainer {
+    /// A trainer before its first step.
+    pub fn new(model: Model, optimizer: AdamW, clip: f64) -> Trainer {
+        let moments = Moments::new(model.parameter_count());
+        Trainer { model, optimizer, moments, clip, step: 0 }
+    }
+
+    /// Loss and gradients of sequences of `context` + 1 tokens: the mean over all their tokens, and the
+    /// gradients of that mean in the order of the model's parameters.
+    pub fn gradients(&self, rows: &[u32], context: usize) -> Result<(f64, Vec<f32>)> {
+        let prepared = self.model.prepare()?;
+        let tokens = rows.len() / (context + 1) * context;
+        let scale = 1.0 / tokens as f64;
+        let shard = |rows: &[u32]| self.shard(&prepared, rows, context, scale);
+        let (loss, gradients) =
+            tree(rows, shards(rows.len() / (context + 1), context), context + 1, &shard)?;
+        Ok((loss / tokens as f64, gradients))
+    }
+
+    /// Takes one step with this learning rate.
+    pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
+        let (loss, gradients) = self.gradients(rows, context)?;
+        let gradient_norm = norm(&gradients);
+        for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
+            if !value.is_finite() {
+                return Err(Error::Diverged { step: self.step, what, value });
+            }
+        }
+        let clip = (self.clip / (gradient_norm + 1e-6)).min(1.0) as f32;
+        let Trainer { model, optimizer, moments, step, .. } = self;
+        optimizer.update(model, moments, &gradients, clip, rate, *step)?;
+        self.step += 1;
+        Ok(Step { loss, gradient_norm })
+    }
+
+    /// Mean loss over sequences of `context` + 1 tokens, nats per token.
+    pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
+        let prepared = self.model.prepare()?;
+        let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
+            let loss = self.model.loss(&prepared, rows, context, Gradients::Unwanted)?;
+            Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))
+        };
+        let sequences = rows.len() / (context + 1);
+        let (loss, _) = tree(rows, sequences.next_power_of_two(), context + 1, &shard)?;
+        Ok(loss / (sequences * context) as f64)
+    }
+
+    /// Copies of all parameters in the order of the model.
+    pub fn parameters(&self) -> Result<Vec<Vec<f32>>> {
+        self.model.parameters().map(|(_, var)| values_of(var)).collect()
+    }
+
+    fn shard(
+        &self,
+        prepared: &Prepared,
+        rows: &[u32],
+        context: usize,
+        scale: f64,
+    ) -> Result<(f64, Vec<f32>)> {
+        let loss = self.model.loss(prepared, rows, context, Gradients::Wanted)?;
+        let gradients = loss.affine(scale, 0.0)?.backward()?;
+        let mut flat = Vec::with_capacity(self.model.parameter_count());
+        for (weight, var) in self.model.parameters() {
+            let gradient = gradients.get(var).ok_or_else(|| {
+                candle_core::Error::Msg(format!("{} has no gradient", weight.name))
+            })?;
+            with_values(&gradient.contiguous()?, |values| flat.extend_from_slice(values))?;
+        }
+        Ok((f64::from(loss.to_vec1::<f32>()?[0]), flat))
+    }
+}
+
+/// A power of two that depends on the batch alone.
+fn shards(sequences: usize, context: usize) -> usize {
+    let wanted = (sequences * context / SHARD_TOKENS).clamp(1, MOST_SHARDS).min(sequences.max(1));
+    1 << wanted.ilog2()
+}
+
+/// Halves the rows until `shards` is 1, runs both halves side by side and adds the right to the left.
+fn tree(
+    rows: &[u32],
+    shards: usize,
+    row: usize,
+    shard: &(impl Fn(&[u32]) -> Result<(f64, Vec<f32>)> + Sync),
+) -> Result<(f64, Vec<f32>)> {
+    let sequences = rows.len() / row;
+    if shards <= 1 || sequences <= 1 {
+        return shard(rows);
+    }
+    let (left, right) = rows.split_at(sequences.div_ceil(2) * row);
+    let (left, right) = rayon::join(
+        || tree(left, shards / 2, row, shard),
+        || tree(right, shards / 2, row, shard),
+    );
+    let ((mut loss, mut sum), (right_loss, right)) = (left?, right?);
+    loss += right_loss;
+    sum.iter_mut().zip(&right).for_each(|(sum, right)| *sum += right);
+    Ok((loss, sum))
+}
+
+/// Euclidean norm, in f64 over fixed lanes.
+fn norm(values: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    for chunk in values.chunks(8) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*x) * f64::from(*x);
+        }
+    }
+    lanes.iter().sum::<f64>().sqrt()
+}
