@@ -1,1 +1,71 @@
-fn main() {}
+//! The command line: one thin file per verb, which parses, calls a crate and prints.
+//!
+//! Results go to stdout, progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input
+//! file, 130 stopped by Ctrl-C.
+
+mod completions;
+mod convert;
+mod data;
+mod exit;
+mod generate;
+mod inspect;
+mod logits;
+mod model;
+mod quickstart;
+mod terminal;
+mod tokenizer;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train, convert, run and judge ternary (1.58-bit) language models on ordinary CPUs.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Start with `sterna quickstart`: it trains a small model, packs it and talks to it, in minutes and offline.
+
+Results go to stdout, progress to stderr; --json prints one JSON object on stdout.
+Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input file, 130 stopped by Ctrl-C.";
+
+#[derive(Subcommand)]
+enum Verb {
+    Quickstart(quickstart::Args),
+    #[command(subcommand)]
+    Data(data::Verb),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Verb),
+    Train(train::Args),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
+    Generate(generate::Args),
+    Logits(logits::Args),
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    // SAFETY: no other thread runs yet. candle reads this when it first adds two tensors; the trainer
+    // divides a step over sequences, so candle's own threads would only stand in its way.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    let outcome = match Cli::parse().verb {
+        Verb::Quickstart(args) => quickstart::run(&args),
+        Verb::Data(verb) => data::run(&verb),
+        Verb::Tokenizer(verb) => tokenizer::run(&verb),
+        Verb::Train(args) => train::run(&args),
+        Verb::Convert(args) => convert::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

@@ -1,5 +1,6 @@
 //! Writer of the packed file: plan the tables, write tensor by tensor, prove, and only then give it its name.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -49,8 +50,10 @@ pub(crate) fn write(
 
     // The temporary name lies beside the final one and vanishes with `unproven`, whatever happens.
     let folder = durable::folder_of(out);
+    let mut prefix = OsString::from(".");
+    prefix.push(out.file_name().unwrap_or_default());
     let unproven = tempfile::Builder::new()
-        .prefix(".")
+        .prefix(&prefix)
         .suffix(".unproven")
         .tempfile_in(folder)
         .map_err(Error::io(out))?

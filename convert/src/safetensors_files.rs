@@ -132,15 +132,15 @@ fn is_plain_name(file: &str) -> bool {
 
 impl Shard {
     fn open(path: PathBuf) -> Result<Shard> {
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        let metadata = file.metadata().map_err(Error::io(&path))?;
+        let metadata = path.metadata().map_err(Error::io(&path))?;
         let error = |why: String| Error::Safetensors {
             path: path.clone(),
             why,
         };
         if !metadata.is_file() {
-            return Err(error("it is not a file".into()));
+            return Err(error("it is not a file".into())); // opening a pipe would wait forever
         }
+        let file = File::open(&path).map_err(Error::io(&path))?;
         let bytes = metadata.len();
         let len = usize::try_from(bytes).map_err(|e| error(e.to_string()))?;
         let map = map(&path, &file, 0, len)?;

@@ -33,7 +33,7 @@ pub struct Written {
     pub path: PathBuf,
     /// Documents in it.
     pub documents: u64,
-    /// Tokens in it, a BOS for each document included.
+    /// Tokens in it, BOS and EOS of each document included.
     pub tokens: u64,
 }
 

@@ -199,12 +199,14 @@ impl Tokenizer {
         Ok(encoding.map_err(failed)?.get_ids().to_vec())
     }
 
-    /// The tokens of documents, each begun by [`Tokenizer::bos_id`]; works on all cores.
+    /// The tokens of documents, each between [`Tokenizer::bos_id`] and, if there is one,
+    /// [`Tokenizer::eos_id`]; works on all cores.
     pub fn encode_documents(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(failed)?;
         let document = |encoding: tokenizers::Encoding| {
             std::iter::once(self.bos.1)
                 .chain(encoding.get_ids().iter().copied())
+                .chain(self.eos_id())
                 .collect()
         };
         Ok(encodings.into_iter().map(document).collect())
@@ -343,12 +345,13 @@ mod tests {
     }
 
     #[test]
-    fn documents_begin_with_bos_and_nothing_else_is_special() {
+    fn documents_stand_between_bos_and_eos_and_nothing_else_is_special() {
         let tokenizer = train(300);
         let texts = vec!["a <|begin_of_text|> b".to_owned(), String::new()];
         let documents = tokenizer.encode_documents(texts).unwrap();
         assert_eq!(documents[0].iter().filter(|&&id| id == 0).count(), 1);
-        assert_eq!((documents[0][0], &documents[1][..]), (0, &[0][..]));
+        assert_eq!((documents[0][0], documents[0].last()), (0, Some(&1)));
+        assert_eq!(documents[1], [0, 1]);
     }
 
     #[test]

@@ -99,7 +99,10 @@ impl KvCache {
             Values::F32(v) => size_of_val(v.as_slice()),
             Values::F16(v) => size_of_val(v.as_slice()),
         };
-        self.layers.iter().map(|l| bytes(&l.keys) + bytes(&l.values)).sum()
+        self.layers
+            .iter()
+            .map(|l| bytes(&l.keys) + bytes(&l.values))
+            .sum()
     }
 
     /// Keeps the first `len` tokens, so that another continuation can follow them.
@@ -140,7 +143,10 @@ impl KvCache {
             ("the values", values, &mut cache.values),
         ] {
             check_range(Place::Layer(layer), tensor, from, to)?;
-            for (t, heads) in from.chunks_exact(shape.kv_heads * shape.head_dim).enumerate() {
+            for (t, heads) in from
+                .chunks_exact(shape.kv_heads * shape.head_dim)
+                .enumerate()
+            {
                 for (h, head) in heads.chunks_exact(shape.head_dim).enumerate() {
                     to.write((h * capacity + at + t) * shape.head_dim, head);
                 }

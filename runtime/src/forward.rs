@@ -2,7 +2,8 @@
 //!
 //! Tokens pass in batches of at most [`BATCH`]. Each line of [`Model::layer`] is one phase: all tokens of the
 //! batch, all threads. Activations are quantized per token just before each linear layer, whose output is
-//! (Σ trit · q) · (scale / s), the sum exact, then rounded to f32. Nothing else is quantized.
+//! ((Σ trit · q) / s) · scale: the sum exact, rounded to f32, divided by the activations' factor s, multiplied
+//! by the matrix's scale, the order of transformers. Nothing else is quantized.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -161,15 +162,43 @@ impl Model {
         let heads = n * c.num_attention_heads * c.head_dim;
         let kv = n * c.num_key_value_heads * c.head_dim;
         let place = Place::Layer(index);
-        let State { x, normed, q, k, v, attn, gate, up, cos, sin, scores, int8 } = state;
+        let State {
+            x,
+            normed,
+            q,
+            k,
+            v,
+            attn,
+            gate,
+            up,
+            cos,
+            sin,
+            scores,
+            int8,
+        } = state;
         let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
         let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);
-        let (attn, gate, up) = (&mut attn[..heads], &mut gate[..intermediate], &mut up[..intermediate]);
+        let (attn, gate, up) = (
+            &mut attn[..heads],
+            &mut gate[..intermediate],
+            &mut up[..intermediate],
+        );
 
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.input_layernorm);
-        self.quantize(normed, n, int8, place, "the input of q_proj, k_proj and v_proj")?;
-        self.linear(n, [&layer.q_proj, &layer.k_proj, &layer.v_proj], int8, [q, k, v]);
+        self.quantize(
+            normed,
+            n,
+            int8,
+            place,
+            "the input of q_proj, k_proj and v_proj",
+        )?;
+        self.linear(
+            n,
+            [&layer.q_proj, &layer.k_proj, &layer.v_proj],
+            int8,
+            [q, k, v],
+        );
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
         cache.store(index, k, v)?;
@@ -202,18 +231,25 @@ impl Model {
         let x = &mut state.x[tokens.start * hidden..tokens.end * hidden];
         self.rms_norm(x, &self.weights.norm);
         if !x.iter().all(|x| x.is_finite()) {
-            return Err(Error::NonFinite { place, tensor: "the input of the head" });
+            return Err(Error::NonFinite {
+                place,
+                tensor: "the input of the head",
+            });
         }
         let x = &*x;
         let table = self.file.head();
-        self.pool.columns_mut(n, HEAD_ROWS, [&mut *logits], |_, mut block| {
-            let rows = block.range();
-            for (t, x) in x.chunks_exact(hidden).enumerate() {
-                self.table_products(&table, rows.clone(), x, block.row(t));
-            }
-        });
+        self.pool
+            .columns_mut(n, HEAD_ROWS, [&mut *logits], |_, mut block| {
+                let rows = block.range();
+                for (t, x) in x.chunks_exact(hidden).enumerate() {
+                    self.table_products(&table, rows.clone(), x, block.row(t));
+                }
+            });
         if !quantize::is_usable(quantize::activation_scale(logits)) {
-            return Err(Error::NonFinite { place, tensor: "the logits" });
+            return Err(Error::NonFinite {
+                place,
+                tensor: "the logits",
+            });
         }
         Ok(())
     }
@@ -253,16 +289,22 @@ impl Model {
         let columns = x.len() / n;
         let padded = self.file.packing.padded_columns(columns);
         let q = &mut int8.q[..n * padded];
-        self.pool
-            .zip_chunks_mut((&mut *q, padded), (&mut int8.scales[..n], 1), |t, q, scale| {
+        self.pool.zip_chunks_mut(
+            (&mut *q, padded),
+            (&mut int8.scales[..n], 1),
+            |t, q, scale| {
                 let (q, padding) = q.split_at_mut(columns);
                 scale[0] = (self.kernels.quantize)(&x[t * columns..][..columns], q);
                 padding.fill(0);
-            });
+            },
+        );
         for (sum, q) in int8.sums.iter_mut().zip(q.chunks_exact(padded)) {
             *sum = q.iter().map(|q| i32::from(*q)).sum();
         }
-        match int8.scales[..n].iter().all(|scale| quantize::is_usable(*scale)) {
+        match int8.scales[..n]
+            .iter()
+            .all(|scale| quantize::is_usable(*scale))
+        {
             true => Ok(()),
             false => Err(Error::NonFinite { place, tensor }),
         }
@@ -292,9 +334,8 @@ impl Model {
             };
             gemm(self.rows(linear, range), q, q_sums, sums);
             for (t, sums) in sums.chunks_exact(rows).enumerate() {
-                let factor = linear.scale / int8.scales[t];
                 for (y, sum) in block.row(t).iter_mut().zip(sums) {
-                    *y = *sum as f32 * factor;
+                    *y = *sum as f32 / int8.scales[t] * linear.scale;
                 }
             }
         });
@@ -340,7 +381,15 @@ impl Model {
             let (token, head) = (i / heads, i % heads);
             let positions = cache.len() + token + 1;
             let q = &q[i * d..][..d];
-            cache.attend(self.kernels, layer, head / heads_per_kv, positions, q, scores, y);
+            cache.attend(
+                self.kernels,
+                layer,
+                head / heads_per_kv,
+                positions,
+                q,
+                scores,
+                y,
+            );
         });
     }
 
@@ -357,8 +406,9 @@ impl Model {
 
     /// x = x + y, rows of `width`.
     fn add(&self, x: &mut [f32], y: &[f32], width: usize) {
-        self.pool
-            .chunks_mut(x, width, |t, x| (self.kernels.add)(x, &y[t * width..][..width]));
+        self.pool.chunks_mut(x, width, |t, x| {
+            (self.kernels.add)(x, &y[t * width..][..width])
+        });
     }
 }
 
@@ -399,10 +449,14 @@ fn table_row(table: &Table, row: usize, x: &mut [f32]) {
     match table.values {
         Values::F32(values) => x.copy_from_slice(&values[range]),
         Values::F16(values) => {
-            x.iter_mut().zip(&values[range]).for_each(|(x, v)| *x = v.to_f32());
+            x.iter_mut()
+                .zip(&values[range])
+                .for_each(|(x, v)| *x = v.to_f32());
         }
         Values::Bf16(values) => {
-            x.iter_mut().zip(&values[range]).for_each(|(x, v)| *x = v.to_f32());
+            x.iter_mut()
+                .zip(&values[range])
+                .for_each(|(x, v)| *x = v.to_f32());
         }
         Values::Q8 { codes, scales } => {
             let codes = x.iter_mut().zip(&codes[range]);

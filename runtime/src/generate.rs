@@ -148,7 +148,10 @@ impl<'a> Generation<'a> {
     /// Ends and returns what was held back.
     fn end(&mut self, reason: StopReason) -> Result<String> {
         self.summary.stop = Some(reason);
-        let rest = self.stream.take().map_or(Ok(String::new()), TextStream::finish)?;
+        let rest = self
+            .stream
+            .take()
+            .map_or(Ok(String::new()), TextStream::finish)?;
         let shown = self.show(&rest);
         match self.summary.stop {
             Some(StopReason::StopText) => Ok(shown),
@@ -195,13 +198,20 @@ impl StopTexts {
     /// The text that may be shown, and whether a stop text follows it.
     fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let found = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min();
         if let Some(at) = found {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }
-        let starts_a_stop =
-            |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
+        let starts_a_stop = |at: &usize| {
+            self.stops
+                .iter()
+                .any(|stop| stop.starts_with(&self.held[*at..]))
+        };
         let mut starts = self.held.char_indices().map(|(at, _)| at);
         let keep = starts.find(starts_a_stop).unwrap_or(self.held.len());
         let rest = self.held.split_off(keep);
@@ -240,7 +250,18 @@ mod tests {
         check(&["END"], &["a E", "N", "x"], &["a ", "", "ENx", ""], false);
         check(&["END"], &["a EN"], &["a ", "EN"], false);
         check(&["aab"], &["aa", "ab"], &["", "a"], true);
-        check(&["long stop", "st"], &["a lon", "g stop"], &["a ", "long "], true);
+        check(
+            &["long stop", "st"],
+            &["a lon", "g stop"],
+            &["a ", ""],
+            true,
+        );
+        check(
+            &["long stop", "st"],
+            &["a lon", "g st"],
+            &["a ", "long "],
+            true,
+        );
         check(&["é!"], &["caf", "é", "?"], &["caf", "", "é?", ""], false);
         check(&[""], &["a", "b"], &["a", "b", ""], false);
         check(&[], &["a"], &["a", ""], false);

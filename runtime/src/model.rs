@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 use sterna_ternary::{Config, PackedFile, layout};
 
+use crate::Result;
 use crate::cache::{KvCache, KvType};
 use crate::forward::State;
 use crate::kernels::Kernels;
 use crate::threads::Pool;
 use crate::tokenizer::Tokenizer;
-use crate::Result;
 
 /// How a model is run. The default is the fastest that gives the same logits as every other choice.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,22 +49,22 @@ pub(crate) struct Weights {
 /// The tensors of one decoder layer. A norm that the family does not have is `None`.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub input_layernorm: Vector,       // (hidden)
-    pub q_proj: Linear,                // (heads · head_dim, hidden)
-    pub k_proj: Linear,                // (kv_heads · head_dim, hidden)
-    pub v_proj: Linear,                // (kv_heads · head_dim, hidden)
-    pub q_norm: Option<Vector>,        // (head_dim)
-    pub k_norm: Option<Vector>,        // (head_dim)
-    pub attn_sub_norm: Option<Vector>, // (heads · head_dim)
-    pub o_proj: Linear,                // (hidden, heads · head_dim)
+    pub input_layernorm: Vector,          // (hidden)
+    pub q_proj: Linear,                   // (heads · head_dim, hidden)
+    pub k_proj: Linear,                   // (kv_heads · head_dim, hidden)
+    pub v_proj: Linear,                   // (kv_heads · head_dim, hidden)
+    pub q_norm: Option<Vector>,           // (head_dim)
+    pub k_norm: Option<Vector>,           // (head_dim)
+    pub attn_sub_norm: Option<Vector>,    // (heads · head_dim)
+    pub o_proj: Linear,                   // (hidden, heads · head_dim)
     pub post_attention_layernorm: Vector, // (hidden)
-    pub gate_proj: Linear,             // (intermediate, hidden)
-    pub up_proj: Linear,               // (intermediate, hidden)
-    pub ffn_sub_norm: Option<Vector>,  // (intermediate)
-    pub down_proj: Linear,             // (hidden, intermediate)
+    pub gate_proj: Linear,                // (intermediate, hidden)
+    pub up_proj: Linear,                  // (intermediate, hidden)
+    pub ffn_sub_norm: Option<Vector>,     // (intermediate)
+    pub down_proj: Linear,                // (hidden, intermediate)
 }
 
-/// A ternary matrix: y = (trits · q) · (scale / s) for activations q / s.
+/// A ternary matrix: y = ((trits · q) / s) · scale for activations q / s.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// Input features.

@@ -82,8 +82,18 @@ impl Sampler {
             s.temperature,
             s.temperature == 0.0 || positive(s.temperature),
         )?;
-        check("top_p", "above 0, at most 1", s.top_p, s.top_p > 0.0 && s.top_p <= 1.0)?;
-        check("min_p", "from 0 to 1", s.min_p, (0.0..=1.0).contains(&s.min_p))?;
+        check(
+            "top_p",
+            "above 0, at most 1",
+            s.top_p,
+            s.top_p > 0.0 && s.top_p <= 1.0,
+        )?;
+        check(
+            "min_p",
+            "from 0 to 1",
+            s.min_p,
+            (0.0..=1.0).contains(&s.min_p),
+        )?;
         check(
             "repetition_penalty",
             "a number above 0",
@@ -137,7 +147,10 @@ impl Sampler {
 /// # Panics
 /// If `logits` is empty.
 pub fn greedy(logits: &[f32]) -> u32 {
-    let best = logits.iter().zip(0..).reduce(|best, x| if x.0 > best.0 { x } else { best });
+    let best = logits
+        .iter()
+        .zip(0..)
+        .reduce(|best, x| if x.0 > best.0 { x } else { best });
     best.expect("a vocabulary has tokens").1
 }
 
@@ -150,7 +163,11 @@ fn penalize(logits: &mut [f32], tokens: &[u32], penalty: f32) {
     seen.dedup();
     for id in seen {
         let logit = &mut logits[id as usize];
-        *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        *logit = if *logit > 0.0 {
+            *logit / penalty
+        } else {
+            *logit * penalty
+        };
     }
 }
 
@@ -169,7 +186,9 @@ fn best(candidates: &mut [Candidate], k: usize) {
 
 /// Softmax.
 fn probabilities(candidates: &mut [Candidate]) {
-    let max = candidates.iter().fold(f32::NEG_INFINITY, |max, c| c.value.max(max));
+    let max = candidates
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, c| c.value.max(max));
     let mut sum = 0.0;
     for c in candidates.iter_mut() {
         c.value = exp(c.value - max);
@@ -209,7 +228,8 @@ fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
         }
     }
     let last = candidates.iter().rfind(|c| c.value > 0.0);
-    last.expect("the most probable candidate is never filtered out").id
+    last.expect("the most probable candidate is never filtered out")
+        .id
 }
 
 #[cfg(test)]
@@ -249,7 +269,13 @@ mod tests {
         assert!((found[0] as i32 - 2000).abs() < 150 && (found[1] as i32 - 1000).abs() < 150);
         assert_eq!(counts(WARM, &logits), found);
         assert_ne!(counts(Sampling { seed: 8, ..WARM }, &logits), found);
-        let cold = counts(Sampling { temperature: 0.1, ..WARM }, &logits);
+        let cold = counts(
+            Sampling {
+                temperature: 0.1,
+                ..WARM
+            },
+            &logits,
+        );
         assert!(cold[0] > 3950, "{cold:?}");
     }
 
@@ -257,22 +283,46 @@ mod tests {
     fn filters_remove_what_they_say() {
         // Probabilities 0.5, 0.25, 0.125, 0.125.
         let logits = [4f32, 2.0, 1.0, 1.0].map(f32::ln);
-        let kept = |sampling| counts(sampling, &logits).iter().map(|n| *n > 0).collect::<Vec<_>>();
+        let kept = |sampling| {
+            counts(sampling, &logits)
+                .iter()
+                .map(|n| *n > 0)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(kept(WARM), [true; 4]);
-        assert_eq!(kept(Sampling { top_k: 3, ..WARM }), [true, true, true, false]);
-        assert_eq!(kept(Sampling { top_p: 0.6, ..WARM }), [true, true, false, false]);
-        assert_eq!(kept(Sampling { top_p: 0.4, ..WARM }), [true, false, false, false]);
-        assert_eq!(kept(Sampling { min_p: 0.4, ..WARM }), [true, true, false, false]);
+        assert_eq!(
+            kept(Sampling { top_k: 3, ..WARM }),
+            [true, true, true, false]
+        );
+        assert_eq!(
+            kept(Sampling { top_p: 0.6, ..WARM }),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            kept(Sampling { top_p: 0.4, ..WARM }),
+            [true, false, false, false]
+        );
+        assert_eq!(
+            kept(Sampling { min_p: 0.4, ..WARM }),
+            [true, true, false, false]
+        );
     }
 
     #[test]
     fn a_wide_nucleus_is_found() {
         let logits: Vec<f32> = vec![0.0; 3000];
-        let mut candidates: Vec<_> =
-            logits.iter().zip(0..).map(|(value, id)| Candidate { id, value: *value }).collect();
+        let mut candidates: Vec<_> = logits
+            .iter()
+            .zip(0..)
+            .map(|(value, id)| Candidate { id, value: *value })
+            .collect();
         probabilities(&mut candidates);
         nucleus(&mut candidates, 0.5);
-        assert!((1500..=1501).contains(&candidates.len()), "{}", candidates.len());
+        assert!(
+            (1500..=1501).contains(&candidates.len()),
+            "{}",
+            candidates.len()
+        );
         assert!(candidates.iter().zip(0..).all(|(c, id)| c.id == id));
     }
 
@@ -286,11 +336,29 @@ mod tests {
     #[test]
     fn parameters_out_of_range_are_named() {
         for (sampling, name) in [
-            (Sampling { temperature: -1.0, ..WARM }, "temperature"),
-            (Sampling { temperature: f32::NAN, ..WARM }, "temperature"),
+            (
+                Sampling {
+                    temperature: -1.0,
+                    ..WARM
+                },
+                "temperature",
+            ),
+            (
+                Sampling {
+                    temperature: f32::NAN,
+                    ..WARM
+                },
+                "temperature",
+            ),
             (Sampling { top_p: 0.0, ..WARM }, "top_p"),
             (Sampling { min_p: 1.5, ..WARM }, "min_p"),
-            (Sampling { repetition_penalty: 0.0, ..WARM }, "repetition_penalty"),
+            (
+                Sampling {
+                    repetition_penalty: 0.0,
+                    ..WARM
+                },
+                "repetition_penalty",
+            ),
         ] {
             let error = Sampler::new(sampling).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");

@@ -302,7 +302,10 @@ impl Shared {
             if epoch != seen {
                 break epoch;
             }
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         drop(guard);
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -416,7 +419,8 @@ fn cores_in_affinity_mask() -> Option<usize> {
         return None;
     }
     // SAFETY: the index is below CPU_SETSIZE.
-    let allowed = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+    let allowed =
+        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
     let mut cores = std::collections::HashSet::new();
     for cpu in allowed {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
@@ -433,6 +437,10 @@ fn cores_in_affinity_mask() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn count(visits: &AtomicUsize) {
+        visits.fetch_add(1, Ordering::Relaxed);
+    }
 
     #[test]
     fn every_chunk_is_visited_once_whatever_the_number_of_threads() {
@@ -463,8 +471,14 @@ mod tests {
                 }
             }
         });
-        assert!((0..40).all(|i| a[i] == 1000 + 100 * (i / 10) + i % 10), "{a:?}");
-        assert!((0..12).all(|i| b[i] == 2000 + 100 * (i / 3) + i % 3), "{b:?}");
+        assert!(
+            (0..40).all(|i| a[i] == 1000 + 100 * (i / 10) + i % 10),
+            "{a:?}"
+        );
+        assert!(
+            (0..12).all(|i| b[i] == 2000 + 100 * (i / 3) + i % 3),
+            "{b:?}"
+        );
     }
 
     #[test]
@@ -490,10 +504,13 @@ mod tests {
         for bad in 0..20 {
             let run = || pool.for_each(20, |i| assert!(i != bad, "chunk {bad}"));
             let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
-            assert_eq!(panic.downcast_ref::<String>(), Some(&format!("chunk {bad}")));
+            assert_eq!(
+                panic.downcast_ref::<String>(),
+                Some(&format!("chunk {bad}"))
+            );
         }
         let visits = AtomicUsize::new(0);
-        pool.for_each(20, |_| drop(visits.fetch_add(1, Ordering::Relaxed)));
+        pool.for_each(20, |_| count(&visits));
         assert_eq!(visits.into_inner(), 20);
     }
 
@@ -506,7 +523,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         pool.for_each(5, |_| {
-                            pool.for_each(2, |_| drop(visits.fetch_add(1, Ordering::Relaxed)));
+                            pool.for_each(2, |_| count(&visits));
                         });
                     }
                 });
@@ -524,7 +541,9 @@ mod tests {
                 std::thread::yield_now();
             }
             let barrier = std::sync::Barrier::new(2);
-            pool.for_each(2, |_| drop(barrier.wait()));
+            pool.for_each(2, |_| {
+                barrier.wait();
+            });
         }
     }
 

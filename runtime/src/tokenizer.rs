@@ -64,7 +64,10 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encode = || self.tokenizer.encode(text, add_special_tokens);
         let mut ids = guarded(encode).map_err(Error::Encoding)?.get_ids().to_vec();
-        if let Some(bos) = self.bos.filter(|bos| add_special_tokens && ids.first() != Some(bos)) {
+        if let Some(bos) = self
+            .bos
+            .filter(|bos| add_special_tokens && ids.first() != Some(bos))
+        {
             ids.insert(0, bos);
         }
         Ok(ids)

@@ -1,5 +1,5 @@
 //! What a ternary language model is: its [`Config`], the model [`family`] rows, the two quantizers
-//! ([`quantize`]), the packings of trits into bytes ([`packing`]) and the packed file ([`file`]).
+//! ([`quantize`]), the packings of trits into bytes ([`packing`]) and the packed file ([`mod@file`]).
 //!
 //! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
 //! disagree about a weight, a scale or a byte.

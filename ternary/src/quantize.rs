@@ -7,6 +7,16 @@
 /// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
 pub const EPSILON: f32 = 1e-5;
 
+/// Rounds half to even where |x| ≤ 2²²; what lies beyond stays beyond, which a clamp then sees.
+///
+/// Adding 1.5 · 2²³ leaves no room for a fraction, and unlike `f32::round_ties_even` it needs no
+/// instruction that a baseline CPU lacks.
+#[inline(always)]
+pub fn round_half_even(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    (x + MAGIC) - MAGIC
+}
+
 /// The scale of a weight tensor: mean|W|, at least [`EPSILON`]; NaN or infinite if `w` holds such a value.
 ///
 /// The sum runs in f64 over eight interleaved lanes, so its order does not depend on the machine.
@@ -28,7 +38,7 @@ pub fn absmean(w: &[f32]) -> f32 {
 /// One weight as a trit: w / scale, rounded half to even, clamped to ±1.
 #[inline(always)]
 pub fn trit(w: f32, scale: f32) -> f32 {
-    (w / scale).round_ties_even().clamp(-1.0, 1.0)
+    round_half_even(w / scale).clamp(-1.0, 1.0)
 }
 
 /// Ternarizes a whole tensor: fills `trits` with -1, 0, +1 and returns the scale, [`absmean`] of `w`.
@@ -71,7 +81,7 @@ pub fn quantize_activations(x: &[f32], q: &mut [i8]) -> f32 {
     assert_eq!(x.len(), q.len());
     let scale = activation_scale(x);
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (x * scale).round_ties_even().clamp(-128.0, 127.0) as i8;
+        *q = round_half_even(x * scale).clamp(-128.0, 127.0) as i8;
     }
     scale
 }
@@ -108,6 +118,18 @@ mod tests {
         let scale = ternarize(&w, &mut trits);
         assert_eq!(scale, 1.0);
         assert_eq!(trits, [0, 0, 1, -1, 1, -1, 1, 1]);
+    }
+
+    #[test]
+    fn rounding_is_that_of_ieee() {
+        for i in -40_000..40_000 {
+            let x = i as f32 / 64.0;
+            assert_eq!(round_half_even(x), x.round_ties_even(), "{x}");
+        }
+        for x in [4e6, -4e6, 1e30, f32::INFINITY] {
+            assert_eq!(round_half_even(x).clamp(-1.0, 1.0), f32::signum(x), "{x}");
+        }
+        assert!(round_half_even(f32::NAN).is_nan());
     }
 
     #[test]

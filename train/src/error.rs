@@ -41,6 +41,14 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// Threads could not be started.
+    #[error("{threads} threads: {why}; ask for fewer")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The cause.
+        why: String,
+    },
     /// The loss or a gradient is no longer a number.
     #[error("step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint")]
     Diverged {

@@ -8,9 +8,14 @@
 
 mod error;
 
+pub mod checkpoint;
+pub mod data;
+pub mod export;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod recipe;
+mod run;
 
 
 pub mod schedule;
@@ -20,4 +25,15 @@ pub use error::{Error, Result};
 pub use model::{Model, Precision};
 
 
+pub use recipe::Recipe;
+pub use run::{Control, Event, Outcome, train};
 pub use trainer::{Step, Trainer};
+
+/// Lets training use this many threads; to be called once, before the first step.
+///
+/// # Errors
+/// A second call, or threads that cannot be started.
+pub fn use_threads(threads: usize) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.map_err(|e| Error::Threads { threads, why: e.to_string() })
+}

@@ -4,6 +4,10 @@
 //! fit 16 bits for any int8, and 64 reach exactly -32768: sums stay in 16-bit lanes for at most 64 steps of
 //! 32 columns and are then widened.
 //!
+//! `t5` reads a byte as an unsigned fraction of 256: three times it is a digit (0..3) in the high byte and the
+//! fraction of the next digit in the low byte. So even and odd bytes live in 16-bit lanes, and one `vpmaddubsw`
+//! with 3 steps to the next digit; the digit that stays in the high byte is multiplied by zero.
+//!
 //! One token: four rows at once, so that each load of activations serves four rows and four streams are read.
 //! More tokens: four rows are unpacked to digits in the first-level cache once for all tokens, and tiles of
 //! four rows by two tokens keep their sums in registers.
@@ -13,7 +17,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, float, scalar};
+use super::{Kernels, Shape, float};
 
 float::compile_for!("avx2");
 
@@ -58,20 +62,29 @@ fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
     let mask = _mm256_set1_epi8(3);
     // The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is masked.
     let step = |codes| (_mm256_and_si256(codes, mask), _mm256_srli_epi16::<2>(codes));
-    gemm::<4>(shape, rows, q, q_sums, sums, step);
+    gemm::<4, _>(shape, rows, q, q_sums, sums, |codes| codes, step);
 }
 
 #[target_feature(enable = "avx2")]
 fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
-    let (low, high) = (_mm256_set1_epi8(-42), _mm256_set1_epi8(42));
-    let one = _mm256_set1_epi8(1);
-    let step = |s| {
-        // A true comparison is -1.
-        let trit = _mm256_sub_epi8(_mm256_cmpgt_epi8(low, s), _mm256_cmpgt_epi8(s, high));
-        let three_s = _mm256_add_epi8(s, _mm256_add_epi8(s, s));
-        (_mm256_add_epi8(trit, one), three_s)
+    let sign = _mm256_set1_epi8(-128);
+    let (low_byte, high_byte) = (_mm256_set1_epi16(0x0003), _mm256_set1_epi16(0x0300));
+    let high_mask = _mm256_set1_epi16(0xff00u16 as i16);
+    let start = |bytes| {
+        let bytes = _mm256_xor_si256(bytes, sign);
+        [
+            _mm256_maddubs_epi16(bytes, low_byte),
+            _mm256_maddubs_epi16(bytes, high_byte),
+        ]
     };
-    gemm::<5>(shape, rows, q, q_sums, sums, step);
+    let step = |[even, odd]: [__m256i; 2]| {
+        let digits = _mm256_blendv_epi8(_mm256_srli_epi16::<8>(even), odd, high_mask);
+        (
+            digits,
+            [even, odd].map(|x| _mm256_maddubs_epi16(x, low_byte)),
+        )
+    };
+    gemm::<5, _>(shape, rows, q, q_sums, sums, start, step);
 }
 
 /// Rows that are computed together.
@@ -79,29 +92,31 @@ const ROWS: usize = 4;
 /// Steps of 32 columns that 16-bit lanes hold.
 const NARROW_STEPS: usize = 64;
 
-/// A packing is `STEPS` digits a byte and `step`: packed bytes to (digits, bytes for the next step).
+/// A packing is `STEPS` digits a byte, `start`: packed bytes to the state of the first step, and `step`: state to
+/// (digits of 32 columns, state of the next step).
 #[target_feature(enable = "avx2")]
 #[inline]
-fn gemm<const STEPS: usize>(
+fn gemm<const STEPS: usize, S: Copy>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
     q_sums: &[i32],
     sums: &mut [i32],
-    step: impl Fn(__m256i) -> (__m256i, __m256i) + Copy,
+    start: impl Fn(__m256i) -> S + Copy,
+    step: impl Fn(S) -> (__m256i, S) + Copy,
 ) {
     if shape.tokens > 1 {
-        return tiles::<STEPS>(shape, rows, q, q_sums, sums, step);
+        return tiles::<STEPS, S>(shape, rows, q, q_sums, sums, start, step);
     }
     let row_bytes = shape.blocks * BLOCK_BYTES;
     let row = |r: usize| &rows[r * row_bytes..][..row_bytes];
     let (fours, rest) = sums.as_chunks_mut::<ROWS>();
     for (i, sums) in fours.iter_mut().enumerate() {
         let rows = [0, 1, 2, 3].map(|r| row(i * ROWS + r));
-        *sums = dots::<STEPS, ROWS>(rows, q, step).map(|sum| sum - q_sums[0]);
+        *sums = dots::<STEPS, ROWS, S>(rows, q, start, step).map(|sum| sum - q_sums[0]);
     }
     for (i, sum) in rest.iter_mut().enumerate() {
-        let [dot] = dots::<STEPS, 1>([row(fours.len() * ROWS + i)], q, step);
+        let [dot] = dots::<STEPS, 1, S>([row(fours.len() * ROWS + i)], q, start, step);
         *sum = dot - q_sums[0];
     }
 }
@@ -109,22 +124,22 @@ fn gemm<const STEPS: usize>(
 /// Σ digit · q of each row for one token.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn dots<const STEPS: usize, const N: usize>(
+fn dots<const STEPS: usize, const N: usize, S: Copy>(
     rows: [&[u8]; N],
     q: &[i8],
-    step: impl Fn(__m256i) -> (__m256i, __m256i) + Copy,
+    start: impl Fn(__m256i) -> S + Copy,
+    step: impl Fn(S) -> (__m256i, S) + Copy,
 ) -> [i32; N] {
     let (q, _) = q.as_chunks::<32>();
     let rows = rows.map(|row| row.as_chunks::<BLOCK_BYTES>().0);
     let blocks = q.len() / STEPS;
     let rows = rows.map(|row| &row[..blocks]);
     let mut wide = [_mm256_setzero_si256(); N];
-    let mut start = 0;
-    while start < blocks {
-        let end = blocks.min(start + NARROW_STEPS / STEPS);
+    for first in (0..blocks).step_by(NARROW_STEPS / STEPS) {
+        let end = blocks.min(first + NARROW_STEPS / STEPS);
         let mut narrow = [_mm256_setzero_si256(); N];
-        for b in start..end {
-            let mut codes = rows.map(|row| load(&row[b]));
+        for b in first..end {
+            let mut codes = rows.map(|row| start(load(&row[b])));
             for q in &q[b * STEPS..][..STEPS] {
                 let q = load(q);
                 for r in 0..N {
@@ -137,7 +152,6 @@ fn dots<const STEPS: usize, const N: usize>(
         for r in 0..N {
             wide[r] = _mm256_add_epi32(wide[r], widen(narrow[r]));
         }
-        start = end;
     }
     wide.map(|sums| horizontal_sum(sums))
 }
@@ -145,15 +159,20 @@ fn dots<const STEPS: usize, const N: usize>(
 /// Many tokens: [`NARROW_STEPS`] steps of four rows are unpacked, then all tokens pass over them by twos.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn tiles<const STEPS: usize>(
+fn tiles<const STEPS: usize, S: Copy>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
     q_sums: &[i32],
     sums: &mut [i32],
-    step: impl Fn(__m256i) -> (__m256i, __m256i) + Copy,
+    start: impl Fn(__m256i) -> S + Copy,
+    step: impl Fn(S) -> (__m256i, S) + Copy,
 ) {
-    let Shape { tokens, rows: n, blocks } = shape;
+    let Shape {
+        tokens,
+        rows: n,
+        blocks,
+    } = shape;
     for (sums, q_sum) in sums.chunks_exact_mut(n).zip(q_sums) {
         sums.fill(-q_sum);
     }
@@ -163,18 +182,18 @@ fn tiles<const STEPS: usize>(
     let mut digits = [[_mm256_setzero_si256(); NARROW_STEPS]; ROWS];
     for first in (0..n).step_by(ROWS) {
         let rows = ROWS.min(n - first);
-        for start in (0..blocks).step_by(NARROW_STEPS / STEPS) {
-            let end = blocks.min(start + NARROW_STEPS / STEPS);
+        for first_block in (0..blocks).step_by(NARROW_STEPS / STEPS) {
+            let end = blocks.min(first_block + NARROW_STEPS / STEPS);
             for r in 0..rows {
-                let row = &packed[(first + r) * blocks..][start..end];
+                let row = &packed[(first + r) * blocks..][first_block..end];
                 for (b, packed) in row.iter().enumerate() {
-                    let mut codes = load(packed);
+                    let mut codes = start(load(packed));
                     for n in 0..STEPS {
                         (digits[r][b * STEPS + n], codes) = step(codes);
                     }
                 }
             }
-            let token = |t: usize| &q[t * steps..][start * STEPS..end * STEPS];
+            let token = |t: usize| &q[t * steps..][first_block * STEPS..end * STEPS];
             for t in (0..tokens).step_by(2) {
                 let second = (t + 1).min(tokens - 1);
                 let tile = tile(&digits, token(t), token(second));
@@ -229,7 +248,10 @@ fn horizontal_sum(sums: __m256i) -> i32 {
 #[inline]
 fn four_sums([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
     let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    let halves = (_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+    let halves = (
+        _mm256_castsi256_si128(pairs),
+        _mm256_extracti128_si256::<1>(pairs),
+    );
     let sums = _mm_add_epi32(halves.0, halves.1);
     [
         _mm_extract_epi32::<0>(sums),
@@ -241,10 +263,7 @@ fn four_sums([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load<T: Copy>(bytes: &[T; 32]) -> __m256i
-where
-    T: bytemuck::Pod,
-{
+fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> __m256i {
     const { assert!(size_of::<T>() == 1) };
     // SAFETY: 32 elements of one byte; the load may be unaligned.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -272,14 +291,13 @@ fn dots_f16<const N: usize>(x: &[f32], rows: [&[half::f16]; N]) -> [f32; N] {
     let rows = rows.map(|row| row[..x.len()].as_chunks::<16>());
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (i, x) in chunks.iter().enumerate() {
-        for half in 0..2 {
-            // SAFETY: 8 of the 16 floats of `x`.
-            let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(half * 8)) };
-            for r in 0..N {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 8 of the 16 floats of `x`.
+                let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(half * 8)) };
                 // SAFETY: 8 of the 16 values of a chunk of the row.
                 let v = unsafe { _mm_loadu_si128(rows[r].0[i].as_ptr().add(half * 8).cast()) };
-                let products = _mm256_mul_ps(x, _mm256_cvtph_ps(v));
-                sums[r][half] = _mm256_add_ps(sums[r][half], products);
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(x, _mm256_cvtph_ps(v)));
             }
         }
     }

@@ -1,4 +1,5 @@
 //! AVX-512 with VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes.
+//! Digits are found as in `avx2`.
 //!
 //! Two blocks of a row fill one register; where their number is odd the upper half of the last one is empty.
 //! An empty half meets activations of zero, so its digits do not matter.
@@ -53,51 +54,65 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let mask = _mm512_set1_epi8(3);
     let step = |codes| (_mm512_and_si512(codes, mask), _mm512_srli_epi16::<2>(codes));
-    gemm::<4>(shape, rows, q, q_sums, sums, step);
+    gemm::<4, _>(shape, rows, q, q_sums, sums, |codes| codes, step);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
-    let (low, high) = (_mm512_set1_epi8(-42), _mm512_set1_epi8(42));
-    let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
-    let step = |s| {
-        let digits = _mm512_mask_blend_epi8(_mm512_cmpge_epi8_mask(s, low), zero, one);
-        let digits = _mm512_mask_add_epi8(digits, _mm512_cmpgt_epi8_mask(s, high), digits, one);
-        (digits, _mm512_add_epi8(s, _mm512_add_epi8(s, s)))
+    let sign = _mm512_set1_epi8(-128);
+    let (low_byte, high_byte) = (_mm512_set1_epi16(0x0003), _mm512_set1_epi16(0x0300));
+    let high_mask = _mm512_set1_epi16(0xff00u16 as i16);
+    let start = |bytes| {
+        let bytes = _mm512_xor_si512(bytes, sign);
+        [
+            _mm512_maddubs_epi16(bytes, low_byte),
+            _mm512_maddubs_epi16(bytes, high_byte),
+        ]
     };
-    gemm::<5>(shape, rows, q, q_sums, sums, step);
+    let step = |[even, odd]: [__m512i; 2]| {
+        let even_digits = _mm512_srli_epi16::<8>(even);
+        // even_digits | (odd & high_mask)
+        let digits = _mm512_ternarylogic_epi32::<0xf8>(even_digits, odd, high_mask);
+        (
+            digits,
+            [even, odd].map(|x| _mm512_maddubs_epi16(x, low_byte)),
+        )
+    };
+    gemm::<5, _>(shape, rows, q, q_sums, sums, start, step);
 }
 
 /// Rows that are computed together.
 const ROWS: usize = 4;
 /// Tokens that are computed together.
 const TOKENS: usize = 4;
-/// Steps of 2 × 32 columns that are unpacked at a time: four rows are 8 KiB.
-const CACHED_STEPS: usize = 32;
+/// Steps of 32 columns that are unpacked at a time: four rows of digits are 15 KiB.
+const CACHED_STEPS: usize = 120;
 
-/// A packing is `STEPS` digits a byte and `step`: packed bytes to (digits, bytes for the next step).
+/// A packing is `STEPS` digits a byte, `start`: packed bytes to the state of the first step, and `step`: state to
+/// (digits of 2 × 32 columns, state of the next step).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn gemm<const STEPS: usize>(
+fn gemm<const STEPS: usize, S: Copy>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
     q_sums: &[i32],
     sums: &mut [i32],
-    step: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
+    start: impl Fn(__m512i) -> S + Copy,
+    step: impl Fn(S) -> (__m512i, S) + Copy,
 ) {
     if shape.tokens > 1 {
-        return tiles::<STEPS>(shape, rows, q, q_sums, sums, step);
+        return tiles::<STEPS, S>(shape, rows, q, q_sums, sums, start, step);
     }
     let (packed, _) = rows.as_chunks::<BLOCK_BYTES>();
     let row = |r: usize| &packed[r * shape.blocks..][..shape.blocks];
     let (fours, rest) = sums.as_chunks_mut::<ROWS>();
     for (i, sums) in fours.iter_mut().enumerate() {
         let rows = [0, 1, 2, 3].map(|r| row(i * ROWS + r));
-        *sums = dots::<STEPS, ROWS>(rows, q, step).map(|sum| sum - q_sums[0]);
+        *sums = dots::<STEPS, ROWS, S>(rows, q, start, step).map(|sum| sum - q_sums[0]);
     }
     for (i, sum) in rest.iter_mut().enumerate() {
-        let [dot] = dots::<STEPS, 1>([row(fours.len() * ROWS + i)], q, step);
+        let [dot] = dots::<STEPS, 1, S>([row(fours.len() * ROWS + i)], q, start, step);
         *sum = dot - q_sums[0];
     }
 }
@@ -105,17 +120,18 @@ fn gemm<const STEPS: usize>(
 /// Σ digit · q of each row for one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn dots<const STEPS: usize, const N: usize>(
+fn dots<const STEPS: usize, const N: usize, S: Copy>(
     rows: [&[[u8; BLOCK_BYTES]]; N],
     q: &[i8],
-    step: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
+    start: impl Fn(__m512i) -> S + Copy,
+    step: impl Fn(S) -> (__m512i, S) + Copy,
 ) -> [i32; N] {
     let (q, _) = q.as_chunks::<32>();
     let (q, _) = q.as_chunks::<STEPS>(); // (blocks, steps)
     let rows = rows.map(|row| &row[..q.len()]);
     let mut sums = [_mm512_setzero_si512(); N];
     for b in (0..q.len() & !1).step_by(2) {
-        let mut codes = rows.map(|row| pair(&row[b], &row[b + 1]));
+        let mut codes = rows.map(|row| start(pair(&row[b], &row[b + 1])));
         for n in 0..STEPS {
             let q = pair(&q[b][n], &q[b + 1][n]);
             for r in 0..N {
@@ -126,7 +142,7 @@ fn dots<const STEPS: usize, const N: usize>(
         }
     }
     if let Some(last) = q.len().checked_sub(1).filter(|last| last % 2 == 0) {
-        let mut codes = rows.map(|row| single(&row[last]));
+        let mut codes = rows.map(|row| start(single(&row[last])));
         for q in &q[last] {
             let q = single(q);
             for r in 0..N {
@@ -142,42 +158,51 @@ fn dots<const STEPS: usize, const N: usize>(
 /// Many tokens: a stretch of four rows is unpacked, then all tokens pass over it by fours.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn tiles<const STEPS: usize>(
+fn tiles<const STEPS: usize, S: Copy>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
     q_sums: &[i32],
     sums: &mut [i32],
-    step: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
+    start: impl Fn(__m512i) -> S + Copy,
+    step: impl Fn(S) -> (__m512i, S) + Copy,
 ) {
-    let Shape { tokens, rows: n, blocks } = shape;
+    let Shape {
+        tokens,
+        rows: n,
+        blocks,
+    } = shape;
     for (sums, q_sum) in sums.chunks_exact_mut(n).zip(q_sums) {
         sums.fill(-q_sum);
     }
     let (packed, _) = rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
     let (q, _) = q.as_chunks::<32>(); // (tokens, steps)
     let steps = blocks * STEPS;
-    // Digits in the order of columns: step n of blocks b and b + 1 lies where their activations do.
-    let mut digits = [[[0u8; 32]; 2 * CACHED_STEPS]; ROWS];
+    // Digits in the order of columns, 32 a step.
+    let mut digits = [[[0u8; 32]; CACHED_STEPS]; ROWS];
     for first in (0..n).step_by(ROWS) {
         let rows = ROWS.min(n - first);
-        for start in (0..blocks).step_by(2 * CACHED_STEPS / STEPS) {
-            let end = blocks.min(start + 2 * CACHED_STEPS / STEPS);
+        for first_block in (0..blocks).step_by(CACHED_STEPS / STEPS) {
+            let end = blocks.min(first_block + CACHED_STEPS / STEPS);
             for r in 0..rows {
-                let row = &packed[(first + r) * blocks..][start..end];
-                for (b, pair_of_blocks) in row.chunks(2).enumerate() {
-                    let mut codes = match pair_of_blocks {
+                let row = &packed[(first + r) * blocks..][first_block..end];
+                let (digits, _) = digits[r].as_chunks_mut::<STEPS>();
+                for (packed, digits) in row.chunks(2).zip(digits.chunks_mut(2)) {
+                    let mut codes = start(match packed {
                         [one, two] => pair(one, two),
                         rest => single(&rest[0]),
-                    };
+                    });
                     for n in 0..STEPS {
                         let (digit, next) = step(codes);
                         codes = next;
-                        store(digit, &mut digits[r], (2 * b * STEPS + n, (2 * b + 1) * STEPS + n));
+                        store(_mm512_castsi512_si256(digit), &mut digits[0][n]);
+                        if let Some(second) = digits.get_mut(1) {
+                            store(_mm512_extracti64x4_epi64::<1>(digit), &mut second[n]);
+                        }
                     }
                 }
             }
-            let token = |t: usize| &q[t * steps..][start * STEPS..end * STEPS];
+            let token = |t: usize| &q[t * steps..][first_block * STEPS..end * STEPS];
             for t in (0..tokens).step_by(TOKENS) {
                 let index: [usize; TOKENS] = std::array::from_fn(|i| (t + i).min(tokens - 1));
                 let tile = tile(&digits, index.map(token));
@@ -196,31 +221,41 @@ fn tiles<const STEPS: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 fn tile(
-    digits: &[[[u8; 32]; 2 * CACHED_STEPS]; ROWS],
+    digits: &[[[u8; 32]; CACHED_STEPS]; ROWS],
     q: [&[[i8; 32]]; TOKENS],
 ) -> [[i32; ROWS]; TOKENS] {
-    let steps = q[0].len().min(2 * CACHED_STEPS);
-    let q = q.map(|q| &q[..steps]);
+    let steps = q[0].len();
+    let digits = digits
+        .each_ref()
+        .map(|digits| digits[..steps].as_chunks::<2>());
+    let q = q.map(|q| q[..steps].as_chunks::<2>());
     let mut sums = [[_mm512_setzero_si512(); ROWS]; TOKENS];
-    for i in (0..steps & !1).step_by(2) {
-        let q = q.map(|q| pair(&q[i], &q[i + 1]));
+    for i in 0..steps / 2 {
+        let q = q.map(|(pairs, _)| whole(&pairs[i]));
         for r in 0..ROWS {
-            let digits = pair(&digits[r][i], &digits[r][i + 1]);
+            let digits = whole(&digits[r].0[i]);
             for t in 0..TOKENS {
                 sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], digits, q[t]);
             }
         }
     }
-    if let Some(last) = steps.checked_sub(1).filter(|last| last % 2 == 0) {
-        let q = q.map(|q| single(&q[last]));
+    if steps % 2 == 1 {
         for r in 0..ROWS {
-            let digits = single(&digits[r][last]);
+            let digits = single(&digits[r].1[0]);
             for t in 0..TOKENS {
-                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], digits, q[t]);
+                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], digits, single(&q[t].1[0]));
             }
         }
     }
     sums.map(|sums| sums.map(|sums| _mm512_reduce_add_epi32(sums)))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn whole<T: bytemuck::Pod>(bytes: &[[T; 32]; 2]) -> __m512i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: 64 elements of one byte each; the load may be unaligned.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -244,13 +279,7 @@ fn single<T: bytemuck::Pod>(low: &[T; 32]) -> __m512i {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn store(digits: __m512i, row: &mut [[u8; 32]; 2 * CACHED_STEPS], (low, high): (usize, usize)) {
-    // SAFETY: both stores write the 32 bytes of one array; they may be unaligned.
-    unsafe { _mm256_storeu_si256(row[low].as_mut_ptr().cast(), _mm512_castsi512_si256(digits)) };
-    // The last block of an odd number has no second half.
-    if let Some(high) = row.get_mut(high) {
-        let digits = _mm512_extracti64x4_epi64::<1>(digits);
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(high.as_mut_ptr().cast(), digits) };
-    }
+fn store(digits: __m256i, to: &mut [u8; 32]) {
+    // SAFETY: the 32 bytes of the array; the store may be unaligned.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), digits) };
 }

@@ -76,7 +76,11 @@ pub(super) fn f16_to_f32(x: f16) -> f32 {
     // Moved by the difference of the two exponent biases, 112.
     let finite = (f32::from_bits(magnitude) * f32::from_bits((112 + 127) << 23)).to_bits();
     let special = magnitude | 0x7f80_0000;
-    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite };
+    let magnitude = if bits & 0x7c00 == 0x7c00 {
+        special
+    } else {
+        finite
+    };
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
@@ -144,19 +148,16 @@ pub(super) fn weighted_sum_f16(p: &[f32], rows: &[f16], y: &mut [f32]) {
 
 /// 32 columns at a time stay in registers while all rows pass.
 #[inline(always)]
-fn weighted_sum<T: Copy>(
-    p: &[f32],
-    rows: &[T],
-    y: &mut [f32],
-    to_f32: impl Fn(T) -> f32 + Copy,
-) {
+fn weighted_sum<T: Copy>(p: &[f32], rows: &[T], y: &mut [f32], to_f32: impl Fn(T) -> f32 + Copy) {
     let width = y.len();
     assert_eq!(rows.len(), p.len() * width);
     let (chunks, tail) = y.as_chunks_mut::<32>();
     for (c, y) in chunks.iter_mut().enumerate() {
         let mut sums = [0f32; 32];
         for (i, p) in p.iter().enumerate() {
-            let row: &[T; 32] = rows[i * width + c * 32..].first_chunk().expect("32 of a row");
+            let row: &[T; 32] = rows[i * width + c * 32..]
+                .first_chunk()
+                .expect("32 of a row");
             for l in 0..32 {
                 sums[l] += p * to_f32(row[l]);
             }
@@ -166,7 +167,10 @@ fn weighted_sum<T: Copy>(
     let start = width - tail.len();
     for (l, y) in tail.iter_mut().enumerate() {
         let column = rows.iter().skip(start + l).step_by(width);
-        *y = p.iter().zip(column).fold(0.0, |sum, (p, v)| sum + p * to_f32(*v));
+        *y = p
+            .iter()
+            .zip(column)
+            .fold(0.0, |sum, (p, v)| sum + p * to_f32(*v));
     }
 }
 
@@ -202,9 +206,9 @@ pub(super) fn softmax(x: &mut [f32], scale: f32) {
     for (lane, x) in lanes.iter_mut().zip(tail) {
         *lane += x;
     }
-    let factor = 1.0 / tree(lanes);
+    let sum = tree(lanes);
     for x in x.iter_mut() {
-        *x *= factor;
+        *x /= sum;
     }
 }
 

@@ -58,9 +58,15 @@ fn check_gemm(packing: Packing, columns: usize, trits: &[i8], q: &[i8]) {
         to[..columns].copy_from_slice(q);
     }
     let dot = |a: &[i8], b: &[i8]| -> i32 {
-        a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| i32::from(*a) * i32::from(*b))
+            .sum()
     };
-    let q_sums: Vec<i32> = q.chunks(columns).map(|q| q.iter().map(|q| i32::from(*q)).sum()).collect();
+    let q_sums: Vec<i32> = q
+        .chunks(columns)
+        .map(|q| q.iter().map(|q| i32::from(*q)).sum())
+        .collect();
     let expected: Vec<i32> = q
         .chunks(columns)
         .flat_map(|q| trits.chunks(columns).map(move |trits| dot(trits, q)))
@@ -101,7 +107,12 @@ fn gemm_of_worst_cases() {
             for trit in [-1, 0, 1] {
                 for q in [-128, -127, 127] {
                     for tokens in [1, 3] {
-                        check_gemm(packing, columns, &vec![trit; 5 * columns], &vec![q; tokens * columns]);
+                        check_gemm(
+                            packing,
+                            columns,
+                            &vec![trit; 5 * columns],
+                            &vec![q; tokens * columns],
+                        );
                     }
                 }
             }
@@ -112,11 +123,25 @@ fn gemm_of_worst_cases() {
 #[test]
 fn gemm_refuses_lengths_that_disagree() {
     for table in Kernels::available() {
-        for (rows, q, q_sums, sums) in [(31, 128, 1, 1), (32, 127, 1, 1), (32, 128, 2, 1), (64, 128, 1, 1), (32, 128, 0, 1)] {
+        for (rows, q, q_sums, sums) in [
+            (31, 128, 1, 1),
+            (32, 127, 1, 1),
+            (32, 128, 2, 1),
+            (64, 128, 1, 1),
+            (32, 128, 0, 1),
+        ] {
             let call = || {
-                (table.gemm_i2)(&vec![0; rows], &vec![0; q], &vec![0; q_sums], &mut vec![0; sums]);
+                (table.gemm_i2)(
+                    &vec![0; rows],
+                    &vec![0; q],
+                    &vec![0; q_sums],
+                    &mut vec![0; sums],
+                );
             };
-            assert!(std::panic::catch_unwind(call).is_err(), "{table:?} {rows} {q} {q_sums} {sums}");
+            assert!(
+                std::panic::catch_unwind(call).is_err(),
+                "{table:?} {rows} {q} {q_sums} {sums}"
+            );
         }
     }
 }
@@ -189,8 +214,12 @@ fn products_with_rows_equal_the_scalar_table() {
             run("gemv_f16", rows, &|k, y| (k.gemv_f16)(&x, &f16s, y));
             run("gemv_bf16", rows, &|k, y| (k.gemv_bf16)(&x, &bf16s, y));
             run("gemv_i8", rows, &|k, y| (k.gemv_i8)(&x, &i8s, y));
-            run("weighted_sum_f32", n, &|k, y| (k.weighted_sum_f32)(&p, &f32s, y));
-            run("weighted_sum_f16", n, &|k, y| (k.weighted_sum_f16)(&p, &f16s, y));
+            run("weighted_sum_f32", n, &|k, y| {
+                (k.weighted_sum_f32)(&p, &f32s, y)
+            });
+            run("weighted_sum_f16", n, &|k, y| {
+                (k.weighted_sum_f16)(&p, &f16s, y)
+            });
         }
     }
 }
@@ -207,7 +236,10 @@ fn the_quantizer_is_that_of_the_ternary_crate() {
             for at in [0, 9, 6911] {
                 let mut x = x.clone();
                 x[at] = bad;
-                assert!(!quantize::is_usable((table.quantize)(&x, &mut q)), "{table:?}");
+                assert!(
+                    !quantize::is_usable((table.quantize)(&x, &mut q)),
+                    "{table:?}"
+                );
             }
         }
     }
@@ -233,8 +265,14 @@ fn sums_follow_the_documented_order() {
 #[test]
 fn every_half_precision_number_converts_exactly() {
     for bits in 0..=u16::MAX {
-        let (ours, theirs) = (float::f16_to_f32(f16::from_bits(bits)), f16::from_bits(bits).to_f32());
-        assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        let (ours, theirs) = (
+            float::f16_to_f32(f16::from_bits(bits)),
+            f16::from_bits(bits).to_f32(),
+        );
+        assert!(
+            ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(),
+            "{bits:#x}"
+        );
     }
 }
 
@@ -244,9 +282,13 @@ fn exp_is_within_two_units_in_the_last_place() {
         let x = i as f32 * 1e-4;
         let (ours, exact) = (float::exp(x), f64::from(x).exp());
         let rounded = exact as f32;
-        let unit = (f64::from(rounded.next_up()) - f64::from(rounded)).max(f64::from(f32::from_bits(1)));
+        let unit =
+            (f64::from(rounded.next_up()) - f64::from(rounded)).max(f64::from(f32::from_bits(1)));
         let error = (f64::from(ours) - exact).abs() / unit;
-        assert!(ours == rounded || error <= 2.0, "exp({x}) = {ours}, {exact}, {error} ulp");
+        assert!(
+            ours == rounded || error <= 2.0,
+            "exp({x}) = {ours}, {exact}, {error} ulp"
+        );
     }
     assert_eq!(float::exp(0.0), 1.0);
     assert_eq!(float::exp(f32::NEG_INFINITY), 0.0);
@@ -268,9 +310,20 @@ fn a_nan_never_disappears() {
             (table.silu_mul)(&mut a, &ones);
             (table.relu2_mul)(&mut b, &ones);
             (table.softmax)(&mut c, 1.0);
-            assert!(a[at].is_nan() && b[at].is_nan() && c.iter().all(|c| c.is_nan()), "{table:?}");
-            assert!(!quantize::is_usable((table.rms_norm)(&mut with_nan(0.5), &ones, 1e-5)));
+            assert!(
+                a[at].is_nan() && b[at].is_nan() && c.iter().all(|c| c.is_nan()),
+                "{table:?}"
+            );
+            assert!(!quantize::is_usable((table.rms_norm)(
+                &mut with_nan(0.5),
+                &ones,
+                1e-5
+            )));
         }
-        assert!(!quantize::is_usable((table.rms_norm)(&mut [1e30; 40], &[1.0; 40], 1e-5)));
+        assert!(!quantize::is_usable((table.rms_norm)(
+            &mut [1e30; 40],
+            &[1.0; 40],
+            1e-5
+        )));
     }
 }

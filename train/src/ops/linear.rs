@@ -66,7 +66,7 @@ impl Quantized {
             rows.map(|(q, x)| {
                 let scale = quantize::activation_scale(x);
                 for (q, x) in q.iter_mut().zip(x) {
-                    *q = (x * scale).round_ties_even().clamp(-128.0, 127.0);
+                    *q = quantize::round_half_even(x * scale).clamp(-128.0, 127.0);
                 }
                 scale
             })

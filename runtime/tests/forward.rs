@@ -1,0 +1,396 @@
+//! The forward pass against a slow one written from the formulas, and against itself in every setting.
+
+mod random_model;
+
+use random_model::{Plain, Recipe, odd, write};
+use sterna_runtime::{Error, Kernels, KvType, Logits, Model, Options};
+use sterna_ternary::{Activation, Dtype, Packing, quantize};
+
+/// Every family, tied and untied, every table type.
+fn recipes() -> Vec<Recipe> {
+    let tables = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8];
+    let mut recipes = Vec::new();
+    for (i, family) in ["bitnet", "llama", "qwen3"].into_iter().enumerate() {
+        for (j, table) in tables.into_iter().enumerate() {
+            let mut recipe = odd(family, (i + j) % 2 == 0, table);
+            recipe.embedding = tables[(j + 1) % 4];
+            recipe.seed = (10 * i + j) as u64;
+            recipes.push(recipe);
+        }
+    }
+    recipes
+}
+
+fn ids(n: usize) -> Vec<u32> {
+    (0..n as u32)
+        .map(|i| (i * i * 7 + i * 3 + 5) % 67)
+        .collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Logits of all positions, computed in f64 but for the quantization of activations.
+fn reference(model: &Plain, ids: &[u32]) -> Vec<f64> {
+    let c = &model.config;
+    let tensor = |name: &str| &model.tensors[name];
+    let norm = |x: &[f64], name: &str| -> Vec<f64> {
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let factor = 1.0 / (mean + f64::from(c.rms_norm_eps)).sqrt();
+        x.iter()
+            .zip(tensor(name))
+            .map(|(x, w)| x * factor * f64::from(*w))
+            .collect()
+    };
+    let linear = |x: &[f64], name: &str| -> Vec<f64> {
+        let x: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+        let mut q = vec![0; x.len()];
+        let s = quantize::quantize_activations(&x, &mut q);
+        let factor = f64::from(model.scales[name]) / f64::from(s);
+        let dot = |w: &[f32]| {
+            w.iter()
+                .zip(&q)
+                .map(|(w, q)| f64::from(*w) * f64::from(*q))
+                .sum::<f64>()
+        };
+        tensor(name)
+            .chunks_exact(x.len())
+            .map(|w| dot(w) * factor)
+            .collect()
+    };
+    let d = c.head_dim;
+    let frequencies = c.rope.inverse_frequencies(d);
+    let rotate = |x: &mut [f64], position: usize| {
+        for head in x.chunks_exact_mut(d) {
+            for i in 0..d / 2 {
+                let angle = f64::from(position as f32 * frequencies[i]);
+                let (a, b) = (head[i], head[i + d / 2]);
+                head[i] = a * angle.cos() - b * angle.sin();
+                head[i + d / 2] = b * angle.cos() + a * angle.sin();
+            }
+        }
+    };
+    let embedding = tensor("model.embed_tokens.weight");
+    let head = if c.tie_word_embeddings {
+        embedding
+    } else {
+        tensor("lm_head.weight")
+    };
+    let mut keys = vec![Vec::new(); c.num_hidden_layers];
+    let mut values = vec![Vec::new(); c.num_hidden_layers];
+    let mut logits = Vec::new();
+    for (position, id) in ids.iter().enumerate() {
+        let row = &embedding[*id as usize * c.hidden_size..][..c.hidden_size];
+        let mut x: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+        for layer in 0..c.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            let h = norm(&x, &name("input_layernorm"));
+            let mut q = linear(&h, &name("self_attn.q_proj"));
+            let mut k = linear(&h, &name("self_attn.k_proj"));
+            if c.family.qk_norm {
+                q = q
+                    .chunks(d)
+                    .flat_map(|q| norm(q, &name("self_attn.q_norm")))
+                    .collect();
+                k = k
+                    .chunks(d)
+                    .flat_map(|k| norm(k, &name("self_attn.k_norm")))
+                    .collect();
+            }
+            rotate(&mut q, position);
+            rotate(&mut k, position);
+            keys[layer].push(k);
+            values[layer].push(linear(&h, &name("self_attn.v_proj")));
+            let mut attn = Vec::new();
+            for (i, q) in q.chunks_exact(d).enumerate() {
+                let kv = i / (c.num_attention_heads / c.num_key_value_heads) * d;
+                let score = |k: &Vec<f64>| {
+                    q.iter()
+                        .zip(&k[kv..kv + d])
+                        .map(|(q, k)| q * k)
+                        .sum::<f64>()
+                        / (d as f64).sqrt()
+                };
+                let weights: Vec<f64> = keys[layer].iter().map(|k| score(k).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for j in 0..d {
+                    let column = values[layer].iter().map(|v| v[kv + j]);
+                    attn.push(weights.iter().zip(column).map(|(w, v)| w / sum * v).sum());
+                }
+            }
+            if let Some(sub) = c.family.attn_sub_norm {
+                attn = norm(&attn, &name(&format!("self_attn.{sub}")));
+            }
+            let o = linear(&attn, &name("self_attn.o_proj"));
+            x.iter_mut().zip(o).for_each(|(x, o)| *x += o);
+            let h = norm(&x, &name("post_attention_layernorm"));
+            let gate = linear(&h, &name("mlp.gate_proj"));
+            let up = linear(&h, &name("mlp.up_proj"));
+            let act = |g: f64| match c.family.activation {
+                Activation::Silu => g / (1.0 + (-g).exp()),
+                Activation::Relu2 => g.max(0.0) * g.max(0.0),
+            };
+            let mut product: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| act(*g) * u).collect();
+            if let Some(sub) = c.family.ffn_sub_norm {
+                product = norm(&product, &name(&format!("mlp.{sub}")));
+            }
+            let down = linear(&product, &name("mlp.down_proj"));
+            x.iter_mut().zip(down).for_each(|(x, d)| *x += d);
+        }
+        let x = norm(&x, "model.norm.weight");
+        let dot = |w: &[f32]| {
+            w.iter()
+                .zip(&x)
+                .map(|(w, x)| f64::from(*w) * x)
+                .sum::<f64>()
+        };
+        logits.extend(head.chunks_exact(c.hidden_size).map(dot));
+    }
+    logits
+}
+
+#[test]
+fn logits_are_those_of_the_formulas() {
+    let folder = tempfile::tempdir().unwrap();
+    for recipe in recipes() {
+        let (path, plain) = write(&recipe, Packing::T5, folder.path(), "model");
+        let model = Model::open(&path, Options::default()).unwrap();
+        let expected = reference(&plain, &ids(9));
+        let mut cache = model.new_cache(9).unwrap();
+        let found = model.forward(&mut cache, &ids(9), Logits::All).unwrap();
+        assert_eq!(found.len(), expected.len());
+        let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+        let variance = expected.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+        let deviation = (variance / expected.len() as f64).sqrt();
+        let errors = found
+            .iter()
+            .zip(&expected)
+            .map(|(f, e)| (f64::from(*f) - e).abs());
+        let largest = errors.fold(0.0, f64::max) / deviation;
+        assert!(
+            largest < 1e-4,
+            "{} {largest:e} {recipe:?}",
+            plain.config.family.model_type
+        );
+    }
+}
+
+#[test]
+fn logits_have_the_same_bits_in_every_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let n = 140; // more than one batch
+    for recipe in recipes() {
+        let (i2, _) = write(&recipe, Packing::I2, folder.path(), "i2");
+        let (t5, _) = write(&recipe, Packing::T5, folder.path(), "t5");
+        let mut expected = None;
+        for path in [&i2, &t5] {
+            for (i, kernels) in Kernels::available().iter().enumerate() {
+                let options = Options {
+                    threads: Some(1 + i),
+                    kernels: Some(kernels),
+                    kv_type: KvType::F32,
+                };
+                let model = Model::open(path, options).unwrap();
+                let mut cache = model.new_cache(n).unwrap();
+                let logits = model.forward(&mut cache, &ids(n), Logits::All).unwrap();
+                let logits = bits(&logits);
+                assert_eq!(
+                    *expected.get_or_insert(logits.clone()),
+                    logits,
+                    "{options:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_have_the_same_bits_for_every_split_and_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    for family in ["bitnet", "llama", "qwen3"] {
+        let recipe = odd(family, true, Dtype::F16);
+        let (path, _) = write(&recipe, Packing::T5, folder.path(), family);
+        for kv_type in [KvType::F32, KvType::F16] {
+            let mut expected = None;
+            for threads in 1..=4 {
+                let options = Options {
+                    threads: Some(threads),
+                    kv_type,
+                    ..Options::default()
+                };
+                let model = Model::open(&path, options).unwrap();
+                let mut cache = model.new_cache(200).unwrap();
+                let all = model.forward(&mut cache, &ids(137), Logits::All).unwrap();
+                let last = expected.get_or_insert(bits(&all[136 * 67..])).clone();
+                for split in [
+                    &[1; 137][..],
+                    &[136, 1],
+                    &[1, 136],
+                    &[7, 100, 30],
+                    &[128, 9],
+                ] {
+                    // What a longer continuation left behind does not matter.
+                    cache.truncate(if split[0] == 7 { 0 } else { cache.len() });
+                    cache.clear();
+                    let mut done = 0;
+                    let mut logits = Vec::new();
+                    for n in split {
+                        let ids = &ids(137)[done..done + n];
+                        logits = model.forward(&mut cache, ids, Logits::Last).unwrap();
+                        done += n;
+                        assert_eq!(bits(&logits), bits(&all[(done - 1) * 67..done * 67]));
+                    }
+                    assert_eq!(bits(&logits), last, "{family} {threads} threads, {split:?}");
+                }
+                cache.truncate(50);
+                model.forward(&mut cache, &[3; 20], Logits::Last).unwrap();
+                cache.truncate(50);
+                let logits = model
+                    .forward(&mut cache, &ids(137)[50..], Logits::Last)
+                    .unwrap();
+                assert_eq!(bits(&logits), last, "{family} after truncate");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_may_share_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(
+        &odd("llama", true, Dtype::F16),
+        Packing::I2,
+        folder.path(),
+        "model",
+    );
+    let model = Model::open(
+        &path,
+        Options {
+            threads: Some(2),
+            ..Options::default()
+        },
+    )
+    .unwrap();
+    let run = |n: usize| {
+        let mut cache = model.new_cache(n).unwrap();
+        bits(&model.forward(&mut cache, &ids(n), Logits::Last).unwrap())
+    };
+    let expected: Vec<_> = (1..5).map(run).collect();
+    std::thread::scope(|scope| {
+        for n in 1..5 {
+            let (run, expected) = (&run, &expected);
+            scope.spawn(move || (0..20).for_each(|_| assert_eq!(run(n), expected[n - 1])));
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(
+        &odd("bitnet", true, Dtype::F16),
+        Packing::I2,
+        folder.path(),
+        "model",
+    );
+    let model = Model::open(&path, Options::default()).unwrap();
+    let mut cache = model.new_cache(5).unwrap();
+    let mut forward = |ids: &[u32]| model.forward(&mut cache, ids, Logits::Last);
+    let text = |result: Result<Vec<f32>, Error>| result.unwrap_err().to_string();
+    assert!(text(forward(&[1, 67])).contains("token id 67 at position 1"));
+    assert!(text(forward(&[])).contains("no tokens"));
+    forward(&[1, 2, 3]).unwrap();
+    assert!(text(forward(&[1, 2, 3])).contains("3 tokens in the cache and 3 new ones"));
+    forward(&[1, 2]).unwrap();
+    assert_eq!(cache.len(), 5);
+    for context in [0, 301] {
+        let error = model.new_cache(context).unwrap_err().to_string();
+        assert!(error.contains("1 to 300"), "{error}");
+    }
+    let mut other = odd("llama", true, Dtype::F16);
+    other.config["num_hidden_layers"] = 3.into();
+    let (path, _) = write(&other, Packing::I2, folder.path(), "other");
+    let other = Model::open(&path, Options::default()).unwrap();
+    cache.clear();
+    let error = other.forward(&mut cache, &[1], Logits::Last).unwrap_err();
+    assert!(matches!(error, Error::ForeignCache));
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(
+        &odd("llama", true, Dtype::F32),
+        Packing::I2,
+        folder.path(),
+        "model",
+    );
+    let bytes = std::fs::read(&path).unwrap();
+    // A table is not checked when a file is opened; break row 9 in place, at the start of the data.
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for (bad, expected) in [
+        (
+            f32::NAN,
+            "the input of q_proj, k_proj and v_proj of layer 0",
+        ),
+        (
+            f32::INFINITY,
+            "the input of q_proj, k_proj and v_proj of layer 0",
+        ),
+        // Its square overflows.
+        (1e30, "the input of q_proj, k_proj and v_proj of layer 0"),
+    ] {
+        let mut bytes = bytes.clone();
+        let at = start + 9 * 100 * 4;
+        bytes[at..at + 4].copy_from_slice(&bad.to_le_bytes());
+        let broken = folder.path().join("broken");
+        std::fs::write(&broken, bytes).unwrap();
+        let model = Model::open(&broken, Options::default()).unwrap();
+        let mut cache = model.new_cache(10).unwrap();
+        let error = model
+            .forward(&mut cache, &[1, 9], Logits::Last)
+            .unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{bad}: {error}");
+        assert!(cache.is_empty());
+        // The head sees the row as well.
+        let error = model.forward(&mut cache, &[1], Logits::Last);
+        assert!(bad == 1e30 || error.unwrap_err().to_string().starts_with("the logits"));
+    }
+}
+
+#[test]
+fn a_half_precision_cache_is_half_as_large_and_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(
+        &odd("qwen3", true, Dtype::F16),
+        Packing::T5,
+        folder.path(),
+        "model",
+    );
+    let run = |kv_type| {
+        let model = Model::open(
+            &path,
+            Options {
+                kv_type,
+                ..Options::default()
+            },
+        )
+        .unwrap();
+        let mut cache = model.new_cache(40).unwrap();
+        let logits = model.forward(&mut cache, &ids(40), Logits::Last).unwrap();
+        (cache.bytes(), logits)
+    };
+    let ((bytes, single), (half_bytes, half)) = (run(KvType::F32), run(KvType::F16));
+    assert_eq!(
+        (bytes, half_bytes),
+        (2 * 2 * 40 * 2 * 22 * 4, 2 * 2 * 40 * 2 * 22 * 2)
+    );
+    let error: f32 = single
+        .iter()
+        .zip(&half)
+        .map(|(a, b)| (a - b).abs())
+        .sum::<f32>()
+        / 67.0;
+    assert!(error > 0.0 && error < 0.5, "{error}");
+}

@@ -1,0 +1,169 @@
+//! Small packed models of random weights, with the weights beside them.
+#![allow(dead_code)] // not every test file uses everything
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde_json::{Value, json};
+use sterna_ternary::file::Description;
+use sterna_ternary::layout::{self, scale_name};
+use sterna_ternary::{Config, Dtype, PackedWriter, Packing, Role};
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    pub config: Value,
+    pub table: Dtype,
+    pub embedding: Dtype,
+    pub seed: u64,
+    /// Embedded beside config.json, in the order of the packed file.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// A model as plain numbers.
+pub struct Plain {
+    pub config: Config,
+    /// Trits of linear layers, values of tables and norms, row-major.
+    pub tensors: HashMap<String, Vec<f32>>,
+    pub scales: HashMap<String, f32>,
+}
+
+/// A recipe of odd sizes: no width is a multiple of a block or of a vector.
+pub fn odd(model_type: &str, tied: bool, table: Dtype) -> Recipe {
+    let (architecture, act) = match model_type {
+        "bitnet" => ("BitNetForCausalLM", "relu2"),
+        "llama" => ("LlamaForCausalLM", "silu"),
+        _ => ("Qwen3ForCausalLM", "silu"),
+    };
+    Recipe {
+        config: json!({
+            "architectures": [architecture], "model_type": model_type, "hidden_act": act,
+            "hidden_size": 100, "intermediate_size": 333, "num_hidden_layers": 2,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 22, "vocab_size": 67,
+            "max_position_embeddings": 300, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "tie_word_embeddings": tied, "bos_token_id": 1, "eos_token_id": 2,
+        }),
+        table,
+        embedding: Dtype::F16,
+        seed: 1,
+        files: Vec::new(),
+    }
+}
+
+/// Writes the model of a recipe as `name` in `folder`.
+pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (PathBuf, Plain) {
+    let path = folder.join(name);
+    let config = Config::from_json(&recipe.config).unwrap();
+    let mut files = vec![(
+        "config.json".to_owned(),
+        recipe.config.to_string().into_bytes(),
+    )];
+    files.extend(
+        recipe
+            .files
+            .iter()
+            .map(|(name, bytes)| (name.to_string(), bytes.clone())),
+    );
+    let description = Description {
+        config: config.clone(),
+        packing,
+        embedding: recipe.embedding,
+        table: recipe.table,
+        files,
+    };
+    let mut plain = Plain {
+        config: config.clone(),
+        tensors: HashMap::new(),
+        scales: HashMap::new(),
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(recipe.seed);
+    let mut uniform = move || (random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    PackedWriter::write(&path, &description, |writer| {
+        for weight in layout::weights(&config) {
+            let numbers: Vec<f32> = (0..weight.rows * weight.columns)
+                .map(|_| uniform())
+                .collect();
+            let name = &weight.name;
+            let kept = match weight.role {
+                Role::Norm => {
+                    let gains: Vec<f32> = numbers.iter().map(|x| 1.0 + 0.3 * x).collect();
+                    writer.vector(name, &gains)?;
+                    gains
+                }
+                Role::Linear => {
+                    let trits: Vec<i8> = numbers
+                        .iter()
+                        .map(|x| (x * 1.5).round_ties_even() as i8)
+                        .collect();
+                    let mut row = vec![0; packing.row_bytes(weight.columns)];
+                    for trits in trits.chunks_exact(weight.columns) {
+                        packing.pack_row(trits, &mut row);
+                        writer.rows(name, &row)?;
+                    }
+                    let scale = 0.1 + 0.05 * uniform();
+                    writer.vector(&scale_name(name), &[scale])?;
+                    plain.scales.insert(name.clone(), scale);
+                    trits.iter().map(|t| f32::from(*t)).collect()
+                }
+                Role::Table => {
+                    let is_head = config.tie_word_embeddings || name == layout::HEAD;
+                    let dtype = if is_head {
+                        recipe.table
+                    } else {
+                        recipe.embedding
+                    };
+                    let (bytes, scales, values) = table(dtype, &numbers, weight.columns);
+                    writer.rows(name, &bytes)?;
+                    if dtype == Dtype::I8 {
+                        writer.vector(&scale_name(name), &scales)?;
+                    }
+                    values
+                }
+            };
+            plain.tensors.insert(name.clone(), kept);
+        }
+        Ok::<(), sterna_ternary::Error>(())
+    })
+    .unwrap();
+    (path, plain)
+}
+
+/// Bytes, scales of rows and the values that those stand for.
+fn table(dtype: Dtype, x: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
+    let scales: Vec<f32> = (0..x.len() / columns)
+        .map(|r| 0.005 + 0.0001 * r as f32)
+        .collect();
+    let code = |i: usize| (x[i] * 127.0) as i8;
+    let indices = 0..x.len();
+    match dtype {
+        Dtype::F32 => (bytemuck::cast_slice(x).to_vec(), scales, x.to_vec()),
+        Dtype::F16 => {
+            let x: Vec<f16> = x.iter().map(|x| f16::from_f32(*x)).collect();
+            let values = x.iter().map(|x| x.to_f32()).collect();
+            (
+                x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                scales,
+                values,
+            )
+        }
+        Dtype::Bf16 => {
+            let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+            let values = x.iter().map(|x| x.to_f32()).collect();
+            (
+                x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                scales,
+                values,
+            )
+        }
+        Dtype::I8 | Dtype::U8 => {
+            let values = indices
+                .clone()
+                .map(|i| f32::from(code(i)) * scales[i / columns]);
+            let values = values.collect();
+            (indices.map(|i| code(i) as u8).collect(), scales, values)
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Tokenizer and generation on a random model with a byte-level tokenizer.
+
+mod random_model;
+
+use std::path::Path;
+
+use random_model::{odd, write};
+use serde_json::{Value, json};
+use sterna_runtime::{
+    Error, Generation, Logits, Model, Options, Sampling, Settings, StopReason, Tokenizer,
+};
+use sterna_ternary::{Dtype, Packing};
+
+/// Special tokens 0..3, then the 256 bytes as byte-level BPE spells them, then `th` and `the`.
+fn tokenizer_json() -> Value {
+    let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let mut others = 256..;
+    let spelled = (0..256).map(|b| match printable(&b) {
+        true => char::from_u32(b).unwrap(),
+        false => char::from_u32(others.next().unwrap()).unwrap(),
+    });
+    let mut vocab: serde_json::Map<String, Value> = spelled
+        .zip(3..)
+        .map(|(c, id)| (c.to_string(), json!(id)))
+        .collect();
+    vocab.insert("th".into(), json!(259));
+    vocab.insert("the".into(), json!(260));
+    let special = ["<s>", "</s>", "<|eot_id|>"].iter().zip(0..).map(|(content, id)| {
+        vocab.insert(content.to_string(), json!(id));
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    });
+    let added: Vec<Value> = special.collect();
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": true});
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": vocab, "merges": ["t h", "th e"]},
+    })
+}
+
+/// A model with these embedded files.
+fn model(folder: &Path, tokenizer: &[u8], config: &str, generation: &str) -> Model {
+    let mut recipe = odd("bitnet", true, Dtype::F16);
+    recipe.config["vocab_size"] = 261.into();
+    recipe.files = vec![
+        ("tokenizer.json", tokenizer.to_vec()),
+        ("tokenizer_config.json", config.as_bytes().to_vec()),
+        ("generation_config.json", generation.as_bytes().to_vec()),
+    ];
+    let (path, _) = write(&recipe, Packing::T5, folder, "model");
+    Model::open(
+        &path,
+        Options {
+            threads: Some(2),
+            ..Options::default()
+        },
+    )
+    .unwrap()
+}
+
+fn plain_model(folder: &Path) -> Model {
+    model(folder, tokenizer_json().to_string().as_bytes(), "{}", "{}")
+}
+
+fn tokenizer(config: &str, generation: &str) -> Result<Tokenizer, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    model(
+        folder.path(),
+        tokenizer_json().to_string().as_bytes(),
+        config,
+        generation,
+    )
+    .tokenizer()
+}
+
+#[test]
+fn a_bos_token_comes_first_where_the_config_says_so() {
+    let check = |config: &str, text: &str, expected: &[u32]| {
+        let ids = tokenizer(config, "{}").unwrap().encode(text, true).unwrap();
+        assert_eq!(ids, expected, "{config}");
+    };
+    let with = r#"{"add_bos_token": true, "bos_token": "<s>"}"#;
+    check("{}", "the", &[260]);
+    check(
+        r#"{"add_bos_token": false, "bos_token": "<s>"}"#,
+        "the",
+        &[260],
+    );
+    check(with, "the", &[0, 260]);
+    check(with, "<s>the", &[0, 260]);
+    check(with, "", &[0]);
+    check(
+        r#"{"add_bos_token": true, "bos_token": {"content": "</s>"}}"#,
+        "the",
+        &[1, 260],
+    );
+    // Without a name, config.json has the id.
+    check(r#"{"add_bos_token": true}"#, "the", &[1, 260]);
+    let chat = tokenizer(with, "{}").unwrap().encode("the", false).unwrap();
+    assert_eq!(chat, [260]);
+}
+
+#[test]
+fn the_end_is_whatever_any_file_calls_so() {
+    let eos =
+        |config: &str, generation: &str| tokenizer(config, generation).unwrap().eos().to_vec();
+    assert_eq!(eos("{}", "{}"), [2]);
+    assert_eq!(
+        eos(r#"{"eos_token": "</s>"}"#, r#"{"eos_token_id": [5, 2, 0]}"#),
+        [0, 1, 2, 5]
+    );
+    assert_eq!(
+        eos(r#"{"eos_token": "unknown"}"#, r#"{"eos_token_id": 7}"#),
+        [2, 7]
+    );
+}
+
+#[test]
+fn texts_come_back_and_pieces_are_whole_characters() {
+    let tokenizer = tokenizer("{}", "{}").unwrap();
+    for text in [
+        "the tern flies south",
+        "naïve café — 北極 🐦🐦",
+        "\u{fffd}a",
+        " \n\t the\u{301}",
+    ] {
+        let ids = tokenizer.encode(text, true).unwrap();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        let mut stream = tokenizer.stream();
+        let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        assert!(
+            text.contains('\u{fffd}') || !pieces.concat().contains('\u{fffd}'),
+            "{pieces:?}"
+        );
+        pieces.push(stream.finish().unwrap());
+        assert_eq!(pieces.concat(), text);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_do_not_stop_the_stream() {
+    let tokenizer = tokenizer("{}", "{}").unwrap();
+    // Half of a character, then letters; and forty bytes that begin a character each.
+    for ids in [vec![3 + 0xe5, 3 + 0x8c, 3 + 97, 3 + 98], vec![3 + 0xf0; 40]] {
+        let mut stream = tokenizer.stream();
+        let mut text = String::new();
+        for id in &ids {
+            text += &stream.push(*id).unwrap();
+        }
+        assert!(!text.is_empty());
+        text += &stream.finish().unwrap();
+        assert_eq!(text, tokenizer.decode(&ids).unwrap());
+    }
+}
+
+#[test]
+fn files_that_lie_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |tokenizer: &[u8], config: &str, generation: &str, expected: &str| {
+        let error = model(folder.path(), tokenizer, config, generation)
+            .tokenizer()
+            .unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    let good = tokenizer_json().to_string().into_bytes();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut json = tokenizer_json();
+        change(&mut json);
+        json.to_string().into_bytes()
+    };
+    for broken in [
+        Vec::new(),
+        b"[]".to_vec(),
+        b"\xff\xfe".to_vec(),
+        good[..good.len() / 2].to_vec(),
+        changed(&|json| json["model"]["type"] = json!("Unknown")),
+        changed(&|json| json["model"]["merges"] = json!(["nothing there"])),
+        changed(&|json| json["model"]["merges"] = json!(["onlyone"])),
+        changed(&|json| json["model"]["vocab"]["a"] = json!(-1)),
+        changed(&|json| {
+            json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "("},
+            "behavior": "Isolated", "invert": false})
+        }),
+    ] {
+        check(&broken, "{}", "{}", "tokenizer.json in the packed file");
+    }
+    let large = changed(&|json| json["model"]["vocab"]["zebra"] = json!(261));
+    check(
+        &large,
+        "{}",
+        "{}",
+        r#""zebra" has id 261: expected ids below vocab_size 261"#,
+    );
+    check(&good, "{", "{}", "tokenizer_config.json");
+    check(&good, "{}", "[", "generation_config.json");
+    check(&good, "{}", r#"{"eos_token_id": "two"}"#, "eos_token_id");
+    let (path, _) = write(
+        &odd("llama", true, Dtype::F16),
+        Packing::I2,
+        folder.path(),
+        "bare",
+    );
+    let error = Model::open(&path, Options::default())
+        .unwrap()
+        .tokenizer()
+        .unwrap_err();
+    assert!(error.to_string().contains("found nothing"), "{error}");
+}
+
+/// Runs a generation to its end.
+fn generate(model: &Model, settings: Settings) -> (String, Vec<u32>, sterna_runtime::Summary) {
+    let tokenizer = model.tokenizer().unwrap();
+    let mut cache = model.new_cache(100).unwrap();
+    let prompt = tokenizer.encode("the tern", true).unwrap();
+    let mut generation = Generation::new(model, &tokenizer, &mut cache, &prompt, settings).unwrap();
+    let pieces: Vec<String> = generation.by_ref().map(|piece| piece.unwrap()).collect();
+    assert!(pieces.iter().all(|piece| !piece.is_empty()));
+    (
+        pieces.concat(),
+        generation.generated().to_vec(),
+        generation.summary(),
+    )
+}
+
+fn at_most(tokens: usize) -> Settings {
+    Settings {
+        max_tokens: Some(tokens),
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn greedy_generation_is_the_loop_over_forward() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let tokenizer = model.tokenizer().unwrap();
+    let (text, tokens, summary) = generate(&model, at_most(20));
+    assert_eq!(
+        (summary.prompt_tokens, summary.generated_tokens),
+        (6, tokens.len())
+    );
+    assert!(summary.prompt_time.as_nanos() > 0 && summary.generated_time.as_nanos() > 0);
+
+    let mut cache = model.new_cache(100).unwrap();
+    let mut new = tokenizer.encode("the tern", true).unwrap();
+    let mut expected = Vec::new();
+    for _ in 0..tokens.len() {
+        let logits = model.forward(&mut cache, &new, Logits::Last).unwrap();
+        new = vec![sterna_runtime::sampler::greedy(&logits)];
+        expected.push(new[0]);
+    }
+    assert_eq!(tokens, expected);
+    assert_eq!(text, tokenizer.decode(&tokens).unwrap());
+}
+
+#[test]
+fn a_seed_gives_one_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let with = |seed| {
+        let sampling = Sampling {
+            temperature: 1.5,
+            top_k: 50,
+            seed,
+            ..Sampling::default()
+        };
+        generate(
+            &model,
+            Settings {
+                sampling,
+                ..at_most(30)
+            },
+        )
+        .1
+    };
+    assert_eq!(with(1), with(1));
+    assert_ne!(with(1), with(2));
+}
+
+#[test]
+fn every_reason_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let (text, tokens, summary) = generate(&model, at_most(20));
+    assert_eq!((summary.stop, tokens.len()), (Some(StopReason::Length), 20));
+
+    // The whole cache: 100 positions for 6 tokens of the prompt and all generated ones but the last.
+    let (_, tokens_to_the_end, summary) = generate(&model, Settings::default());
+    assert_eq!(
+        (summary.stop, tokens_to_the_end.len()),
+        (Some(StopReason::Length), 95)
+    );
+
+    let stop: String = text.chars().skip(3).take(2).collect();
+    let (stopped, _, summary) = generate(
+        &model,
+        Settings {
+            stop: vec![stop.clone()],
+            ..at_most(20)
+        },
+    );
+    assert_eq!(summary.stop, Some(StopReason::StopText));
+    assert_eq!(stopped, text[..text.find(&stop).unwrap()]);
+
+    let last = tokens[19];
+    let first = tokens.iter().position(|t| *t == last).unwrap();
+    let generation = format!(r#"{{"eos_token_id": {last}}}"#);
+    let json = tokenizer_json().to_string();
+    let model = self::model(folder.path(), json.as_bytes(), "{}", &generation);
+    let (_, ended, summary) = generate(&model, at_most(20));
+    assert_eq!(
+        (summary.stop, ended.as_slice()),
+        (Some(StopReason::Eos), &tokens[..=first])
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let tokenizer = model.tokenizer().unwrap();
+    let mut cache = model.new_cache(10).unwrap();
+    let mut refused = |prompt: &[u32], settings: Settings| {
+        Generation::new(&model, &tokenizer, &mut cache, prompt, settings)
+            .err()
+            .map(|e| e.to_string())
+    };
+    assert_eq!(refused(&[1; 6], at_most(5)), None);
+    assert!(
+        refused(&[1; 6], at_most(6))
+            .unwrap()
+            .contains("at most 10 together")
+    );
+    assert!(
+        refused(&[1; 11], Settings::default())
+            .unwrap()
+            .contains("11 new ones")
+    );
+    assert!(
+        refused(&[], Settings::default())
+            .unwrap()
+            .contains("no tokens")
+    );
+    let sampling = Sampling {
+        top_p: 2.0,
+        ..Sampling::default()
+    };
+    assert!(
+        refused(
+            &[1],
+            Settings {
+                sampling,
+                ..at_most(1)
+            }
+        )
+        .unwrap()
+        .contains("top_p")
+    );
+}

@@ -1,0 +1,105 @@
+//! `sterna data`: texts to look at, token shards to train on.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+use sterna_datasets::{Corpus, Mix, Split, Tokenizer, prepare, read};
+
+/// Generate texts with known answers, or turn texts into token shards.
+#[derive(Subcommand)]
+pub enum Verb {
+    Generate(Generate),
+    Prepare(Prepare),
+}
+
+/// Print generated documents as JSON lines: `task`, `text` and `entropy` in nats.
+///
+/// Tasks: stories, addition2, addition3, copy, recall, facts. Sums are written lowest digit first, so
+/// `12+39=150` says 51.
+#[derive(clap::Args)]
+pub struct Generate {
+    /// Tasks and their shares of the documents, like addition2=0.6,stories=0.4.
+    #[arg(long)]
+    mix: Mix,
+    /// How many.
+    #[arg(long, short = 'n', default_value_t = 10)]
+    documents: u64,
+    /// Another seed, other documents.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Held-out documents have no problem in common with training documents.
+    #[arg(long, value_enum, default_value = "train")]
+    split: SplitName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitName {
+    Train,
+    HeldOut,
+}
+
+/// Encode .txt and .jsonl files into `train.tokens` and `held_out.tokens`.
+#[derive(clap::Args)]
+pub struct Prepare {
+    /// Files or folders of .txt (one document each, or see --separator) and .jsonl (`text`, `messages`, or
+    /// `prompt` and `completion`).
+    #[arg(required = true)]
+    text: Vec<PathBuf>,
+    /// A folder with tokenizer.json, as `sterna tokenizer train` makes it.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// The folder to write into; created if need be.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Share of the documents that is held out.
+    #[arg(long, default_value_t = 0.01)]
+    held_out: f64,
+    /// The line that separates the documents of a .txt file.
+    #[arg(long)]
+    separator: Option<String>,
+    /// Print one JSON object with paths and counts.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(verb: &Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Generate(args) => generate(args),
+        Verb::Prepare(args) => prepare(args),
+    }
+}
+
+fn generate(args: &Generate) -> anyhow::Result<()> {
+    let split = match args.split {
+        SplitName::Train => Split::Train,
+        SplitName::HeldOut => Split::HeldOut,
+    };
+    let corpus = Corpus { mix: args.mix.clone(), seed: args.seed, split };
+    let mut stdout = std::io::stdout().lock();
+    for index in 0..args.documents {
+        let (task, document) = corpus.document(index);
+        let line = json!({"task": task, "text": document.text, "entropy": document.entropy});
+        writeln!(stdout, "{line}")?;
+    }
+    Ok(())
+}
+
+fn prepare(args: &Prepare) -> anyhow::Result<()> {
+    let tokenizer = Tokenizer::load(&args.tokenizer)?;
+    let documents = read::documents(&args.text, args.separator.clone())?;
+    let written = prepare::held_out_share(documents, &tokenizer, &args.out, args.held_out)?;
+    let shards = [&written.train, &written.held_out];
+    if args.json {
+        let entry = |s: &sterna_datasets::prepare::Written| {
+            json!({"path": s.path, "documents": s.documents, "tokens": s.tokens})
+        };
+        println!("{}", json!({"train": entry(shards[0]), "held_out": entry(shards[1])}));
+    } else {
+        for s in shards {
+            println!("{}: {} documents, {} tokens", s.path.display(), s.documents, s.tokens);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! The arguments that every verb shares that runs a model.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use sterna_runtime::{Kernels, KvType, Model, Options};
+
+use crate::exit::Usage;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A packed file, as `sterna convert` writes it.
+    model: PathBuf,
+    /// Threads [default: one per physical core that this process may use]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Kernel table by name [default: the fastest of this CPU]; results are the same for all
+    #[arg(long)]
+    kernels: Option<String>,
+    /// Element type of the KV cache.
+    #[arg(long, value_enum, default_value = "f32")]
+    kv: Kv,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kv {
+    F32,
+    F16,
+}
+
+impl Args {
+    pub fn open(&self) -> anyhow::Result<Model> {
+        let kernels = self.kernels.as_deref().map(find).transpose()?;
+        if self.threads == Some(0) {
+            return Err(Usage("--threads is 0, expected at least 1".into()).into());
+        }
+        let kv_type = match self.kv {
+            Kv::F32 => KvType::F32,
+            Kv::F16 => KvType::F16,
+        };
+        Ok(Model::open(&self.model, Options { threads: self.threads, kernels, kv_type })?)
+    }
+}
+
+fn find(name: &str) -> Result<&'static Kernels, Usage> {
+    let known: Vec<&str> = Kernels::available().iter().map(|k| k.name).collect();
+    let why = || Usage(format!("--kernels {name}: this CPU runs {}", known.join(", ")));
+    Kernels::find(name).ok_or_else(why)
+}

@@ -1,0 +1,74 @@
+//! What a person sees while work goes on: bars on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar of `len` units on stderr; hidden where stderr is not a terminal.
+pub fn bar(len: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(len), target());
+    let style = ProgressStyle::with_template(template).expect("the templates are constants");
+    bar.set_style(style.progress_chars("━╾─"));
+    bar
+}
+
+fn target() -> ProgressDrawTarget {
+    if is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
+/// Whether a person watches stderr.
+pub fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// 1234567 bytes as `1.23 MB`.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let power = (0..units.len() - 1).take_while(|i| n as f64 / 1e3f64.powi(*i as i32) >= 1e3).count();
+    match power {
+        0 => format!("{n} B"),
+        _ => format!("{:.2} {}", n as f64 / 1e3f64.powi(power as i32), units[power]),
+    }
+}
+
+/// A curve as one line of block characters, at most `width` of them.
+pub fn sparkline(values: &[f64], width: usize) -> String {
+    let blocks = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let per = values.len().div_ceil(width.max(1)).max(1);
+    let means = values.chunks(per).map(|c| c.iter().sum::<f64>() / c.len() as f64);
+    let means: Vec<f64> = means.collect();
+    let low = means.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let level = |x: &f64| ((x - low) / (high - low).max(1e-9) * 7.0).round() as usize;
+    means.iter().map(|x| blocks[level(x).min(7)]).collect()
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes the first Ctrl-C (or SIGTERM) ask for a stop and the second end the process at once.
+pub fn catch_interrupts() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; again to stop at once");
+    })?;
+    Ok(())
+}
+
+/// Whether Ctrl-C was pressed since [`catch_interrupts`].
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_and_curves() {
+        assert_eq!(super::bytes(999), "999 B");
+        assert_eq!(super::bytes(1_234_567), "1.23 MB");
+        assert_eq!(super::sparkline(&[7.0, 3.5, 0.0], 10), "█▅▁");
+        assert_eq!(super::sparkline(&[], 10), "");
+    }
+}

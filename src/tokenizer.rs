@@ -1,0 +1,59 @@
+//! `sterna tokenizer`: a byte-level BPE from texts.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::json;
+use sterna_datasets::{read, train_bpe};
+
+/// Train a tokenizer.
+#[derive(Subcommand)]
+pub enum Verb {
+    Train(Train),
+}
+
+/// Train a byte-level BPE and write tokenizer.json and tokenizer_config.json, which transformers loads.
+///
+/// Digits stay single tokens. `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
+#[derive(clap::Args)]
+pub struct Train {
+    /// Files or folders of .txt and .jsonl.
+    #[arg(required = true)]
+    text: Vec<PathBuf>,
+    /// Tokens, the 256 bytes and special tokens included; fewer if the text has no more to merge.
+    #[arg(long)]
+    vocab_size: usize,
+    /// The folder to write into; created if need be.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Documents to read at most.
+    #[arg(long, default_value_t = 100_000)]
+    documents: usize,
+    /// Context that transformers should assume, in tokens.
+    #[arg(long, default_value_t = 2048)]
+    context: usize,
+    /// The line that separates the documents of a .txt file.
+    #[arg(long)]
+    separator: Option<String>,
+    /// Print one JSON object with path and size.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(verb: &Verb) -> anyhow::Result<()> {
+    let Verb::Train(args) = verb;
+    let documents = read::documents(&args.text, args.separator.clone())?;
+    let texts: Vec<String> =
+        documents.take(args.documents).collect::<sterna_datasets::Result<_>>()?;
+    let tokenizer = train_bpe(texts, args.vocab_size, &[])?;
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("{}: cannot be created", args.out.display()))?;
+    tokenizer.save(&args.out, args.context)?;
+    if args.json {
+        println!("{}", json!({"out": args.out, "vocab_size": tokenizer.vocab_size()}));
+    } else {
+        println!("{}: {} tokens", args.out.join("tokenizer.json").display(), tokenizer.vocab_size());
+    }
+    Ok(())
+}

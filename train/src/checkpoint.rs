@@ -1,0 +1,143 @@
+//! Checkpoints: weights, moments and step of a run in one safetensors file, written durably.
+//!
+//! The data's order is a function of the step, so nothing else is needed to go on. A checkpoint carries a
+//! checksum of itself and of the recipe; a damaged one is passed over for the one before.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
+use sterna_ternary::durable;
+
+use crate::optimizer::Moments;
+use crate::{Error, Recipe, Result, Trainer};
+
+/// Checkpoints that are kept.
+const KEEP: usize = 2;
+const PREFIX: &str = "step-";
+const SUFFIX: &str = ".safetensors";
+
+/// A checkpoint that was read.
+pub struct Checkpoint {
+    /// Steps taken when it was written.
+    pub step: u64,
+    /// Parameters in the order of the model.
+    pub parameters: Vec<Vec<f32>>,
+    /// State of the optimizer.
+    pub moments: Moments,
+}
+
+/// Writes the trainer's state into `folder`, removes all but the last few, and returns the new path.
+pub fn save(trainer: &Trainer, recipe: &Recipe, folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", trainer.step));
+    let bytes = encode(trainer, recipe)?;
+    let sum = Sha256::digest(&bytes);
+    durable::write(&path, |w| w.write_all(&bytes).and_then(|()| w.write_all(&sum)))
+        .map_err(Error::io(&path))?;
+    let mut paths = list(folder)?;
+    paths.truncate(paths.len().saturating_sub(KEEP));
+    for old in paths {
+        std::fs::remove_file(&old).map_err(Error::io(&old))?;
+    }
+    Ok(path)
+}
+
+/// The newest undamaged checkpoint in `folder`, and what was wrong with the newer ones.
+pub fn latest(recipe: &Recipe, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error>)> {
+    let mut warnings = Vec::new();
+    for path in list(folder)?.into_iter().rev() {
+        match load(&path, recipe) {
+            Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
+            Err(error @ Error::Checkpoint { .. }) => warnings.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((None, warnings))
+}
+
+/// Paths in the order of their steps; none where the folder does not exist.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(folder)(e)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(folder))?.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with(PREFIX) && text.ends_with(SUFFIX) {
+            paths.push(folder.join(name));
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn recipe_sum(recipe: &Recipe) -> String {
+    let sum = Sha256::digest(recipe.to_toml());
+    sum.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn encode(trainer: &Trainer, recipe: &Recipe) -> Result<Vec<u8>> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors = Vec::new();
+    for ((weight, var), values) in trainer.model.parameters().zip(trainer.parameters()?) {
+        tensors.push((weight.name.clone(), var.dims().to_vec(), bytes(&values)));
+    }
+    for (name, values) in
+        [("first", &trainer.moments.first), ("second", &trainer.moments.second)]
+    {
+        tensors.push((format!("moments.{name}"), vec![values.len()], bytes(values)));
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (name, view.expect("the shape is that of the values"))
+    });
+    let metadata = [
+        ("format".to_owned(), "sterna-checkpoint".to_owned()),
+        ("step".to_owned(), trainer.step.to_string()),
+        ("recipe".to_owned(), recipe_sum(recipe)),
+    ];
+    let bytes = safetensors::serialize(views, Some(metadata.into()));
+    Ok(bytes.expect("valid views serialize"))
+}
+
+fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
+    let fail = |why: &str| Error::Checkpoint { path: path.to_owned(), why: why.to_owned() };
+    let file = std::fs::read(path).map_err(Error::io(path))?;
+    let (bytes, sum) =
+        file.split_last_chunk::<32>().ok_or_else(|| fail("cut off; an older one is used"))?;
+    if Sha256::digest(bytes)[..] != sum[..] {
+        return Err(fail("its checksum does not match; an older one is used"));
+    }
+    let (_, header) =
+        SafeTensors::read_metadata(bytes).map_err(|_| fail("not a safetensors file"))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    if metadata.get("recipe") != Some(&recipe_sum(recipe)) {
+        let why = "it was made with another recipe; choose another folder or the same recipe";
+        return Err(Error::Recipe { path: path.to_owned(), why: why.into() });
+    }
+    let step = metadata.get("step").and_then(|s| s.parse().ok());
+    let step = step.ok_or_else(|| fail("it has no step"))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|_| fail("not a safetensors file"))?;
+    let values = |name: &str| -> Result<Vec<f32>> {
+        let tensor = tensors.tensor(name).map_err(|_| fail(&format!("it has no tensor {name}")))?;
+        let floats = tensor.data().chunks_exact(4);
+        Ok(floats.map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four"))).collect())
+    };
+    let config = recipe.config(vocab_size(&tensors).ok_or_else(|| fail("it has no embedding"))?, 0, &[])?;
+    let weights = sterna_ternary::layout::weights(&config);
+    Ok(Checkpoint {
+        step,
+        parameters: weights.iter().map(|w| values(&w.name)).collect::<Result<_>>()?,
+        moments: Moments { first: values("moments.first")?, second: values("moments.second")? },
+    })
+}
+
+fn vocab_size(tensors: &SafeTensors) -> Option<usize> {
+    tensors.tensor(sterna_ternary::layout::EMBEDDING).ok()?.shape().first().copied()
+}

@@ -1,0 +1,57 @@
+//! A Hugging Face folder with the master weights, which `transformers` loads and `sterna convert` packs.
+//!
+//! The linear layers stay in full precision and config.json declares that they are ternarized online with
+//! absmean: the forward pass of the folder is that of the trainer.
+
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use sterna_datasets::Tokenizer;
+use sterna_ternary::durable;
+
+use crate::model::values_of;
+use crate::{Error, Model, Result};
+
+/// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
+/// which is created.
+pub fn huggingface(model: &Model, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let config = &model.config;
+    tokenizer.save(folder, config.max_position_embeddings)?;
+    write(&folder.join("model.safetensors"), &weights(model)?)?;
+    write_json(&folder.join("config.json"), &config.to_json())?;
+    let generation = json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "do_sample": true,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "max_length": config.max_position_embeddings,
+    });
+    write_json(&folder.join("generation_config.json"), &generation)
+}
+
+fn weights(model: &Model) -> Result<Vec<u8>> {
+    let mut tensors = Vec::new();
+    for (weight, var) in model.parameters() {
+        let bytes: Vec<u8> = values_of(var)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+        tensors.push((&weight.name, var.dims().to_vec(), bytes));
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (name, view.expect("the shape is that of the values"))
+    });
+    // transformers wants to know which framework's conventions the names follow.
+    let metadata = [("format".to_owned(), "pt".to_owned())];
+    Ok(safetensors::serialize(views, Some(metadata.into())).expect("valid views serialize"))
+}
+
+fn write_json(path: &Path, json: &Value) -> Result<()> {
+    write(path, format!("{json:#}\n").as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    durable::write(path, |w| w.write_all(bytes)).map_err(Error::io(path))
+}

@@ -1,0 +1,328 @@
+//! A recipe: everything that decides what a run makes, in one small TOML file.
+//!
+//! Unknown keys are refused. The same recipe gives the same weights.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sterna_datasets::{Mix, Rows};
+use sterna_ternary::{Config, Family};
+
+use crate::optimizer::AdamW;
+use crate::schedule::{Schedule, Shape};
+use crate::{Error, Precision, Result};
+
+/// What to train, on what, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Shape of the decoder.
+    pub model: ModelRecipe,
+    /// Where the tokens come from.
+    pub data: DataRecipe,
+    /// Steps, rates and how often to look.
+    pub train: TrainRecipe,
+}
+
+/// Shape of the decoder; the names are those of config.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// `model_type` of a family: bitnet, llama or qwen3.
+    pub family: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; as many as query heads if absent.
+    pub num_key_value_heads: Option<usize>,
+    /// Width of a head; hidden_size / num_attention_heads if absent.
+    pub head_dim: Option<usize>,
+    /// Base of the rotary frequencies.
+    #[serde(default = "defaults::rope_theta")]
+    pub rope_theta: f64,
+    /// Added to the mean square in every norm.
+    #[serde(default = "defaults::rms_norm_eps")]
+    pub rms_norm_eps: f64,
+    /// Whether the head is the embedding.
+    #[serde(default = "defaults::yes")]
+    pub tie_word_embeddings: bool,
+}
+
+/// Where the tokens come from: either `mix` or `text`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Built-in tasks and their shares, like "addition2=0.5,stories=0.5".
+    pub mix: Option<Mix>,
+    /// Generated training documents, with `mix`.
+    #[serde(default = "defaults::documents")]
+    pub documents: u64,
+    /// Files or folders of .txt or .jsonl, relative to the recipe.
+    pub text: Option<Vec<PathBuf>>,
+    /// A line that separates the documents of a .txt file.
+    pub separator: Option<String>,
+    /// Share of the documents that is held out.
+    #[serde(default = "defaults::held_out")]
+    pub held_out: f64,
+    /// Tokens of the tokenizer that is trained on the data; it may come out smaller.
+    pub vocab_size: usize,
+    /// Seed of the generators.
+    #[serde(default = "defaults::seed")]
+    pub seed: u64,
+}
+
+/// Steps, rates and how often to look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Ternary or full precision.
+    #[serde(default = "defaults::precision")]
+    pub precision: Precision,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Sequences in a step.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub context: usize,
+    /// Peak of the learning rate.
+    pub learning_rate: f64,
+    /// Steps of its rise.
+    pub warmup: u64,
+    /// Its shape after that.
+    #[serde(default = "defaults::schedule")]
+    pub schedule: Shape,
+    /// Share of the run after which it falls.
+    #[serde(default = "defaults::decay_from")]
+    pub decay_from: f64,
+    /// Decay of the matrices per step and unit of learning rate.
+    #[serde(default = "defaults::weight_decay")]
+    pub weight_decay: f64,
+    /// Decay rates of the moments.
+    #[serde(default = "defaults::betas")]
+    pub betas: (f64, f64),
+    /// Largest norm of a gradient.
+    #[serde(default = "defaults::clip")]
+    pub clip: f64,
+    /// Steps between evaluations on held-out text.
+    #[serde(default = "defaults::every")]
+    pub evaluate_every: u64,
+    /// Steps between checkpoints.
+    #[serde(default = "defaults::every")]
+    pub checkpoint_every: u64,
+    /// Seed of the weights and of the order of the data.
+    #[serde(default = "defaults::seed")]
+    pub seed: u64,
+}
+
+mod defaults {
+    use crate::Precision;
+    use crate::schedule::Shape;
+
+    pub fn rope_theta() -> f64 {
+        10_000.0
+    }
+    pub fn rms_norm_eps() -> f64 {
+        1e-5
+    }
+    pub fn yes() -> bool {
+        true
+    }
+    pub fn documents() -> u64 {
+        50_000
+    }
+    pub fn held_out() -> f64 {
+        0.01
+    }
+    pub fn seed() -> u64 {
+        1
+    }
+    pub fn precision() -> Precision {
+        Precision::Ternary
+    }
+    pub fn schedule() -> Shape {
+        Shape::Linear
+    }
+    pub fn decay_from() -> f64 {
+        0.5
+    }
+    pub fn weight_decay() -> f64 {
+        0.1
+    }
+    pub fn betas() -> (f64, f64) {
+        (0.9, 0.95)
+    }
+    pub fn clip() -> f64 {
+        1.0
+    }
+    pub fn every() -> u64 {
+        500
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe; relative paths in it are taken from its folder.
+    pub fn load(path: &Path) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let mut recipe = Recipe::parse(&text, path)?;
+        let folder = sterna_ternary::durable::folder_of(path);
+        for text in recipe.data.text.iter_mut().flatten() {
+            *text = folder.join(&text);
+        }
+        Ok(recipe)
+    }
+
+    /// Reads a recipe from TOML; `path` stands in error messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
+        let fail = |e: toml::de::Error| Error::Recipe { path: path.to_owned(), why: e.to_string() };
+        let recipe: Recipe = toml::from_str(text).map_err(fail)?;
+        recipe.check(path)?;
+        Ok(recipe)
+    }
+
+    /// Whether every setting is in range; `path` stands in error messages.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        self.in_range().map_err(|why| Error::Recipe { path: path.to_owned(), why })
+    }
+
+    /// The resolved recipe as TOML, every default spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a recipe has string keys and finite numbers")
+    }
+
+    fn in_range(&self) -> std::result::Result<(), String> {
+        let (data, train) = (&self.data, &self.train);
+        if data.mix.is_some() == data.text.is_some() {
+            return Err("[data] needs either `mix` or `text`".into());
+        }
+        for (key, value) in [
+            ("steps", train.steps),
+            ("batch", train.batch as u64),
+            ("context", train.context as u64),
+            ("evaluate_every", train.evaluate_every),
+            ("checkpoint_every", train.checkpoint_every),
+        ] {
+            if value == 0 {
+                return Err(format!("[train] `{key}` is 0, expected at least 1"));
+            }
+        }
+        for (key, value, below) in [
+            ("learning_rate", train.learning_rate, 1.0),
+            ("decay_from", train.decay_from, 1.0 + f64::EPSILON),
+            ("weight_decay", train.weight_decay, f64::MAX),
+            ("clip", train.clip, f64::INFINITY),
+            ("betas", train.betas.0, 1.0),
+            ("betas", train.betas.1, 1.0),
+        ] {
+            if !(0.0..below).contains(&value) {
+                return Err(format!("[train] `{key}` is {value}, expected 0 up to {below}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The decoder's config for a tokenizer of so many tokens.
+    pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
+        let m = &self.model;
+        let family = Family::from_model_type(&m.family).ok_or_else(|| Error::Recipe {
+            path: "[model]".into(),
+            why: format!("`family` is {:?}, expected one of {}", m.family, Family::known()),
+        })?;
+        let json = json!({
+            "architectures": [family.architecture],
+            "model_type": family.model_type,
+            "hidden_act": family.activation.name(),
+            "hidden_size": m.hidden_size,
+            "intermediate_size": m.intermediate_size,
+            "num_hidden_layers": m.num_hidden_layers,
+            "num_attention_heads": m.num_attention_heads,
+            "num_key_value_heads": m.num_key_value_heads.unwrap_or(m.num_attention_heads),
+            "head_dim": m.head_dim.unwrap_or(m.hidden_size / m.num_attention_heads.max(1)),
+            "vocab_size": vocab_size,
+            "max_position_embeddings": self.train.context,
+            "rms_norm_eps": m.rms_norm_eps,
+            "rope_theta": m.rope_theta,
+            "tie_word_embeddings": m.tie_word_embeddings,
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+        });
+        Ok(Config::from_json(&json)?)
+    }
+
+    /// The optimizer's constants.
+    pub fn optimizer(&self) -> AdamW {
+        AdamW { betas: self.train.betas, eps: 1e-8, weight_decay: self.train.weight_decay }
+    }
+
+    /// The learning rate over the run.
+    pub fn schedule(&self) -> Schedule {
+        let t = &self.train;
+        Schedule {
+            shape: t.schedule,
+            peak: t.learning_rate,
+            warmup: t.warmup,
+            decay_from: t.decay_from,
+            steps: t.steps,
+        }
+    }
+
+    /// Where training rows begin: generated documents are short and start a row each, long texts run on.
+    pub fn rows(&self) -> Rows {
+        if self.data.mix.is_some() { Rows::Documents } else { Rows::Contiguous }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "
+        [model]
+        family = 'llama'
+        hidden_size = 32
+        intermediate_size = 64
+        num_hidden_layers = 1
+        num_attention_heads = 2
+        [data]
+        mix = 'addition2=1'
+        vocab_size = 300
+        [train]
+        steps = 10
+        batch = 2
+        context = 16
+        learning_rate = 1e-3
+        warmup = 2
+    ";
+
+    fn parse(text: &str) -> std::result::Result<Recipe, String> {
+        Recipe::parse(text, Path::new("small.toml")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_resolved_recipe_reads_back() {
+        let recipe = parse(SMALL).unwrap();
+        assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+        let config = recipe.config(300, 0, &[1]).unwrap();
+        assert_eq!((config.head_dim, config.num_key_value_heads), (16, 2));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let error = parse(&SMALL.replace(from, to)).unwrap_err();
+            assert!(error.contains("small.toml") && error.contains(expected), "{error}");
+        };
+        check("steps = 10", "stepz = 10", "stepz");
+        check("steps = 10", "steps = 0", "`steps` is 0");
+        check("mix = 'addition2=1'", "mix = 'chess=1'", "chess");
+        check("mix = 'addition2=1'", "", "either `mix` or `text`");
+        check("1e-3", "2.0", "`learning_rate` is 2");
+        let recipe = parse(&SMALL.replace("llama", "gpt")).unwrap();
+        assert!(recipe.config(300, 0, &[1]).unwrap_err().to_string().contains("gpt"));
+    }
+}
