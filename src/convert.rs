@@ -71,7 +71,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
     let (packing, head) = (Packing::T5, HeadType::Lossless);
-    convert(source, out, &Options { packing, head, allow_missing: false })
+    convert(
+        source,
+        out,
+        &Options {
+            packing,
+            head,
+            allow_missing: false,
+        },
+    )
 }
 
 fn convert(source: &Path, out: &Path, options: &Options) -> anyhow::Result<Report> {
@@ -89,7 +97,8 @@ fn convert(source: &Path, out: &Path, options: &Options) -> anyhow::Result<Repor
 }
 
 fn describe(report: &Report, out: &Path) -> String {
-    let sum = |f: fn(&sterna_convert::MatrixReport) -> u64| report.matrices.iter().map(f).sum::<u64>();
+    let sum =
+        |f: fn(&sterna_convert::MatrixReport) -> u64| report.matrices.iter().map(f).sum::<u64>();
     let share = |n: u64| 100.0 * n as f64 / report.weights.max(1) as f64;
     let (minus, zero, plus) = (sum(|m| m.minus), sum(|m| m.zero), sum(|m| m.plus));
     let mut text = format!(
@@ -115,7 +124,10 @@ fn describe(report: &Report, out: &Path) -> String {
             0.0 => "exact".to_owned(),
             e => format!("mean error {:.1e}, largest {e:.1e}", table.mean_error),
         };
-        text += &format!("{}: {} from {}, {error}\n", table.name, table.dtype, table.source_dtype);
+        text += &format!(
+            "{}: {} from {}, {error}\n",
+            table.name, table.dtype, table.source_dtype
+        );
     }
     text + &format!("sha256 {}\n", report.sha256)
 }

@@ -76,7 +76,11 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
         SplitName::Train => Split::Train,
         SplitName::HeldOut => Split::HeldOut,
     };
-    let corpus = Corpus { mix: args.mix.clone(), seed: args.seed, split };
+    let corpus = Corpus {
+        mix: args.mix.clone(),
+        seed: args.seed,
+        split,
+    };
     let mut stdout = std::io::stdout().lock();
     for index in 0..args.documents {
         let (task, document) = corpus.document(index);
@@ -92,13 +96,19 @@ fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let written = prepare::held_out_share(documents, &tokenizer, &args.out, args.held_out)?;
     let shards = [&written.train, &written.held_out];
     if args.json {
-        let entry = |s: &sterna_datasets::prepare::Written| {
-            json!({"path": s.path, "documents": s.documents, "tokens": s.tokens})
-        };
-        println!("{}", json!({"train": entry(shards[0]), "held_out": entry(shards[1])}));
+        let entry = |s: &sterna_datasets::prepare::Written| json!({"path": s.path, "documents": s.documents, "tokens": s.tokens});
+        println!(
+            "{}",
+            json!({"train": entry(shards[0]), "held_out": entry(shards[1])})
+        );
     } else {
         for s in shards {
-            println!("{}: {} documents, {} tokens", s.path.display(), s.documents, s.tokens);
+            println!(
+                "{}: {} documents, {} tokens",
+                s.path.display(),
+                s.documents,
+                s.tokens
+            );
         }
     }
     Ok(())

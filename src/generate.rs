@@ -76,7 +76,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let summary = generation.summary();
     if args.json {
-        writeln!(stdout, "{}", json(&args.prompt, &prompt, &text, generation.generated(), &summary))?;
+        writeln!(
+            stdout,
+            "{}",
+            json(
+                &args.prompt,
+                &prompt,
+                &text,
+                generation.generated(),
+                &summary
+            )
+        )?;
     } else {
         writeln!(stdout)?;
         eprintln!("{}", describe(&summary));
@@ -84,7 +94,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn json(prompt: &str, ids: &[u32], text: &str, new: &[u32], summary: &Summary) -> serde_json::Value {
+fn json(
+    prompt: &str,
+    ids: &[u32],
+    text: &str,
+    new: &[u32],
+    summary: &Summary,
+) -> serde_json::Value {
     json!({
         "prompt": prompt,
         "prompt_ids": ids,

@@ -45,8 +45,10 @@ fn facts(file: &PackedFile, matrices: Value) -> Value {
     let trits: usize = linear().map(|w| w.rows * w.columns).sum();
     let packed: usize = linear().map(|w| file.matrix(&w.name).data.len()).sum();
     let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
-    let files: Vec<&str> =
-        sterna_ternary::file::FILES.into_iter().filter(|f| file.file(f).is_some()).collect();
+    let files: Vec<&str> = sterna_ternary::file::FILES
+        .into_iter()
+        .filter(|f| file.file(f).is_some())
+        .collect();
     json!({
         "path": file.path(),
         "bytes": file.len(),
@@ -87,11 +89,17 @@ fn type_name(values: &Values) -> &'static str {
 /// Scale and counts of -1, 0, +1 of every linear layer.
 fn count(file: &PackedFile) -> anyhow::Result<Value> {
     let mut matrices = Vec::new();
-    for weight in layout::weights(&file.config).iter().filter(|w| w.role == Role::Linear) {
+    for weight in layout::weights(&file.config)
+        .iter()
+        .filter(|w| w.role == Role::Linear)
+    {
         let matrix = file.matrix(&weight.name);
         let mut trits = vec![0; matrix.columns];
         let mut counts = [0u64; 3];
-        for row in matrix.data.chunks_exact(file.packing.row_bytes(matrix.columns)) {
+        for row in matrix
+            .data
+            .chunks_exact(file.packing.row_bytes(matrix.columns))
+        {
             file.packing.unpack_row(row, &mut trits)?;
             trits.iter().for_each(|t| counts[(t + 1) as usize] += 1);
         }
@@ -104,17 +112,29 @@ fn count(file: &PackedFile) -> anyhow::Result<Value> {
 }
 
 fn describe(f: &Value) -> String {
-    let text = |key: &str| f[key].as_str().map_or_else(|| f[key].to_string(), str::to_owned);
+    let text = |key: &str| {
+        f[key]
+            .as_str()
+            .map_or_else(|| f[key].to_string(), str::to_owned)
+    };
     let number = |key: &str| f[key].as_f64().unwrap_or(f64::NAN);
     let mut lines = vec![
-        format!("{}: {}", text("path"), terminal::bytes(f["bytes"].as_u64().unwrap_or(0))),
+        format!(
+            "{}: {}",
+            text("path"),
+            terminal::bytes(f["bytes"].as_u64().unwrap_or(0))
+        ),
         format!(
             "family       {} ({}), {}",
             text("family"),
             text("architecture"),
             text("hidden_act")
         ),
-        format!("parameters   {:.2} M, {:.2} M of them ternary", number("parameters") / 1e6, number("ternary_weights") / 1e6),
+        format!(
+            "parameters   {:.2} M, {:.2} M of them ternary",
+            number("parameters") / 1e6,
+            number("ternary_weights") / 1e6
+        ),
         format!(
             "packing      {}, {:.3} bits a ternary weight, {:.2} bits a parameter in all",
             text("packing"),
@@ -125,7 +145,11 @@ fn describe(f: &Value) -> String {
             "tables       embedding {}, head {}{}",
             text("embedding"),
             text("head"),
-            if f["tied"] == true { " (the same table)" } else { "" }
+            if f["tied"] == true {
+                " (the same table)"
+            } else {
+                ""
+            }
         ),
         format!(
             "shape        {} layers, hidden {}, feed-forward {}, {} heads ({} kv) of {}",
@@ -137,10 +161,20 @@ fn describe(f: &Value) -> String {
             text("head_dim")
         ),
         format!("vocabulary   {}", text("vocab_size")),
-        format!("context      {}, rope theta {}", text("max_position_embeddings"), text("rope_theta")),
+        format!(
+            "context      {}, rope theta {}",
+            text("max_position_embeddings"),
+            text("rope_theta")
+        ),
         format!(
             "files        {}",
-            f["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            f["files"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
     ];
     for m in f["matrices"].as_array().into_iter().flatten() {

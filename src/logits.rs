@@ -40,7 +40,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let shape = [args.ids.len(), vocabulary];
         println!("{}", json!({"out": args.out, "shape": shape, "next": next}));
     } else {
-        println!("{}: logits [{}, {vocabulary}], next id {next}", args.out.display(), args.ids.len());
+        println!(
+            "{}: logits [{}, {vocabulary}], next id {next}",
+            args.out.display(),
+            args.ids.len()
+        );
     }
     Ok(())
 }

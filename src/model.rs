@@ -38,12 +38,24 @@ impl Args {
             Kv::F32 => KvType::F32,
             Kv::F16 => KvType::F16,
         };
-        Ok(Model::open(&self.model, Options { threads: self.threads, kernels, kv_type })?)
+        Ok(Model::open(
+            &self.model,
+            Options {
+                threads: self.threads,
+                kernels,
+                kv_type,
+            },
+        )?)
     }
 }
 
 fn find(name: &str) -> Result<&'static Kernels, Usage> {
     let known: Vec<&str> = Kernels::available().iter().map(|k| k.name).collect();
-    let why = || Usage(format!("--kernels {name}: this CPU runs {}", known.join(", ")));
+    let why = || {
+        Usage(format!(
+            "--kernels {name}: this CPU runs {}",
+            known.join(", ")
+        ))
+    };
     Kernels::find(name).ok_or_else(why)
 }

@@ -58,20 +58,40 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     terminal::catch_interrupts()?;
 
     let exists = args.out.join("model.sterna").exists();
-    eprintln!("1. train: {}{}", args.out.display(), if exists { " (finished before)" } else { "" });
+    eprintln!(
+        "1. train: {}{}",
+        args.out.display(),
+        if exists { " (finished before)" } else { "" }
+    );
     let trained = train::train(&recipe, &args.out)?;
     trained.finished()?;
     if !trained.losses.is_empty() {
-        let (first, last) = (trained.losses[0], trained.outcome.held_out_loss.unwrap_or(f64::NAN));
-        eprintln!("   loss {first:.2} {} {last:.2}", terminal::sparkline(&trained.losses, 60));
+        let (first, last) = (
+            trained.losses[0],
+            trained.outcome.held_out_loss.unwrap_or(f64::NAN),
+        );
+        eprintln!(
+            "   loss {first:.2} {} {last:.2}",
+            terminal::sparkline(&trained.losses, 60)
+        );
     }
     let packed = args.out.join("model.sterna");
-    eprintln!("2. convert: {} -> {}", trained.outcome.model.display(), packed.display());
+    eprintln!(
+        "2. convert: {} -> {}",
+        trained.outcome.model.display(),
+        packed.display()
+    );
     let report = convert::convert_with_defaults(&trained.outcome.model, &packed)?;
     eprintln!("   {} weights, {} differ", report.weights, report.differ);
 
     eprintln!("3. run: {}", packed.display());
-    let model = Model::open(&packed, Options { threads: args.threads, ..Options::default() })?;
+    let model = Model::open(
+        &packed,
+        Options {
+            threads: args.threads,
+            ..Options::default()
+        },
+    )?;
     let tokenizer = model.tokenizer()?;
     let samples = samples(&model, &tokenizer)?;
     let (addition2_accuracy, speed) = exact_match(&model, &tokenizer, recipe.data.seed)?;
@@ -90,16 +110,37 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Texts that the packed model writes: (prompt, continuation).
 fn samples(model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(String, String)>> {
-    let sampled = |seed| Sampling { temperature: 0.7, top_p: 0.95, seed, ..Sampling::default() };
+    let sampled = |seed| Sampling {
+        temperature: 0.7,
+        top_p: 0.95,
+        seed,
+        ..Sampling::default()
+    };
     [
         ("Once Mia", sampled(1)),
-        ("The code of Ivy is 79. The code of Pam is 81. What is the code of Ivy?", sampled(2)),
+        (
+            "The code of Ivy is 79. The code of Pam is 81. What is the code of Ivy?",
+            sampled(2),
+        ),
         ("47+38=", Sampling::default()),
     ]
     .into_iter()
     .map(|(prompt, sampling)| {
-        let stop = if prompt.ends_with('=') { vec!["\n".to_owned()] } else { Vec::new() };
-        let (text, ..) = complete(model, tokenizer, prompt, Settings { max_tokens: None, sampling, stop })?;
+        let stop = if prompt.ends_with('=') {
+            vec!["\n".to_owned()]
+        } else {
+            Vec::new()
+        };
+        let (text, ..) = complete(
+            model,
+            tokenizer,
+            prompt,
+            Settings {
+                max_tokens: None,
+                sampling,
+                stop,
+            },
+        )?;
         Ok((prompt.to_owned(), text))
     })
     .collect()
@@ -117,7 +158,11 @@ fn complete(
     let mut generation = Generation::new(model, tokenizer, &mut cache, &ids, settings)?;
     let text = generation.by_ref().collect::<Result<String, _>>()?;
     let summary = generation.summary();
-    Ok((text, summary.generated_tokens.saturating_sub(1), summary.generated_time))
+    Ok((
+        text,
+        summary.generated_tokens.saturating_sub(1),
+        summary.generated_time,
+    ))
 }
 
 /// Share of held-out sums that come out exactly, and decoded tokens per second on the way.
@@ -127,19 +172,28 @@ fn exact_match(model: &Model, tokenizer: &Tokenizer, seed: u64) -> anyhow::Resul
     for index in 0..PROBLEMS {
         let problem = generate::problem(Task::Addition2, seed, index, Split::HeldOut);
         let max_tokens = Some(tokenizer.encode(&problem.answer, false)?.len());
-        let settings = Settings { max_tokens, ..Settings::default() };
+        let settings = Settings {
+            max_tokens,
+            ..Settings::default()
+        };
         let (text, new, elapsed) = complete(model, tokenizer, &problem.prompt, settings)?;
         right += u64::from(text == problem.answer);
         (tokens, time) = (tokens + new, time + elapsed);
     }
-    Ok((right as f64 / PROBLEMS as f64, tokens as f64 / time.as_secs_f64().max(1e-9)))
+    Ok((
+        right as f64 / PROBLEMS as f64,
+        tokens as f64 / time.as_secs_f64().max(1e-9),
+    ))
 }
 
 /// Loss and entropy of held-out stories in nats per token. A document's entropy includes the choice of its
 /// task from the mix, and both include the token that ends it.
 fn stories(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe) -> anyhow::Result<(f64, f64)> {
     let shares = recipe.data.mix.iter().flat_map(|mix| mix.shares());
-    let share = shares.filter(|(task, _)| *task == Task::Stories).map(|(_, share)| share).sum::<f64>();
+    let share = shares
+        .filter(|(task, _)| *task == Task::Stories)
+        .map(|(_, share)| share)
+        .sum::<f64>();
     let end = tokenizer.eos().first().copied();
     let mut cache = model.new_cache(model.config().max_position_embeddings)?;
     let vocabulary = model.config().vocab_size;
@@ -171,11 +225,16 @@ fn show(
     results: &Results,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let mut text = String::from("\nWhat the packed model writes (sums are written lowest digit first):\n");
+    let mut text =
+        String::from("\nWhat the packed model writes (sums are written lowest digit first):\n");
     for (prompt, continuation) in samples {
         text += &format!("  [{prompt}]{}\n", continuation.replace('\n', " / "));
     }
-    let Results { bytes_master, bytes_packed, .. } = *results;
+    let Results {
+        bytes_master,
+        bytes_packed,
+        ..
+    } = *results;
     text += &format!(
         "\nheld-out two-digit sums  {:.1} % exactly right\n\
          held-out stories         {:.3} nats per token; {:.3} is the entropy of their choices\n\

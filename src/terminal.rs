@@ -14,7 +14,11 @@ pub fn bar(len: u64, template: &str) -> ProgressBar {
 }
 
 fn target() -> ProgressDrawTarget {
-    if is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+    if is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    }
 }
 
 /// Whether a person watches stderr.
@@ -25,10 +29,16 @@ pub fn is_terminal() -> bool {
 /// 1234567 bytes as `1.23 MB`.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
-    let power = (0..units.len() - 1).take_while(|i| n as f64 / 1e3f64.powi(*i as i32) >= 1e3).count();
+    let power = (0..units.len() - 1)
+        .take_while(|i| n as f64 / 1e3f64.powi(*i as i32) >= 1e3)
+        .count();
     match power {
         0 => format!("{n} B"),
-        _ => format!("{:.2} {}", n as f64 / 1e3f64.powi(power as i32), units[power]),
+        _ => format!(
+            "{:.2} {}",
+            n as f64 / 1e3f64.powi(power as i32),
+            units[power]
+        ),
     }
 }
 
@@ -36,7 +46,9 @@ pub fn bytes(n: u64) -> String {
 pub fn sparkline(values: &[f64], width: usize) -> String {
     let blocks = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let per = values.len().div_ceil(width.max(1)).max(1);
-    let means = values.chunks(per).map(|c| c.iter().sum::<f64>() / c.len() as f64);
+    let means = values
+        .chunks(per)
+        .map(|c| c.iter().sum::<f64>() / c.len() as f64);
     let means: Vec<f64> = means.collect();
     let low = means.iter().copied().fold(f64::INFINITY, f64::min);
     let high = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);

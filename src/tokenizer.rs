@@ -44,16 +44,24 @@ pub struct Train {
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
     let Verb::Train(args) = verb;
     let documents = read::documents(&args.text, args.separator.clone())?;
-    let texts: Vec<String> =
-        documents.take(args.documents).collect::<sterna_datasets::Result<_>>()?;
+    let texts: Vec<String> = documents
+        .take(args.documents)
+        .collect::<sterna_datasets::Result<_>>()?;
     let tokenizer = train_bpe(texts, args.vocab_size, &[])?;
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("{}: cannot be created", args.out.display()))?;
     tokenizer.save(&args.out, args.context)?;
     if args.json {
-        println!("{}", json!({"out": args.out, "vocab_size": tokenizer.vocab_size()}));
+        println!(
+            "{}",
+            json!({"out": args.out, "vocab_size": tokenizer.vocab_size()})
+        );
     } else {
-        println!("{}: {} tokens", args.out.join("tokenizer.json").display(), tokenizer.vocab_size());
+        println!(
+            "{}: {} tokens",
+            args.out.join("tokenizer.json").display(),
+            tokenizer.vocab_size()
+        );
     }
     Ok(())
 }

@@ -39,20 +39,33 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.config)?;
     recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
-    recipe.train.checkpoint_every = args.checkpoint_every.unwrap_or(recipe.train.checkpoint_every);
+    recipe.train.checkpoint_every = args
+        .checkpoint_every
+        .unwrap_or(recipe.train.checkpoint_every);
     recipe.check(&args.config)?;
     use_threads(args.threads)?;
     terminal::catch_interrupts()?;
     let trained = train(&recipe, &args.out)?;
-    let Outcome { step, held_out_loss, model } = &trained.outcome;
+    let Outcome {
+        step,
+        held_out_loss,
+        model,
+    } = &trained.outcome;
     if args.json {
-        println!("{}", json!({"step": step, "held_out_loss": held_out_loss, "model": model}));
+        println!(
+            "{}",
+            json!({"step": step, "held_out_loss": held_out_loss, "model": model})
+        );
     } else {
         if let Some(loss) = held_out_loss {
             println!("held-out loss {loss:.4} nats per token after {step} steps");
         }
         println!("{}", model.display());
-        println!("next: sterna convert {} --out {}", model.display(), args.out.join("model.sterna").display());
+        println!(
+            "next: sterna convert {} --out {}",
+            model.display(),
+            args.out.join("model.sterna").display()
+        );
     }
     trained.finished()
 }
@@ -77,7 +90,11 @@ pub struct Trained {
 impl Trained {
     /// An error if Ctrl-C ended the run.
     pub fn finished(&self) -> anyhow::Result<()> {
-        if self.stopped { Err(Interrupted.into()) } else { Ok(()) }
+        if self.stopped {
+            Err(Interrupted.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -95,7 +112,11 @@ pub fn train(recipe: &Recipe, folder: &Path) -> anyhow::Result<Trained> {
     let outcome = sterna_train::train(recipe, folder, |event| watch.see(&event))?;
     watch.bar.finish_and_clear();
     let stopped = outcome.step < recipe.train.steps;
-    Ok(Trained { outcome, losses: watch.losses, stopped })
+    Ok(Trained {
+        outcome,
+        losses: watch.losses,
+        stopped,
+    })
 }
 
 struct Watch {
@@ -116,10 +137,20 @@ impl Watch {
         match event {
             Event::Preparing => self.say("training the tokenizer and encoding the data"),
             Event::Warning(error) => self.say(&format!("warning: {error}")),
-            Event::Started { parameters, step, epochs } => {
+            Event::Started {
+                parameters,
+                step,
+                epochs,
+            } => {
                 let parameters = *parameters as f64 / 1e6;
-                let from = if *step > 0 { format!(", going on from step {step}") } else { String::new() };
-                self.say(&format!("{parameters:.2} M parameters, {epochs:.1} epochs{from}"));
+                let from = if *step > 0 {
+                    format!(", going on from step {step}")
+                } else {
+                    String::new()
+                };
+                self.say(&format!(
+                    "{parameters:.2} M parameters, {epochs:.1} epochs{from}"
+                ));
                 self.start = Instant::now();
                 self.bar.set_position(*step);
                 self.bar.reset_eta();
@@ -130,7 +161,11 @@ impl Watch {
             }
             Event::Saved(_) => {}
         }
-        if terminal::interrupted() { Control::Stop } else { Control::Continue }
+        if terminal::interrupted() {
+            Control::Stop
+        } else {
+            Control::Continue
+        }
     }
 
     fn step(&mut self, step: u64, loss: f64, tokens: usize) {
@@ -140,7 +175,8 @@ impl Watch {
         self.smooth = Some(smooth);
         let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
         self.bar.set_position(step);
-        self.bar.set_message(format!("loss {smooth:.3}  {rate:.0} tokens/s"));
+        self.bar
+            .set_message(format!("loss {smooth:.3}  {rate:.0} tokens/s"));
         if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
             let steps = self.bar.length().unwrap_or(step);
@@ -149,6 +185,10 @@ impl Watch {
     }
 
     fn say(&self, line: &str) {
-        if terminal::is_terminal() { self.bar.println(line) } else { eprintln!("{line}") }
+        if terminal::is_terminal() {
+            self.bar.println(line)
+        } else {
+            eprintln!("{line}")
+        }
     }
 }

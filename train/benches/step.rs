@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use sterna_ternary::Config;
-use sterna_train::optimizer::AdamW;
+use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Model, Precision, Trainer};
 
 fn config(hidden: usize, layers: usize, heads: usize, ffn: usize, vocabulary: usize) -> Config {
@@ -21,17 +21,36 @@ fn config(hidden: usize, layers: usize, heads: usize, ffn: usize, vocabulary: us
     Config::from_json(&json).expect("the shape is valid")
 }
 
-fn tokens_per_second(config: &Config, precision: Precision, reference: bool, batch: usize, context: usize) -> f64 {
-    let model = Model::new(config.clone(), precision, context, 1).expect("the model fits");
-    let model = if reference { model.with_reference_operations() } else { model };
-    let optimizer = AdamW { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1 };
+fn tokens_per_second(
+    config: &Config,
+    precision: Precision,
+    reference: bool,
+    batch: usize,
+    context: usize,
+) -> f64 {
+    let model = Model::new(config.clone(), precision, context, 0.02, 1).expect("the model fits");
+    let model = if reference {
+        model.with_reference_operations()
+    } else {
+        model
+    };
+    let optimizer = Optimizer {
+        method: Method::AdamW,
+        betas: (0.9, 0.95),
+        eps: 1e-8,
+        weight_decay: 0.1,
+    };
     let mut trainer = Trainer::new(model, optimizer, 1.0);
     let vocabulary = config.vocab_size as u32;
-    let rows: Vec<u32> = (0..(batch * (context + 1)) as u32).map(|i| i * 7919 % vocabulary).collect();
+    let rows: Vec<u32> = (0..(batch * (context + 1)) as u32)
+        .map(|i| i * 7919 % vocabulary)
+        .collect();
     let mut seconds: Vec<f64> = (0..6)
         .map(|_| {
             let start = Instant::now();
-            trainer.step(&rows, context, 1e-3).expect("the step succeeds");
+            trainer
+                .step(&rows, context, 1e-3)
+                .expect("the step succeeds");
             start.elapsed().as_secs_f64()
         })
         .skip(1)
@@ -52,8 +71,13 @@ fn main() {
         if !wanted.starts_with("--") && !name.contains(&wanted) {
             continue;
         }
-        let run = |precision, reference| tokens_per_second(config, precision, reference, *batch, *context);
+        let run = |precision, reference| {
+            tokens_per_second(config, precision, reference, *batch, *context)
+        };
         let (ternary, full) = (run(Precision::Ternary, false), run(Precision::Full, false));
-        println!("{name}  {ternary:.0}  {full:.0}  {:.0}", run(Precision::Ternary, true));
+        println!(
+            "{name}  {ternary:.0}  {full:.0}  {:.0}",
+            run(Precision::Ternary, true)
+        );
     }
 }

@@ -35,8 +35,10 @@ pub fn save(trainer: &Trainer, recipe: &Recipe, folder: &Path) -> Result<PathBuf
     let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", trainer.step));
     let bytes = encode(trainer, recipe)?;
     let sum = Sha256::digest(&bytes);
-    durable::write(&path, |w| w.write_all(&bytes).and_then(|()| w.write_all(&sum)))
-        .map_err(Error::io(&path))?;
+    durable::write(&path, |w| {
+        w.write_all(&bytes).and_then(|()| w.write_all(&sum))
+    })
+    .map_err(Error::io(&path))?;
     let mut paths = list(folder)?;
     paths.truncate(paths.len().saturating_sub(KEEP));
     for old in paths {
@@ -83,14 +85,20 @@ fn recipe_sum(recipe: &Recipe) -> String {
 }
 
 fn encode(trainer: &Trainer, recipe: &Recipe) -> Result<Vec<u8>> {
-    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes = |values: &[f32]| {
+        values
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
     let mut tensors = Vec::new();
     for ((weight, var), values) in trainer.model.parameters().zip(trainer.parameters()?) {
         tensors.push((weight.name.clone(), var.dims().to_vec(), bytes(&values)));
     }
-    for (name, values) in
-        [("first", &trainer.moments.first), ("second", &trainer.moments.second)]
-    {
+    for (name, values) in [
+        ("first", &trainer.moments.first),
+        ("second", &trainer.moments.second),
+    ] {
         tensors.push((format!("moments.{name}"), vec![values.len()], bytes(values)));
     }
     let views = tensors.iter().map(|(name, shape, bytes)| {
@@ -107,10 +115,14 @@ fn encode(trainer: &Trainer, recipe: &Recipe) -> Result<Vec<u8>> {
 }
 
 fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
-    let fail = |why: &str| Error::Checkpoint { path: path.to_owned(), why: why.to_owned() };
+    let fail = |why: &str| Error::Checkpoint {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
     let file = std::fs::read(path).map_err(Error::io(path))?;
-    let (bytes, sum) =
-        file.split_last_chunk::<32>().ok_or_else(|| fail("cut off; an older one is used"))?;
+    let (bytes, sum) = file
+        .split_last_chunk::<32>()
+        .ok_or_else(|| fail("cut off; an older one is used"))?;
     if Sha256::digest(bytes)[..] != sum[..] {
         return Err(fail("its checksum does not match; an older one is used"));
     }
@@ -119,25 +131,47 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
     let metadata = header.metadata().clone().unwrap_or_default();
     if metadata.get("recipe") != Some(&recipe_sum(recipe)) {
         let why = "it was made with another recipe; choose another folder or the same recipe";
-        return Err(Error::Recipe { path: path.to_owned(), why: why.into() });
+        return Err(Error::Recipe {
+            path: path.to_owned(),
+            why: why.into(),
+        });
     }
     let step = metadata.get("step").and_then(|s| s.parse().ok());
     let step = step.ok_or_else(|| fail("it has no step"))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|_| fail("not a safetensors file"))?;
     let values = |name: &str| -> Result<Vec<f32>> {
-        let tensor = tensors.tensor(name).map_err(|_| fail(&format!("it has no tensor {name}")))?;
+        let tensor = tensors
+            .tensor(name)
+            .map_err(|_| fail(&format!("it has no tensor {name}")))?;
         let floats = tensor.data().chunks_exact(4);
-        Ok(floats.map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four"))).collect())
+        Ok(floats
+            .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four")))
+            .collect())
     };
-    let config = recipe.config(vocab_size(&tensors).ok_or_else(|| fail("it has no embedding"))?, 0, &[])?;
+    let config = recipe.config(
+        vocab_size(&tensors).ok_or_else(|| fail("it has no embedding"))?,
+        0,
+        &[],
+    )?;
     let weights = sterna_ternary::layout::weights(&config);
     Ok(Checkpoint {
         step,
-        parameters: weights.iter().map(|w| values(&w.name)).collect::<Result<_>>()?,
-        moments: Moments { first: values("moments.first")?, second: values("moments.second")? },
+        parameters: weights
+            .iter()
+            .map(|w| values(&w.name))
+            .collect::<Result<_>>()?,
+        moments: Moments {
+            first: values("moments.first")?,
+            second: values("moments.second")?,
+        },
     })
 }
 
 fn vocab_size(tensors: &SafeTensors) -> Option<usize> {
-    tensors.tensor(sterna_ternary::layout::EMBEDDING).ok()?.shape().first().copied()
+    tensors
+        .tensor(sterna_ternary::layout::EMBEDDING)
+        .ok()?
+        .shape()
+        .first()
+        .copied()
 }

@@ -27,30 +27,44 @@ pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Prepared> {
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     if let Some(mix) = &data.mix {
-        let corpus = Corpus { mix: mix.clone(), seed: data.seed, split: Split::Train };
+        let corpus = Corpus {
+            mix: mix.clone(),
+            seed: data.seed,
+            split: Split::Train,
+        };
         let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
         let tokenizer = train_bpe(texts, data.vocab_size, &[])?;
         tokenizer.save(folder, recipe.train.context)?;
         let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
         let (train, seed) = (data.documents, data.seed);
-        return Ok(prepare::generated(mix, seed, train, held_out, &tokenizer, folder)?);
+        return Ok(prepare::generated(
+            mix, seed, train, held_out, &tokenizer, folder,
+        )?);
     }
-    let paths = data.text.clone().expect("a checked recipe has a mix or texts");
+    let paths = data
+        .text
+        .clone()
+        .expect("a checked recipe has a mix or texts");
     let documents = || read::documents(&paths, data.separator.clone());
-    let sample: Vec<String> =
-        documents()?.take(TOKENIZER_DOCUMENTS).collect::<sterna_datasets::Result<_>>()?;
+    let sample: Vec<String> = documents()?
+        .take(TOKENIZER_DOCUMENTS)
+        .collect::<sterna_datasets::Result<_>>()?;
     let tokenizer = train_bpe(sample, data.vocab_size, &[])?;
     tokenizer.save(folder, recipe.train.context)?;
-    Ok(prepare::held_out_share(documents()?, &tokenizer, folder, data.held_out)?)
+    Ok(prepare::held_out_share(
+        documents()?,
+        &tokenizer,
+        folder,
+        data.held_out,
+    )?)
 }
 
 /// Opens what [`prepare()`] wrote.
 pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     let train = &recipe.train;
     let shard = |name: &str| [folder.join(name)];
-    let load = |name, batch, rows| {
-        Loader::open(&shard(name), batch, train.context, train.seed, rows)
-    };
+    let load =
+        |name, batch, rows| Loader::open(&shard(name), batch, train.context, train.seed, rows);
     let loader = load("train.tokens", train.batch, recipe.rows())?;
     let held_out = load("held_out.tokens", 1, Rows::Documents)
         .or_else(|_| load("held_out.tokens", 1, Rows::Contiguous))?;

@@ -50,7 +50,9 @@ pub enum Error {
         why: String,
     },
     /// The loss or a gradient is no longer a number.
-    #[error("step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint")]
+    #[error(
+        "step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint"
+    )]
     Diverged {
         /// The step.
         step: u64,
@@ -64,6 +66,9 @@ pub enum Error {
 impl Error {
     /// Wraps an I/O error with the file it happened to.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-        move |source| Error::Io { path: path.to_owned(), source }
+        move |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }

@@ -36,7 +36,10 @@ pub fn huggingface(model: &Model, tokenizer: &Tokenizer, folder: &Path) -> Resul
 fn weights(model: &Model) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (weight, var) in model.parameters() {
-        let bytes: Vec<u8> = values_of(var)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values_of(var)?
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
         tensors.push((&weight.name, var.dims().to_vec(), bytes));
     }
     let views = tensors.iter().map(|(name, shape, bytes)| {

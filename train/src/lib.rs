@@ -5,7 +5,6 @@
 //! resumes, [`export`] writes a Hugging Face folder.
 #![deny(unsafe_code)]
 
-
 mod error;
 
 pub mod checkpoint;
@@ -17,13 +16,11 @@ pub mod optimizer;
 pub mod recipe;
 mod run;
 
-
 pub mod schedule;
 mod trainer;
 
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
-
 
 pub use recipe::Recipe;
 pub use run::{Control, Event, Outcome, train};
@@ -34,6 +31,11 @@ pub use trainer::{Step, Trainer};
 /// # Errors
 /// A second call, or threads that cannot be started.
 pub fn use_threads(threads: usize) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|e| Error::Threads { threads, why: e.to_string() })
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
+    pool.map_err(|e| Error::Threads {
+        threads,
+        why: e.to_string(),
+    })
 }

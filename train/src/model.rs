@@ -13,9 +13,6 @@ use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 use crate::Result;
 use crate::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
 
-/// Standard deviation of fresh matrices, `initializer_range` in configs.
-const INITIALIZER_RANGE: f64 = 0.02;
-
 /// What the linear layers multiply with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,12 +47,18 @@ pub struct Model {
 pub struct Prepared(Vec<Option<Linear>>);
 
 impl Model {
-    /// Fresh weights: normal with standard deviation 0.02, norms 1; the same for the same seed everywhere.
-    pub fn new(config: Config, precision: Precision, context: usize, seed: u64) -> Result<Model> {
+    /// Fresh weights: normal with this standard deviation, norms 1; the same for the same seed everywhere.
+    pub fn new(
+        config: Config,
+        precision: Precision,
+        context: usize,
+        initializer_range: f64,
+        seed: u64,
+    ) -> Result<Model> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let values = |weight: &Weight| match weight.role {
             Role::Norm => vec![1.0; weight.columns],
-            _ => normal(&mut random, weight.rows * weight.columns, INITIALIZER_RANGE),
+            _ => normal(&mut random, weight.rows * weight.columns, initializer_range),
         };
         let values = layout::weights(&config).iter().map(values).collect();
         Model::from_values(config, precision, context, values, &Device::Cpu)
@@ -81,11 +84,19 @@ impl Model {
         let (cos, sin) = config.rope.table(config.head_dim, context);
         Ok(Model {
             precision,
-            index: weights.iter().enumerate().map(|(i, w)| (w.name.clone(), i)).collect(),
+            index: weights
+                .iter()
+                .enumerate()
+                .map(|(i, w)| (w.name.clone(), i))
+                .collect(),
             weights,
             vars,
             rope: Arc::new(RopeTable { cos, sin }),
-            operations: if device.is_cpu() { Operations::Fused } else { Operations::Reference },
+            operations: if device.is_cpu() {
+                Operations::Fused
+            } else {
+                Operations::Reference
+            },
             config,
         })
     }
@@ -115,7 +126,11 @@ impl Model {
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
         };
-        Ok(Prepared(self.parameters().map(linear).collect::<candle_core::Result<_>>()?))
+        Ok(Prepared(
+            self.parameters()
+                .map(linear)
+                .collect::<candle_core::Result<_>>()?,
+        ))
     }
 
     /// The sum of the losses, in nats, of sequences of `context` + 1 tokens: a tensor of one element.
@@ -127,10 +142,18 @@ impl Model {
         gradients: Gradients,
     ) -> Result<Tensor> {
         let rows = rows.chunks_exact(context + 1);
-        let ids: Vec<u32> = rows.clone().flat_map(|row| &row[..context]).copied().collect();
+        let ids: Vec<u32> = rows
+            .clone()
+            .flat_map(|row| &row[..context])
+            .copied()
+            .collect();
         let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
         let hidden = self.hidden(prepared, &ids, context)?;
-        let head = if self.config.tie_word_embeddings { EMBEDDING } else { HEAD };
+        let head = if self.config.tie_word_embeddings {
+            EMBEDDING
+        } else {
+            HEAD
+        };
         let head = self.var(head);
         Ok(match self.operations {
             Operations::Fused => ops::cross_entropy(&hidden, head, &targets, gradients)?,
@@ -237,5 +260,9 @@ fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
 
 /// A parameter's values, copied out.
 pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
-    Ok(var.as_tensor().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    Ok(var
+        .as_tensor()
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1()?)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sterna_datasets::{Mix, Rows};
 use sterna_ternary::{Config, Family};
 
-use crate::optimizer::AdamW;
+use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
 use crate::{Error, Precision, Result};
 
@@ -49,6 +49,9 @@ pub struct ModelRecipe {
     /// Added to the mean square in every norm.
     #[serde(default = "defaults::rms_norm_eps")]
     pub rms_norm_eps: f64,
+    /// Standard deviation of fresh matrices.
+    #[serde(default = "defaults::initializer_range")]
+    pub initializer_range: f64,
     /// Whether the head is the embedding.
     #[serde(default = "defaults::yes")]
     pub tie_word_embeddings: bool,
@@ -84,6 +87,9 @@ pub struct TrainRecipe {
     /// Ternary or full precision.
     #[serde(default = "defaults::precision")]
     pub precision: Precision,
+    /// How the matrices of linear layers are updated.
+    #[serde(default = "defaults::optimizer")]
+    pub optimizer: Method,
     /// Optimizer steps.
     pub steps: u64,
     /// Sequences in a step.
@@ -122,6 +128,7 @@ pub struct TrainRecipe {
 
 mod defaults {
     use crate::Precision;
+    use crate::optimizer::Method;
     use crate::schedule::Shape;
 
     pub fn rope_theta() -> f64 {
@@ -129,6 +136,9 @@ mod defaults {
     }
     pub fn rms_norm_eps() -> f64 {
         1e-5
+    }
+    pub fn initializer_range() -> f64 {
+        0.02
     }
     pub fn yes() -> bool {
         true
@@ -144,6 +154,9 @@ mod defaults {
     }
     pub fn precision() -> Precision {
         Precision::Ternary
+    }
+    pub fn optimizer() -> Method {
+        Method::AdamW
     }
     pub fn schedule() -> Shape {
         Shape::Linear
@@ -179,7 +192,10 @@ impl Recipe {
 
     /// Reads a recipe from TOML; `path` stands in error messages.
     pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
-        let fail = |e: toml::de::Error| Error::Recipe { path: path.to_owned(), why: e.to_string() };
+        let fail = |e: toml::de::Error| Error::Recipe {
+            path: path.to_owned(),
+            why: e.to_string(),
+        };
         let recipe: Recipe = toml::from_str(text).map_err(fail)?;
         recipe.check(path)?;
         Ok(recipe)
@@ -187,7 +203,10 @@ impl Recipe {
 
     /// Whether every setting is in range; `path` stands in error messages.
     pub fn check(&self, path: &Path) -> Result<()> {
-        self.in_range().map_err(|why| Error::Recipe { path: path.to_owned(), why })
+        self.in_range().map_err(|why| Error::Recipe {
+            path: path.to_owned(),
+            why,
+        })
     }
 
     /// The resolved recipe as TOML, every default spelled out.
@@ -220,7 +239,9 @@ impl Recipe {
             ("betas", train.betas.1, 1.0),
         ] {
             if !(0.0..below).contains(&value) {
-                return Err(format!("[train] `{key}` is {value}, expected 0 up to {below}"));
+                return Err(format!(
+                    "[train] `{key}` is {value}, expected 0 up to {below}"
+                ));
             }
         }
         Ok(())
@@ -231,7 +252,11 @@ impl Recipe {
         let m = &self.model;
         let family = Family::from_model_type(&m.family).ok_or_else(|| Error::Recipe {
             path: "[model]".into(),
-            why: format!("`family` is {:?}, expected one of {}", m.family, Family::known()),
+            why: format!(
+                "`family` is {:?}, expected one of {}",
+                m.family,
+                Family::known()
+            ),
         })?;
         let json = json!({
             "architectures": [family.architecture],
@@ -255,8 +280,13 @@ impl Recipe {
     }
 
     /// The optimizer's constants.
-    pub fn optimizer(&self) -> AdamW {
-        AdamW { betas: self.train.betas, eps: 1e-8, weight_decay: self.train.weight_decay }
+    pub fn optimizer(&self) -> Optimizer {
+        Optimizer {
+            method: self.train.optimizer,
+            betas: self.train.betas,
+            eps: 1e-8,
+            weight_decay: self.train.weight_decay,
+        }
     }
 
     /// The learning rate over the run.
@@ -273,7 +303,11 @@ impl Recipe {
 
     /// Where training rows begin: generated documents are short and start a row each, long texts run on.
     pub fn rows(&self) -> Rows {
-        if self.data.mix.is_some() { Rows::Documents } else { Rows::Contiguous }
+        if self.data.mix.is_some() {
+            Rows::Documents
+        } else {
+            Rows::Contiguous
+        }
     }
 }
 
@@ -315,7 +349,10 @@ mod tests {
     fn mistakes_are_named() {
         let check = |from: &str, to: &str, expected: &str| {
             let error = parse(&SMALL.replace(from, to)).unwrap_err();
-            assert!(error.contains("small.toml") && error.contains(expected), "{error}");
+            assert!(
+                error.contains("small.toml") && error.contains(expected),
+                "{error}"
+            );
         };
         check("steps = 10", "stepz = 10", "stepz");
         check("steps = 10", "steps = 0", "`steps` is 0");
@@ -323,6 +360,12 @@ mod tests {
         check("mix = 'addition2=1'", "", "either `mix` or `text`");
         check("1e-3", "2.0", "`learning_rate` is 2");
         let recipe = parse(&SMALL.replace("llama", "gpt")).unwrap();
-        assert!(recipe.config(300, 0, &[1]).unwrap_err().to_string().contains("gpt"));
+        assert!(
+            recipe
+                .config(300, 0, &[1])
+                .unwrap_err()
+                .to_string()
+                .contains("gpt")
+        );
     }
 }

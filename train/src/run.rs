@@ -98,7 +98,11 @@ pub fn train(
         metrics.push(json!({"step": index, "loss": step.loss,
             "gradient_norm": step.gradient_norm, "learning_rate": rate}))?;
         let tokens = batch.batch * batch.context;
-        control = observe(Event::Step { step: index, loss: step.loss, tokens });
+        control = observe(Event::Step {
+            step: index,
+            loss: step.loss,
+            tokens,
+        });
         if index.is_multiple_of(train.evaluate_every) || last {
             let loss = trainer.evaluate(&data.held_out, train.context)?;
             metrics.push(json!({"step": index, "held_out_loss": loss}))?;
@@ -116,7 +120,11 @@ pub fn train(
     }
     let model = folder.join("model");
     export::huggingface(&trainer.model, &data.tokenizer, &model)?;
-    Ok(Outcome { step: trainer.step, held_out_loss, model })
+    Ok(Outcome {
+        step: trainer.step,
+        held_out_loss,
+        model,
+    })
 }
 
 /// The data of the run; made if the folder is new, refused if it belongs to another recipe.
@@ -131,7 +139,10 @@ fn prepared(
         Ok(_) => {
             let why = "this folder belongs to a run of another recipe; choose another folder, or \
                        remove this one to start over";
-            return Err(Error::Recipe { path, why: why.into() });
+            return Err(Error::Recipe {
+                path,
+                why: why.into(),
+            });
         }
         Err(_) => {
             observe(Event::Preparing);
@@ -160,11 +171,18 @@ fn resumed(
     let (precision, context) = (recipe.train.precision, recipe.train.context);
     let trainer = |model| Trainer::new(model, recipe.optimizer(), recipe.train.clip);
     Ok(match found {
-        None => trainer(Model::new(config, precision, context, recipe.train.seed)?),
+        None => {
+            let (deviation, seed) = (recipe.model.initializer_range, recipe.train.seed);
+            trainer(Model::new(config, precision, context, deviation, seed)?)
+        }
         Some(found) => {
             let values = found.parameters;
             let model = Model::from_values(config, precision, context, values, &Device::Cpu)?;
-            Trainer { moments: found.moments, step: found.step, ..trainer(model) }
+            Trainer {
+                moments: found.moments,
+                step: found.step,
+                ..trainer(model)
+            }
         }
     })
 }
@@ -186,10 +204,20 @@ impl Metrics {
             let line: Option<Value> = serde_json::from_str(line).ok();
             line.is_some_and(|line| line["step"].as_u64().is_some_and(|s| s <= step))
         };
-        let kept: String = text.lines().filter(done).flat_map(|line| [line, "\n"]).collect();
+        let kept: String = text
+            .lines()
+            .filter(done)
+            .flat_map(|line| [line, "\n"])
+            .collect();
         durable::write(path, |w| w.write_all(kept.as_bytes())).map_err(Error::io(path))?;
-        let file = File::options().append(true).open(path).map_err(Error::io(path))?;
-        Ok(Metrics { path: path.to_owned(), out: BufWriter::new(file) })
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .map_err(Error::io(path))?;
+        Ok(Metrics {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+        })
     }
 
     fn push(&mut self, line: Value) -> Result<()> {
@@ -198,7 +226,10 @@ impl Metrics {
 
     /// Puts every line so far on the disk, so that no checkpoint is newer than its metrics.
     fn sync(&mut self) -> Result<()> {
-        let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
+        let synced = self
+            .out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_data());
         synced.map_err(Error::io(&self.path))
     }
 }

@@ -53,15 +53,30 @@ mod tests {
 
     #[test]
     fn rises_holds_and_falls() {
-        let schedule =
-            Schedule { shape: Shape::Linear, peak: 1.0, warmup: 10, decay_from: 0.5, steps: 100 };
+        let schedule = Schedule {
+            shape: Shape::Linear,
+            peak: 1.0,
+            warmup: 10,
+            decay_from: 0.5,
+            steps: 100,
+        };
         assert_eq!(schedule.rate(0), 0.1);
         assert_eq!(schedule.rate(9), 1.0);
         assert_eq!(schedule.rate(50), 1.0);
         assert_eq!(schedule.rate(75), 0.5);
         assert!(schedule.rate(99) > 0.0 && schedule.rate(99) < 0.03);
-        let cosine = Schedule { shape: Shape::Cosine, ..schedule };
+        let cosine = Schedule {
+            shape: Shape::Cosine,
+            ..schedule
+        };
         assert!((cosine.rate(75) - 0.5).abs() < 1e-12);
-        assert_eq!(Schedule { shape: Shape::Constant, ..schedule }.rate(99), 1.0);
+        assert_eq!(
+            Schedule {
+                shape: Shape::Constant,
+                ..schedule
+            }
+            .rate(99),
+            1.0
+        );
     }
 }

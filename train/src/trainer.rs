@@ -5,7 +5,7 @@
 
 use crate::model::{Prepared, values_of};
 use crate::ops::{Gradients, with_values};
-use crate::optimizer::{AdamW, Moments};
+use crate::optimizer::{Moments, Optimizer};
 use crate::{Error, Model, Result};
 
 /// Tokens that a shard should have: enough for matrix products at full rate.
@@ -18,7 +18,7 @@ pub struct Trainer {
     /// The weights.
     pub model: Model,
     /// The optimizer's constants.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// The optimizer's state.
     pub moments: Moments,
     /// Largest norm of a gradient; longer ones are scaled down to it.
@@ -38,9 +38,15 @@ pub struct Step {
 
 impl Trainer {
     /// A trainer before its first step.
-    pub fn new(model: Model, optimizer: AdamW, clip: f64) -> Trainer {
+    pub fn new(model: Model, optimizer: Optimizer, clip: f64) -> Trainer {
         let moments = Moments::new(model.parameter_count());
-        Trainer { model, optimizer, moments, clip, step: 0 }
+        Trainer {
+            model,
+            optimizer,
+            moments,
+            clip,
+            step: 0,
+        }
     }
 
     /// Loss and gradients of sequences of `context` + 1 tokens: the mean over all their tokens, and the
@@ -50,8 +56,12 @@ impl Trainer {
         let tokens = rows.len() / (context + 1) * context;
         let scale = 1.0 / tokens as f64;
         let shard = |rows: &[u32]| self.shard(&prepared, rows, context, scale);
-        let (loss, gradients) =
-            tree(rows, shards(rows.len() / (context + 1), context), context + 1, &shard)?;
+        let (loss, gradients) = tree(
+            rows,
+            shards(rows.len() / (context + 1), context),
+            context + 1,
+            &shard,
+        )?;
         Ok((loss / tokens as f64, gradients))
     }
 
@@ -61,21 +71,36 @@ impl Trainer {
         let gradient_norm = norm(&gradients);
         for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
             if !value.is_finite() {
-                return Err(Error::Diverged { step: self.step, what, value });
+                return Err(Error::Diverged {
+                    step: self.step,
+                    what,
+                    value,
+                });
             }
         }
         let clip = (self.clip / (gradient_norm + 1e-6)).min(1.0) as f32;
-        let Trainer { model, optimizer, moments, step, .. } = self;
+        let Trainer {
+            model,
+            optimizer,
+            moments,
+            step,
+            ..
+        } = self;
         optimizer.update(model, moments, &gradients, clip, rate, *step)?;
         self.step += 1;
-        Ok(Step { loss, gradient_norm })
+        Ok(Step {
+            loss,
+            gradient_norm,
+        })
     }
 
     /// Mean loss over sequences of `context` + 1 tokens, nats per token.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare()?;
         let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
-            let loss = self.model.loss(&prepared, rows, context, Gradients::Unwanted)?;
+            let loss = self
+                .model
+                .loss(&prepared, rows, context, Gradients::Unwanted)?;
             Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))
         };
         let sequences = rows.len() / (context + 1);
@@ -85,7 +110,10 @@ impl Trainer {
 
     /// Copies of all parameters in the order of the model.
     pub fn parameters(&self) -> Result<Vec<Vec<f32>>> {
-        self.model.parameters().map(|(_, var)| values_of(var)).collect()
+        self.model
+            .parameters()
+            .map(|(_, var)| values_of(var))
+            .collect()
     }
 
     fn shard(
@@ -95,14 +123,18 @@ impl Trainer {
         context: usize,
         scale: f64,
     ) -> Result<(f64, Vec<f32>)> {
-        let loss = self.model.loss(prepared, rows, context, Gradients::Wanted)?;
+        let loss = self
+            .model
+            .loss(prepared, rows, context, Gradients::Wanted)?;
         let gradients = loss.affine(scale, 0.0)?.backward()?;
         let mut flat = Vec::with_capacity(self.model.parameter_count());
         for (weight, var) in self.model.parameters() {
             let gradient = gradients.get(var).ok_or_else(|| {
                 candle_core::Error::Msg(format!("{} has no gradient", weight.name))
             })?;
-            with_values(&gradient.contiguous()?, |values| flat.extend_from_slice(values))?;
+            with_values(&gradient.contiguous()?, |values| {
+                flat.extend_from_slice(values)
+            })?;
         }
         Ok((f64::from(loss.to_vec1::<f32>()?[0]), flat))
     }
@@ -110,7 +142,9 @@ impl Trainer {
 
 /// A power of two that depends on the batch alone.
 fn shards(sequences: usize, context: usize) -> usize {
-    let wanted = (sequences * context / SHARD_TOKENS).clamp(1, MOST_SHARDS).min(sequences.max(1));
+    let wanted = (sequences * context / SHARD_TOKENS)
+        .clamp(1, MOST_SHARDS)
+        .min(sequences.max(1));
     1 << wanted.ilog2()
 }
 
@@ -132,7 +166,9 @@ fn tree(
     );
     let ((mut loss, mut sum), (right_loss, right)) = (left?, right?);
     loss += right_loss;
-    sum.iter_mut().zip(&right).for_each(|(sum, right)| *sum += right);
+    sum.iter_mut()
+        .zip(&right)
+        .for_each(|(sum, right)| *sum += right);
     Ok((loss, sum))
 }
 

@@ -1,4 +1,4 @@
-//! The training runs of PyTorch and transformers, reproduced: `train-parity/*` below `STERNA_FIXTURES`.
+//! The training runs of PyTorch and transformers, reproduced, for every run found.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,30 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use sterna_ternary::{Config, layout};
-use sterna_train::optimizer::AdamW;
+use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Model, Precision, Trainer};
 
-/// The runs found; none, with a printed line, where the folder is absent.
+/// The runs in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
 fn cases() -> Vec<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
-    let root = std::env::var_os("STERNA_FIXTURES").map_or(default, PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(root.join("train-parity")) else {
-        println!("skipped: no training runs in {}; set STERNA_FIXTURES", root.display());
-        return Vec::new();
-    };
-    let mut cases: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
-    cases.sort();
-    cases
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let more = std::env::var_os("STERNA_FIXTURES");
+    let more = more.map_or(root.join("../shared/fixtures"), PathBuf::from);
+    let mut cases = std::collections::BTreeMap::new();
+    for folder in [root.join("tests/fixtures"), more] {
+        let Ok(entries) = std::fs::read_dir(folder.join("train-parity")) else {
+            println!(
+                "skipped: no training runs in {}; set STERNA_FIXTURES",
+                folder.display()
+            );
+            continue;
+        };
+        cases.extend(
+            entries
+                .map(|e| e.unwrap())
+                .map(|e| (e.file_name(), e.path())),
+        );
+    }
+    cases.into_values().collect()
 }
 
 struct Case {
@@ -44,7 +54,10 @@ fn load(path: &Path) -> Case {
         expected: json("expected.json"),
         init: tensors("init.safetensors"),
         gradients: tensors("grads.safetensors"),
-        batches: batches.into_iter().map(|b| b.into_iter().map(|id| id as u32).collect()).collect(),
+        batches: batches
+            .into_iter()
+            .map(|b| b.into_iter().map(|id| id as u32).collect())
+            .collect(),
         context: row - 1,
     }
 }
@@ -52,15 +65,31 @@ fn load(path: &Path) -> Case {
 fn trainer(case: &Case, precision: Precision, reference: bool) -> Trainer {
     let values = layout::weights(&case.config)
         .iter()
-        .map(|w| case.init[&w.name].flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        .map(|w| {
+            case.init[&w.name]
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        })
         .collect();
-    let model =
-        Model::from_values(case.config.clone(), precision, case.context, values, &Device::Cpu);
+    let model = Model::from_values(
+        case.config.clone(),
+        precision,
+        case.context,
+        values,
+        &Device::Cpu,
+    );
     let model = model.unwrap();
-    let model = if reference { model.with_reference_operations() } else { model };
+    let model = if reference {
+        model.with_reference_operations()
+    } else {
+        model
+    };
     let o = &case.expected["optimizer"];
     let number = |v: &Value| v.as_f64().unwrap();
-    let optimizer = AdamW {
+    let optimizer = Optimizer {
+        method: Method::AdamW,
         betas: (number(&o["betas"][0]), number(&o["betas"][1])),
         eps: number(&o["eps"]),
         weight_decay: number(&o["weight_decay"]),
@@ -74,12 +103,19 @@ fn compare_gradients(case: &Case, trainer: &Trainer) -> f64 {
     let mut offset = 0;
     let mut worst = 0f64;
     for (weight, var) in trainer.model.parameters() {
-        let expected: Vec<f32> = case.gradients[&weight.name].flatten_all().unwrap().to_vec1().unwrap();
+        let expected: Vec<f32> = case.gradients[&weight.name]
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         let ours = &flat[offset..offset + var.elem_count()];
         offset += var.elem_count();
         let square = |x: f64| x * x;
-        let difference: f64 =
-            ours.iter().zip(&expected).map(|(a, b)| square(f64::from(a - b))).sum();
+        let difference: f64 = ours
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| square(f64::from(a - b)))
+            .sum();
         let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
         worst = worst.max((difference / norm).sqrt());
     }
@@ -90,7 +126,10 @@ fn compare_gradients(case: &Case, trainer: &Trainer) -> f64 {
 fn losses_and_gradients_are_those_of_pytorch() {
     for path in cases() {
         let case = load(&path);
-        for (precision, mode) in [(Precision::Full, "full_precision"), (Precision::Ternary, "ternary")] {
+        for (precision, mode) in [
+            (Precision::Full, "full_precision"),
+            (Precision::Ternary, "ternary"),
+        ] {
             let expected = &case.expected[mode];
             let rate = case.expected["optimizer"]["lr"].as_f64().unwrap();
             // How far a float64 run moves from the float32 one: what one flipped rounding can do. It
@@ -108,7 +147,11 @@ fn losses_and_gradients_are_those_of_pytorch() {
                     let step = trainer.step(batch, case.context, rate).unwrap();
                     let error = (step.loss - expected["loss"][i].as_f64().unwrap()).abs();
                     println!("{mode} step {i}: loss {:.6}, {error:.1e} off", step.loss);
-                    assert!(error <= if i == 0 { 1e-4 } else { bound }, "{}", path.display());
+                    assert!(
+                        error <= if i == 0 { 1e-4 } else { bound },
+                        "{}",
+                        path.display()
+                    );
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
+use super::avx2::prefetch;
 use super::{Kernels, Shape, float};
 
 float::compile_for!("avx512f,avx512bw,avx512vl,avx512dq");
@@ -132,6 +133,8 @@ fn dots<const STEPS: usize, const N: usize, S: Copy>(
     let mut sums = [_mm512_setzero_si512(); N];
     for b in (0..q.len() & !1).step_by(2) {
         let mut codes = rows.map(|row| start(pair(&row[b], &row[b + 1])));
+        prefetch(rows[0].as_ptr().cast(), b * N * BLOCK_BYTES);
+        prefetch(rows[0].as_ptr().cast(), (b + 1) * N * BLOCK_BYTES);
         for n in 0..STEPS {
             let q = pair(&q[b][n], &q[b + 1][n]);
             for r in 0..N {

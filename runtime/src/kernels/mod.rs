@@ -37,7 +37,7 @@ pub struct Kernels {
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
 
-    /// y[r] = x · rows[r], rows (y.len(), x.len()).
+    /// `y[r] = x · rows[r]`, rows (y.len(), x.len()).
     pub gemv_f32: fn(x: &[f32], rows: &[f32], y: &mut [f32]),
     /// The same with rows in half precision.
     pub gemv_f16: fn(x: &[f32], rows: &[f16], y: &mut [f32]),
@@ -45,7 +45,7 @@ pub struct Kernels {
     pub gemv_bf16: fn(x: &[f32], rows: &[bf16], y: &mut [f32]),
     /// The same with rows of int8 codes, without their scales.
     pub gemv_i8: fn(x: &[f32], rows: &[i8], y: &mut [f32]),
-    /// y = Σ p[i] · rows[i] in the order of i, rows (p.len(), y.len()).
+    /// `y = Σ p[i] · rows[i]` in the order of i, rows (p.len(), y.len()).
     pub weighted_sum_f32: fn(p: &[f32], rows: &[f32], y: &mut [f32]),
     /// The same with rows in half precision.
     pub weighted_sum_f16: fn(p: &[f32], rows: &[f16], y: &mut [f32]),
@@ -65,7 +65,7 @@ pub struct Kernels {
     pub add: fn(x: &mut [f32], y: &[f32]),
 }
 
-/// sums[t][r] = Σ trit[r][c] · q[t][c], exact.
+/// `sums[t][r] = Σ trit[r][c] · q[t][c]`, exact.
 ///
 /// `rows` (n, row_bytes) are packed, `q` (tokens, padded columns) is zero behind the last column,
 /// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as the packing

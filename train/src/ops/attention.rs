@@ -70,7 +70,15 @@ pub fn attention(
     shape: AttentionShape,
     rope: &Arc<RopeTable>,
 ) -> Result<Tensor> {
-    q.apply_op3(k, v, Op { shape, rope: rope.clone(), saved: Saved::new() })
+    q.apply_op3(
+        k,
+        v,
+        Op {
+            shape,
+            rope: rope.clone(),
+            saved: Saved::new(),
+        },
+    )
 }
 
 struct Op {
@@ -93,7 +101,10 @@ fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable,
     vectorized(|| {
         for (token, x) in x.chunks_exact_mut(width).enumerate() {
             let start = token % shape.context * half;
-            let (cos, sin) = (&rope.cos[start..start + half], &rope.sin[start..start + half]);
+            let (cos, sin) = (
+                &rope.cos[start..start + half],
+                &rope.sin[start..start + half],
+            );
             for head in x.chunks_exact_mut(shape.head_dim) {
                 let (low, high) = head.split_at_mut(half);
                 for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
@@ -139,7 +150,11 @@ fn for_each_block(shape: &AttentionShape, tokens: usize, mut f: impl FnMut(&Bloc
 /// Scores of a block to probabilities in place; returns each row's log sum through `log_sums`.
 #[inline(always)]
 fn causal_softmax(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) {
-    for (i, (row, log_sum)) in scores.chunks_exact_mut(block.keys).zip(log_sums).enumerate() {
+    for (i, (row, log_sum)) in scores
+        .chunks_exact_mut(block.keys)
+        .zip(log_sums)
+        .enumerate()
+    {
         let (seen, hidden) = row.split_at_mut(block.keys - block.queries + i + 1);
         let max = seen.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
         let mut lanes = [0f32; 8];
@@ -183,7 +198,13 @@ impl CustomOp3 for Op {
             let scores = &mut scores[..b.queries * b.keys];
             let queries = Mat::block(&q[..], b.q, b.queries, head_dim, q_width);
             let keys = Mat::block(&k[..], b.k, b.keys, head_dim, kv_width);
-            matmul(Mat::new(&mut *scores, b.queries, b.keys), 0.0, shape.scale(), queries, keys.t());
+            matmul(
+                Mat::new(&mut *scores, b.queries, b.keys),
+                0.0,
+                shape.scale(),
+                queries,
+                keys.t(),
+            );
             let log_sums = &mut log_sums[b.log_sum..b.log_sum + b.queries];
             vectorized(|| causal_softmax(scores, b, log_sums));
             let out = Mat::block(&mut out[..], b.q, b.queries, head_dim, q_width);
@@ -204,7 +225,11 @@ impl CustomOp3 for Op {
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let shape = &self.shape;
-        let Rotated { q: q_rotated, k: k_rotated, log_sums } = self.saved.take()?;
+        let Rotated {
+            q: q_rotated,
+            k: k_rotated,
+            log_sums,
+        } = self.saved.take()?;
         let (q_width, kv_width, head_dim) = (shape.q_width(), shape.kv_width(), shape.head_dim);
         let mut dq = vec![0.0; q_rotated.len()];
         let mut dk = vec![0.0; k_rotated.len()];
@@ -218,17 +243,35 @@ impl CustomOp3 for Op {
                 let keys = Mat::block(&k_rotated[..], b.k, b.keys, head_dim, kv_width);
                 let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
                 let douts = Mat::block(dout, b.q, b.queries, head_dim, q_width);
-                matmul(Mat::new(&mut *p, b.queries, b.keys), 0.0, shape.scale(), queries, keys.t());
-                matmul(Mat::new(&mut *ds, b.queries, b.keys), 0.0, 1.0, douts, values.t());
+                matmul(
+                    Mat::new(&mut *p, b.queries, b.keys),
+                    0.0,
+                    shape.scale(),
+                    queries,
+                    keys.t(),
+                );
+                matmul(
+                    Mat::new(&mut *ds, b.queries, b.keys),
+                    0.0,
+                    1.0,
+                    douts,
+                    values.t(),
+                );
                 vectorized(|| {
                     for i in 0..b.queries {
                         let at = b.q + i * q_width;
                         let row = at..at + head_dim;
-                        let sum: f32 =
-                            out[row.clone()].iter().zip(&dout[row]).map(|(o, d)| o * d).sum();
+                        let sum: f32 = out[row.clone()]
+                            .iter()
+                            .zip(&dout[row])
+                            .map(|(o, d)| o * d)
+                            .sum();
                         let log_sum = log_sums[b.log_sum + i];
                         let seen = b.keys - b.queries + i + 1;
-                        let (p, ds) = (&mut p[i * b.keys..][..b.keys], &mut ds[i * b.keys..][..b.keys]);
+                        let (p, ds) = (
+                            &mut p[i * b.keys..][..b.keys],
+                            &mut ds[i * b.keys..][..b.keys],
+                        );
                         for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
                             *p = exp(*p - log_sum);
                             *ds = *p * (*ds - sum);
@@ -237,7 +280,10 @@ impl CustomOp3 for Op {
                         ds[seen..].fill(0.0);
                     }
                 });
-                let (p, ds) = (Mat::new(&*p, b.queries, b.keys), Mat::new(&*ds, b.queries, b.keys));
+                let (p, ds) = (
+                    Mat::new(&*p, b.queries, b.keys),
+                    Mat::new(&*ds, b.queries, b.keys),
+                );
                 let head = |start, data| Mat::block(data, start, b.keys, head_dim, kv_width);
                 matmul(head(b.k, &mut dv[..]), 1.0, 1.0, p.t(), douts);
                 matmul(head(b.k, &mut dk[..]), 1.0, shape.scale(), ds.t(), queries);
@@ -251,6 +297,10 @@ impl CustomOp3 for Op {
         })???;
         rotate(&mut dq, q_width, shape, &self.rope, true);
         rotate(&mut dk, kv_width, shape, &self.rope, true);
-        Ok((Some(tensor_like(dq, q)?), Some(tensor_like(dk, k)?), Some(tensor_like(dv, v)?)))
+        Ok((
+            Some(tensor_like(dq, q)?),
+            Some(tensor_like(dk, k)?),
+            Some(tensor_like(dv, v)?),
+        ))
     }
 }

@@ -29,7 +29,14 @@ pub fn cross_entropy(
     targets: &[u32],
     gradients: Gradients,
 ) -> Result<Tensor> {
-    hidden.apply_op2(head, Op { targets: targets.to_vec(), gradients, saved: Saved::new() })
+    hidden.apply_op2(
+        head,
+        Op {
+            targets: targets.to_vec(),
+            gradients,
+            saved: Saved::new(),
+        },
+    )
 }
 
 struct Op {
@@ -80,15 +87,34 @@ impl CustomOp2 for Op {
             let (tokens, start) = (targets.len(), chunk * CHUNK * width);
             let hidden = Mat::block(h, start, tokens, width, width);
             let logits = &mut logits[..tokens * vocabulary];
-            matmul(Mat::new(&mut *logits, tokens, vocabulary), 0.0, 1.0, hidden, head.t());
+            matmul(
+                Mat::new(&mut *logits, tokens, vocabulary),
+                0.0,
+                1.0,
+                hidden,
+                head.t(),
+            );
             loss += vectorized(|| {
                 let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
-                rows.map(|(row, target)| softmax_loss(row, *target as usize)).sum::<f64>()
+                rows.map(|(row, target)| softmax_loss(row, *target as usize))
+                    .sum::<f64>()
             });
             if wanted {
                 let dlogits = Mat::new(&*logits, tokens, vocabulary);
-                matmul(Mat::block(&mut dh[..], start, tokens, width, width), 0.0, 1.0, dlogits, head);
-                matmul(Mat::new(&mut dw[..], vocabulary, width), 1.0, 1.0, dlogits.t(), hidden);
+                matmul(
+                    Mat::block(&mut dh[..], start, tokens, width, width),
+                    0.0,
+                    1.0,
+                    dlogits,
+                    head,
+                );
+                matmul(
+                    Mat::new(&mut dw[..], vocabulary, width),
+                    1.0,
+                    1.0,
+                    dlogits.t(),
+                    hidden,
+                );
             }
         }
         if wanted {

@@ -25,7 +25,10 @@ impl CustomOp1 for Op {
     fn cpu_fwd(&self, w: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let w = values(w, layout)?;
         let width = layout.shape().dims2()?.1;
-        let rows = self.ids.iter().flat_map(|id| &w[*id as usize * width..][..width]);
+        let rows = self
+            .ids
+            .iter()
+            .flat_map(|id| &w[*id as usize * width..][..width]);
         let out = rows.copied().collect();
         Ok((CpuStorage::F32(out), Shape::from((self.ids.len(), width))))
     }

@@ -33,7 +33,10 @@ impl Linear {
         with_values(weight, |w| {
             let scale = quantize::absmean(w);
             let trits = vectorized(|| w.iter().map(|w| quantize::trit(*w, scale)).collect());
-            Linear::Ternary { trits: Arc::new(trits), scale }
+            Linear::Ternary {
+                trits: Arc::new(trits),
+                scale,
+            }
         })
     }
 }
@@ -44,7 +47,13 @@ pub fn linear(x: &Tensor, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
     if 127 * columns >= 1 << 24 {
         bail!("{columns} input features: sums of int8 products are exact in f32 up to 132104");
     }
-    x.apply_op2(weight, Op { mode: mode.clone(), saved: Saved::new() })
+    x.apply_op2(
+        weight,
+        Op {
+            mode: mode.clone(),
+            saved: Saved::new(),
+        },
+    )
 }
 
 struct Op {
@@ -95,16 +104,24 @@ impl CustomOp2 for Op {
         let out = Mat::new(&mut y[..], tokens, rows);
         match &self.mode {
             Linear::Full => {
-                matmul(out, 0.0, 1.0, Mat::new(x, tokens, columns), Mat::new(w, rows, columns).t());
+                matmul(
+                    out,
+                    0.0,
+                    1.0,
+                    Mat::new(x, tokens, columns),
+                    Mat::new(w, rows, columns).t(),
+                );
             }
             Linear::Ternary { trits, scale } => {
                 let x = Quantized::new(x, columns);
-                let (q, t) = (Mat::new(&x.q[..], tokens, columns), Mat::new(&trits[..], rows, columns));
+                let (q, t) = (
+                    Mat::new(&x.q[..], tokens, columns),
+                    Mat::new(&trits[..], rows, columns),
+                );
                 matmul(out, 0.0, 1.0, q, t.t());
                 vectorized(|| {
                     for (y, s) in y.chunks_exact_mut(rows).zip(&x.scales) {
-                        let factor = scale / s;
-                        y.iter_mut().for_each(|y| *y *= factor);
+                        y.iter_mut().for_each(|y| *y = *y / s * scale);
                     }
                 });
                 self.saved.set(x);
@@ -130,14 +147,22 @@ impl CustomOp2 for Op {
             let dy_mat = Mat::new(dy, tokens, rows);
             match &self.mode {
                 Linear::Full => {
-                    with_values(w, |w| matmul(dx_out, 0.0, 1.0, dy_mat, Mat::new(w, rows, columns)))?;
+                    with_values(w, |w| {
+                        matmul(dx_out, 0.0, 1.0, dy_mat, Mat::new(w, rows, columns))
+                    })?;
                     with_values(x, |x| {
                         matmul(dw_out, 0.0, 1.0, dy_mat.t(), Mat::new(x, tokens, columns));
                     })?;
                 }
                 Linear::Ternary { trits, scale } => {
                     let x = self.saved.take()?;
-                    matmul(dx_out, 0.0, *scale, dy_mat, Mat::new(&trits[..], rows, columns));
+                    matmul(
+                        dx_out,
+                        0.0,
+                        *scale,
+                        dy_mat,
+                        Mat::new(&trits[..], rows, columns),
+                    );
                     // dYᵀ Q(x) with the factor of each token moved to the smaller side.
                     let mut dy = dy.to_vec();
                     vectorized(|| {
@@ -146,7 +171,13 @@ impl CustomOp2 for Op {
                         }
                     });
                     let dy_mat = Mat::new(&dy[..], tokens, rows);
-                    matmul(dw_out, 0.0, 1.0, dy_mat.t(), Mat::new(&x.q[..], tokens, columns));
+                    matmul(
+                        dw_out,
+                        0.0,
+                        1.0,
+                        dy_mat.t(),
+                        Mat::new(&x.q[..], tokens, columns),
+                    );
                 }
             }
             Ok(())

@@ -2,7 +2,7 @@
 
 /// A matrix in a slice: element (r, c) lies at `start + r * row_stride + c * column_stride`.
 #[derive(Clone, Copy)]
-pub(super) struct Mat<S> {
+pub(crate) struct Mat<S> {
     pub data: S,
     pub start: usize,
     pub rows: usize,
@@ -14,12 +14,26 @@ pub(super) struct Mat<S> {
 impl<S> Mat<S> {
     /// A whole row-major matrix.
     pub fn new(data: S, rows: usize, columns: usize) -> Self {
-        Mat { data, start: 0, rows, columns, row_stride: columns, column_stride: 1 }
+        Mat {
+            data,
+            start: 0,
+            rows,
+            columns,
+            row_stride: columns,
+            column_stride: 1,
+        }
     }
 
     /// A block with another distance between rows.
     pub fn block(data: S, start: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
-        Mat { data, start, rows, columns, row_stride, column_stride: 1 }
+        Mat {
+            data,
+            start,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     /// The transposed view.
@@ -42,8 +56,11 @@ impl<S> Mat<S> {
 }
 
 /// out = keep · out + factor · a · b, with a (m, k), b (k, n) and out (m, n).
-pub(super) fn matmul(out: Mat<&mut [f32]>, keep: f32, factor: f32, a: Mat<&[f32]>, b: Mat<&[f32]>) {
-    assert_eq!((out.rows, out.columns, a.columns), (a.rows, b.columns, b.rows));
+pub(crate) fn matmul(out: Mat<&mut [f32]>, keep: f32, factor: f32, a: Mat<&[f32]>, b: Mat<&[f32]>) {
+    assert_eq!(
+        (out.rows, out.columns, a.columns),
+        (a.rows, b.columns, b.rows)
+    );
     assert!(out.end() <= out.data.len() && a.end() <= a.data.len() && b.end() <= b.data.len());
     let stride = |s: usize| s as isize;
     // SAFETY: the assertions above keep every element that `gemm` reads or writes inside its slice; the
@@ -85,7 +102,13 @@ mod tests {
         let b = [1.0, 0.0, 2.0, 1.0, 0.0, 1.0]; // (2, 3), used transposed
         let mut out = [1.0; 4];
         let product = Mat::new(&mut out[..], 2, 2);
-        matmul(product, 10.0, 0.5, Mat::new(&a[..], 2, 3), Mat::new(&b[..], 2, 3).t());
+        matmul(
+            product,
+            10.0,
+            0.5,
+            Mat::new(&a[..], 2, 3),
+            Mat::new(&b[..], 2, 3).t(),
+        );
         // a bᵀ = [[7, 4], [16, 10]]
         assert_eq!(out, [13.5, 12.0, 18.0, 15.0]);
     }

@@ -20,6 +20,7 @@ pub use cross_entropy::{Gradients, cross_entropy};
 pub use embedding::embedding;
 pub use gate::gate;
 pub use linear::{Linear, linear};
+pub(crate) use matmul::{Mat, matmul};
 pub use rms_norm::rms_norm;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
@@ -56,11 +57,18 @@ impl<T> Saved<T> {
     }
 
     fn set(&self, value: T) {
-        *self.0.lock().expect("no operation panics while it holds its lock") = Some(value);
+        *self
+            .0
+            .lock()
+            .expect("no operation panics while it holds its lock") = Some(value);
     }
 
     fn take(&self) -> Result<T> {
-        let value = self.0.lock().expect("no operation panics while it holds its lock").take();
+        let value = self
+            .0
+            .lock()
+            .expect("no operation panics while it holds its lock")
+            .take();
         value.ok_or_else(|| candle_core::Error::Msg("backward ran twice or before forward".into()))
     }
 }

@@ -19,7 +19,11 @@ fn straight_through(from: &Tensor, to: &Tensor) -> Result<Tensor> {
 
 /// The weight that a ternary layer multiplies with: scale · trit.
 pub fn ternary_weight(w: &Tensor) -> Result<Tensor> {
-    let scale = w.detach().abs()?.mean_all()?.maximum(f64::from(quantize::EPSILON))?;
+    let scale = w
+        .detach()
+        .abs()?
+        .mean_all()?
+        .maximum(f64::from(quantize::EPSILON))?;
     let trits = round_ties_even(&w.detach().broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
     straight_through(w, &trits.broadcast_mul(&scale)?)
 }
@@ -27,7 +31,10 @@ pub fn ternary_weight(w: &Tensor) -> Result<Tensor> {
 /// int8 activations per token, as floats.
 pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
     let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?;
-    let scale = absmax.maximum(f64::from(quantize::EPSILON))?.recip()?.affine(127.0, 0.0)?;
+    let scale = absmax
+        .maximum(f64::from(quantize::EPSILON))?
+        .recip()?
+        .affine(127.0, 0.0)?;
     let q = round_ties_even(&x.detach().broadcast_mul(&scale)?)?.clamp(-128f32, 127f32)?;
     straight_through(x, &q.broadcast_div(&scale)?)
 }
@@ -43,7 +50,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, ternary: bool) -> Result<Tensor> {
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
     let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?.broadcast_mul(gain)
+    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?
+        .broadcast_mul(gain)
 }
 
 /// See [`super::gate`].
@@ -71,13 +79,19 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<
 
 /// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).
 fn split_heads(x: &Tensor, heads: usize, shape: &AttentionShape) -> Result<Tensor> {
-    x.reshape(((), shape.context, heads, shape.head_dim))?.transpose(1, 2)?.contiguous()
+    x.reshape(((), shape.context, heads, shape.head_dim))?
+        .transpose(1, 2)?
+        .contiguous()
 }
 
 fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor> {
     let half = shape.head_dim / 2;
     let table = |values: &[f32]| {
-        Tensor::from_slice(&values[..shape.context * half], (shape.context, half), x.device())
+        Tensor::from_slice(
+            &values[..shape.context * half],
+            (shape.context, half),
+            x.device(),
+        )
     };
     let (cos, sin) = (table(&rope.cos)?, table(&rope.sin)?);
     let (low, high) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
@@ -88,8 +102,11 @@ fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor
 
 /// 0 where a query may look, -1e9 where not: (context, context).
 fn causal_mask(context: usize, device: &Device) -> Result<Tensor> {
-    let mask = (0..context).flat_map(|i| (0..context).map(move |j| if j > i { -1e9f32 } else { 0.0 }));
-    Tensor::from_iter(mask, device)?.reshape((context, context))?.to_dtype(DType::F32)
+    let mask =
+        (0..context).flat_map(|i| (0..context).map(move |j| if j > i { -1e9f32 } else { 0.0 }));
+    Tensor::from_iter(mask, device)?
+        .reshape((context, context))?
+        .to_dtype(DType::F32)
 }
 
 /// See [`super::attention()`].
@@ -108,11 +125,17 @@ pub fn attention(
             .reshape((sequences, kv * group, context, head_dim))
     };
     let q = rotate(&split_heads(q, shape.heads, &shape)?, &shape, rope)?;
-    let k = repeat(&rotate(&split_heads(k, shape.kv_heads, &shape)?, &shape, rope)?)?;
+    let k = repeat(&rotate(
+        &split_heads(k, shape.kv_heads, &shape)?,
+        &shape,
+        rope,
+    )?)?;
     let v = repeat(&split_heads(v, shape.kv_heads, &shape)?)?;
     let scores = q.matmul(&k.t()?)?.affine(f64::from(shape.scale()), 0.0)?;
     let scores = scores.broadcast_add(&causal_mask(shape.context, scores.device())?)?;
-    let scores = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    let scores = scores
+        .broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?
+        .exp()?;
     let probabilities = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
     let out = probabilities.matmul(&v)?.transpose(1, 2)?.contiguous()?;
     out.reshape(((), shape.q_width()))

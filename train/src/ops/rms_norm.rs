@@ -6,7 +6,13 @@ use super::{Saved, tensor_like, values, vectorized, with_values};
 
 /// x (..., width) and gain (width).
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
-    x.apply_op2(gain, Op { eps, saved: Saved::new() })
+    x.apply_op2(
+        gain,
+        Op {
+            eps,
+            saved: Saved::new(),
+        },
+    )
 }
 
 struct Op {

@@ -1,0 +1,321 @@
+//! The command line as people use it: the whole pipeline on a tiny model, and what it says to broken files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+const RECIPE: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 2
+    num_attention_heads = 2
+    [data]
+    mix = 'addition2=0.5,stories=0.5'
+    documents = 400
+    vocab_size = 300
+    [train]
+    steps = 12
+    batch = 2
+    context = 96
+    learning_rate = 4e-3
+    warmup = 2
+    evaluate_every = 6
+    checkpoint_every = 4
+";
+
+fn sterna(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sterna"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// Runs a command that must succeed and returns its stdout.
+fn stdout(args: &[&str]) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "sterna {args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(stdout(args).trim()).unwrap()
+}
+
+/// Runs a command that must refuse its input, and returns what it says.
+fn refused(args: &[&str]) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "sterna {args:?}: {stderr}");
+    assert!(
+        stderr.starts_with("error: ") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
+    stderr
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A run of the recipe above, its Hugging Face folder and its packed file; made once.
+struct Run {
+    _folder: tempfile::TempDir,
+    recipe: PathBuf,
+    out: PathBuf,
+    packed: PathBuf,
+}
+
+static RUN: LazyLock<Run> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("tiny.toml");
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let out = folder.path().join("run");
+    let trained = json(&[
+        "train",
+        "--config",
+        text(&recipe),
+        "--out",
+        text(&out),
+        "--json",
+    ]);
+    assert_eq!(trained["step"], 12);
+    assert!(trained["held_out_loss"].as_f64().unwrap() < 6.0);
+    let packed = out.join("model.sterna");
+    stdout(&["convert", text(&out.join("model")), "--out", text(&packed)]);
+    Run {
+        _folder: folder,
+        recipe,
+        out,
+        packed,
+    }
+});
+
+#[test]
+fn text_to_train_to_convert_to_text() {
+    let run = &*RUN;
+    let model = text(&run.packed);
+    let greedy = json(&["generate", model, "--prompt", "Once", "-n", "8", "--json"]);
+    assert_eq!(greedy["ids"].as_array().unwrap().len(), 8);
+    let plain = stdout(&[
+        "generate",
+        model,
+        "--prompt",
+        "Once",
+        "-n",
+        "8",
+        "--threads",
+        "1",
+    ]);
+    assert_eq!(
+        plain.trim_end_matches('\n'),
+        greedy["text"].as_str().unwrap().trim_end_matches('\n')
+    );
+    let facts = json(&["inspect", model, "--verify", "--json"]);
+    assert_eq!(
+        (&facts["family"], &facts["packing"]),
+        (&"bitnet".into(), &"t5".into())
+    );
+    assert_eq!(facts["matrices"].as_array().unwrap().len(), 14);
+}
+
+#[test]
+fn the_same_recipe_gives_the_same_bytes_for_any_number_of_threads_and_after_a_resume() {
+    let run = &*RUN;
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |out: &Path| std::fs::read(out.join("model/model.safetensors")).unwrap();
+    let metrics = |out: &Path| std::fs::read(out.join("metrics.jsonl")).unwrap();
+    let (one, resumed) = (folder.path().join("one"), folder.path().join("resumed"));
+    let train = |out: &Path, more: &[&str]| {
+        stdout(
+            &[
+                &["train", "--config", text(&run.recipe), "--out", text(out)],
+                more,
+            ]
+            .concat(),
+        );
+    };
+    train(&one, &["--threads", "1"]);
+    assert!(weights(&one) == weights(&run.out) && metrics(&one) == metrics(&run.out));
+
+    // A run that was killed after the checkpoint of step 8 while it wrote the next one.
+    train(&resumed, &[]);
+    let checkpoints = resumed.join("checkpoints");
+    let last = checkpoints.join("step-00000012.safetensors");
+    let torn = std::fs::read(&last).unwrap();
+    std::fs::write(&last, &torn[..torn.len() / 2]).unwrap();
+    std::fs::remove_dir_all(resumed.join("model")).unwrap();
+    train(&resumed, &["--threads", "3"]);
+    assert!(weights(&resumed) == weights(&run.out) && metrics(&resumed) == metrics(&run.out));
+}
+
+#[test]
+fn logits_are_the_same_for_every_packing_and_as_wide_as_the_vocabulary() {
+    let run = &*RUN;
+    let folder = tempfile::tempdir().unwrap();
+    let i2 = folder.path().join("i2.sterna");
+    stdout(&[
+        "convert",
+        text(&run.out.join("model")),
+        "--packing",
+        "i2",
+        "--out",
+        text(&i2),
+    ]);
+    let logits = |model: &Path, name: &str| {
+        let out = folder.path().join(name);
+        stdout(&[
+            "logits",
+            text(model),
+            "--ids",
+            "0,5,6,7",
+            "--out",
+            text(&out),
+        ]);
+        std::fs::read(out).unwrap()
+    };
+    let (a, b) = (logits(&run.packed, "a"), logits(&i2, "b"));
+    assert!(a == b);
+    let tensors = safetensors::SafeTensors::deserialize(&a).unwrap();
+    let vocabulary = json(&["inspect", text(&i2), "--json"])["vocab_size"]
+        .as_u64()
+        .unwrap();
+    assert_eq!(
+        tensors.tensor("logits").unwrap().shape(),
+        [4, vocabulary as usize]
+    );
+}
+
+#[test]
+fn a_model_folder_without_one_of_its_files_is_refused() {
+    let run = &*RUN;
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let out = folder.path().join("out.sterna");
+    let copy = || {
+        std::fs::create_dir_all(&model).unwrap();
+        let entries = std::fs::read_dir(run.out.join("model")).unwrap();
+        entries
+            .map(|entry| {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+                model.join(entry.file_name())
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(copy().len(), 5);
+    for path in copy() {
+        copy();
+        std::fs::remove_file(&path).unwrap();
+        let message = refused(&["convert", text(&model), "--out", text(&out)]);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(message.contains(name), "{name}: {message}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn a_damaged_packed_file_is_refused() {
+    let run = &*RUN;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken.sterna");
+    let whole = std::fs::read(&run.packed).unwrap();
+    let check = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        refused(&["generate", text(&path), "-n", "1"]);
+    };
+    for i in 0..50 {
+        check(&whole[..whole.len() * i / 50]);
+    }
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for i in 0..100 {
+        let mut bytes = whole.clone();
+        bytes[i * header / 100] ^= 1 << (i % 8);
+        check(&bytes);
+    }
+    refused(&["inspect", text(&run.recipe)]);
+    refused(&["generate", text(&folder.path().join("absent.sterna"))]);
+}
+
+#[test]
+fn usage_errors_say_what_is_possible() {
+    let run = &*RUN;
+    let usage = |args: &[&str], expected: &str| {
+        let output = sterna(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    };
+    usage(&["convert", "x", "--out", "y", "--packing", "q4"], "i2");
+    usage(
+        &["generate", text(&run.packed), "--kernels", "gpu"],
+        "scalar",
+    );
+    usage(
+        &["generate", text(&run.packed), "--threads", "0"],
+        "at least 1",
+    );
+    usage(&["data", "generate", "--mix", "chess=1"], "addition2");
+    usage(&["trian"], "train");
+    let recipe = run.out.with_file_name("typo.toml");
+    std::fs::write(&recipe, RECIPE.replace("steps", "stepz")).unwrap();
+    let out = run.out.with_file_name("typo");
+    let message = refused(&["train", "--config", text(&recipe), "--out", text(&out)]);
+    assert!(
+        message.contains("stepz") && message.contains("typo.toml"),
+        "{message}"
+    );
+}
+
+#[test]
+fn data_and_tokenizer_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let generated = stdout(&["data", "generate", "--mix", "facts=1", "-n", "50"]);
+    assert_eq!(
+        generated,
+        stdout(&["data", "generate", "--mix", "facts=1", "-n", "50"])
+    );
+    assert_eq!(generated.lines().count(), 50);
+    std::fs::write(at("facts.jsonl"), &generated).unwrap();
+    let trained = json(&[
+        "tokenizer",
+        "train",
+        text(&at("facts.jsonl")),
+        "--vocab-size",
+        "280",
+        "--out",
+        text(&at("tokenizer")),
+        "--json",
+    ]);
+    assert_eq!(trained["vocab_size"], 280);
+    let prepared = json(&[
+        "data",
+        "prepare",
+        text(&at("facts.jsonl")),
+        "--tokenizer",
+        text(&at("tokenizer")),
+        "--out",
+        text(&at("tokens")),
+        "--held-out",
+        "0.2",
+        "--json",
+    ]);
+    let documents = |side: &str| prepared[side]["documents"].as_u64().unwrap();
+    assert_eq!(documents("train") + documents("held_out"), 50);
+    let message = refused(&[
+        "data",
+        "prepare",
+        text(&at("absent.txt")),
+        "--tokenizer",
+        text(&at("tokenizer")),
+        "--out",
+        text(&at("tokens")),
+    ]);
+    assert!(message.contains("absent.txt"), "{message}");
+    assert!(stdout(&["completions", "bash"]).contains("quickstart"));
+}

@@ -1,0 +1,222 @@
+//! Logits and greedy text of transformers, met by the packed file, for every checkpoint found.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use sterna_convert::{HeadType, convert};
+use sterna_runtime::{Kernels, Logits, Model, Options};
+use sterna_ternary::Packing;
+
+/// The checkpoints in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
+fn cases() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let more = std::env::var_os("STERNA_FIXTURES");
+    let more = more.map_or(root.join("../shared/fixtures"), PathBuf::from);
+    let mut cases = std::collections::BTreeMap::new();
+    for folder in [root.join("tests/fixtures"), more] {
+        let Ok(entries) = std::fs::read_dir(folder.join("checkpoints")) else {
+            println!(
+                "skipped: no checkpoints in {}; set STERNA_FIXTURES",
+                folder.display()
+            );
+            continue;
+        };
+        cases.extend(
+            entries
+                .map(|e| e.unwrap())
+                .map(|e| (e.file_name(), e.path())),
+        );
+    }
+    cases.into_values().collect()
+}
+
+fn pack(case: &Path, packing: Packing, out: &Path) -> sterna_convert::Result<()> {
+    let options = sterna_convert::Options {
+        packing,
+        head: HeadType::Lossless,
+        allow_missing: false,
+    };
+    convert(case, out, &options, &mut |_, _| {}).map(|_| ())
+}
+
+fn open(path: &Path, kernels: &'static Kernels, threads: usize) -> Model {
+    let options = Options {
+        threads: Some(threads),
+        kernels: Some(kernels),
+        ..Options::default()
+    };
+    Model::open(path, options).unwrap()
+}
+
+/// Logits of all positions, the prompt passed in pieces of `piece` tokens.
+fn logits(model: &Model, ids: &[u32], piece: usize) -> Vec<f32> {
+    let mut cache = model.new_cache(ids.len()).unwrap();
+    let pieces = ids.chunks(piece);
+    pieces
+        .flat_map(|ids| model.forward(&mut cache, ids, Logits::All).unwrap())
+        .collect()
+}
+
+fn greedy(model: &Model, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut cache = model.new_cache(prompt.len() + count).unwrap();
+    let mut next = prompt.to_vec();
+    (0..count)
+        .map(|_| {
+            let logits = model.forward(&mut cache, &next, Logits::Last).unwrap();
+            next = vec![sterna_runtime::sampler::greedy(&logits)];
+            next[0]
+        })
+        .collect()
+}
+
+fn floats(reference: &SafeTensors, name: &str) -> Vec<f32> {
+    let data = reference.tensor(name).unwrap();
+    data.data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
+}
+
+fn ids(reference: &SafeTensors, name: &str) -> Vec<u32> {
+    let data = reference.tensor(name).unwrap();
+    data.data()
+        .chunks_exact(8)
+        .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32)
+        .collect()
+}
+
+/// Mean |Δ| over the standard deviation of the expected logits.
+fn relative_error(ours: &[f32], expected: &[f32]) -> f64 {
+    let n = expected.len() as f64;
+    let mean = expected.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+    let variance = expected
+        .iter()
+        .map(|x| (f64::from(*x) - mean).powi(2))
+        .sum::<f64>()
+        / n;
+    let off = ours
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .sum::<f64>()
+        / n;
+    off / variance.sqrt()
+}
+
+/// Mean Kullback-Leibler divergence of ours from the expected distributions, nats.
+fn divergence(ours: &[f32], expected: &[f32], vocabulary: usize) -> f64 {
+    let log_softmax = |row: &[f32]| -> Vec<f64> {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|x| f64::from(x - max).exp()).sum();
+        row.iter().map(|x| f64::from(x - max) - sum.ln()).collect()
+    };
+    let rows = ours
+        .chunks_exact(vocabulary)
+        .zip(expected.chunks_exact(vocabulary));
+    let kl = rows.map(|(ours, expected)| {
+        let (q, p) = (log_softmax(ours), log_softmax(expected));
+        p.iter()
+            .zip(&q)
+            .map(|(p, q)| p.exp() * (p - q))
+            .sum::<f64>()
+    });
+    kl.sum::<f64>() / (expected.len() / vocabulary) as f64
+}
+
+fn check_logits(case: &Path, model: &Model, json: &Value) {
+    let bytes = std::fs::read(case.join("reference.safetensors")).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    for (n, drift) in json["float64_vs_float32"].as_object().unwrap() {
+        let expected = floats(&reference, &format!("logits.{n}"));
+        let ids = ids(&reference, &format!("ids.{n}"));
+        let ours = logits(model, &ids, ids.len());
+        let error = relative_error(&ours, &expected);
+        let kl = divergence(&ours, &expected, model.config().vocab_size);
+        // Where a float64 run flips no rounding, neither may we.
+        let bound = if drift["mean_abs"].as_f64().unwrap() < 1e-5 {
+            1e-3
+        } else {
+            0.02
+        };
+        println!(
+            "{} n={n}: error {error:.1e} of {bound:.0e}, KL {kl:.1e}",
+            case.display()
+        );
+        assert!(error <= bound && kl <= 1e-3);
+    }
+}
+
+fn check_greedy(model: &Model, json: &Value) {
+    for case in json["greedy"].as_object().unwrap().values() {
+        let list = |key: &str| -> Vec<u32> {
+            case[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_u64().unwrap() as u32)
+                .collect()
+        };
+        let margins = case["margin"].as_array().unwrap();
+        let sure = margins
+            .iter()
+            .take_while(|m| m.as_f64().unwrap() >= 0.15)
+            .count();
+        let ours = greedy(model, &list("prompt"), sure);
+        assert_eq!(ours, list("next")[..sure]);
+    }
+}
+
+fn check_tokenizer(model: &Model, json: &Value) {
+    let tokenizer = model.tokenizer().unwrap();
+    for case in json["tokenize"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(text, true).unwrap(), expected, "{text}");
+        assert_eq!(tokenizer.decode(&expected).unwrap(), text);
+    }
+}
+
+/// Every packing, table, number of threads and split of the prompt gives the same bits.
+fn check_identity(case: &Path, folder: &Path, expected: &[f32], prompt: &[u32]) {
+    for packing in Packing::ALL {
+        let path = folder.join(packing.name());
+        pack(case, packing, &path).unwrap();
+        for kernels in Kernels::available() {
+            for threads in [1, 2, 3] {
+                let model = open(&path, kernels, threads);
+                for piece in [1, 5, prompt.len()] {
+                    let same = logits(&model, prompt, piece)
+                        .iter()
+                        .zip(expected)
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    let name = (packing.name(), kernels.name, threads, piece);
+                    assert!(same, "{}: {name:?}", case.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for case in cases() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.sterna");
+        if let Err(error) = pack(&case, Packing::I2, &path) {
+            let message = error.to_string();
+            println!("{}: refused: {message}", case.display());
+            assert!(message.contains("not supported"), "{message}");
+            continue;
+        }
+        let text = std::fs::read(case.join("reference.json")).unwrap();
+        let json: Value = serde_json::from_slice(&text).unwrap();
+        let model = open(&path, Kernels::available()[0], 1);
+        check_logits(&case, &model, &json);
+        check_greedy(&model, &json);
+        check_tokenizer(&model, &json);
+        let prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4];
+        let expected = logits(&model, &prompt, prompt.len());
+        check_identity(&case, folder.path(), &expected, &prompt);
+    }
+}

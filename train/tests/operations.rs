@@ -1,0 +1,253 @@
+//! Every fused operation against the same operation in plain candle, forward and backward, and the guard
+//! that every parameter of every family gets a gradient.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde_json::json;
+use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
+use sterna_train::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
+use sterna_train::optimizer::{Method, Optimizer};
+use sterna_train::{Model, Precision, Trainer};
+
+fn random(shape: &[usize], seed: u64) -> Var {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let values = (0..shape.iter().product()).map(|_| {
+        (0..4)
+            .map(|_| random.next_u32() as f32 / u32::MAX as f32 - 0.5)
+            .sum::<f32>()
+    });
+    let values: Vec<f32> = values.collect();
+    Var::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Norm of the difference over norm of the second.
+fn difference(a: &Tensor, b: &Tensor) -> f32 {
+    let norm = |x: &Tensor| {
+        x.sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .sqrt()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
+    norm(&(a - b).unwrap()) / norm(b)
+}
+
+/// Compares values and, weighted by random numbers, the gradients of all inputs.
+fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
+    let forward = difference(fused, plain);
+    assert!(forward <= 1e-6, "{name} forward: {forward:e}");
+    let weights = random(fused.dims(), 99);
+    let gradients = |y: &Tensor| {
+        (y * weights.as_tensor())
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap()
+    };
+    let (fused, plain) = (gradients(fused), gradients(plain));
+    for (i, input) in inputs.iter().enumerate() {
+        let off = difference(fused.get(input).unwrap(), plain.get(input).unwrap());
+        assert!(off <= 1e-5, "{name} gradient of input {i}: {off:e}");
+    }
+}
+
+#[test]
+fn linear_layers() {
+    for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128)] {
+        let (x, w) = (random(&[tokens, columns], 1), random(&[rows, columns], 2));
+        let full = ops::linear(&x, &w, &Linear::Full).unwrap();
+        compare(
+            "linear",
+            &[&x, &w],
+            &full,
+            &reference::linear(&x, &w, false).unwrap(),
+        );
+        let mode = Linear::ternary(&w).unwrap();
+        let ternary = ops::linear(&x, &w, &mode).unwrap();
+        compare(
+            "bit-linear",
+            &[&x, &w],
+            &ternary,
+            &reference::linear(&x, &w, true).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn norms_gates_and_embeddings() {
+    for (rows, width) in [(1, 3), (5, 7), (9, 130)] {
+        let (x, gain) = (random(&[rows, width], 3), random(&[width], 4));
+        let fused = ops::rms_norm(&x, &gain, 1e-5).unwrap();
+        compare(
+            "rms-norm",
+            &[&x, &gain],
+            &fused,
+            &reference::rms_norm(&x, &gain, 1e-5).unwrap(),
+        );
+        let up = random(&[rows, width], 5);
+        for activation in [Activation::Silu, Activation::Relu2] {
+            let fused = ops::gate(&x, &up, activation).unwrap();
+            compare(
+                "gate",
+                &[&x, &up],
+                &fused,
+                &reference::gate(&x, &up, activation).unwrap(),
+            );
+        }
+        let ids: Vec<u32> = (0..20).map(|i| i * 7 % rows as u32).collect();
+        let fused = ops::embedding(&x, &ids).unwrap();
+        compare(
+            "embedding",
+            &[&x],
+            &fused,
+            &reference::embedding(&x, &ids).unwrap(),
+        );
+    }
+    assert!(ops::embedding(&random(&[3, 2], 1), &[3]).is_err());
+}
+
+#[test]
+fn attention_with_grouped_heads_over_several_blocks_and_sequences() {
+    for (sequences, context, heads, kv_heads, head_dim) in [
+        (1, 1, 1, 1, 2),
+        (2, 5, 4, 2, 8),
+        (3, 64, 2, 2, 16),
+        (2, 150, 6, 1, 10),
+    ] {
+        let shape = AttentionShape {
+            context,
+            heads,
+            kv_heads,
+            head_dim,
+        };
+        let scaling = sterna_ternary::rope::RopeScaling::None;
+        let (cos, sin) = sterna_ternary::rope::Rope {
+            theta: 100.0,
+            scaling,
+        }
+        .table(head_dim, context);
+        let rope = Arc::new(RopeTable { cos, sin });
+        let tokens = sequences * context;
+        let q = random(&[tokens, heads * head_dim], 6);
+        let k = random(&[tokens, kv_heads * head_dim], 7);
+        let v = random(&[tokens, kv_heads * head_dim], 8);
+        let fused = ops::attention(&q, &k, &v, shape, &rope).unwrap();
+        let plain = reference::attention(&q, &k, &v, shape, &rope).unwrap();
+        // One position attends to itself alone, so queries and keys get no gradient to compare.
+        let inputs: &[&Var] = if context == 1 { &[&v] } else { &[&q, &k, &v] };
+        compare("attention", inputs, &fused, &plain);
+    }
+}
+
+#[test]
+fn cross_entropy_over_several_chunks() {
+    for (tokens, width, vocabulary) in [(1, 3, 2), (300, 16, 50)] {
+        let (hidden, head) = (
+            random(&[tokens, width], 9),
+            random(&[vocabulary, width], 10),
+        );
+        let targets: Vec<u32> = (0..tokens as u32)
+            .map(|i| i * 31 % vocabulary as u32)
+            .collect();
+        let fused = ops::cross_entropy(&hidden, &head, &targets, Gradients::Wanted).unwrap();
+        let plain = reference::cross_entropy(&hidden, &head, &targets).unwrap();
+        compare("cross-entropy", &[&hidden, &head], &fused, &plain);
+        let only = ops::cross_entropy(&hidden, &head, &targets, Gradients::Unwanted).unwrap();
+        assert_eq!(
+            only.to_vec1::<f32>().unwrap(),
+            fused.to_vec1::<f32>().unwrap()
+        );
+    }
+}
+
+fn config(family: &Family, tied: bool) -> Config {
+    Config::from_json(&json!({
+        "architectures": [family.architecture], "model_type": family.model_type,
+        "hidden_act": family.activation.name(), "hidden_size": 24, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+        "vocab_size": 30, "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "rope_theta": 100.0,
+        "tie_word_embeddings": tied,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn every_parameter_gets_a_gradient_and_moves() {
+    let rows: Vec<u32> = (0..4 * 17).map(|i| i * 11 % 30).collect();
+    for family in FAMILIES {
+        for (tied, precision) in [(true, Precision::Ternary), (false, Precision::Full)] {
+            let model = Model::new(config(family, tied), precision, 16, 0.1, 1).unwrap();
+            let optimizer = Optimizer {
+                method: Method::AdamW,
+                betas: (0.9, 0.95),
+                eps: 1e-8,
+                weight_decay: 0.0,
+            };
+            let mut trainer = Trainer::new(model, optimizer, 1.0);
+            let (_, gradients) = trainer.gradients(&rows, 16).unwrap();
+            let before = trainer.parameters().unwrap();
+            trainer.step(&rows, 16, 1e-2).unwrap();
+            let after = trainer.parameters().unwrap();
+            let mut offset = 0;
+            for (i, (weight, var)) in trainer.model.parameters().enumerate() {
+                let gradient = &gradients[offset..offset + var.elem_count()];
+                offset += var.elem_count();
+                let name = (family.model_type, &weight.name);
+                assert!(
+                    gradient.iter().any(|g| *g != 0.0),
+                    "{name:?} has no gradient"
+                );
+                assert!(before[i] != after[i], "{name:?} does not move");
+            }
+        }
+    }
+}
+
+#[test]
+fn fused_and_plain_models_agree_and_learn() {
+    let rows: Vec<u32> = (0..8 * 17).map(|i| i * 11 % 30).collect();
+    for family in FAMILIES {
+        let trainer = |plain: bool| {
+            let model = Model::new(config(family, true), Precision::Full, 16, 0.1, 1).unwrap();
+            let model = if plain {
+                model.with_reference_operations()
+            } else {
+                model
+            };
+            let optimizer = Optimizer {
+                method: Method::AdamW,
+                betas: (0.9, 0.95),
+                eps: 1e-8,
+                weight_decay: 0.1,
+            };
+            Trainer::new(model, optimizer, 1.0)
+        };
+        let (mut fused, mut plain) = (trainer(false), trainer(true));
+        let mut losses = Vec::new();
+        for _ in 0..20 {
+            let (a, b) = (
+                fused.step(&rows, 16, 1e-2).unwrap(),
+                plain.step(&rows, 16, 1e-2).unwrap(),
+            );
+            assert!(
+                (a.loss - b.loss).abs() < 1e-4,
+                "{}: {a:?} {b:?}",
+                family.model_type
+            );
+            losses.push(a.loss);
+        }
+        assert!(
+            losses[19] < 0.5 * losses[0],
+            "{}: {losses:?}",
+            family.model_type
+        );
+        assert!((fused.evaluate(&rows, 16).unwrap() - losses[19]).abs() < 0.5);
+    }
+}
