@@ -58,7 +58,10 @@ impl Model {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let values = |weight: &Weight| match weight.role {
             Role::Norm => vec![1.0; weight.columns],
-            _ => normal(&mut random, weight.rows * weight.columns, initializer_range),
+            _ => {
+                let deviation = deviation(&config, weight, initializer_range);
+                normal(&mut random, weight.rows * weight.columns, deviation)
+            }
         };
         let values = layout::weights(&config).iter().map(values).collect();
         Model::from_values(config, precision, context, values, &Device::Cpu)
@@ -244,6 +247,24 @@ impl Model {
             Operations::Fused => ops::gate(gate, up, activation)?,
             Operations::Reference => reference::gate(gate, up, activation)?,
         })
+    }
+}
+
+/// Standard deviation of a fresh matrix.
+///
+/// An embedding of its own is drawn with deviation 1, so that the residual stream carries the token from the
+/// start; the projections back into the stream are smaller the more layers add to it.
+fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
+    let into_stream = ["o_proj.weight", "down_proj.weight"];
+    if weight.name == EMBEDDING && !config.tie_word_embeddings {
+        1.0
+    } else if into_stream
+        .iter()
+        .any(|suffix| weight.name.ends_with(suffix))
+    {
+        initializer_range / (2.0 * config.num_hidden_layers as f64).sqrt()
+    } else {
+        initializer_range
     }
 }
 
