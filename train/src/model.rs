@@ -253,7 +253,8 @@ impl Model {
 /// Standard deviation of a fresh matrix.
 ///
 /// An embedding of its own is drawn with deviation 1, so that the residual stream carries the token from the
-/// start; the projections back into the stream are smaller the more layers add to it.
+/// start; queries and keys so that attention scores differ from the start; the projections back into the
+/// stream are smaller the more layers add to it.
 fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
     let into_stream = ["o_proj.weight", "down_proj.weight"];
     if weight.name == EMBEDDING && !config.tie_word_embeddings {
