@@ -118,10 +118,7 @@ fn samples(model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(String, 
     };
     [
         ("Once Mia", sampled(1)),
-        (
-            "The code of Ivy is 79. The code of Pam is 81. What is the code of Ivy?",
-            sampled(2),
-        ),
+        ("Once Tom sat in the barn. Ivy", sampled(2)),
         ("47+38=", Sampling::default()),
     ]
     .into_iter()

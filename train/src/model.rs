@@ -269,8 +269,7 @@ fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
     }
 }
 
-/// Normal values by Box and Muller from a seeded stream, with `libm`-free f64 arithmetic of the platform's
-/// logarithm and cosine rounded to f32.
+/// Normal values by Box and Muller from a seeded stream.
 fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
     let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let mut one = || {
