@@ -3,8 +3,10 @@
 //! Results go to stdout, progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input
 //! file, 130 stopped by Ctrl-C.
 
+mod bench;
 mod completions;
 mod convert;
+mod cpu;
 mod data;
 mod exit;
 mod generate;
@@ -12,6 +14,7 @@ mod inspect;
 mod logits;
 mod model;
 mod quickstart;
+mod synthesize;
 mod terminal;
 mod tokenizer;
 mod train;
@@ -46,6 +49,9 @@ enum Verb {
     Inspect(inspect::Args),
     Generate(generate::Args),
     Logits(logits::Args),
+    Bench(bench::Args),
+    Cpu(cpu::Args),
+    Synthesize(synthesize::Args),
     Completions(completions::Args),
 }
 
@@ -62,6 +68,9 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Logits(args) => logits::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Cpu(args) => cpu::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
         Verb::Completions(args) => completions::run(&args),
     };
     match outcome {

@@ -14,6 +14,13 @@ pub struct Args {
     /// Threads [default: one per physical core that this process may use]
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    choices: Choices,
+}
+
+/// What does not depend on the model.
+#[derive(clap::Args)]
+pub struct Choices {
     /// Kernel table by name [default: the fastest of this CPU]; results are the same for all
     #[arg(long)]
     kernels: Option<String>,
@@ -30,22 +37,32 @@ enum Kv {
 
 impl Args {
     pub fn open(&self) -> anyhow::Result<Model> {
-        let kernels = self.kernels.as_deref().map(find).transpose()?;
-        if self.threads == Some(0) {
-            return Err(Usage("--threads is 0, expected at least 1".into()).into());
-        }
-        let kv_type = match self.kv {
+        let options = Options {
+            threads: self.threads.map(check_threads).transpose()?,
+            kernels: self.choices.kernels()?,
+            kv_type: self.choices.kv_type(),
+        };
+        Ok(Model::open(&self.model, options)?)
+    }
+}
+
+impl Choices {
+    pub fn kernels(&self) -> Result<Option<&'static Kernels>, Usage> {
+        self.kernels.as_deref().map(find).transpose()
+    }
+
+    pub fn kv_type(&self) -> KvType {
+        match self.kv {
             Kv::F32 => KvType::F32,
             Kv::F16 => KvType::F16,
-        };
-        Ok(Model::open(
-            &self.model,
-            Options {
-                threads: self.threads,
-                kernels,
-                kv_type,
-            },
-        )?)
+        }
+    }
+}
+
+pub fn check_threads(threads: usize) -> Result<usize, Usage> {
+    match threads {
+        0 => Err(Usage("--threads is 0, expected at least 1".into())),
+        threads => Ok(threads),
     }
 }
 

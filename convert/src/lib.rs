@@ -4,6 +4,8 @@
 //! canonical form. A writer turns any source into a file and then proves it: it opens the result, reads the
 //! source again and compares every trit, scale and value. So N readers and M writers make N × M conversions.
 //!
+//! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
+//!
 //! A reader is one file and one line in [`open`]; a writer is one file beside `packed.rs`.
 #![deny(unsafe_code)]
 
@@ -13,18 +15,23 @@ mod huggingface;
 mod packed;
 mod parallel;
 mod proof;
+mod repack;
 mod report;
 mod safetensors_files;
 mod source;
+mod stream;
+mod synthesize;
 mod table;
 
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result};
 pub use huggingface::HuggingFace;
+pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use source::{Source, StoredScale, Ternary};
 use sterna_ternary::{Packing, durable};
+pub use synthesize::Synthetic;
 pub use table::HeadType;
 
 /// What a conversion makes.

@@ -18,6 +18,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod bench;
 mod cache;
 mod error;
 mod forward;

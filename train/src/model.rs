@@ -13,6 +13,9 @@ use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 use crate::Result;
 use crate::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
 
+/// Standard deviation of a fresh embedding that is not the head.
+const EMBEDDING_DEVIATION: f64 = 0.3;
+
 /// What the linear layers multiply with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -252,18 +255,15 @@ impl Model {
 
 /// Standard deviation of a fresh matrix.
 ///
-/// An embedding of its own is drawn with deviation 1, so that the residual stream carries the token from the
-/// start; queries and keys so that attention scores differ from the start; the projections back into the
-/// stream are smaller the more layers add to it.
+/// An embedding of its own starts larger, so that the residual stream carries the token, and the projections
+/// back into the stream start smaller the more of them add to it. A ternary layer multiplies by its own scale,
+/// so elsewhere the deviation decides only how fast a weight can change its trit.
 fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
-    let into_stream = ["o_proj.weight", "down_proj.weight"];
+    let into_stream = ["o_proj.weight", "down_proj.weight"].map(|name| weight.name.ends_with(name));
     if weight.name == EMBEDDING && !config.tie_word_embeddings {
-        1.0
-    } else if into_stream
-        .iter()
-        .any(|suffix| weight.name.ends_with(suffix))
-    {
-        initializer_range / (2.0 * config.num_hidden_layers as f64).sqrt()
+        EMBEDDING_DEVIATION
+    } else if into_stream.contains(&true) {
+        initializer_range / (2 * config.num_hidden_layers) as f64
     } else {
         initializer_range
     }

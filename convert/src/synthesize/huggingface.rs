@@ -1,0 +1,128 @@
+//! Writer of a Hugging Face folder with synthetic weights, as `transformers` and [`crate::open`] read it.
+//!
+//! model.safetensors holds tables, norms and scales as BF16, then the trits as U8: byte (r, c) of a matrix is
+//! Σᵢ (trit + 1) · 4ⁱ of rows r, R + r, 2R + r and 3R + r, where R is a quarter of the rows, rounded up.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use half::bf16;
+use serde_json::{Map, Value, json};
+use sterna_ternary::durable;
+use sterna_ternary::layout::{self, Dtype, Role, Weight};
+
+use super::{Count, Synthetic, random};
+use crate::{Error, Result, safetensors_files, stream, table};
+
+/// config.json comes last: without it the folder is no checkpoint.
+pub(super) fn write(model: &Synthetic, folder: &Path, count: &mut Count) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let mut entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    if entries.next().is_some() {
+        return Err(Error::Output {
+            path: folder.to_owned(),
+            why: "exists and is not empty; give the name of a new folder".into(),
+        });
+    }
+    let path = folder.join(safetensors_files::SINGLE);
+    durably(&path, |out| {
+        let mut append = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io(&path));
+        write_weights(model, &mut append, count)
+    })?;
+    for (name, bytes) in model.files.iter().rev() {
+        let path = folder.join(name);
+        durable::write(&path, |out| out.write_all(bytes)).map_err(Error::io(&path))?;
+    }
+    Ok(())
+}
+
+/// [`durable::write`] with a content whose making can fail for other reasons than the disk.
+fn durably(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let mut failed = None;
+    let written = durable::write(path, |out| {
+        content(out).map_err(|e| {
+            failed = Some(e);
+            io::Error::other("the content could not be made")
+        })
+    });
+    match failed {
+        Some(e) => Err(e),
+        None => written.map_err(Error::io(path)),
+    }
+}
+
+/// The header with all offsets, then every tensor in its order.
+fn write_weights(
+    model: &Synthetic,
+    append: &mut dyn FnMut(&[u8]) -> Result<()>,
+    count: &mut Count,
+) -> Result<()> {
+    let weights = layout::weights(model.config());
+    append(&header(&weights))?;
+    for weight in &weights {
+        match weight.role {
+            Role::Norm => append(&bf16::ONE.to_le_bytes().repeat(weight.columns))?,
+            Role::Linear => append(&random::scale(weight.columns).to_le_bytes())?,
+            Role::Table => model.for_each_chunk(weight, |values| {
+                count.add(values.len());
+                append(&table::encode(Dtype::Bf16, values, weight.columns)?.0)
+            })?,
+        }
+    }
+    for weight in weights.iter().filter(|w| w.role == Role::Linear) {
+        write_planes(model, weight, append, count)?;
+    }
+    Ok(())
+}
+
+fn header(weights: &[Weight]) -> Vec<u8> {
+    let mut json = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut end = 0;
+    let mut push = |name: &str, dtype: Dtype, shape: &[usize]| {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.bytes();
+        let entry = json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [start, end] });
+        json.insert(name.to_owned(), entry);
+    };
+    for w in weights {
+        match w.role {
+            Role::Norm => push(&w.name, Dtype::Bf16, &[w.columns]),
+            Role::Linear => push(&layout::scale_name(&w.name), Dtype::Bf16, &[1]),
+            Role::Table => push(&w.name, Dtype::Bf16, &[w.rows, w.columns]),
+        }
+    }
+    for w in weights.iter().filter(|w| w.role == Role::Linear) {
+        push(&w.name, Dtype::U8, &[w.rows.div_ceil(4), w.columns]);
+    }
+    let mut text = Value::Object(json).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    header.extend(text);
+    header
+}
+
+fn write_planes(
+    model: &Synthetic,
+    weight: &Weight,
+    append: &mut dyn FnMut(&[u8]) -> Result<()>,
+    count: &mut Count,
+) -> Result<()> {
+    let (columns, quarter) = (weight.columns, weight.rows.div_ceil(4));
+    let fill = |r: usize, bytes: &mut [u8]| {
+        let mut trits = vec![0; columns];
+        bytes.fill(0);
+        for (i, row) in (r..weight.rows).step_by(quarter).enumerate() {
+            model.seed.trits(&weight.name, row, &mut trits);
+            for (byte, trit) in bytes.iter_mut().zip(&trits) {
+                *byte |= ((trit + 1) as u8) << (2 * i);
+            }
+        }
+        Ok(())
+    };
+    stream::rows(quarter, columns, 4 * columns, fill, |bytes| {
+        append(bytes)?;
+        count.add(4 * bytes.len());
+        Ok(())
+    })
+}

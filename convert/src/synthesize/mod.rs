@@ -1,0 +1,199 @@
+//! Models of any shape with random weights, to measure speed and memory where the trained ones are not at hand.
+//!
+//! Every row of every tensor has a generator of its own, seeded by seed, tensor name and row: rows are made
+//! when they are written, on all cores, the model is never in memory, and the bytes depend on the seed alone.
+//! 42 % of the trits are zero, and scale · √(columns · 0.58) = 1, so that a linear layer keeps the size of its
+//! input; norms are 1. Scales are bf16 numbers and tables hold multiples of 2⁻¹² below 2⁻⁴, so every float type
+//! stores them exactly: the Hugging Face folder, converted, is the packed file byte for byte.
+
+mod huggingface;
+mod random;
+mod tokenizer;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sterna_ternary::file::{Description, FILES};
+use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
+use sterna_ternary::{Config, Dtype, PackedWriter, Packing};
+
+use crate::{Error, Result, check_output, embedded, stream, table};
+use random::Seed;
+
+/// A model that exists only as its shape and a seed until it is written.
+#[derive(Debug)]
+pub struct Synthetic {
+    config: Config,
+    /// As [`crate::Source::files`].
+    files: Vec<(String, Vec<u8>)>,
+    seed: Seed,
+}
+
+impl Synthetic {
+    /// A model of the shape in a config.json, whose `quantization_config` is replaced; `path` is for messages.
+    ///
+    /// # Errors
+    /// A config that Sterna cannot run, or one whose vocabulary is too small for the embedded tokenizer.
+    pub fn new(path: &Path, config_json: &[u8], seed: u64) -> Result<Synthetic> {
+        let mut json = embedded::parse_object(path, config_json)?;
+        json["quantization_config"] = json!({
+            "quant_method": "bitnet",
+            "linear_class": "autobitlinear",
+            "quantization_mode": "offline",
+            "modules_to_not_convert": ["lm_head"],
+        });
+        let config = Config::from_json(&json).map_err(|source| Error::Config {
+            path: path.to_owned(),
+            source,
+        })?;
+        if config.vocab_size < tokenizer::SIZE {
+            return Err(Error::File {
+                path: path.to_owned(),
+                why: format!(
+                    "`vocab_size` is {}, expected at least {} for the 256 bytes and the special tokens",
+                    config.vocab_size,
+                    tokenizer::SIZE
+                ),
+            });
+        }
+        let text = |json: Value| format!("{json:#}\n").into_bytes();
+        let contents = [
+            json,
+            tokenizer::json(),
+            tokenizer::config(),
+            tokenizer::generation(),
+        ];
+        let names = FILES.iter().map(|name| name.to_string());
+        Ok(Synthetic {
+            config,
+            files: names.zip(contents.map(text)).collect(),
+            seed: Seed(seed),
+        })
+    }
+
+    /// Shapes and constants.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Writes the packed file `out`. `table` is the type of embedding and head; with I8 an embedding that is not
+    /// the head is F16. `progress` is called with (done, total), counted in weights.
+    pub fn write_packed(
+        &self,
+        out: &Path,
+        packing: Packing,
+        table: Dtype,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        check_output(out)?;
+        let embedding = match table {
+            Dtype::I8 if !self.config.tie_word_embeddings => Dtype::F16,
+            dtype => dtype,
+        };
+        let description = Description {
+            config: self.config.clone(),
+            packing,
+            embedding,
+            table,
+            files: self.files.clone(),
+        };
+        let mut count = Count::new(&self.config, progress);
+        PackedWriter::write(out, &description, |writer| {
+            for weight in layout::weights(&self.config) {
+                match weight.role {
+                    Role::Norm => writer.vector(&weight.name, &vec![1.0; weight.columns])?,
+                    Role::Linear => self.write_matrix(writer, &weight, packing, &mut count)?,
+                    Role::Table if weight.name == EMBEDDING => {
+                        self.write_table(writer, &weight, embedding, &mut count)?;
+                    }
+                    Role::Table => self.write_table(writer, &weight, table, &mut count)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes a Hugging Face folder: packed uint8 planes with a scale to multiply by, all else in bf16.
+    ///
+    /// # Errors
+    /// [`Error::Output`] where `folder` exists and is not empty.
+    pub fn write_huggingface(
+        &self,
+        folder: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        huggingface::write(self, folder, &mut Count::new(&self.config, progress))
+    }
+
+    fn write_matrix(
+        &self,
+        writer: &mut PackedWriter,
+        weight: &Weight,
+        packing: Packing,
+        count: &mut Count,
+    ) -> Result<()> {
+        let fill = |row, trits: &mut [i8]| {
+            self.seed.trits(&weight.name, row, trits);
+            Ok(())
+        };
+        stream::packed_rows(weight, packing, fill, |rows, bytes| {
+            count.add(rows * weight.columns);
+            Ok(writer.rows(&weight.name, bytes)?)
+        })?;
+        let scale = random::scale(weight.columns).to_f32();
+        Ok(writer.vector(&layout::scale_name(&weight.name), &[scale])?)
+    }
+
+    fn write_table(
+        &self,
+        writer: &mut PackedWriter,
+        weight: &Weight,
+        dtype: Dtype,
+        count: &mut Count,
+    ) -> Result<()> {
+        let mut scales = Vec::new();
+        self.for_each_chunk(weight, |values| {
+            count.add(values.len());
+            let (bytes, more) = table::encode(dtype, values, weight.columns)?;
+            scales.extend(more);
+            Ok(writer.rows(&weight.name, &bytes)?)
+        })?;
+        match scales.is_empty() {
+            true => Ok(()),
+            false => Ok(writer.vector(&layout::scale_name(&weight.name), &scales)?),
+        }
+    }
+
+    /// The values of a table as chunks of whole rows.
+    fn for_each_chunk(&self, weight: &Weight, f: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let fill = |row, values: &mut [f32]| {
+            self.seed.values(&weight.name, row, values);
+            Ok(())
+        };
+        stream::rows(weight.rows, weight.columns, weight.columns, fill, f)
+    }
+}
+
+/// Counts weights, for the caller's progress bar.
+struct Count<'a> {
+    done: u64,
+    total: u64,
+    show: &'a mut dyn FnMut(u64, u64),
+}
+
+impl<'a> Count<'a> {
+    fn new(config: &Config, show: &'a mut dyn FnMut(u64, u64)) -> Count<'a> {
+        let weights = layout::weights(config);
+        let many = weights.iter().filter(|w| w.role != Role::Norm);
+        Count {
+            done: 0,
+            total: many.map(|w| (w.rows * w.columns) as u64).sum(),
+            show,
+        }
+    }
+
+    fn add(&mut self, weights: usize) {
+        self.done += weights as u64;
+        (self.show)(self.done, self.total);
+    }
+}

@@ -1,0 +1,139 @@
+//! What this machine can do right now: how fast it reads memory and how fast it multiplies.
+//!
+//! Reading: the threads stream together through a buffer of at least eight times the last-level cache and at
+//! least 256 MiB, in 1, 2, 4 and 8 concurrent streams each, and the fastest pattern counts; the loop is one
+//! exclusive or a word, which is far faster than memory. Multiplying: `peak` on every thread.
+//!
+//! A shared machine changes by the minute, so [`crate::bench::measure`] repeats this in every round and keeps
+//! the best.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::{Machine, peak};
+use crate::Kernels;
+use crate::threads::Pool;
+
+/// Rates of the machine with a number of threads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Threads that worked together.
+    pub threads: usize,
+    /// Bytes read from memory.
+    pub bytes_per_second: f64,
+    /// int8 multiply-adds.
+    pub macs_per_second: f64,
+    /// With which instruction.
+    pub instruction: &'static str,
+}
+
+impl Limits {
+    /// What is known before any measurement.
+    pub fn none(threads: usize) -> Limits {
+        Limits {
+            threads,
+            bytes_per_second: 0.0,
+            macs_per_second: 0.0,
+            instruction: "",
+        }
+    }
+
+    /// The better of two measurements, rate by rate.
+    pub fn or_better(&self, other: &Limits) -> Limits {
+        Limits {
+            threads: self.threads,
+            bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
+            macs_per_second: self.macs_per_second.max(other.macs_per_second),
+            instruction: other.instruction,
+        }
+    }
+}
+
+/// 64 bytes, a cache line of most machines.
+type Line = [u64; 8];
+
+/// Measures [`Limits`]; holds a large buffer.
+pub struct Meter {
+    buffer: Vec<Line>,
+}
+
+/// Lines of one stream that a thread reads at a time: 256 KiB.
+const RUN: usize = 1 << 12;
+/// How long multiply-adds are repeated.
+const PEAK_TIME: Duration = Duration::from_millis(20);
+
+impl Meter {
+    /// Takes the memory: a quarter of what is there at most.
+    pub fn new() -> Meter {
+        let machine = Machine::detect();
+        let caches = machine.caches.iter().map(|cache| cache.bytes);
+        let wanted = 8 * caches.max().unwrap_or(0);
+        let most = machine.memory_bytes.map_or(1 << 28, |bytes| bytes / 4);
+        let bytes = wanted.max(1 << 28).min(most) as usize;
+        Meter {
+            // Not zeros: those would be one page of the kernel, mapped everywhere.
+            buffer: vec![[1; 8]; bytes.div_ceil(size_of::<Line>()).next_multiple_of(8 * RUN)],
+        }
+    }
+
+    /// The rates with the threads of a pool; multiply-adds by the instruction that the table is built on.
+    pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> Limits {
+        let peak = peak::of(kernels);
+        let patterns = [
+            self.read::<1>(pool),
+            self.read::<2>(pool),
+            self.read::<4>(pool),
+            self.read::<8>(pool),
+        ];
+        Limits {
+            threads: pool.threads(),
+            bytes_per_second: patterns.into_iter().fold(0.0, f64::max),
+            macs_per_second: macs_per_second(pool, peak),
+            instruction: peak.instruction,
+        }
+    }
+
+    /// Bytes per second in `STREAMS` concurrent streams a thread.
+    fn read<const STREAMS: usize>(&self, pool: &Pool) -> f64 {
+        let mut parts = self.buffer.chunks_exact(self.buffer.len() / STREAMS);
+        let streams: [&[Line]; STREAMS] =
+            std::array::from_fn(|_| parts.next().expect("a divisor of the length"));
+        let runs = streams[0].len() / RUN;
+        let start = Instant::now();
+        pool.for_each(runs, |run| {
+            black_box(fold(streams.map(|stream| &stream[run * RUN..][..RUN])));
+        });
+        size_of_val(self.buffer.as_slice()) as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter::new()
+    }
+}
+
+#[inline(never)]
+fn fold<const STREAMS: usize>(streams: [&[Line]; STREAMS]) -> Line {
+    let mut folded = [0; 8];
+    for i in 0..RUN {
+        for stream in &streams {
+            for (folded, word) in folded.iter_mut().zip(&stream[i]) {
+                *folded ^= word;
+            }
+        }
+    }
+    folded
+}
+
+fn macs_per_second(pool: &Pool, peak: &peak::Peak) -> f64 {
+    let start = Instant::now();
+    let mut macs = 0;
+    while start.elapsed() < PEAK_TIME {
+        // Chunks of some tens of microseconds, several a thread, so that all threads end together.
+        let chunks = 16 * pool.threads();
+        pool.for_each(chunks, |_| (peak.run)());
+        macs += chunks * peak.macs;
+    }
+    macs as f64 / start.elapsed().as_secs_f64()
+}

@@ -1,0 +1,241 @@
+//! What the machine is and what of it this process may use, as Linux tells; elsewhere only what Rust knows.
+
+use std::fs;
+
+use crate::Kernels;
+use crate::threads::physical_cores;
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    /// Name of the processor.
+    pub cpu: String,
+    /// Instruction set family, as Rust names it.
+    pub architecture: &'static str,
+    /// Hardware threads that are on.
+    pub logical_cpus: Option<usize>,
+    /// Hardware threads that affinity lets this process use, like `0-3`.
+    pub affinity: Option<String>,
+    /// Processors' worth of time that the container may use.
+    pub cpu_quota: Option<f64>,
+    /// Physical cores that this process may use: the default number of threads.
+    pub usable_cores: usize,
+    /// Caches of the first processor, those of instructions left out.
+    pub caches: Vec<Cache>,
+    /// Memory of the machine, or of the container where that is less.
+    pub memory_bytes: Option<u64>,
+    /// Instruction set extensions that matter here, and whether the processor has them.
+    pub features: Vec<(&'static str, bool)>,
+}
+
+/// A cache for data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    /// 1 is the nearest.
+    pub level: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// The hardware threads that share it, like `0-3`.
+    pub shared_by: String,
+}
+
+/// A kernel table and what it needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Name of the table.
+    pub name: &'static str,
+    /// Features that the processor lacks; none if the table can run.
+    pub missing: Vec<&'static str>,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn detect() -> Machine {
+        let number = |path: &str| read(path)?.parse::<u64>().ok();
+        let limit = number("/sys/fs/cgroup/memory.max");
+        let total = proc_value("/proc/meminfo", "MemTotal")
+            .and_then(|kb| kb.strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .map(|kb| kb * 1024);
+        Machine {
+            cpu: cpu_name(),
+            architecture: std::env::consts::ARCH,
+            logical_cpus: read("/sys/devices/system/cpu/online").and_then(|list| count(&list)),
+            affinity: proc_value("/proc/self/status", "Cpus_allowed_list"),
+            cpu_quota: read("/sys/fs/cgroup/cpu.max").and_then(|text| quota(&text)),
+            usable_cores: physical_cores(),
+            caches: caches(),
+            memory_bytes: limit.into_iter().chain(total).min(),
+            features: features(),
+        }
+    }
+
+    /// Every kernel table of this architecture, the ones that run here first, slowest first.
+    pub fn tables(&self) -> Vec<Table> {
+        let has = |feature: &&str| {
+            self.features
+                .iter()
+                .any(|(name, has)| name == feature && *has)
+        };
+        let here = Kernels::available().iter().map(|table| Table {
+            name: table.name,
+            missing: Vec::new(),
+        });
+        let absent = NEEDS
+            .iter()
+            .filter(|(name, _)| Kernels::find(name).is_none());
+        let elsewhere = absent.map(|(name, needs)| Table {
+            name,
+            missing: needs.iter().filter(|f| !has(f)).copied().collect(),
+        });
+        here.chain(elsewhere.filter(|table| !table.missing.is_empty()))
+            .collect()
+    }
+}
+
+/// What the kernel tables need, to say why one cannot run; [`Kernels::available`] decides whether it can.
+const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
+    &[
+        ("avx2", &["avx2", "f16c"]),
+        ("avxvnni", &["avx2", "f16c", "avxvnni"]),
+        (
+            "avx512",
+            &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"],
+        ),
+    ]
+} else if cfg!(target_arch = "aarch64") {
+    &[
+        ("neon", &["neon"]),
+        ("neon-dotprod", &["neon", "dotprod"]),
+        ("neon-i8mm", &["neon", "dotprod", "i8mm"]),
+    ]
+} else {
+    &[]
+};
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<(&'static str, bool)> {
+    macro_rules! detect {
+        ($($name:tt),*) => { vec![$(($name, is_x86_feature_detected!($name))),*] };
+    }
+    detect!(
+        "ssse3",
+        "avx",
+        "f16c",
+        "fma",
+        "avx2",
+        "avxvnni",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512dq",
+        "avx512vbmi",
+        "avx512vnni"
+    )
+}
+
+#[cfg(target_arch = "aarch64")]
+fn features() -> Vec<(&'static str, bool)> {
+    macro_rules! detect {
+        ($($name:tt),*) => { vec![$(($name, std::arch::is_aarch64_feature_detected!($name))),*] };
+    }
+    detect!("neon", "fp16", "dotprod", "i8mm", "sve", "sve2")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn features() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+fn cpu_name() -> String {
+    let name = |key| proc_value("/proc/cpuinfo", key).filter(|name| !name.is_empty());
+    // ARM kernels give numbers only.
+    let arm = || {
+        let (implementer, part) = (name("CPU implementer")?, name("CPU part")?);
+        Some(format!("ARM implementer {implementer}, part {part}"))
+    };
+    name("model name")
+        .or_else(arm)
+        .unwrap_or_else(|| "unknown".into())
+}
+
+fn caches() -> Vec<Cache> {
+    let cache = |index| {
+        let read = |file: &str| {
+            read(&format!(
+                "/sys/devices/system/cpu/cpu0/cache/index{index}/{file}"
+            ))
+        };
+        let is_data = read("type")? != "Instruction";
+        let cache = Cache {
+            level: read("level")?.parse().ok()?,
+            bytes: read("size")?.strip_suffix('K')?.parse::<u64>().ok()? * 1024,
+            shared_by: read("shared_cpu_list")?,
+        };
+        Some(is_data.then_some(cache))
+    };
+    (0..).map_while(cache).flatten().collect()
+}
+
+/// `max 100000` or `150000 100000`: microseconds of processor time in a period.
+fn quota(text: &str) -> Option<f64> {
+    let (time, period) = text.split_once(' ')?;
+    Some(time.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+}
+
+/// Processors in a list like `0-3,8`.
+fn count(list: &str) -> Option<usize> {
+    let ranges = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(
+            last.parse::<usize>()
+                .ok()?
+                .checked_sub(first.parse().ok()?)?
+                + 1,
+        )
+    });
+    ranges.sum()
+}
+
+/// The first value of a key in a file of lines `key : value`.
+fn proc_value(path: &str, key: &str) -> Option<String> {
+    let text = read(path)?;
+    let value = |line: &str| {
+        Some(
+            line.strip_prefix(key)?
+                .trim_start()
+                .strip_prefix(':')?
+                .trim()
+                .to_owned(),
+        )
+    };
+    text.lines().find_map(value)
+}
+
+fn read(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_quotas() {
+        assert_eq!(count("0-3,8,10-11"), Some(7));
+        assert_eq!(count(""), None);
+        assert_eq!(quota("max 100000"), None);
+        assert_eq!(quota("150000 100000"), Some(1.5));
+    }
+
+    #[test]
+    fn a_table_that_runs_lacks_nothing() {
+        let tables = Machine::detect().tables();
+        for kernels in Kernels::available() {
+            let table = tables.iter().find(|t| t.name == kernels.name).unwrap();
+            assert_eq!(table.missing, [""; 0], "{}", kernels.name);
+        }
+        let mut names: Vec<_> = tables.iter().map(|t| t.name).collect();
+        names.dedup();
+        assert_eq!(names.len(), tables.len());
+    }
+}

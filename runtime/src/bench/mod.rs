@@ -1,0 +1,268 @@
+//! How fast a model runs here, and how close that is to what the machine can do.
+//!
+//! [`measure`] times prompts and generation through [`Model::forward`], as any user calls it. Everything is
+//! interleaved: a round measures the limits of the machine and then every model with every number of threads,
+//! so that a noisy neighbour disturbs all of them alike. The first round warms up and is dropped; the others
+//! give the median, the smallest and the largest speed. [`Work`] says what a test cannot avoid, [`Limits`] how
+//! fast the machine could do that, and their ratio is the share of the physical limit that was reached.
+
+mod energy;
+mod limits;
+mod machine;
+mod memory;
+mod peak;
+mod statistics;
+mod work;
+
+use std::path::Path;
+use std::time::Instant;
+
+use sterna_ternary::Packing;
+
+pub use energy::Energy;
+pub use limits::{Limits, Meter};
+pub use machine::{Cache, Machine, Table};
+pub use statistics::Spread;
+pub use work::{Bound, Work};
+
+use crate::{Kernels, KvCache, KvType, Logits, Model, Options, Result, sampler, threads::Pool};
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Test {
+    /// So many tokens in one call.
+    Prompt(usize),
+    /// So many tokens one after the other, each the most probable one.
+    Generate(usize),
+}
+
+impl Test {
+    /// Tokens that are computed.
+    pub fn tokens(self) -> usize {
+        match self {
+            Test::Prompt(n) | Test::Generate(n) => n,
+        }
+    }
+}
+
+/// What [`measure`] does.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Tests of every model with every number of threads.
+    pub tests: Vec<Test>,
+    /// Numbers of threads.
+    pub threads: Vec<usize>,
+    /// Tokens in the cache before each test.
+    pub depth: usize,
+    /// Rounds that count.
+    pub repetitions: usize,
+    /// Inner loops; by default the fastest.
+    pub kernels: Option<&'static Kernels>,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
+}
+
+/// All results of [`measure`].
+#[derive(Debug)]
+pub struct Report {
+    /// Per number of threads of the plan: the best that any round found.
+    pub limits: Vec<Limits>,
+    /// Where energy was read, or why it was not.
+    pub energy: std::result::Result<String, String>,
+    /// Per model, number of threads and test, in this order.
+    pub results: Vec<Measurement>,
+}
+
+/// One test of one model with one number of threads.
+#[derive(Debug, Clone)]
+pub struct Measurement {
+    /// Index of the model.
+    pub model: usize,
+    /// How its trits are packed.
+    pub packing: Packing,
+    /// What was timed.
+    pub test: Test,
+    /// With so many threads.
+    pub threads: usize,
+    /// Tokens per second, one a round.
+    pub speeds: Vec<f64>,
+    /// Joules per token, one a round; empty without a counter.
+    pub joules: Vec<f64>,
+    /// Largest resident memory of this model with this number of threads: mapped file, cache and working memory.
+    pub peak_bytes: Option<u64>,
+    /// What the test cannot avoid.
+    pub work: Work,
+    /// Tokens per second at the limit of the machine.
+    pub limit: f64,
+    /// Which limit that is.
+    pub bound: Bound,
+}
+
+impl Measurement {
+    /// Tokens per second.
+    pub fn speed(&self) -> Spread {
+        Spread::of(&self.speeds)
+    }
+
+    /// Median speed as a share of the limit.
+    pub fn limit_fraction(&self) -> f64 {
+        self.speed().median / self.limit
+    }
+
+    /// Median joules per token.
+    pub fn joules_per_token(&self) -> Option<f64> {
+        (!self.joules.is_empty()).then(|| Spread::of(&self.joules).median)
+    }
+
+    /// How many times as fast as `other` this was, round by round.
+    pub fn ratio(&self, other: &Measurement) -> Spread {
+        let pairs = self.speeds.iter().zip(&other.speeds);
+        Spread::of(&pairs.map(|(a, b)| a / b).collect::<Vec<_>>())
+    }
+}
+
+/// Runs the plan on packed files. `progress` is called with (done, total), counted in tests.
+///
+/// # Errors
+/// Those of [`Model::open`] and [`Model::forward`]; a depth and a test that together exceed the model's context.
+pub fn measure(
+    paths: &[&Path],
+    plan: &Plan,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Report> {
+    let kernels = plan.kernels.unwrap_or_else(Kernels::best);
+    let energy = Energy::open();
+    let start = memory::resident();
+    let mut subjects = Vec::new();
+    for (model, path) in paths.iter().enumerate() {
+        for threads in &plan.threads {
+            subjects.push(Subject::open(model, path, *threads, plan)?);
+        }
+    }
+    let pools = plan.threads.iter().map(|n| Pool::new(Some(*n)));
+    let pools = pools.collect::<Result<Vec<Pool>>>()?;
+    let mut limits: Vec<Limits> = plan.threads.iter().map(|n| Limits::none(*n)).collect();
+    let total = (plan.repetitions + 1) * subjects.len() * plan.tests.len();
+    let mut done = 0;
+    for round in 0..=plan.repetitions {
+        // The buffer of the meter is large: it lives no longer than its measurement.
+        let meter = Meter::new();
+        for (best, pool) in limits.iter_mut().zip(&pools) {
+            *best = best.or_better(&meter.measure(pool, kernels));
+        }
+        drop(meter);
+        for subject in &mut subjects {
+            let before = (round == 0).then(memory::reset_peak).flatten();
+            for i in 0..plan.tests.len() {
+                subject.run(i, plan, energy.as_ref().ok(), round > 0)?;
+                done += 1;
+                progress(done, total);
+            }
+            if let (Some(before), Some(start)) = (before, start) {
+                // Models that ran before keep their pages: only what this one added counts.
+                subject.peak = memory::peak().map(|peak| peak.saturating_sub(before) + start);
+            }
+        }
+    }
+    let results = subjects
+        .into_iter()
+        .flat_map(|subject| subject.results(plan, &limits));
+    Ok(Report {
+        results: results.collect(),
+        limits,
+        energy: energy.map(|e| e.source().to_owned()),
+    })
+}
+
+/// A model with a number of threads, and what was measured of it.
+struct Subject {
+    index: usize,
+    model: Model,
+    cache: KvCache,
+    peak: Option<u64>,
+    /// Per test.
+    speeds: Vec<Vec<f64>>,
+    joules: Vec<Vec<f64>>,
+}
+
+impl Subject {
+    fn open(index: usize, path: &Path, threads: usize, plan: &Plan) -> Result<Subject> {
+        let options = Options {
+            threads: Some(threads),
+            kernels: plan.kernels,
+            kv_type: plan.kv_type,
+        };
+        let model = Model::open(path, options)?;
+        let longest = plan.tests.iter().map(|t| t.tokens()).max().unwrap_or(1);
+        Ok(Subject {
+            cache: model.new_cache(plan.depth + longest)?,
+            index,
+            model,
+            peak: None,
+            speeds: vec![Vec::new(); plan.tests.len()],
+            joules: vec![Vec::new(); plan.tests.len()],
+        })
+    }
+
+    fn run(&mut self, i: usize, plan: &Plan, energy: Option<&Energy>, counts: bool) -> Result<()> {
+        let (model, cache) = (&self.model, &mut self.cache);
+        let vocab_size = model.config().vocab_size;
+        let id = |i: usize| (i * 7919 % vocab_size) as u32;
+        if cache.len() < plan.depth {
+            let ids: Vec<u32> = (cache.len()..plan.depth).map(id).collect();
+            model.forward(cache, &ids, Logits::Last)?;
+        }
+        cache.truncate(plan.depth);
+        let tokens = plan.tests[i].tokens();
+        let ids: Vec<u32> = (1..=tokens).map(id).collect();
+        let joules = energy.and_then(Energy::joules);
+        let start = Instant::now();
+        match plan.tests[i] {
+            Test::Prompt(_) => drop(model.forward(cache, &ids, Logits::Last)?),
+            Test::Generate(n) => {
+                let mut next = ids[0];
+                for _ in 0..n {
+                    let logits = model.forward(cache, &[next], Logits::Last)?;
+                    next = sampler::greedy(&logits);
+                }
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        if counts {
+            self.speeds[i].push(tokens as f64 / seconds);
+            let used = energy
+                .zip(joules)
+                .and_then(|(energy, before)| energy.since(before));
+            self.joules[i].extend(used.map(|joules| joules / tokens as f64));
+        }
+        Ok(())
+    }
+
+    fn results(self, plan: &Plan, limits: &[Limits]) -> Vec<Measurement> {
+        let kv_bytes = self.cache.bytes() / self.cache.capacity();
+        let threads = self.model.threads();
+        let limits = limits.iter().find(|l| l.threads == threads);
+        let limits = limits.expect("every number of threads was measured");
+        let tests = plan
+            .tests
+            .iter()
+            .zip(self.speeds.into_iter().zip(self.joules));
+        let measurement = |(test, (speeds, joules)): (&Test, _)| {
+            let work = Work::of(self.model.file(), *test, plan.depth, kv_bytes);
+            let (seconds, bound) = work.seconds(limits);
+            Measurement {
+                model: self.index,
+                packing: self.model.file().packing,
+                test: *test,
+                threads,
+                speeds,
+                joules,
+                peak_bytes: self.peak,
+                work,
+                limit: test.tokens() as f64 / seconds,
+                bound,
+            }
+        };
+        tests.map(measurement).collect()
+    }
+}

@@ -1,0 +1,140 @@
+//! `sterna bench`: speed, and its distance to the limit of the machine.
+
+mod show;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use sterna_runtime::bench::{self, Plan, Test};
+use sterna_runtime::{Kernels, threads};
+use sterna_ternary::{PackedFile, Packing};
+
+use crate::exit::Usage;
+use crate::{model, terminal};
+use show::Shown;
+
+/// Measure prompt and generation speed, and how close they come to what this machine can do.
+///
+/// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the median, the
+/// smallest and the largest speed and the median's share of the limit: the bytes that must be read at the
+/// bandwidth measured in the same run, or the multiply-adds at the peak int8 rate, whichever takes longer.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A packed file, as `sterna convert` or `sterna synthesize` writes it.
+    #[arg(required_unless_present = "compare")]
+    model: Option<PathBuf>,
+    /// Measure two packed files in turn and print the ratio of their speeds.
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["model", "packing"])]
+    compare: Vec<PathBuf>,
+    /// Measure the model in every packing, repacked to a temporary file, and name the fastest.
+    #[arg(long, value_enum)]
+    packing: Option<Packings>,
+    /// Prompt lengths, like 128,512; 0 for none.
+    #[arg(long, value_delimiter = ',', default_value = "128,512")]
+    pp: Vec<usize>,
+    /// Numbers of tokens to generate, like 64; 0 for none.
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    tg: Vec<usize>,
+    /// Tokens in the cache before each test.
+    #[arg(long, default_value_t = 0)]
+    depth: usize,
+    /// Numbers of threads, like 1,2 [default: one per physical core that this process may use]
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Rounds that count.
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    #[command(flatten)]
+    choices: model::Choices,
+    /// Print one JSON object.
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print one line of comma-separated values per result.
+    #[arg(long)]
+    csv: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Packings {
+    All,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let plan = plan(args)?;
+    let mut paths: Vec<PathBuf> = args.model.iter().chain(&args.compare).cloned().collect();
+    let repacked = args
+        .packing
+        .is_some()
+        .then(|| repack(&paths[0]))
+        .transpose()?;
+    if let Some((_, others)) = &repacked {
+        paths.extend_from_slice(others);
+    }
+    let bar = terminal::bar(0, "  measuring {wide_bar} {pos}/{len}");
+    let borrowed: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let report = bench::measure(&borrowed, &plan, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    let name = |i: usize| {
+        paths[if repacked.is_some() { 0 } else { i }]
+            .display()
+            .to_string()
+    };
+    let shown = Shown {
+        kernels: plan.kernels.unwrap_or_else(Kernels::best).name,
+        names: (0..paths.len()).map(name).collect(),
+        depth: plan.depth,
+        report: &report,
+        is_choice: repacked.is_some(),
+    };
+    match (args.json, args.csv) {
+        (true, _) => println!("{}", shown.json()),
+        (_, true) => print!("{}", shown.csv()),
+        _ => print!("{}", shown.text()),
+    }
+    Ok(())
+}
+
+fn plan(args: &Args) -> anyhow::Result<Plan> {
+    let non_zero = |n: &&usize| **n > 0;
+    let prompts = args.pp.iter().filter(non_zero).map(|n| Test::Prompt(*n));
+    let generations = args.tg.iter().filter(non_zero).map(|n| Test::Generate(*n));
+    let tests: Vec<Test> = prompts.chain(generations).collect();
+    if tests.is_empty() || args.repetitions == 0 {
+        let why =
+            "nothing to measure: expected a --pp or --tg above 0 and --repetitions of at least 1";
+        return Err(Usage(why.into()).into());
+    }
+    let mut threads: Vec<usize> = args
+        .threads
+        .iter()
+        .map(|n| model::check_threads(*n))
+        .collect::<Result<_, _>>()?;
+    if threads.is_empty() {
+        threads.push(threads::physical_cores());
+    }
+    Ok(Plan {
+        tests,
+        threads,
+        depth: args.depth,
+        repetitions: args.repetitions,
+        kernels: args.choices.kernels()?,
+        kv_type: args.choices.kv_type(),
+    })
+}
+
+/// The model in all packings but its own, in a folder that vanishes when it is dropped.
+fn repack(path: &Path) -> anyhow::Result<(tempfile::TempDir, Vec<PathBuf>)> {
+    let file = PackedFile::open(path)?;
+    let folder = tempfile::tempdir().context("a temporary folder cannot be made")?;
+    let mut paths = Vec::new();
+    for packing in Packing::ALL.into_iter().filter(|p| *p != file.packing) {
+        let out = folder.path().join(packing.name());
+        sterna_convert::repack(&file, packing, &out)?;
+        paths.push(out);
+    }
+    Ok((folder, paths))
+}

@@ -1,0 +1,238 @@
+//! The report of `sterna bench` as text, JSON and CSV.
+
+use serde_json::{Value, json};
+use sterna_runtime::bench::{Machine, Measurement, Report, Spread, Test};
+use sterna_ternary::Packing;
+
+use crate::{cpu, terminal};
+
+/// A report and how to name what is in it.
+pub struct Shown<'a> {
+    pub kernels: &'static str,
+    /// Per model.
+    pub names: Vec<String>,
+    pub depth: usize,
+    pub report: &'a Report,
+    /// Whether the models are packings of one.
+    pub is_choice: bool,
+}
+
+/// The same test of the first model and of another one, and how many times as fast the first was.
+struct Comparison<'a> {
+    first: &'a Measurement,
+    other: &'a Measurement,
+    ratio: Spread,
+}
+
+impl Shown<'_> {
+    pub fn json(&self) -> Value {
+        let report = self.report;
+        let mut machine = cpu::to_json(&Machine::detect());
+        machine["energy"] = match &report.energy {
+            Ok(source) => json!({ "source": source }),
+            Err(why) => json!({ "unavailable": why }),
+        };
+        let limits = report.limits.iter().map(|l| {
+            json!({
+                "threads": l.threads,
+                "read_bytes_per_second": l.bytes_per_second,
+                "int8_macs_per_second": l.macs_per_second,
+                "int8_instruction": l.instruction,
+            })
+        });
+        machine["limits"] = limits.collect();
+        let results = report.results.iter().map(|r| self.result(r));
+        let mut json = json!({
+            "machine": machine,
+            "kernels": self.kernels,
+            "results": results.collect::<Value>(),
+        });
+        if self.names.len() > 1 {
+            let comparisons = self.comparisons().into_iter().map(|c| {
+                json!({
+                    "test": self.test(c.first.test),
+                    "threads": c.first.threads,
+                    "first": self.label(c.first),
+                    "other": self.label(c.other),
+                    "ratio": c.ratio.median,
+                    "spread": [c.ratio.min, c.ratio.max],
+                })
+            });
+            json["comparisons"] = comparisons.collect();
+        }
+        for (kind, packing) in self.fastest() {
+            json["fastest"][kind] = packing.name().into();
+        }
+        json
+    }
+
+    fn result(&self, r: &Measurement) -> Value {
+        let speed = r.speed();
+        json!({
+            "model": self.names[r.model],
+            "packing": r.packing.name(),
+            "test": self.test(r.test),
+            "threads": r.threads,
+            "tokens_per_second": speed.median,
+            "spread": [speed.min, speed.max],
+            "limit_fraction": r.limit_fraction(),
+            "limit": r.bound.name(),
+            "peak_bytes": r.peak_bytes,
+            "joules_per_token": r.joules_per_token(),
+        })
+    }
+
+    /// One line a result, with the names of the JSON.
+    pub fn csv(&self) -> String {
+        let results = self.report.results.iter().map(|r| self.result(r));
+        let mut text = String::new();
+        for result in results {
+            let fields = result.as_object().expect("a result is an object");
+            if text.is_empty() {
+                let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+                text = names.join(",").replace("spread", "min,max") + "\n";
+            }
+            let cells: Vec<String> = fields.values().map(cell).collect();
+            text += &(cells.join(",") + "\n");
+        }
+        text
+    }
+
+    pub fn text(&self) -> String {
+        let report = self.report;
+        let mut text = cpu::describe(&Machine::detect());
+        for l in &report.limits {
+            text += &format!(
+                "limits       threads {}: reads {:.1} GB/s, {:.0} int8 GMAC/s ({})\n",
+                l.threads,
+                l.bytes_per_second / 1e9,
+                l.macs_per_second / 1e9,
+                l.instruction
+            );
+        }
+        text += &format!("kernels      {}\n", self.kernels);
+        text += &match &report.energy {
+            Ok(source) => format!("energy       {source}\n"),
+            Err(why) => format!("energy       n/a: {why}\n"),
+        };
+        let mut model = None;
+        for r in &report.results {
+            if model.replace(r.model) != Some(r.model) {
+                text += &format!(
+                    "\n{}, packing {}\n{HEADINGS}",
+                    self.names[r.model],
+                    r.packing.name()
+                );
+            }
+            text += &self.line(r);
+        }
+        if self.names.len() > 1 {
+            text += "\n";
+        }
+        for c in self.comparisons() {
+            text += &format!(
+                "{}, threads {}: {} is {:.2} ({:.2}..{:.2}) times as fast as {}\n",
+                self.test(c.first.test),
+                c.first.threads,
+                self.label(c.first),
+                c.ratio.median,
+                c.ratio.min,
+                c.ratio.max,
+                self.label(c.other)
+            );
+        }
+        for (kind, packing) in self.fastest() {
+            text += &format!("fastest packing here for {kind}: {}\n", packing.name());
+        }
+        text
+    }
+
+    fn line(&self, r: &Measurement) -> String {
+        let speed = r.speed();
+        format!(
+            "{:<12} {:>7} {:>10.2} {:>21} {:>8.0} % {:<10} {:>10} {:>8}\n",
+            self.test(r.test),
+            r.threads,
+            speed.median,
+            format!("{:.2}..{:.2}", speed.min, speed.max),
+            100.0 * r.limit_fraction(),
+            r.bound.name(),
+            r.peak_bytes.map_or("n/a".into(), terminal::bytes),
+            r.joules_per_token()
+                .map_or("n/a".into(), |j| format!("{j:.3}")),
+        )
+    }
+
+    fn test(&self, test: Test) -> String {
+        let name = match test {
+            Test::Prompt(n) => format!("pp{n}"),
+            Test::Generate(n) => format!("tg{n}"),
+        };
+        match self.depth {
+            0 => name,
+            depth => format!("{name}@{depth}"),
+        }
+    }
+
+    fn label(&self, r: &Measurement) -> String {
+        match self.is_choice {
+            true => r.packing.name().into(),
+            false => self.names[r.model].clone(),
+        }
+    }
+
+    fn comparisons(&self) -> Vec<Comparison<'_>> {
+        let results = &self.report.results;
+        let (first, others): (Vec<_>, Vec<_>) = results.iter().partition(|r| r.model == 0);
+        let pairs = others.into_iter().filter_map(|other| {
+            let same = |r: &&&Measurement| (r.test, r.threads) == (other.test, other.threads);
+            let first = first.iter().find(same)?;
+            Some(Comparison {
+                first,
+                other,
+                ratio: first.ratio(other),
+            })
+        });
+        pairs.collect()
+    }
+
+    /// The packing with the highest speeds, in the geometric mean over lengths and threads.
+    fn fastest(&self) -> Vec<(&'static str, Packing)> {
+        if !self.is_choice {
+            return Vec::new();
+        }
+        let results = &self.report.results;
+        let best = |is_kind: fn(Test) -> bool| {
+            let score = |packing: Packing| -> f64 {
+                let of = results
+                    .iter()
+                    .filter(|r| r.packing == packing && is_kind(r.test));
+                of.map(|r| r.speed().median.ln()).sum()
+            };
+            let is_measured = results.iter().any(|r| is_kind(r.test));
+            let order = |a: &Packing, b: &Packing| score(*a).total_cmp(&score(*b));
+            is_measured
+                .then(|| Packing::ALL.into_iter().max_by(order))
+                .flatten()
+        };
+        let prompts = best(|test| matches!(test, Test::Prompt(_)));
+        let generation = best(|test| matches!(test, Test::Generate(_)));
+        let kinds = [("prompts", prompts), ("generation", generation)];
+        kinds
+            .into_iter()
+            .filter_map(|(kind, packing)| Some((kind, packing?)))
+            .collect()
+    }
+}
+
+const HEADINGS: &str = "test         threads   tokens/s              min..max   of the limit of      memory  J/token\n";
+
+/// A value in a line of CSV: a list is several cells, null an empty one.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,161 @@
+//! `sterna synthesize`: a model of real shape with random weights.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::json;
+use sterna_convert::Synthetic;
+use sterna_ternary::{Dtype, Packing, Role, layout};
+
+use crate::exit::Usage;
+use crate::terminal;
+
+/// Write a model of a published shape with random weights, to measure speed and memory on this machine.
+///
+/// It talks nonsense at exactly the speed of a trained model. The same seed gives the same bytes, and both forms
+/// hold the same weights. The model is never in memory.
+#[derive(clap::Args)]
+pub struct Args {
+    /// One of bitnet-2b4t, falcon-e-1b, falcon3-1b, falcon3-7b, llama3-8b, bitnet-100b; or a config.json.
+    shape: String,
+    /// The file to write, or the new folder with --as hf.
+    #[arg(long, short)]
+    out: PathBuf,
+    /// What to write.
+    #[arg(long = "as", value_enum, default_value = "packed")]
+    form: Form,
+    /// t5: 1.6 bits a weight; i2: 2 bits a weight [default: t5]
+    #[arg(long, value_enum)]
+    packing: Option<PackingName>,
+    /// Type of embedding and head [default: f16]
+    #[arg(long, value_enum)]
+    head: Option<Head>,
+    /// The same seed gives the same bytes.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object with path, bytes and number of weights.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Form {
+    /// One packed file, as `sterna convert` writes it.
+    Packed,
+    /// A Hugging Face folder: packed uint8 weights, all else in bf16.
+    Hf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PackingName {
+    I2,
+    T5,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Head {
+    F32,
+    F16,
+    Bf16,
+    /// int8 with one scale a row; an embedding that is not the head is f16
+    Q8,
+}
+
+/// A shape is a config.json.
+const SHAPES: [(&str, &str); 6] = [
+    (
+        "bitnet-2b4t",
+        include_str!("../configs/shapes/bitnet-2b4t.json"),
+    ),
+    (
+        "falcon-e-1b",
+        include_str!("../configs/shapes/falcon-e-1b.json"),
+    ),
+    (
+        "falcon3-1b",
+        include_str!("../configs/shapes/falcon3-1b.json"),
+    ),
+    (
+        "falcon3-7b",
+        include_str!("../configs/shapes/falcon3-7b.json"),
+    ),
+    (
+        "llama3-8b",
+        include_str!("../configs/shapes/llama3-8b.json"),
+    ),
+    (
+        "bitnet-100b",
+        include_str!("../configs/shapes/bitnet-100b.json"),
+    ),
+];
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = Synthetic::new(Path::new(&args.shape), &shape(&args.shape)?, args.seed)?;
+    let bar = terminal::bar(0, "  writing {wide_bar} {percent}%");
+    let mut progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let file = match args.form {
+        Form::Packed => {
+            let packing = match args.packing {
+                Some(PackingName::I2) => Packing::I2,
+                Some(PackingName::T5) | None => Packing::T5,
+            };
+            let table = match args.head {
+                Some(Head::F32) => Dtype::F32,
+                Some(Head::F16) | None => Dtype::F16,
+                Some(Head::Bf16) => Dtype::Bf16,
+                Some(Head::Q8) => Dtype::I8,
+            };
+            model.write_packed(&args.out, packing, table, &mut progress)?;
+            args.out.clone()
+        }
+        Form::Hf if args.packing.is_some() || args.head.is_some() => {
+            let why =
+                "--packing and --head are for --as packed; a Hugging Face folder has one layout";
+            return Err(Usage(why.into()).into());
+        }
+        Form::Hf => {
+            model.write_huggingface(&args.out, &mut progress)?;
+            args.out.join("model.safetensors")
+        }
+    };
+    bar.finish_and_clear();
+    let weights = layout::weights(model.config());
+    let ternary = weights.iter().filter(|w| w.role == Role::Linear);
+    let ternary: usize = ternary.map(|w| w.rows * w.columns).sum();
+    let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
+    let bytes = file.metadata()?.len();
+    if args.json {
+        let (out, seed) = (&args.out, args.seed);
+        println!(
+            "{}",
+            json!({
+                "out": out, "bytes": bytes, "parameters": parameters, "ternary_weights": ternary,
+                "seed": seed,
+            })
+        );
+    } else {
+        println!(
+            "{}: {}, {:.2} M parameters, {:.2} M of them ternary and random",
+            args.out.display(),
+            terminal::bytes(bytes),
+            parameters as f64 / 1e6,
+            ternary as f64 / 1e6
+        );
+    }
+    Ok(())
+}
+
+/// The config.json of a shape.
+fn shape(name: &str) -> anyhow::Result<Vec<u8>> {
+    if let Some((_, json)) = SHAPES.iter().find(|(known, _)| *known == name) {
+        return Ok(json.as_bytes().to_vec());
+    }
+    let known = SHAPES.map(|(name, _)| name).join(", ");
+    std::fs::read(name).map_err(|e| {
+        let why = format!("{name}: not a shape and not a config.json ({e}); shapes: {known}");
+        Usage(why).into()
+    })
+}
