@@ -9,6 +9,7 @@ use half::{bf16, f16};
 const LANES: usize = 16;
 
 /// One instantiation of every loop, for use inside a table of the instruction set `$feature`.
+#[cfg(target_arch = "x86_64")]
 macro_rules! compile_for {
     ($feature:literal) => {
         $crate::kernels::float::compile_for! { $feature:
@@ -41,6 +42,7 @@ macro_rules! compile_for {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use compile_for;
 
 #[inline(always)]

@@ -12,10 +12,22 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod dot;
 mod float;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 
 pub(crate) use float::exp;
 
@@ -81,8 +93,13 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             {
                 tables.extend(avx2::detect());
+                tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());
             }
+            #[cfg(target_arch = "aarch64")]
+            tables.extend(neon::detect());
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            tables.push(&wasm::KERNELS);
             tables
         });
         &AVAILABLE

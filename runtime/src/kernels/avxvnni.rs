@@ -1,0 +1,154 @@
+//! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes, in the
+//! encoding of CPUs without AVX-512. Digits are found as in `avx2`, which has all other slots.
+//!
+//! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in that
+//! encoding too, so that it is proven where only AVX-512 is at hand.
+
+use std::arch::x86_64::*;
+
+use sterna_ternary::Packing;
+
+use super::dot::{self, Multiply, Product, Unpack};
+use super::{Kernels, avx2};
+
+/// A table with the dot product `$dpbusd` of the target features `$features`.
+macro_rules! table {
+    ($name:literal, $features:literal, $dpbusd:ident) => {
+        pub(super) static KERNELS: Kernels = Kernels {
+            name: $name,
+            gemm_i2: |rows, q, q_sums, sums| {
+                let product = Product::of(Packing::I2, rows, q, q_sums, sums);
+                // SAFETY: as in `detect`.
+                unsafe { gemm_i2(product) }
+            },
+            gemm_t5: |rows, q, q_sums, sums| {
+                let product = Product::of(Packing::T5, rows, q, q_sums, sums);
+                // SAFETY: as in `detect`.
+                unsafe { gemm_t5(product) }
+            },
+            ..avx2::KERNELS
+        };
+
+        #[target_feature(enable = $features)]
+        fn gemm_i2(product: Product) {
+            let unpack = Unpack::<4, _, _> {
+                bias: 1,
+                start: |bytes: &[u8; 32]| load(bytes),
+                step: |codes| step_i2(codes),
+            };
+            gemm(product, unpack);
+        }
+
+        #[target_feature(enable = $features)]
+        fn gemm_t5(product: Product) {
+            let unpack = Unpack::<5, _, _> {
+                bias: 1,
+                start: |bytes: &[u8; 32]| start_t5(load(bytes)),
+                step: |halves| step_t5(halves),
+            };
+            gemm(product, unpack);
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn gemm<const STEPS: usize, S: Copy>(
+            product: Product,
+            unpack: Unpack<
+                STEPS,
+                impl Fn(&[u8; 32]) -> S + Copy,
+                impl Fn(S) -> (__m256i, S) + Copy,
+            >,
+        ) {
+            let multiply = Multiply {
+                zero: _mm256_setzero_si256(),
+                load: |q: &[i8; 32]| load(q),
+                dot: |sums, digits, q| $dpbusd(sums, digits, q),
+                sum: |sums| horizontal_sum(sums),
+            };
+            dot::gemm::<2, _, _, _, _>(product, unpack, multiply);
+        }
+    };
+}
+
+mod vex {
+    use super::*;
+
+    table!("avx-vnni", "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
+}
+
+#[cfg(test)]
+mod evex {
+    use super::*;
+
+    table!(
+        "avx-vnni in the encoding of avx512",
+        "avx2,avx512vnni,avx512vl",
+        _mm256_dpbusd_epi32
+    );
+}
+
+/// The table, if this CPU runs it.
+pub(super) fn detect() -> Option<&'static Kernels> {
+    if is_x86_feature_detected!("avxvnni") && avx2::detect().is_some() {
+        return Some(&vex::KERNELS);
+    }
+    #[cfg(test)]
+    if super::avx512::detect().is_some() {
+        return Some(&evex::KERNELS);
+    }
+    None
+}
+
+/// The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is masked.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn step_i2(codes: __m256i) -> (__m256i, __m256i) {
+    let digits = _mm256_and_si256(codes, _mm256_set1_epi8(3));
+    (digits, _mm256_srli_epi16::<2>(codes))
+}
+
+/// Even and odd bytes, in 16-bit lanes.
+type Halves = [__m256i; 2];
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn start_t5(bytes: __m256i) -> Halves {
+    let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+    [
+        _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(0x0003)),
+        _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(0x0300)),
+    ]
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn step_t5([even, odd]: Halves) -> (__m256i, Halves) {
+    let low_byte = _mm256_set1_epi16(0x0003);
+    let high_mask = _mm256_set1_epi16(0xff00u16 as i16);
+    let digits = _mm256_blendv_epi8(_mm256_srli_epi16::<8>(even), odd, high_mask);
+    let next = [
+        _mm256_maddubs_epi16(even, low_byte),
+        _mm256_maddubs_epi16(odd, low_byte),
+    ];
+    (digits, next)
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> __m256i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: 32 elements of one byte; the load may be unaligned.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn horizontal_sum(sums: __m256i) -> i32 {
+    let halves = (
+        _mm256_castsi256_si128(sums),
+        _mm256_extracti128_si256::<1>(sums),
+    );
+    let sums = _mm_add_epi32(halves.0, halves.1);
+    let sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
+    _mm_extract_epi32::<0>(sums) + _mm_extract_epi32::<1>(sums)
+}
