@@ -78,3 +78,11 @@ fn main() -> ExitCode {
         Err(error) => exit::report(&error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

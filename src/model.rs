@@ -8,6 +8,7 @@ use sterna_runtime::{Kernels, KvType, Model, Options};
 use crate::exit::Usage;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// A packed file, as `sterna convert` writes it.
     model: PathBuf,
