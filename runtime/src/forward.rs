@@ -13,14 +13,12 @@ use sterna_ternary::{Activation, quantize, rope};
 
 use crate::cache::KvCache;
 use crate::error::Place;
-use crate::kernels::Kernels;
+use crate::kernels::{self, Kernels};
 use crate::model::{Layer, Linear, Model, Vector};
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
 const BATCH: usize = 128;
-/// Rows of a matrix that a thread claims at a time.
-const ROWS: usize = 32;
 /// Rows of the head that a thread claims at a time.
 const HEAD_ROWS: usize = 64;
 
@@ -48,6 +46,7 @@ pub(crate) struct State {
     sin: Vec<f32>,    // (n, head_dim / 2)
     scores: Vec<f32>, // (threads, context)
     int8: Quantized,
+    sums: Vec<i32>, // (threads, a tile of a linear layer's output)
 }
 
 /// The input of a linear layer.
@@ -175,6 +174,7 @@ impl Model {
             sin,
             scores,
             int8,
+            sums,
         } = state;
         let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
         let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);
@@ -198,6 +198,7 @@ impl Model {
             [&layer.q_proj, &layer.k_proj, &layer.v_proj],
             int8,
             [q, k, v],
+            sums,
         );
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
@@ -207,19 +208,25 @@ impl Model {
             self.rms_norm(attn, norm);
         }
         self.quantize(attn, n, int8, place, "the input of o_proj")?;
-        self.linear(n, [&layer.o_proj], int8, [normed]);
+        self.linear(n, [&layer.o_proj], int8, [normed], sums);
         self.add(x, normed, c.hidden_size);
 
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.post_attention_layernorm);
         self.quantize(normed, n, int8, place, "the input of gate_proj and up_proj")?;
-        self.linear(n, [&layer.gate_proj, &layer.up_proj], int8, [gate, up]);
+        self.linear(
+            n,
+            [&layer.gate_proj, &layer.up_proj],
+            int8,
+            [gate, up],
+            sums,
+        );
         self.activate(gate, up);
         if let Some(norm) = &layer.ffn_sub_norm {
             self.rms_norm(gate, norm);
         }
         self.quantize(gate, n, int8, place, "the input of down_proj")?;
-        self.linear(n, [&layer.down_proj], int8, [normed]);
+        self.linear(n, [&layer.down_proj], int8, [normed], sums);
         self.add(x, normed, c.hidden_size);
         Ok(())
     }
@@ -238,13 +245,19 @@ impl Model {
         }
         let x = &*x;
         let table = self.file.head();
-        self.pool
-            .columns_mut(n, HEAD_ROWS, [&mut *logits], |_, mut block| {
-                let rows = block.range();
+        let mut unused = vec![(); self.pool.threads()];
+        let matrices = [&mut *logits];
+        self.pool.tiles_mut(
+            n,
+            (n, HEAD_ROWS),
+            matrices,
+            &mut unused,
+            |_, mut tile, _| {
                 for (t, x) in x.chunks_exact(hidden).enumerate() {
-                    self.table_products(&table, rows.clone(), x, block.row(t));
+                    self.table_products(&table, tile.columns(), x, tile.row(t));
                 }
-            });
+            },
+        );
         if !quantize::is_usable(quantize::activation_scale(logits)) {
             return Err(Error::NonFinite {
                 place,
@@ -317,28 +330,29 @@ impl Model {
         linears: [&Linear; N],
         int8: &Quantized,
         y: [&mut [f32]; N],
+        sums: &mut Vec<i32>,
     ) {
         let padded = self.file.packing.padded_columns(linears[0].columns);
-        let (q, q_sums) = (&int8.q[..n * padded], &int8.sums[..n]);
         let gemm = self.kernels.gemm(self.file.packing);
-        self.pool.columns_mut(n, ROWS, y, |matrix, mut block| {
-            let (linear, range) = (linears[matrix], block.range());
-            let rows = range.len();
-            let (mut of_one, mut of_many);
-            let sums = if n == 1 {
-                of_one = [0; ROWS];
-                &mut of_one[..rows]
-            } else {
-                of_many = [0; ROWS * BATCH];
-                &mut of_many[..n * rows] // (n, rows)
-            };
-            gemm(self.rows(linear, range), q, q_sums, sums);
-            for (t, sums) in sums.chunks_exact(rows).enumerate() {
-                for (y, sum) in block.row(t).iter_mut().zip(sums) {
-                    *y = *sum as f32 / int8.scales[t] * linear.scale;
+        let threads = self.pool.threads();
+        let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
+        let (height, width) = kernels::tile(n, rows, threads);
+        grow(sums, threads * height * width);
+        let sums = &mut sums[..threads * height * width];
+        self.pool
+            .tiles_mut(n, (height, width), y, sums, |matrix, mut tile, sums| {
+                let (linear, tokens) = (linears[matrix], tile.rows());
+                let rows = tile.columns();
+                let q = &int8.q[tokens.start * padded..tokens.end * padded];
+                let q_sums = &int8.sums[tokens.clone()];
+                let sums = &mut sums[..tokens.len() * rows.len()]; // (tokens, rows)
+                gemm(self.rows(linear, rows.clone()), q, q_sums, sums);
+                for (t, sums) in tokens.zip(sums.chunks_exact(rows.len())) {
+                    for (y, sum) in tile.row(t).iter_mut().zip(sums) {
+                        *y = *sum as f32 / int8.scales[t] * linear.scale;
+                    }
                 }
-            }
-        });
+            });
     }
 
     /// Norms (if the family does) and rotates the heads x (n, heads, head_dim).

@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
@@ -142,39 +143,46 @@ impl Pool {
         });
     }
 
-    /// Cuts matrices of `rows` rows into blocks of `width` columns and calls `f(matrix, block)` for each:
-    /// several matrices in one region.
+    /// Cuts matrices of `rows` rows into tiles of `height` rows and `width` columns and calls
+    /// `f(matrix, tile, scratch)` for each: several matrices in one region. Each thread has its own equal
+    /// part of `scratch`.
     ///
     /// # Panics
     /// If a matrix is not a multiple of `rows` long.
-    pub fn columns_mut<T: Send, const N: usize>(
+    pub fn tiles_mut<T: Send, S: Send, const N: usize>(
         &self,
         rows: usize,
-        width: usize,
+        (height, width): (usize, usize),
         matrices: [&mut [T]; N],
-        f: impl Fn(usize, Columns<T>) + Sync,
+        scratch: &mut [S],
+        f: impl Fn(usize, Tile<T>, &mut [S]) + Sync,
     ) {
         let matrices = matrices.map(|matrix| {
             assert!(rows > 0 && matrix.len().is_multiple_of(rows));
             Chunks::of(matrix, width)
         });
-        let blocks = matrices.each_ref().map(|m| (m.len / rows).div_ceil(width));
-        self.run(blocks.iter().sum(), |_, mut i| {
+        let part = scratch.len() / self.threads();
+        let scratch = Chunks::of(scratch, part.max(1));
+        assert!(part > 0, "working memory for every thread");
+        let down = rows.div_ceil(height);
+        let across = matrices.each_ref().map(|m| (m.len / rows).div_ceil(width));
+        self.run(down * across.iter().sum::<usize>(), |thread, mut i| {
             let mut matrix = 0;
-            while i >= blocks[matrix] {
-                i -= blocks[matrix];
+            while i >= down * across[matrix] {
+                i -= down * across[matrix];
                 matrix += 1;
             }
             let stride = matrices[matrix].len / rows;
-            let columns = Columns {
+            let (first_row, first_column) = (i % down * height, i / down * width);
+            let tile = Tile {
                 base: matrices[matrix].base,
-                rows,
                 stride,
-                start: i * width,
-                end: stride.min((i + 1) * width),
+                rows: first_row..rows.min(first_row + height),
+                columns: first_column..stride.min(first_column + width),
                 lifetime: PhantomData,
             };
-            f(matrix, columns);
+            // SAFETY: a thread runs one call at a time.
+            f(matrix, tile, unsafe { scratch.chunk(thread) });
         });
     }
 
@@ -374,32 +382,36 @@ impl<'a, T> Chunks<'a, T> {
     }
 }
 
-/// Some columns of a row-major matrix, for one thread.
-pub struct Columns<'a, T> {
+/// A part of a row-major matrix, for one thread.
+pub struct Tile<'a, T> {
     base: *mut T,
-    rows: usize,
     stride: usize,
-    start: usize,
-    end: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-impl<T> Columns<'_, T> {
-    /// The columns of the matrix that these are.
-    pub fn range(&self) -> std::ops::Range<usize> {
-        self.start..self.end
+impl<T> Tile<'_, T> {
+    /// The rows of the matrix that are in it.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
     }
 
-    /// These columns of row `i`.
+    /// The columns of the matrix that are in it.
+    pub fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// The tile's part of row `i` of the matrix.
     ///
     /// # Panics
-    /// If the matrix has no row `i`.
+    /// If the tile has no row `i`.
     pub fn row(&mut self, i: usize) -> &mut [T] {
-        assert!(i < self.rows);
-        let len = self.end - self.start;
-        // SAFETY: inside the matrix since i < rows and start ≤ end ≤ stride; unique since `columns_mut`
-        // makes disjoint columns, each once, and `self` is borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(i * self.stride + self.start), len) }
+        assert!(self.rows.contains(&i));
+        let start = i * self.stride + self.columns.start;
+        // SAFETY: inside the matrix, since its rows contain i and columns end at most at the stride; unique
+        // since `tiles_mut` makes disjoint tiles, each once, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), self.columns.len()) }
     }
 }
 
@@ -460,25 +472,35 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_several_matrices() {
+    fn tiles_of_several_matrices() {
         let pool = Pool::new(Some(3)).unwrap();
-        let (mut a, mut b) = (vec![0; 4 * 10], vec![0; 4 * 3]);
-        pool.columns_mut(4, 4, [&mut a, &mut b], |matrix, mut columns| {
-            let range = columns.range();
-            for t in 0..4 {
-                for (x, c) in columns.row(t).iter_mut().zip(range.clone()) {
-                    *x += 1000 * (matrix + 1) + 100 * t + c;
-                }
-            }
-        });
-        assert!(
-            (0..40).all(|i| a[i] == 1000 + 100 * (i / 10) + i % 10),
-            "{a:?}"
-        );
-        assert!(
-            (0..12).all(|i| b[i] == 2000 + 100 * (i / 3) + i % 3),
-            "{b:?}"
-        );
+        for height in [1, 3, 4, 9] {
+            let (mut a, mut b) = (vec![0; 4 * 10], vec![0; 4 * 3]);
+            let matrices = [&mut a[..], &mut b[..]];
+            pool.tiles_mut(
+                4,
+                (height, 4),
+                matrices,
+                &mut [0; 3],
+                |matrix, mut tile, scratch| {
+                    for t in tile.rows() {
+                        scratch[0] = 1000 * (matrix + 1) + 100 * t;
+                        let columns = tile.columns();
+                        for (x, c) in tile.row(t).iter_mut().zip(columns) {
+                            *x += scratch[0] + c;
+                        }
+                    }
+                },
+            );
+            assert!(
+                (0..40).all(|i| a[i] == 1000 + 100 * (i / 10) + i % 10),
+                "{a:?}"
+            );
+            assert!(
+                (0..12).all(|i| b[i] == 2000 + 100 * (i / 3) + i % 3),
+                "{b:?}"
+            );
+        }
     }
 
     #[test]

@@ -101,6 +101,17 @@ const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
             "avx512",
             &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"],
         ),
+        (
+            "avx512-vbmi",
+            &[
+                "avx512f",
+                "avx512bw",
+                "avx512vl",
+                "avx512dq",
+                "avx512vnni",
+                "avx512vbmi",
+            ],
+        ),
     ]
 } else if cfg!(target_arch = "aarch64") {
     &[

@@ -1,5 +1,6 @@
 //! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes, in the
-//! encoding of CPUs without AVX-512. Digits are found as in `avx2`, which has all other slots.
+//! encoding of CPUs without AVX-512. `avx2` has all other slots, and the products with many tokens: its tables
+//! need fewer operations than `vpdpbusd`.
 //!
 //! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in that
 //! encoding too, so that it is proven where only AVX-512 is at hand.
@@ -8,8 +9,12 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
 
+use super::Kernels;
+use super::avx2::{self, load, prefetch};
 use super::dot::{self, Multiply, Product, Unpack};
-use super::{Kernels, avx2};
+
+/// Most tokens that `vpdpbusd` serves sooner than the tables of `avx2`.
+const FEW_TOKENS: usize = 19;
 
 /// A table with the dot product `$dpbusd` of the target features `$features`.
 macro_rules! table {
@@ -17,11 +22,17 @@ macro_rules! table {
         pub(super) static KERNELS: Kernels = Kernels {
             name: $name,
             gemm_i2: |rows, q, q_sums, sums| {
+                if q_sums.len() > FEW_TOKENS {
+                    return (avx2::KERNELS.gemm_i2)(rows, q, q_sums, sums);
+                }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
                 // SAFETY: as in `detect`.
                 unsafe { gemm_i2(product) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
+                if q_sums.len() > FEW_TOKENS {
+                    return (avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums);
+                }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
                 // SAFETY: as in `detect`.
                 unsafe { gemm_t5(product) }
@@ -33,7 +44,7 @@ macro_rules! table {
         fn gemm_i2(product: Product) {
             let unpack = Unpack::<4, _, _> {
                 bias: 1,
-                start: |bytes: &[u8; 32]| load(bytes),
+                start: |bytes: &[u8; 32]| ahead(bytes),
                 step: |codes| step_i2(codes),
             };
             gemm(product, unpack);
@@ -43,7 +54,7 @@ macro_rules! table {
         fn gemm_t5(product: Product) {
             let unpack = Unpack::<5, _, _> {
                 bias: 1,
-                start: |bytes: &[u8; 32]| start_t5(load(bytes)),
+                start: |bytes: &[u8; 32]| start_t5(ahead(bytes)),
                 step: |halves| step_t5(halves),
             };
             gemm(product, unpack);
@@ -99,6 +110,14 @@ pub(super) fn detect() -> Option<&'static Kernels> {
     None
 }
 
+/// Packed bytes, with a prefetch of those that come later.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn ahead(bytes: &[u8; 32]) -> __m256i {
+    prefetch(bytes.as_ptr(), 0);
+    load(bytes)
+}
+
 /// The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is masked.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -131,14 +150,6 @@ fn step_t5([even, odd]: Halves) -> (__m256i, Halves) {
         _mm256_maddubs_epi16(odd, low_byte),
     ];
     (digits, next)
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> __m256i {
-    const { assert!(size_of::<T>() == 1) };
-    // SAFETY: 32 elements of one byte; the load may be unaligned.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]

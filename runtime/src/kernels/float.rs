@@ -8,12 +8,11 @@ use half::{bf16, f16};
 
 const LANES: usize = 16;
 
-/// One instantiation of every loop, for use inside a table of the instruction set `$feature`.
+/// One instantiation of every loop that the compiler vectorizes well, for use inside a table of the instruction set `$feature`.
 #[cfg(target_arch = "x86_64")]
 macro_rules! compile_for {
     ($feature:literal) => {
         $crate::kernels::float::compile_for! { $feature:
-            fn quantize(x: &[f32], q: &mut [i8]) -> f32;
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
             fn gemv_i8(x: &[f32], rows: &[i8], y: &mut [f32]) -> ();

@@ -84,6 +84,22 @@ pub struct Kernels {
 /// defines them; bytes that no packer writes give an unspecified sum.
 pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
 
+/// The tile, tokens by rows, in which threads compute products of so many tokens with so many rows in all.
+///
+/// A few tokens are bound by memory: short stretches of rows, taken in turn, one after the other. Many tokens
+/// pass over long stretches, since a table of partial sums costs as much as some hundred rows; but every
+/// thread should get several.
+pub(crate) fn tile(tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
+    /// Fewest tokens for which tables pay.
+    const MANY: usize = 20;
+    if tokens < MANY {
+        return (tokens, 32);
+    }
+    let height = tokens.min(64);
+    let tiles = tokens.div_ceil(height) * rows / (2 * threads);
+    (height, tiles.clamp(256, 2048).next_multiple_of(16))
+}
+
 impl Kernels {
     /// Every table that this CPU runs, slowest first.
     pub fn available() -> &'static [&'static Kernels] {
@@ -95,6 +111,7 @@ impl Kernels {
                 tables.extend(avx2::detect());
                 tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());
+                tables.extend(avx512::detect_vbmi());
             }
             #[cfg(target_arch = "aarch64")]
             tables.extend(neon::detect());

@@ -109,6 +109,36 @@ fn gemm_of_random_input_in_all_shapes() {
     }
 }
 
+/// Enough rows and tokens for tables of partial sums, with and without remainders.
+#[test]
+fn gemm_of_many_rows_and_tokens() {
+    let mut noise = Noise(7);
+    for packing in Packing::ALL {
+        for (rows, tokens, columns) in [
+            (192, 20, 1),
+            (205, 32, 33),
+            (208, 33, 2048),
+            (250, 53, 333),
+            (255, 96, 1441),
+            (2049, 65, 161),
+            (4100, 25, 130),
+        ] {
+            let trits = noise.trits(rows * columns);
+            let q: Vec<i8> = (0..tokens * columns).map(|_| noise.next() as i8).collect();
+            check_gemm(packing, columns, &trits, &q);
+        }
+        for (trit, q) in [(-1, -128), (1, -128), (-1, 127), (1, 127)] {
+            let columns = 5460;
+            check_gemm(
+                packing,
+                columns,
+                &vec![trit; 192 * columns],
+                &vec![q; 32 * columns],
+            );
+        }
+    }
+}
+
 #[test]
 fn gemm_of_worst_cases() {
     for packing in Packing::ALL {
@@ -236,6 +266,21 @@ fn products_with_rows_equal_the_scalar_table() {
 
 #[test]
 fn the_quantizer_is_that_of_the_ternary_crate() {
+    // Every tie between two codes, both signs, and what lies next to it.
+    let mut x = vec![127.0];
+    for code in -127..127 {
+        let tie = code as f32 + 0.5;
+        x.extend([tie, tie.next_up(), tie.next_down()]);
+    }
+    for scale in [1.0, 1e-20, 3e-6, 1e30] {
+        let x: Vec<f32> = x.iter().map(|x| x * scale).collect();
+        let (mut expected, mut q) = (vec![0; x.len()], vec![1; x.len()]);
+        let factor = quantize::quantize_activations(&x, &mut expected);
+        for table in Kernels::available() {
+            assert_eq!((table.quantize)(&x, &mut q), factor);
+            assert_eq!(q, expected, "{table:?} {scale}");
+        }
+    }
     let x = Noise(4).floats(6912);
     let (mut expected, mut q) = (vec![0; x.len()], vec![0; x.len()]);
     let scale = quantize::quantize_activations(&x, &mut expected);
@@ -250,6 +295,7 @@ fn the_quantizer_is_that_of_the_ternary_crate() {
                     !quantize::is_usable((table.quantize)(&x, &mut q)),
                     "{table:?}"
                 );
+                assert!(q.iter().all(|q| *q == 0), "{table:?}");
             }
         }
     }
