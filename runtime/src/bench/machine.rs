@@ -96,7 +96,7 @@ impl Machine {
 const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
     &[
         ("avx2", &["avx2", "f16c"]),
-        ("avxvnni", &["avx2", "f16c", "avxvnni"]),
+        ("avx-vnni", &["avx2", "f16c", "avxvnni"]),
         (
             "avx512",
             &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"],

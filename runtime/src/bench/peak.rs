@@ -43,7 +43,7 @@ static PEAKS: &[Peak] = &[
     },
     #[cfg(target_arch = "x86_64")]
     Peak {
-        table: "avxvnni",
+        table: "avx-vnni",
         instruction: "vpdpbusd, 256 bits",
         macs: REPEAT * x86::AVX2_ROWS * COLUMNS,
         run: x86::avx_vnni,
