@@ -45,6 +45,9 @@ pub struct Args {
     /// Rounds that count.
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
+    /// Compute every logit of a generated token, as sampling without top-k and min-p must.
+    #[arg(long)]
+    full_head: bool,
     #[command(flatten)]
     choices: model::Choices,
     /// Print one JSON object.
@@ -123,6 +126,8 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         repetitions: args.repetitions,
         kernels: args.choices.kernels()?,
         kv_type: args.choices.kv_type(),
+        memory: args.choices.memory(),
+        full_head: args.full_head,
     })
 }
 

@@ -22,8 +22,8 @@ pub struct Args {
     /// t5: 1.6 bits a weight, smallest; i2: 2 bits a weight. Same results.
     #[arg(long, value_enum, default_value = "t5")]
     packing: PackingName,
-    /// Type of embedding and head; `lossless` is the narrowest of f16, bf16, f32 that holds every value.
-    #[arg(long, value_enum, default_value = "lossless")]
+    /// Type of the head, and of the embedding of a tied model.
+    #[arg(long, value_enum, default_value = "q8")]
     head: Head,
     /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
     #[arg(long)]
@@ -41,9 +41,16 @@ enum PackingName {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Head {
-    Lossless,
-    F16,
+    /// 8 bits a value, a scale for each 128 of them: nothing measurable is lost
     Q8,
+    /// 6 bits a value
+    Q6,
+    /// 4 bits a value
+    Q4,
+    /// Half precision
+    F16,
+    /// The narrowest of f16, bf16 and f32 that holds every value
+    Lossless,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -56,6 +63,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Head::Lossless => HeadType::Lossless,
             Head::F16 => HeadType::F16,
             Head::Q8 => HeadType::Q8,
+            Head::Q6 => HeadType::Q6,
+            Head::Q4 => HeadType::Q4,
         },
         allow_missing: args.allow_missing,
     };
@@ -70,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    let (packing, head) = (Packing::T5, HeadType::Lossless);
+    let (packing, head) = (Packing::T5, HeadType::default());
     convert(
         source,
         out,

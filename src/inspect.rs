@@ -82,7 +82,7 @@ fn type_name(values: &Values) -> &'static str {
         Values::F32(_) => "f32",
         Values::F16(_) => "f16",
         Values::Bf16(_) => "bf16",
-        Values::Q8 { .. } => "q8",
+        Values::Codes(codes) => ["q4", "q6", "q8"][codes.planes - 1],
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, KvType, Model, Options};
 
+use sterna_ternary::Memory;
+
 use crate::exit::Usage;
 
 #[derive(clap::Args)]
@@ -28,6 +30,19 @@ pub struct Choices {
     /// Element type of the KV cache.
     #[arg(long, value_enum, default_value = "f32")]
     kv: Kv,
+    /// How the model comes into memory
+    #[arg(long, value_enum, default_value = "auto")]
+    memory: MemoryName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MemoryName {
+    /// Map the file, or copy it where that gives huge pages and memory is free
+    Auto,
+    /// Map the file: opens at once, shared between processes
+    Map,
+    /// Copy the file
+    Copy,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -42,6 +57,7 @@ impl Args {
             threads: self.threads.map(check_threads).transpose()?,
             kernels: self.choices.kernels()?,
             kv_type: self.choices.kv_type(),
+            memory: self.choices.memory(),
         };
         Ok(Model::open(&self.model, options)?)
     }
@@ -50,6 +66,14 @@ impl Args {
 impl Choices {
     pub fn kernels(&self) -> Result<Option<&'static Kernels>, Usage> {
         self.kernels.as_deref().map(find).transpose()
+    }
+
+    pub fn memory(&self) -> Memory {
+        match self.memory {
+            MemoryName::Auto => Memory::Auto,
+            MemoryName::Map => Memory::Map,
+            MemoryName::Copy => Memory::Copy,
+        }
     }
 
     pub fn kv_type(&self) -> KvType {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::json;
 use sterna_convert::Synthetic;
-use sterna_ternary::{Dtype, Packing, Role, layout};
+use sterna_ternary::{Packing, Role, TableType, layout};
 
 use crate::exit::Usage;
 use crate::terminal;
@@ -57,8 +57,12 @@ enum Head {
     F32,
     F16,
     Bf16,
-    /// int8 with one scale a row; an embedding that is not the head is f16
+    /// Codes of 8 bits; an embedding that is not the head is f16
     Q8,
+    /// Codes of 6 bits
+    Q6,
+    /// Codes of 4 bits
+    Q4,
 }
 
 /// A shape is a config.json.
@@ -102,13 +106,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 Some(PackingName::I2) => Packing::I2,
                 Some(PackingName::T5) | None => Packing::T5,
             };
-            let table = match args.head {
-                Some(Head::F32) => Dtype::F32,
-                Some(Head::F16) | None => Dtype::F16,
-                Some(Head::Bf16) => Dtype::Bf16,
-                Some(Head::Q8) => Dtype::I8,
+            let head = match args.head {
+                Some(Head::F32) => TableType::F32,
+                Some(Head::F16) => TableType::F16,
+                Some(Head::Bf16) => TableType::Bf16,
+                Some(Head::Q8) | None => TableType::Q8,
+                Some(Head::Q6) => TableType::Q6,
+                Some(Head::Q4) => TableType::Q4,
             };
-            model.write_packed(&args.out, packing, table, &mut progress)?;
+            model.write_packed(&args.out, packing, head, &mut progress)?;
             args.out.clone()
         }
         Form::Hf if args.packing.is_some() || args.head.is_some() => {

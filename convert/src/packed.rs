@@ -112,8 +112,8 @@ fn describe(source: &dyn Source, packing: Packing, plans: &[Plan]) -> Descriptio
     Description {
         config: source.config().clone(),
         packing,
-        embedding: embedding.dtype,
-        table: head.dtype,
+        embedding: embedding.table,
+        head: head.table,
         files: source.files().to_vec(),
     }
 }
@@ -131,15 +131,9 @@ fn write_tensor(
         Role::Table => {
             let plan = plans.iter().find(|p| p.name == *name);
             let plan = plan.expect("every table has a plan");
-            let mut all_scales = Vec::new();
             table::for_each_chunk(source, weight, |_, values| {
-                let (bytes, scales) = table::encode(plan.dtype, values, weight.columns)?;
-                all_scales.extend(scales);
-                Ok(writer.rows(name, &bytes)?)
+                table::encode(plan.table, values, weight.columns)?.write(writer, name)
             })?;
-            if !all_scales.is_empty() {
-                writer.vector(&layout::scale_name(name), &all_scales)?;
-            }
         }
         Role::Linear => {
             let ternary = source.linear(weight)?;

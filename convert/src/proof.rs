@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use half::f16;
+use sterna_ternary::PackedFile;
 use sterna_ternary::file::{Table, Values};
-use sterna_ternary::layout::{self, Dtype, EMBEDDING, Role, Weight};
-use sterna_ternary::{PackedFile, quantize};
+use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
+use sterna_ternary::table::CodedRow;
 
 use crate::packed::Progress;
 use crate::table::{self, Plan, is_same};
@@ -110,7 +111,7 @@ fn compare_table(
         packed.head()
     };
     let columns = weight.columns;
-    let rounds = plan.dtype == Dtype::I8 || plan.max_error > 0.0;
+    let rounds = plan.max_error > 0.0;
     let mut differ = 0;
     table::for_each_chunk(source, weight, |first_row, values| {
         let mut rows = vec![0u64; values.len() / columns];
@@ -138,11 +139,17 @@ fn compare_row(table: &Table, row: usize, expected: &[f32], rounds: bool) -> usi
             count_different(v[columns].iter().map(|x| x.to_f32()), rounded)
         }
         Values::F16(v) => count_different(v[columns].iter().map(|x| x.to_f32()), exact),
-        Values::Q8 { codes, scales } => {
-            let mut again = vec![0; table.columns];
-            let scale = quantize::quantize_row(expected, &mut again);
-            let codes = codes[columns].iter().zip(&again);
-            codes.filter(|(a, b)| a != b).count() + usize::from(!is_same(scales[row], scale))
+        Values::Codes(codes) => {
+            let again = CodedRow::encode(expected, codes.planes);
+            match codes.row(row) == again {
+                true => 0,
+                false => {
+                    let (mut a, mut b) = (vec![0.0; table.columns], vec![0.0; table.columns]);
+                    codes.decode(row, &mut a);
+                    again.decode(&mut b);
+                    count_different(a.into_iter(), b.into_iter()).max(1)
+                }
+            }
         }
     }
 }
@@ -157,7 +164,7 @@ mod tests {
     use std::path::PathBuf;
 
     use serde_json::json;
-    use sterna_ternary::{Config, Packing};
+    use sterna_ternary::{Config, Dtype, Packing};
 
     use super::*;
     use crate::{HeadType, Options, StoredScale, Ternary, packed};

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 use sterna_ternary::layout::{Dtype, EMBEDDING, Weight};
-use sterna_ternary::quantize;
+use sterna_ternary::table::CodedRow;
+use sterna_ternary::{PackedWriter, TableType};
 
 use crate::{Error, Result, Source, TableReport, parallel};
 
@@ -10,17 +11,27 @@ use crate::{Error, Result, Source, TableReport, parallel};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HeadType {
     /// The narrowest of F16, BF16 and F32 that holds every value exactly.
-    #[default]
     Lossless,
     /// F16, rounded half to even; an untied embedding too.
     F16,
-    /// int8 with one scale a row ([`quantize::quantize_row`]); an untied embedding stays lossless.
+    /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
+    #[default]
     Q8,
+    /// Codes of six bits.
+    Q6,
+    /// Codes of four bits.
+    Q4,
 }
 
 impl HeadType {
     /// All of them.
-    pub const ALL: [HeadType; 3] = [HeadType::Lossless, HeadType::F16, HeadType::Q8];
+    pub const ALL: [HeadType; 5] = [
+        HeadType::Lossless,
+        HeadType::F16,
+        HeadType::Q8,
+        HeadType::Q6,
+        HeadType::Q4,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -28,6 +39,8 @@ impl HeadType {
             HeadType::Lossless => "lossless",
             HeadType::F16 => "f16",
             HeadType::Q8 => "q8",
+            HeadType::Q6 => "q6",
+            HeadType::Q4 => "q4",
         }
     }
 
@@ -41,7 +54,7 @@ impl HeadType {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub name: String,
-    pub dtype: Dtype,
+    pub table: TableType,
     pub source_dtype: Dtype,
     pub mean_error: f64,
     pub max_error: f32,
@@ -52,7 +65,7 @@ impl Plan {
         TableReport {
             name: self.name.clone(),
             source_dtype: self.source_dtype.name(),
-            dtype: self.dtype.name(),
+            dtype: self.table.name(),
             mean_error: self.mean_error,
             max_error: self.max_error,
         }
@@ -100,7 +113,7 @@ pub(crate) fn plan(
 ) -> Result<Plan> {
     let is_separate = weight.name == EMBEDDING && !source.config().tie_word_embeddings;
     let wanted = match head {
-        HeadType::Q8 if is_separate => HeadType::Lossless,
+        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 if is_separate => HeadType::Lossless,
         head => head,
     };
     let mut all = Row::default();
@@ -117,16 +130,18 @@ pub(crate) fn plan(
         advance(values.len());
         Ok(())
     })?;
-    let dtype = match wanted {
-        HeadType::F16 => Dtype::F16,
-        HeadType::Q8 => Dtype::I8,
-        HeadType::Lossless if !all.f16_is_inexact => Dtype::F16,
-        HeadType::Lossless if !all.bf16_is_inexact => Dtype::Bf16,
-        HeadType::Lossless => Dtype::F32,
+    let table = match wanted {
+        HeadType::F16 => TableType::F16,
+        HeadType::Q8 => TableType::Q8,
+        HeadType::Q6 => TableType::Q6,
+        HeadType::Q4 => TableType::Q4,
+        HeadType::Lossless if !all.f16_is_inexact => TableType::F16,
+        HeadType::Lossless if !all.bf16_is_inexact => TableType::Bf16,
+        HeadType::Lossless => TableType::F32,
     };
     Ok(Plan {
         name: weight.name.clone(),
-        dtype,
+        table,
         source_dtype: source.dtype(weight),
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
@@ -136,7 +151,6 @@ pub(crate) fn plan(
 fn survey(wanted: HeadType, values: &[f32], columns: usize) -> Result<Vec<Row>> {
     let mut rows = vec![Row::default(); values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
-        let mut codes = vec![0; columns];
         for (i, row) in rows.iter_mut().enumerate() {
             let values = &values[(first + i) * columns..][..columns];
             *row = match wanted {
@@ -150,15 +164,20 @@ fn survey(wanted: HeadType, values: &[f32], columns: usize) -> Result<Vec<Row>> 
                     ..Row::default()
                 },
                 HeadType::F16 => error_of(values, |i| f16::from_f32(values[i]).into()),
-                HeadType::Q8 => {
-                    let scale = quantize::quantize_row(values, &mut codes);
-                    error_of(values, |i| f32::from(codes[i]) * scale)
-                }
+                HeadType::Q8 => error_of_codes(values, TableType::Q8),
+                HeadType::Q6 => error_of_codes(values, TableType::Q6),
+                HeadType::Q4 => error_of_codes(values, TableType::Q4),
             };
         }
         Ok(())
     })?;
     Ok(rows)
+}
+
+fn error_of_codes(values: &[f32], table: TableType) -> Row {
+    let mut decoded = vec![0.0; values.len()];
+    CodedRow::encode(values, table.planes()).decode(&mut decoded);
+    error_of(values, |i| decoded[i])
 }
 
 fn error_of(values: &[f32], rounded: impl Fn(usize) -> f32) -> Row {
@@ -195,37 +214,58 @@ fn refuse_overflow(
     }
 }
 
-/// The bytes of whole rows in a type, and their scales if it has any.
-pub(crate) fn encode(dtype: Dtype, values: &[f32], columns: usize) -> Result<(Vec<u8>, Vec<f32>)> {
-    let mut bytes = vec![0; values.len() * dtype.bytes()];
-    let mut scales = Vec::new();
-    match dtype {
-        Dtype::F32 => each(&mut bytes, values, f32::to_le_bytes)?,
-        Dtype::F16 => each(&mut bytes, values, |x| f16::from_f32(x).to_le_bytes())?,
-        Dtype::Bf16 => each(&mut bytes, values, |x| bf16::from_f32(x).to_le_bytes())?,
-        Dtype::I8 | Dtype::U8 => {
-            parallel::rows(values.len(), &mut bytes, columns, |first, bytes| {
+/// Whole rows in a type, ready to be written.
+pub(crate) enum Encoded {
+    Bytes(Vec<u8>),
+    Rows(Vec<CodedRow>),
+}
+
+impl Encoded {
+    pub fn write(&self, writer: &mut PackedWriter, name: &str) -> Result<()> {
+        Ok(match self {
+            Encoded::Bytes(bytes) => writer.rows(name, bytes)?,
+            Encoded::Rows(rows) => writer.coded_rows(name, rows)?,
+        })
+    }
+}
+
+pub(crate) fn encode(table: TableType, values: &[f32], columns: usize) -> Result<Encoded> {
+    let bytes = |width| vec![0; values.len() * width];
+    Ok(Encoded::Bytes(match table {
+        TableType::F32 => each(bytes(4), values, f32::to_le_bytes)?,
+        TableType::F16 => each(bytes(2), values, |x| f16::from_f32(x).to_le_bytes())?,
+        TableType::Bf16 => bf16_bytes(values)?,
+        TableType::Q8 | TableType::Q6 | TableType::Q4 => {
+            let mut rows = vec![None; values.len() / columns];
+            parallel::rows(values.len(), &mut rows, 1, |first, rows| {
                 let values = values[first * columns..].chunks_exact(columns);
-                for (bytes, row) in bytes.chunks_exact_mut(columns).zip(values) {
-                    quantize::quantize_row(row, bytemuck::cast_slice_mut(bytes));
+                for (row, values) in rows.iter_mut().zip(values) {
+                    *row = Some(CodedRow::encode(values, table.planes()));
                 }
                 Ok(())
             })?;
-            scales.extend(values.chunks_exact(columns).map(quantize::row_scale));
+            return Ok(Encoded::Rows(rows.into_iter().flatten().collect()));
         }
-    }
-    Ok((bytes, scales))
+    }))
+}
+
+/// Values in bf16.
+pub(crate) fn bf16_bytes(values: &[f32]) -> Result<Vec<u8>> {
+    each(vec![0; values.len() * 2], values, |x| {
+        bf16::from_f32(x).to_le_bytes()
+    })
 }
 
 fn each<const N: usize>(
-    bytes: &mut [u8],
+    mut bytes: Vec<u8>,
     values: &[f32],
     encode: impl Fn(f32) -> [u8; N] + Sync,
-) -> Result<()> {
-    parallel::rows(values.len(), bytes, N, |first, bytes| {
+) -> Result<Vec<u8>> {
+    parallel::rows(values.len(), &mut bytes, N, |first, bytes| {
         for (b, x) in bytes.as_chunks_mut().0.iter_mut().zip(&values[first..]) {
             *b = encode(*x);
         }
         Ok(())
-    })
+    })?;
+    Ok(bytes)
 }

@@ -8,9 +8,11 @@ use checkpoint::{Checkpoint, OPTIONS, Storage, convert, pack, store, table_value
 use safetensors::Dtype;
 use sterna_convert::{HeadType, Options};
 use sterna_ternary::layout::{EMBEDDING, HEAD};
-use sterna_ternary::{PackedFile, Packing, quantize};
+use sterna_ternary::table::CodedRow;
+use sterna_ternary::{PackedFile, Packing};
 
 const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+const CODED: [HeadType; 3] = [HeadType::Q8, HeadType::Q6, HeadType::Q4];
 
 #[test]
 fn every_storage_type_and_packing() {
@@ -27,9 +29,9 @@ fn every_storage_type_and_packing() {
                     assert_eq!(report.weights, weights as u64);
                     assert_eq!(report.scales, 14);
                     let (source, dtype) = match dtype {
-                        Dtype::F32 => ("F32", "F32"),
-                        Dtype::F16 => ("F16", "F16"),
-                        _ => ("BF16", "F16"), // f16 holds these small values exactly
+                        Dtype::F32 => ("F32", "f32"),
+                        Dtype::F16 => ("F16", "f16"),
+                        _ => ("BF16", "f16"), // f16 holds these small values exactly
                     };
                     for table in &report.tables {
                         assert_eq!((table.source_dtype, table.dtype), (source, dtype));
@@ -94,13 +96,15 @@ fn sizes_beyond_one_chunk_and_one_thread() {
         let checkpoint = Checkpoint::from_config(config.clone(), storage, Dtype::F32);
         let (_, packed, _folder) = checkpoint.convert(&OPTIONS).unwrap();
         checkpoint.check(&packed);
-        let options = Options {
-            head: HeadType::Q8,
-            packing: Packing::T5,
-            ..OPTIONS
-        };
-        let (_, packed, _folder) = checkpoint.convert(&options).unwrap();
-        check_q8(&packed, HEAD, &checkpoint);
+        for head in CODED {
+            let options = Options {
+                head,
+                packing: Packing::T5,
+                ..OPTIONS
+            };
+            let (_, packed, _folder) = checkpoint.convert(&options).unwrap();
+            check_codes(&packed, HEAD, &checkpoint);
+        }
     }
 }
 
@@ -136,7 +140,7 @@ fn a_table_takes_the_narrowest_exact_type() {
     checkpoint.check(&packed);
     assert_eq!(
         [report.tables[0].dtype, report.tables[1].dtype],
-        ["BF16", "F16"]
+        ["bf16", "f16"]
     );
     let zero = table_values(packed.head().values, 10)[0];
     assert!(zero.is_sign_negative());
@@ -160,25 +164,26 @@ fn an_f16_head_rounds_and_says_so() {
         report
             .tables
             .iter()
-            .all(|t| t.dtype == "F16" && t.max_error > 0.0)
+            .all(|t| t.dtype == "f16" && t.max_error > 0.0)
     );
 }
 
 #[test]
-fn a_q8_head_is_quantized_by_row() {
-    for tied in [true, false] {
+fn a_coded_head_is_the_encoder_s() {
+    for (tied, head) in [true, false]
+        .into_iter()
+        .flat_map(|t| CODED.map(|h| (t, h)))
+    {
         let mut checkpoint = Checkpoint::new(Storage::Multiply, Dtype::F32, tied);
         let name = if tied { EMBEDDING } else { HEAD };
         for i in 0..10 {
             checkpoint.set(name, i, 0.0); // a row of zeros
             checkpoint.values.get_mut(name).unwrap()[i] = 0.0;
         }
-        let options = Options {
-            head: HeadType::Q8,
-            ..OPTIONS
-        };
+        let options = Options { head, ..OPTIONS };
         let (report, packed, _folder) = checkpoint.convert(&options).unwrap();
-        check_q8(&packed, name, &checkpoint);
+        assert_eq!(packed.head_type.name(), head.name());
+        check_codes(&packed, name, &checkpoint);
         let found = table_values(packed.head().values, 10);
         check_error(&report.tables, name, &found, &checkpoint.values[name]);
         if !tied {
@@ -188,14 +193,14 @@ fn a_q8_head_is_quantized_by_row() {
     }
 }
 
-fn check_q8(packed: &PackedFile, name: &str, checkpoint: &Checkpoint) {
+fn check_codes(packed: &PackedFile, name: &str, checkpoint: &Checkpoint) {
     let head = packed.head();
     let expected: Vec<f32> = checkpoint.values[name]
         .chunks_exact(head.columns)
         .flat_map(|row| {
-            let mut q = vec![0; row.len()];
-            let scale = quantize::quantize_row(row, &mut q);
-            q.into_iter().map(move |q| f32::from(q) * scale)
+            let mut values = vec![f32::NAN; row.len()];
+            CodedRow::encode(row, packed.head_type.planes()).decode(&mut values);
+            values
         })
         .collect();
     assert_eq!(table_values(head.values, head.columns), expected);

@@ -13,14 +13,13 @@ use sterna_ternary::{Activation, quantize, rope};
 
 use crate::cache::KvCache;
 use crate::error::Place;
+use crate::head::{HeadState, Screen};
 use crate::kernels::{self, Kernels};
 use crate::model::{Layer, Linear, Model, Vector};
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
 const BATCH: usize = 128;
-/// Rows of the head that a thread claims at a time.
-const HEAD_ROWS: usize = 64;
 
 /// Which positions get logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,7 @@ pub(crate) struct State {
     scores: Vec<f32>, // (threads, context)
     int8: Quantized,
     sums: Vec<i32>, // (threads, a tile of a linear layer's output)
+    pub head: HeadState,
 }
 
 /// The input of a linear layer.
@@ -66,6 +66,33 @@ impl Model {
     /// Ids that the vocabulary does not have, a cache that is full or another model's, no ids at all, and
     /// NaN or infinities anywhere. The cache then holds what it held before.
     pub fn forward(&self, cache: &mut KvCache, ids: &[u32], logits: Logits) -> Result<Vec<f32>> {
+        self.checked(cache, ids, logits, None)
+    }
+
+    /// Computes `ids` and returns those logits of the last one that `screen` asks for, with the bits that
+    /// [`Model::forward`] gives them; others may be -∞. A head of codes is then read in part only.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`].
+    ///
+    /// # Panics
+    /// If `screen` names an id that the vocabulary does not have.
+    pub fn forward_screened(
+        &self,
+        cache: &mut KvCache,
+        ids: &[u32],
+        screen: &Screen,
+    ) -> Result<Vec<f32>> {
+        self.checked(cache, ids, Logits::Last, Some(screen))
+    }
+
+    fn checked(
+        &self,
+        cache: &mut KvCache,
+        ids: &[u32],
+        logits: Logits,
+        screen: Option<&Screen>,
+    ) -> Result<Vec<f32>> {
         let vocab_size = self.config().vocab_size;
         let bad = ids.iter().position(|id| *id as usize >= vocab_size);
         if let Some(index) = bad {
@@ -80,14 +107,20 @@ impl Model {
         }
         cache.check(self.config(), ids.len())?;
         let before = cache.len();
-        let computed = self.batches(cache, ids, logits);
+        let computed = self.batches(cache, ids, logits, screen);
         if computed.is_err() {
             cache.truncate(before);
         }
         computed
     }
 
-    fn batches(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Result<Vec<f32>> {
+    fn batches(
+        &self,
+        cache: &mut KvCache,
+        ids: &[u32],
+        wanted: Logits,
+        screen: Option<&Screen>,
+    ) -> Result<Vec<f32>> {
         // A state that a panic left behind is as good as any: each pass writes before it reads.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = match wanted {
@@ -107,10 +140,11 @@ impl Model {
             match wanted {
                 Logits::All => {
                     let to = done * vocab_size..(done + batch.len()) * vocab_size;
-                    self.head(&mut state, 0..batch.len(), &mut logits[to])?;
+                    self.logits(&mut state, 0..batch.len(), None, &mut logits[to])?;
                 }
                 Logits::Last if last => {
-                    self.head(&mut state, batch.len() - 1..batch.len(), &mut logits)?;
+                    let last = batch.len() - 1..batch.len();
+                    self.logits(&mut state, last, screen, &mut logits)?;
                 }
                 Logits::Last => {}
             }
@@ -175,6 +209,7 @@ impl Model {
             scores,
             int8,
             sums,
+            head: _,
         } = state;
         let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
         let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);
@@ -232,55 +267,17 @@ impl Model {
     }
 
     /// Logits (tokens, vocab_size) of some tokens of the batch.
-    fn head(&self, state: &mut State, tokens: Range<usize>, logits: &mut [f32]) -> Result<()> {
+    fn logits(
+        &self,
+        state: &mut State,
+        tokens: Range<usize>,
+        screen: Option<&Screen>,
+        logits: &mut [f32],
+    ) -> Result<()> {
         let hidden = self.config().hidden_size;
-        let (n, place) = (tokens.len(), Place::End);
         let x = &mut state.x[tokens.start * hidden..tokens.end * hidden];
         self.rms_norm(x, &self.weights.norm);
-        if !x.iter().all(|x| x.is_finite()) {
-            return Err(Error::NonFinite {
-                place,
-                tensor: "the input of the head",
-            });
-        }
-        let x = &*x;
-        let table = self.file.head();
-        let mut unused = vec![(); self.pool.threads()];
-        let matrices = [&mut *logits];
-        self.pool.tiles_mut(
-            n,
-            (n, HEAD_ROWS),
-            matrices,
-            &mut unused,
-            |_, mut tile, _| {
-                for (t, x) in x.chunks_exact(hidden).enumerate() {
-                    self.table_products(&table, tile.columns(), x, tile.row(t));
-                }
-            },
-        );
-        if !quantize::is_usable(quantize::activation_scale(logits)) {
-            return Err(Error::NonFinite {
-                place,
-                tensor: "the logits",
-            });
-        }
-        Ok(())
-    }
-
-    /// y[r] = x · row r of the table, for some rows.
-    fn table_products(&self, table: &Table, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
-        let range = rows.start * table.columns..rows.end * table.columns;
-        match table.values {
-            Values::F32(values) => (self.kernels.gemv_f32)(x, &values[range], y),
-            Values::F16(values) => (self.kernels.gemv_f16)(x, &values[range], y),
-            Values::Bf16(values) => (self.kernels.gemv_bf16)(x, &values[range], y),
-            Values::Q8 { codes, scales } => {
-                (self.kernels.gemv_i8)(x, &codes[range], y);
-                for (y, scale) in y.iter_mut().zip(&scales[rows]) {
-                    *y *= scale;
-                }
-            }
-        }
+        self.head(&mut state.head, x, screen, logits)
     }
 
     /// Norms every row of x (any, gain's length) in place.
@@ -457,7 +454,7 @@ fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     }
 }
 
-/// One row of a table as f32; every type converts exactly, int8 codes are multiplied by their scale.
+/// One row of a table as f32; every type converts exactly.
 fn table_row(table: &Table, row: usize, x: &mut [f32]) {
     let range = row * table.columns..(row + 1) * table.columns;
     match table.values {
@@ -472,9 +469,6 @@ fn table_row(table: &Table, row: usize, x: &mut [f32]) {
                 .zip(&values[range])
                 .for_each(|(x, v)| *x = v.to_f32());
         }
-        Values::Q8 { codes, scales } => {
-            let codes = x.iter_mut().zip(&codes[range]);
-            codes.for_each(|(x, v)| *x = f32::from(*v) * scales[row]);
-        }
+        Values::Codes(codes) => codes.decode(row, x),
     }
 }

@@ -116,7 +116,10 @@ impl<'a> Generation<'a> {
         }
         let start = Instant::now();
         let new = &self.tokens[self.tokens.len() - self.pending..];
-        let mut logits = self.model.forward(self.cache, new, Logits::Last)?;
+        let mut logits = match self.sampler.sampling().screen(&self.tokens) {
+            Some(screen) => self.model.forward_screened(self.cache, new, &screen)?,
+            None => self.model.forward(self.cache, new, Logits::Last)?,
+        };
         let prefill = self.summary.generated_tokens == 0;
         if prefill {
             self.summary.prompt_time = start.elapsed();

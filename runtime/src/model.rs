@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
-use sterna_ternary::{Config, PackedFile, layout};
+use sterna_ternary::{Config, Memory, PackedFile, layout};
 
 use crate::Result;
 use crate::cache::{KvCache, KvType};
@@ -22,9 +22,11 @@ pub struct Options {
     pub kernels: Option<&'static Kernels>,
     /// Element type of the KV caches.
     pub kv_type: KvType,
+    /// How the file is brought into memory.
+    pub memory: Memory,
 }
 
-/// A model in memory: its file, mapped and used in place.
+/// A model in memory: its file, used in place.
 ///
 /// Several threads may share a model. Their forward passes run one after the other, each on all threads.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Model {
     /// # Errors
     /// Those of [`PackedFile::open`], and threads that cannot be started.
     pub fn open(path: &Path, options: Options) -> Result<Model> {
-        let file = PackedFile::open(path)?;
+        let file = PackedFile::open_in(path, options.memory)?;
         Ok(Model {
             weights: Weights::of(&file),
             frequencies: file.config.rope.inverse_frequencies(file.config.head_dim),

@@ -1,7 +1,8 @@
 //! Logits to the next token: greedy, or drawn after the filters that `transformers` has, in its order.
 //!
 //! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the same token on
-//! every machine; between equal logits the lower id wins.
+//! every machine; between equal logits the lower id wins. Samplers that look at the most probable tokens only
+//! say so ([`Sampling::screen`]), and the head is then read in part.
 
 use std::cmp::Ordering;
 
@@ -9,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::kernels::exp;
-use crate::{Error, Result};
+use crate::{Error, Result, Screen};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +43,34 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// The logits that decide about the token after `tokens`; `None` where all do.
+    pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
+        let penalized = self.repetition_penalty != 1.0;
+        let exact = if penalized { tokens } else { &[] };
+        let screen = |top, within| {
+            Some(Screen {
+                top,
+                within,
+                exact: exact.to_vec(),
+            })
+        };
+        if self.temperature == 0.0 {
+            return screen(1, f32::INFINITY);
+        }
+        // min-p is a distance between logits; the slack covers the rounding of exp.
+        let within = match self.min_p {
+            0.0 => f32::INFINITY,
+            min_p => self.temperature * (1e-3 - 1.001 * min_p.ln()),
+        };
+        // Without top-k, top-p needs the sum of all probabilities.
+        match self.top_k {
+            0 if self.top_p < 1.0 || self.min_p == 0.0 => None,
+            top => screen(top, within),
+        }
+    }
+}
+
 /// Chooses tokens one after the other.
 #[derive(Debug)]
 pub struct Sampler {
@@ -53,7 +82,7 @@ pub struct Sampler {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u32,
-    /// Logit, then probability.
+    /// Logit, then weight: the probability as a multiple of the most probable token's.
     value: f32,
 }
 
@@ -107,7 +136,13 @@ impl Sampler {
         })
     }
 
-    /// The next token after `tokens`, from the logits (vocab_size) of the last one.
+    /// The parameters.
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    /// The next token after `tokens`, from the logits (vocab_size) of the last one, at least those that
+    /// [`Sampling::screen`] asks for.
     ///
     /// # Panics
     /// If `logits` is empty or has fewer elements than an id in `tokens` needs.
@@ -127,14 +162,12 @@ impl Sampler {
             best(candidates, self.sampling.top_k);
             candidates.truncate(self.sampling.top_k);
         }
-        probabilities(candidates);
+        weigh(candidates);
         if self.sampling.top_p < 1.0 {
             nucleus(candidates, self.sampling.top_p);
         }
         if self.sampling.min_p > 0.0 {
-            let largest = candidates.iter().fold(0.0, |max, c| c.value.max(max));
-            let least = self.sampling.min_p * largest;
-            candidates.retain(|c| c.value >= least);
+            candidates.retain(|c| c.value >= self.sampling.min_p);
         }
         // 53 random bits are a uniform number in 0..1.
         let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
@@ -184,30 +217,27 @@ fn best(candidates: &mut [Candidate], k: usize) {
     candidates[..k].sort_unstable_by(order);
 }
 
-/// Softmax.
-fn probabilities(candidates: &mut [Candidate]) {
+/// Turns logits into weights.
+fn weigh(candidates: &mut [Candidate]) {
     let max = candidates
         .iter()
         .fold(f32::NEG_INFINITY, |max, c| c.value.max(max));
-    let mut sum = 0.0;
     for c in candidates.iter_mut() {
         c.value = exp(c.value - max);
-        sum += f64::from(c.value);
-    }
-    for c in candidates.iter_mut() {
-        c.value = (f64::from(c.value) / sum) as f32;
     }
 }
 
 /// Keeps the fewest most probable candidates whose probabilities reach `top_p`.
 fn nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
+    let total: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+    let enough = f64::from(top_p) * total;
     let mut sorted = NUCLEUS;
     loop {
         best(candidates, sorted);
         let mut sum = 0.0;
         let reached = candidates.iter().take(sorted).position(|c| {
             sum += f64::from(c.value);
-            sum >= f64::from(top_p)
+            sum >= enough
         });
         match reached {
             Some(last) => return candidates.truncate(last + 1),
@@ -316,7 +346,7 @@ mod tests {
             .zip(0..)
             .map(|(value, id)| Candidate { id, value: *value })
             .collect();
-        probabilities(&mut candidates);
+        weigh(&mut candidates);
         nucleus(&mut candidates, 0.5);
         assert!(
             (1500..=1501).contains(&candidates.len()),

@@ -1,9 +1,10 @@
 //! The thread pool: short parallel regions, hundreds of them a token.
 //!
-//! A region is cut into chunks of fixed size, whatever the number of threads, and threads claim chunks from
-//! one counter; so a thread that a busy neighbour holds up takes fewer chunks, and the bits of a result do not
-//! depend on who computed them. The caller is one of the threads. Workers spin for some microseconds between
-//! regions and then sleep.
+//! A region is cut into chunks of fixed size, whatever the number of threads, so the bits of a result do not
+//! depend on who computed them. Each thread begins with an equal share of neighbouring chunks, since memory is
+//! read fastest from front to back, and takes them one by one; a thread that has none left takes over half of
+//! another's. So a thread that a busy neighbour holds up is relieved of its chunks, all but the one it is in. The
+//! caller is one of the threads. Workers spin for some microseconds between regions and then sleep.
 //!
 //! A region does not wait for workers that come late: workers enter through a gate, the caller closes it
 //! when no chunk is left and waits only for those inside.
@@ -13,7 +14,7 @@ use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
@@ -36,6 +37,8 @@ struct Shared {
     epoch: AtomicUsize,
     /// What the open region runs; written only while the gate is closed and nobody is inside.
     task: UnsafeCell<Option<&'static Task<'static>>>,
+    /// The chunks that each thread has left.
+    shares: Vec<Share>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     sleepers: AtomicUsize,
@@ -60,6 +63,7 @@ impl Pool {
             gate: AtomicUsize::new(0),
             epoch: AtomicUsize::new(0),
             task: UnsafeCell::new(None),
+            shares: (0..threads).map(|_| Share::default()).collect(),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
@@ -188,16 +192,6 @@ impl Pool {
 
     /// Calls `f(thread, i)` for every i below `n`, each once.
     fn run(&self, n: usize, f: impl Fn(usize, usize) + Sync) {
-        let next = AtomicUsize::new(0);
-        let claim = |thread: usize| {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= n {
-                    break;
-                }
-                f(thread, i);
-            }
-        };
         // A region inside a region, or beside one of another thread, runs on its caller alone.
         let region = match self.region.try_lock() {
             Ok(region) => Some(region),
@@ -205,8 +199,19 @@ impl Pool {
             Err(TryLockError::WouldBlock) => None,
         };
         if n <= 1 || self.workers.is_empty() || region.is_none() {
-            return claim(0);
+            return (0..n).for_each(|i| f(0, i));
         }
+        let n = u32::try_from(n).expect("a region has fewer than 2³² chunks");
+        let shares = &self.shared.shares;
+        for (thread, share) in (0..).zip(shares) {
+            let cut = |i: u64| (i * u64::from(n) / shares.len() as u64) as u32;
+            share.set(cut(thread)..cut(thread + 1));
+        }
+        let claim = |thread: usize| {
+            while let Some(i) = shares[thread].next().or_else(|| take_over(shares, thread)) {
+                f(thread, i as usize);
+            }
+        };
         *lock(&self.shared.panic) = None;
         // SAFETY: this region's lock is held; `gate` closes before `claim` ends, also on unwinding.
         unsafe { self.shared.open(&claim) };
@@ -319,6 +324,54 @@ impl Shared {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         epoch
     }
+}
+
+/// A range of chunks that one thread takes from the front and others cut at the end: its start in the high and
+/// its end in the low half. Shares of different threads lie in different cache lines.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, range: Range<u32>) {
+        let packed = u64::from(range.start) << 32 | u64::from(range.end);
+        self.0.store(packed, Ordering::Relaxed);
+    }
+
+    fn unpack(packed: u64) -> Range<u32> {
+        (packed >> 32) as u32..packed as u32
+    }
+
+    /// Takes the first chunk.
+    fn next(&self) -> Option<u32> {
+        let rest = |packed| (!Share::unpack(packed).is_empty()).then(|| packed + (1 << 32));
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        taken.ok().map(|packed| Share::unpack(packed).start)
+    }
+
+    /// Takes the second half, the larger one.
+    fn take_half(&self) -> Option<Range<u32>> {
+        let mut half = 0..0;
+        let first = |packed| {
+            let Range { start, end } = Share::unpack(packed);
+            half = start + (end - start.min(end)) / 2..end;
+            (!half.is_empty()).then(|| packed - u64::from(end) + u64::from(half.start))
+        };
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, first);
+        taken.is_ok().then_some(half)
+    }
+}
+
+/// Makes half of the first share that is not empty this thread's own and takes its first chunk.
+fn take_over(shares: &[Share], thread: usize) -> Option<u32> {
+    let others = (1..shares.len()).map(|i| &shares[(thread + i) % shares.len()]);
+    let half = others.into_iter().find_map(Share::take_half)?;
+    shares[thread].set(half.start + 1..half.end);
+    Some(half.start)
 }
 
 /// Ends a region, also when the caller's own chunk panics.

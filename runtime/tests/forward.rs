@@ -6,11 +6,16 @@ use std::cell::Cell;
 
 use random_model::{Plain, Recipe, odd, write};
 use sterna_runtime::{Error, Kernels, KvType, Logits, Model, Options};
-use sterna_ternary::{Activation, Dtype, Packing, quantize};
+use sterna_ternary::{Activation, Packing, TableType, quantize};
 
 /// Every family, tied and untied, every table type.
 fn recipes() -> Vec<Recipe> {
-    let tables = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8];
+    let tables = [
+        TableType::F32,
+        TableType::F16,
+        TableType::Bf16,
+        TableType::Q8,
+    ];
     let mut recipes = Vec::new();
     for (i, family) in ["bitnet", "llama", "qwen3"].into_iter().enumerate() {
         for (j, table) in tables.into_iter().enumerate() {
@@ -203,6 +208,7 @@ fn logits_have_the_same_bits_in_every_setting() {
                     threads: Some(1 + i),
                     kernels: Some(kernels),
                     kv_type: KvType::F32,
+                    ..Options::default()
                 };
                 let model = Model::open(path, options).unwrap();
                 let mut cache = model.new_cache(n).unwrap();
@@ -222,7 +228,7 @@ fn logits_have_the_same_bits_in_every_setting() {
 fn logits_have_the_same_bits_for_every_split_and_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     for family in ["bitnet", "llama", "qwen3"] {
-        let recipe = odd(family, true, Dtype::F16);
+        let recipe = odd(family, true, TableType::F16);
         let (path, _) = write(&recipe, Packing::T5, folder.path(), family);
         for kv_type in [KvType::F32, KvType::F16] {
             let mut expected = None;
@@ -272,7 +278,7 @@ fn logits_have_the_same_bits_for_every_split_and_number_of_threads() {
 fn threads_may_share_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(
-        &odd("llama", true, Dtype::F16),
+        &odd("llama", true, TableType::F16),
         Packing::I2,
         folder.path(),
         "model",
@@ -302,7 +308,7 @@ fn threads_may_share_a_model() {
 fn what_cannot_be_computed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(
-        &odd("bitnet", true, Dtype::F16),
+        &odd("bitnet", true, TableType::F16),
         Packing::I2,
         folder.path(),
         "model",
@@ -321,7 +327,7 @@ fn what_cannot_be_computed_is_refused() {
         let error = model.new_cache(context).unwrap_err().to_string();
         assert!(error.contains("1 to 300"), "{error}");
     }
-    let mut other = odd("llama", true, Dtype::F16);
+    let mut other = odd("llama", true, TableType::F16);
     other.config["num_hidden_layers"] = 3.into();
     let (path, _) = write(&other, Packing::I2, folder.path(), "other");
     let other = Model::open(&path, Options::default()).unwrap();
@@ -334,7 +340,7 @@ fn what_cannot_be_computed_is_refused() {
 fn numbers_that_are_not_finite_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(
-        &odd("llama", true, Dtype::F32),
+        &odd("llama", true, TableType::F32),
         Packing::I2,
         folder.path(),
         "model",
@@ -376,7 +382,7 @@ fn numbers_that_are_not_finite_are_named() {
 fn a_half_precision_cache_is_half_as_large_and_close() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(
-        &odd("qwen3", true, Dtype::F16),
+        &odd("qwen3", true, TableType::F16),
         Packing::T5,
         folder.path(),
         "model",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sterna_runtime::{
     Error, Generation, Logits, Model, Options, Sampling, Settings, StopReason, Tokenizer,
 };
-use sterna_ternary::{Dtype, Packing};
+use sterna_ternary::{Packing, TableType};
 
 /// Special tokens 0..3, then the 256 bytes as byte-level BPE spells them, then `th` and `the`.
 fn tokenizer_json() -> Value {
@@ -44,7 +44,7 @@ fn tokenizer_json() -> Value {
 
 /// A model with these embedded files.
 fn model(folder: &Path, tokenizer: &[u8], config: &str, generation: &str) -> Model {
-    let mut recipe = odd("bitnet", true, Dtype::F16);
+    let mut recipe = odd("bitnet", true, TableType::F16);
     recipe.config["vocab_size"] = 261.into();
     recipe.files = vec![
         ("tokenizer.json", tokenizer.to_vec()),
@@ -199,7 +199,7 @@ fn files_that_lie_are_refused() {
     check(&good, "{}", "[", "generation_config.json");
     check(&good, "{}", r#"{"eos_token_id": "two"}"#, "eos_token_id");
     let (path, _) = write(
-        &odd("llama", true, Dtype::F16),
+        &odd("llama", true, TableType::F16),
         Packing::I2,
         folder.path(),
         "bare",

@@ -9,12 +9,13 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use crate::header::{self, Header, Tensor};
 use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
-use crate::{Config, Error, Packing, Result, durable};
+use crate::memory::{Bytes, Memory};
+use crate::table::{CodedRow, Codes, MOST_COLUMNS};
+use crate::{Config, Error, Packing, Result, TableType, durable};
 
 /// The files of a Hugging Face folder that travel inside a packed file, in this order.
 pub const FILES: [&str; 5] = [
@@ -29,7 +30,7 @@ pub const FILES: [&str; 5] = [
 #[derive(Debug)]
 pub struct PackedFile {
     path: PathBuf,
-    map: Mmap,
+    map: Bytes,
     data_start: usize,
     matrices_sha256: String,
     layout: Layout,
@@ -37,6 +38,10 @@ pub struct PackedFile {
     pub config: Config,
     /// How the trits are packed.
     pub packing: Packing,
+    /// How the embedding is stored.
+    pub embedding_type: TableType,
+    /// How the head is stored.
+    pub head_type: TableType,
 }
 
 /// A ternary matrix in place.
@@ -72,19 +77,20 @@ pub enum Values<'a> {
     F16(&'a [f16]),
     /// bfloat16.
     Bf16(&'a [bf16]),
-    /// The value is code × scale of its row.
-    Q8 {
-        /// (rows, columns)
-        codes: &'a [i8],
-        /// (rows)
-        scales: &'a [f32],
-    },
+    /// Codes of 8, 6 or 4 bits.
+    Codes(Codes<'a>),
 }
 
 impl PackedFile {
     /// Maps and checks a file. The file must not be changed while it is mapped.
     pub fn open(path: &Path) -> Result<PackedFile> {
-        let map = map(path)?;
+        PackedFile::open_in(path, Memory::Map)
+    }
+
+    /// [`PackedFile::open`] with a choice of memory.
+    pub fn open_in(path: &Path, memory: Memory) -> Result<PackedFile> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let map = Bytes::open(&file, memory).map_err(Error::io(path))?;
         let header = header::decode(path, &map)?;
         let config = read_config(path, &map[header.data_start..], &header)?;
         let layout = expected_layout(path, &config, &header)?;
@@ -112,6 +118,8 @@ impl PackedFile {
             layout,
             config,
             packing: header.packing,
+            embedding_type: header.embedding,
+            head_type: header.head,
         };
         file.check_vectors()?;
         Ok(file)
@@ -120,6 +128,11 @@ impl PackedFile {
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file was copied into memory of this process.
+    pub fn is_copied(&self) -> bool {
+        self.map.is_copied()
     }
 
     /// Bytes of the whole file.
@@ -137,7 +150,7 @@ impl PackedFile {
         &self.layout
     }
 
-    /// Reads the whole file: compares the checksum of the matrices and unpacks every row.
+    /// Reads the whole file: compares the checksum of the matrices and unpacks every row of trits and codes.
     pub fn verify(&self) -> Result<()> {
         let matrices = &self.data()[..self.layout.matrices_len];
         header::check_sum(
@@ -157,6 +170,23 @@ impl PackedFile {
                 .chunks_exact(self.packing.row_bytes(matrix.columns))
             {
                 self.packing.unpack_row(row, &mut trits)?;
+            }
+        }
+        for name in [EMBEDDING, HEAD] {
+            if self.layout.find(name).is_none() {
+                continue;
+            }
+            let table = self.table(name);
+            if let Values::Codes(codes) = table.values {
+                let bad = (0..table.rows).find(|row| !codes.is_consistent(*row, table.columns));
+                if let Some(row) = bad {
+                    return Err(Error::Tensor {
+                        path: self.path.clone(),
+                        tensor: name.into(),
+                        expected: "remainders that follow from the codes".into(),
+                        found: format!("others in row {row}"),
+                    });
+                }
             }
         }
         Ok(())
@@ -215,15 +245,25 @@ impl PackedFile {
             Dtype::F32 => Values::F32(bytemuck::cast_slice(bytes)),
             Dtype::F16 => Values::F16(bytemuck::cast_slice(bytes)),
             Dtype::Bf16 => Values::Bf16(bytemuck::cast_slice(bytes)),
-            Dtype::I8 | Dtype::U8 => Values::Q8 {
-                codes: bytemuck::cast_slice(bytes),
-                scales: self.vector(&layout::scale_name(name)),
-            },
+            Dtype::U8 => Values::Codes(self.codes(name)),
         };
         Table {
             rows: entry.shape[0],
-            columns: entry.shape[1],
+            columns: self.config.hidden_size,
             values,
+        }
+    }
+
+    fn codes(&self, name: &str) -> Codes<'_> {
+        let plane = |i| self.layout.find(&layout::plane_name(name, i));
+        let planes = [0, 1, 2].map(plane);
+        let remainders = self.layout.find(&layout::remainders_name(name));
+        Codes {
+            planes: planes.iter().flatten().count(),
+            bits: planes.map(|plane| plane.map_or(&[][..], |plane| self.bytes(plane))),
+            multipliers: self.bytes(self.entry(&layout::multipliers_name(name))),
+            scales: self.vector(&layout::scale_name(name)),
+            remainders: remainders.map_or(&[], |r| bytemuck::cast_slice(self.bytes(r))),
         }
     }
 
@@ -265,7 +305,9 @@ impl PackedFile {
             }
             let is_scale = entry.name.ends_with("_scale");
             let values = self.vector(&entry.name);
-            let bad = |x: &f32| !x.is_finite() || (is_scale && *x <= 0.0);
+            let is_remainder = entry.name.ends_with("_remainders");
+            let bad =
+                |x: &f32| !x.is_finite() || (is_scale && *x <= 0.0) || (is_remainder && *x < 0.0);
             if let Some(index) = values.iter().position(bad) {
                 return Err(Error::Value {
                     path: self.path.clone(),
@@ -277,15 +319,6 @@ impl PackedFile {
         }
         Ok(())
     }
-}
-
-#[allow(unsafe_code)]
-fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    // SAFETY: the mapping is read-only and private to this process. A file that another process shortens
-    // while it is mapped ends this one with SIGBUS; `open` documents that the file must stay as it is, and
-    // our own writer never changes a finished file, it renames a new one over it.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
 }
 
 fn read_config(path: &Path, data: &[u8], header: &Header) -> Result<Config> {
@@ -319,12 +352,14 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             found: format!("{} tensors", header.tensors.len()),
         });
     }
-    let dtype = |name| tensor(name).map_or(Dtype::F16, |t| t.dtype);
-    let head = if config.tie_word_embeddings {
-        EMBEDDING
-    } else {
-        HEAD
-    };
+    if header.head.planes() + header.embedding.planes() > 0 && config.hidden_size > MOST_COLUMNS {
+        return Err(Error::Tensor {
+            path: path.to_owned(),
+            tensor: HEAD.into(),
+            expected: format!("at most {MOST_COLUMNS} columns in a coded table"),
+            found: config.hidden_size.to_string(),
+        });
+    }
     let files: Vec<(String, usize)> = FILES
         .iter()
         .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
@@ -333,8 +368,8 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
     Ok(Layout::new(
         config,
         header.packing,
-        dtype(EMBEDDING),
-        dtype(head),
+        header.embedding,
+        header.head,
         &files,
     ))
 }
@@ -397,10 +432,10 @@ pub struct Description {
     pub config: Config,
     /// How the trits are packed.
     pub packing: Packing,
-    /// Type of an embedding that is not the head.
-    pub embedding: Dtype,
-    /// Type of the head, and of the embedding of a tied model.
-    pub table: Dtype,
+    /// Type of the embedding; in a tied model it is the head's.
+    pub embedding: TableType,
+    /// Type of the head.
+    pub head: TableType,
     /// Embedded files, a subset of [`FILES`] in that order, `config.json` among them.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -413,9 +448,20 @@ pub struct PackedWriter<'a> {
     matrices: Sha256,
     /// Next matrix and how many of its bytes are there.
     due: (usize, usize),
+    /// What waits behind the first plane of a coded table.
+    behind: Behind,
     /// Everything after the matrices.
     vectors: Vec<u8>,
     have: Vec<bool>,
+}
+
+/// The parts of a coded table that follow its first plane.
+#[derive(Default)]
+struct Behind {
+    /// Second and third plane, then multipliers.
+    bytes: [Vec<u8>; 3],
+    scales: Vec<f32>,
+    remainders: Vec<f32>,
 }
 
 impl PackedWriter<'_> {
@@ -456,6 +502,40 @@ impl PackedWriter<'_> {
         }
         self.append(bytes)?;
         self.append_padding()
+    }
+
+    /// Appends rows to the coded table `name`. Planes behind the first stay in memory until it is complete.
+    pub fn coded_rows(&mut self, name: &str, rows: &[CodedRow]) -> Result<()> {
+        let at = self.due.0;
+        for row in rows {
+            let behind = &mut self.behind;
+            for (bytes, plane) in behind.bytes.iter_mut().zip(&row.planes[1..]) {
+                bytes.extend(plane);
+            }
+            behind.bytes[2].extend(&row.multipliers);
+            behind.scales.push(row.scale);
+            behind.remainders.extend(&row.remainders);
+            self.rows(name, &row.planes[0])?;
+        }
+        if !self.have[at] {
+            return Ok(());
+        }
+        let Behind {
+            bytes: [second, third, multipliers],
+            scales,
+            remainders,
+        } = std::mem::take(&mut self.behind);
+        for (plane, bytes) in [(1, second), (2, third)] {
+            if !bytes.is_empty() {
+                self.rows(&layout::plane_name(name, plane), &bytes)?;
+            }
+        }
+        self.rows(&layout::multipliers_name(name), &multipliers)?;
+        self.vector(&layout::scale_name(name), &scales)?;
+        match remainders.is_empty() {
+            true => Ok(()),
+            false => self.vector(&layout::remainders_name(name), &remainders),
+        }
     }
 
     /// Sets a norm or a scale, in any order.
@@ -520,21 +600,27 @@ fn write_all<E: From<Error>>(
         config,
         packing,
         embedding,
-        table,
+        head,
         files,
     } = description;
+    let embedding = match config.tie_word_embeddings {
+        true => head,
+        false => embedding,
+    };
     let sizes: Vec<_> = files
         .iter()
         .map(|(name, bytes)| (name.clone(), bytes.len()))
         .collect();
-    let layout = Layout::new(config, *packing, *embedding, *table, &sizes);
+    let layout = Layout::new(config, *packing, *embedding, *head, &sizes);
+    let tables = [*embedding, *head];
     let blank = "0".repeat(64);
-    let place_holder = header::encode(&layout, *packing, &blank, &blank);
+    let place_holder = header::encode(&layout, *packing, tables, &blank, &blank);
     out.write_all(&place_holder).map_err(Error::io(path))?;
     let mut writer = PackedWriter {
         path,
         matrices: Sha256::new(),
         due: (0, 0),
+        behind: Behind::default(),
         vectors: vec![0; layout.len() - layout.matrices_len],
         have: vec![false; layout.entries.len()],
         layout,
@@ -558,6 +644,7 @@ fn write_all<E: From<Error>>(
     let header = header::encode(
         &layout,
         *packing,
+        tables,
         &sum(&vectors),
         &header::hex(&matrices.finalize()),
     );

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::layout::{ALIGNMENT, Dtype, Layout};
-use crate::{Error, Packing, Result};
+use crate::{Error, Packing, Result, TableType};
 use std::path::Path;
 
 /// The format version written here and the only one read.
-pub(crate) const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "2";
 /// Longest header that is read: that of the safetensors crate.
 const LONGEST: usize = 100_000_000;
 /// Stands where the header's own checksum will be while it is computed.
@@ -19,6 +19,8 @@ const BLANK: &str = "00000000000000000000000000000000000000000000000000000000000
 /// What the header says, before it is compared with the layout that the config calls for.
 pub(crate) struct Header {
     pub packing: Packing,
+    pub embedding: TableType,
+    pub head: TableType,
     pub vectors_sha256: String,
     pub matrices_sha256: String,
     /// Type, shape and byte range of every tensor.
@@ -36,12 +38,20 @@ pub(crate) struct Tensor {
 }
 
 /// The bytes from the start of the file to its data; always the same length for the same layout.
-pub(crate) fn encode(layout: &Layout, packing: Packing, vectors: &str, matrices: &str) -> Vec<u8> {
+pub(crate) fn encode(
+    layout: &Layout,
+    packing: Packing,
+    [embedding, head]: [TableType; 2],
+    vectors: &str,
+    matrices: &str,
+) -> Vec<u8> {
     let mut json = Map::new();
     let metadata = json!({
         "format": "sterna",
         "version": VERSION,
         "packing": packing.name(),
+        "embedding": embedding.name(),
+        "head": head.name(),
         "header_sha256": BLANK,
         "vectors_sha256": vectors,
         "matrices_sha256": matrices,
@@ -100,6 +110,11 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     check_own_sum(path, &file[..data_start], text("header_sha256"))?;
     let packing = Packing::from_name(text("packing"))
         .ok_or_else(|| not_packed(&format!("its packing {:?} is unknown", text("packing"))))?;
+    let table = |key| {
+        let unknown = || not_packed(&format!("its {key} type {:?} is unknown", text(key)));
+        TableType::from_name(text(key)).ok_or_else(unknown)
+    };
+    let (embedding, head) = (table("embedding")?, table("head")?);
     if !data_start.is_multiple_of(ALIGNMENT) {
         return Err(not_packed("its data is not aligned to 64 bytes"));
     }
@@ -116,6 +131,8 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         .collect::<Result<_>>()?;
     Ok(Header {
         packing,
+        embedding,
+        head,
         vectors_sha256: text("vectors_sha256").to_owned(),
         matrices_sha256: text("matrices_sha256").to_owned(),
         tensors,

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::table::{self, TableType};
 use crate::{Config, Packing};
 
 /// Alignment of matrices in a packed file: a cache line.
@@ -12,10 +13,8 @@ pub const ALIGNMENT: usize = 64;
 /// Element type of a tensor in a packed file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
-    /// Bytes: packed rows, embedded files, padding.
+    /// Bytes: packed rows, coded tables, embedded files, padding.
     U8,
-    /// int8 rows of an 8-bit table.
-    I8,
     /// IEEE half precision.
     F16,
     /// bfloat16.
@@ -26,9 +25,8 @@ pub enum Dtype {
 
 impl Dtype {
     /// Every type with its safetensors name and its size in bytes.
-    const TABLE: [(Dtype, &'static str, usize); 5] = [
+    const TABLE: [(Dtype, &'static str, usize); 4] = [
         (Dtype::U8, "U8", 1),
-        (Dtype::I8, "I8", 1),
         (Dtype::F16, "F16", 2),
         (Dtype::Bf16, "BF16", 2),
         (Dtype::F32, "F32", 4),
@@ -138,6 +136,24 @@ pub fn scale_name(weight: &str) -> String {
     format!("{weight}_scale")
 }
 
+/// The name of a plane of a coded table; the first one has the table's.
+pub fn plane_name(weight: &str, plane: usize) -> String {
+    match plane {
+        0 => weight.to_owned(),
+        plane => format!("{weight}.plane{plane}"),
+    }
+}
+
+/// The name of the multipliers of a coded table.
+pub fn multipliers_name(weight: &str) -> String {
+    format!("{weight}_multipliers")
+}
+
+/// The name of the remainders of a coded table.
+pub fn remainders_name(weight: &str) -> String {
+    format!("{weight}_remainders")
+}
+
 /// One tensor of a packed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -166,13 +182,12 @@ pub struct Layout {
 impl Layout {
     /// The layout of a model.
     ///
-    /// `table` is the type of the head, and of the embedding where the two are tied; `embedding` is the type
-    /// of an embedding that is not the head. `files` are the names and sizes of the embedded files.
+    /// `embedding` counts where it is not the head. `files` are the names and sizes of the embedded files.
     pub fn new(
         config: &Config,
         packing: Packing,
-        embedding: Dtype,
-        table: Dtype,
+        embedding: TableType,
+        head: TableType,
         files: &[(String, usize)],
     ) -> Layout {
         let mut layout = Layout {
@@ -181,29 +196,35 @@ impl Layout {
             index: HashMap::new(),
         };
         let weights = weights(config);
-        for weight in weights.iter().filter(|w| w.role != Role::Norm) {
-            let (dtype, columns) = match weight.role {
-                Role::Linear => (Dtype::U8, packing.row_bytes(weight.columns)),
-                _ if weight.name == EMBEDDING && !config.tie_word_embeddings => {
-                    (embedding, weight.columns)
-                }
-                _ => (table, weight.columns),
-            };
-            layout.push(weight.name.clone(), dtype, vec![weight.rows, columns]);
-            layout.pad();
+        let table = |weight: &Weight| match weight.name == EMBEDDING && !config.tie_word_embeddings
+        {
+            true => embedding,
+            false => head,
+        };
+        for weight in &weights {
+            let row_bytes = packing.row_bytes(weight.columns);
+            match weight.role {
+                Role::Linear => layout.matrix(&weight.name, Dtype::U8, weight.rows, row_bytes),
+                Role::Table => layout.table(weight, table(weight)),
+                Role::Norm => {}
+            }
         }
         layout.matrices_len = layout.len();
         for weight in &weights {
-            let int8 = layout.index.get(&weight.name).is_some_and(|i| {
-                weight.role == Role::Table && layout.entries[*i].dtype == Dtype::I8
-            });
+            let scale = scale_name(&weight.name);
             match weight.role {
                 Role::Norm => layout.push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
-                Role::Linear => layout.push(scale_name(&weight.name), Dtype::F32, vec![1]),
-                Role::Table if int8 => {
-                    layout.push(scale_name(&weight.name), Dtype::F32, vec![weight.rows]);
+                Role::Linear => layout.push(scale, Dtype::F32, vec![1]),
+                Role::Table => {
+                    let planes = table(weight).planes();
+                    if planes > 0 {
+                        layout.push(scale, Dtype::F32, vec![weight.rows]);
+                    }
+                    if planes > 1 {
+                        let shape = vec![weight.rows, planes - 1];
+                        layout.push(remainders_name(&weight.name), Dtype::F32, shape);
+                    }
                 }
-                Role::Table => {}
             }
         }
         for (name, len) in files {
@@ -225,6 +246,29 @@ impl Layout {
     /// The tensor of that name.
     pub fn find(&self, name: &str) -> Option<&Entry> {
         self.index.get(name).map(|i| &self.entries[*i])
+    }
+
+    fn table(&mut self, weight: &Weight, table: TableType) {
+        let dtype = match table {
+            TableType::F32 => Dtype::F32,
+            TableType::F16 => Dtype::F16,
+            TableType::Bf16 => Dtype::Bf16,
+            TableType::Q8 | TableType::Q6 | TableType::Q4 => {
+                let groups = table::groups(weight.columns);
+                for (plane, bytes) in table::PLANE_BYTES[..table.planes()].iter().enumerate() {
+                    let name = plane_name(&weight.name, plane);
+                    self.matrix(&name, Dtype::U8, weight.rows, bytes * groups);
+                }
+                let name = multipliers_name(&weight.name);
+                return self.matrix(&name, Dtype::U8, weight.rows, groups);
+            }
+        };
+        self.matrix(&weight.name, dtype, weight.rows, weight.columns);
+    }
+
+    fn matrix(&mut self, name: &str, dtype: Dtype, rows: usize, columns: usize) {
+        self.push(name.to_owned(), dtype, vec![rows, columns]);
+        self.pad();
     }
 
     fn push(&mut self, name: String, dtype: Dtype, shape: Vec<usize>) {

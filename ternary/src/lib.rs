@@ -1,5 +1,6 @@
 //! What a ternary language model is: its [`Config`], the model [`family`] rows, the two quantizers
-//! ([`quantize`]), the packings of trits into bytes ([`packing`]) and the packed file ([`mod@file`]).
+//! ([`quantize`]), the packings of trits into bytes ([`packing`]), the types of embedding and head ([`table`])
+//! and the packed file ([`mod@file`]).
 //!
 //! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
 //! disagree about a weight, a scale or a byte.
@@ -12,13 +13,17 @@ pub mod family;
 pub mod file;
 mod header;
 pub mod layout;
+pub mod memory;
 pub mod packing;
 pub mod quantize;
 pub mod rope;
+pub mod table;
 
 pub use config::Config;
 pub use error::{Error, Result};
 pub use family::{Activation, Family};
 pub use file::{PackedFile, PackedWriter};
 pub use layout::{Dtype, Layout, Role};
+pub use memory::Memory;
 pub use packing::Packing;
+pub use table::TableType;

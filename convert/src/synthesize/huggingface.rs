@@ -66,7 +66,7 @@ fn write_weights(
             Role::Linear => append(&random::scale(weight.columns).to_le_bytes())?,
             Role::Table => model.for_each_chunk(weight, |values| {
                 count.add(values.len());
-                append(&table::encode(Dtype::Bf16, values, weight.columns)?.0)
+                append(&table::bf16_bytes(values)?)
             })?,
         }
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{Config, Dtype, PackedWriter, Packing};
+use sterna_ternary::{Config, PackedWriter, Packing, TableType};
 
 use crate::{Error, Result, check_output, embedded, stream, table};
 use random::Seed;
@@ -76,25 +76,25 @@ impl Synthetic {
         &self.config
     }
 
-    /// Writes the packed file `out`. `table` is the type of embedding and head; with I8 an embedding that is not
-    /// the head is F16. `progress` is called with (done, total), counted in weights.
+    /// Writes the packed file `out`. `head` is the type of embedding and head; beside a coded head, an embedding
+    /// that is not the head is F16. `progress` is called with (done, total), counted in weights.
     pub fn write_packed(
         &self,
         out: &Path,
         packing: Packing,
-        table: Dtype,
+        head: TableType,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         check_output(out)?;
-        let embedding = match table {
-            Dtype::I8 if !self.config.tie_word_embeddings => Dtype::F16,
-            dtype => dtype,
+        let embedding = match head.planes() > 0 && !self.config.tie_word_embeddings {
+            true => TableType::F16,
+            false => head,
         };
         let description = Description {
             config: self.config.clone(),
             packing,
             embedding,
-            table,
+            head,
             files: self.files.clone(),
         };
         let mut count = Count::new(&self.config, progress);
@@ -106,7 +106,7 @@ impl Synthetic {
                     Role::Table if weight.name == EMBEDDING => {
                         self.write_table(writer, &weight, embedding, &mut count)?;
                     }
-                    Role::Table => self.write_table(writer, &weight, table, &mut count)?,
+                    Role::Table => self.write_table(writer, &weight, head, &mut count)?,
                 }
             }
             Ok(())
@@ -148,20 +148,13 @@ impl Synthetic {
         &self,
         writer: &mut PackedWriter,
         weight: &Weight,
-        dtype: Dtype,
+        table: TableType,
         count: &mut Count,
     ) -> Result<()> {
-        let mut scales = Vec::new();
         self.for_each_chunk(weight, |values| {
             count.add(values.len());
-            let (bytes, more) = table::encode(dtype, values, weight.columns)?;
-            scales.extend(more);
-            Ok(writer.rows(&weight.name, &bytes)?)
-        })?;
-        match scales.is_empty() {
-            true => Ok(()),
-            false => Ok(writer.vector(&layout::scale_name(&weight.name), &scales)?),
-        }
+            table::encode(table, values, weight.columns)?.write(writer, &weight.name)
+        })
     }
 
     /// The values of a table as chunks of whole rows.

@@ -337,9 +337,12 @@ pub fn table_values(values: Values, columns: usize) -> Vec<f32> {
         Values::F32(v) => v.to_vec(),
         Values::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
         Values::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
-        Values::Q8 { codes, scales } => {
-            let value = |(i, q): (usize, &i8)| f32::from(*q) * scales[i / columns];
-            codes.iter().enumerate().map(value).collect()
+        Values::Codes(codes) => {
+            let mut values = vec![f32::NAN; codes.scales.len() * columns];
+            for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+                codes.decode(row, values);
+            }
+            values
         }
     }
 }

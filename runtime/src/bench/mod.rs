@@ -17,7 +17,7 @@ mod work;
 use std::path::Path;
 use std::time::Instant;
 
-use sterna_ternary::Packing;
+use sterna_ternary::{Memory, Packing};
 
 pub use energy::Energy;
 pub use limits::{Limits, Meter};
@@ -25,7 +25,9 @@ pub use machine::{Cache, Machine, Table};
 pub use statistics::Spread;
 pub use work::{Bound, Work};
 
-use crate::{Kernels, KvCache, KvType, Logits, Model, Options, Result, sampler, threads::Pool};
+use crate::{
+    Kernels, KvCache, KvType, Logits, Model, Options, Result, Sampling, sampler, threads::Pool,
+};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,10 @@ pub struct Plan {
     pub kernels: Option<&'static Kernels>,
     /// Element type of the KV cache.
     pub kv_type: KvType,
+    /// How the files are brought into memory.
+    pub memory: Memory,
+    /// Whether generation computes every logit, also those that cannot be the largest.
+    pub full_head: bool,
 }
 
 /// All results of [`measure`].
@@ -183,6 +189,8 @@ struct Subject {
     /// Per test.
     speeds: Vec<Vec<f64>>,
     joules: Vec<Vec<f64>>,
+    /// Bytes of the head that the last round read.
+    head_bytes: Vec<usize>,
 }
 
 impl Subject {
@@ -191,6 +199,7 @@ impl Subject {
             threads: Some(threads),
             kernels: plan.kernels,
             kv_type: plan.kv_type,
+            memory: plan.memory,
         };
         let model = Model::open(path, options)?;
         let longest = plan.tests.iter().map(|t| t.tokens()).max().unwrap_or(1);
@@ -201,6 +210,7 @@ impl Subject {
             peak: None,
             speeds: vec![Vec::new(); plan.tests.len()],
             joules: vec![Vec::new(); plan.tests.len()],
+            head_bytes: vec![0; plan.tests.len()],
         })
     }
 
@@ -216,18 +226,25 @@ impl Subject {
         let tokens = plan.tests[i].tokens();
         let ids: Vec<u32> = (1..=tokens).map(id).collect();
         let joules = energy.and_then(Energy::joules);
+        let head_bytes = model.head_bytes_read();
+        let screen = Sampling::default().screen(&[]);
+        let screen = screen.filter(|_| !plan.full_head);
+        let forward = |cache: &mut KvCache, ids: &[u32]| match &screen {
+            Some(screen) => model.forward_screened(cache, ids, screen),
+            None => model.forward(cache, ids, Logits::Last),
+        };
         let start = Instant::now();
         match plan.tests[i] {
-            Test::Prompt(_) => drop(model.forward(cache, &ids, Logits::Last)?),
+            Test::Prompt(_) => drop(forward(cache, &ids)?),
             Test::Generate(n) => {
                 let mut next = ids[0];
                 for _ in 0..n {
-                    let logits = model.forward(cache, &[next], Logits::Last)?;
-                    next = sampler::greedy(&logits);
+                    next = sampler::greedy(&forward(cache, &[next])?);
                 }
             }
         }
         let seconds = start.elapsed().as_secs_f64();
+        self.head_bytes[i] = model.head_bytes_read() - head_bytes;
         if counts {
             self.speeds[i].push(tokens as f64 / seconds);
             let used = energy
@@ -246,9 +263,10 @@ impl Subject {
         let tests = plan
             .tests
             .iter()
-            .zip(self.speeds.into_iter().zip(self.joules));
-        let measurement = |(test, (speeds, joules)): (&Test, _)| {
-            let work = Work::of(self.model.file(), *test, plan.depth, kv_bytes);
+            .zip(self.speeds.into_iter().zip(self.joules))
+            .zip(self.head_bytes);
+        let measurement = |((test, (speeds, joules)), head_bytes): ((&Test, _), _)| {
+            let work = Work::of(self.model.file(), *test, plan.depth, kv_bytes, head_bytes);
             let (seconds, bound) = work.seconds(limits);
             Measurement {
                 model: self.index,

@@ -1,13 +1,13 @@
 //! The roofline: what a test must read and multiply at least, and how long the machine needs for that.
 //!
-//! A generated token reads every packed row, norm and row of the head once, and the keys and values of all
-//! positions before it; nothing of that fits a cache. A prompt reads the weights once at least, whatever the
+//! A generated token reads every packed row and norm once, of the head what the screen left to read, and the keys
+//! and values of all positions before it; nothing of that fits a cache. A prompt reads the weights once at least, whatever the
 //! batch. Multiply-adds are those of the linear layers, of the head for positions with logits, and of
 //! attention, all counted at the int8 rate although the last two are float: the limit is one that no
 //! program can pass, not one that every program can reach. A table of partial sums, which does fewer additions
 //! than there are multiply-adds, is the exception.
 
-use sterna_ternary::layout::{self, EMBEDDING, Role};
+use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role};
 use sterna_ternary::{PackedFile, file};
 
 use super::{Limits, Test};
@@ -41,8 +41,15 @@ impl Bound {
 }
 
 impl Work {
-    /// Of a test behind `depth` tokens; a position takes `kv_bytes` of the KV cache.
-    pub fn of(file: &PackedFile, test: Test, depth: usize, kv_bytes: usize) -> Work {
+    /// Of a test behind `depth` tokens; a position takes `kv_bytes` of the KV cache, and of the head
+    /// `head_bytes` were read in all.
+    pub fn of(
+        file: &PackedFile,
+        test: Test,
+        depth: usize,
+        kv_bytes: usize,
+        head_bytes: usize,
+    ) -> Work {
         let c = &file.config;
         let weights = layout::weights(c);
         let linear = weights.iter().filter(|w| w.role == Role::Linear);
@@ -57,7 +64,8 @@ impl Work {
         };
         let attention = 2 * c.num_hidden_layers * c.num_attention_heads * c.head_dim * seen;
         Work {
-            bytes: passes as f64 * weight_bytes(file) as f64 + (read * kv_bytes) as f64,
+            bytes: passes as f64 * weight_bytes(file) as f64
+                + (read * kv_bytes + head_bytes) as f64,
             macs: (n * ternary + passes * head + attention) as f64,
         }
     }
@@ -73,12 +81,11 @@ impl Work {
     }
 }
 
-/// All tensors that a pass reads: everything but embedded files, padding and an embedding that is not the head.
+/// All tensors that a pass reads whole: everything but embedded files, padding, embedding and head.
 fn weight_bytes(file: &PackedFile) -> usize {
     let is_read = |name: &str| {
-        let table = name.strip_suffix("_scale").unwrap_or(name);
-        let is_embedding = table == EMBEDDING && !file.config.tie_word_embeddings;
-        !is_embedding && !name.starts_with("padding.") && !file::FILES.contains(&name)
+        let is_table = name.starts_with(EMBEDDING) || name.starts_with(HEAD);
+        !is_table && !name.starts_with("padding.") && !file::FILES.contains(&name)
     };
     let entries = file.layout().entries.iter();
     entries.filter(|e| is_read(&e.name)).map(|e| e.len).sum()

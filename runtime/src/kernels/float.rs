@@ -15,7 +15,6 @@ macro_rules! compile_for {
         $crate::kernels::float::compile_for! { $feature:
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
-            fn gemv_i8(x: &[f32], rows: &[i8], y: &mut [f32]) -> ();
             fn weighted_sum_f32(p: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn weighted_sum_f16(p: &[f32], rows: &[half::f16], y: &mut [f32]) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
@@ -62,11 +61,6 @@ pub(super) fn gemv_f16(x: &[f32], rows: &[f16], y: &mut [f32]) {
 #[inline(always)]
 pub(super) fn gemv_bf16(x: &[f32], rows: &[bf16], y: &mut [f32]) {
     gemv(x, rows, y, |v| f32::from_bits(u32::from(v.to_bits()) << 16));
-}
-
-#[inline(always)]
-pub(super) fn gemv_i8(x: &[f32], rows: &[i8], y: &mut [f32]) {
-    gemv(x, rows, y, f32::from);
 }
 
 /// Exact, subnormal numbers included. In contrast to `half`'s it asks no CPU flag at every value.

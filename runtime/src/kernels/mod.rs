@@ -14,6 +14,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
+pub mod codes;
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -49,14 +50,17 @@ pub struct Kernels {
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
 
+    /// The first plane of a coded table.
+    pub plane4: Plane,
+    /// Its other planes.
+    pub plane2: Plane,
+
     /// `y[r] = x · rows[r]`, rows (y.len(), x.len()).
     pub gemv_f32: fn(x: &[f32], rows: &[f32], y: &mut [f32]),
     /// The same with rows in half precision.
     pub gemv_f16: fn(x: &[f32], rows: &[f16], y: &mut [f32]),
     /// The same with rows in bfloat16.
     pub gemv_bf16: fn(x: &[f32], rows: &[bf16], y: &mut [f32]),
-    /// The same with rows of int8 codes, without their scales.
-    pub gemv_i8: fn(x: &[f32], rows: &[i8], y: &mut [f32]),
     /// `y = Σ p[i] · rows[i]` in the order of i, rows (p.len(), y.len()).
     pub weighted_sum_f32: fn(p: &[f32], rows: &[f32], y: &mut [f32]),
     /// The same with rows in half precision.
@@ -83,6 +87,14 @@ pub struct Kernels {
 /// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as the packing
 /// defines them; bytes that no packer writes give an unspecified sum.
 pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
+
+/// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their columns i, exact.
+/// For the first plane q has 16 bits, for the others 256 times its high byte.
+///
+/// `rows` (n, groups · bytes of the plane) and `multipliers` (n, groups) are those of
+/// [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
+pub type Plane =
+    fn(x: &codes::Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]);
 
 /// The tile, tokens by rows, in which threads compute products of so many tokens with so many rows in all.
 ///

@@ -4,7 +4,7 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, float};
+use super::{Kernels, Shape, codes, float};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
@@ -14,7 +14,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemv_f32: float::gemv_f32,
     gemv_f16: float::gemv_f16,
     gemv_bf16: float::gemv_bf16,
-    gemv_i8: float::gemv_i8,
+    plane4: codes::plane4,
+    plane2: codes::plane2,
     weighted_sum_f32: float::weighted_sum_f32,
     weighted_sum_f16: float::weighted_sum_f16,
     rms_norm: float::rms_norm,

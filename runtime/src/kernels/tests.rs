@@ -2,8 +2,9 @@
 //! bit; and the scalar table against the definitions.
 
 use half::{bf16, f16};
-use sterna_ternary::{Packing, quantize};
+use sterna_ternary::{Packing, quantize, table};
 
+use super::codes::Int16;
 use super::{Kernels, float, scalar};
 
 /// A small generator of repeatable noise (splitmix64).
@@ -242,7 +243,6 @@ fn products_with_rows_equal_the_scalar_table() {
                 .map(|v| if v.is_finite() { v } else { f16::ONE })
                 .collect();
             let bf16s: Vec<bf16> = f32s.iter().map(|v| bf16::from_f32(*v)).collect();
-            let i8s: Vec<i8> = (0..rows * n).map(|_| noise.next() as i8).collect();
             let run = |what: &str, len: usize, slot: &dyn Fn(&Kernels, &mut [f32])| {
                 check_float(&format!("{what} {rows}x{n}"), |k| {
                     let mut y = vec![f32::NAN; len];
@@ -253,7 +253,6 @@ fn products_with_rows_equal_the_scalar_table() {
             run("gemv_f32", rows, &|k, y| (k.gemv_f32)(&x, &f32s, y));
             run("gemv_f16", rows, &|k, y| (k.gemv_f16)(&x, &f16s, y));
             run("gemv_bf16", rows, &|k, y| (k.gemv_bf16)(&x, &bf16s, y));
-            run("gemv_i8", rows, &|k, y| (k.gemv_i8)(&x, &i8s, y));
             run("weighted_sum_f32", n, &|k, y| {
                 (k.weighted_sum_f32)(&p, &f32s, y)
             });
@@ -262,6 +261,70 @@ fn products_with_rows_equal_the_scalar_table() {
             });
         }
     }
+}
+
+#[test]
+fn planes_of_coded_tables_equal_the_scalar_table() {
+    let mut noise = Noise(8);
+    for n in WIDTHS.into_iter().chain([1 << 14]) {
+        let worst: Vec<f32> = (0..n).map(|i| [1.0, -1.0][i / 200 % 2]).collect();
+        for (x, byte) in [
+            (noise.floats(n), None),
+            (worst.clone(), Some(0xff)),
+            (worst, Some(0)),
+        ] {
+            let mut q = Int16::default();
+            q.fill(&x);
+            let largest = f64::from(table::LARGEST_MULTIPLIER);
+            for rows in [0, 1, 3, 4, 9] {
+                let mut bytes = |len: usize| -> Vec<u8> {
+                    (0..len)
+                        .map(|_| byte.unwrap_or(noise.next() as u8))
+                        .collect()
+                };
+                let groups = rows * table::groups(n);
+                let (four, two) = (bytes(groups * 64), bytes(groups * 32));
+                let multipliers: Vec<u8> = (0..groups)
+                    .map(|_| match byte {
+                        Some(_) => table::LARGEST_MULTIPLIER,
+                        None => noise.below(32) as u8,
+                    })
+                    .collect();
+                let run = |k: &Kernels| {
+                    let mut sums = vec![[7, -7]; rows].into_flattened();
+                    let (a, b) = sums.split_at_mut(rows);
+                    (k.plane4)(&q, &four, &multipliers, 16, a);
+                    (k.plane2)(&q, &two, &multipliers, 4, b);
+                    sums
+                };
+                let expected = run(&scalar::KERNELS);
+                for table in Kernels::available() {
+                    assert_eq!(run(table), expected, "{table:?} {rows}x{n}");
+                }
+                // Σ |m · digit · q| is a bound that the worst case must come near.
+                let most = largest * 15.0 * 32512.0 * n as f64 * 16.0;
+                assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_in_16_bits_are_those_that_were_given() {
+    let x = Noise(9).floats(300);
+    let mut q = Int16::default();
+    q.fill(&x);
+    let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let back = q.high.as_flattened().iter().zip(q.low.as_flattened());
+    let back: Vec<f32> = back
+        .map(|(h, l)| (256 * i32::from(*h) + i32::from(*l)) as f32 / q.scale())
+        .collect();
+    assert!(back[300..].iter().all(|x| *x == 0.0));
+    for (x, y) in x.iter().zip(&back) {
+        assert!((x - y).abs() <= absmax / 65000.0, "{x} {y}");
+    }
+    q.fill(&[0.0; 5]);
+    assert_eq!(q.high_norm(), 0.0);
 }
 
 #[test]

@@ -10,14 +10,15 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, scale_name};
-use sterna_ternary::{Config, Dtype, PackedWriter, Packing, Role};
+use sterna_ternary::table::CodedRow;
+use sterna_ternary::{Config, PackedWriter, Packing, Role, TableType};
 
 /// What to make.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     pub config: Value,
-    pub table: Dtype,
-    pub embedding: Dtype,
+    pub table: TableType,
+    pub embedding: TableType,
     pub seed: u64,
     /// Embedded beside config.json, in the order of the packed file.
     pub files: Vec<(&'static str, Vec<u8>)>,
@@ -32,7 +33,7 @@ pub struct Plain {
 }
 
 /// A recipe of odd sizes: no width is a multiple of a block or of a vector.
-pub fn odd(model_type: &str, tied: bool, table: Dtype) -> Recipe {
+pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
     let (architecture, act) = match model_type {
         "bitnet" => ("BitNetForCausalLM", "relu2"),
         "llama" => ("LlamaForCausalLM", "silu"),
@@ -47,7 +48,7 @@ pub fn odd(model_type: &str, tied: bool, table: Dtype) -> Recipe {
             "tie_word_embeddings": tied, "bos_token_id": 1, "eos_token_id": 2,
         }),
         table,
-        embedding: Dtype::F16,
+        embedding: TableType::F16,
         seed: 1,
         files: Vec::new(),
     }
@@ -71,7 +72,7 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
         config: config.clone(),
         packing,
         embedding: recipe.embedding,
-        table: recipe.table,
+        head: recipe.table,
         files,
     };
     let mut plain = Plain {
@@ -110,17 +111,12 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
                 }
                 Role::Table => {
                     let is_head = config.tie_word_embeddings || name == layout::HEAD;
-                    let dtype = if is_head {
+                    let table = if is_head {
                         recipe.table
                     } else {
                         recipe.embedding
                     };
-                    let (bytes, scales, values) = table(dtype, &numbers, weight.columns);
-                    writer.rows(name, &bytes)?;
-                    if dtype == Dtype::I8 {
-                        writer.vector(&scale_name(name), &scales)?;
-                    }
-                    values
+                    write_table(writer, name, table, &numbers, weight.columns)?
                 }
             };
             plain.tensors.insert(name.clone(), kept);
@@ -131,39 +127,40 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
     (path, plain)
 }
 
-/// Bytes, scales of rows and the values that those stand for.
-fn table(dtype: Dtype, x: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
-    let scales: Vec<f32> = (0..x.len() / columns)
-        .map(|r| 0.005 + 0.0001 * r as f32)
-        .collect();
-    let code = |i: usize| (x[i] * 127.0) as i8;
-    let indices = 0..x.len();
-    match dtype {
-        Dtype::F32 => (bytemuck::cast_slice(x).to_vec(), scales, x.to_vec()),
-        Dtype::F16 => {
+/// Writes a table and returns the values that it holds.
+fn write_table(
+    writer: &mut PackedWriter,
+    name: &str,
+    table: TableType,
+    x: &[f32],
+    columns: usize,
+) -> Result<Vec<f32>, sterna_ternary::Error> {
+    match table {
+        TableType::F32 => {
+            writer.rows(name, bytemuck::cast_slice(x))?;
+            Ok(x.to_vec())
+        }
+        TableType::F16 => {
             let x: Vec<f16> = x.iter().map(|x| f16::from_f32(*x)).collect();
-            let values = x.iter().map(|x| x.to_f32()).collect();
-            (
-                x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                scales,
-                values,
-            )
+            writer.rows(name, bytemuck::cast_slice(&x))?;
+            Ok(x.iter().map(|x| x.to_f32()).collect())
         }
-        Dtype::Bf16 => {
+        TableType::Bf16 => {
             let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
-            let values = x.iter().map(|x| x.to_f32()).collect();
-            (
-                x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                scales,
-                values,
-            )
+            writer.rows(name, bytemuck::cast_slice(&x))?;
+            Ok(x.iter().map(|x| x.to_f32()).collect())
         }
-        Dtype::I8 | Dtype::U8 => {
-            let values = indices
-                .clone()
-                .map(|i| f32::from(code(i)) * scales[i / columns]);
-            let values = values.collect();
-            (indices.map(|i| code(i) as u8).collect(), scales, values)
+        TableType::Q8 | TableType::Q6 | TableType::Q4 => {
+            let mut values = vec![0.0; x.len()];
+            for (x, values) in x
+                .chunks_exact(columns)
+                .zip(values.chunks_exact_mut(columns))
+            {
+                let row = CodedRow::encode(x, table.planes());
+                row.decode(values);
+                writer.coded_rows(name, &[row])?;
+            }
+            Ok(values)
         }
     }
 }

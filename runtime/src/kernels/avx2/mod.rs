@@ -15,6 +15,7 @@
 //! Some tokens: four rows are unpacked to digits in the first-level cache once for all tokens, and tiles of
 //! four rows by two tokens keep their sums in registers.
 
+mod codes;
 mod float;
 mod lut;
 mod shuffle;
@@ -40,6 +41,14 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`; the shape was checked.
         unsafe { gemm_t5(shape, rows, q, q_sums, sums) }
     },
+    plane4: |x, rows, multipliers, weight, sums| {
+        // SAFETY: as in `detect`.
+        unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
+    },
+    plane2: |x, rows, multipliers, weight, sums| {
+        // SAFETY: as in `detect`.
+        unsafe { codes::plane2(x, rows, multipliers, weight, sums) }
+    },
     gemv_f16: |x, rows, y| {
         // SAFETY: as in `detect`.
         unsafe { float::gemv_f16(x, rows, y) }
@@ -50,7 +59,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     },
     gemv_f32: compiled::gemv_f32,
     gemv_bf16: compiled::gemv_bf16,
-    gemv_i8: compiled::gemv_i8,
     weighted_sum_f32: compiled::weighted_sum_f32,
     weighted_sum_f16: compiled::weighted_sum_f16,
     rms_norm: compiled::rms_norm,
@@ -394,12 +402,16 @@ fn tile(
 /// memory is read from front to back.
 #[inline(always)]
 pub(super) fn prefetch(start: *const u8, offset: usize) {
+    prefetch_line(start, offset);
+    prefetch_line(start, offset + 64);
+}
+
+/// [`prefetch`] of one line.
+#[inline(always)]
+pub(super) fn prefetch_line(start: *const u8, offset: usize) {
     let at = start.wrapping_add(offset + PREFETCH).cast();
     // SAFETY: a hint that reads nothing and accepts any address.
-    unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(at);
-        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
-    }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
 }
 
 /// Bytes between a load and the prefetch that runs ahead of it.

@@ -4,6 +4,8 @@
 //! One token: eight rows at once. A register holds a block of one row below that of the next, and the
 //! activations twice. Several tokens are left to `avx2`, whose tables do more than multiply-add could.
 
+mod codes;
+
 use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
@@ -46,9 +48,12 @@ static KERNELS: Kernels = Kernels {
             _ => (super::avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums),
         }
     },
+    plane4: |x, rows, multipliers, weight, sums| {
+        // SAFETY: as in `detect`.
+        unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
+    },
     gemv_f32: compiled::gemv_f32,
     gemv_bf16: compiled::gemv_bf16,
-    gemv_i8: compiled::gemv_i8,
     weighted_sum_f32: compiled::weighted_sum_f32,
     weighted_sum_f16: compiled::weighted_sum_f16,
     rms_norm: compiled::rms_norm,

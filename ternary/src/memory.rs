@@ -1,0 +1,196 @@
+//! Where the bytes of a packed file lie: in a mapping of the file, or in a copy on huge pages.
+//!
+//! Generation reads all weights once a token. With pages of 4 KiB the processor then looks up an address
+//! translation every 4 KiB, which costs up to half of the memory bandwidth, in virtual machines most of all. The kernel
+//! maps a file in pages of 2 MiB only where the file system keeps it so in its cache; elsewhere a copy in
+//! anonymous memory, on huge pages, is worth its price: some tenths of a second for a gigabyte. The cached file
+//! stays reclaimable, so the memory that must be there is the size of the file either way.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+
+use memmap2::{Mmap, MmapMut};
+
+/// How a packed file is brought into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// Mapped; copied where that gives huge pages that the mapping has not, and memory is free.
+    #[default]
+    Auto,
+    /// Mapped: opens at once, shared between processes.
+    Map,
+    /// Copied.
+    Copy,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Mapped(Mmap),
+    Copied {
+        map: MmapMut,
+        /// The file begins at a huge page.
+        start: usize,
+        len: usize,
+    },
+}
+
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+/// Smaller files are not worth a look.
+const WORTHWHILE: usize = 64 << 20;
+
+impl Bytes {
+    /// Brings a file into memory. It must not be changed while it is mapped.
+    #[allow(unsafe_code)]
+    pub fn open(file: &File, memory: Memory) -> io::Result<Bytes> {
+        // SAFETY: the mapping is read-only and private to this process. A file that another process shortens
+        // while it is mapped ends this one with SIGBUS; `PackedFile::open` documents that the file must stay as it
+        // is, and our own writer never changes a finished file, it renames a new one over it.
+        let map = unsafe { Mmap::map(file) }?;
+        let copies = match memory {
+            Memory::Map => false,
+            Memory::Copy => true,
+            Memory::Auto => map.len() >= WORTHWHILE && copy_is_faster(&map),
+        };
+        match copies {
+            true => copy(file, map.len()),
+            false => Ok(Bytes::Mapped(map)),
+        }
+    }
+
+    /// Whether the file was copied.
+    pub fn is_copied(&self) -> bool {
+        matches!(self, Bytes::Copied { .. })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Copied { map, start, len } => &map[*start..start + len],
+        }
+    }
+}
+
+fn copy(file: &File, len: usize) -> io::Result<Bytes> {
+    let mut map = MmapMut::map_anon(len + HUGE)?;
+    #[cfg(target_os = "linux")]
+    // Refused where the kernel has no huge pages: then the copy is an ordinary one.
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let start = map.as_ptr().align_offset(HUGE);
+    read(file, &mut map[start..start + len])?;
+    Ok(Bytes::Copied { map, start, len })
+}
+
+/// Reads a whole file on all cores.
+#[cfg(unix)]
+fn read(file: &File, to: &mut [u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    use std::sync::Mutex;
+
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let pieces = Mutex::new(to.chunks_mut(HUGE).enumerate());
+    let next = || pieces.lock().ok()?.next();
+    let work = || {
+        while let Some((i, piece)) = next() {
+            file.read_exact_at(piece, (i * HUGE) as u64)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let joined = others.into_iter().map(|other| {
+            let joined = other.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        joined.fold(work(), |all, one| all.and(one))
+    })
+}
+
+#[cfg(not(unix))]
+fn read(mut file: &File, to: &mut [u8]) -> io::Result<()> {
+    io::Read::read_exact(&mut file, to)
+}
+
+/// Whether the kernel has huge pages and memory for a copy, but does not map the file in huge pages.
+#[cfg(target_os = "linux")]
+fn copy_is_faster(map: &Mmap) -> bool {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
+        && map.advise(memmap2::Advice::HugePage).is_ok()
+    {
+        // A first touch of each huge page reads the file if it must and shows how it is mapped.
+        let touched = map.iter().step_by(HUGE).fold(0, |all, byte| all ^ byte);
+        std::hint::black_box(touched);
+        let mapped = file_mapped_hugely(map.as_ptr() as usize).unwrap_or(map.len());
+        return mapped < map.len() / 4 * 3 && available() > map.len() + map.len() / 16 + WORTHWHILE;
+    }
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn copy_is_faster(_: &Mmap) -> bool {
+    false
+}
+
+/// Bytes of the mapping at `start` that are in huge pages.
+#[cfg(target_os = "linux")]
+fn file_mapped_hugely(start: usize) -> Option<usize> {
+    let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let mut lines = maps.lines();
+    let prefix = format!("{start:x}-");
+    lines.find(|line| line.starts_with(&prefix))?;
+    kilobytes(lines, "FilePmdMapped:")
+}
+
+/// Memory that is free or can be reclaimed.
+#[cfg(target_os = "linux")]
+fn available() -> usize {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kilobytes(info.lines(), "MemAvailable:").unwrap_or(0)
+}
+
+#[cfg(target_os = "linux")]
+fn kilobytes<'a>(mut lines: impl Iterator<Item = &'a str>, key: &str) -> Option<usize> {
+    let value = lines.find_map(|line| line.strip_prefix(key))?;
+    let number: usize = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(number * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_equals_the_mapping() {
+        for len in [1, 4096, HUGE - 1, 2 * HUGE + 5] {
+            let content: Vec<u8> = (0..len).map(|i| (i * 7919 >> 3) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&content).unwrap();
+            for memory in [Memory::Auto, Memory::Map, Memory::Copy] {
+                let bytes = Bytes::open(&file, memory).unwrap();
+                assert!(*bytes == *content, "{len} {memory:?}");
+                assert_eq!(bytes.is_copied(), memory == Memory::Copy);
+                assert_eq!(bytes.as_ptr().align_offset(64), 0);
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_kernel_is_understood() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let Bytes::Mapped(map) = Bytes::open(&file, Memory::Map).unwrap() else {
+            panic!("a mapping was asked for");
+        };
+        assert!(file_mapped_hugely(map.as_ptr() as usize).is_some());
+        assert!(available() > 0);
+    }
+}

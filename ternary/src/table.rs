@@ -1,0 +1,414 @@
+//! Coded tables: embedding and head in 8, 6 or 4 bits a value, cut into planes of bits.
+//!
+//! A row is cut into groups of 128 columns. A value is an odd integer times a multiplier of its group, 0 to
+//! [`LARGEST_MULTIPLIER`], times the scale of its row: x ≈ o · m · s. With B bits o = 2u − (2ᴮ − 1), so codes are
+//! symmetric and none is wasted; a group of zeros has m = 0. Products with integers are exact integers.
+//!
+//! The bits of u lie in *planes*: its highest four, then two more, then the last two. Each plane alone is a sum
+//! of odd digits, o = 16 (2h − 15) + 4 (2c − 3) + (2l − 3) for 8 bits, so a product with the first plane is an
+//! estimate of the product with the row, and the norm of what the other planes add bounds its error
+//! (Cauchy–Schwarz). A row stores these norms, so a reader can pass over rows that cannot matter after half of
+//! their bytes.
+//!
+//! Byte j of the first plane's 64 bytes of a group holds column j in its low and column 32 + j in its high four
+//! bits, for j below 32; the next 32 bytes hold the columns from 64 in the same way. A byte of the other planes'
+//! 32 bytes holds the columns j, 32 + j, 64 + j and 96 + j, from its low bits up.
+
+/// Columns that share a multiplier.
+pub const GROUP: usize = 128;
+/// Largest multiplier of a group.
+pub const LARGEST_MULTIPLIER: u8 = 31;
+/// Most columns of a coded table: products with 16-bit integers then fit the kernels' sums.
+pub const MOST_COLUMNS: usize = 1 << 18;
+/// Bytes of a group in the first plane and in the others.
+pub const PLANE_BYTES: [usize; 3] = [64, 32, 32];
+/// Bits of a digit in each plane.
+const PLANE_BITS: [u32; 3] = [4, 2, 2];
+
+/// How embedding and head are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableType {
+    /// Single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Eight bits a value: three planes.
+    Q8,
+    /// Six bits a value: two planes.
+    Q6,
+    /// Four bits a value: one plane.
+    Q4,
+}
+
+impl TableType {
+    /// All of them.
+    pub const ALL: [TableType; 6] = [
+        TableType::F32,
+        TableType::F16,
+        TableType::Bf16,
+        TableType::Q8,
+        TableType::Q6,
+        TableType::Q4,
+    ];
+
+    /// The name in headers and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            TableType::F32 => "f32",
+            TableType::F16 => "f16",
+            TableType::Bf16 => "bf16",
+            TableType::Q8 => "q8",
+            TableType::Q6 => "q6",
+            TableType::Q4 => "q4",
+        }
+    }
+
+    /// The type of that name.
+    pub fn from_name(name: &str) -> Option<TableType> {
+        TableType::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// Planes of a coded type; 0 of the others.
+    pub fn planes(self) -> usize {
+        match self {
+            TableType::F32 | TableType::F16 | TableType::Bf16 => 0,
+            TableType::Q8 => 3,
+            TableType::Q6 => 2,
+            TableType::Q4 => 1,
+        }
+    }
+}
+
+/// Groups of a row.
+pub fn groups(columns: usize) -> usize {
+    columns.div_ceil(GROUP)
+}
+
+/// What a digit of each plane counts in o: the first plane's digits 2h − 15 count 16 for three planes.
+pub fn plane_weights(planes: usize) -> [i32; 3] {
+    std::array::from_fn(|plane| {
+        let below: u32 = PLANE_BITS[plane + 1..planes.max(plane + 1)].iter().sum();
+        1 << below
+    })
+}
+
+/// The largest o of a table with so many planes, 2ᴮ − 1.
+fn largest(planes: usize) -> i32 {
+    let bits: u32 = PLANE_BITS[..planes].iter().sum();
+    (1 << bits) - 1
+}
+
+/// One coded row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CodedRow {
+    /// Each plane's bytes, [`PLANE_BYTES`] a group.
+    pub planes: Vec<Vec<u8>>,
+    /// One a group.
+    pub multipliers: Vec<u8>,
+    /// The scale s.
+    pub scale: f32,
+    /// √Σ (m · what the planes behind the first n add)², for n = 1 up to all planes but one, rounded up.
+    pub remainders: Vec<f32>,
+}
+
+impl CodedRow {
+    /// Codes a row of finite values in `planes` planes.
+    pub fn encode(x: &[f32], planes: usize) -> CodedRow {
+        let largest = largest(planes);
+        let absmax = |x: &[f32]| x.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let all = absmax(x);
+        let finest = f64::from(largest) * f64::from(LARGEST_MULTIPLIER);
+        let scale = ((f64::from(all) / finest) as f32).max(f32::MIN_POSITIVE);
+        let mut row = CodedRow {
+            planes: PLANE_BYTES[..planes]
+                .iter()
+                .map(|bytes| vec![0; bytes * groups(x.len())])
+                .collect(),
+            multipliers: Vec::with_capacity(groups(x.len())),
+            scale,
+            remainders: Vec::new(),
+        };
+        let mut remainders = Remainders::new(planes);
+        for (g, group) in x.chunks(GROUP).enumerate() {
+            let steps = f64::from(absmax(group)) / (f64::from(scale) * f64::from(largest));
+            let multiplier = (steps.ceil() as u8).min(LARGEST_MULTIPLIER);
+            row.multipliers.push(multiplier);
+            let step = f64::from(scale) * f64::from(multiplier);
+            for (i, x) in group.iter().enumerate() {
+                let code = if multiplier == 0 {
+                    0
+                } else {
+                    let halves = (f64::from(*x) / step + f64::from(largest)) / 2.0;
+                    halves.round_ties_even().clamp(0.0, f64::from(largest)) as u32
+                };
+                row.put(g, i, code);
+                remainders.add(code, multiplier);
+            }
+        }
+        row.remainders = remainders.norms();
+        row
+    }
+
+    /// The values of the row.
+    pub fn decode(&self, x: &mut [f32]) {
+        let mut bits: [&[u8]; 3] = [&[]; 3];
+        for (bits, plane) in bits.iter_mut().zip(&self.planes) {
+            *bits = plane;
+        }
+        let codes = Codes {
+            planes: self.planes.len(),
+            bits,
+            multipliers: &self.multipliers,
+            scales: std::slice::from_ref(&self.scale),
+            remainders: &self.remainders,
+        };
+        codes.decode(0, x);
+    }
+
+    fn put(&mut self, g: usize, i: usize, code: u32) {
+        let planes = self.planes.len();
+        for (plane, bytes) in self.planes.iter_mut().enumerate() {
+            let (byte, shift) = place(plane, i);
+            bytes[g * PLANE_BYTES[plane] + byte] |= (digit(code, plane, planes) as u8) << shift;
+        }
+    }
+}
+
+/// The byte of a group and the shift in it where a plane holds column i.
+fn place(plane: usize, i: usize) -> (usize, usize) {
+    match plane {
+        0 => (i / 64 * 32 + i % 32, i % 64 / 32 * 4),
+        _ => (i % 32, i / 32 * 2),
+    }
+}
+
+/// The digit of a code in a plane.
+fn digit(code: u32, plane: usize, planes: usize) -> u32 {
+    let below: u32 = PLANE_BITS[plane + 1..planes].iter().sum();
+    (code >> below) & ((1 << PLANE_BITS[plane]) - 1)
+}
+
+/// Sums of squares of what the planes behind the first n add to m · o.
+struct Remainders {
+    planes: usize,
+    squares: [f64; 3],
+}
+
+impl Remainders {
+    fn new(planes: usize) -> Remainders {
+        Remainders {
+            planes,
+            squares: [0.0; 3],
+        }
+    }
+
+    fn add(&mut self, code: u32, multiplier: u8) {
+        for known in 1..self.planes {
+            let bits: u32 = PLANE_BITS[known..self.planes].iter().sum();
+            let mask = (1 << bits) - 1;
+            let rest = (2 * (code & mask)) as i32 - mask as i32;
+            self.squares[known] += f64::from(i32::from(multiplier) * rest).powi(2);
+        }
+    }
+
+    /// Rounded up to f32.
+    fn norms(&self) -> Vec<f32> {
+        let upwards = |square: &f64| (square.sqrt() as f32).next_up();
+        self.squares[1..self.planes].iter().map(upwards).collect()
+    }
+}
+
+/// A coded table in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Codes<'a> {
+    /// Number of planes, 1 to 3.
+    pub planes: usize,
+    /// The planes' bytes, each (rows, groups · [`PLANE_BYTES`]); empty where there is none.
+    pub bits: [&'a [u8]; 3],
+    /// (rows, groups)
+    pub multipliers: &'a [u8],
+    /// (rows)
+    pub scales: &'a [f32],
+    /// (rows, planes - 1)
+    pub remainders: &'a [f32],
+}
+
+impl Codes<'_> {
+    /// The values of a row.
+    ///
+    /// # Panics
+    /// If there is no such row or `x` is longer than a row.
+    pub fn decode(&self, row: usize, x: &mut [f32]) {
+        let largest = largest(self.planes);
+        for (g, x) in x.chunks_mut(GROUP).enumerate() {
+            let step = self.scales[row] * f32::from(self.multiplier(row, g));
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = (2 * self.code(row, g, i) as i32 - largest) as f32 * step;
+            }
+        }
+    }
+
+    /// A copy of a row.
+    pub fn row(&self, row: usize) -> CodedRow {
+        let groups = self.groups();
+        let plane = |i: usize| {
+            let bytes = groups * PLANE_BYTES[i];
+            self.bits[i][row * bytes..][..bytes].to_vec()
+        };
+        CodedRow {
+            planes: (0..self.planes).map(plane).collect(),
+            multipliers: self.multipliers[row * groups..][..groups].to_vec(),
+            scale: self.scales[row],
+            remainders: self.remainders[row * (self.planes - 1)..][..self.planes - 1].to_vec(),
+        }
+    }
+
+    /// Whether a row of so many columns is one that [`CodedRow::encode`] could have made: multipliers in their
+    /// range and the remainders that follow from the planes.
+    pub fn is_consistent(&self, row: usize, columns: usize) -> bool {
+        let mut remainders = Remainders::new(self.planes);
+        for i in 0..columns {
+            let (g, i) = (i / GROUP, i % GROUP);
+            remainders.add(self.code(row, g, i), self.multiplier(row, g));
+        }
+        let stored = &self.remainders[row * (self.planes - 1)..][..self.planes - 1];
+        let mut multipliers = (0..self.groups()).map(|g| self.multiplier(row, g));
+        multipliers.all(|m| m <= LARGEST_MULTIPLIER) && remainders.norms() == stored
+    }
+
+    /// Groups of a row.
+    pub fn groups(&self) -> usize {
+        self.multipliers.len() / self.scales.len()
+    }
+
+    fn multiplier(&self, row: usize, g: usize) -> u8 {
+        self.multipliers[row * self.groups() + g]
+    }
+
+    fn code(&self, row: usize, g: usize, i: usize) -> u32 {
+        let mut code = 0;
+        for (plane, bits) in PLANE_BITS.iter().enumerate().take(self.planes) {
+            let (byte, shift) = place(plane, i);
+            let at = (row * self.groups() + g) * PLANE_BYTES[plane] + byte;
+            let digit = u32::from(self.bits[plane][at]) >> shift & ((1 << bits) - 1);
+            code = code << bits | digit;
+        }
+        code
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes<'a>(row: &'a CodedRow, bits: [&'a [u8]; 3]) -> Codes<'a> {
+        Codes {
+            planes: row.planes.len(),
+            bits,
+            multipliers: &row.multipliers,
+            scales: std::slice::from_ref(&row.scale),
+            remainders: &row.remainders,
+        }
+    }
+
+    fn round_trip(x: &[f32], planes: usize) -> (CodedRow, Vec<f32>) {
+        let row = CodedRow::encode(x, planes);
+        let mut bits: [&[u8]; 3] = [&[]; 3];
+        for (bits, plane) in bits.iter_mut().zip(&row.planes) {
+            *bits = plane;
+        }
+        let mut y = vec![f32::NAN; x.len()];
+        let mut codes = codes(&row, bits);
+        codes.decode(0, &mut y);
+        assert!(codes.is_consistent(0, x.len()));
+        let wrong: Vec<f32> = row.remainders.iter().map(|r| r * 0.99).collect();
+        codes.remainders = &wrong;
+        assert!(planes == 1 || x.iter().all(|x| *x == 0.0) || !codes.is_consistent(0, x.len()));
+        (row, y)
+    }
+
+    /// Values of very different size in neighbouring groups.
+    fn values(n: usize) -> Vec<f32> {
+        (0..n)
+            .map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * [1.0, 0.03, 7.0][i / GROUP % 3])
+            .collect()
+    }
+
+    #[test]
+    fn values_come_back_within_a_step() {
+        for n in [1, 31, 127, 128, 129, 300, 2560] {
+            let x = values(n);
+            for (planes, largest) in [(1, 15.0), (2, 63.0), (3, 255.0)] {
+                let (row, y) = round_trip(&x, planes);
+                for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+                    let step = row.scale * f32::from(row.multipliers[i / GROUP]);
+                    assert!((x - y).abs() <= step * 1.001, "{n} {planes} {i}: {x} {y}");
+                    // A group's step is at most one multiplier above what its largest value needs.
+                    assert!(step * largest <= 7.0 * (1.0 + 1.0 / 31.0), "{step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn coding_is_repeatable() {
+        for planes in 1..=3 {
+            let (first, y) = round_trip(&values(300), planes);
+            let (_, again) = round_trip(&y, planes);
+            let worst = y.iter().zip(&again).map(|(a, b)| (a - b).abs());
+            assert!(worst.fold(0.0, f32::max) <= first.scale, "{planes}");
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros_and_extremes_are_exact() {
+        let mut x = vec![0.0; 256];
+        assert_eq!(round_trip(&x, 3).1, x);
+        x[200] = -3.5;
+        let (row, y) = round_trip(&x, 3);
+        assert_eq!(row.multipliers, [0, LARGEST_MULTIPLIER]);
+        assert!(y[..128].iter().all(|y| *y == 0.0));
+        assert!((y[200] + 3.5).abs() < 1e-6, "{}", y[200]);
+        for tiny in [1e-40, f32::MIN_POSITIVE, f32::MAX] {
+            let y = round_trip(&[tiny, -tiny], 3).1;
+            assert!(y.iter().all(|y| y.is_finite()), "{tiny}: {y:?}");
+        }
+    }
+
+    #[test]
+    fn planes_add_up_and_remainders_bound_what_is_left_out() {
+        let x = values(300);
+        for planes in 1..=3 {
+            let row = CodedRow::encode(&x, planes);
+            let weights = plane_weights(planes);
+            let digit = |plane: usize, i: usize| {
+                let (byte, shift) = place(plane, i % GROUP);
+                let at = i / GROUP * PLANE_BYTES[plane] + byte;
+                let bits = PLANE_BITS[plane];
+                let digit = i32::from(row.planes[plane][at]) >> shift & ((1 << bits) - 1);
+                2 * digit - ((1 << bits) - 1)
+            };
+            let (_, y) = round_trip(&x, planes);
+            let mut squares = [0f64; 3];
+            for (i, y) in y.iter().enumerate() {
+                let multiplier = i32::from(row.multipliers[i / GROUP]);
+                let part = |plane: usize| weights[plane] * digit(plane, i);
+                let odd: i32 = (0..planes).map(part).sum();
+                assert_eq!(odd as f32 * (row.scale * multiplier as f32), *y);
+                for known in 1..planes {
+                    let left: i32 = (known..planes).map(part).sum();
+                    squares[known] += f64::from(left * multiplier).powi(2);
+                }
+            }
+            assert_eq!(row.remainders.len(), planes - 1);
+            for (remainder, squares) in row.remainders.iter().zip(&squares[1..]) {
+                let exact = squares.sqrt();
+                assert!(
+                    f64::from(*remainder) >= exact && f64::from(*remainder) < exact * 1.000_001
+                );
+            }
+        }
+    }
+}
