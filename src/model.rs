@@ -27,8 +27,8 @@ pub struct Choices {
     /// Kernel table by name [default: the fastest of this CPU]; results are the same for all
     #[arg(long)]
     kernels: Option<String>,
-    /// Element type of the KV cache.
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Element type of the KV cache; results depend on it
+    #[arg(long, value_enum, default_value = "f16")]
     kv: Kv,
     /// How the model comes into memory
     #[arg(long, value_enum, default_value = "auto")]
@@ -49,6 +49,7 @@ enum MemoryName {
 enum Kv {
     F32,
     F16,
+    Q8,
 }
 
 impl Args {
@@ -80,6 +81,7 @@ impl Choices {
         match self.kv {
             Kv::F32 => KvType::F32,
             Kv::F16 => KvType::F16,
+            Kv::Q8 => KvType::Q8,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use sterna_convert::{HeadType, convert};
-use sterna_runtime::{Kernels, Logits, Model, Options};
+use sterna_runtime::{Kernels, KvType, Logits, Model, Options};
 use sterna_ternary::Packing;
 
 /// The checkpoints in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
@@ -44,6 +44,7 @@ fn open(path: &Path, kernels: &'static Kernels, threads: usize) -> Model {
     let options = Options {
         threads: Some(threads),
         kernels: Some(kernels),
+        kv_type: KvType::F32,
         ..Options::default()
     };
     Model::open(path, options).unwrap()

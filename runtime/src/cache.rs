@@ -1,21 +1,26 @@
 //! The KV cache: keys and values of every position, so that a token is computed once.
 
+mod blocks;
+
 use half::f16;
 use sterna_ternary::Config;
 
 use crate::error::Place;
-use crate::kernels::Kernels;
+use crate::threads::Pool;
 use crate::{Error, Result};
+use blocks::Blocks;
+pub(crate) use blocks::{BLOCK, Block, padded};
 
-/// Element type of a cache.
+/// Element type of a cache. Logits depend on it, as it says how keys and values are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvType {
-    /// Single precision: logits do not depend on how a prompt is split.
-    #[default]
+    /// Single precision: nothing is rounded.
     F32,
-    /// Half precision, half the memory. Keys and values are rounded, so logits differ from those with F32;
-    /// they do not depend on threads, kernels or splits either.
+    /// Half precision, half the memory. A number beyond 65504 is an error.
+    #[default]
     F16,
+    /// int8 codes with one scale for each key and each value of a head, about a quarter of the memory.
+    Q8,
 }
 
 /// Keys and values of one sequence.
@@ -24,7 +29,7 @@ pub struct KvCache {
     shape: Shape,
     len: usize,
     capacity: usize,
-    layers: Vec<LayerCache>,
+    elements: Elements,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +39,19 @@ struct Shape {
     head_dim: usize,
 }
 
-/// One layer's keys and values.
 #[derive(Debug)]
-struct LayerCache {
-    keys: Values,   // (kv_heads, capacity, head_dim)
-    values: Values, // (kv_heads, capacity, head_dim)
+enum Elements {
+    F32(Blocks<f32>),
+    F16(Blocks<f16>),
+    Q8(Blocks<i8>),
 }
 
-#[derive(Debug)]
-enum Values {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
+/// Some positions of one head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnyBlock<'a> {
+    F32(Block<'a, f32>),
+    F16(Block<'a, f16>),
+    Q8(Block<'a, i8>),
 }
 
 /// The largest finite half-precision number.
@@ -61,20 +68,16 @@ impl KvCache {
             });
         }
         let shape = Shape::of(config);
-        let len = shape.kv_heads * shape.head_dim * capacity;
-        let values = || match kv_type {
-            KvType::F32 => Values::F32(vec![0.0; len]),
-            KvType::F16 => Values::F16(vec![f16::ZERO; len]),
-        };
-        let layer = |_| LayerCache {
-            keys: values(),
-            values: values(),
+        let elements = match kv_type {
+            KvType::F32 => Elements::F32(Blocks::new(shape, capacity)),
+            KvType::F16 => Elements::F16(Blocks::new(shape, capacity)),
+            KvType::Q8 => Elements::Q8(Blocks::new(shape, capacity)),
         };
         Ok(KvCache {
             shape,
             len: 0,
             capacity,
-            layers: (0..shape.layers).map(layer).collect(),
+            elements,
         })
     }
 
@@ -95,14 +98,11 @@ impl KvCache {
 
     /// Bytes when full.
     pub fn bytes(&self) -> usize {
-        let bytes = |values: &Values| match values {
-            Values::F32(v) => size_of_val(v.as_slice()),
-            Values::F16(v) => size_of_val(v.as_slice()),
-        };
-        self.layers
-            .iter()
-            .map(|l| bytes(&l.keys) + bytes(&l.values))
-            .sum()
+        match &self.elements {
+            Elements::F32(blocks) => blocks.bytes(),
+            Elements::F16(blocks) => blocks.bytes(),
+            Elements::Q8(blocks) => blocks.bytes(),
+        }
     }
 
     /// Keeps the first `len` tokens, so that another continuation can follow them.
@@ -134,54 +134,45 @@ impl KvCache {
         self.len += tokens;
     }
 
-    /// Stores keys and values (tokens, kv_heads · head_dim) behind the last token, without counting them.
-    pub(crate) fn store(&mut self, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let (shape, at, capacity) = (self.shape, self.len, self.capacity);
-        let cache = &mut self.layers[layer];
-        for (tensor, from, to) in [
-            ("the keys", keys, &mut cache.keys),
-            ("the values", values, &mut cache.values),
-        ] {
-            check_range(Place::Layer(layer), tensor, from, to)?;
-            for (t, heads) in from
-                .chunks_exact(shape.kv_heads * shape.head_dim)
-                .enumerate()
-            {
-                for (h, head) in heads.chunks_exact(shape.head_dim).enumerate() {
-                    to.write((h * capacity + at + t) * shape.head_dim, head);
-                }
-            }
-        }
-        Ok(())
+    pub(crate) fn kv_heads(&self) -> usize {
+        self.shape.kv_heads
     }
 
-    /// Attention of one query head over the first `len` positions: y = softmax(q · k · scale) · v.
+    pub(crate) fn head_dim(&self) -> usize {
+        self.shape.head_dim
+    }
+
+    /// Positions from `index` · [`BLOCK`] on.
+    pub(crate) fn block(&self, layer: usize, kv_head: usize, index: usize) -> AnyBlock<'_> {
+        match &self.elements {
+            Elements::F32(blocks) => AnyBlock::F32(blocks.block(layer, kv_head, index)),
+            Elements::F16(blocks) => AnyBlock::F16(blocks.block(layer, kv_head, index)),
+            Elements::Q8(blocks) => AnyBlock::Q8(blocks.block(layer, kv_head, index)),
+        }
+    }
+
+    /// Stores keys and values (tokens, kv_heads · head_dim) behind the last token, without counting them.
     ///
-    /// `q` and `y` are (head_dim), `scores` has at least `len` elements.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn attend(
-        &self,
-        kernels: &Kernels,
+    /// # Errors
+    /// Numbers that are not finite, or too large for half precision. Attention relies on it: what lies behind
+    /// a query's position gets the weight zero, and zero times a finite number is zero.
+    pub(crate) fn store(
+        &mut self,
+        pool: &Pool,
         layer: usize,
-        kv_head: usize,
-        len: usize,
-        q: &[f32],
-        scores: &mut [f32],
-        y: &mut [f32],
-    ) {
-        let d = self.shape.head_dim;
-        let range = kv_head * self.capacity * d..(kv_head * self.capacity + len) * d;
-        let scores = &mut scores[..len];
-        let LayerCache { keys, values } = &self.layers[layer];
-        match keys {
-            Values::F32(keys) => (kernels.gemv_f32)(q, &keys[range.clone()], scores),
-            Values::F16(keys) => (kernels.gemv_f16)(q, &keys[range.clone()], scores),
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<()> {
+        for (tensor, x) in [("the keys", keys), ("the values", values)] {
+            check_range(Place::Layer(layer), tensor, x, &self.elements)?;
         }
-        (kernels.softmax)(scores, 1.0 / (d as f32).sqrt());
-        match values {
-            Values::F32(values) => (kernels.weighted_sum_f32)(scores, &values[range], y),
-            Values::F16(values) => (kernels.weighted_sum_f16)(scores, &values[range], y),
+        let first = self.len;
+        match &mut self.elements {
+            Elements::F32(blocks) => blocks.store(pool, layer, first, keys, values),
+            Elements::F16(blocks) => blocks.store(pool, layer, first, keys, values),
+            Elements::Q8(blocks) => blocks.store(pool, layer, first, keys, values),
         }
+        Ok(())
     }
 }
 
@@ -195,28 +186,15 @@ impl Shape {
     }
 }
 
-impl Values {
-    fn write(&mut self, at: usize, from: &[f32]) {
-        match self {
-            Values::F32(to) => to[at..at + from.len()].copy_from_slice(from),
-            Values::F16(to) => {
-                for (to, from) in to[at..].iter_mut().zip(from) {
-                    *to = f16::from_f32(*from);
-                }
-            }
-        }
-    }
-}
-
-/// Softmax would hide an infinite key, so keys and values are checked before they are stored.
-fn check_range(place: Place, tensor: &'static str, x: &[f32], to: &Values) -> Result<()> {
-    let finite = x.iter().fold(true, |finite, x| finite & x.is_finite());
-    if !finite {
-        return Err(Error::NonFinite { place, tensor });
-    }
-    let found = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+fn check_range(place: Place, tensor: &'static str, x: &[f32], to: &Elements) -> Result<()> {
+    // Bit patterns of absolute values order like the values, with infinity and NaN on top.
+    let largest = x
+        .iter()
+        .fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let found = f32::from_bits(largest);
     match to {
-        Values::F16(_) if found > F16_MAX => Err(Error::CacheOverflow {
+        _ if !found.is_finite() => Err(Error::NonFinite { place, tensor }),
+        Elements::F16(_) if found > F16_MAX => Err(Error::CacheOverflow {
             place,
             tensor,
             found,

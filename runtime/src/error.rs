@@ -74,7 +74,7 @@ pub enum Error {
     /// A key or value that half precision cannot hold.
     #[error(
         "{tensor} of {place} holds {found}: expected at most 65504 in a half-precision KV cache; \
-         use a single-precision one"
+         use one of f32 or q8"
     )]
     CacheOverflow {
         /// The layer.

@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use sterna_ternary::file::{Table, Values};
 use sterna_ternary::{Activation, quantize, rope};
 
+use crate::attention::{self, Attention};
 use crate::cache::KvCache;
 use crate::error::Place;
 use crate::head::{HeadState, Screen};
@@ -43,7 +44,7 @@ pub(crate) struct State {
     up: Vec<f32>,     // (n, intermediate)
     cos: Vec<f32>,    // (n, head_dim / 2)
     sin: Vec<f32>,    // (n, head_dim / 2)
-    scores: Vec<f32>, // (threads, context)
+    attention: attention::Memory,
     int8: Quantized,
     sums: Vec<i32>, // (threads, a tile of a linear layer's output)
     pub head: HeadState,
@@ -164,7 +165,6 @@ impl Model {
         grow(&mut state.int8.q, n * padded);
         grow(&mut state.int8.scales, n);
         grow(&mut state.int8.sums, n);
-        grow(&mut state.scores, self.pool.threads() * (start + n));
 
         let embedding = self.file.embedding();
         for (id, x) in ids.iter().zip(state.x.chunks_exact_mut(c.hidden_size)) {
@@ -206,7 +206,7 @@ impl Model {
             up,
             cos,
             sin,
-            scores,
+            attention,
             int8,
             sums,
             head: _,
@@ -237,8 +237,8 @@ impl Model {
         );
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
-        cache.store(index, k, v)?;
-        self.attention(cache, index, q, attn, scores, n);
+        cache.store(&self.pool, index, k, v)?;
+        self.attention(cache, index, q, attn, attention);
         if let Some(norm) = &layer.attn_sub_norm {
             self.rms_norm(attn, norm);
         }
@@ -374,34 +374,23 @@ impl Model {
         });
     }
 
-    /// Causal attention of the n tokens behind the cache's, which holds their keys and values already.
+    /// Causal attention of the tokens behind the cache's, which holds their keys and values already.
     fn attention(
         &self,
         cache: &KvCache,
         layer: usize,
         q: &[f32],
         attn: &mut [f32],
-        scores: &mut [f32],
-        n: usize,
+        memory: &mut attention::Memory,
     ) {
-        let c = self.config();
-        let (heads, d) = (c.num_attention_heads, c.head_dim);
-        let heads_per_kv = heads / c.num_key_value_heads;
-        debug_assert_eq!(q.len(), n * heads * d);
-        self.pool.chunks_mut_with(attn, d, scores, |i, y, scores| {
-            let (token, head) = (i / heads, i % heads);
-            let positions = cache.len() + token + 1;
-            let q = &q[i * d..][..d];
-            cache.attend(
-                self.kernels,
-                layer,
-                head / heads_per_kv,
-                positions,
-                q,
-                scores,
-                y,
-            );
-        });
+        let attention = Attention {
+            kernels: self.kernels,
+            cache,
+            layer,
+            heads: self.config().num_attention_heads,
+            q,
+        };
+        attention.compute(&self.pool, memory, attn);
     }
 
     /// gate = act(gate) · up.

@@ -18,6 +18,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod attention;
 pub mod bench;
 mod cache;
 mod error;

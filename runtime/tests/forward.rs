@@ -169,7 +169,11 @@ fn logits_are_those_of_the_formulas() {
     let mut compared = 0;
     for recipe in recipes() {
         let (path, plain) = write(&recipe, Packing::T5, folder.path(), "model");
-        let model = Model::open(&path, Options::default()).unwrap();
+        let options = Options {
+            kv_type: KvType::F32,
+            ..Options::default()
+        };
+        let model = Model::open(&path, options).unwrap();
         let (expected, clear) = reference(&plain, &ids(9));
         let mut cache = model.new_cache(9).unwrap();
         let found = model.forward(&mut cache, &ids(9), Logits::All).unwrap();
@@ -183,7 +187,12 @@ fn logits_are_those_of_the_formulas() {
             .map(|(found, expected)| (f64::from(*found) - expected).abs() / deviation)
             .collect();
         let largest = errors[..clear * 67].iter().copied().fold(0.0, f64::max);
-        assert!(largest < 1e-4, "{largest:e} {recipe:?}");
+        // Behind the first plane, coded heads take the hidden state in 8 bits.
+        let bound = match recipe.table.planes() {
+            0 => 1e-4,
+            _ => 3e-3,
+        };
+        assert!(largest < bound, "{largest:e} {recipe:?}");
         let mean = errors.iter().sum::<f64>() / n;
         assert!(mean < 0.02, "{mean:e} {recipe:?}");
         compared += clear;
@@ -198,7 +207,8 @@ fn logits_are_those_of_the_formulas() {
 fn logits_have_the_same_bits_in_every_setting() {
     let folder = tempfile::tempdir().unwrap();
     let n = 140; // more than one batch
-    for recipe in recipes() {
+    let kv_types = [KvType::F32, KvType::F16, KvType::Q8];
+    for (recipe, kv_type) in recipes().into_iter().zip(kv_types.into_iter().cycle()) {
         let (i2, _) = write(&recipe, Packing::I2, folder.path(), "i2");
         let (t5, _) = write(&recipe, Packing::T5, folder.path(), "t5");
         let mut expected = None;
@@ -207,7 +217,7 @@ fn logits_have_the_same_bits_in_every_setting() {
                 let options = Options {
                     threads: Some(1 + i),
                     kernels: Some(kernels),
-                    kv_type: KvType::F32,
+                    kv_type,
                     ..Options::default()
                 };
                 let model = Model::open(path, options).unwrap();
@@ -230,7 +240,7 @@ fn logits_have_the_same_bits_for_every_split_and_number_of_threads() {
     for family in ["bitnet", "llama", "qwen3"] {
         let recipe = odd(family, true, TableType::F16);
         let (path, _) = write(&recipe, Packing::T5, folder.path(), family);
-        for kv_type in [KvType::F32, KvType::F16] {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8] {
             let mut expected = None;
             for threads in 1..=4 {
                 let options = Options {
@@ -379,7 +389,7 @@ fn numbers_that_are_not_finite_are_named() {
 }
 
 #[test]
-fn a_half_precision_cache_is_half_as_large_and_close() {
+fn smaller_caches_are_close() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(
         &odd("qwen3", true, TableType::F16),
@@ -400,16 +410,18 @@ fn a_half_precision_cache_is_half_as_large_and_close() {
         let logits = model.forward(&mut cache, &ids(40), Logits::Last).unwrap();
         (cache.bytes(), logits)
     };
-    let ((bytes, single), (half_bytes, half)) = (run(KvType::F32), run(KvType::F16));
-    assert_eq!(
-        (bytes, half_bytes),
-        (2 * 2 * 40 * 2 * 22 * 4, 2 * 2 * 40 * 2 * 22 * 2)
-    );
-    let error: f32 = single
-        .iter()
-        .zip(&half)
-        .map(|(a, b)| (a - b).abs())
-        .sum::<f32>()
-        / 67.0;
-    assert!(error > 0.0 && error < 0.5, "{error}");
+    let (bytes, exact) = run(KvType::F32);
+    let of_position = bytes / (22 + 32); // a value takes whole panels of 16
+    assert_eq!(of_position, 2 * 2 * 128 * 4); // a block of positions
+    for (kv_type, expected, most) in [
+        (KvType::F16, bytes / 2, 0.5),
+        (KvType::Q8, bytes / 4 + of_position / 4 * 8, 1.0),
+    ] {
+        let (bytes, rounded) = run(kv_type);
+        assert_eq!(bytes, expected, "{kv_type:?}");
+        let errors = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs());
+        let error = errors.sum::<f32>() / 67.0;
+        println!("{kv_type:?}: {error}");
+        assert!(error > 0.0 && error < most, "{kv_type:?}: {error}");
+    }
 }

@@ -101,7 +101,7 @@ pub fn quantize_row(x: &[f32], q: &mut [i8]) -> f32 {
     assert_eq!(x.len(), q.len());
     let scale = row_scale(x);
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        *q = round_half_even(x / scale).clamp(-127.0, 127.0) as i8;
     }
     scale
 }

@@ -9,16 +9,17 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
 
-use super::Kernels;
 use super::avx2::{self, load, prefetch};
 use super::dot::{self, Multiply, Product, Unpack};
+use super::{Kernels, PanelProduct};
 
 /// Most tokens that `vpdpbusd` serves sooner than the tables of `avx2`.
 const FEW_TOKENS: usize = 19;
 
-/// A table with the dot product `$dpbusd` of the target features `$features`.
+/// A table with the dot products `$dpbusd` of bytes and `$dpwssd` of 16-bit numbers of the target features
+/// `$features`.
 macro_rules! table {
-    ($name:literal, $features:literal, $dpbusd:ident) => {
+    ($name:literal, $features:literal, $dpbusd:ident, $dpwssd:ident) => {
         pub(super) static KERNELS: Kernels = Kernels {
             name: $name,
             gemm_i2: |rows, q, q_sums, sums| {
@@ -37,8 +38,17 @@ macro_rules! table {
                 // SAFETY: as in `detect`.
                 unsafe { gemm_t5(product) }
             },
+            panels_i8: |product, y| {
+                // SAFETY: as in `detect`.
+                unsafe { panels_i8(product, y) }
+            },
             ..avx2::KERNELS
         };
+
+        #[target_feature(enable = $features)]
+        fn panels_i8(panels: PanelProduct<i16, i8>, y: &mut [f32]) {
+            avx2::panels::pairs(panels, y, |sums, x, pairs| $dpwssd(sums, x, pairs));
+        }
 
         #[target_feature(enable = $features)]
         fn gemm_i2(product: Product) {
@@ -84,7 +94,12 @@ macro_rules! table {
 mod vex {
     use super::*;
 
-    table!("avx-vnni", "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
+    table!(
+        "avx-vnni",
+        "avx2,avxvnni",
+        _mm256_dpbusd_avx_epi32,
+        _mm256_dpwssd_avx_epi32
+    );
 }
 
 #[cfg(test)]
@@ -94,7 +109,8 @@ mod evex {
     table!(
         "avx-vnni in the encoding of avx512",
         "avx2,avx512vnni,avx512vl",
-        _mm256_dpbusd_epi32
+        _mm256_dpbusd_epi32,
+        _mm256_dpwssd_epi32
     );
 }
 

@@ -6,6 +6,9 @@
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use super::softmax::{merge, quantize_i16, softmax_block, softmax_block_i8};
+
 const LANES: usize = 16;
 
 /// One instantiation of every loop that the compiler vectorizes well, for use inside a table of the instruction set `$feature`.
@@ -15,10 +18,17 @@ macro_rules! compile_for {
         $crate::kernels::float::compile_for! { $feature:
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
-            fn weighted_sum_f32(p: &[f32], rows: &[f32], y: &mut [f32]) -> ();
-            fn weighted_sum_f16(p: &[f32], rows: &[half::f16], y: &mut [f32]) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
-            fn softmax(x: &mut [f32], scale: f32) -> ();
+            fn softmax_block(x: &mut [f32], len: usize) -> $crate::kernels::Block;
+            fn softmax_block_i8(
+                x: &mut [f32],
+                len: usize,
+                factor: f32,
+                scales: [&[f32]; 2],
+                weights: &mut [i16]
+            ) -> $crate::kernels::Block;
+            fn merge(y: &mut [f32], x: &[f32], factors: [f32; 2]) -> ();
+            fn quantize_i16(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32;
             fn silu_mul(gate: &mut [f32], up: &[f32]) -> ();
             fn relu2_mul(gate: &mut [f32], up: &[f32]) -> ();
             fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
@@ -132,44 +142,6 @@ pub(super) fn tree(mut lanes: [f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn weighted_sum_f32(p: &[f32], rows: &[f32], y: &mut [f32]) {
-    weighted_sum(p, rows, y, |v| v);
-}
-
-#[inline(always)]
-pub(super) fn weighted_sum_f16(p: &[f32], rows: &[f16], y: &mut [f32]) {
-    weighted_sum(p, rows, y, f16_to_f32);
-}
-
-/// 32 columns at a time stay in registers while all rows pass.
-#[inline(always)]
-fn weighted_sum<T: Copy>(p: &[f32], rows: &[T], y: &mut [f32], to_f32: impl Fn(T) -> f32 + Copy) {
-    let width = y.len();
-    assert_eq!(rows.len(), p.len() * width);
-    let (chunks, tail) = y.as_chunks_mut::<32>();
-    for (c, y) in chunks.iter_mut().enumerate() {
-        let mut sums = [0f32; 32];
-        for (i, p) in p.iter().enumerate() {
-            let row: &[T; 32] = rows[i * width + c * 32..]
-                .first_chunk()
-                .expect("32 of a row");
-            for l in 0..32 {
-                sums[l] += p * to_f32(row[l]);
-            }
-        }
-        *y = sums;
-    }
-    let start = width - tail.len();
-    for (l, y) in tail.iter_mut().enumerate() {
-        let column = rows.iter().skip(start + l).step_by(width);
-        *y = p
-            .iter()
-            .zip(column)
-            .fold(0.0, |sum, (p, v)| sum + p * to_f32(*v));
-    }
-}
-
-#[inline(always)]
 pub(super) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32 {
     assert_eq!(x.len(), weight.len());
     let [squares] = dots(x, [&*x], |v| v);
@@ -178,33 +150,6 @@ pub(super) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32 {
         *x = *x * factor * w;
     }
     factor
-}
-
-#[inline(always)]
-pub(super) fn softmax(x: &mut [f32], scale: f32) {
-    let mut max = f32::NEG_INFINITY;
-    for x in x.iter_mut() {
-        *x *= scale;
-        // A NaN is passed over here and comes back through exp.
-        max = if *x > max { *x } else { max };
-    }
-    for x in x.iter_mut() {
-        *x = exp(*x - max);
-    }
-    let mut lanes = [0f32; LANES];
-    let (chunks, tail) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for l in 0..LANES {
-            lanes[l] += chunk[l];
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(tail) {
-        *lane += x;
-    }
-    let sum = tree(lanes);
-    for x in x.iter_mut() {
-        *x /= sum;
-    }
 }
 
 #[inline(always)]

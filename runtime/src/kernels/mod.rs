@@ -24,13 +24,18 @@ mod dot;
 mod float;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod scalar;
+mod softmax;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
 pub(crate) use float::exp;
+pub use panels::{LANES, PanelProduct};
+pub use softmax::Block;
+pub(crate) use softmax::{LARGEST, exp2};
 
 use std::sync::LazyLock;
 
@@ -61,16 +66,25 @@ pub struct Kernels {
     pub gemv_f16: fn(x: &[f32], rows: &[f16], y: &mut [f32]),
     /// The same with rows in bfloat16.
     pub gemv_bf16: fn(x: &[f32], rows: &[bf16], y: &mut [f32]),
-    /// `y = Σ p[i] · rows[i]` in the order of i, rows (p.len(), y.len()).
-    pub weighted_sum_f32: fn(p: &[f32], rows: &[f32], y: &mut [f32]),
-    /// The same with rows in half precision.
-    pub weighted_sum_f16: fn(p: &[f32], rows: &[f16], y: &mut [f32]),
+    /// `y[r][16 p + l] = Σ x[r][i] · panels[p][i][l]` in the order of i.
+    pub panels_f32: fn(PanelProduct<f32, f32>, y: &mut [f32]),
+    /// The same with panels in half precision.
+    pub panels_f16: fn(PanelProduct<f32, f16>, y: &mut [f32]),
+    /// The same with codes; the sums are exact and then rounded to f32.
+    pub panels_i8: fn(PanelProduct<i16, i8>, y: &mut [f32]),
+    /// x = 2^(x - max x) for the first `len` of x, zero for the others. x is a multiple of 16 long.
+    pub softmax_block: fn(x: &mut [f32], len: usize) -> Block,
+    /// The same of x · key scales · factor, followed by weights = x · value scales in 16 bits.
+    pub softmax_block_i8: SoftmaxI8,
+    /// y = y · a + x · b.
+    pub merge: fn(y: &mut [f32], x: &[f32], factors: [f32; 2]),
+    /// Quantizes x · scale to codes in ±`largest` and returns the factor f, x · scale ≈ q · f; f is not finite
+    /// if an element of x is not.
+    pub quantize_i16: fn(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32,
 
     /// x = x · r · weight with r = 1 / √(mean(x²) + eps), which it returns. r is not above zero where the
     /// mean overflowed or was NaN.
     pub rms_norm: fn(x: &mut [f32], weight: &[f32], eps: f32) -> f32,
-    /// x = softmax(x · scale).
-    pub softmax: fn(x: &mut [f32], scale: f32),
     /// gate = gate · sigmoid(gate) · up.
     pub silu_mul: fn(gate: &mut [f32], up: &[f32]),
     /// gate = max(gate, 0)² · up.
@@ -95,6 +109,10 @@ pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
 /// [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
 pub type Plane =
     fn(x: &codes::Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]);
+
+/// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally long.
+pub type SoftmaxI8 =
+    fn(x: &mut [f32], len: usize, factor: f32, scales: [&[f32]; 2], weights: &mut [i16]) -> Block;
 
 /// The tile, tokens by rows, in which threads compute products of so many tokens with so many rows in all.
 ///

@@ -4,7 +4,7 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, codes, float};
+use super::{Kernels, Shape, codes, float, panels, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
@@ -16,10 +16,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemv_bf16: float::gemv_bf16,
     plane4: codes::plane4,
     plane2: codes::plane2,
-    weighted_sum_f32: float::weighted_sum_f32,
-    weighted_sum_f16: float::weighted_sum_f16,
+    panels_f32: panels::panels_f32,
+    panels_f16: panels::panels_f16,
+    panels_i8: panels::panels_i8,
+    softmax_block: softmax::softmax_block,
+    softmax_block_i8: softmax::softmax_block_i8,
+    merge: softmax::merge,
+    quantize_i16: softmax::quantize_i16,
     rms_norm: float::rms_norm,
-    softmax: float::softmax,
     silu_mul: float::silu_mul,
     relu2_mul: float::relu2_mul,
     rotate: float::rotate,

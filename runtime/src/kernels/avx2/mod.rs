@@ -18,6 +18,7 @@
 mod codes;
 mod float;
 mod lut;
+pub(super) mod panels;
 mod shuffle;
 
 use std::arch::x86_64::*;
@@ -59,10 +60,23 @@ pub(super) static KERNELS: Kernels = Kernels {
     },
     gemv_f32: compiled::gemv_f32,
     gemv_bf16: compiled::gemv_bf16,
-    weighted_sum_f32: compiled::weighted_sum_f32,
-    weighted_sum_f16: compiled::weighted_sum_f16,
+    panels_f32: |product, y| {
+        // SAFETY: as in `detect`.
+        unsafe { panels::panels_f32(product, y) }
+    },
+    panels_f16: |product, y| {
+        // SAFETY: as in `detect`.
+        unsafe { panels::panels_f16(product, y) }
+    },
+    panels_i8: |product, y| {
+        // SAFETY: as in `detect`.
+        unsafe { panels::panels_i8(product, y) }
+    },
+    softmax_block: compiled::softmax_block,
+    softmax_block_i8: compiled::softmax_block_i8,
+    merge: compiled::merge,
+    quantize_i16: compiled::quantize_i16,
     rms_norm: compiled::rms_norm,
-    softmax: compiled::softmax,
     silu_mul: compiled::silu_mul,
     relu2_mul: compiled::relu2_mul,
     rotate: compiled::rotate,

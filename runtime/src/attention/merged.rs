@@ -1,0 +1,40 @@
+//! Blocks of positions, merged one after the other.
+
+use crate::kernels::{Block, Kernels, exp2};
+
+/// The blocks so far of some rows.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    width: usize,
+    y: Vec<f32>,        // (rows, width): Σ weight · value
+    max: Vec<[f32; 2]>, // (rows): the largest score, and Σ weight relative to it
+}
+
+impl Merged {
+    pub fn clear(&mut self, rows: usize, width: usize) {
+        self.width = width;
+        self.y.clear();
+        self.y.resize(rows * width, 0.0);
+        self.max.clear();
+        self.max.resize(rows, [f32::NEG_INFINITY, 0.0]);
+    }
+
+    /// A row's next block.
+    pub fn add(&mut self, kernels: &Kernels, row: usize, block: Block, sums: &[f32]) {
+        let [max, sum] = &mut self.max[row];
+        let larger = if block.max > *max { block.max } else { *max };
+        let (a, b) = (exp2(*max - larger), exp2(block.max - larger));
+        *max = larger;
+        *sum = *sum * a + block.sum * b;
+        let y = &mut self.y[row * self.width..][..self.width];
+        (kernels.merge)(y, sums, [a, block.factor * b]);
+    }
+
+    /// A row's result.
+    pub fn finish(&self, row: usize, to: &mut [f32]) {
+        let sum = self.max[row][1];
+        for (to, y) in to.iter_mut().zip(&self.y[row * self.width..]) {
+            *to = y / sum;
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Attention against the formula, and against itself in every setting.
+
+use serde_json::json;
+use sterna_ternary::Config;
+
+use super::*;
+use crate::Error;
+use crate::cache::KvType;
+use crate::kernels::tests::Noise;
+
+const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
+
+/// Heads, kv heads, head_dim.
+type Shape = [usize; 3];
+
+/// Groups of 1 to 16 heads, dimensions that fill no panel.
+const SHAPES: [Shape; 6] = [
+    [3, 3, 16],
+    [4, 1, 26],
+    [6, 2, 20],
+    [15, 3, 2],
+    [16, 1, 80],
+    [4, 2, 256],
+];
+
+fn cache([heads, kv_heads, head_dim]: Shape, kv_type: KvType, capacity: usize) -> KvCache {
+    let config = json!({
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
+        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim,
+        "vocab_size": 64, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "tie_word_embeddings": true,
+    });
+    let config = Config::from_json(&config).unwrap();
+    KvCache::new(&config, kv_type, capacity).unwrap()
+}
+
+/// Queries, keys and values of some tokens.
+struct Input {
+    shape: Shape,
+    q: Vec<f32>, // (tokens, heads, head_dim)
+    k: Vec<f32>, // (tokens, kv_heads, head_dim)
+    v: Vec<f32>,
+}
+
+impl Input {
+    fn random(shape: Shape, n: usize, seed: u64) -> Input {
+        let [heads, kv_heads, d] = shape;
+        let mut noise = Noise(seed);
+        let mut floats = |n: usize, scale: f32| -> Vec<f32> {
+            let x = noise.floats(n);
+            x.into_iter().map(|x| scale * x).collect()
+        };
+        Input {
+            shape,
+            q: floats(n * heads * d, 3.0),
+            k: floats(n * kv_heads * d, 2.0),
+            v: floats(n * kv_heads * d, 1.0),
+        }
+    }
+
+    /// Attention of layer 1, the tokens passed in pieces.
+    fn run(
+        &self,
+        kernels: &'static Kernels,
+        pool: &Pool,
+        cache: &mut KvCache,
+        pieces: &[usize],
+    ) -> Vec<f32> {
+        let [heads, kv_heads, d] = self.shape;
+        let (mut memory, mut y) = (Memory::default(), vec![f32::NAN; self.q.len()]);
+        let mut done = 0;
+        for n in pieces {
+            let kv = done * kv_heads * d..(done + n) * kv_heads * d;
+            let at = done * heads * d..(done + n) * heads * d;
+            cache
+                .store(pool, 1, &self.k[kv.clone()], &self.v[kv])
+                .unwrap();
+            let attention = Attention {
+                kernels,
+                cache,
+                layer: 1,
+                heads,
+                q: &self.q[at.clone()],
+            };
+            attention.compute(pool, &mut memory, &mut y[at]);
+            cache.advance(*n);
+            done += n;
+        }
+        y
+    }
+
+    /// The formula in f64.
+    fn reference(&self) -> Vec<f64> {
+        let [heads, kv_heads, d] = self.shape;
+        let mut y = Vec::new();
+        for (i, q) in self.q.chunks_exact(d).enumerate() {
+            let (t, kv) = (i / heads, i % heads / (heads / kv_heads));
+            let at = |s: usize| (s * kv_heads + kv) * d..(s * kv_heads + kv + 1) * d;
+            let dot = |k: &[f32]| -> f64 {
+                q.iter()
+                    .zip(k)
+                    .map(|(q, k)| f64::from(*q) * f64::from(*k))
+                    .sum()
+            };
+            let score = |s: usize| dot(&self.k[at(s)]) / (d as f64).sqrt();
+            let scores: Vec<f64> = (0..=t).map(score).collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for c in 0..d {
+                let values = (0..=t).map(|s| f64::from(self.v[at(s).start + c]));
+                y.push(weights.iter().zip(values).map(|(w, v)| w / sum * v).sum());
+            }
+        }
+        y
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn the_result_is_that_of_the_formula() {
+    let pool = Pool::new(Some(2)).unwrap();
+    for shape in SHAPES {
+        let input = Input::random(shape, 300, 1);
+        let expected = input.reference();
+        for (kv_type, tolerance) in ALL.into_iter().zip([3e-6, 2e-3, 3e-2]) {
+            let y = input.run(
+                Kernels::best(),
+                &pool,
+                &mut cache(shape, kv_type, 300),
+                &[300],
+            );
+            let errors = y
+                .iter()
+                .zip(&expected)
+                .map(|(y, e)| (f64::from(*y) - e).abs());
+            let largest = errors.fold(0.0, f64::max);
+            assert!(largest < tolerance, "{shape:?} {kv_type:?}: {largest:e}");
+        }
+    }
+}
+
+#[test]
+fn the_bits_are_the_same_in_every_setting() {
+    let n = 300;
+    let pools = [1, 2, 3, 4, 8].map(|threads| Pool::new(Some(threads)).unwrap());
+    let splits: [&[usize]; 6] = [
+        &[300],
+        &[1; 300],
+        &[128, 128, 44],
+        &[127, 1, 1, 171],
+        &[5, 250, 16, 17, 12],
+        &[200, 3, 97],
+    ];
+    for shape in SHAPES {
+        let input = Input::random(shape, n, 2);
+        for kv_type in ALL {
+            let mut cache = cache(shape, kv_type, n);
+            let mut run = |kernels, pool, pieces| {
+                cache.clear();
+                bits(&input.run(kernels, pool, &mut cache, pieces))
+            };
+            let expected = run(Kernels::available()[0], &pools[0], splits[0]);
+            for (i, pool) in pools.iter().enumerate() {
+                for (j, pieces) in splits.into_iter().enumerate() {
+                    let tables = Kernels::available();
+                    let kernels = tables[(i + j) % tables.len()];
+                    let found = run(kernels, pool, pieces);
+                    assert!(
+                        found == expected,
+                        "{shape:?} {kv_type:?} {pool:?} {kernels:?} {j}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_does_not_depend_on_those_of_its_group() {
+    let pool = Pool::new(Some(2)).unwrap();
+    for [heads, kv_heads, d] in SHAPES {
+        let group = heads / kv_heads;
+        let input = Input::random([heads, kv_heads, d], 150, 3);
+        for kv_type in ALL {
+            let run = |input: &Input| {
+                let mut cache = cache(input.shape, kv_type, 150);
+                input.run(Kernels::best(), &pool, &mut cache, &[140, 10])
+            };
+            let together = run(&input);
+            for member in 0..group {
+                let of_member = |x: &[f32]| -> Vec<f32> {
+                    let heads = x.chunks_exact(d).skip(member).step_by(group);
+                    heads.flatten().copied().collect()
+                };
+                let alone = run(&Input {
+                    shape: [kv_heads, kv_heads, d],
+                    q: of_member(&input.q),
+                    k: input.k.clone(),
+                    v: input.v.clone(),
+                });
+                assert_eq!(
+                    bits(&alone),
+                    bits(&of_member(&together)),
+                    "{kv_type:?} {heads} {d}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_longer_continuation_left_behind_is_not_read() {
+    let pool = Pool::new(Some(2)).unwrap();
+    let shape = [4, 1, 26];
+    for kv_type in ALL {
+        let input = Input::random(shape, 140, 4);
+        let expected = input.run(
+            Kernels::best(),
+            &pool,
+            &mut cache(shape, kv_type, 300),
+            &[140],
+        );
+        let mut used = cache(shape, kv_type, 300);
+        let mut other = Input::random(shape, 300, 5);
+        other
+            .k
+            .iter_mut()
+            .chain(&mut other.v)
+            .for_each(|x| *x *= 3e4);
+        other.run(Kernels::best(), &pool, &mut used, &[300]);
+        for pieces in [&[140][..], &[1; 140], &[13, 127]] {
+            used.clear();
+            let found = input.run(Kernels::best(), &pool, &mut used, pieces);
+            assert_eq!(bits(&found), bits(&expected), "{kv_type:?}");
+        }
+    }
+}
+
+#[test]
+fn a_query_that_is_not_finite_shows() {
+    let pool = Pool::new(Some(1)).unwrap();
+    let shape = [2, 1, 16];
+    for kv_type in ALL {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut input = Input::random(shape, 3, 6);
+            input.q[2 * 2 * 16 + 5] = bad;
+            let y = input.run(Kernels::best(), &pool, &mut cache(shape, kv_type, 3), &[3]);
+            assert!(y[..4 * 16].iter().all(|y| y.is_finite()));
+            assert!(
+                !y[4 * 16..5 * 16].iter().any(|y| y.is_finite()),
+                "{kv_type:?} {bad}"
+            );
+            assert!(y[5 * 16..].iter().all(|y| y.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_are_checked_before_they_are_stored() {
+    let pool = Pool::new(Some(2)).unwrap();
+    for kv_type in ALL {
+        let mut cache = cache([2, 2, 16], kv_type, 20);
+        let good = vec![1.0; 20 * 32];
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = good.clone();
+            x[333] = bad;
+            let keys = cache.store(&pool, 1, &x, &good).unwrap_err().to_string();
+            let values = cache.store(&pool, 1, &good, &x).unwrap_err().to_string();
+            assert!(keys.starts_with("the keys of layer 1"), "{keys}");
+            assert!(values.starts_with("the values of layer 1"), "{values}");
+        }
+        let mut x = good.clone();
+        x[333] = -65505.0;
+        let stored = cache.store(&pool, 0, &good, &x);
+        match kv_type {
+            KvType::F16 => assert!(matches!(
+                stored.unwrap_err(),
+                Error::CacheOverflow {
+                    tensor: "the values",
+                    found: 65505.0,
+                    ..
+                }
+            )),
+            _ => stored.unwrap(),
+        }
+        x[333] = 65504.0;
+        cache.store(&pool, 0, &x, &good).unwrap();
+    }
+}
+
+#[test]
+fn zeros_and_extremes_are_no_special_case() {
+    let pool = Pool::new(Some(1)).unwrap();
+    let shape = [2, 1, 16];
+    for kv_type in ALL {
+        // All weights are equal.
+        let mut input = Input::random(shape, 4, 7);
+        input.k.fill(0.0);
+        let y = input.run(Kernels::best(), &pool, &mut cache(shape, kv_type, 4), &[4]);
+        let mean: f32 = (0..4).map(|t| input.v[t * 16]).sum::<f32>() / 4.0;
+        assert!((y[6 * 16] - mean).abs() < 0.01, "{kv_type:?}");
+        input.v.fill(0.0);
+        let y = input.run(Kernels::best(), &pool, &mut cache(shape, kv_type, 4), &[4]);
+        assert!(y.iter().all(|y| *y == 0.0), "{kv_type:?}");
+        input.q.fill(0.0);
+        input.v.fill(6e4);
+        let y = input.run(Kernels::best(), &pool, &mut cache(shape, kv_type, 4), &[4]);
+        assert!(
+            y.iter().all(|y| (y / 6e4 - 1.0).abs() < 1e-3),
+            "{kv_type:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_are_those_of_whole_blocks() {
+    for (kv_type, of_position) in ALL
+        .into_iter()
+        .zip([4 * (26 + 32), 2 * (26 + 32), 26 + 32 + 8])
+    {
+        for (capacity, blocks) in [(1, 1), (128, 1), (129, 2), (300, 3)] {
+            let cache = cache([4, 2, 26], kv_type, capacity);
+            assert_eq!(cache.bytes(), 2 * 2 * blocks * BLOCK * of_position);
+        }
+    }
+}
