@@ -222,10 +222,11 @@ pub(crate) enum Encoded {
 
 impl Encoded {
     pub fn write(&self, writer: &mut PackedWriter, name: &str) -> Result<()> {
-        Ok(match self {
+        match self {
             Encoded::Bytes(bytes) => writer.rows(name, bytes)?,
             Encoded::Rows(rows) => writer.coded_rows(name, rows)?,
-        })
+        }
+        Ok(())
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_copy_equals_the_mapping() {
         for len in [1, 4096, HUGE - 1, 2 * HUGE + 5] {
-            let content: Vec<u8> = (0..len).map(|i| (i * 7919 >> 3) as u8).collect();
+            let content: Vec<u8> = (0..len).map(|i| ((i * 7919) >> 3) as u8).collect();
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&content).unwrap();
             for memory in [Memory::Auto, Memory::Map, Memory::Copy] {

@@ -397,9 +397,9 @@ mod tests {
                 let part = |plane: usize| weights[plane] * digit(plane, i);
                 let odd: i32 = (0..planes).map(part).sum();
                 assert_eq!(odd as f32 * (row.scale * multiplier as f32), *y);
-                for known in 1..planes {
+                for (known, square) in squares.iter_mut().enumerate().take(planes).skip(1) {
                     let left: i32 = (known..planes).map(part).sum();
-                    squares[known] += f64::from(left * multiplier).powi(2);
+                    *square += f64::from(left * multiplier).powi(2);
                 }
             }
             assert_eq!(row.remainders.len(), planes - 1);
