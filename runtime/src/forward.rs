@@ -309,7 +309,7 @@ impl Model {
             },
         );
         for (sum, q) in int8.sums.iter_mut().zip(q.chunks_exact(padded)) {
-            *sum = q.iter().map(|q| i32::from(*q)).sum();
+            *sum = (self.kernels.sum)(q);
         }
         match int8.scales[..n]
             .iter()
@@ -345,9 +345,7 @@ impl Model {
                 let sums = &mut sums[..tokens.len() * rows.len()]; // (tokens, rows)
                 gemm(self.rows(linear, rows.clone()), q, q_sums, sums);
                 for (t, sums) in tokens.zip(sums.chunks_exact(rows.len())) {
-                    for (y, sum) in tile.row(t).iter_mut().zip(sums) {
-                        *y = *sum as f32 / int8.scales[t] * linear.scale;
-                    }
+                    (self.kernels.dequantize)(sums, int8.scales[t], linear.scale, tile.row(t));
                 }
             });
     }

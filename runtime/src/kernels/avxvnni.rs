@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
 
-use super::avx2::{self, load, prefetch};
+use super::avx2::{self, load, prefetch_distance, prefetch_line};
 use super::dot::{self, Multiply, Product, Unpack};
 use super::{Kernels, PanelProduct};
 
@@ -130,7 +130,7 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn ahead(bytes: &[u8; 32]) -> __m256i {
-    prefetch(bytes.as_ptr(), 0);
+    prefetch_line(bytes.as_ptr(), prefetch_distance(2, 0));
     load(bytes)
 }
 

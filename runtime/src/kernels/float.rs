@@ -16,6 +16,8 @@ const LANES: usize = 16;
 macro_rules! compile_for {
     ($feature:literal) => {
         $crate::kernels::float::compile_for! { $feature:
+            fn sum(q: &[i8]) -> i32;
+            fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) -> ();
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
@@ -56,6 +58,20 @@ pub(super) use compile_for;
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     sterna_ternary::quantize::quantize_activations(x, q)
+}
+
+#[inline(always)]
+pub(super) fn sum(q: &[i8]) -> i32 {
+    q.iter().map(|q| i32::from(*q)).sum()
+}
+
+/// The order of transformers: divided first.
+#[inline(always)]
+pub(super) fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) {
+    assert_eq!(sums.len(), y.len());
+    for (y, sum) in y.iter_mut().zip(sums) {
+        *y = *sum as f32 / s * scale;
+    }
 }
 
 #[inline(always)]

@@ -50,6 +50,10 @@ pub struct Kernels {
 
     /// [`sterna_ternary::quantize::quantize_activations`]: fills `q` and returns the factor s, x ≈ q / s.
     pub quantize: fn(x: &[f32], q: &mut [i8]) -> f32,
+    /// Σ q.
+    pub sum: fn(q: &[i8]) -> i32,
+    /// y = (sums / s) · scale, `sums` rounded to f32 beforehand.
+    pub dequantize: fn(sums: &[i32], s: f32, scale: f32, y: &mut [f32]),
     /// Ternary matrix product for [`Packing::I2`].
     pub gemm_i2: Gemm,
     /// Ternary matrix product for [`Packing::T5`].

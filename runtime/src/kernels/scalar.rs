@@ -9,6 +9,8 @@ use super::{Kernels, Shape, codes, float, panels, softmax};
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
     quantize: float::quantize,
+    sum: float::sum,
+    dequantize: float::dequantize,
     gemm_i2,
     gemm_t5,
     gemv_f32: float::gemv_f32,

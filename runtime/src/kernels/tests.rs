@@ -209,6 +209,14 @@ fn float_slots_equal_the_scalar_table() {
                 let s = (k.quantize)(&x, &mut q);
                 q.iter().map(|q| f32::from(*q)).chain([s]).collect()
             });
+            check_float(&format!("sum and dequantize {n}"), |k| {
+                let mut q = vec![0; n];
+                let s = (k.quantize)(&x, &mut q);
+                let sums: Vec<i32> = q.iter().map(|q| i32::from(*q) * 65_537).collect();
+                let mut y = vec![f32::NAN; n];
+                (k.dequantize)(&sums, s, w[0], &mut y);
+                y.into_iter().chain([(k.sum)(&q) as f32]).collect()
+            });
             check_float(&format!("rms_norm {n}"), |k| {
                 let mut y = x.clone();
                 let r = (k.rms_norm)(&mut y, &w, 1e-5);

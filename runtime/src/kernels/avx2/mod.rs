@@ -58,6 +58,8 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`.
         unsafe { float::quantize(x, q) }
     },
+    sum: compiled::sum,
+    dequantize: compiled::dequantize,
     gemv_f32: compiled::gemv_f32,
     gemv_bf16: compiled::gemv_bf16,
     panels_f32: |product, y| {
@@ -127,7 +129,11 @@ fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
             _mm256_srli_epi16::<4>(codes),
             _mm256_srli_epi16::<6>(codes),
         ];
-        codes.map(|codes| _mm256_and_si256(codes, low))
+        let mut digits = codes;
+        for digits in &mut digits {
+            *digits = _mm256_and_si256(*digits, low);
+        }
+        digits
     };
     gemm::<4>(shape, rows, q, q_sums, sums, digits, |rows| {
         lut::ranks_i2(rows)
@@ -162,9 +168,15 @@ fn digits_t5(bytes: __m256i) -> [__m256i; 5] {
     let even = _mm256_maddubs_epi16(bytes, nine);
     let odd = _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(9 << 8));
     let two = high_bytes(even, odd);
-    let [even, odd] = [even, odd].map(|x| _mm256_maddubs_epi16(x, nine));
+    let (even, odd) = (
+        _mm256_maddubs_epi16(even, nine),
+        _mm256_maddubs_epi16(odd, nine),
+    );
     let next_two = high_bytes(even, odd);
-    let [even, odd] = [even, odd].map(|x| _mm256_maddubs_epi16(x, three));
+    let (even, odd) = (
+        _mm256_maddubs_epi16(even, three),
+        _mm256_maddubs_epi16(odd, three),
+    );
     [
         _mm256_shuffle_epi8(first, two),
         _mm256_shuffle_epi8(second, two),
@@ -237,16 +249,16 @@ fn dots<const STEPS: usize, const NARROW: usize, const N: usize>(
     add: impl Fn([__m256i; 2], __m256i, &[[i8; 32]; STEPS]) -> [__m256i; 2] + Copy,
 ) -> [i32; N] {
     let rows = rows.map(|row| &row[..q.len()]);
+    let distance = prefetch_distance(N, q.len() * BLOCK_BYTES);
     let (one, four) = (_mm256_set1_epi16(1), _mm256_set1_epi16(4));
     let mut wide = [_mm256_setzero_si256(); 4]; // four times the sums of N rows
     for first in (0..q.len()).step_by(NARROW) {
         let end = q.len().min(first + NARROW);
         let mut narrow = [[_mm256_setzero_si256(); 2]; N];
         for b in first..end {
-            prefetch(rows[0].as_ptr().cast(), b * N * BLOCK_BYTES);
-            let codes = rows.map(|row| load(&row[b]));
+            prefetch(rows[0].as_ptr().cast(), b * N * BLOCK_BYTES + distance);
             for r in 0..N {
-                narrow[r] = add(narrow[r], codes[r], &q[b]);
+                narrow[r] = add(narrow[r], load(&rows[r][b]), &q[b]);
             }
         }
         for (wide, [once, four_times]) in wide.iter_mut().zip(narrow) {
@@ -410,10 +422,18 @@ fn tile(
     sums
 }
 
-/// Asks for the two cache lines that lie [`PREFETCH`] behind `offset` bytes from `start`.
+/// How far prefetches run ahead of loads where `rows` neighbours are computed together.
 ///
-/// Rows are too short for the hardware to see four streams; but rows computed together are neighbours, so
-/// memory is read from front to back.
+/// Rows are too short for the hardware to see a stream in each, but all of them together are read from front
+/// to back, and that is the order of the prefetches. The last row is then loaded before what lies in front of
+/// it, so the distance is to the last row and some time further.
+pub(super) fn prefetch_distance(rows: usize, row_bytes: usize) -> usize {
+    /// What a core reads in twice the time that memory takes to answer.
+    const LATENCY: usize = 4096;
+    (rows - 1) * row_bytes + LATENCY
+}
+
+/// Asks for the two cache lines that lie `offset` bytes behind `start`.
 #[inline(always)]
 pub(super) fn prefetch(start: *const u8, offset: usize) {
     prefetch_line(start, offset);
@@ -423,13 +443,10 @@ pub(super) fn prefetch(start: *const u8, offset: usize) {
 /// [`prefetch`] of one line.
 #[inline(always)]
 pub(super) fn prefetch_line(start: *const u8, offset: usize) {
-    let at = start.wrapping_add(offset + PREFETCH).cast();
+    let at = start.wrapping_add(offset).cast();
     // SAFETY: a hint that reads nothing and accepts any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
 }
-
-/// Bytes between a load and the prefetch that runs ahead of it.
-const PREFETCH: usize = 4096;
 
 /// The sums of the lanes of four registers.
 #[target_feature(enable = "avx2")]

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::avx2::{four_sums, load, prefetch, singly};
+use super::avx2::{four_sums, load, prefetch_distance, prefetch_line, singly};
 use super::{Kernels, Shape, float};
 
 float::compile_for!("avx512f,avx512bw,avx512vl,avx512dq");
@@ -53,6 +53,12 @@ static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`.
         unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
     },
+    plane2: |x, rows, multipliers, weight, sums| {
+        // SAFETY: as in `detect`.
+        unsafe { codes::plane2(x, rows, multipliers, weight, sums) }
+    },
+    sum: compiled::sum,
+    dequantize: compiled::dequantize,
     gemv_f32: compiled::gemv_f32,
     gemv_bf16: compiled::gemv_bf16,
     panels_f32: |product, y| {
@@ -125,13 +131,13 @@ fn gemv_i2(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
 #[inline]
 fn fields(codes: __m512i) -> [__m512i; 4] {
     // What a 16-bit shift carries over is masked.
-    let codes = [
-        codes,
-        _mm512_srli_epi16::<2>(codes),
-        _mm512_srli_epi16::<4>(codes),
-        _mm512_srli_epi16::<6>(codes),
-    ];
-    codes.map(|codes| _mm512_and_si512(codes, _mm512_set1_epi8(3)))
+    let mask = _mm512_set1_epi8(3);
+    [
+        _mm512_and_si512(codes, mask),
+        _mm512_and_si512(_mm512_srli_epi16::<2>(codes), mask),
+        _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask),
+        _mm512_and_si512(_mm512_srli_epi16::<6>(codes), mask),
+    ]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -148,7 +154,8 @@ fn gemv_t5(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
             // (even >> 8) | (odd & high_mask)
             let low = _mm512_srli_epi16::<8>(even);
             *digits = _mm512_ternarylogic_epi32::<0xf8>(low, odd, high_mask);
-            [even, odd] = [even, odd].map(|x| _mm512_maddubs_epi16(x, low_byte));
+            even = _mm512_maddubs_epi16(even, low_byte);
+            odd = _mm512_maddubs_epi16(odd, low_byte);
         }
         digits
     };
@@ -192,9 +199,6 @@ static DIGITS: [[[u8; 64]; 4]; 2] = {
     tables
 };
 
-/// Pairs of rows that are computed together.
-const PAIRS: usize = 4;
-
 /// A packing is `STEPS` digits a byte and `digits`: packed bytes to their digits.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
@@ -206,18 +210,41 @@ fn gemv<const STEPS: usize>(
     sums: &mut [i32],
     digits: impl Fn(__m512i) -> [__m512i; STEPS],
 ) {
+    /// Eight rows, and eight that are fetched meanwhile, share the first-level cache with the activations.
+    const SHORT: usize = 1536;
+    match shape.blocks * BLOCK_BYTES {
+        ..=SHORT => row_pairs::<STEPS, 4>(shape, rows, q, q_sum, sums, digits),
+        _ => row_pairs::<STEPS, 2>(shape, rows, q, q_sum, sums, digits),
+    }
+}
+
+/// `PAIRS` pairs of rows at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn row_pairs<const STEPS: usize, const PAIRS: usize>(
+    shape: Shape,
+    rows: &[u8],
+    q: &[i8],
+    q_sum: i32,
+    sums: &mut [i32],
+    digits: impl Fn(__m512i) -> [__m512i; STEPS],
+) {
     let (packed, _) = rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
     let (q, _) = q.as_chunks::<32>();
     let (q, _) = q.as_chunks::<STEPS>(); // (blocks, steps)
-    let row = |r: usize| &packed[r.min(shape.rows - 1) * shape.blocks..][..q.len()];
+    let distance = prefetch_distance(2 * PAIRS, q.len() * BLOCK_BYTES);
     for (first, sums) in (0..).step_by(2 * PAIRS).zip(sums.chunks_mut(2 * PAIRS)) {
-        let rows: [[&[[u8; BLOCK_BYTES]]; 2]; PAIRS] =
-            std::array::from_fn(|i| [row(first + 2 * i), row(first + 2 * i + 1)]);
+        let mut rows = [[packed; 2]; PAIRS];
+        for (i, row) in rows.as_flattened_mut().iter_mut().enumerate() {
+            let r = (first + i).min(shape.rows - 1);
+            *row = &packed[r * shape.blocks..][..q.len()];
+        }
         let mut wide = [_mm512_setzero_si512(); PAIRS];
         for (b, q) in q.iter().enumerate() {
-            let ahead = b * 2 * PAIRS * BLOCK_BYTES;
-            prefetch(rows[0][0].as_ptr().cast(), ahead);
-            prefetch(rows[0][0].as_ptr().cast(), ahead + 128);
+            let ahead = b * 2 * PAIRS * BLOCK_BYTES + distance;
+            for line in 0..PAIRS {
+                prefetch_line(rows[0][0].as_ptr().cast(), ahead + 64 * line);
+            }
             let mut unpacked = [[_mm512_setzero_si512(); STEPS]; PAIRS];
             for i in 0..PAIRS {
                 let low = _mm512_castsi256_si512(load(&rows[i][0][b]));
@@ -231,11 +258,12 @@ fn gemv<const STEPS: usize>(
             }
         }
         for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
-            let halves = wide.map(|wide| {
-                let high = _mm512_extracti64x4_epi64::<1>(wide);
-                [_mm512_castsi512_si256(wide), high]
-            });
-            let dots = four_sums([halves[0][0], halves[0][1], halves[1][0], halves[1][1]]);
+            let dots = four_sums([
+                _mm512_castsi512_si256(wide[0]),
+                _mm512_extracti64x4_epi64::<1>(wide[0]),
+                _mm512_castsi512_si256(wide[1]),
+                _mm512_extracti64x4_epi64::<1>(wide[1]),
+            ]);
             for (sum, dot) in sums.iter_mut().zip(dots) {
                 *sum = dot - q_sum;
             }
