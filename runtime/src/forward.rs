@@ -20,7 +20,7 @@ use crate::model::{Layer, Linear, Model, Vector};
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
-const BATCH: usize = 128;
+const BATCH: usize = 256;
 
 /// Which positions get logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -129,7 +129,7 @@ pub(crate) fn tile(tokens: usize, rows: usize, threads: usize) -> (usize, usize)
     if tokens < MANY {
         return (tokens, 32);
     }
-    let height = tokens.min(64);
+    let height = tokens.min(128);
     let tiles = tokens.div_ceil(height) * rows / (2 * threads);
     (height, tiles.clamp(256, 2048).next_multiple_of(16))
 }

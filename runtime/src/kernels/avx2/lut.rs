@@ -25,8 +25,8 @@ use std::ops::Range;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::Shape;
-use super::shuffle::{columns, exchange, four_by_four};
-use super::{high_bytes, load, table};
+use super::shuffle::{exchange, four_by_four};
+use super::{high_bytes, load, prefetch_line, table};
 
 /// Tokens of a table entry.
 pub(super) const TOKENS: usize = 32;
@@ -43,17 +43,57 @@ const BLOCK_UNITS: usize = 5;
 /// Most rows that pass over one set of tables.
 const ROWS: usize = 2048;
 /// Times [`TOKENS`] tokens that share one set of ranks.
-const TILES: usize = 2;
+const TILES: usize = 4;
 
 /// One number for each of 32 tokens.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Narrow([i16; TOKENS]);
+pub(in super::super) struct Narrow(pub [i16; TOKENS]);
 
 /// The same with room for sums of whole rows.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Wide([i32; TOKENS]);
+pub(in super::super) struct Wide(pub [i32; TOKENS]);
+
+/// A [`Narrow`] in registers.
+pub(in super::super) trait Sums: Copy {
+    /// The instruction set must be there, as for all of these.
+    unsafe fn zero() -> Self;
+    /// Bytes of the first and of the last 16 tokens.
+    unsafe fn widen(bytes: [__m128i; 2]) -> Self;
+    unsafe fn load(from: &Narrow) -> Self;
+    unsafe fn store(self, to: &mut Narrow);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn add_to(self, to: &mut Wide);
+}
+
+/// The two inner loops, compiled for an instruction set.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Loops {
+    /// [`fill_tables`]
+    pub fill_tables: unsafe fn(Columns, &mut [Narrow]),
+    /// [`Pass::run`]
+    pub run: unsafe fn(Pass),
+}
+
+/// The loops of this instruction set.
+pub(super) const LOOPS: Loops = {
+    #[target_feature(enable = "avx2")]
+    unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
+        // SAFETY: as here.
+        unsafe { fill_tables::<[__m256i; 2]>(columns, tables) }
+    }
+    #[target_feature(enable = "avx2")]
+    unsafe fn run(pass: Pass) {
+        // SAFETY: as here.
+        unsafe { pass.run::<[__m256i; 2]>() }
+    }
+    Loops {
+        fill_tables: fill,
+        run,
+    }
+};
 
 /// Working memory of one thread, 1.3 MB.
 #[derive(Default)]
@@ -78,6 +118,7 @@ pub(super) fn gemm<const UNITS: usize>(
     q: &[i8],
     sums: &mut [i32],
     ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
+    loops: Loops,
 ) {
     let Shape {
         tokens,
@@ -116,7 +157,15 @@ pub(super) fn gemm<const UNITS: usize>(
                                 k => (k, 4),
                             };
                             let start = (first + u / UNITS) * UNITS * 4 + start;
-                            fill_tables(q, q_row, tokens, start, step, &mut scratch.tables);
+                            let columns = Columns {
+                                q,
+                                q_row,
+                                tokens,
+                                start,
+                                step,
+                            };
+                            // SAFETY: a table of kernels has loops that its CPUs run.
+                            unsafe { (loops.fill_tables)(columns, &mut scratch.tables) };
                             let pass = Pass {
                                 tables: &scratch.tables,
                                 ranks: &scratch.ranks[u * stride(rows)..][..rows],
@@ -125,8 +174,8 @@ pub(super) fn gemm<const UNITS: usize>(
                                 first: u % NARROW_UNITS == 0,
                                 last: u % NARROW_UNITS == NARROW_UNITS - 1 || u + 1 == units,
                             };
-                            // SAFETY: `fill_ranks` makes ranks of the table.
-                            unsafe { pass.run() };
+                            // SAFETY: as above; `fill_ranks` makes ranks of the table.
+                            unsafe { (loops.run)(pass) };
                         }
                     }
                 }
@@ -157,12 +206,20 @@ fn fill_ranks<const UNITS: usize>(
     ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS],
 ) {
     let rows = packed.len() / blocks;
+    /// Rows between a load and the prefetch that runs ahead of it.
+    const AHEAD: usize = 16;
     let largest = _mm256_set1_epi8(RANKS as i8 - 1);
     for r in (0..rows).step_by(4) {
         let four: [&[[u8; BLOCK_BYTES]]; 4] = std::array::from_fn(|i| {
             let row = (r + i).min(rows - 1);
             &packed[row * blocks..][stretch.clone()]
         });
+        // A stretch of a row is too short for the hardware to see it coming.
+        for row in four {
+            for line in (0..stretch.len() * BLOCK_BYTES).step_by(64) {
+                prefetch_line(row.as_ptr().cast(), AHEAD * blocks * BLOCK_BYTES + line);
+            }
+        }
         for b in 0..stretch.len() {
             let ranks = ranks(four.map(|row| load(&row[b])));
             for u in 0..UNITS {
@@ -177,7 +234,7 @@ fn fill_ranks<const UNITS: usize>(
 }
 
 /// One pass of rows over a unit: adds eight entries to each row's running sums.
-struct Pass<'a> {
+pub(in super::super) struct Pass<'a> {
     tables: &'a [Narrow],     // (GROUPS, RANKS)
     ranks: &'a [u64],         // (rows)
     narrow: &'a mut [Narrow], // (rows): the running sums
@@ -190,56 +247,39 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// # Safety
-    /// Every byte of the ranks is below [`RANKS`].
-    #[target_feature(enable = "avx2")]
-    unsafe fn run(self) {
+    /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn run<S: Sums>(self) {
         // SAFETY: as here.
         unsafe {
             match (self.first, self.last) {
-                (true, true) => self.rows::<true, true>(),
-                (true, false) => self.rows::<true, false>(),
-                (false, true) => self.rows::<false, true>(),
-                (false, false) => self.rows::<false, false>(),
+                (true, true) => self.rows::<S, true, true>(),
+                (true, false) => self.rows::<S, true, false>(),
+                (false, true) => self.rows::<S, false, true>(),
+                (false, false) => self.rows::<S, false, false>(),
             }
         }
     }
 
     /// # Safety
-    /// Every byte of the ranks is below [`RANKS`].
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn rows<const FIRST: bool, const LAST: bool>(self) {
+    /// As for `run`.
+    #[inline(always)]
+    unsafe fn rows<S: Sums, const FIRST: bool, const LAST: bool>(self) {
         assert!(self.tables.len() == GROUPS * RANKS);
-        let tables = self.tables.as_ptr().cast::<u8>();
+        let tables = self.tables.as_ptr();
         let sums = self.narrow.iter_mut().zip(self.wide);
         for (ranks, (narrow, wide)) in self.ranks.iter().zip(sums) {
-            let narrow = narrow.0.as_mut_ptr().cast::<__m256i>();
-            let mut sum = [_mm256_setzero_si256(); 2];
-            if !FIRST {
-                // SAFETY: the two halves of an entry, which is aligned to 64 bytes.
-                sum = unsafe { [_mm256_load_si256(narrow), _mm256_load_si256(narrow.add(1))] };
-            }
-            for g in 0..GROUPS {
-                let entry = tables.wrapping_add(offset(*ranks, g));
-                for (half, sum) in sum.iter_mut().enumerate() {
-                    // SAFETY: half of an entry of the table, since the rank is below RANKS.
-                    let entry = unsafe { _mm256_load_si256(entry.add(half * 32).cast()) };
-                    *sum = _mm256_add_epi16(*sum, entry);
+            // SAFETY: as for `run`; the ranks are below RANKS, so entries are of the tables.
+            unsafe {
+                let mut sum = if FIRST { S::zero() } else { S::load(narrow) };
+                for g in 0..GROUPS {
+                    let entry = tables.wrapping_byte_add(offset(*ranks, g));
+                    sum = sum.add(S::load(&*entry));
                 }
-            }
-            if LAST {
-                let (eights, _) = wide.0.as_chunks_mut::<8>();
-                for half in 0..2 {
-                    let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum[half]));
-                    let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sum[half]));
-                    add(&mut eights[half * 2], low);
-                    add(&mut eights[half * 2 + 1], high);
-                }
-            } else {
-                // SAFETY: as above.
-                unsafe {
-                    _mm256_store_si256(narrow, sum[0]);
-                    _mm256_store_si256(narrow.add(1), sum[1]);
+                if LAST {
+                    sum.add_to(wide);
+                } else {
+                    sum.store(narrow);
                 }
             }
         }
@@ -258,66 +298,142 @@ fn offset(ranks: u64, g: usize) -> usize {
     (rank as usize & 0xff << ENTRY_BITS) + g * RANKS * size_of::<Narrow>()
 }
 
-#[target_feature(enable = "avx2")]
-#[inline]
-fn add(to: &mut [i32; 8], sums: __m256i) {
-    let to = to.as_mut_ptr().cast();
-    // SAFETY: eight sums; the load and the store may be unaligned.
-    unsafe { _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), sums)) };
+impl Sums for [__m256i; 2] {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as here, and so below.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn widen([a, b]: [__m128i; 2]) -> Self {
+        // SAFETY: as above.
+        unsafe { [_mm256_cvtepi8_epi16(a), _mm256_cvtepi8_epi16(b)] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: &Narrow) -> Self {
+        let from = from.0.as_ptr().cast::<__m256i>();
+        // SAFETY: as above; the two halves of an entry, which is aligned to 64 bytes.
+        unsafe { [_mm256_load_si256(from), _mm256_load_si256(from.add(1))] }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: &mut Narrow) {
+        let to = to.0.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: as above.
+        unsafe {
+            _mm256_store_si256(to, self[0]);
+            _mm256_store_si256(to.add(1), self[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            [
+                _mm256_add_epi16(self[0], other[0]),
+                _mm256_add_epi16(self[1], other[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            [
+                _mm256_sub_epi16(self[0], other[0]),
+                _mm256_sub_epi16(self[1], other[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_to(self, to: &mut Wide) {
+        let to = to.0.as_mut_ptr().cast::<__m256i>();
+        for (half, sums) in self.into_iter().enumerate() {
+            // SAFETY: as above; quarters of the sums, which are aligned to 64 bytes.
+            unsafe {
+                let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
+                let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
+                let to = to.add(2 * half);
+                _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), low));
+                let to = to.add(1);
+                _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), high));
+            }
+        }
+    }
 }
 
-/// The tables of a unit: its columns are four runs of eight, `step` eights apart.
-///
-/// Tokens that are not there get the entries of the last one.
-#[target_feature(enable = "avx2")]
-fn fill_tables(
-    q: &[[i8; 8]],
+/// The columns of a unit: four runs of eight, `step` eights apart.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Columns<'a> {
+    q: &'a [[i8; 8]], // (tokens, q_row)
     q_row: usize,
     tokens: usize,
     start: usize,
     step: usize,
-    tables: &mut [Narrow],
-) {
-    let token = |t: usize| &q[t.min(tokens - 1) * q_row + start..];
-    let mut a = [[[_mm_setzero_si128(); GROUPS]; 2]; 4]; // (run, half of the tokens, column)
+}
+
+/// Fills the tables of a unit. Tokens that are not there get the entries of the last one.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [Narrow]) {
+    let Columns { q, q_row, .. } = columns;
+    // SAFETY: as here; SSE2 is always there.
+    let zero = unsafe { _mm_setzero_si128() };
+    let mut a = [[[zero; 2]; GROUPS]; 4]; // (run, column, half of the tokens)
     for half in 0..2 {
-        let tokens: [&[[i8; 8]]; 16] = std::array::from_fn(|t| token(half * 16 + t));
         for (run, a) in a.iter_mut().enumerate() {
-            a[half] = columns(tokens.map(|q| &q[run * step]));
+            let mut tokens = [&q[0]; 16];
+            for (t, token) in tokens.iter_mut().enumerate() {
+                let t = (half * 16 + t).min(columns.tokens - 1);
+                *token = &q[t * q_row + columns.start + run * columns.step];
+            }
+            // SAFETY: as here, and so below.
+            let registers = unsafe { super::shuffle::columns(tokens) };
+            for (a, register) in a.iter_mut().zip(registers) {
+                a[half] = register;
+            }
         }
     }
     let (tables, _) = tables.as_chunks_mut::<RANKS>();
     for (g, table) in tables.iter_mut().enumerate() {
-        let high = nine(a[0].map(|a| a[g]), a[1].map(|a| a[g]));
-        let low = nine(a[2].map(|a| a[g]), a[3].map(|a| a[g]));
-        for i in 0..9 {
-            for j in 0..9 {
-                let to = table[i * 9 + j].0.as_mut_ptr().cast::<__m256i>();
-                // SAFETY: the two halves of an entry, which is aligned to 64 bytes.
-                unsafe {
-                    _mm256_store_si256(to, _mm256_add_epi16(high[i][0], low[j][0]));
-                    _mm256_store_si256(to.add(1), _mm256_add_epi16(high[i][1], low[j][1]));
+        // SAFETY: as above.
+        unsafe {
+            let high = nine::<S>(a[0][g], a[1][g]);
+            let low = nine::<S>(a[2][g], a[3][g]);
+            for i in 0..9 {
+                for j in 0..9 {
+                    high[i].add(low[j]).store(&mut table[i * 9 + j]);
                 }
             }
         }
     }
 }
 
-/// The nine sums ±a ± b, for both halves of the tokens.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn nine(a: [__m128i; 2], b: [__m128i; 2]) -> [[__m256i; 2]; 9] {
-    let zero = _mm256_setzero_si256();
-    let mut sums = [[zero; 2]; 9];
-    for half in 0..2 {
-        let (a, b) = (_mm256_cvtepi8_epi16(a[half]), _mm256_cvtepi8_epi16(b[half]));
-        let a = [_mm256_sub_epi16(zero, a), zero, a];
-        let b = [_mm256_sub_epi16(zero, b), zero, b];
-        for i in 0..9 {
-            sums[i][half] = _mm256_add_epi16(a[i / 3], b[i % 3]);
+/// The nine sums ±a ± b.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
+    // SAFETY: as here.
+    unsafe {
+        let zero = S::zero();
+        let (a, b) = (S::widen(a), S::widen(b));
+        let a = [zero.sub(a), zero, a];
+        let b = [zero.sub(b), zero, b];
+        let mut sums = [zero; 9];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = a[i / 3].add(b[i % 3]);
         }
+        sums
     }
-    sums
 }
 
 /// Writes sums (rows, [`TOKENS`]) as (tokens, stride).

@@ -17,7 +17,7 @@
 
 mod codes;
 mod float;
-mod lut;
+pub(super) mod lut;
 pub(super) mod panels;
 mod shuffle;
 
@@ -35,12 +35,12 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemm_i2: |rows, q, q_sums, sums| {
         let shape = Shape::of(Packing::I2, rows, q, q_sums, sums);
         // SAFETY: as in `detect`; the shape was checked.
-        unsafe { gemm_i2(shape, rows, q, q_sums, sums) }
+        unsafe { gemm_i2(shape, rows, q, q_sums, sums, lut::LOOPS) }
     },
     gemm_t5: |rows, q, q_sums, sums| {
         let shape = Shape::of(Packing::T5, rows, q, q_sums, sums);
         // SAFETY: as in `detect`; the shape was checked.
-        unsafe { gemm_t5(shape, rows, q, q_sums, sums) }
+        unsafe { gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) }
     },
     plane4: |x, rows, multipliers, weight, sums| {
         // SAFETY: as in `detect`.
@@ -92,7 +92,14 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 }
 
 #[target_feature(enable = "avx2")]
-fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+pub(super) fn gemm_i2(
+    shape: Shape,
+    rows: &[u8],
+    q: &[i8],
+    q_sums: &[i32],
+    sums: &mut [i32],
+    loops: lut::Loops,
+) {
     let (low, high) = (_mm256_set1_epi8(0b11), _mm256_set1_epi8(0b1100));
     if shape.tokens <= 3 {
         let add = |[once, four_times]: [__m256i; 2], codes: __m256i, q: &[[i8; 32]; 4]| {
@@ -135,13 +142,19 @@ fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
         }
         digits
     };
-    gemm::<4>(shape, rows, q, q_sums, sums, digits, |rows| {
-        lut::ranks_i2(rows)
-    });
+    let ranks = |rows| lut::ranks_i2(rows);
+    gemm::<4>(shape, rows, q, q_sums, sums, digits, ranks, loops);
 }
 
 #[target_feature(enable = "avx2")]
-fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+pub(super) fn gemm_t5(
+    shape: Shape,
+    rows: &[u8],
+    q: &[i8],
+    q_sums: &[i32],
+    sums: &mut [i32],
+    loops: lut::Loops,
+) {
     if shape.tokens == 1 {
         let add = |[once, _]: [__m256i; 2], bytes: __m256i, q: &[[i8; 32]; 5]| {
             let digits = digits_t5(bytes);
@@ -153,9 +166,8 @@ fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
         return gemv::<5, 12>(shape, rows, q, q_sums[0], sums, add);
     }
     let digits = |bytes| digits_t5(bytes);
-    gemm::<5>(shape, rows, q, q_sums, sums, digits, |rows| {
-        lut::ranks_t5(rows)
-    });
+    let ranks = |rows| lut::ranks_t5(rows);
+    gemm::<5>(shape, rows, q, q_sums, sums, digits, ranks, loops);
 }
 
 #[target_feature(enable = "avx2")]
@@ -320,6 +332,7 @@ fn tokens_for_tables(shape: Shape) -> usize {
 /// Several tokens. A packing is `STEPS` digits a byte, `digits`: packed bytes to digits, and the ranks of [`lut`].
 #[target_feature(enable = "avx2")]
 #[inline]
+#[allow(clippy::too_many_arguments)]
 fn gemm<const STEPS: usize>(
     shape: Shape,
     rows: &[u8],
@@ -328,12 +341,13 @@ fn gemm<const STEPS: usize>(
     sums: &mut [i32],
     digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
     ranks: impl Fn([__m256i; 4]) -> [__m256i; STEPS] + Copy,
+    loops: lut::Loops,
 ) {
     let tokens = tokens_for_tables(shape);
     let (q, rest_q) = q.split_at(q.len() / shape.tokens * tokens);
     let (sums, rest_sums) = sums.split_at_mut(shape.rows * tokens);
     if tokens > 0 {
-        lut::gemm(Shape { tokens, ..shape }, rows, q, sums, ranks);
+        lut::gemm(Shape { tokens, ..shape }, rows, q, sums, ranks, loops);
     }
     if tokens < shape.tokens {
         let shape = Shape {

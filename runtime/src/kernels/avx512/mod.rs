@@ -2,9 +2,10 @@
 //! Digits are found as in `avx2`; with VBMI, those of `t5` are looked up in tables of all 256 bytes.
 //!
 //! One token: eight rows at once. A register holds a block of one row below that of the next, and the
-//! activations twice. Several tokens are left to `avx2`, whose tables do more than multiply-add could.
+//! activations twice. Several tokens go the way of `avx2`, with wider registers.
 
 mod codes;
+mod lut;
 mod panels;
 
 use std::arch::x86_64::*;
@@ -12,7 +13,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::avx2::{four_sums, load, prefetch_distance, prefetch_line, singly};
+use super::avx2::{self, four_sums, load, prefetch_distance, prefetch_line, singly};
 use super::{Kernels, Shape, float};
 
 float::compile_for!("avx512f,avx512bw,avx512vl,avx512dq");
@@ -31,7 +32,8 @@ static KERNELS: Kernels = Kernels {
                 sums,
                 |shape, rows, q, q_sum, sums| unsafe { gemv_i2(shape, rows, q, q_sum, sums) },
             ),
-            _ => (super::avx2::KERNELS.gemm_i2)(rows, q, q_sums, sums),
+            // SAFETY: as above.
+            _ => unsafe { avx2::gemm_i2(shape, rows, q, q_sums, sums, lut::LOOPS) },
         }
     },
     gemm_t5: |rows, q, q_sums, sums| {
@@ -46,7 +48,8 @@ static KERNELS: Kernels = Kernels {
                 sums,
                 |shape, rows, q, q_sum, sums| unsafe { gemv_t5(shape, rows, q, q_sum, sums) },
             ),
-            _ => (super::avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums),
+            // SAFETY: as above.
+            _ => unsafe { avx2::gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) },
         }
     },
     plane4: |x, rows, multipliers, weight, sums| {
@@ -99,7 +102,8 @@ static VBMI: Kernels = Kernels {
                 sums,
                 |shape, rows, q, q_sum, sums| unsafe { gemv_t5_vbmi(shape, rows, q, q_sum, sums) },
             ),
-            _ => (super::avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums),
+            // SAFETY: as above.
+            _ => unsafe { avx2::gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) },
         }
     },
     ..KERNELS
