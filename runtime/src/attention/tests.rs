@@ -76,12 +76,12 @@ impl Input {
             cache
                 .store(pool, 1, &self.k[kv.clone()], &self.v[kv])
                 .unwrap();
+            let q = &self.q[at.clone()];
             let attention = Attention {
                 kernels,
-                cache,
                 layer: 1,
                 heads,
-                q: &self.q[at.clone()],
+                sequences: &[Sequence { cache, q }],
             };
             attention.compute(pool, &mut memory, &mut y[at]);
             cache.advance(*n);
