@@ -1,11 +1,11 @@
-//! The forward pass against a slow one written from the formulas, and against itself in every setting.
+//! The forward pass against a slow one written from the formulas, and what it refuses.
 
 mod random_model;
 
 use std::cell::Cell;
 
 use random_model::{Plain, Recipe, odd, write};
-use sterna_runtime::{Error, Kernels, KvType, Logits, Model, Options};
+use sterna_runtime::{Error, KvType, Logits, Model, Options};
 use sterna_ternary::{Activation, Packing, TableType, quantize};
 
 /// Every family, tied and untied, every table type.
@@ -201,87 +201,6 @@ fn logits_are_those_of_the_formulas() {
         compared > 40,
         "only {compared} of 108 positions are clear of boundaries"
     );
-}
-
-#[test]
-fn logits_have_the_same_bits_in_every_setting() {
-    let folder = tempfile::tempdir().unwrap();
-    let n = 140; // more than one batch
-    let kv_types = [KvType::F32, KvType::F16, KvType::Q8];
-    for (recipe, kv_type) in recipes().into_iter().zip(kv_types.into_iter().cycle()) {
-        let (i2, _) = write(&recipe, Packing::I2, folder.path(), "i2");
-        let (t5, _) = write(&recipe, Packing::T5, folder.path(), "t5");
-        let mut expected = None;
-        for path in [&i2, &t5] {
-            for (i, kernels) in Kernels::available().iter().enumerate() {
-                let options = Options {
-                    threads: Some(1 + i),
-                    kernels: Some(kernels),
-                    kv_type,
-                    ..Options::default()
-                };
-                let model = Model::open(path, options).unwrap();
-                let mut cache = model.new_cache(n).unwrap();
-                let logits = model.forward(&mut cache, &ids(n), Logits::All).unwrap();
-                let logits = bits(&logits);
-                assert_eq!(
-                    *expected.get_or_insert(logits.clone()),
-                    logits,
-                    "{options:?}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn logits_have_the_same_bits_for_every_split_and_number_of_threads() {
-    let folder = tempfile::tempdir().unwrap();
-    for family in ["bitnet", "llama", "qwen3"] {
-        let recipe = odd(family, true, TableType::F16);
-        let (path, _) = write(&recipe, Packing::T5, folder.path(), family);
-        for kv_type in [KvType::F32, KvType::F16, KvType::Q8] {
-            let mut expected = None;
-            for threads in 1..=4 {
-                let options = Options {
-                    threads: Some(threads),
-                    kv_type,
-                    ..Options::default()
-                };
-                let model = Model::open(&path, options).unwrap();
-                let mut cache = model.new_cache(200).unwrap();
-                let all = model.forward(&mut cache, &ids(137), Logits::All).unwrap();
-                let last = expected.get_or_insert(bits(&all[136 * 67..])).clone();
-                for split in [
-                    &[1; 137][..],
-                    &[136, 1],
-                    &[1, 136],
-                    &[7, 100, 30],
-                    &[128, 9],
-                ] {
-                    // What a longer continuation left behind does not matter.
-                    cache.truncate(if split[0] == 7 { 0 } else { cache.len() });
-                    cache.clear();
-                    let mut done = 0;
-                    let mut logits = Vec::new();
-                    for n in split {
-                        let ids = &ids(137)[done..done + n];
-                        logits = model.forward(&mut cache, ids, Logits::Last).unwrap();
-                        done += n;
-                        assert_eq!(bits(&logits), bits(&all[(done - 1) * 67..done * 67]));
-                    }
-                    assert_eq!(bits(&logits), last, "{family} {threads} threads, {split:?}");
-                }
-                cache.truncate(50);
-                model.forward(&mut cache, &[3; 20], Logits::Last).unwrap();
-                cache.truncate(50);
-                let logits = model
-                    .forward(&mut cache, &ids(137)[50..], Logits::Last)
-                    .unwrap();
-                assert_eq!(bits(&logits), last, "{family} after truncate");
-            }
-        }
-    }
 }
 
 #[test]
