@@ -6,8 +6,9 @@
 //! merged in their order, as in "FlashAttention" (Dao et al. 2022). So the bits of a result depend neither on
 //! the rows computed with it nor on who computed which block.
 //!
-//! Many tokens: threads take some tokens of a kv head, over all blocks. A few: threads take blocks, as they
-//! lie in memory, and the caller merges what they found.
+//! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much for one thread,
+//! since few tokens follow a long cache, they take single blocks, as they lie in memory, and the caller merges
+//! what they found. Either way the tokens of all sequences are one region.
 //!
 //! An int8 cache is multiplied in integers: queries and weights are quantized to 16 bits.
 
@@ -24,13 +25,19 @@ use crate::threads::Pool;
 use merged::Merged;
 use tile::{Converted, Tile};
 
-/// The queries of tokens that follow each other behind a cache, which holds their keys and values already.
+/// The next tokens of some sequences.
 #[derive(Clone, Copy)]
 pub(crate) struct Attention<'a> {
     pub kernels: &'static Kernels,
-    pub cache: &'a KvCache,
     pub layer: usize,
     pub heads: usize,
+    pub sequences: &'a [Sequence<'a>],
+}
+
+/// The queries of tokens that follow each other behind a cache, which holds their keys and values already.
+#[derive(Clone, Copy)]
+pub(crate) struct Sequence<'a> {
+    pub cache: &'a KvCache,
     pub q: &'a [f32], // (tokens, heads, head_dim)
 }
 
@@ -38,8 +45,7 @@ pub(crate) struct Attention<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     threads: Vec<Scratch>,
-    rows: Vec<Rows>,    // (kv_heads)
-    partials: Vec<f32>, // (blocks, kv_heads, rows, padded head_dim + 3)
+    partials: Vec<f32>, // those of every sequence
     merged: Merged,
 }
 
@@ -47,129 +53,221 @@ pub(crate) struct Memory {
 #[derive(Debug, Default)]
 struct Scratch {
     rows: Rows,
-    tile: Tile,
-    converted: Converted,
+    tiles: Tiles,
     merged: Merged,
 }
 
-/// The queries of some tokens that read one kv head.
+#[derive(Debug, Default)]
+struct Tiles {
+    tile: Tile,
+    converted: Converted,
+}
+
+/// The queries of a piece.
 #[derive(Debug, Default)]
 struct Rows {
-    kv_head: usize,
-    tokens: Range<usize>,
     q: Vec<f32>,       // (rows, head_dim), times 1 / √head_dim · log₂ e
     codes: Vec<i16>,   // (rows, head_dim)
     factors: Vec<f32>, // (rows)
+}
+
+/// A sequence, what becomes of it, and room for what its blocks say, if threads take single blocks.
+struct Job<'a> {
+    sequence: Sequence<'a>,
+    y: &'a mut [f32],        // (tokens, heads, head_dim)
+    partials: &'a mut [f32], // (blocks, kv_heads, rows, padded head_dim + 3)
+}
+
+/// What a thread takes at a time.
+struct Piece<'a> {
+    queries: Queries<'a>,
+    out: Out<'a>,
+}
+
+/// Some tokens of a sequence, with the heads that read one kv head.
+#[derive(Clone)]
+struct Queries<'a> {
+    sequence: Sequence<'a>,
+    kv_head: usize,
+    tokens: Range<usize>,
+}
+
+enum Out<'a> {
+    /// The result of each token, (group, head_dim).
+    Whole(Vec<&'a mut [f32]>),
+    /// What one block says, (rows, padded head_dim + 3).
+    Block(usize, &'a mut [f32]),
 }
 
 /// Most tokens whose blocks are shared out among threads.
 const FEW: usize = 16;
 /// Most tokens that a thread takes at a time.
 const TOKENS: usize = 32;
-/// Most blocks that a thread takes at a time.
-const RUN: usize = 8;
 /// Fewest rows for which a block in half precision is converted once.
 const CONVERT: usize = 16;
 
 impl Attention<'_> {
-    /// Fills `y` (tokens, heads, head_dim).
-    pub fn compute(&self, pool: &Pool, memory: &mut Memory, y: &mut [f32]) {
-        assert_eq!(self.q.len(), y.len());
+    /// Fills `y` (tokens, heads, head_dim), one sequence after the other.
+    pub fn compute(&self, pool: &Pool, memory: &mut Memory, mut y: &mut [f32]) {
+        let cost: usize = self.sequences.iter().map(|s| self.cost(s)).sum();
+        let share = (cost * self.kv_heads()).div_ceil(4 * pool.threads());
+        let partials_len = |sequence: &Sequence| match self.in_blocks(sequence, share) {
+            true => self.blocks(sequence) * self.kv_heads() * self.block_len(sequence),
+            false => 0,
+        };
+        let needed = self.sequences.iter().map(partials_len).sum();
+        memory
+            .partials
+            .resize(memory.partials.len().max(needed), 0.0);
         memory.threads.resize_with(pool.threads(), Scratch::default);
-        if self.tokens() <= FEW && self.blocks() > 1 {
-            self.by_blocks(pool, memory, y);
-        } else {
-            self.by_tokens(pool, memory, y);
-        }
-    }
 
-    fn by_tokens(&self, pool: &Pool, memory: &mut Memory, y: &mut [f32]) {
-        let (d, group) = (self.cache.head_dim(), self.group());
-        let n = self.tokens();
-        let pieces = n * self.cache.kv_heads() / (4 * pool.threads());
-        let tile = (pieces.clamp(1, TOKENS), group * d);
-        let scratch = &mut memory.threads[..pool.threads()];
-        pool.tiles_mut(n, tile, [y], scratch, |_, mut tile, scratch| {
-            let scratch = &mut scratch[0];
-            let tokens = tile.rows();
-            let mut rows = std::mem::take(&mut scratch.rows);
-            let mut merged = std::mem::take(&mut scratch.merged);
-            self.prepare(
-                &mut rows,
-                tile.columns().start / (group * d),
-                tokens.clone(),
-            );
-            merged.clear(tokens.len() * group, padded(d));
-            for block in 0..self.positions(tokens.end - 1).div_ceil(BLOCK) {
-                self.block(&rows, block, scratch, |row, x, sums| {
-                    merged.add(self.kernels, row, x, sums);
-                });
-            }
-            for t in tokens.clone() {
-                for (h, y) in tile.row(t).chunks_exact_mut(d).enumerate() {
-                    merged.finish((t - tokens.start) * group + h, y);
-                }
-            }
-            (scratch.rows, scratch.merged) = (rows, merged);
+        let mut partials = &mut memory.partials[..];
+        let jobs = self.sequences.iter().map(|sequence| Job {
+            sequence: *sequence,
+            y: y.split_off_mut(..sequence.q.len())
+                .expect("y is as long as the queries"),
+            partials: partials
+                .split_off_mut(..partials_len(sequence))
+                .expect("they were made as long as needed"),
         });
+        let mut jobs: Vec<Job> = jobs.collect();
+        let mut pieces = Vec::new();
+        for job in &mut jobs {
+            match job.partials {
+                [] => self.push_tokens(&mut pieces, job, share),
+                _ => self.push_blocks(&mut pieces, job),
+            }
+        }
+        pool.chunks_mut_with(&mut pieces, 1, &mut memory.threads, |_, piece, scratch| {
+            self.piece(&mut piece[0], &mut scratch[0]);
+        });
+        for job in jobs.iter_mut().filter(|job| !job.partials.is_empty()) {
+            self.merge(job, &mut memory.merged);
+        }
     }
 
-    fn by_blocks(&self, pool: &Pool, memory: &mut Memory, y: &mut [f32]) {
-        let (d, group, n) = (self.cache.head_dim(), self.group(), self.tokens());
-        let kv_heads = self.cache.kv_heads();
-        let pieces = self.blocks() * kv_heads;
-        let run = (pieces / (4 * pool.threads())).clamp(1, RUN);
-        let len = padded(d) + 3;
-        let piece_len = n * group * len;
-        memory.rows.resize_with(kv_heads, Rows::default);
-        for (kv_head, rows) in memory.rows.iter_mut().enumerate() {
-            self.prepare(rows, kv_head, 0..n);
+    /// What a sequence costs for each kv head.
+    fn cost(&self, sequence: &Sequence) -> usize {
+        self.tokens(sequence) * self.blocks(sequence)
+    }
+
+    /// Whether a sequence is cut into blocks, since a piece should cost no more than `share`.
+    fn in_blocks(&self, sequence: &Sequence, share: usize) -> bool {
+        let few = self.tokens(sequence) <= FEW && self.blocks(sequence) > 1;
+        few && self.cost(sequence) > share
+    }
+
+    /// Pieces of some tokens and all blocks; those of a kv head lie beside each other.
+    fn push_tokens<'a>(&self, pieces: &mut Vec<Piece<'a>>, job: &'a mut Job, share: usize) {
+        let sequence = job.sequence;
+        let (kv_heads, tokens) = (self.kv_heads(), self.tokens(&sequence));
+        let height = (share / self.blocks(&sequence)).clamp(1, TOKENS);
+        let tiles = tokens.div_ceil(height);
+        let mut y: Vec<Vec<&mut [f32]>> = Vec::new(); // (kv_heads, tiles)
+        y.resize_with(kv_heads * tiles, || Vec::with_capacity(height));
+        let heads = job.y.chunks_exact_mut(self.group() * self.head_dim());
+        for (i, heads) in heads.enumerate() {
+            let (t, kv_head) = (i / kv_heads, i % kv_heads);
+            y[kv_head * tiles + t / height].push(heads);
         }
-        let needed = memory.partials.len().max(pieces * piece_len);
-        memory.partials.resize(needed, 0.0);
-        let (partials, rows) = (&mut memory.partials[..pieces * piece_len], &memory.rows);
-        let scratch = &mut memory.threads[..pool.threads()];
-        pool.chunks_mut_with(
-            partials,
-            run * piece_len,
-            scratch,
-            |i, partials, scratch| {
-                for (piece, partials) in (i * run..).zip(partials.chunks_exact_mut(piece_len)) {
-                    let (block, rows) = (piece / kv_heads, &rows[piece % kv_heads]);
-                    self.block(rows, block, &mut scratch[0], |row, x, sums| {
-                        let (to_sums, to_x) = partials[row * len..][..len].split_at_mut(len - 3);
-                        to_sums.copy_from_slice(sums);
-                        to_x.copy_from_slice(&[x.max, x.sum, x.factor]);
+        pieces.extend(y.into_iter().enumerate().map(|(i, y)| {
+            let start = i % tiles * height;
+            let queries = Queries {
+                sequence,
+                kv_head: i / tiles,
+                tokens: start..start + y.len(),
+            };
+            let out = Out::Whole(y);
+            Piece { queries, out }
+        }));
+    }
+
+    /// Pieces of all tokens and one block, as the blocks lie in memory.
+    fn push_blocks<'a>(&self, pieces: &mut Vec<Piece<'a>>, job: &'a mut Job) {
+        let sequence = job.sequence;
+        let (kv_heads, tokens) = (self.kv_heads(), self.tokens(&sequence));
+        let partials = job.partials.chunks_exact_mut(self.block_len(&sequence));
+        pieces.extend(partials.enumerate().map(|(i, partials)| {
+            let queries = Queries {
+                sequence,
+                kv_head: i % kv_heads,
+                tokens: 0..tokens,
+            };
+            let out = Out::Block(i / kv_heads, partials);
+            Piece { queries, out }
+        }));
+    }
+
+    fn piece(&self, Piece { queries, out }: &mut Piece, scratch: &mut Scratch) {
+        let (d, kernels) = (self.head_dim(), self.kernels);
+        let Scratch {
+            rows,
+            tiles,
+            merged,
+        } = scratch;
+        self.prepare(rows, queries);
+        match out {
+            Out::Whole(y) => {
+                merged.clear(queries.tokens.len() * self.group(), padded(d));
+                let last = queries.tokens.end - 1;
+                for block in 0..queries.sequence.positions(last).div_ceil(BLOCK) {
+                    self.block(queries, rows, block, tiles, |row, x, sums| {
+                        merged.add(kernels, row, x, sums);
                     });
                 }
-            },
-        );
+                let y = y.iter_mut().flat_map(|y| y.chunks_exact_mut(d));
+                y.enumerate().for_each(|(row, y)| merged.finish(row, y));
+            }
+            Out::Block(block, partials) => {
+                let len = padded(d) + 3;
+                self.block(queries, rows, *block, tiles, |row, x, sums| {
+                    let (to_sums, to_x) = partials[row * len..][..len].split_at_mut(len - 3);
+                    to_sums.copy_from_slice(sums);
+                    to_x.copy_from_slice(&[x.max, x.sum, x.factor]);
+                });
+            }
+        }
+    }
+
+    /// Fills y of a sequence from what its blocks say.
+    fn merge(&self, job: &mut Job, merged: &mut Merged) {
+        let Job {
+            sequence,
+            y,
+            partials,
+        } = job;
+        let (d, group, kv_heads) = (self.head_dim(), self.group(), self.kv_heads());
+        let (len, block_len) = (padded(d) + 3, self.block_len(sequence));
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             let (t, head) = (i / self.heads, i % self.heads);
             let (kv_head, row) = (head / group, t * group + head % group);
-            memory.merged.clear(1, padded(d));
-            for block in 0..self.positions(t).div_ceil(BLOCK) {
-                let at = (block * kv_heads + kv_head) * piece_len + row * len;
+            merged.clear(1, padded(d));
+            for block in 0..sequence.positions(t).div_ceil(BLOCK) {
+                let at = (block * kv_heads + kv_head) * block_len + row * len;
                 let (sums, x) = partials[at..at + len].split_at(len - 3);
                 let x = kernels::Block {
                     max: x[0],
                     sum: x[1],
                     factor: x[2],
                 };
-                memory.merged.add(self.kernels, 0, x, sums);
+                merged.add(self.kernels, 0, x, sums);
             }
-            memory.merged.finish(0, y);
+            merged.finish(0, y);
         }
     }
 
-    /// Fills `rows` with the queries of some tokens.
-    fn prepare(&self, rows: &mut Rows, kv_head: usize, tokens: Range<usize>) {
-        let d = self.cache.head_dim();
+    /// Fills `rows` with some queries.
+    fn prepare(&self, rows: &mut Rows, queries: &Queries) {
+        let Queries {
+            sequence: Sequence { cache, q },
+            kv_head,
+            tokens,
+        } = queries.clone();
+        let d = self.head_dim();
         let group = self.group() * d;
         let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
-        let q = |t: usize| &self.q[t * self.heads * d + kv_head * group..][..group];
-        (rows.kv_head, rows.tokens) = (kv_head, tokens.clone());
-        if let AnyBlock::Q8(_) = self.cache.block(self.layer, kv_head, 0) {
+        let q = |t: usize| &q[t * self.heads * d + kv_head * group..][..group];
+        if let AnyBlock::Q8(_) = cache.block(self.layer, kv_head, 0) {
             // Their products with int8, summed over a head, fit 32 bits.
             let largest = LARGEST.min((i32::MAX as usize / 127 / d) as f32);
             rows.codes.resize(tokens.len() * group, 0);
@@ -191,22 +289,25 @@ impl Attention<'_> {
     /// Passes rows over one block; `out` gets what each row that sees a part of it found.
     fn block(
         &self,
+        queries: &Queries,
         rows: &Rows,
         index: usize,
-        scratch: &mut Scratch,
+        Tiles { tile, converted }: &mut Tiles,
         mut out: impl FnMut(usize, kernels::Block, &[f32]),
     ) {
-        let (d, group, kernels) = (self.cache.head_dim(), self.group(), self.kernels);
+        let (d, group, kernels) = (self.head_dim(), self.group(), self.kernels);
+        let Queries {
+            sequence,
+            kv_head,
+            tokens,
+        } = queries;
         // Positions of the block that a row sees.
         let visible = |row: usize| {
-            let positions = self.positions(rows.tokens.start + row / group);
+            let positions = sequence.positions(tokens.start + row / group);
             positions.saturating_sub(index * BLOCK).min(BLOCK)
         };
-        let Scratch {
-            tile, converted, ..
-        } = scratch;
-        let n = rows.tokens.len() * group;
-        let mut block = self.cache.block(self.layer, rows.kv_head, index);
+        let n = tokens.len() * group;
+        let mut block = sequence.cache.block(self.layer, *kv_head, index);
         if let AnyBlock::F16(half) = block
             && n >= CONVERT
         {
@@ -241,22 +342,40 @@ impl Attention<'_> {
         }
     }
 
-    fn tokens(&self) -> usize {
-        self.q.len() / (self.heads * self.cache.head_dim())
+    /// Of every cache.
+    fn head_dim(&self) -> usize {
+        self.sequences[0].cache.head_dim()
+    }
+
+    /// Of every cache.
+    fn kv_heads(&self) -> usize {
+        self.sequences[0].cache.kv_heads()
     }
 
     /// Query heads of a kv head.
     fn group(&self) -> usize {
-        self.heads / self.cache.kv_heads()
+        self.heads / self.kv_heads()
     }
 
-    /// Positions that a token sees, itself included.
-    fn positions(&self, token: usize) -> usize {
-        self.cache.len() + token + 1
+    fn tokens(&self, sequence: &Sequence) -> usize {
+        sequence.q.len() / (self.heads * self.head_dim())
     }
 
     /// Blocks that any token sees.
-    fn blocks(&self) -> usize {
-        self.positions(self.tokens() - 1).div_ceil(BLOCK)
+    fn blocks(&self, sequence: &Sequence) -> usize {
+        let last = self.tokens(sequence) - 1;
+        sequence.positions(last).div_ceil(BLOCK)
+    }
+
+    /// Partial results of a block.
+    fn block_len(&self, sequence: &Sequence) -> usize {
+        self.tokens(sequence) * self.group() * (padded(self.head_dim()) + 3)
+    }
+}
+
+impl Sequence<'_> {
+    /// Positions that a token sees, itself included.
+    fn positions(&self, token: usize) -> usize {
+        self.cache.len() + token + 1
     }
 }

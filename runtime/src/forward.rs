@@ -1,7 +1,8 @@
 //! The forward pass of every family, from token ids to logits.
 //!
-//! Tokens pass in batches of at most [`BATCH`]. Each line of [`Model::layer`] is one phase: all tokens of the
-//! batch, all threads. Activations are quantized per token just before each linear layer, whose output is
+//! Tokens pass in batches of at most [`BATCH`], those of several sequences together: only positions and
+//! attention tell them apart. Each line of [`Model::layer`] is one phase: all tokens of the batch, all threads.
+//! Activations are quantized per token just before each linear layer, whose output is
 //! ((Σ trit · q) / s) · scale: the sum exact, rounded to f32, divided by the activations' factor s, multiplied
 //! by the matrix's scale, the order of transformers. Nothing else is quantized.
 
@@ -11,7 +12,7 @@ use std::sync::PoisonError;
 use sterna_ternary::file::{Table, Values};
 use sterna_ternary::{Activation, quantize, rope};
 
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, Sequence};
 use crate::cache::KvCache;
 use crate::error::Place;
 use crate::head::{HeadState, Screen};
@@ -22,13 +23,29 @@ use crate::{Error, Result};
 /// Most tokens that pass through the layers together.
 const BATCH: usize = 256;
 
-/// Which positions get logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Logits {
+/// The next tokens of one sequence.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The tokens before; those of `ids` are added.
+    pub cache: &'a mut KvCache,
+    /// The tokens to compute.
+    pub ids: &'a [u32],
+    /// Which of them get logits.
+    pub logits: Logits<'a>,
+}
+
+/// Which tokens get logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Logits<'a> {
+    /// None: the beginning of a longer prompt.
+    None,
     /// Every token that was passed.
     All,
     /// The last one.
     Last,
+    /// The last one gets those that are asked for, and others may be -∞. A head of codes is then read in part
+    /// only, unless it is read for other tokens anyway.
+    Screened(&'a Screen),
 }
 
 /// Working memory for n tokens; it grows to the largest batch seen.
@@ -59,19 +76,22 @@ struct Quantized {
 }
 
 impl Model {
-    /// Computes `ids` behind the tokens in `cache` and returns logits, (ids or 1, vocab_size).
+    /// Computes `ids` behind the tokens in `cache` and returns logits, (tokens that get some, vocab_size).
     ///
-    /// Logits have the same bits for every number of threads, kernel table, packing and split into calls.
+    /// Logits have the same bits for every number of threads, kernel table, packing, split into calls and
+    /// company in a call.
     ///
     /// # Errors
     /// Ids that the vocabulary does not have, a cache that is full or another model's, no ids at all, and
     /// NaN or infinities anywhere. The cache then holds what it held before.
+    ///
+    /// # Panics
+    /// If a screen names an id that the vocabulary does not have.
     pub fn forward(&self, cache: &mut KvCache, ids: &[u32], logits: Logits) -> Result<Vec<f32>> {
-        self.checked(cache, ids, logits, None)
+        self.forward_many(&mut [Part { cache, ids, logits }])
     }
 
-    /// Computes `ids` and returns those logits of the last one that `screen` asks for, with the bits that
-    /// [`Model::forward`] gives them; others may be -∞. A head of codes is then read in part only.
+    /// [`Model::forward`] with [`Logits::Screened`].
     ///
     /// # Errors
     /// Those of [`Model::forward`].
@@ -84,17 +104,34 @@ impl Model {
         ids: &[u32],
         screen: &Screen,
     ) -> Result<Vec<f32>> {
-        self.checked(cache, ids, Logits::Last, Some(screen))
+        self.forward(cache, ids, Logits::Screened(screen))
     }
 
-    fn checked(
-        &self,
-        cache: &mut KvCache,
-        ids: &[u32],
-        logits: Logits,
-        screen: Option<&Screen>,
-    ) -> Result<Vec<f32>> {
-        let vocab_size = self.config().vocab_size;
+    /// Computes the next tokens of several sequences in one pass over the weights. Returns logits, (tokens
+    /// that get some, vocab_size): those of the first part, of the second, and so on.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`] for any part; computed alone, each tells whether it was the one. Every cache
+    /// then holds what it held before.
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn forward_many(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
+        for part in parts.iter() {
+            self.check(part)?;
+        }
+        let before: Vec<usize> = parts.iter().map(|part| part.cache.len()).collect();
+        let computed = self.batches(parts);
+        if computed.is_err() {
+            for (part, len) in parts.iter_mut().zip(before) {
+                part.cache.truncate(len);
+            }
+        }
+        computed
+    }
+
+    fn check(&self, part: &Part) -> Result<()> {
+        let (ids, vocab_size) = (part.ids, self.config().vocab_size);
         let bad = ids.iter().position(|id| *id as usize >= vocab_size);
         if let Some(index) = bad {
             return Err(Error::TokenId {
@@ -106,58 +143,37 @@ impl Model {
         if ids.is_empty() {
             return Err(Error::NoTokens);
         }
-        cache.check(self.config(), ids.len())?;
-        let before = cache.len();
-        let computed = self.batches(cache, ids, logits, screen);
-        if computed.is_err() {
-            cache.truncate(before);
-        }
-        computed
+        part.cache.check(self.config(), ids.len())
     }
 
-    fn batches(
-        &self,
-        cache: &mut KvCache,
-        ids: &[u32],
-        wanted: Logits,
-        screen: Option<&Screen>,
-    ) -> Result<Vec<f32>> {
+    fn batches(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
         // A state that a panic left behind is as good as any: each pass writes before it reads.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let positions = match wanted {
-            Logits::All => ids.len(),
-            Logits::Last => 1,
-        };
-        let vocab_size = self.config().vocab_size;
-        let mut logits = vec![0.0; positions * vocab_size];
-        let mut done = 0;
-        for batch in ids.chunks(BATCH) {
-            let last = done + batch.len() == ids.len();
-            self.embed(&mut state, cache.len(), batch);
+        let tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
+        let rows: usize = parts
+            .iter()
+            .map(|part| part.logits.of(part.ids.len()).len())
+            .sum();
+        let mut logits = vec![0.0; rows * self.config().vocab_size];
+        let mut missing = &mut logits[..];
+        for start in (0..tokens).step_by(BATCH) {
+            let mut runs = runs(parts, start..tokens.min(start + BATCH));
+            self.embed(&mut state, &runs);
             for (index, layer) in self.weights.layers.iter().enumerate() {
-                self.layer(&mut state, cache, index, layer, batch.len())?;
+                self.layer(&mut state, &mut runs, index, layer)?;
             }
-            cache.advance(batch.len());
-            match wanted {
-                Logits::All => {
-                    let to = done * vocab_size..(done + batch.len()) * vocab_size;
-                    self.logits(&mut state, 0..batch.len(), None, &mut logits[to])?;
-                }
-                Logits::Last if last => {
-                    let last = batch.len() - 1..batch.len();
-                    self.logits(&mut state, last, screen, &mut logits)?;
-                }
-                Logits::Last => {}
+            for run in &mut runs {
+                run.cache.advance(run.ids.len());
             }
-            done += batch.len();
+            self.logits(&mut state, &runs, &mut missing)?;
         }
         Ok(logits)
     }
 
-    /// Fills `x` with embeddings and `cos`, `sin` with the angles of the positions from `start`.
-    fn embed(&self, state: &mut State, start: usize, ids: &[u32]) {
+    /// Fills `x` with embeddings and `cos`, `sin` with the angles of their positions.
+    fn embed(&self, state: &mut State, runs: &[Run]) {
         let c = self.config();
-        let (n, heads) = (ids.len(), c.num_attention_heads * c.head_dim);
+        let (n, heads) = (count(runs), c.num_attention_heads * c.head_dim);
         let kv = c.num_key_value_heads * c.head_dim;
         let widest = c.hidden_size.max(heads).max(c.intermediate_size);
         state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
@@ -167,12 +183,14 @@ impl Model {
         grow(&mut state.int8.sums, n);
 
         let embedding = self.file.embedding();
-        for (id, x) in ids.iter().zip(state.x.chunks_exact_mut(c.hidden_size)) {
+        let ids = runs.iter().flat_map(|run| run.ids);
+        for (id, x) in ids.zip(state.x.chunks_exact_mut(c.hidden_size)) {
             table_row(&embedding, *id as usize, x);
         }
         state.cos.clear();
         state.sin.clear();
-        for position in start..start + n {
+        let positions = |run: &Run| run.cache.len()..run.cache.len() + run.ids.len();
+        for position in runs.iter().flat_map(positions) {
             for frequency in &self.frequencies {
                 let (cos, sin) = rope::cos_sin(*frequency, position);
                 state.cos.push(cos);
@@ -185,12 +203,11 @@ impl Model {
     fn layer(
         &self,
         state: &mut State,
-        cache: &mut KvCache,
+        runs: &mut [Run],
         index: usize,
         layer: &Layer,
-        n: usize,
     ) -> Result<()> {
-        let c = self.config();
+        let (c, n) = (self.config(), count(runs));
         let (hidden, intermediate) = (n * c.hidden_size, n * c.intermediate_size);
         let heads = n * c.num_attention_heads * c.head_dim;
         let kv = n * c.num_key_value_heads * c.head_dim;
@@ -237,8 +254,8 @@ impl Model {
         );
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
-        cache.store(&self.pool, index, k, v)?;
-        self.attention(cache, index, q, attn, attention);
+        self.store(runs, index, k, v)?;
+        self.attention(runs, index, q, attn, attention);
         if let Some(norm) = &layer.attn_sub_norm {
             self.rms_norm(attn, norm);
         }
@@ -266,17 +283,30 @@ impl Model {
         Ok(())
     }
 
-    /// Logits (tokens, vocab_size) of some tokens of the batch.
-    fn logits(
-        &self,
-        state: &mut State,
-        tokens: Range<usize>,
-        screen: Option<&Screen>,
-        logits: &mut [f32],
-    ) -> Result<()> {
+    /// Takes from `missing` the logits of the batch, (tokens that get some, vocab_size), and fills them.
+    fn logits(&self, state: &mut State, runs: &[Run], missing: &mut &mut [f32]) -> Result<()> {
         let hidden = self.config().hidden_size;
-        let x = &mut state.x[tokens.start * hidden..tokens.end * hidden];
+        let mut wanted = Vec::new();
+        let mut first = 0;
+        for run in runs {
+            for token in run.logits.of(run.ids.len()) {
+                let from = (first + token) * hidden;
+                let to = wanted.len() * hidden;
+                state.normed[to..to + hidden].copy_from_slice(&state.x[from..from + hidden]);
+                wanted.push(run.logits);
+            }
+            first += run.ids.len();
+        }
+        // Rows of the head that several tokens read are read once, so only a token alone is screened.
+        let screen = match wanted[..] {
+            [] => return Ok(()),
+            [Logits::Screened(screen)] => Some(screen),
+            _ => None,
+        };
+        let x = &mut state.normed[..wanted.len() * hidden];
         self.rms_norm(x, &self.weights.norm);
+        let logits = missing.split_off_mut(..wanted.len() * self.config().vocab_size);
+        let logits = logits.expect("there is room for every batch's");
         self.head(&mut state.head, x, screen, logits)
     }
 
@@ -372,21 +402,39 @@ impl Model {
         });
     }
 
-    /// Causal attention of the tokens behind the cache's, which holds their keys and values already.
+    /// Stores keys and values (n, kv_heads · head_dim) behind the tokens in the caches.
+    fn store(&self, runs: &mut [Run], layer: usize, mut k: &[f32], mut v: &[f32]) -> Result<()> {
+        let width = k.len() / count(runs);
+        for run in runs {
+            let of_run = ..run.ids.len() * width;
+            let both = k.split_off(of_run).zip(v.split_off(of_run));
+            let (keys, values) = both.expect("every token has both");
+            run.cache.store(&self.pool, layer, keys, values)?;
+        }
+        Ok(())
+    }
+
+    /// Causal attention of the tokens behind the caches', which hold their keys and values already.
     fn attention(
         &self,
-        cache: &KvCache,
+        runs: &[Run],
         layer: usize,
-        q: &[f32],
+        mut q: &[f32],
         attn: &mut [f32],
         memory: &mut attention::Memory,
     ) {
+        let width = q.len() / count(runs);
+        let sequences = runs.iter().map(|run| Sequence {
+            cache: run.cache,
+            q: q.split_off(..run.ids.len() * width)
+                .expect("every token has queries"),
+        });
+        let sequences: Vec<Sequence> = sequences.collect();
         let attention = Attention {
             kernels: self.kernels,
-            cache,
             layer,
             heads: self.config().num_attention_heads,
-            q,
+            sequences: &sequences,
         };
         attention.compute(&self.pool, memory, attn);
     }
@@ -425,6 +473,52 @@ impl State {
             grow(buffer, n * width);
         }
     }
+}
+
+impl Logits<'_> {
+    /// Which of `tokens` tokens get logits.
+    fn of(self, tokens: usize) -> Range<usize> {
+        match self {
+            Logits::None => tokens..tokens,
+            Logits::All => 0..tokens,
+            Logits::Last | Logits::Screened(_) => tokens - 1..tokens,
+        }
+    }
+}
+
+/// The tokens of one sequence in a batch.
+struct Run<'a> {
+    cache: &'a mut KvCache,
+    ids: &'a [u32],
+    logits: Logits<'a>,
+}
+
+/// Cuts a batch out of all tokens.
+fn runs<'a>(parts: &'a mut [Part], batch: Range<usize>) -> Vec<Run<'a>> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for part in parts {
+        let end = start + part.ids.len();
+        let ids = batch.start.max(start)..batch.end.min(end);
+        if !ids.is_empty() {
+            runs.push(Run {
+                cache: part.cache,
+                ids: &part.ids[ids.start - start..ids.end - start],
+                logits: match part.logits {
+                    Logits::All => Logits::All,
+                    of_last if ids.end == end => of_last,
+                    _ => Logits::None,
+                },
+            });
+        }
+        start = end;
+    }
+    runs
+}
+
+/// Tokens of a batch.
+fn count(runs: &[Run]) -> usize {
+    runs.iter().map(|run| run.ids.len()).sum()
 }
 
 /// RMSNorm in place; NaN where the mean square overflowed, which would silently make zeros.

@@ -1,8 +1,9 @@
 //! Packed file to logits and text.
 //!
-//! [`Model::open`] maps a packed file, [`Model::forward`] computes logits, [`Generation`] streams text.
-//! Logits have the same bits for every number of threads, every instruction set, every packing and every
-//! split of a prompt into calls: integer sums are exact, and float loops keep one order of operations.
+//! [`Model::open`] maps a packed file, [`Model::forward`] computes logits, [`Model::forward_many`] those of
+//! several sequences at once, [`Generation`] streams text. Logits have the same bits for every number of threads,
+//! every instruction set, every packing, every split of a prompt into calls and every company of other
+//! sequences: integer sums are exact, and float loops keep one order of operations.
 //!
 //! ```no_run
 //! use sterna_runtime::{Generation, Model, Options, Settings};
@@ -33,7 +34,7 @@ pub mod tokenizer;
 
 pub use cache::{KvCache, KvType};
 pub use error::{Error, Place, Result};
-pub use forward::Logits;
+pub use forward::{Logits, Part};
 pub use generate::{Generation, Settings, StopReason, Summary};
 pub use head::Screen;
 pub use kernels::Kernels;

@@ -20,6 +20,8 @@ pub struct Recipe {
     pub table: TableType,
     pub embedding: TableType,
     pub seed: u64,
+    /// Scales of linear layers that are not random, by parts of their names.
+    pub scales: Vec<(&'static str, f32)>,
     /// Embedded beside config.json, in the order of the packed file.
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -50,6 +52,7 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         table,
         embedding: TableType::F16,
         seed: 1,
+        scales: Vec::new(),
         files: Vec::new(),
     }
 }
@@ -97,14 +100,16 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
                 Role::Linear => {
                     let trits: Vec<i8> = numbers
                         .iter()
-                        .map(|x| (x * 1.5).round_ties_even() as i8)
+                        .map(|x| (x * 1.5).round_ties_even().clamp(-1.0, 1.0) as i8)
                         .collect();
                     let mut row = vec![0; packing.row_bytes(weight.columns)];
                     for trits in trits.chunks_exact(weight.columns) {
                         packing.pack_row(trits, &mut row);
                         writer.rows(name, &row)?;
                     }
-                    let scale = 0.1 + 0.05 * uniform();
+                    let random = 0.1 + 0.05 * uniform();
+                    let given = recipe.scales.iter().find(|(part, _)| name.contains(part));
+                    let scale = given.map_or(random, |(_, scale)| *scale);
                     writer.vector(&scale_name(name), &[scale])?;
                     plain.scales.insert(name.clone(), scale);
                     trits.iter().map(|t| f32::from(*t)).collect()
