@@ -320,11 +320,11 @@ const TABLE_ROWS: usize = 192;
 /// Fewest tokens, out of [`lut::TOKENS`], that are.
 const TABLE_TOKENS: usize = 20;
 
-/// How many of the tokens are left to tables: whole tiles, and the rest if it is nearly one.
-fn tokens_for_tables(shape: Shape) -> usize {
+/// How many of the tokens are left to tables: whole tiles, and the rest if it has as many as `fewest`.
+pub(super) fn tokens_for_tables(shape: Shape, fewest: usize) -> usize {
     match shape.tokens % lut::TOKENS {
         _ if shape.rows < TABLE_ROWS => 0,
-        rest if rest < TABLE_TOKENS => shape.tokens - rest,
+        rest if rest < fewest => shape.tokens - rest,
         _ => shape.tokens,
     }
 }
@@ -343,7 +343,7 @@ fn gemm<const STEPS: usize>(
     ranks: impl Fn([__m256i; 4]) -> [__m256i; STEPS] + Copy,
     loops: lut::Loops,
 ) {
-    let tokens = tokens_for_tables(shape);
+    let tokens = tokens_for_tables(shape, TABLE_TOKENS);
     let (q, rest_q) = q.split_at(q.len() / shape.tokens * tokens);
     let (sums, rest_sums) = sums.split_at_mut(shape.rows * tokens);
     if tokens > 0 {

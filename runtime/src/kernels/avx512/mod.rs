@@ -1,8 +1,9 @@
 //! AVX-512 with VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes.
 //! Digits are found as in `avx2`; with VBMI, those of `t5` are looked up in tables of all 256 bytes.
 //!
-//! One token: eight rows at once. A register holds a block of one row below that of the next, and the
-//! activations twice. Several tokens go the way of `avx2`, with wider registers.
+//! A register holds a block of one row below that of the next, and the activations twice. One token: eight rows
+//! at once, or four long ones. Several tokens: tiles of four rows by four tokens. Many tokens go the way of
+//! `avx2`, with wider registers.
 
 mod codes;
 mod lut;
@@ -13,7 +14,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::avx2::{self, four_sums, load, prefetch_distance, prefetch_line, singly};
+use super::avx2::{self, four_sums, load, prefetch_distance, prefetch_line};
 use super::{Kernels, Shape, float};
 
 float::compile_for!("avx512f,avx512bw,avx512vl,avx512dq");
@@ -22,35 +23,13 @@ static KERNELS: Kernels = Kernels {
     name: "avx512",
     gemm_i2: |rows, q, q_sums, sums| {
         let shape = Shape::of(Packing::I2, rows, q, q_sums, sums);
-        match shape.tokens {
-            // SAFETY: as in `detect`; the shape was checked.
-            ..=7 => singly(
-                shape,
-                rows,
-                q,
-                q_sums,
-                sums,
-                |shape, rows, q, q_sum, sums| unsafe { gemv_i2(shape, rows, q, q_sum, sums) },
-            ),
-            // SAFETY: as above.
-            _ => unsafe { avx2::gemm_i2(shape, rows, q, q_sums, sums, lut::LOOPS) },
-        }
+        // SAFETY: as in `detect`; the shape was checked.
+        unsafe { gemm_i2(shape, rows, q, q_sums, sums) }
     },
     gemm_t5: |rows, q, q_sums, sums| {
         let shape = Shape::of(Packing::T5, rows, q, q_sums, sums);
-        match shape.tokens {
-            // SAFETY: as in `detect`; the shape was checked.
-            ..=1 => singly(
-                shape,
-                rows,
-                q,
-                q_sums,
-                sums,
-                |shape, rows, q, q_sum, sums| unsafe { gemv_t5(shape, rows, q, q_sum, sums) },
-            ),
-            // SAFETY: as above.
-            _ => unsafe { avx2::gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) },
-        }
+        // SAFETY: as in `detect`; the shape was checked.
+        unsafe { gemm_t5(shape, rows, q, q_sums, sums) }
     },
     plane4: |x, rows, multipliers, weight, sums| {
         // SAFETY: as in `detect`.
@@ -92,19 +71,8 @@ static VBMI: Kernels = Kernels {
     name: "avx512-vbmi",
     gemm_t5: |rows, q, q_sums, sums| {
         let shape = Shape::of(Packing::T5, rows, q, q_sums, sums);
-        match shape.tokens {
-            // SAFETY: as in `detect`; the shape was checked.
-            ..=1 => singly(
-                shape,
-                rows,
-                q,
-                q_sums,
-                sums,
-                |shape, rows, q, q_sum, sums| unsafe { gemv_t5_vbmi(shape, rows, q, q_sum, sums) },
-            ),
-            // SAFETY: as above.
-            _ => unsafe { avx2::gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) },
-        }
+        // SAFETY: as in `detect`; the shape was checked.
+        unsafe { gemm_t5_vbmi(shape, rows, q, q_sums, sums) }
     },
     ..KERNELS
 };
@@ -126,8 +94,9 @@ pub(super) fn detect_vbmi() -> Option<&'static Kernels> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn gemv_i2(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
-    gemv::<4>(shape, rows, q, q_sum, sums, |codes| fields(codes));
+fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let digits = |codes| fields(codes);
+    gemm::<4>(shape, rows, q, q_sums, sums, digits, avx2::gemm_i2);
 }
 
 /// The four codes of each byte.
@@ -145,7 +114,7 @@ fn fields(codes: __m512i) -> [__m512i; 4] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn gemv_t5(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
+fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let sign = _mm512_set1_epi8(-128);
     let (low_byte, high_byte) = (_mm512_set1_epi16(0x0003), _mm512_set1_epi16(0x0300));
     let high_mask = _mm512_set1_epi16(0xff00u16 as i16);
@@ -163,11 +132,11 @@ fn gemv_t5(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
         }
         digits
     };
-    gemv::<5>(shape, rows, q, q_sum, sums, digits);
+    gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
-fn gemv_t5_vbmi(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32]) {
+fn gemm_t5_vbmi(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let [four, fifth] = DIGITS
         .each_ref()
         .map(|table| table.each_ref().map(|part| whole(part)));
@@ -182,7 +151,7 @@ fn gemv_t5_vbmi(shape: Shape, rows: &[u8], q: &[i8], q_sum: i32, sums: &mut [i32
         let [a, b, c, d] = fields(lookup(four));
         [a, b, c, d, lookup(fifth)]
     };
-    gemv::<5>(shape, rows, q, q_sum, sums, digits);
+    gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5);
 }
 
 /// The first four digits of every `t5` byte as an `i2` byte, and the fifth.
@@ -203,73 +172,158 @@ static DIGITS: [[[u8; 64]; 4]; 2] = {
     tables
 };
 
-/// A packing is `STEPS` digits a byte and `digits`: packed bytes to their digits.
+/// A product by `avx2::lut`.
+type Tables = unsafe fn(Shape, &[u8], &[i8], &[i32], &mut [i32], avx2::lut::Loops);
+
+/// The arguments of a product.
+#[derive(Clone, Copy)]
+struct Product<'a, const STEPS: usize> {
+    shape: Shape,
+    rows: &'a [[u8; BLOCK_BYTES]], // (rows, blocks)
+    q: &'a [[[i8; 32]; STEPS]],    // (tokens, blocks)
+    q_sums: &'a [i32],
+}
+
+/// A packing is `STEPS` digits a byte, `digits`: packed bytes to digits, and `tables`: the product by tables.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn gemv<const STEPS: usize>(
+fn gemm<const STEPS: usize>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
-    q_sum: i32,
+    q_sums: &[i32],
     sums: &mut [i32],
-    digits: impl Fn(__m512i) -> [__m512i; STEPS],
+    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
+    tables: Tables,
 ) {
     /// Eight rows, and eight that are fetched meanwhile, share the first-level cache with the activations.
     const SHORT: usize = 1536;
-    match shape.blocks * BLOCK_BYTES {
-        ..=SHORT => row_pairs::<STEPS, 4>(shape, rows, q, q_sum, sums, digits),
-        _ => row_pairs::<STEPS, 2>(shape, rows, q, q_sum, sums, digits),
+    let part = |tokens| Shape { tokens, ..shape };
+    /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add: with the
+    /// four digits of `i2` and with the five of `t5`.
+    const TABLE_TOKENS: [usize; 2] = [25, 19];
+    let tokens = avx2::tokens_for_tables(shape, TABLE_TOKENS[STEPS - 4]);
+    let (q, rest_q) = q.split_at(q.len() / shape.tokens * tokens);
+    let (q_sums, rest_q_sums) = q_sums.split_at(tokens);
+    let (sums, rest_sums) = sums.split_at_mut(shape.rows * tokens);
+    if tokens > 0 {
+        // SAFETY: AVX2 is there wherever AVX-512 is.
+        unsafe { tables(part(tokens), rows, q, q_sums, sums, lut::LOOPS) };
+    }
+    let product = Product {
+        shape: part(shape.tokens - tokens),
+        rows: rows.as_chunks().0,
+        q: rest_q.as_chunks().0.as_chunks().0,
+        q_sums: rest_q_sums,
+    };
+    match product.shape.tokens {
+        0 => {}
+        1 if shape.blocks * BLOCK_BYTES <= SHORT => {
+            row_pairs::<STEPS, 4, 1>(product, rest_sums, digits);
+        }
+        1 => row_pairs::<STEPS, 2, 1>(product, rest_sums, digits),
+        _ => row_pairs::<STEPS, 2, 4>(product, rest_sums, digits),
     }
 }
 
-/// `PAIRS` pairs of rows at a time.
+/// `PAIRS` pairs of rows at a time, with at most `TOKENS` ≤ 4 tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn row_pairs<const STEPS: usize, const PAIRS: usize>(
-    shape: Shape,
-    rows: &[u8],
-    q: &[i8],
-    q_sum: i32,
+fn row_pairs<const STEPS: usize, const PAIRS: usize, const TOKENS: usize>(
+    product: Product<STEPS>,
     sums: &mut [i32],
-    digits: impl Fn(__m512i) -> [__m512i; STEPS],
+    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
 ) {
-    let (packed, _) = rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
-    let (q, _) = q.as_chunks::<32>();
-    let (q, _) = q.as_chunks::<STEPS>(); // (blocks, steps)
-    let distance = prefetch_distance(2 * PAIRS, q.len() * BLOCK_BYTES);
-    for (first, sums) in (0..).step_by(2 * PAIRS).zip(sums.chunks_mut(2 * PAIRS)) {
-        let mut rows = [[packed; 2]; PAIRS];
+    const { assert!(TOKENS <= 4) };
+    let Shape {
+        tokens,
+        rows: n,
+        blocks,
+    } = product.shape;
+    for first in (0..n).step_by(2 * PAIRS) {
+        let mut rows = [[product.rows; 2]; PAIRS];
         for (i, row) in rows.as_flattened_mut().iter_mut().enumerate() {
-            let r = (first + i).min(shape.rows - 1);
-            *row = &packed[r * shape.blocks..][..q.len()];
+            *row = &product.rows[(first + i).min(n - 1) * blocks..][..blocks];
         }
-        let mut wide = [_mm512_setzero_si512(); PAIRS];
-        for (b, q) in q.iter().enumerate() {
-            let ahead = b * 2 * PAIRS * BLOCK_BYTES + distance;
-            for line in 0..PAIRS {
-                prefetch_line(rows[0][0].as_ptr().cast(), ahead + 64 * line);
+        for t in (0..tokens).step_by(TOKENS) {
+            let tile = Tile {
+                rows,
+                q: &product.q[t * blocks..],
+                q_sums: &product.q_sums[t..],
+                sums: &mut sums[t * n + first..],
+                stride: n,
+                rows_left: n - first,
+                first_pass: t == 0,
+            };
+            match (tokens - t).min(TOKENS) {
+                1 => tile.compute::<1>(digits),
+                2 if TOKENS > 1 => tile.compute::<2>(digits),
+                3 if TOKENS > 1 => tile.compute::<3>(digits),
+                _ if TOKENS > 1 => tile.compute::<4>(digits),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Pairs of rows with some tokens.
+struct Tile<'a, const STEPS: usize, const PAIRS: usize> {
+    rows: [[&'a [[u8; BLOCK_BYTES]]; 2]; PAIRS], // (pairs, 2, blocks)
+    q: &'a [[[i8; 32]; STEPS]],                  // (tokens, blocks)
+    q_sums: &'a [i32],
+    sums: &'a mut [i32], // (tokens, stride)
+    stride: usize,
+    /// How many of the rows there are; the others repeat the last.
+    rows_left: usize,
+    /// The rows come from memory.
+    first_pass: bool,
+}
+
+impl<const STEPS: usize, const PAIRS: usize> Tile<'_, STEPS, PAIRS> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    fn compute<const TOKENS: usize>(self, digits: impl Fn(__m512i) -> [__m512i; STEPS]) {
+        let blocks = self.rows[0][0].len();
+        let start = self.rows[0][0].as_ptr().cast();
+        let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
+        let mut q = [self.q; TOKENS];
+        for (t, q) in q.iter_mut().enumerate() {
+            *q = &q[t * blocks..][..blocks];
+        }
+        let mut wide = [[_mm512_setzero_si512(); PAIRS]; TOKENS];
+        for b in 0..blocks {
+            if self.first_pass {
+                for line in 0..PAIRS {
+                    prefetch_line(start, b * 2 * PAIRS * BLOCK_BYTES + 64 * line + distance);
+                }
             }
             let mut unpacked = [[_mm512_setzero_si512(); STEPS]; PAIRS];
-            for i in 0..PAIRS {
-                let low = _mm512_castsi256_si512(load(&rows[i][0][b]));
-                unpacked[i] = digits(_mm512_inserti64x4::<1>(low, load(&rows[i][1][b])));
+            for (unpacked, [low, high]) in unpacked.iter_mut().zip(self.rows) {
+                let low = _mm512_castsi256_si512(load(&low[b]));
+                *unpacked = digits(_mm512_inserti64x4::<1>(low, load(&high[b])));
             }
             for n in 0..STEPS {
-                let q = _mm512_broadcast_i64x4(load(&q[n]));
-                for i in 0..PAIRS {
-                    wide[i] = _mm512_dpbusd_epi32(wide[i], unpacked[i][n], q);
+                for t in 0..TOKENS {
+                    let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
+                    for i in 0..PAIRS {
+                        wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
+                    }
                 }
             }
         }
-        for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
-            let dots = four_sums([
-                _mm512_castsi512_si256(wide[0]),
-                _mm512_extracti64x4_epi64::<1>(wide[0]),
-                _mm512_castsi512_si256(wide[1]),
-                _mm512_extracti64x4_epi64::<1>(wide[1]),
-            ]);
-            for (sum, dot) in sums.iter_mut().zip(dots) {
-                *sum = dot - q_sum;
+        for (t, wide) in wide.iter().enumerate() {
+            let sums = &mut self.sums[t * self.stride..];
+            let sums = &mut sums[..self.rows_left.min(2 * PAIRS)];
+            for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
+                let dots = four_sums([
+                    _mm512_castsi512_si256(wide[0]),
+                    _mm512_extracti64x4_epi64::<1>(wide[0]),
+                    _mm512_castsi512_si256(wide[1]),
+                    _mm512_extracti64x4_epi64::<1>(wide[1]),
+                ]);
+                for (sum, dot) in sums.iter_mut().zip(dots) {
+                    *sum = dot - self.q_sums[t];
+                }
             }
         }
     }
