@@ -54,10 +54,12 @@ impl Bytes {
             Memory::Copy => true,
             Memory::Auto => map.len() >= WORTHWHILE && copy_is_faster(&map),
         };
-        match copies {
-            true => copy(file, map.len()),
-            false => Ok(Bytes::Mapped(map)),
+        if !copies {
+            return Ok(Bytes::Mapped(map));
         }
+        let len = map.len();
+        drop(map); // or what was touched of it would count beside the copy
+        copy(file, len)
     }
 
     /// Whether the file was copied.
