@@ -1,22 +1,26 @@
-//! Speed of every ternary matrix product: each table that this CPU runs, each packing, three shapes of
-//! BitNet-2B4T, 1 to 512 tokens, one thread, in GMAC/s (best of repeated calls).
+//! Speed of the kernels: every table that this CPU runs, one thread, data in the caches.
 //!
-//! `cargo bench -p sterna-runtime --bench kernels [-- TABLE...]`. A dated record of a quiet machine:
+//! `cargo bench -p sterna-runtime --bench kernels [-- NAME]`, where a name is slot/table/size. Throughput counts
+//! multiply-adds of products and elements of the rest. A dated record of a quiet machine, with the CPU, the
+//! compiler and the commit on top:
 //! `cargo bench -p sterna-runtime --bench kernels > runtime/benches/record/$(date +%F)-CPU.txt`.
 
 use std::hint::black_box;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use half::f16;
 use sterna_runtime::Kernels;
 use sterna_runtime::bench::Machine;
-use sterna_runtime::kernels::Gemm;
-use sterna_ternary::Packing;
+use sterna_runtime::kernels::codes::Int16;
+use sterna_runtime::kernels::{LANES, PanelProduct};
+use sterna_ternary::{Packing, table};
 
-const SHAPES: [(usize, usize); 3] = [(2560, 2560), (6912, 2560), (2560, 6912)];
+/// Rows and columns of `down_proj` and of `gate_proj` of BitNet-2B4T.
+const SHAPES: [(usize, usize); 2] = [(2560, 6912), (6912, 2560)];
 const TOKENS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 512];
-/// Calls are repeated for so long.
-const LONG_ENOUGH: Duration = Duration::from_millis(200);
 
 /// Numbers without a pattern that a kernel could profit from.
 struct Random(u64);
@@ -29,58 +33,161 @@ impl Random {
             .wrapping_add(1442695040888963407);
         ((self.0 >> 33) % below) as i64
     }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        let float = || self.next(2001) as f32 / 1000.0 - 1.0;
+        std::iter::repeat_with(float).take(n).collect()
+    }
 }
 
-/// One matrix and activations for the largest number of tokens.
-struct Product {
-    rows: usize,
-    columns: usize,
-    padded: usize,
-    packed: Vec<u8>,
-    q: Vec<i8>,
-    q_sums: Vec<i32>,
+/// Calls `bench` with every table but the slow one.
+fn each_table(mut bench: impl FnMut(&'static Kernels)) {
+    let tables = Kernels::available().iter();
+    tables.filter(|t| t.name != "scalar").for_each(|t| bench(t));
 }
 
-impl Product {
-    fn new(packing: Packing, rows: usize, columns: usize) -> Product {
-        let mut random = Random(1);
-        let (row_bytes, padded) = (packing.row_bytes(columns), packing.padded_columns(columns));
-        let mut packed = vec![0; rows * row_bytes];
-        let mut trits = vec![0; columns];
-        for row in packed.chunks_exact_mut(row_bytes) {
-            trits.fill_with(|| random.next(3) as i8 - 1);
-            packing.pack_row(&trits, row);
-        }
-        let tokens = TOKENS[TOKENS.len() - 1];
-        let mut q = vec![0; tokens * padded];
-        for q in q.chunks_exact_mut(padded) {
-            q[..columns].fill_with(|| (random.next(255) - 127) as i8);
-        }
-        let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum();
-        Product {
-            q_sums: q.chunks_exact(padded).map(sum).collect(),
-            rows,
-            columns,
-            padded,
-            packed,
-            q,
+fn ternary(group: &mut BenchmarkGroup<WallTime>) {
+    for packing in Packing::ALL {
+        for (rows, columns) in SHAPES {
+            let mut random = Random(1);
+            let (row_bytes, padded) = (packing.row_bytes(columns), packing.padded_columns(columns));
+            let (mut packed, mut trits) = (vec![0; rows * row_bytes], vec![0; columns]);
+            for row in packed.chunks_exact_mut(row_bytes) {
+                trits.fill_with(|| random.next(3) as i8 - 1);
+                packing.pack_row(&trits, row);
+            }
+            let mut q = vec![0; TOKENS[8] * padded];
+            for q in q.chunks_exact_mut(padded) {
+                q[..columns].fill_with(|| (random.next(255) - 127) as i8);
+            }
+            let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum();
+            let q_sums: Vec<i32> = q.chunks_exact(padded).map(sum).collect();
+            let mut sums = vec![0; TOKENS[8] * rows];
+            each_table(|kernels| {
+                for tokens in TOKENS {
+                    let name = format!(
+                        "gemm_{}/{}/{rows}x{columns}x{tokens}",
+                        packing.name(),
+                        kernels.name
+                    );
+                    let (q, q_sums) = (&q[..tokens * padded], &q_sums[..tokens]);
+                    let sums = &mut sums[..tokens * rows];
+                    group.throughput(Throughput::Elements((rows * columns * tokens) as u64));
+                    group.bench_function(name, |b| {
+                        b.iter(|| kernels.gemm(packing)(black_box(&packed), q, q_sums, sums));
+                    });
+                }
+            });
         }
     }
+}
 
-    /// Multiply-adds per second.
-    fn speed(&self, gemm: Gemm, tokens: usize) -> f64 {
-        let (q, q_sums) = (&self.q[..tokens * self.padded], &self.q_sums[..tokens]);
-        let mut sums = vec![0; tokens * self.rows];
-        let mut best = f64::INFINITY;
-        let start = Instant::now();
-        while start.elapsed() < LONG_ENOUGH {
-            let call = Instant::now();
-            gemm(black_box(&self.packed), q, q_sums, &mut sums);
-            black_box(&sums);
-            best = best.min(call.elapsed().as_secs_f64());
-        }
-        (tokens * self.rows * self.columns) as f64 / best
-    }
+fn planes(group: &mut BenchmarkGroup<WallTime>) {
+    const ROWS: usize = 256;
+    let mut random = Random(2);
+    let x = random.floats(2560);
+    let mut q = Int16::default();
+    q.fill(&x);
+    let groups = ROWS * table::groups(x.len());
+    let mut bytes = |n: usize| -> Vec<u8> { (0..n).map(|_| random.next(256) as u8).collect() };
+    let (four, two) = (bytes(groups * 64), bytes(groups * 32));
+    let multipliers: Vec<u8> = bytes(groups).iter().map(|m| m % 32).collect();
+    let mut sums = vec![0; ROWS];
+    group.throughput(Throughput::Elements((ROWS * x.len()) as u64));
+    each_table(|kernels| {
+        group.bench_function(format!("plane4/{}/{ROWS}x2560", kernels.name), |b| {
+            b.iter(|| (kernels.plane4)(&q, black_box(&four), &multipliers, 16, &mut sums));
+        });
+        group.bench_function(format!("plane2/{}/{ROWS}x2560", kernels.name), |b| {
+            b.iter(|| (kernels.plane2)(&q, black_box(&two), &multipliers, 4, &mut sums));
+        });
+    });
+}
+
+/// Attention over 128 positions of a head of 128 dimensions: panels of keys, weights, for 4 queries.
+fn attention(group: &mut BenchmarkGroup<WallTime>) {
+    const DEPTH: usize = 128;
+    const ROWS: usize = 4;
+    let mut random = Random(3);
+    let x = random.floats(ROWS * DEPTH);
+    let codes: Vec<i16> = x.iter().map(|x| (x * 3e4) as i16).collect();
+    let floats = random.floats(DEPTH * DEPTH);
+    let halves: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
+    let bytes: Vec<i8> = floats.iter().map(|x| (x * 127.0) as i8).collect();
+    let mut y = vec![0.0; ROWS * DEPTH];
+    each_table(|kernels| {
+        let size = format!("{}/{ROWS}x{DEPTH}x{DEPTH}", kernels.name);
+        group.throughput(Throughput::Elements((ROWS * DEPTH * DEPTH) as u64));
+        let (depth, used) = (DEPTH, DEPTH);
+        group.bench_function(format!("panels_f32/{size}"), |b| {
+            let (x, panels) = (&x[..], &floats[..]);
+            let product = PanelProduct {
+                x,
+                panels,
+                depth,
+                used,
+            };
+            b.iter(|| (kernels.panels_f32)(black_box(product), &mut y));
+        });
+        group.bench_function(format!("panels_f16/{size}"), |b| {
+            let (x, panels) = (&x[..], &halves[..]);
+            let product = PanelProduct {
+                x,
+                panels,
+                depth,
+                used,
+            };
+            b.iter(|| (kernels.panels_f16)(black_box(product), &mut y));
+        });
+        group.bench_function(format!("panels_i8/{size}"), |b| {
+            let (x, panels) = (&codes[..], &bytes[..]);
+            let product = PanelProduct {
+                x,
+                panels,
+                depth,
+                used,
+            };
+            b.iter(|| (kernels.panels_i8)(black_box(product), &mut y));
+        });
+        let mut scores = x[..DEPTH.next_multiple_of(LANES)].to_vec();
+        group.throughput(Throughput::Elements(DEPTH as u64));
+        group.bench_function(format!("softmax_block/{}/{DEPTH}", kernels.name), |b| {
+            b.iter(|| (kernels.softmax_block)(black_box(&mut scores), DEPTH));
+        });
+    });
+}
+
+fn elements(group: &mut BenchmarkGroup<WallTime>) {
+    const N: usize = 6912;
+    let mut random = Random(4);
+    let (x, w) = (random.floats(N), random.floats(N));
+    let (mut y, mut q) = (x.clone(), vec![0; N]);
+    let sums: Vec<i32> = (0..N).map(|_| random.next(100_000) as i32).collect();
+    group.throughput(Throughput::Elements(N as u64));
+    each_table(|kernels| {
+        let mut bench = |slot: &str, run: &mut dyn FnMut()| {
+            let name = format!("{slot}/{}/{N}", kernels.name);
+            group.bench_function(name, |b| b.iter(&mut *run));
+        };
+        bench("quantize", &mut || {
+            black_box((kernels.quantize)(black_box(&x), &mut q));
+        });
+        bench("dequantize", &mut || {
+            (kernels.dequantize)(black_box(&sums), 3.0, 0.5, &mut y);
+        });
+        bench("rms_norm", &mut || {
+            y.copy_from_slice(&x);
+            black_box((kernels.rms_norm)(&mut y, black_box(&w), 1e-5));
+        });
+        bench("silu_mul", &mut || {
+            y.copy_from_slice(&x);
+            (kernels.silu_mul)(&mut y, black_box(&w));
+        });
+        bench("relu2_mul", &mut || {
+            y.copy_from_slice(&x);
+            (kernels.relu2_mul)(&mut y, black_box(&w));
+        });
+    });
 }
 
 /// The first line that a program prints, if it is there.
@@ -91,43 +198,21 @@ fn first_line(program: &str, args: &[&str]) -> String {
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with("--"))
-        .collect();
     println!("cpu       {}", Machine::detect().cpu);
     println!("compiler  {}", first_line("rustc", &["--version"]));
-    println!(
-        "commit    {}",
-        first_line("git", &["describe", "--always", "--dirty"])
-    );
-    print!(
-        "\nGMAC/s, one thread\n{:<9} {:<3} {:>11}",
-        "table", "", "tokens"
-    );
-    TOKENS.iter().for_each(|n| print!("{n:>8}"));
-    println!();
-    for kernels in Kernels::available() {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == kernels.name) {
-            continue;
-        }
-        for packing in Packing::ALL {
-            for (rows, columns) in SHAPES {
-                let product = Product::new(packing, rows, columns);
-                print!(
-                    "{:<9} {:<3} {:>11}",
-                    kernels.name,
-                    packing.name(),
-                    format!("{rows} x {columns}")
-                );
-                for tokens in TOKENS {
-                    print!(
-                        "{:>8.1}",
-                        product.speed(kernels.gemm(packing), tokens) / 1e9
-                    );
-                }
-                println!();
-            }
-        }
-    }
+    let commit = first_line("git", &["describe", "--always", "--dirty"]);
+    println!("commit    {commit}\n");
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(20))
+        .measurement_time(Duration::from_millis(200))
+        .sample_size(20)
+        .configure_from_args();
+    let mut group = criterion.benchmark_group("kernels");
+    ternary(&mut group);
+    planes(&mut group);
+    attention(&mut group);
+    elements(&mut group);
+    group.finish();
+    criterion.final_summary();
 }
