@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, short)]
     out: PathBuf,
     /// t5: 1.6 bits a weight, smallest; i2: 2 bits a weight. Same results.
-    #[arg(long, value_enum, default_value = "t5")]
+    #[arg(long, value_enum, default_value = "i2")]
     packing: PackingName,
     /// Type of the head, and of the embedding of a tied model.
     #[arg(long, value_enum, default_value = "q8")]

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::super::codes::{Int16, check};
-use super::{load, prefetch_distance, prefetch_line};
+use super::{is_near, load, prefetch_distance, prefetch_near};
 
 const ROWS: usize = 4;
 
@@ -86,6 +86,7 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
     let rows: [&[[u8; BYTES]]; N] = std::array::from_fn(|r| &bytes[r * groups..][..groups]);
     let factors: [&[u8]; N] = std::array::from_fn(|r| &multipliers[r * groups..][..groups]);
     let distance = prefetch_distance(N, groups * BYTES);
+    let near = is_near(distance);
     let mut wide = [[_mm256_setzero_si256(); 2]; N]; // of the high and of the low bytes
     let q = x.high.iter().zip(&x.low);
     let pairs = x.high_pairs.iter().zip(&x.low_pairs);
@@ -98,7 +99,7 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
         for r in 0..N {
             if N > 1 && (r * BYTES).is_multiple_of(64) {
                 let offset = (g * N + r) * BYTES + distance;
-                prefetch_line(rows[0].as_ptr().cast(), offset);
+                prefetch_near(rows[0].as_ptr().cast(), offset, near);
             }
             let digits = digits(&rows[r][g]);
             let multiplier = _mm256_set1_epi16(i16::from(factors[r][g]));

@@ -262,13 +262,19 @@ fn dots<const STEPS: usize, const NARROW: usize, const N: usize>(
 ) -> [i32; N] {
     let rows = rows.map(|row| &row[..q.len()]);
     let distance = prefetch_distance(N, q.len() * BLOCK_BYTES);
+    let near = is_near(distance);
     let (one, four) = (_mm256_set1_epi16(1), _mm256_set1_epi16(4));
     let mut wide = [_mm256_setzero_si256(); 4]; // four times the sums of N rows
     for first in (0..q.len()).step_by(NARROW) {
         let end = q.len().min(first + NARROW);
         let mut narrow = [[_mm256_setzero_si256(); 2]; N];
         for b in first..end {
-            prefetch(rows[0].as_ptr().cast(), b * N * BLOCK_BYTES + distance);
+            if N > 1 {
+                for line in (0..N * BLOCK_BYTES).step_by(64) {
+                    let offset = b * N * BLOCK_BYTES + line + distance;
+                    prefetch_near(rows[0].as_ptr().cast(), offset, near);
+                }
+            }
             for r in 0..N {
                 narrow[r] = add(narrow[r], load(&rows[r][b]), &q[b]);
             }
@@ -447,19 +453,29 @@ pub(super) fn prefetch_distance(rows: usize, row_bytes: usize) -> usize {
     (rows - 1) * row_bytes + LATENCY
 }
 
-/// Asks for the two cache lines that lie `offset` bytes behind `start`.
-#[inline(always)]
-pub(super) fn prefetch(start: *const u8, offset: usize) {
-    prefetch_line(start, offset);
-    prefetch_line(start, offset + 64);
-}
-
-/// [`prefetch`] of one line.
+/// Asks for the cache line that lies `offset` bytes behind `start`, for the first-level cache.
 #[inline(always)]
 pub(super) fn prefetch_line(start: *const u8, offset: usize) {
     let at = start.wrapping_add(offset).cast();
     // SAFETY: a hint that reads nothing and accepts any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+}
+
+/// The same for the first-level cache if it is `near`, else for the second-level one.
+#[inline(always)]
+pub(super) fn prefetch_near(start: *const u8, offset: usize, near: bool) {
+    if near {
+        prefetch_line(start, offset);
+    } else {
+        let at = start.wrapping_add(offset).cast();
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at) };
+    }
+}
+
+/// Whether the first-level cache holds what lies between load and prefetch, and the activations.
+pub(super) fn is_near(distance: usize) -> bool {
+    distance <= 10 << 10
 }
 
 /// The sums of the lanes of four registers.

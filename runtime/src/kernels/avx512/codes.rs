@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::table::GROUP;
 
-use super::super::avx2::{prefetch_distance, prefetch_line};
+use super::super::avx2::{is_near, prefetch_distance, prefetch_near};
 use super::super::codes::{Int16, check};
 use super::whole;
 
@@ -100,6 +100,7 @@ impl<'a, const BYTES: usize> Rows<'a, BYTES> {
 #[inline]
 fn first_plane<const N: usize>(x: &Int16, rows: Rows<64>, weight: i64, sums: &mut [i64; N]) {
     let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
+    let near = is_near(distance);
     let mask = _mm512_set1_epi8(0x1e);
     let groups = rows.groups;
     let rows = rows.split::<N>();
@@ -109,7 +110,7 @@ fn first_plane<const N: usize>(x: &Int16, rows: Rows<64>, weight: i64, sums: &mu
         let begin = [free_of_offset::<15>(&q[0]), free_of_offset::<15>(&q[1])];
         for r in 0..N {
             if N > 1 {
-                prefetch_line(start, (g * N + r) * 64 + distance);
+                prefetch_near(start, (g * N + r) * 64 + distance, near);
             }
             // What a 16-bit shift carries over is masked.
             let bytes = whole(&rows[r].0[g]);
@@ -135,6 +136,7 @@ fn first_plane<const N: usize>(x: &Int16, rows: Rows<64>, weight: i64, sums: &mu
 #[inline]
 fn other_plane<const N: usize>(x: &Int16, rows: Rows<32>, weight: i64, sums: &mut [i64; N]) {
     let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
+    let near = is_near(distance);
     let mask = _mm512_set1_epi8(6);
     // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the upper.
     let spread = _mm512_inserti64x4::<1>(
@@ -150,7 +152,7 @@ fn other_plane<const N: usize>(x: &Int16, rows: Rows<32>, weight: i64, sums: &mu
         let begin = free_of_offset::<3>(&q);
         for r in 0..N {
             if N > 1 {
-                prefetch_line(start, (g / 2 * N + r) * 64 + distance);
+                prefetch_near(start, (g / 2 * N + r) * 64 + distance, near);
             }
             let (bytes, multipliers) = rows[r];
             let (bytes, multipliers) = match bytes[g..].first_chunk::<2>() {

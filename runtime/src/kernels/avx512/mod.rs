@@ -2,7 +2,7 @@
 //! Digits are found as in `avx2`; with VBMI, those of `t5` are looked up in tables of all 256 bytes.
 //!
 //! A register holds a block of one row below that of the next, and the activations twice. One token: eight rows
-//! at once, or four long ones. Several tokens: tiles of four rows by four tokens. Many tokens go the way of
+//! at once. Several tokens: tiles of four rows by four tokens. Many tokens go the way of
 //! `avx2`, with wider registers.
 
 mod codes;
@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::avx2::{self, four_sums, load, prefetch_distance, prefetch_line};
+use super::avx2::{self, four_sums, is_near, load, prefetch_distance, prefetch_near};
 use super::{Kernels, Shape, float};
 
 float::compile_for!("avx512f,avx512bw,avx512vl,avx512dq");
@@ -96,7 +96,8 @@ pub(super) fn detect_vbmi() -> Option<&'static Kernels> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let digits = |codes| fields(codes);
-    gemm::<4>(shape, rows, q, q_sums, sums, digits, avx2::gemm_i2);
+    // SAFETY: as for this function.
+    unsafe { gemm::<4>(shape, rows, q, q_sums, sums, digits, avx2::gemm_i2) };
 }
 
 /// The four codes of each byte.
@@ -132,7 +133,8 @@ fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
         }
         digits
     };
-    gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5);
+    // SAFETY: as for this function.
+    unsafe { gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5) };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
@@ -151,7 +153,8 @@ fn gemm_t5_vbmi(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut 
         let [a, b, c, d] = fields(lookup(four));
         [a, b, c, d, lookup(fifth)]
     };
-    gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5);
+    // SAFETY: as for this function.
+    unsafe { gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5) };
 }
 
 /// The first four digits of every `t5` byte as an `i2` byte, and the fifth.
@@ -185,9 +188,11 @@ struct Product<'a, const STEPS: usize> {
 }
 
 /// A packing is `STEPS` digits a byte, `digits`: packed bytes to digits, and `tables`: the product by tables.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-#[inline]
-fn gemm<const STEPS: usize>(
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
+#[inline(always)]
+unsafe fn gemm<const STEPS: usize>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
@@ -196,8 +201,6 @@ fn gemm<const STEPS: usize>(
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
     tables: Tables,
 ) {
-    /// Eight rows, and eight that are fetched meanwhile, share the first-level cache with the activations.
-    const SHORT: usize = 1536;
     let part = |tokens| Shape { tokens, ..shape };
     /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add: with the
     /// four digits of `i2` and with the five of `t5`.
@@ -216,20 +219,22 @@ fn gemm<const STEPS: usize>(
         q: rest_q.as_chunks().0.as_chunks().0,
         q_sums: rest_q_sums,
     };
-    match product.shape.tokens {
-        0 => {}
-        1 if shape.blocks * BLOCK_BYTES <= SHORT => {
-            row_pairs::<STEPS, 4, 1>(product, rest_sums, digits);
+    // SAFETY: as here.
+    unsafe {
+        match product.shape.tokens {
+            0 => {}
+            1 => row_pairs::<STEPS, 4, 1>(product, rest_sums, digits),
+            _ => row_pairs::<STEPS, 2, 4>(product, rest_sums, digits),
         }
-        1 => row_pairs::<STEPS, 2, 1>(product, rest_sums, digits),
-        _ => row_pairs::<STEPS, 2, 4>(product, rest_sums, digits),
     }
 }
 
 /// `PAIRS` pairs of rows at a time, with at most `TOKENS` ≤ 4 tokens.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-#[inline]
-fn row_pairs<const STEPS: usize, const PAIRS: usize, const TOKENS: usize>(
+///
+/// # Safety
+/// As for [`gemm`].
+#[inline(always)]
+unsafe fn row_pairs<const STEPS: usize, const PAIRS: usize, const TOKENS: usize>(
     product: Product<STEPS>,
     sums: &mut [i32],
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
@@ -246,30 +251,32 @@ fn row_pairs<const STEPS: usize, const PAIRS: usize, const TOKENS: usize>(
             *row = &product.rows[(first + i).min(n - 1) * blocks..][..blocks];
         }
         for t in (0..tokens).step_by(TOKENS) {
+            let q = |i: usize| &product.q[(t + i) * blocks..][..blocks];
             let tile = Tile {
                 rows,
-                q: &product.q[t * blocks..],
                 q_sums: &product.q_sums[t..],
                 sums: &mut sums[t * n + first..],
                 stride: n,
                 rows_left: n - first,
                 first_pass: t == 0,
             };
-            match (tokens - t).min(TOKENS) {
-                1 => tile.compute::<1>(digits),
-                2 if TOKENS > 1 => tile.compute::<2>(digits),
-                3 if TOKENS > 1 => tile.compute::<3>(digits),
-                _ if TOKENS > 1 => tile.compute::<4>(digits),
-                _ => {}
+            // SAFETY: as here.
+            unsafe {
+                match (tokens - t).min(TOKENS) {
+                    1 => tile.compute([q(0)], digits),
+                    2 if TOKENS > 1 => tile.compute([q(0), q(1)], digits),
+                    3 if TOKENS > 1 => tile.compute([q(0), q(1), q(2)], digits),
+                    _ if TOKENS > 1 => tile.compute([q(0), q(1), q(2), q(3)], digits),
+                    _ => {}
+                }
             }
         }
     }
 }
 
 /// Pairs of rows with some tokens.
-struct Tile<'a, const STEPS: usize, const PAIRS: usize> {
+struct Tile<'a, const PAIRS: usize> {
     rows: [[&'a [[u8; BLOCK_BYTES]]; 2]; PAIRS], // (pairs, 2, blocks)
-    q: &'a [[[i8; 32]; STEPS]],                  // (tokens, blocks)
     q_sums: &'a [i32],
     sums: &'a mut [i32], // (tokens, stride)
     stride: usize,
@@ -279,50 +286,58 @@ struct Tile<'a, const STEPS: usize, const PAIRS: usize> {
     first_pass: bool,
 }
 
-impl<const STEPS: usize, const PAIRS: usize> Tile<'_, STEPS, PAIRS> {
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    #[inline]
-    fn compute<const TOKENS: usize>(self, digits: impl Fn(__m512i) -> [__m512i; STEPS]) {
-        let blocks = self.rows[0][0].len();
+impl<const PAIRS: usize> Tile<'_, PAIRS> {
+    /// The products with tokens `q`, each (blocks, steps).
+    ///
+    /// # Safety
+    /// As for [`gemm`].
+    #[inline(always)]
+    unsafe fn compute<const STEPS: usize, const TOKENS: usize>(
+        self,
+        q: [&[[[i8; 32]; STEPS]]; TOKENS],
+        digits: impl Fn(__m512i) -> [__m512i; STEPS],
+    ) {
+        let blocks = q[0].len();
         let start = self.rows[0][0].as_ptr().cast();
         let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
-        let mut q = [self.q; TOKENS];
-        for (t, q) in q.iter_mut().enumerate() {
-            *q = &q[t * blocks..][..blocks];
-        }
-        let mut wide = [[_mm512_setzero_si512(); PAIRS]; TOKENS];
-        for b in 0..blocks {
-            if self.first_pass {
-                for line in 0..PAIRS {
-                    prefetch_line(start, b * 2 * PAIRS * BLOCK_BYTES + 64 * line + distance);
+        let near = is_near(distance);
+        // SAFETY: as here.
+        unsafe {
+            let mut wide = [[_mm512_setzero_si512(); PAIRS]; TOKENS];
+            for b in 0..blocks {
+                if self.first_pass {
+                    for line in 0..PAIRS {
+                        let offset = (b * PAIRS + line) * 64 + distance;
+                        prefetch_near(start, offset, near);
+                    }
                 }
-            }
-            let mut unpacked = [[_mm512_setzero_si512(); STEPS]; PAIRS];
-            for (unpacked, [low, high]) in unpacked.iter_mut().zip(self.rows) {
-                let low = _mm512_castsi256_si512(load(&low[b]));
-                *unpacked = digits(_mm512_inserti64x4::<1>(low, load(&high[b])));
-            }
-            for n in 0..STEPS {
-                for t in 0..TOKENS {
-                    let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
-                    for i in 0..PAIRS {
-                        wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
+                let mut unpacked = [[_mm512_setzero_si512(); STEPS]; PAIRS];
+                for (unpacked, [low, high]) in unpacked.iter_mut().zip(self.rows) {
+                    let low = _mm512_castsi256_si512(load(&low[b]));
+                    *unpacked = digits(_mm512_inserti64x4::<1>(low, load(&high[b])));
+                }
+                for n in 0..STEPS {
+                    for t in 0..TOKENS {
+                        let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
+                        for i in 0..PAIRS {
+                            wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
+                        }
                     }
                 }
             }
-        }
-        for (t, wide) in wide.iter().enumerate() {
-            let sums = &mut self.sums[t * self.stride..];
-            let sums = &mut sums[..self.rows_left.min(2 * PAIRS)];
-            for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
-                let dots = four_sums([
-                    _mm512_castsi512_si256(wide[0]),
-                    _mm512_extracti64x4_epi64::<1>(wide[0]),
-                    _mm512_castsi512_si256(wide[1]),
-                    _mm512_extracti64x4_epi64::<1>(wide[1]),
-                ]);
-                for (sum, dot) in sums.iter_mut().zip(dots) {
-                    *sum = dot - self.q_sums[t];
+            for (t, wide) in wide.iter().enumerate() {
+                let sums = &mut self.sums[t * self.stride..];
+                let sums = &mut sums[..self.rows_left.min(2 * PAIRS)];
+                for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
+                    let dots = four_sums([
+                        _mm512_castsi512_si256(wide[0]),
+                        _mm512_extracti64x4_epi64::<1>(wide[0]),
+                        _mm512_castsi512_si256(wide[1]),
+                        _mm512_extracti64x4_epi64::<1>(wide[1]),
+                    ]);
+                    for (sum, dot) in sums.iter_mut().zip(dots) {
+                        *sum = dot - self.q_sums[t];
+                    }
                 }
             }
         }
