@@ -4,9 +4,10 @@
 //! state in 16 bits and sum exact integers.
 //!
 //! A sampler that looks at the most probable tokens only does not need every logit. [`Screen`] says what it
-//! needs; then all rows are multiplied with their first plane, half of the bytes. Cauchy–Schwarz bounds what the
-//! other planes can add, so rows whose logit cannot reach the ones that count are left there, and the others go
-//! on to the next plane. The logits that come out have the bits of the full head's; the rest are -∞.
+//! needs; then all rows are multiplied with their first plane, half of the bytes. The most promising of them are
+//! computed to the end: their logits are a bound that the ones that count must reach. Cauchy–Schwarz bounds what
+//! the other planes can add to a row, so rows that cannot reach it are left there, and the others go on to the
+//! next plane. The logits that come out have the bits of the full head's; the rest are -∞.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -41,11 +42,14 @@ pub struct Screen {
 pub(crate) struct HeadState {
     x: Vec<Int16>,     // (tokens)
     sums: Vec<i64>,    // (vocab_size): the planes so far, or [`LEFT`]
-    lowest: Vec<f64>,  // (blocks of ROWS rows): the largest lower bound
+    best: Vec<Best>,   // (blocks of ROWS rows)
     forced: Vec<bool>, // (vocab_size)
     /// Bytes of the table that were read since the state was made.
     pub bytes: usize,
 }
+
+/// The row of a block with the largest first plane, and that.
+type Best = (f64, usize);
 
 /// A row that cannot matter.
 const LEFT: i64 = i64::MIN;
@@ -148,20 +152,24 @@ impl Model {
             state.forced[*id as usize] = true;
         }
         let forced = &state.forced;
-        state.lowest.resize(rows.div_ceil(ROWS), 0.0);
-        let within = f64::from(screen.within) * f64::from(state.x[0].scale());
-        let mut threshold = f64::NEG_INFINITY;
+        state.best.resize(rows.div_ceil(ROWS), (0.0, 0));
         let bytes = AtomicUsize::new(0);
         let last = codes.planes - 1;
+        let mut threshold = f64::NEG_INFINITY;
         for plane in 0..last {
-            let lowest = (&mut state.lowest[..], 1);
+            let best = (&mut state.best[..], 1);
             self.pool
-                .zip_chunks_mut((&mut state.sums, ROWS), lowest, |i, sums, lowest| {
+                .zip_chunks_mut((&mut state.sums, ROWS), best, |i, sums, best| {
                     let read = coded.round(plane, i * ROWS, threshold, forced, sums);
                     bytes.fetch_add(read, Ordering::Relaxed);
-                    lowest[0] = coded.largest_lower_bound(plane, i * ROWS, forced, sums);
+                    if plane == 0 {
+                        best[0] = coded.best(i * ROWS, forced, sums);
+                    }
                 });
-            threshold = screen.threshold(&state.lowest, within).max(threshold);
+            if plane == 0 {
+                let within = f64::from(screen.within) * f64::from(state.x[0].scale());
+                threshold = coded.threshold(&mut state.best, screen.top, within);
+            }
         }
         let overflowed = AtomicBool::new(false);
         self.pool
@@ -195,21 +203,6 @@ impl Model {
                 codes.multipliers.len() * (planes + 1) + 4 * table.rows
             }
         }
-    }
-}
-
-impl Screen {
-    /// The bound below which no row matters, from the largest lower bound of every block.
-    ///
-    /// The largest `top` of these belong to as many rows, so at least `top` rows reach the last of them.
-    fn threshold(&self, lowest: &[f64], within: f64) -> f64 {
-        let mut lowest = lowest.to_vec();
-        let largest = lowest.iter().fold(f64::NEG_INFINITY, |m, x| m.max(*x));
-        if self.top == 0 || self.top > lowest.len() {
-            return largest - within;
-        }
-        let (_, last, _) = lowest.select_nth_unstable_by(self.top - 1, |a, b| b.total_cmp(a));
-        last.max(largest - within)
     }
 }
 
@@ -265,10 +258,17 @@ impl<'a> Coded<'a> {
         // threshold stay, so that neither can make a tie with a row that was left.
         let threshold = threshold - threshold.abs() * 1e-6;
         if plane > 0 {
-            for (row, sum) in (first..).zip(sums.iter_mut()) {
-                if *sum != LEFT && !forced[row] && self.bounds(plane - 1, row, *sum)[1] < threshold
-                {
-                    *sum = LEFT;
+            let matters = |row: usize, sum: i64| {
+                sum != LEFT && (forced[row] || self.upper_bound(plane - 1, row, sum) >= threshold)
+            };
+            let rows = (first..).zip(&*sums);
+            let staying = rows.filter(|(row, sum)| matters(*row, **sum)).count();
+            // Whole blocks are read faster than single rows.
+            if staying <= sums.len() / 2 || sums.contains(&LEFT) {
+                for (row, sum) in (first..).zip(sums.iter_mut()) {
+                    if !matters(row, *sum) {
+                        *sum = LEFT;
+                    }
                 }
             }
         }
@@ -285,26 +285,49 @@ impl<'a> Coded<'a> {
         read
     }
 
-    fn largest_lower_bound(
-        &self,
-        plane: usize,
-        first: usize,
-        forced: &[bool],
-        sums: &[i64],
-    ) -> f64 {
-        let rows = (first..).zip(sums);
-        let counted = rows.filter(|(row, sum)| **sum != LEFT && !forced[*row]);
-        let bounds = counted.map(|(row, sum)| self.bounds(plane, row, *sum)[0]);
-        bounds.fold(f64::NEG_INFINITY, f64::max)
+    /// The most promising row of a block after the first plane, of those that are counted.
+    fn best(&self, first: usize, forced: &[bool], sums: &[i64]) -> Best {
+        let mut best = (f64::NEG_INFINITY, first);
+        for (row, sum) in (first..).zip(sums) {
+            let estimate = *sum as f64 * f64::from(self.codes.scales[row]);
+            if estimate > best.0 && !forced[row] {
+                best = (estimate, row);
+            }
+        }
+        best
     }
 
-    /// Between which a row's logit, times the factor of x, lies when planes 0 to `plane` are in the sum.
-    fn bounds(&self, plane: usize, row: usize, sum: i64) -> [f64; 2] {
-        let behind = self.codes.planes - 1;
-        let rest = match plane < behind {
-            true => f64::from(self.codes.remainders[row * behind + plane]) * self.x.high_norm(),
-            false => 0.0,
+    /// The bound, times the factor of x, below which no row matters: with the blocks' best rows computed to the
+    /// end, the smallest of the `top` best ones, for so many rows reach it, and what lies `within` the largest.
+    fn threshold(&self, best: &mut [Best], top: usize, within: f64) -> f64 {
+        let counted = match top {
+            0 => 1,
+            top => top.min(best.len()),
         };
-        [sum as f64 - rest, sum as f64 + rest].map(|sum| sum * f64::from(self.codes.scales[row]))
+        best.select_nth_unstable_by(counted - 1, |a, b| b.0.total_cmp(&a.0));
+        let exact = best[..counted].iter().map(|(estimate, row)| {
+            let mut sum = [0];
+            self.add_planes(0..self.codes.planes, *row..row + 1, &mut sum);
+            let logit = sum[0] as f64 * f64::from(self.codes.scales[*row]);
+            if *estimate == f64::NEG_INFINITY {
+                *estimate
+            } else {
+                logit
+            }
+        });
+        let [smallest, largest] = exact.fold([f64::INFINITY, f64::NEG_INFINITY], |[a, b], x| {
+            [a.min(x), b.max(x)]
+        });
+        match top {
+            top if top > 0 && top == counted => smallest.max(largest - within),
+            _ => largest - within,
+        }
+    }
+
+    /// What a row's logit, times the factor of x, is at most when planes 0 to `plane` are in the sum.
+    fn upper_bound(&self, plane: usize, row: usize, sum: i64) -> f64 {
+        let behind = self.codes.planes - 1;
+        let rest = f64::from(self.codes.remainders[row * behind + plane]) * self.x.high_norm();
+        (sum as f64 + rest) * f64::from(self.codes.scales[row])
     }
 }
