@@ -101,17 +101,6 @@ const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
             "avx512",
             &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"],
         ),
-        (
-            "avx512-vbmi",
-            &[
-                "avx512f",
-                "avx512bw",
-                "avx512vl",
-                "avx512dq",
-                "avx512vnni",
-                "avx512vbmi",
-            ],
-        ),
     ]
 } else if cfg!(target_arch = "aarch64") {
     &[
@@ -139,7 +128,6 @@ fn features() -> Vec<(&'static str, bool)> {
         "avx512bw",
         "avx512vl",
         "avx512dq",
-        "avx512vbmi",
         "avx512vnni"
     )
 }

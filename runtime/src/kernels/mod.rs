@@ -145,7 +145,6 @@ impl Kernels {
                 tables.extend(avx2::detect());
                 tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());
-                tables.extend(avx512::detect_vbmi());
             }
             #[cfg(target_arch = "aarch64")]
             tables.extend(neon::detect());

@@ -1,5 +1,5 @@
 //! AVX-512 with VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes.
-//! Digits are found as in `avx2`; with VBMI, those of `t5` are looked up in tables of all 256 bytes.
+//! Digits are found as in `avx2`.
 //!
 //! A register holds a block of one row below that of the next, and the activations twice. One token: eight rows
 //! at once. Several tokens: tiles of four rows by four tokens. Many tokens go the way of
@@ -67,16 +67,6 @@ static KERNELS: Kernels = Kernels {
     ..super::avx2::KERNELS
 };
 
-static VBMI: Kernels = Kernels {
-    name: "avx512-vbmi",
-    gemm_t5: |rows, q, q_sums, sums| {
-        let shape = Shape::of(Packing::T5, rows, q, q_sums, sums);
-        // SAFETY: as in `detect`; the shape was checked.
-        unsafe { gemm_t5_vbmi(shape, rows, q, q_sums, sums) }
-    },
-    ..KERNELS
-};
-
 /// The table, if this CPU runs it.
 pub(super) fn detect() -> Option<&'static Kernels> {
     let detected = is_x86_feature_detected!("avx512f")
@@ -87,17 +77,21 @@ pub(super) fn detect() -> Option<&'static Kernels> {
     (detected && super::avx2::detect().is_some()).then_some(&KERNELS)
 }
 
-/// The table with VBMI, if this CPU runs it.
-pub(super) fn detect_vbmi() -> Option<&'static Kernels> {
-    let detected = is_x86_feature_detected!("avx512vbmi") && detect().is_some();
-    detected.then_some(&VBMI)
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn gemm_i2(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let one = One {
+        add: |[sum, zero]: [__m512i; 2], codes, q: [__m512i; 4]| {
+            let mut sum = sum;
+            for (digits, q) in fields(codes).into_iter().zip(q) {
+                sum = _mm512_dpbusd_epi32(sum, digits, q);
+            }
+            [sum, zero]
+        },
+        finish: |[sum, _]: [__m512i; 2]| sum,
+    };
     let digits = |codes| fields(codes);
     // SAFETY: as for this function.
-    unsafe { gemm::<4>(shape, rows, q, q_sums, sums, digits, avx2::gemm_i2) };
+    unsafe { gemm(shape, rows, q, q_sums, sums, one, digits, avx2::gemm_i2) };
 }
 
 /// The four codes of each byte.
@@ -133,47 +127,38 @@ fn gemm_t5(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]
         }
         digits
     };
-    // SAFETY: as for this function.
-    unsafe { gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5) };
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
-fn gemm_t5_vbmi(shape: Shape, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
-    let [four, fifth] = DIGITS
-        .each_ref()
-        .map(|table| table.each_ref().map(|part| whole(part)));
-    let digits = |bytes| {
-        // A lookup takes seven bits of a byte; the eighth selects between two.
-        let upper = _mm512_movepi8_mask(bytes);
-        let lookup = |table: [__m512i; 4]| {
-            let low = _mm512_permutex2var_epi8(table[0], bytes, table[1]);
-            let high = _mm512_permutex2var_epi8(table[2], bytes, table[3]);
-            _mm512_mask_blend_epi8(upper, low, high)
-        };
-        let [a, b, c, d] = fields(lookup(four));
-        [a, b, c, d, lookup(fifth)]
+    // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256. So 256 dₙ is
+    // 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
+    let one = One {
+        add: |[these, next]: [__m512i; 2], bytes, q: [__m512i; 5]| {
+            let (mut these, mut next) = (these, next);
+            let mut rest = _mm512_xor_si512(bytes, sign);
+            for q in q {
+                these = _mm512_dpbusd_epi32(these, rest, q);
+                rest = opaque(_mm512_add_epi8(_mm512_add_epi8(rest, rest), rest));
+                next = _mm512_dpbusd_epi32(next, rest, q);
+            }
+            [these, next]
+        },
+        finish: |[these, next]: [__m512i; 2]| {
+            let thrice = _mm512_add_epi32(_mm512_add_epi32(these, these), these);
+            _mm512_srai_epi32::<8>(_mm512_sub_epi32(thrice, next))
+        },
     };
     // SAFETY: as for this function.
-    unsafe { gemm::<5>(shape, rows, q, q_sums, sums, digits, avx2::gemm_t5) };
+    unsafe { gemm(shape, rows, q, q_sums, sums, one, digits, avx2::gemm_t5) };
 }
 
-/// The first four digits of every `t5` byte as an `i2` byte, and the fifth.
-static DIGITS: [[[u8; 64]; 4]; 2] = {
-    let mut tables = [[[0; 64]; 4]; 2];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut fraction = byte as u32 ^ 0x80;
-        let mut n = 0;
-        while n < 5 {
-            fraction *= 3;
-            tables[n / 4][byte / 64][byte % 64] |= ((fraction >> 8) as u8) << (n % 4 * 2);
-            fraction &= 0xff;
-            n += 1;
-        }
-        byte += 1;
+/// The same, but the compiler does not know: it would make 27 b of 3 · 3 · 3 b, which are four instructions for two.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn opaque(mut x: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
     }
-    tables
-};
+    x
+}
 
 /// A product by `avx2::lut`.
 type Tables = unsafe fn(Shape, &[u8], &[i8], &[i32], &mut [i32], avx2::lut::Loops);
@@ -187,17 +172,30 @@ struct Product<'a, const STEPS: usize> {
     q_sums: &'a [i32],
 }
 
-/// A packing is `STEPS` digits a byte, `digits`: packed bytes to digits, and `tables`: the product by tables.
+/// One token: `add` adds the products of a block, `STEPS` digits a byte, to sums from which `finish` makes the result.
+#[derive(Clone, Copy)]
+struct One<Add, Finish> {
+    add: Add,
+    finish: Finish,
+}
+
+/// A packing is `STEPS` digits a byte, `one` token, `digits`: packed bytes to digits for several, and `tables`: the
+/// product by tables.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn gemm<const STEPS: usize>(
     shape: Shape,
     rows: &[u8],
     q: &[i8],
     q_sums: &[i32],
     sums: &mut [i32],
+    one: One<
+        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
+        impl Fn([__m512i; 2]) -> __m512i,
+    >,
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
     tables: Tables,
 ) {
@@ -223,123 +221,180 @@ unsafe fn gemm<const STEPS: usize>(
     unsafe {
         match product.shape.tokens {
             0 => {}
-            1 => row_pairs::<STEPS, 4, 1>(product, rest_sums, digits),
-            _ => row_pairs::<STEPS, 2, 4>(product, rest_sums, digits),
+            1 => gemv(product, rest_sums, one),
+            _ => few(product, rest_sums, digits),
         }
     }
 }
 
-/// `PAIRS` pairs of rows at a time, with at most `TOKENS` ≤ 4 tokens.
+/// Pairs of rows that one token meets at once.
+const PAIRS: usize = 4;
+
+/// One token.
 ///
 /// # Safety
 /// As for [`gemm`].
 #[inline(always)]
-unsafe fn row_pairs<const STEPS: usize, const PAIRS: usize, const TOKENS: usize>(
+unsafe fn gemv<const STEPS: usize>(
+    product: Product<STEPS>,
+    sums: &mut [i32],
+    one: One<
+        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
+        impl Fn([__m512i; 2]) -> __m512i,
+    >,
+) {
+    let blocks = product.shape.blocks;
+    let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
+    let near = is_near(distance);
+    for (first, sums) in (0..).step_by(2 * PAIRS).zip(sums.chunks_mut(2 * PAIRS)) {
+        let rows: [_; PAIRS] = product.pairs(first);
+        let start = rows[0][0].as_ptr().cast();
+        // SAFETY: as here.
+        unsafe {
+            let mut wide = [[_mm512_setzero_si512(); 2]; PAIRS];
+            for (b, steps) in product.q.iter().enumerate() {
+                for line in 0..PAIRS {
+                    prefetch_near(start, (b * PAIRS + line) * 64 + distance, near);
+                }
+                let mut q = [_mm512_setzero_si512(); STEPS];
+                for (q, step) in q.iter_mut().zip(steps) {
+                    *q = _mm512_broadcast_i64x4(load(step));
+                }
+                for (wide, pair) in wide.iter_mut().zip(rows) {
+                    *wide = (one.add)(*wide, block(pair, b), q);
+                }
+            }
+            let mut sum = [_mm512_setzero_si512(); PAIRS];
+            for (sum, wide) in sum.iter_mut().zip(wide) {
+                *sum = (one.finish)(wide);
+            }
+            store(sum, product.q_sums[0], sums);
+        }
+    }
+}
+
+/// Several tokens, four at a time, with two pairs of rows.
+///
+/// # Safety
+/// As for [`gemm`].
+#[inline(always)]
+unsafe fn few<const STEPS: usize>(
     product: Product<STEPS>,
     sums: &mut [i32],
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
 ) {
-    const { assert!(TOKENS <= 4) };
     let Shape {
-        tokens,
-        rows: n,
-        blocks,
+        tokens, rows: n, ..
     } = product.shape;
-    for first in (0..n).step_by(2 * PAIRS) {
-        let mut rows = [[product.rows; 2]; PAIRS];
-        for (i, row) in rows.as_flattened_mut().iter_mut().enumerate() {
-            *row = &product.rows[(first + i).min(n - 1) * blocks..][..blocks];
-        }
-        for t in (0..tokens).step_by(TOKENS) {
-            let q = |i: usize| &product.q[(t + i) * blocks..][..blocks];
-            let tile = Tile {
-                rows,
-                q_sums: &product.q_sums[t..],
-                sums: &mut sums[t * n + first..],
-                stride: n,
-                rows_left: n - first,
-                first_pass: t == 0,
-            };
+    for first in (0..n).step_by(4) {
+        for t in (0..tokens).step_by(4) {
+            let sums = &mut sums[t * n + first..];
             // SAFETY: as here.
             unsafe {
-                match (tokens - t).min(TOKENS) {
-                    1 => tile.compute([q(0)], digits),
-                    2 if TOKENS > 1 => tile.compute([q(0), q(1)], digits),
-                    3 if TOKENS > 1 => tile.compute([q(0), q(1), q(2)], digits),
-                    _ if TOKENS > 1 => tile.compute([q(0), q(1), q(2), q(3)], digits),
-                    _ => {}
+                match tokens - t {
+                    1 => product.tile::<1>(first, t, sums, digits),
+                    2 => product.tile::<2>(first, t, sums, digits),
+                    3 => product.tile::<3>(first, t, sums, digits),
+                    _ => product.tile::<4>(first, t, sums, digits),
                 }
             }
         }
     }
 }
 
-/// Pairs of rows with some tokens.
-struct Tile<'a, const PAIRS: usize> {
-    rows: [[&'a [[u8; BLOCK_BYTES]]; 2]; PAIRS], // (pairs, 2, blocks)
-    q_sums: &'a [i32],
-    sums: &'a mut [i32], // (tokens, stride)
-    stride: usize,
-    /// How many of the rows there are; the others repeat the last.
-    rows_left: usize,
-    /// The rows come from memory.
-    first_pass: bool,
-}
+impl<'a, const STEPS: usize> Product<'a, STEPS> {
+    /// Pairs of rows from `first` on; behind the last row it is repeated.
+    fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
+        let Shape {
+            rows: n, blocks, ..
+        } = self.shape;
+        let mut rows = [[self.rows; 2]; N];
+        for (r, row) in (first..).zip(rows.as_flattened_mut()) {
+            *row = &self.rows[r.min(n - 1) * blocks..][..blocks];
+        }
+        rows
+    }
 
-impl<const PAIRS: usize> Tile<'_, PAIRS> {
-    /// The products with tokens `q`, each (blocks, steps).
+    /// Four rows with some tokens; `sums` (tokens, rows) begins at the first of both.
     ///
     /// # Safety
     /// As for [`gemm`].
     #[inline(always)]
-    unsafe fn compute<const STEPS: usize, const TOKENS: usize>(
-        self,
-        q: [&[[[i8; 32]; STEPS]]; TOKENS],
+    unsafe fn tile<const TOKENS: usize>(
+        &self,
+        first: usize,
+        token: usize,
+        sums: &mut [i32],
         digits: impl Fn(__m512i) -> [__m512i; STEPS],
     ) {
-        let blocks = q[0].len();
-        let start = self.rows[0][0].as_ptr().cast();
-        let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
+        let Shape {
+            rows: n, blocks, ..
+        } = self.shape;
+        let rows: [_; 2] = self.pairs(first);
+        let start = rows[0][0].as_ptr().cast();
+        let distance = prefetch_distance(4, blocks * BLOCK_BYTES);
         let near = is_near(distance);
+        let mut q = [self.q; TOKENS];
+        for (t, q) in (token..).zip(&mut q) {
+            *q = &q[t * blocks..][..blocks];
+        }
         // SAFETY: as here.
         unsafe {
-            let mut wide = [[_mm512_setzero_si512(); PAIRS]; TOKENS];
+            let mut wide = [[_mm512_setzero_si512(); 2]; TOKENS];
             for b in 0..blocks {
-                if self.first_pass {
-                    for line in 0..PAIRS {
-                        let offset = (b * PAIRS + line) * 64 + distance;
-                        prefetch_near(start, offset, near);
-                    }
+                if token == 0 {
+                    prefetch_near(start, b * 128 + distance, near);
+                    prefetch_near(start, b * 128 + 64 + distance, near);
                 }
-                let mut unpacked = [[_mm512_setzero_si512(); STEPS]; PAIRS];
-                for (unpacked, [low, high]) in unpacked.iter_mut().zip(self.rows) {
-                    let low = _mm512_castsi256_si512(load(&low[b]));
-                    *unpacked = digits(_mm512_inserti64x4::<1>(low, load(&high[b])));
-                }
+                let unpacked = [digits(block(rows[0], b)), digits(block(rows[1], b))];
                 for n in 0..STEPS {
                     for t in 0..TOKENS {
                         let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
-                        for i in 0..PAIRS {
+                        for i in 0..2 {
                             wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
                         }
                     }
                 }
             }
-            for (t, wide) in wide.iter().enumerate() {
-                let sums = &mut self.sums[t * self.stride..];
-                let sums = &mut sums[..self.rows_left.min(2 * PAIRS)];
-                for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
-                    let dots = four_sums([
-                        _mm512_castsi512_si256(wide[0]),
-                        _mm512_extracti64x4_epi64::<1>(wide[0]),
-                        _mm512_castsi512_si256(wide[1]),
-                        _mm512_extracti64x4_epi64::<1>(wide[1]),
-                    ]);
-                    for (sum, dot) in sums.iter_mut().zip(dots) {
-                        *sum = dot - self.q_sums[t];
-                    }
-                }
+            for (t, wide) in wide.into_iter().enumerate() {
+                let there = (n - first).min(4);
+                store(wide, self.q_sums[token + t], &mut sums[t * n..][..there]);
             }
+        }
+    }
+}
+
+/// A block of two rows.
+///
+/// # Safety
+/// As for [`gemm`].
+#[inline(always)]
+unsafe fn block(pair: [&[[u8; BLOCK_BYTES]]; 2], b: usize) -> __m512i {
+    // SAFETY: as here.
+    unsafe {
+        let low = _mm512_castsi256_si512(load(&pair[0][b]));
+        _mm512_inserti64x4::<1>(low, load(&pair[1][b]))
+    }
+}
+
+/// Writes the sums of pairs of rows, less that of the activations: digits are trits + 1.
+///
+/// # Safety
+/// As for [`gemm`].
+#[inline(always)]
+unsafe fn store<const N: usize>(wide: [__m512i; N], q_sum: i32, sums: &mut [i32]) {
+    for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
+        // SAFETY: as here.
+        let dots = unsafe {
+            four_sums([
+                _mm512_castsi512_si256(wide[0]),
+                _mm512_extracti64x4_epi64::<1>(wide[0]),
+                _mm512_castsi512_si256(wide[1]),
+                _mm512_extracti64x4_epi64::<1>(wide[1]),
+            ])
+        };
+        for (sum, dot) in sums.iter_mut().zip(dots) {
+            *sum = dot - q_sum;
         }
     }
 }
