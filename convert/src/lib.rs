@@ -11,7 +11,9 @@
 
 mod embedded;
 mod error;
+mod gguf;
 mod huggingface;
+mod mapped;
 mod packed;
 mod parallel;
 mod proof;
@@ -23,9 +25,12 @@ mod stream;
 mod synthesize;
 mod table;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result};
+pub use gguf::{Gguf, I2sOrder};
 pub use huggingface::HuggingFace;
 pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
@@ -70,10 +75,33 @@ pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
     if metadata.is_dir() {
         return Ok(Box::new(HuggingFace::open(path, allow_missing)?));
     }
+    if !metadata.is_file() {
+        return Err(Error::Input {
+            path: path.to_owned(),
+            why: "is neither a file nor a folder".into(), // opening a pipe would wait forever
+        });
+    }
+    if starts_with(path, b"GGUF")? {
+        return Ok(Box::new(Gguf::open(
+            path,
+            I2sOrder::default(),
+            allow_missing,
+        )?));
+    }
     Err(Error::Input {
         path: path.to_owned(),
-        why: "is a file".into(),
+        why: "is a file of another kind".into(),
     })
+}
+
+fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    let mut start = vec![0; magic.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => Ok(start == magic),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(Error::io(path)(e)),
+    }
 }
 
 fn check_output(out: &Path) -> Result<()> {
