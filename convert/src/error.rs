@@ -157,6 +157,18 @@ pub enum Error {
         /// The byte there.
         byte: u8,
     },
+    /// Two models that cannot be compared.
+    #[error(
+        "{path}: expected {expected}, as the other model, found {found}; give two forms of one model"
+    )]
+    Shapes {
+        /// The second model.
+        path: PathBuf,
+        /// What the first one is.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// The result is not the source: its proof failed and it was removed.
     #[error(
         "{path}: {differ} values differ from the source, the first ones in {tensor}; nothing was kept. \

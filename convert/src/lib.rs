@@ -9,13 +9,16 @@
 //! A reader is one file and one line in [`open`]; a writer is one file beside `packed.rs`.
 #![deny(unsafe_code)]
 
+mod compare;
 mod embedded;
 mod error;
 mod gguf;
 mod huggingface;
 mod mapped;
 mod packed;
+mod packed_source;
 mod parallel;
+mod precision;
 mod proof;
 mod repack;
 mod report;
@@ -29,13 +32,19 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
-pub use gguf::{Gguf, I2sOrder};
+pub use gguf::{Gguf, GgufOptions, GgufType, I2sOrder};
 pub use huggingface::HuggingFace;
+pub use packed_source::Packed;
+pub use precision::Precision;
 pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Packing, durable};
+use sterna_ternary::{Packing, durable, layout};
+
+use crate::compare::Rule;
+use crate::packed::Progress;
 pub use synthesize::Synthetic;
 pub use table::HeadType;
 
@@ -66,6 +75,19 @@ pub fn convert(
     packed::write(&*source, out, options, progress)
 }
 
+/// Converts the checkpoint at `source` to the GGUF file `out` and proves the result, as [`convert`] does.
+pub fn to_gguf(
+    source: &Path,
+    out: &Path,
+    options: &GgufOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
+    let source = open(source, options.allow_missing)?;
+    refuse_to_overwrite(out, &source.inputs())?;
+    gguf::write(&*source, out, options, progress)
+}
+
 /// Opens a checkpoint of any readable format.
 ///
 /// # Errors
@@ -88,10 +110,29 @@ pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
             allow_missing,
         )?));
     }
-    Err(Error::Input {
-        path: path.to_owned(),
-        why: "is a file of another kind".into(),
-    })
+    match Packed::open(path, allow_missing) {
+        Err(Error::Packed(sterna_ternary::Error::NotPacked { why, .. })) => Err(Error::Input {
+            path: path.to_owned(),
+            why: format!("is a file of another kind ({why})"),
+        }),
+        packed => Ok(Box::new(packed?)),
+    }
+}
+
+/// Compares two models, whatever formats they are in.
+///
+/// # Errors
+/// Those of [`open`], and [`Error::Shapes`] if they are of different shapes. That weights differ is no error.
+pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Comparison> {
+    let (a, b) = (open(a, true)?, open(b, true)?);
+    let weights = layout::weights(a.config());
+    let total = weights.iter().map(|w| (w.rows * w.columns) as u64).sum();
+    let mut progress = Progress::new(total, progress);
+    let rule = Rule {
+        scales: Precision::F32,
+        is_made: false,
+    };
+    compare::compare(&*a, &*b, rule, &mut progress)
 }
 
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {

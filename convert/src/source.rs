@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sterna_ternary::Config;
 use sterna_ternary::layout::{Dtype, Weight};
 
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
 /// in the right shape, and there is no other.
@@ -32,6 +32,11 @@ pub trait Source {
 
     /// The type in which a table or a norm is stored.
     fn dtype(&self, weight: &Weight) -> Dtype;
+
+    /// How the values of a table or a norm are held.
+    fn precision(&self, weight: &Weight) -> Precision {
+        Precision::of(self.dtype(weight))
+    }
 
     /// A linear layer.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;

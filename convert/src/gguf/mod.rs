@@ -4,7 +4,6 @@
 //! `names` and `config` translate names and metadata, `splits` and `vocabulary` the tokenizer.
 //!
 //! A matrix has one scale here. Types with a scale per block or row are read where all of them agree.
-#![allow(dead_code)] // what only a writer calls
 
 mod config;
 mod container;
@@ -12,10 +11,13 @@ mod cursor;
 mod floats;
 mod metadata;
 mod names;
+mod pairs;
 mod splits;
+mod tokens;
 mod trits;
 mod types;
 mod vocabulary;
+mod writer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,10 @@ use self::names::Architecture;
 use self::types::{Content, ScaleAt, Size, Type};
 use crate::embedded::REQUIRED;
 use crate::source::check_finite;
-use crate::{Error, Result, Source, StoredScale, Ternary, parallel};
+use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
+
+pub(crate) use self::writer::write;
+pub use self::writer::{GgufOptions, GgufType};
 
 /// config.json of the model in a file that we wrote.
 const CONFIG: &str = "sterna.config.json";
@@ -56,6 +61,13 @@ pub enum I2sOrder {
     Blocks64,
 }
 
+/// What Q8_0 makes of a row; its width is a multiple of 32.
+pub(crate) fn round_to_q8_0(row: &mut [f32]) {
+    let mut bytes = vec![0; row.len() / 32 * 34];
+    floats::encode_q8_0(row, &mut bytes);
+    floats::decode_q8_0(&bytes, row);
+}
+
 /// A GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
@@ -77,8 +89,11 @@ impl Gguf {
         let types = types::resolve(&container, order == I2sOrder::Blocks64)?;
         let architecture = architecture(&container)?;
         let mut warnings = Vec::new();
-        let facts = facts(&container, &types, &mut warnings)?;
         let given = embedded_config(&container)?;
+        let is_untied = given
+            .as_ref()
+            .is_some_and(|c| c["tie_word_embeddings"] == false);
+        let facts = facts(&container, &types, is_untied, &mut warnings)?;
         let metadata = &container.metadata;
         let config = config::read(
             metadata,
@@ -343,12 +358,14 @@ fn architecture(container: &Container) -> Result<&'static Architecture> {
 fn facts(
     container: &Container,
     types: &HashMap<u32, &'static Type>,
+    is_untied: bool,
     warnings: &mut Vec<String>,
 ) -> Result<config::Facts> {
     let find = |name: &str| container.tensors.get(name);
     let embedding = find(&names::of(layout::EMBEDDING));
     let head = find(&names::of(HEAD));
     let is_tied = match (embedding, head) {
+        (Some(_), Some(_)) if is_untied => false,
         (Some(a), Some(b)) if a.type_id == b.type_id && a.dimensions == b.dimensions => {
             let bytes = types[&a.type_id].bytes(a).unwrap_or(0) as usize;
             let same = container.map(a, 0, bytes)?[..] == container.map(b, 0, bytes)?[..];
@@ -427,6 +444,14 @@ impl Source for Gguf {
             "F16" => Dtype::F16,
             "BF16" => Dtype::Bf16,
             _ => Dtype::U8,
+        }
+    }
+
+    fn precision(&self, weight: &Weight) -> Precision {
+        match self.kind(self.info(weight)).name {
+            "Q8_0" => Precision::Q8_0,
+            name if self.dtype(weight) == Dtype::U8 => Precision::Other(name),
+            _ => Precision::of(self.dtype(weight)),
         }
     }
 

@@ -137,6 +137,7 @@ const OTHER: &str = "it is no ternary type; convert the original checkpoint";
 
 pub(super) static F32: Type = floats(0, "F32", 1, 4, floats::decode_f32);
 pub(super) static F16: Type = floats(1, "F16", 1, 2, floats::decode_f16);
+pub(super) static BF16: Type = floats(30, "BF16", 1, 2, floats::decode_bf16);
 pub(super) static Q8_0: Type = floats(8, "Q8_0", 32, 34, floats::decode_q8_0);
 pub(super) static TQ1_0: Type = ternary(
     34,
@@ -181,8 +182,7 @@ pub(super) static Q2_0: Type = ternary(
 );
 
 /// Types with fewer users, and those that share a number with one of ours.
-static OTHERS: [Type; 14] = [
-    floats(30, "BF16", 1, 2, floats::decode_bf16),
+static OTHERS: [Type; 13] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
     floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
@@ -248,7 +248,7 @@ static OTHERS: [Type; 14] = [
 
 /// Every type; ARM's I2_S is taken on request.
 pub(super) fn all() -> impl Iterator<Item = &'static Type> {
-    let ours = [&F32, &F16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0];
+    let ours = [&F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0];
     ours.into_iter().chain(&OTHERS)
 }
 
