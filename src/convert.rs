@@ -47,7 +47,7 @@ pub struct Args {
 enum To {
     /// The packed file that Sterna runs
     Native,
-    /// GGUF for bitnet.cpp and ik_llama.cpp, 2 bits a weight
+    /// GGUF for bitnet.cpp, 2 bits a weight
     #[value(name = "i2_s")]
     I2S,
     /// GGUF for llama.cpp, 1.69 bits a weight
@@ -59,6 +59,9 @@ enum To {
     /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are no multiple of 256
     #[value(name = "q2_0")]
     Q2_0,
+    /// GGUF for ik_llama.cpp, 2 bits a weight
+    #[value(name = "iq2_bn")]
+    Iq2Bn,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -97,7 +100,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         allow_missing: args.allow_missing,
     };
     if args.to == To::Native && (args.pre.is_some() || args.round_scales) {
-        let why = "--pre and --round-scales are for GGUF: give --to i2_s, tq1_0, tq2_0 or q2_0";
+        let why =
+            "--pre and --round-scales are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
         return Err(Usage(why.into()).into());
     }
     let target = match args.to {
@@ -113,6 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         To::Tq1_0 => Target::Gguf(gguf(GgufType::Tq1_0)),
         To::Tq2_0 => Target::Gguf(gguf(GgufType::Tq2_0)),
         To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
+        To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
     };
     let report = convert(&args.source, &args.out, &target)?;
     if args.json {

@@ -180,9 +180,17 @@ pub(super) static Q2_0: Type = ternary(
     trits::decode_q2_0,
     trits::encode_q2_0,
 );
+pub(super) static IQ2_BN: Type = ternary(
+    135,
+    "IQ2_BN",
+    Size::Rows { rows: 1, bytes: 16 },
+    ScaleAt::HeadF32,
+    trits::decode_iq2_bn,
+    trits::encode_iq2_bn,
+);
 
 /// Types with fewer users, and those that share a number with one of ours.
-static OTHERS: [Type; 13] = [
+static OTHERS: [Type; 12] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
     floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
@@ -213,14 +221,6 @@ static OTHERS: [Type; 13] = [
         trits::encode_iq1_bn,
     ),
     ternary(
-        135,
-        "IQ2_BN",
-        Size::Rows { rows: 1, bytes: 16 },
-        ScaleAt::HeadF32,
-        trits::decode_iq2_bn,
-        trits::encode_iq2_bn,
-    ),
-    ternary(
         142,
         "PQ2_0",
         blocks(128, 34),
@@ -248,7 +248,9 @@ static OTHERS: [Type; 13] = [
 
 /// Every type; ARM's I2_S is taken on request.
 pub(super) fn all() -> impl Iterator<Item = &'static Type> {
-    let ours = [&F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0];
+    let ours = [
+        &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &IQ2_BN,
+    ];
     ours.into_iter().chain(&OTHERS)
 }
 

@@ -1,5 +1,5 @@
-//! Writer of GGUF files: bitnet.cpp and ik_llama.cpp read I2_S; llama.cpp and what is built on it read TQ1_0,
-//! TQ2_0 and Q2_0.
+//! Writer of GGUF files: bitnet.cpp reads I2_S; ik_llama.cpp computes with IQ2_BN (I2_S it only requantizes);
+//! llama.cpp and what is built on it read TQ1_0, TQ2_0 and Q2_0.
 //!
 //! All sizes are known before the first weight, so the header comes first and tensors follow one at a time.
 //! A value that a type cannot hold is refused: see `check_width` and `written_scale`.
@@ -34,15 +34,18 @@ pub enum GgufType {
     Tq2_0,
     /// 2.25 bits a weight with an f16 scale for each 64.
     Q2_0,
+    /// Two bits a weight with an f32 scale for each row.
+    Iq2Bn,
 }
 
 impl GgufType {
     /// All of them.
-    pub const ALL: [GgufType; 4] = [
+    pub const ALL: [GgufType; 5] = [
         GgufType::I2S,
         GgufType::Tq1_0,
         GgufType::Tq2_0,
         GgufType::Q2_0,
+        GgufType::Iq2Bn,
     ];
 
     /// The name on the command line.
@@ -57,6 +60,7 @@ impl GgufType {
             GgufType::Tq1_0 => (&types::TQ1_0, "tq1_0", 36),
             GgufType::Tq2_0 => (&types::TQ2_0, "tq2_0", 37),
             GgufType::Q2_0 => (&types::Q2_0, "q2_0", 41),
+            GgufType::Iq2Bn => (&types::IQ2_BN, "iq2_bn", 137),
         }
     }
 }
@@ -143,9 +147,11 @@ pub(crate) fn write(
 /// What a reader must know about the combination.
 fn warnings(source: &dyn Source, weights: GgufType) -> Option<String> {
     let is_bitnet = source.config().family.model_type == "bitnet";
-    (is_bitnet && weights != GgufType::I2S).then(|| {
+    let of_llama_cpp = [GgufType::Tq1_0, GgufType::Tq2_0, GgufType::Q2_0].contains(&weights);
+    (is_bitnet && of_llama_cpp).then(|| {
         "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The file \
-         says bitnet-b1.58, so that a program which knows no such model refuses it"
+         says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in bitnet.cpp, \
+         iq2_bn in ik_llama.cpp"
             .into()
     })
 }
@@ -174,7 +180,8 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
             kind.name
         ),
         found: weight.columns.to_string(),
-        advice: "i2_s takes multiples of 128, q2_0 of 64, tq1_0 and tq2_0 of 256; the packed file of Sterna any",
+        advice: "i2_s takes multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the packed file \
+                 of Sterna any",
     })
 }
 
@@ -201,8 +208,10 @@ fn written_scale(
         expected: format!("a scale that f16 holds, as {} stores it", kind.name),
         found: format!("{scale}, which would become {rounded}, off by {error:.1e}"),
         advice: match is_usable {
-            true => "write i2_s, whose scales are f32, or accept rounded ones (--round-scales)",
-            false => "write i2_s, whose scales are f32",
+            true => {
+                "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--round-scales)"
+            }
+            false => "write i2_s or iq2_bn, whose scales are f32",
         },
     })
 }
