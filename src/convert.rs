@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sterna_convert::{GgufOptions, GgufType, HeadType, Options, Report};
+use sterna_convert::{GgufOptions, GgufType, HeadType, I2sOrder, Options, Report};
 use sterna_ternary::Packing;
 
 use crate::exit::Usage;
@@ -32,6 +32,9 @@ pub struct Args {
     /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
+    /// The source is GGUF whose I2_S was written by bitnet.cpp on ARM after November 2025.
+    #[arg(long)]
+    from_arm: bool,
     /// In GGUF, round scales that f16 does not hold, where the type stores them so, instead of refusing.
     #[arg(long)]
     round_scales: bool,
@@ -119,7 +122,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
         To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
     };
-    let report = convert(&args.source, &args.out, &target)?;
+    let order = match args.from_arm {
+        true => I2sOrder::Blocks64,
+        false => I2sOrder::Blocks128,
+    };
+    let report = convert(&args.source, &args.out, order, &target)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -139,6 +146,7 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
     convert(
         source,
         out,
+        I2sOrder::default(),
         &Target::Packed(Options {
             packing,
             head,
@@ -147,15 +155,20 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
     )
 }
 
-fn convert(source: &Path, out: &Path, target: &Target) -> anyhow::Result<Report> {
+fn convert(source: &Path, out: &Path, order: I2sOrder, target: &Target) -> anyhow::Result<Report> {
+    let allow_missing = match target {
+        Target::Packed(options) => options.allow_missing,
+        Target::Gguf(options) => options.allow_missing,
+    };
+    let source = sterna_convert::open_with(source, order, allow_missing)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let show = &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     };
     let report = match target {
-        Target::Packed(options) => sterna_convert::convert(source, out, options, show),
-        Target::Gguf(options) => sterna_convert::to_gguf(source, out, options, show),
+        Target::Packed(options) => sterna_convert::write_packed(&*source, out, options, show),
+        Target::Gguf(options) => sterna_convert::write_gguf(&*source, out, options, show),
     };
     bar.finish_and_clear();
     let report = report?;

@@ -1,8 +1,10 @@
-//! Checkpoints in, packed files out.
+//! Checkpoints in, packed files and GGUF files out.
 //!
 //! A reader gives a checkpoint as a [`Source`]: a config, the files to embed, and one tensor at a time in a
 //! canonical form. A writer turns any source into a file and then proves it: it opens the result, reads the
 //! source again and compares every trit, scale and value. So N readers and M writers make N × M conversions.
+//!
+//! The comparison reads both through [`Source`], so it serves any two models as well: [`verify`].
 //!
 //! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
 //!
@@ -70,9 +72,24 @@ pub fn convert(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     check_output(out)?;
-    let source = open(source, options.allow_missing)?;
+    write_packed(
+        &*open(source, options.allow_missing)?,
+        out,
+        options,
+        progress,
+    )
+}
+
+/// Converts an open checkpoint, as [`convert`] does.
+pub fn write_packed(
+    source: &dyn Source,
+    out: &Path,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
-    packed::write(&*source, out, options, progress)
+    packed::write(source, out, options, progress)
 }
 
 /// Converts the checkpoint at `source` to the GGUF file `out` and proves the result, as [`convert`] does.
@@ -83,9 +100,24 @@ pub fn to_gguf(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     check_output(out)?;
-    let source = open(source, options.allow_missing)?;
+    write_gguf(
+        &*open(source, options.allow_missing)?,
+        out,
+        options,
+        progress,
+    )
+}
+
+/// Converts an open checkpoint, as [`to_gguf`] does.
+pub fn write_gguf(
+    source: &dyn Source,
+    out: &Path,
+    options: &GgufOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
-    gguf::write(&*source, out, options, progress)
+    gguf::write(source, out, options, progress)
 }
 
 /// Opens a checkpoint of any readable format.
@@ -93,6 +125,11 @@ pub fn to_gguf(
 /// # Errors
 /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
 pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
+    open_with(path, I2sOrder::default(), allow_missing)
+}
+
+/// [`open`] with a choice that a GGUF file leaves to its reader.
+pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
     if metadata.is_dir() {
         return Ok(Box::new(HuggingFace::open(path, allow_missing)?));
@@ -104,11 +141,7 @@ pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
         });
     }
     if starts_with(path, b"GGUF")? {
-        return Ok(Box::new(Gguf::open(
-            path,
-            I2sOrder::default(),
-            allow_missing,
-        )?));
+        return Ok(Box::new(Gguf::open(path, order, allow_missing)?));
     }
     match Packed::open(path, allow_missing) {
         Err(Error::Packed(sterna_ternary::Error::NotPacked { why, .. })) => Err(Error::Input {
