@@ -17,7 +17,7 @@ use crate::terminal;
 pub struct Args {
     /// A Hugging Face folder with config.json and model.safetensors, a GGUF file, or a packed file.
     source: PathBuf,
-    /// The file to write.
+    /// The file to write, or the folder.
     #[arg(long, short)]
     out: PathBuf,
     /// The format to write.
@@ -65,6 +65,8 @@ enum To {
     /// GGUF for ik_llama.cpp, 2 bits a weight
     #[value(name = "iq2_bn")]
     Iq2Bn,
+    /// A Hugging Face folder with packed weights, as transformers loads it
+    Hf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -102,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         round_scales: args.round_scales,
         allow_missing: args.allow_missing,
     };
-    if args.to == To::Native && (args.pre.is_some() || args.round_scales) {
+    if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.round_scales) {
         let why =
             "--pre and --round-scales are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
         return Err(Usage(why.into()).into());
@@ -120,6 +122,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         To::Tq1_0 => Target::Gguf(gguf(GgufType::Tq1_0)),
         To::Tq2_0 => Target::Gguf(gguf(GgufType::Tq2_0)),
         To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
+        To::Hf if head.is_some() => {
+            let why = "--to hf keeps the head as it is: leave out --head";
+            return Err(Usage(why.into()).into());
+        }
+        To::Hf => Target::HuggingFace {
+            allow_missing: args.allow_missing,
+        },
         To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
     };
     let order = match args.from_arm {
@@ -138,6 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 enum Target {
     Packed(Options),
     Gguf(GgufOptions),
+    HuggingFace { allow_missing: bool },
 }
 
 /// What `sterna convert` does without options.
@@ -159,6 +169,7 @@ fn convert(source: &Path, out: &Path, order: I2sOrder, target: &Target) -> anyho
     let allow_missing = match target {
         Target::Packed(options) => options.allow_missing,
         Target::Gguf(options) => options.allow_missing,
+        Target::HuggingFace { allow_missing } => *allow_missing,
     };
     let source = sterna_convert::open_with(source, order, allow_missing)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
@@ -169,6 +180,7 @@ fn convert(source: &Path, out: &Path, order: I2sOrder, target: &Target) -> anyho
     let report = match target {
         Target::Packed(options) => sterna_convert::write_packed(&*source, out, options, show),
         Target::Gguf(options) => sterna_convert::write_gguf(&*source, out, options, show),
+        Target::HuggingFace { .. } => sterna_convert::write_huggingface(&*source, out, show),
     };
     bar.finish_and_clear();
     let report = report?;

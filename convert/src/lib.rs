@@ -16,6 +16,7 @@ mod embedded;
 mod error;
 mod gguf;
 mod huggingface;
+mod huggingface_writer;
 mod mapped;
 mod packed;
 mod packed_source;
@@ -118,6 +119,18 @@ pub fn write_gguf(
     check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
     gguf::write(source, out, options, progress)
+}
+
+/// Writes an open checkpoint as the Hugging Face folder `out`, packed, and proves the result.
+///
+/// `out` must not exist.
+pub fn write_huggingface(
+    source: &dyn Source,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    huggingface_writer::check_output(out)?;
+    huggingface_writer::write(source, out, progress)
 }
 
 /// Opens a checkpoint of any readable format.

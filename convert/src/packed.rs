@@ -67,7 +67,14 @@ pub(crate) fn write(
         })?;
         let packed = Packed::open(unproven, true)?;
         packed.check_codes()?;
-        let proof = proof::prove(source, &packed, out, Precision::F32, &mut progress)?;
+        let proof = proof::prove(
+            source,
+            &packed,
+            source.files(),
+            out,
+            Precision::F32,
+            &mut progress,
+        )?;
         Ok((proof, matrices))
     })?;
     let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);

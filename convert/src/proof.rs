@@ -14,7 +14,7 @@ use crate::{Error, Precision, Result, Source};
 
 /// Compares every trit, scale, value and embedded file of a result with its source.
 ///
-/// `scales` is how the result holds a scale.
+/// `files` are those that the result must have, `scales` is how it holds a scale.
 ///
 /// # Errors
 /// [`Error::Differs`] with the number of differences and the first tensor that has any; `out` is the name
@@ -22,6 +22,7 @@ use crate::{Error, Precision, Result, Source};
 pub(crate) fn prove(
     source: &dyn Source,
     result: &dyn Source,
+    files: &[(String, Vec<u8>)],
     out: &Path,
     scales: Precision,
     progress: &mut Progress,
@@ -29,7 +30,7 @@ pub(crate) fn prove(
     let is_made = true;
     let found = compare(source, result, Rule { scales, is_made }, progress)?;
     let file = |name: &str| result.files().iter().find(|(n, _)| n == name);
-    let files = source.files().iter().filter(|f| file(&f.0) != Some(f));
+    let files = files.iter().filter(|f| file(&f.0) != Some(f));
     let files: Vec<&String> = files.map(|(name, _)| name).collect();
     let config = found.config_differs.iter().map(|key| key.to_string());
     let first = found
@@ -73,7 +74,7 @@ pub(crate) fn proven<T>(
     Ok((made, bytes, sha256))
 }
 
-fn sha256(path: &Path) -> Result<String> {
+pub(crate) fn sha256(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     let mut sum = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

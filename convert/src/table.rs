@@ -61,6 +61,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// A table in a type that holds every value.
+    pub fn exact(source: &dyn Source, weight: &Weight, precision: Precision) -> Plan {
+        Plan {
+            name: weight.name.clone(),
+            precision,
+            source_dtype: source_type(source, weight),
+            mean_error: 0.0,
+            max_error: 0.0,
+        }
+    }
+
     pub fn report(&self) -> TableReport {
         TableReport {
             name: self.name.clone(),
@@ -160,13 +171,17 @@ pub(crate) fn plan(
     Ok(Plan {
         name: weight.name.clone(),
         precision,
-        source_dtype: match source.dtype(weight) {
-            Dtype::U8 => source.precision(weight).name(),
-            dtype => dtype.name(),
-        },
+        source_dtype: source_type(source, weight),
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
     })
+}
+
+fn source_type(source: &dyn Source, weight: &Weight) -> &'static str {
+    match source.dtype(weight) {
+        Dtype::U8 => source.precision(weight).name(),
+        dtype => dtype.name(),
+    }
 }
 
 fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<Row>> {

@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
     Error, GgufOptions, GgufType, HeadType, Options, Report, convert, open, to_gguf, verify,
+    write_huggingface,
 };
 use sterna_ternary::Packing;
 
@@ -276,6 +277,48 @@ fn without_a_tokenizer_only_on_request() {
     assert_eq!(report.warnings.len(), 3);
     assert!(matches!(open(&out, false), Err(Error::MissingFile { .. })));
     assert_eq!(open(&out, true).unwrap().warnings().len(), 3);
+}
+
+#[test]
+fn a_hugging_face_folder_from_anything() {
+    let out = tempfile::tempdir().unwrap();
+    for (storage, name) in [
+        (Storage::Multiply, "hf, scales multiply"),
+        (Storage::Divide, "hf, scales divide"),
+        (Storage::Online, "hf, scales multiply"),
+    ] {
+        for tied in [false, true] {
+            let folder = checkpoint(1, storage, tied);
+            let [packed, file] = ["packed", "file.gguf"].map(|name| folder.path().join(name));
+            pack(folder.path(), &packed);
+            write(folder.path(), &file, &gguf(GgufType::I2S)).unwrap();
+            for (i, source) in [folder.path(), &packed, &file].into_iter().enumerate() {
+                let made = out.path().join(format!("{storage:?}{tied}{i}"));
+                let source = open(source, false).unwrap();
+                let report = write_huggingface(&*source, &made, &mut |_, _| {}).unwrap();
+                assert_eq!(report.packing, name);
+                assert_eq!(
+                    (report.differ, report.scales_differ, report.values_differ),
+                    (0, 0, 0)
+                );
+                check_equal(folder.path(), &made);
+                let config = fs::read_to_string(made.join("config.json")).unwrap();
+                let config: Value = serde_json::from_str(&config).unwrap();
+                let class = &config["quantization_config"]["linear_class"];
+                assert_eq!(class.is_null(), storage == Storage::Divide);
+                // Only scales that were not bf16 in the checkpoint need more.
+                let is_wide = config["torch_dtype"] == "float32";
+                assert_eq!(is_wide, storage == Storage::Online);
+                let twice = write_huggingface(&*source, &made, &mut |_, _| {}).unwrap_err();
+                assert!(twice.to_string().contains("exists"), "{twice}");
+            }
+        }
+    }
+    assert_eq!(
+        fs::read_dir(out.path()).unwrap().count(),
+        18,
+        "nothing else is left"
+    );
 }
 
 fn fixtures() -> Vec<PathBuf> {

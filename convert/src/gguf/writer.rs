@@ -134,7 +134,7 @@ pub(crate) fn write(
         }
         let result = Gguf::open(unproven, I2sOrder::default(), true)?;
         let scales = scale_precision(kind);
-        let proof = proof::prove(source, &result, out, scales, &mut progress)?;
+        let proof = proof::prove(source, &result, source.files(), out, scales, &mut progress)?;
         Ok((proof, matrices))
     })?;
     let mut report = Report::new(name, source, &proof, &plans, matrices);
