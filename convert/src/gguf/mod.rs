@@ -1,7 +1,8 @@
 //! GGUF, the file of llama.cpp, bitnet.cpp and ik_llama.cpp: reader and writer.
 //!
-//! `container` parses the file, `types` finds the layout of each tensor, `trits` and `floats` decode them,
-//! `names` and `config` translate names and metadata, `splits` and `vocabulary` the tokenizer.
+//! `container` parses the file, `resolve` finds the row of `types` for each tensor, `trits` and `floats` have the
+//! codecs; `names` and `config` translate names and metadata; `splits` and `vocabulary` read the tokenizer, `tokens`
+//! writes it; `pairs` and `writer` write the file.
 //!
 //! A matrix has one scale here. Types with a scale per block or row are read where all of them agree.
 
@@ -12,6 +13,7 @@ mod floats;
 mod metadata;
 mod names;
 mod pairs;
+mod resolve;
 mod splits;
 mod tokens;
 mod trits;
@@ -86,7 +88,7 @@ impl Gguf {
     /// [`Error::MissingFile`] where the file has no tokenizer, unless `allow_missing`.
     pub fn open(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Gguf> {
         let container = Container::open(path)?;
-        let types = types::resolve(&container, order == I2sOrder::Blocks64)?;
+        let types = resolve::resolve(&container, order == I2sOrder::Blocks64)?;
         let architecture = architecture(&container)?;
         let mut warnings = Vec::new();
         let given = embedded_config(&container)?;

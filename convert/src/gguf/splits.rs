@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 pub(super) struct Split {
     /// Its names; a writer takes the first.
     pub names: &'static [&'static str],
-    /// The expression; none for that of GPT-2, which tokenizers have built in.
-    regex: Option<&'static str>,
+    pieces: Pieces,
     /// Whether a piece that is a token as a whole stays one.
     pub ignore_merges: bool,
     /// Whether a text begins with the beginning-of-sequence token where the file does not say.
@@ -15,27 +14,46 @@ pub(super) struct Split {
     normalizer: Option<&'static str>,
 }
 
+/// What a piece is.
+#[derive(Clone, Copy, PartialEq)]
+enum Pieces {
+    /// A match of the expression of GPT-2, which tokenizers have built in.
+    Gpt2,
+    /// The same, digits standing alone.
+    Gpt2Digits,
+    /// A match of an expression.
+    Regex(&'static str),
+}
+
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-pub(super) static SPLITS: [Split; 3] = [
+pub(super) static SPLITS: [Split; 4] = [
     Split {
         names: &["gpt-2", "default", "olmo", "gpt-neox", "phi-2"],
-        regex: None,
+        pieces: Pieces::Gpt2,
+        ignore_merges: false,
+        adds_bos: false,
+        normalizer: None,
+    },
+    Split {
+        // Also the rule of the tokenizers that are trained here.
+        names: &["starcoder", "refact", "smollm", "codeshell"],
+        pieces: Pieces::Gpt2Digits,
         ignore_merges: false,
         adds_bos: false,
         normalizer: None,
     },
     Split {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"],
-        regex: Some(LLAMA_3),
+        pieces: Pieces::Regex(LLAMA_3),
         ignore_merges: true,
         adds_bos: true,
         normalizer: None,
     },
     Split {
         names: &["qwen2", "deepseek-r1-qwen"],
-        regex: Some(QWEN_2),
+        pieces: Pieces::Regex(QWEN_2),
         ignore_merges: false,
         adds_bos: false,
         normalizer: Some("NFC"),
@@ -53,15 +71,24 @@ impl Split {
     }
 
     pub fn pre_tokenizer(&self) -> Value {
-        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-            "use_regex": self.regex.is_none()});
-        match self.regex {
-            None => bytes,
-            Some(regex) => json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
-                bytes,
-            ]}),
-        }
+        let bytes = |use_regex: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": use_regex})
+        };
+        let (first, bytes) = match self.pieces {
+            Pieces::Gpt2 => return bytes(true),
+            Pieces::Gpt2Digits => (
+                json!({"type": "Digits", "individual_digits": true}),
+                bytes(true),
+            ),
+            Pieces::Regex(regex) => {
+                let pattern = json!({ "Regex": regex });
+                let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated",
+                    "invert": false});
+                (split, bytes(false))
+            }
+        };
+        json!({"type": "Sequence", "pretokenizers": [first, bytes]})
     }
 
     pub fn normalizer(&self) -> Value {
@@ -76,20 +103,24 @@ impl Split {
                 && v["add_prefix_space"] == false
                 && v["use_regex"].as_bool().unwrap_or(true) == use_regex
         };
-        if is_bytes(pre_tokenizer, true) {
-            return SPLITS.iter().find(|s| s.regex.is_none());
-        }
-        let [split, bytes] = pre_tokenizer["pretokenizers"].as_array()?.as_slice() else {
-            return None;
+        let list = pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice);
+        let is = |pieces: Pieces| match (pieces, list) {
+            (Pieces::Gpt2, _) => is_bytes(pre_tokenizer, true),
+            (Pieces::Gpt2Digits, Some([digits, bytes])) => {
+                digits["type"] == "Digits"
+                    && digits["individual_digits"] == true
+                    && is_bytes(bytes, true)
+            }
+            (Pieces::Regex(regex), Some([split, bytes])) => {
+                split["type"] == "Split"
+                    && split["pattern"]["Regex"] == regex
+                    && split["behavior"] == "Isolated"
+                    && split["invert"] == false
+                    && is_bytes(bytes, false)
+            }
+            _ => false,
         };
-        let regex = split["pattern"]["Regex"].as_str()?;
-        let is_plain = split["type"] == "Split"
-            && split["behavior"] == "Isolated"
-            && split["invert"] == false
-            && is_bytes(bytes, false);
-        SPLITS
-            .iter()
-            .find(|s| is_plain && s.regex.is_some_and(|known| known == regex))
+        SPLITS.iter().find(|s| is(s.pieces))
     }
 }
 
