@@ -222,6 +222,13 @@ fn compare_values(
     for first in (0..weight.rows).step_by(step) {
         let len = step.min(weight.rows - first) * columns;
         a.rows(weight, first, &mut x[..len])?;
+        let coded = rule
+            .is_made
+            .then(|| b.coded_differently(weight, first, &x[..len]));
+        if let Some(n) = coded.flatten() {
+            differ += n;
+            continue;
+        }
         b.rows(weight, first, &mut y[..len])?;
         let mut rows = vec![(0u64, 0f32); len / columns];
         parallel::rows(len, &mut rows, 1, |first, rows| {

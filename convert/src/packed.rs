@@ -66,7 +66,6 @@ pub(crate) fn write(
             Ok::<_, Error>(())
         })?;
         let packed = Packed::open(unproven, true)?;
-        packed.check_codes()?;
         let proof = proof::prove(
             source,
             &packed,

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use sterna_ternary::file::{FILES, Table, Values};
 use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Weight};
+use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Config, PackedFile, TableType};
 
 use crate::embedded::REQUIRED;
 use crate::source::check_finite;
+use crate::table::is_same;
 use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
 
 /// A packed file.
@@ -49,30 +51,6 @@ impl Packed {
             files,
             warnings,
         })
-    }
-
-    /// Checks what the values of coded tables do not show.
-    pub(crate) fn check_codes(&self) -> Result<()> {
-        for (name, table) in [(EMBEDDING, self.file.embedding()), (HEAD, self.file.head())] {
-            let Values::Codes(codes) = table.values else {
-                continue;
-            };
-            let mut bad = vec![false; table.rows];
-            parallel::rows(table.rows * table.columns, &mut bad, 1, |first, bad| {
-                for (row, bad) in (first..).zip(bad) {
-                    *bad = !codes.is_consistent(row, table.columns);
-                }
-                Ok(())
-            })?;
-            if let Some(row) = bad.iter().position(|bad| *bad) {
-                return Err(Error::Differs {
-                    path: self.file.path().to_owned(),
-                    tensor: format!("{name}, row {row}"),
-                    differ: 1,
-                });
-            }
-        }
-        Ok(())
     }
 
     fn table(&self, weight: &Weight) -> Option<(Table<'_>, TableType)> {
@@ -164,6 +142,31 @@ impl Source for Packed {
             })?,
         }
         check_finite(self.path(), weight, start, values)
+    }
+
+    /// Codes are compared themselves: they hold more than their values show.
+    fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
+        let (table, table_type) = self.table(weight)?;
+        let Values::Codes(codes) = table.values else {
+            return None;
+        };
+        let columns = table.columns;
+        let mut rows = vec![0u64; values.len() / columns];
+        let compared = parallel::rows(values.len(), &mut rows, 1, |start, rows| {
+            for (i, differ) in (start..).zip(rows) {
+                let again =
+                    CodedRow::encode(&values[i * columns..][..columns], table_type.planes());
+                if codes.row(first + i) != again {
+                    let (mut a, mut b) = (vec![0.0; columns], vec![0.0; columns]);
+                    codes.decode(first + i, &mut a);
+                    again.decode(&mut b);
+                    let differ_in = a.iter().zip(&b).filter(|(a, b)| !is_same(**a, **b)).count();
+                    *differ = differ_in.max(1) as u64;
+                }
+            }
+            Ok(())
+        });
+        compared.ok().map(|()| rows.iter().sum())
     }
 
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {

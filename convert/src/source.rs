@@ -44,6 +44,12 @@ pub trait Source {
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
 
+    /// How many values of the rows `first..` are held otherwise than the type of the table would hold `values`;
+    /// none where the values themselves tell.
+    fn coded_differently(&self, _weight: &Weight, _first: usize, _values: &[f32]) -> Option<u64> {
+        None
+    }
+
     /// A norm; all values are finite.
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>>;
 }

@@ -541,6 +541,23 @@ const LIES: &[Lie] = &[
         |f| f.set("sterna.config.json", 8, text("[]")),
         &["sterna.config.json"],
     ),
+    (
+        "more tokens than rows",
+        |f| {
+            f.set(
+                "tokenizer.ggml.tokens",
+                9,
+                value::texts(&["a", "b", "c", "d", "e", "f"]),
+            );
+            f.remove("tokenizer.ggml.token_type");
+        },
+        &["tokens", "at most 5"],
+    ),
+    (
+        "a part of a file",
+        |f| f.set("split.count", 2, vec![3, 0]),
+        &["split.count", "one of 3 parts"],
+    ),
 ];
 
 #[test]

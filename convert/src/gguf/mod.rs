@@ -109,7 +109,12 @@ impl Gguf {
             None => format!("{:#}\n", packed_config(&config)).into_bytes(),
         };
         let mut files = vec![("config.json".to_owned(), config_json)];
-        files.extend(vocabulary::read(metadata, architecture, &mut warnings)?);
+        files.extend(vocabulary::read(
+            metadata,
+            architecture,
+            config.vocab_size,
+            &mut warnings,
+        )?);
         for (file, consequence) in REQUIRED {
             if files.iter().any(|(name, _)| name == file) {
                 continue;
@@ -339,6 +344,7 @@ fn companion(name: &str) -> String {
 
 fn architecture(container: &Container) -> Result<&'static Architecture> {
     const KEY: &str = "general.architecture";
+    const SPLIT: &str = "split.count";
     let metadata = &container.metadata;
     if let Some(key) = metadata
         .pairs
@@ -348,6 +354,14 @@ fn architecture(container: &Container) -> Result<&'static Architecture> {
     {
         let expected = "weights as they are";
         return Err(metadata.bad(key, expected, "weights in a rotated basis"));
+    }
+    if let Some(parts) = metadata.unsigned(SPLIT)?.filter(|n| *n > 1) {
+        let found = format!("one of {parts} parts");
+        return Err(metadata.bad(
+            SPLIT,
+            "a whole file, as llama-gguf-split --merge makes it",
+            found,
+        ));
     }
     let name = metadata.text(KEY)?;
     name.and_then(Architecture::find).ok_or_else(|| {

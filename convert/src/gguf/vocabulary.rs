@@ -39,10 +39,10 @@ const LONGEST: usize = 256;
 pub(super) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
+    vocab_size: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, Vec<u8>)>> {
-    let whole = metadata.has(super::CONFIG);
-    if whole {
+    if metadata.has(super::CONFIG) {
         let mut files = Vec::new();
         for (name, key) in &FILE_KEYS[1..] {
             if let Some(text) = metadata.text(key)? {
@@ -54,6 +54,11 @@ pub(super) fn read(
     let Some(vocabulary) = Vocabulary::read(metadata, architecture, warnings)? else {
         return Ok(Vec::new());
     };
+    if vocabulary.tokens.len() > vocab_size {
+        let expected = format!("at most {vocab_size}, the rows of token_embd.weight");
+        let found = vocabulary.tokens.len().to_string();
+        return Err(metadata.bad("tokenizer.ggml.tokens", expected, found));
+    }
     let mut files = Vec::new();
     let mut push = |name: &str, json: &Value| {
         files.push((name.to_owned(), format!("{json:#}\n").into_bytes()));
