@@ -201,6 +201,36 @@ fn heads_in_every_type() {
 }
 
 #[test]
+fn what_programs_are_known_to_compute_wrongly_is_said() {
+    for (family, tied, weights, expected) in [
+        (0, true, GgufType::I2S, &[][..]),
+        (0, false, GgufType::I2S, &["head of its own"]),
+        (0, false, GgufType::Iq2Bn, &[]),
+        (0, true, GgufType::Tq2_0, &["another activation"]),
+        (
+            0,
+            false,
+            GgufType::Q2_0,
+            &["another activation", "head of its own"],
+        ),
+        (1, false, GgufType::Tq1_0, &[]),
+        (2, true, GgufType::I2S, &[]),
+    ] {
+        let folder = checkpoint(family, Storage::Multiply, tied);
+        let report = write(folder.path(), &folder.path().join("out"), &gguf(weights)).unwrap();
+        assert_eq!(
+            report.warnings.len(),
+            expected.len(),
+            "{:?}",
+            report.warnings
+        );
+        for (warning, part) in report.warnings.iter().zip(expected) {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
+}
+
+#[test]
 fn the_same_source_gives_the_same_bytes() {
     let folder = checkpoint(1, Storage::Online, true);
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));

@@ -144,16 +144,29 @@ pub(crate) fn write(
     Ok(report)
 }
 
-/// What a reader must know about the combination.
-fn warnings(source: &dyn Source, weights: GgufType) -> Option<String> {
-    let is_bitnet = source.config().family.model_type == "bitnet";
-    let of_llama_cpp = [GgufType::Tq1_0, GgufType::Tq2_0, GgufType::Q2_0].contains(&weights);
-    (is_bitnet && of_llama_cpp).then(|| {
-        "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The file \
-         says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in bitnet.cpp, \
-         iq2_bn in ik_llama.cpp"
-            .into()
-    })
+/// What programs are known to make of the combination.
+fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
+    let config = source.config();
+    if config.family.model_type != "bitnet" {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    if [GgufType::Tq1_0, GgufType::Tq2_0, GgufType::Q2_0].contains(&weights) {
+        warnings.push(
+            "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The \
+             file says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in \
+             bitnet.cpp, iq2_bn in ik_llama.cpp"
+                .into(),
+        );
+    }
+    if weights != GgufType::Iq2Bn && !config.tie_word_embeddings {
+        warnings.push(
+            "bitnet.cpp takes the embedding for the head in this family, and this model has a head of its \
+             own: its output there is wrong. ik_llama.cpp computes it: write iq2_bn"
+                .into(),
+        );
+    }
+    warnings
 }
 
 fn scale_precision(kind: &Type) -> Precision {
