@@ -216,15 +216,14 @@ fn compare_values(
 ) -> Result<()> {
     let columns = weight.columns;
     let precisions = [a, b].map(|source| source.precision(weight));
+    let is_encoded = rule.is_made && precisions[0] != precisions[1];
     let step = (CHUNK / columns).max(1).min(weight.rows);
     let (mut x, mut y) = (vec![0.0; step * columns], vec![0.0; step * columns]);
     let (mut differ, mut max_error) = (0, 0f32);
     for first in (0..weight.rows).step_by(step) {
         let len = step.min(weight.rows - first) * columns;
         a.rows(weight, first, &mut x[..len])?;
-        let coded = rule
-            .is_made
-            .then(|| b.coded_differently(weight, first, &x[..len]));
+        let coded = is_encoded.then(|| b.coded_differently(weight, first, &x[..len]));
         if let Some(n) = coded.flatten() {
             differ += n;
             continue;
@@ -264,6 +263,13 @@ fn compare_row(a: &[f32], b: &[f32], precisions: [Precision; 2], is_made: bool) 
         let differ = rounded.iter().zip(to).filter(|(a, b)| !is_same(**a, **b));
         is_known.then(|| differ.count() as u64)
     };
+    let is_copied = match precisions[1] {
+        Precision::Coded(_) => precisions[0] == precisions[1],
+        _ => !is_made && precisions[0] == precisions[1],
+    };
+    if is_copied {
+        return (different(a, b, Precision::F32).unwrap_or(0), error);
+    }
     let forth = different(a, b, precisions[1]);
     let back = || different(b, a, precisions[0]);
     let plain = || different(a, b, Precision::F32);

@@ -7,7 +7,7 @@ use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{PackedWriter, Packing, TableType};
 
 use crate::proof::{self, proven};
-use crate::table::{self, Plan};
+use crate::table::{self, Encoded, Plan};
 use crate::{
     Error, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary, parallel,
 };
@@ -122,8 +122,16 @@ fn write_tensor(
         Role::Table => {
             let plan = plans.iter().find(|p| p.name == *name);
             let plan = plan.expect("every table has a plan");
-            table::for_each_chunk(source, weight, |_, values| {
-                table::encode(plan.precision, values, weight.columns)?.write(writer, name)
+            let is_copied = source.precision(weight) == plan.precision;
+            table::for_each_chunk(source, weight, |first, values| {
+                let count = values.len() / weight.columns;
+                let copied = is_copied.then(|| source.coded_rows(weight, first, count));
+                match copied.flatten() {
+                    Some(rows) => Encoded::Rows(rows).write(writer, name),
+                    None => {
+                        table::encode(plan.precision, values, weight.columns)?.write(writer, name)
+                    }
+                }
             })?;
         }
         Role::Linear => {

@@ -144,6 +144,15 @@ impl Source for Packed {
         check_finite(self.path(), weight, start, values)
     }
 
+    fn coded_rows(&self, weight: &Weight, first: usize, count: usize) -> Option<Vec<CodedRow>> {
+        match self.table(weight)?.0.values {
+            Values::Codes(codes) => {
+                Some((first..first + count).map(|row| codes.row(row)).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Codes are compared themselves: they hold more than their values show.
     fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
         let (table, table_type) = self.table(weight)?;

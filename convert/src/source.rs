@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sterna_ternary::Config;
 use sterna_ternary::layout::{Dtype, Weight};
+use sterna_ternary::table::CodedRow;
 
 use crate::{Error, Precision, Result};
 
@@ -43,6 +44,11 @@ pub trait Source {
 
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
+
+    /// Rows `first..` of a coded table, to be copied without rounding them again; none of any other.
+    fn coded_rows(&self, _weight: &Weight, _first: usize, _count: usize) -> Option<Vec<CodedRow>> {
+        None
+    }
 
     /// How many values of the rows `first..` are held otherwise than the type of the table would hold `values`;
     /// none where the values themselves tell.

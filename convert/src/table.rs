@@ -148,6 +148,11 @@ pub(crate) fn plan(
     choice: Choice,
     advance: &mut dyn FnMut(usize),
 ) -> Result<Plan> {
+    let held = source.precision(weight);
+    if matches!(held, Precision::Coded(_)) && choice == Choice::As(held) {
+        advance(weight.rows * weight.columns);
+        return Ok(Plan::exact(source, weight, held)); // its codes are copied
+    }
     let mut all = Row::default();
     for_each_chunk(source, weight, |first, values| {
         if choice == Choice::As(Precision::F16) {

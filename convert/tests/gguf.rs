@@ -231,6 +231,29 @@ fn what_programs_are_known_to_compute_wrongly_is_said() {
 }
 
 #[test]
+fn a_packed_file_in_another_packing_keeps_its_codes() {
+    let folder = checkpoint(1, Storage::Online, false);
+    for head in [HeadType::Q8, HeadType::Q6, HeadType::Q4] {
+        let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
+        let t5 = Options {
+            packing: Packing::T5,
+            head,
+            ..OPTIONS
+        };
+        let i2 = Options { head, ..OPTIONS };
+        convert(folder.path(), &a, &t5, &mut |_, _| {}).unwrap();
+        let report = convert(&a, &b, &i2, &mut |_, _| {}).unwrap();
+        assert_eq!(
+            (report.tables[1].dtype, report.tables[1].max_error),
+            (head.name(), 0.0)
+        );
+        convert(&b, &c, &t5, &mut |_, _| {}).unwrap();
+        assert_eq!(fs::read(&a).unwrap(), fs::read(&c).unwrap());
+        check_equal(&a, &b);
+    }
+}
+
+#[test]
 fn the_same_source_gives_the_same_bytes() {
     let folder = checkpoint(1, Storage::Online, true);
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
