@@ -1,36 +1,72 @@
-//! `sterna convert`: a checkpoint to a packed file, with proof.
+//! `sterna convert`: a model from one format to another, with proof.
 
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sterna_convert::{HeadType, Options, Report};
+use sterna_convert::{GgufOptions, GgufType, HeadType, I2sOrder, Options, Report};
 use sterna_ternary::Packing;
 
+use crate::exit::Usage;
 use crate::terminal;
 
-/// Pack a checkpoint into one file that the runtime maps, and prove that no weight differs.
+/// Convert a model to another format, and prove that no weight differs.
 ///
-/// SOURCE is a Hugging Face folder: BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model that was
-/// trained here, with master weights or packed.
+/// SOURCE is a Hugging Face folder (BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model that was
+/// trained here, with master weights or packed), a GGUF file, or a packed file.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder with config.json and model.safetensors.
+    /// A Hugging Face folder with config.json and model.safetensors, a GGUF file, or a packed file.
     source: PathBuf,
-    /// The file to write.
+    /// The file to write, or the folder.
     #[arg(long, short)]
     out: PathBuf,
-    /// t5: 1.6 bits a weight, smallest; i2: 2 bits a weight. Same results.
+    /// The format to write.
+    #[arg(long, value_enum, default_value = "native")]
+    to: To,
+    /// Of a packed file. i2: 2 bits a weight, fastest; t5: 1.6 bits a weight, smallest. Same results.
     #[arg(long, value_enum, default_value = "i2")]
     packing: PackingName,
-    /// Type of the head, and of the embedding of a tied model.
-    #[arg(long, value_enum, default_value = "q8")]
-    head: Head,
+    /// Type of the head, and of the embedding of a tied model [default: q8; in GGUF f16].
+    #[arg(long, value_enum)]
+    head: Option<Head>,
+    /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
+    #[arg(long, value_name = "NAME")]
+    pre: Option<String>,
+    /// The source is GGUF whose I2_S was written by bitnet.cpp on ARM after November 2025.
+    #[arg(long)]
+    from_arm: bool,
+    /// In GGUF, round scales that f16 does not hold, where the type stores them so, instead of refusing.
+    #[arg(long)]
+    round_scales: bool,
     /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
     #[arg(long)]
     allow_missing: bool,
     /// Print one JSON object with counts, scales, errors and checksum.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum To {
+    /// The packed file that Sterna runs
+    Native,
+    /// GGUF for bitnet.cpp, 2 bits a weight
+    #[value(name = "i2_s")]
+    I2S,
+    /// GGUF for llama.cpp, 1.69 bits a weight
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    /// GGUF for llama.cpp, 2.06 bits a weight
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are no multiple of 256
+    #[value(name = "q2_0")]
+    Q2_0,
+    /// GGUF for ik_llama.cpp, 2 bits a weight
+    #[value(name = "iq2_bn")]
+    Iq2Bn,
+    /// A Hugging Face folder with packed weights, as transformers loads it
+    Hf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,7 +77,7 @@ enum PackingName {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Head {
-    /// 8 bits a value, a scale for each 128 of them: nothing measurable is lost
+    /// 8 bits a value, a scale for each 128 of them (32 in GGUF): nothing measurable is lost
     Q8,
     /// 6 bits a value
     Q6,
@@ -54,21 +90,52 @@ enum Head {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let options = Options {
-        packing: match args.packing {
-            PackingName::I2 => Packing::I2,
-            PackingName::T5 => Packing::T5,
-        },
-        head: match args.head {
-            Head::Lossless => HeadType::Lossless,
-            Head::F16 => HeadType::F16,
-            Head::Q8 => HeadType::Q8,
-            Head::Q6 => HeadType::Q6,
-            Head::Q4 => HeadType::Q4,
-        },
+    let head = args.head.map(|head| match head {
+        Head::Lossless => HeadType::Lossless,
+        Head::F16 => HeadType::F16,
+        Head::Q8 => HeadType::Q8,
+        Head::Q6 => HeadType::Q6,
+        Head::Q4 => HeadType::Q4,
+    });
+    let gguf = |weights| GgufOptions {
+        weights,
+        head: head.unwrap_or(HeadType::F16),
+        pre: args.pre.clone(),
+        round_scales: args.round_scales,
         allow_missing: args.allow_missing,
     };
-    let report = convert(&args.source, &args.out, &options)?;
+    if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.round_scales) {
+        let why =
+            "--pre and --round-scales are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
+        return Err(Usage(why.into()).into());
+    }
+    let target = match args.to {
+        To::Native => Target::Packed(Options {
+            packing: match args.packing {
+                PackingName::I2 => Packing::I2,
+                PackingName::T5 => Packing::T5,
+            },
+            head: head.unwrap_or_default(),
+            allow_missing: args.allow_missing,
+        }),
+        To::I2S => Target::Gguf(gguf(GgufType::I2S)),
+        To::Tq1_0 => Target::Gguf(gguf(GgufType::Tq1_0)),
+        To::Tq2_0 => Target::Gguf(gguf(GgufType::Tq2_0)),
+        To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
+        To::Hf if head.is_some() => {
+            let why = "--to hf keeps the head as it is: leave out --head";
+            return Err(Usage(why.into()).into());
+        }
+        To::Hf => Target::HuggingFace {
+            allow_missing: args.allow_missing,
+        },
+        To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
+    };
+    let order = match args.from_arm {
+        true => I2sOrder::Blocks64,
+        false => I2sOrder::Blocks128,
+    };
+    let report = convert(&args.source, &args.out, order, &target)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -77,26 +144,44 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+enum Target {
+    Packed(Options),
+    Gguf(GgufOptions),
+    HuggingFace { allow_missing: bool },
+}
+
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
     let (packing, head) = (Packing::T5, HeadType::default());
     convert(
         source,
         out,
-        &Options {
+        I2sOrder::default(),
+        &Target::Packed(Options {
             packing,
             head,
             allow_missing: false,
-        },
+        }),
     )
 }
 
-fn convert(source: &Path, out: &Path, options: &Options) -> anyhow::Result<Report> {
+fn convert(source: &Path, out: &Path, order: I2sOrder, target: &Target) -> anyhow::Result<Report> {
+    let allow_missing = match target {
+        Target::Packed(options) => options.allow_missing,
+        Target::Gguf(options) => options.allow_missing,
+        Target::HuggingFace { allow_missing } => *allow_missing,
+    };
+    let source = sterna_convert::open_with(source, order, allow_missing)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
-    let report = sterna_convert::convert(source, out, options, &mut |done, total| {
+    let show = &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    });
+    };
+    let report = match target {
+        Target::Packed(options) => sterna_convert::write_packed(&*source, out, options, show),
+        Target::Gguf(options) => sterna_convert::write_gguf(&*source, out, options, show),
+        Target::HuggingFace { .. } => sterna_convert::write_huggingface(&*source, out, show),
+    };
     bar.finish_and_clear();
     let report = report?;
     for warning in &report.warnings {
@@ -128,6 +213,9 @@ fn describe(report: &Report, out: &Path) -> String {
         share(zero),
         share(plus),
     );
+    if report.scale_rounding > 0.0 {
+        text += &format!("scales: rounded by up to {:.1e}\n", report.scale_rounding);
+    }
     for table in &report.tables {
         let error = match table.max_error {
             0.0 => "exact".to_owned(),

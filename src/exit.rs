@@ -67,7 +67,7 @@ fn of_convert(error: &sterna_convert::Error) -> bool {
     use sterna_convert::Error::*;
     match error {
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        Output { .. } | Differs { .. } => false,
+        Output { .. } | Differs { .. } | Shapes { .. } => false,
         Packed(error) => of_ternary(error),
         _ => true,
     }

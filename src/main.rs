@@ -18,6 +18,7 @@ mod synthesize;
 mod terminal;
 mod tokenizer;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ enum Verb {
     Tokenizer(tokenizer::Verb),
     Train(train::Args),
     Convert(convert::Args),
+    Verify(verify::Args),
     Inspect(inspect::Args),
     Generate(generate::Args),
     Logits(logits::Args),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Tokenizer(verb) => tokenizer::run(&verb),
         Verb::Train(args) => train::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Verify(args) => return verify::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Logits(args) => logits::run(&args),

@@ -219,6 +219,80 @@ fn a_model_folder_without_one_of_its_files_is_refused() {
 }
 
 #[test]
+fn other_formats_and_back_and_whether_they_are_equal() {
+    let run = &*RUN;
+    let folder = tempfile::tempdir().unwrap();
+    let model = run.out.join("model");
+    let at = |name: &str| folder.path().join(name);
+    // 32 columns are no block of any GGUF type, so the shape of the quickstart is not enough here.
+    let recipe = at("wide.toml");
+    let wide = RECIPE
+        .replace("= 32", "= 256")
+        .replace("= 48", "= 256")
+        .replace("= 12", "= 2");
+    std::fs::write(&recipe, wide.replace("= 'bitnet'", "= 'llama'")).unwrap();
+    let out = at("run");
+    stdout(&["train", "--config", text(&recipe), "--out", text(&out)]);
+    let wide = out.join("model");
+    let message = refused(&[
+        "convert",
+        text(&model),
+        "--to",
+        "i2_s",
+        "--out",
+        text(&at("x")),
+    ]);
+    assert!(message.contains("multiple of 128"), "{message}");
+    for to in ["i2_s", "tq1_0", "tq2_0", "q2_0", "iq2_bn", "hf"] {
+        let file = at(to);
+        let mut args = vec![
+            "convert",
+            text(&wide),
+            "--to",
+            to,
+            "--out",
+            text(&file),
+            "--json",
+        ];
+        if !["i2_s", "iq2_bn", "hf"].contains(&to) {
+            let message = refused(&args);
+            assert!(message.contains("--round-scales"), "{message}");
+            args.push("--round-scales");
+        }
+        let report = json(&args);
+        assert_eq!(report["differ"], 0);
+        let packed = at("packed");
+        stdout(&[
+            "convert",
+            text(&file),
+            "--out",
+            text(&packed),
+            "--head",
+            "lossless",
+        ]);
+        let found = sterna(&["verify", text(&wide), text(&packed), "--json"]);
+        let is_exact = report["scale_rounding"] == 0.0;
+        assert_eq!(found.status.code(), Some(i32::from(!is_exact)), "{to}");
+        let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+        assert_eq!(
+            (&found["differ"], &found["values_differ"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(found["weights"], report["weights"]);
+        stdout(&["generate", text(&packed), "--prompt", "Once", "-n", "2"]);
+    }
+    let packed = text(&run.packed);
+    stdout(&["verify", text(&model), packed]);
+    let other = sterna(&["verify", packed, text(&wide)]);
+    assert_eq!(other.status.code(), Some(1));
+    refused(&["verify", packed, text(&recipe)]);
+    let garbage = at("garbage.gguf");
+    std::fs::write(&garbage, b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff").unwrap();
+    let message = refused(&["convert", text(&garbage), "--out", text(&at("y"))]);
+    assert!(message.contains("garbage.gguf"), "{message}");
+}
+
+#[test]
 fn a_damaged_packed_file_is_refused() {
     let run = &*RUN;
     let folder = tempfile::tempdir().unwrap();
@@ -251,6 +325,12 @@ fn usage_errors_say_what_is_possible() {
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
     };
     usage(&["convert", "x", "--out", "y", "--packing", "q4"], "i2");
+    usage(&["convert", "x", "--out", "y", "--to", "onnx"], "tq2_0");
+    usage(&["convert", "x", "--out", "y", "--pre", "gpt-2"], "--to");
+    usage(
+        &["convert", "x", "--out", "y", "--to", "hf", "--head", "q8"],
+        "--head",
+    );
     usage(
         &["generate", text(&run.packed), "--kernels", "gpu"],
         "scalar",

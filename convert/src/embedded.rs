@@ -8,7 +8,7 @@ use sterna_ternary::file::FILES;
 use crate::{Error, Result};
 
 /// Files that belong to every model, and what goes wrong without each.
-const REQUIRED: [(&str, &str); 3] = [
+pub(crate) const REQUIRED: [(&str, &str); 3] = [
     (
         "tokenizer.json",
         "the model could run on token ids only, not on text",

@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// The source is nothing that a reader knows.
     #[error(
-        "{path}: {why}; what can be read is a Hugging Face folder with config.json and model.safetensors"
+        "{path}: {why}; what can be read is a Hugging Face folder with config.json and model.safetensors, a \
+         GGUF file, or a packed file"
     )]
     Input {
         /// The path given.
@@ -73,6 +74,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A GGUF file is cut off, its header lies, or it says something that cannot be read.
+    #[error("{path}: {part}: expected {expected}, found {found}; {advice}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Header, key or tensor.
+        part: String,
+        /// What would be accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The index and the shards disagree, or the index is malformed.
     #[error("{path}: {why}; download the checkpoint again")]
@@ -141,6 +156,18 @@ pub enum Error {
         index: usize,
         /// The byte there.
         byte: u8,
+    },
+    /// Two models that cannot be compared.
+    #[error(
+        "{path}: expected {expected}, as the other model, found {found}; give two forms of one model"
+    )]
+    Shapes {
+        /// The second model.
+        path: PathBuf,
+        /// What the first one is.
+        expected: String,
+        /// What it is.
+        found: String,
     },
     /// The result is not the source: its proof failed and it was removed.
     #[error(

@@ -1,19 +1,27 @@
-//! Checkpoints in, packed files out.
+//! Checkpoints in, packed files and GGUF files out.
 //!
 //! A reader gives a checkpoint as a [`Source`]: a config, the files to embed, and one tensor at a time in a
 //! canonical form. A writer turns any source into a file and then proves it: it opens the result, reads the
 //! source again and compares every trit, scale and value. So N readers and M writers make N × M conversions.
+//!
+//! The comparison reads both through [`Source`], so it serves any two models as well: [`verify`].
 //!
 //! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
 //!
 //! A reader is one file and one line in [`open`]; a writer is one file beside `packed.rs`.
 #![deny(unsafe_code)]
 
+mod compare;
 mod embedded;
 mod error;
+mod gguf;
 mod huggingface;
+mod huggingface_writer;
+mod mapped;
 mod packed;
+mod packed_source;
 mod parallel;
+mod precision;
 mod proof;
 mod repack;
 mod report;
@@ -23,14 +31,23 @@ mod stream;
 mod synthesize;
 mod table;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
+pub use gguf::{Gguf, GgufOptions, GgufType, I2sOrder};
 pub use huggingface::HuggingFace;
+pub use packed_source::Packed;
+pub use precision::Precision;
 pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Packing, durable};
+use sterna_ternary::{Packing, durable, layout};
+
+use crate::compare::Rule;
+use crate::packed::Progress;
 pub use synthesize::Synthetic;
 pub use table::HeadType;
 
@@ -56,9 +73,64 @@ pub fn convert(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     check_output(out)?;
-    let source = open(source, options.allow_missing)?;
+    write_packed(
+        &*open(source, options.allow_missing)?,
+        out,
+        options,
+        progress,
+    )
+}
+
+/// Converts an open checkpoint, as [`convert`] does.
+pub fn write_packed(
+    source: &dyn Source,
+    out: &Path,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
-    packed::write(&*source, out, options, progress)
+    packed::write(source, out, options, progress)
+}
+
+/// Converts the checkpoint at `source` to the GGUF file `out` and proves the result, as [`convert`] does.
+pub fn to_gguf(
+    source: &Path,
+    out: &Path,
+    options: &GgufOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
+    write_gguf(
+        &*open(source, options.allow_missing)?,
+        out,
+        options,
+        progress,
+    )
+}
+
+/// Converts an open checkpoint, as [`to_gguf`] does.
+pub fn write_gguf(
+    source: &dyn Source,
+    out: &Path,
+    options: &GgufOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    check_output(out)?;
+    refuse_to_overwrite(out, &source.inputs())?;
+    gguf::write(source, out, options, progress)
+}
+
+/// Writes an open checkpoint as the Hugging Face folder `out`, packed, and proves the result.
+///
+/// `out` must not exist.
+pub fn write_huggingface(
+    source: &dyn Source,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    huggingface_writer::check_output(out)?;
+    huggingface_writer::write(source, out, progress)
 }
 
 /// Opens a checkpoint of any readable format.
@@ -66,14 +138,57 @@ pub fn convert(
 /// # Errors
 /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
 pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
+    open_with(path, I2sOrder::default(), allow_missing)
+}
+
+/// [`open`] with a choice that a GGUF file leaves to its reader.
+pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
     if metadata.is_dir() {
         return Ok(Box::new(HuggingFace::open(path, allow_missing)?));
     }
-    Err(Error::Input {
-        path: path.to_owned(),
-        why: "is a file".into(),
-    })
+    if !metadata.is_file() {
+        return Err(Error::Input {
+            path: path.to_owned(),
+            why: "is neither a file nor a folder".into(), // opening a pipe would wait forever
+        });
+    }
+    if starts_with(path, b"GGUF")? {
+        return Ok(Box::new(Gguf::open(path, order, allow_missing)?));
+    }
+    match Packed::open(path, allow_missing) {
+        Err(Error::Packed(sterna_ternary::Error::NotPacked { why, .. })) => Err(Error::Input {
+            path: path.to_owned(),
+            why: format!("is a file of another kind ({why})"),
+        }),
+        packed => Ok(Box::new(packed?)),
+    }
+}
+
+/// Compares two models, whatever formats they are in.
+///
+/// # Errors
+/// Those of [`open`], and [`Error::Shapes`] if they are of different shapes. That weights differ is no error.
+pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Comparison> {
+    let (a, b) = (open(a, true)?, open(b, true)?);
+    let weights = layout::weights(a.config());
+    let total = weights.iter().map(|w| (w.rows * w.columns) as u64).sum();
+    let mut progress = Progress::new(total, progress);
+    let rule = Rule {
+        scales: Precision::F32,
+        is_made: false,
+    };
+    compare::compare(&*a, &*b, rule, &mut progress)
+}
+
+fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    let mut start = vec![0; magic.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => Ok(start == magic),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(Error::io(path)(e)),
+    }
 }
 
 fn check_output(out: &Path) -> Result<()> {

@@ -1,17 +1,16 @@
 //! Writer of the packed file: plan the tables, write tensor by tensor, prove, and only then give it its name.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{PackedFile, PackedWriter, Packing, durable};
+use sterna_ternary::{PackedWriter, Packing, TableType};
 
-use crate::table::{self, Plan};
-use crate::{Error, MatrixReport, Options, Report, Result, Source, Ternary, parallel, proof};
+use crate::proof::{self, proven};
+use crate::table::{self, Encoded, Plan};
+use crate::{
+    Error, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary, parallel,
+};
 
 /// Bytes that are packed at once.
 const CHUNK: usize = 1 << 22;
@@ -23,7 +22,15 @@ pub(crate) struct Progress<'a> {
     show: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Progress<'_> {
+impl<'a> Progress<'a> {
+    pub fn new(total: u64, show: &'a mut dyn FnMut(u64, u64)) -> Progress<'a> {
+        Progress {
+            done: 0,
+            total,
+            show,
+        }
+    }
+
     pub fn add(&mut self, weights: usize) {
         self.done += weights as u64;
         (self.show)(self.done, self.total);
@@ -37,67 +44,46 @@ pub(crate) fn write(
     show: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     let weights = layout::weights(source.config());
-    let mut progress = Progress {
-        done: 0,
-        total: total(&weights),
-        show,
-    };
+    let mut progress = Progress::new(total(&weights), show);
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plans = tables
-        .map(|w| table::plan(source, w, options.head, &mut |n| progress.add(n)))
+        .map(|w| {
+            let is_separate = w.name == EMBEDDING && !source.config().tie_word_embeddings;
+            let choice = options.head.choice(is_separate);
+            table::plan(source, w, choice, &mut |n| progress.add(n))
+        })
         .collect::<Result<Vec<Plan>>>()?;
     let description = describe(source, options.packing, &plans);
 
-    // The temporary name lies beside the final one and vanishes with `unproven`, whatever happens.
-    let folder = durable::folder_of(out);
-    let mut prefix = OsString::from(".");
-    prefix.push(out.file_name().unwrap_or_default());
-    let unproven = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".unproven")
-        .tempfile_in(folder)
-        .map_err(Error::io(out))?
-        .into_temp_path();
-    let mut matrices = Vec::new();
-    PackedWriter::write(&unproven, &description, |writer| {
-        for weight in &weights {
-            matrices.extend(write_tensor(
-                writer,
-                source,
-                weight,
-                options.packing,
-                &plans,
-            )?);
-            progress.add(weight.rows * weight.columns);
-        }
-        Ok::<_, Error>(())
+    let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
+        let mut matrices = Vec::new();
+        PackedWriter::write(unproven, &description, |writer| {
+            for weight in &weights {
+                let packing = options.packing;
+                matrices.extend(write_tensor(writer, source, weight, packing, &plans)?);
+                progress.add(weight.rows * weight.columns);
+            }
+            Ok::<_, Error>(())
+        })?;
+        let packed = Packed::open(unproven, true)?;
+        let proof = proof::prove(
+            source,
+            &packed,
+            source.files(),
+            out,
+            Precision::F32,
+            &mut progress,
+        )?;
+        Ok((proof, matrices))
     })?;
-    let packed = PackedFile::open(&unproven)?;
-    let proof = proof::prove(source, &packed, out, &plans, &mut progress)?;
-    let bytes_out = packed.len() as u64;
-    drop(packed);
-    let sha256 = sha256(&unproven)?;
-    unproven.persist(out).map_err(|e| Error::io(out)(e.error))?;
-    durable::sync_folder(folder).map_err(Error::io(folder))?;
-    Ok(Report {
-        packing: options.packing.name(),
-        weights: proof.weights,
-        differ: 0,
-        scales: proof.scales,
-        scales_differ: 0,
-        values: proof.values,
-        values_differ: 0,
-        bytes_in: source.bytes(),
-        bytes_out,
-        sha256,
-        tables: plans.iter().map(Plan::report).collect(),
-        matrices,
-        warnings: source.warnings().to_vec(),
-    })
+    let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);
+    report.bytes_out = bytes_out;
+    report.sha256 = sha256;
+    Ok(report)
 }
 
 /// Each tensor is written and proved, a table also planned.
-fn total(weights: &[Weight]) -> u64 {
+pub(crate) fn total(weights: &[Weight]) -> u64 {
     let passes = |role| if role == Role::Table { 3 } else { 2 };
     weights
         .iter()
@@ -112,10 +98,15 @@ fn describe(source: &dyn Source, packing: Packing, plans: &[Plan]) -> Descriptio
     Description {
         config: source.config().clone(),
         packing,
-        embedding: embedding.table,
-        head: head.table,
+        embedding: table_type(embedding),
+        head: table_type(head),
         files: source.files().to_vec(),
     }
+}
+
+fn table_type(plan: &Plan) -> TableType {
+    let table = plan.precision.table();
+    table.expect("a packed file is planned in its own types")
 }
 
 fn write_tensor(
@@ -131,8 +122,16 @@ fn write_tensor(
         Role::Table => {
             let plan = plans.iter().find(|p| p.name == *name);
             let plan = plan.expect("every table has a plan");
-            table::for_each_chunk(source, weight, |_, values| {
-                table::encode(plan.table, values, weight.columns)?.write(writer, name)
+            let is_copied = source.precision(weight) == plan.precision;
+            table::for_each_chunk(source, weight, |first, values| {
+                let count = values.len() / weight.columns;
+                let copied = is_copied.then(|| source.coded_rows(weight, first, count));
+                match copied.flatten() {
+                    Some(rows) => Encoded::Rows(rows).write(writer, name),
+                    None => {
+                        table::encode(plan.precision, values, weight.columns)?.write(writer, name)
+                    }
+                }
             })?;
         }
         Role::Linear => {
@@ -166,17 +165,4 @@ fn write_matrix(
         writer.rows(&weight.name, bytes)?;
     }
     Ok(())
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut sum = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(Error::io(path))? {
-            0 => break,
-            n => sum.update(&buffer[..n]),
-        }
-    }
-    Ok(sum.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -1,161 +1,90 @@
 //! The proof of a conversion: what was written equals what the source gives when it is read again.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use half::f16;
-use sterna_ternary::PackedFile;
-use sterna_ternary::file::{Table, Values};
-use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::table::CodedRow;
+use sha2::{Digest, Sha256};
+use sterna_ternary::durable;
 
+use crate::compare::{Comparison, Rule, compare};
 use crate::packed::Progress;
-use crate::table::{self, Plan, is_same};
-use crate::{Error, Result, Source, parallel};
+use crate::{Error, Precision, Result, Source};
 
-/// How much was compared and found equal.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Proof {
-    pub weights: u64,
-    pub scales: u64,
-    pub values: u64,
-}
-
-/// Compares every trit, the bits of every scale, every value of norms and tables, and the embedded files.
+/// Compares every trit, scale, value and embedded file of a result with its source.
+///
+/// `files` are those that the result must have, `scales` is how it holds a scale.
 ///
 /// # Errors
 /// [`Error::Differs`] with the number of differences and the first tensor that has any; `out` is the name
 /// that the file would have got.
 pub(crate) fn prove(
     source: &dyn Source,
-    packed: &PackedFile,
+    result: &dyn Source,
+    files: &[(String, Vec<u8>)],
     out: &Path,
-    plans: &[Plan],
+    scales: Precision,
     progress: &mut Progress,
-) -> Result<Proof> {
-    let mut proof = Proof::default();
-    let mut first = None;
-    let mut differ = 0;
-    let mut count = |name: &str, n: u64| {
-        if n > 0 {
-            first.get_or_insert_with(|| name.to_owned());
-            differ += n;
-        }
-    };
-    for weight in layout::weights(source.config()) {
-        let size = weight.rows * weight.columns;
-        match weight.role {
-            Role::Linear => {
-                count(&weight.name, compare_matrix(source, packed, &weight)?);
-                proof.weights += size as u64;
-                proof.scales += 1;
-            }
-            Role::Norm => {
-                let (a, b) = (source.vector(&weight)?, packed.vector(&weight.name));
-                let n = count_different(a.into_iter(), b.iter().copied());
-                count(&weight.name, n as u64);
-                proof.values += size as u64;
-            }
-            Role::Table => {
-                let plan = plans.iter().find(|p| p.name == weight.name);
-                let plan = plan.expect("every table has a plan");
-                count(&weight.name, compare_table(source, packed, &weight, plan)?);
-                proof.values += size as u64;
-            }
-        }
-        progress.add(size);
-    }
-    for (name, bytes) in source.files() {
-        count(name, u64::from(packed.file(name) != Some(bytes)));
-    }
+) -> Result<Comparison> {
+    let is_made = true;
+    let found = compare(source, result, Rule { scales, is_made }, progress)?;
+    let file = |name: &str| result.files().iter().find(|(n, _)| n == name);
+    let files = files.iter().filter(|f| file(&f.0) != Some(f));
+    let files: Vec<&String> = files.map(|(name, _)| name).collect();
+    let config = found.config_differs.iter().map(|key| key.to_string());
+    let first = found
+        .first
+        .clone()
+        .or(config.chain(files.iter().map(|f| f.to_string())).next());
     match first {
-        None => Ok(proof),
+        None => Ok(found),
         Some(tensor) => Err(Error::Differs {
             path: out.to_owned(),
             tensor,
-            differ,
+            differ: found.differ
+                + found.scales_differ
+                + found.values_differ
+                + (found.config_differs.len() + files.len()) as u64,
         }),
     }
 }
 
-/// How many trits differ, plus one if the scale does.
-fn compare_matrix(source: &dyn Source, packed: &PackedFile, weight: &Weight) -> Result<u64> {
-    let expected = source.linear(weight)?;
-    let matrix = packed.matrix(&weight.name);
-    let columns = weight.columns;
-    let row_bytes = packed.packing.row_bytes(columns);
-    let mut differ = vec![0u64; weight.rows];
-    parallel::rows(expected.trits.len(), &mut differ, 1, |first, differ| {
-        let mut trits = vec![0; columns];
-        for (row, differ) in (first..).zip(differ) {
-            let bytes = &matrix.data[row * row_bytes..][..row_bytes];
-            packed.packing.unpack_row(bytes, &mut trits)?;
-            let expected = &expected.trits[row * columns..][..columns];
-            *differ = trits.iter().zip(expected).filter(|(a, b)| a != b).count() as u64;
-        }
-        Ok(())
-    })?;
-    let scale_differs = u64::from(!is_same(matrix.scale, expected.scale));
-    Ok(differ.iter().sum::<u64>() + scale_differs)
+/// Makes a file that gets the name `out` only when `make`, which writes and proves it, is done; also its size
+/// and checksum.
+pub(crate) fn proven<T>(
+    out: &Path,
+    make: impl FnOnce(&Path) -> Result<T>,
+) -> Result<(T, u64, String)> {
+    // The temporary name lies beside the final one and vanishes with `unproven`, whatever happens.
+    let folder = durable::folder_of(out);
+    let mut prefix = OsString::from(".");
+    prefix.push(out.file_name().unwrap_or_default());
+    let unproven = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".unproven")
+        .tempfile_in(folder)
+        .map_err(Error::io(out))?
+        .into_temp_path();
+    let made = make(&unproven)?;
+    let bytes = unproven.metadata().map_err(Error::io(&unproven))?.len();
+    let sha256 = sha256(&unproven)?;
+    unproven.persist(out).map_err(|e| Error::io(out)(e.error))?;
+    durable::sync_folder(folder).map_err(Error::io(folder))?;
+    Ok((made, bytes, sha256))
 }
 
-/// How many values differ from the source, or from the source rounded again if the type rounds.
-fn compare_table(
-    source: &dyn Source,
-    packed: &PackedFile,
-    weight: &Weight,
-    plan: &Plan,
-) -> Result<u64> {
-    let table = if weight.name == EMBEDDING {
-        packed.embedding()
-    } else {
-        packed.head()
-    };
-    let columns = weight.columns;
-    let rounds = plan.max_error > 0.0;
-    let mut differ = 0;
-    table::for_each_chunk(source, weight, |first_row, values| {
-        let mut rows = vec![0u64; values.len() / columns];
-        parallel::rows(values.len(), &mut rows, 1, |first, rows| {
-            for (i, differ) in (first..).zip(rows) {
-                let values = &values[i * columns..][..columns];
-                *differ = compare_row(&table, first_row + i, values, rounds) as u64;
-            }
-            Ok(())
-        })?;
-        differ += rows.iter().sum::<u64>();
-        Ok(())
-    })?;
-    Ok(differ)
-}
-
-fn compare_row(table: &Table, row: usize, expected: &[f32], rounds: bool) -> usize {
-    let columns = row * table.columns..(row + 1) * table.columns;
-    let exact = expected.iter().copied();
-    match table.values {
-        Values::F32(v) => count_different(v[columns].iter().copied(), exact),
-        Values::Bf16(v) => count_different(v[columns].iter().map(|x| x.to_f32()), exact),
-        Values::F16(v) if rounds => {
-            let rounded = exact.map(|x| f16::from_f32(x).to_f32());
-            count_different(v[columns].iter().map(|x| x.to_f32()), rounded)
-        }
-        Values::F16(v) => count_different(v[columns].iter().map(|x| x.to_f32()), exact),
-        Values::Codes(codes) => {
-            let again = CodedRow::encode(expected, codes.planes);
-            match codes.row(row) == again {
-                true => 0,
-                false => {
-                    let (mut a, mut b) = (vec![0.0; table.columns], vec![0.0; table.columns]);
-                    codes.decode(row, &mut a);
-                    again.decode(&mut b);
-                    count_different(a.into_iter(), b.into_iter()).max(1)
-                }
-            }
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut sum = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(Error::io(path))? {
+            0 => break,
+            n => sum.update(&buffer[..n]),
         }
     }
-}
-
-fn count_different(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> usize {
-    a.zip(b).filter(|(a, b)| !is_same(*a, *b)).count()
+    Ok(sum.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -164,6 +93,7 @@ mod tests {
     use std::path::PathBuf;
 
     use serde_json::json;
+    use sterna_ternary::layout::{self, Weight};
     use sterna_ternary::{Config, Dtype, Packing};
 
     use super::*;

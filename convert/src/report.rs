@@ -3,7 +3,9 @@
 use serde::Serialize;
 use sterna_ternary::layout::Weight;
 
-use crate::Ternary;
+use crate::compare::{Comparison, MatrixComparison};
+use crate::table::Plan;
+use crate::{Source, Ternary};
 
 /// The result of a conversion. Every `differ` is zero: anything else is an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +25,8 @@ pub struct Report {
     pub values: u64,
     /// Those that differ.
     pub values_differ: u64,
+    /// The most that a scale was rounded by, relative to it; zero unless that was asked for.
+    pub scale_rounding: f64,
     /// Bytes of the weights of the source.
     pub bytes_in: u64,
     /// Bytes of the result.
@@ -35,6 +39,35 @@ pub struct Report {
     pub matrices: Vec<MatrixReport>,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// The report of a proved conversion, but for size and checksum.
+    pub(crate) fn new(
+        packing: &'static str,
+        source: &dyn Source,
+        proof: &Comparison,
+        plans: &[Plan],
+        matrices: Vec<MatrixReport>,
+    ) -> Report {
+        let rounding = |m: &MatrixComparison| f64::from((m.scales[1] / m.scales[0] - 1.0).abs());
+        Report {
+            packing,
+            weights: proof.weights,
+            differ: proof.differ,
+            scales: proof.scales,
+            scales_differ: proof.scales_differ,
+            values: proof.values,
+            values_differ: proof.values_differ,
+            scale_rounding: proof.matrices.iter().map(rounding).fold(0.0, f64::max),
+            bytes_in: source.bytes(),
+            bytes_out: 0,
+            sha256: String::new(),
+            tables: plans.iter().map(Plan::report).collect(),
+            matrices,
+            warnings: source.warnings().to_vec(),
+        }
+    }
 }
 
 /// A table and what its type cost.

@@ -9,13 +9,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-use memmap2::{Mmap, MmapOptions};
+use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::mapped::{self, map};
 use crate::{Error, Result, parallel};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -195,49 +194,24 @@ impl<'a> Stored<'a> {
         let size = self.dtype().bitsize() / 8;
         parallel::rows(values.len(), values, 1, |first, values| {
             let bytes = &bytes[first * size..][..values.len() * size];
-            decode(self.dtype(), bytes, values);
+            mapped::decode(float_type(self.dtype()), bytes, values);
             Ok(())
         })
+    }
+}
+
+fn float_type(dtype: Dtype) -> sterna_ternary::Dtype {
+    match dtype {
+        Dtype::F32 => sterna_ternary::Dtype::F32,
+        Dtype::F16 => sterna_ternary::Dtype::F16,
+        Dtype::BF16 => sterna_ternary::Dtype::Bf16,
+        other => unreachable!("{other} is refused at opening"),
     }
 }
 
 /// Whether [`Stored::values`] reads this type.
 pub(crate) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
-}
-
-/// Little-endian numbers of any alignment, exactly.
-fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    match dtype {
-        Dtype::F32 => {
-            for (x, b) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *x = f32::from_le_bytes(*b);
-            }
-        }
-        Dtype::F16 => {
-            let mut buffer = [f16::ZERO; 1024];
-            for (values, bytes) in values.chunks_mut(1024).zip(bytes.chunks(2048)) {
-                let halves = &mut buffer[..values.len()];
-                for (h, b) in halves.iter_mut().zip(bytes.as_chunks().0) {
-                    *h = f16::from_le_bytes(*b);
-                }
-                halves.convert_to_f32_slice(values);
-            }
-        }
-        Dtype::BF16 => {
-            for (x, b) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *x = bf16::from_le_bytes(*b).to_f32();
-            }
-        }
-        other => unreachable!("{other} is refused at opening"),
-    }
-}
-
-#[allow(unsafe_code)]
-fn map(path: &Path, file: &File, offset: u64, len: usize) -> Result<Mmap> {
-    // SAFETY: the mapping is read-only, private to this process and short-lived. A checkpoint that another
-    // process shortens meanwhile ends this one with SIGBUS; a checkpoint is not written while it is converted.
-    unsafe { MmapOptions::new().offset(offset).len(len).map(file) }.map_err(Error::io(path))
 }
 
 #[cfg(test)]
@@ -250,23 +224,5 @@ mod tests {
             assert!(!is_plain_name(bad), "{bad}");
         }
         assert!(is_plain_name("model-00001-of-00002.safetensors"));
-    }
-
-    #[test]
-    fn halves_decode_exactly_at_any_length() {
-        for count in [0, 1, 1023, 1024, 1025, 5000] {
-            let halves: Vec<u16> = (0..count).map(|i| (i * 13 % 0x7c00) as u16).collect();
-            let bytes: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
-            let mut values = vec![0.0; count];
-            decode(Dtype::F16, &bytes, &mut values);
-            let expected: Vec<f32> = halves.iter().map(|h| f16::from_bits(*h).to_f32()).collect();
-            assert_eq!(values, expected);
-            decode(Dtype::BF16, &bytes, &mut values);
-            let expected: Vec<f32> = halves
-                .iter()
-                .map(|h| bf16::from_bits(*h).to_f32())
-                .collect();
-            assert_eq!(values, expected);
-        }
     }
 }

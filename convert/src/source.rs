@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use sterna_ternary::Config;
 use sterna_ternary::layout::{Dtype, Weight};
+use sterna_ternary::table::CodedRow;
 
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
 /// in the right shape, and there is no other.
@@ -33,11 +34,27 @@ pub trait Source {
     /// The type in which a table or a norm is stored.
     fn dtype(&self, weight: &Weight) -> Dtype;
 
+    /// How the values of a table or a norm are held.
+    fn precision(&self, weight: &Weight) -> Precision {
+        Precision::of(self.dtype(weight))
+    }
+
     /// A linear layer.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;
 
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
+
+    /// Rows `first..` of a coded table, to be copied without rounding them again; none of any other.
+    fn coded_rows(&self, _weight: &Weight, _first: usize, _count: usize) -> Option<Vec<CodedRow>> {
+        None
+    }
+
+    /// How many values of the rows `first..` are held otherwise than the type of the table would hold `values`;
+    /// none where the values themselves tell.
+    fn coded_differently(&self, _weight: &Weight, _first: usize, _values: &[f32]) -> Option<u64> {
+        None
+    }
 
     /// A norm; all values are finite.
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>>;

@@ -1,11 +1,11 @@
 //! Embedding and head: which type holds them, what it costs, and their bytes.
 
 use half::{bf16, f16};
-use sterna_ternary::layout::{Dtype, EMBEDDING, Weight};
+use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{PackedWriter, TableType};
 
-use crate::{Error, Result, Source, TableReport, parallel};
+use crate::{Error, Precision, Result, Source, TableReport, parallel};
 
 /// Type of the head, and of the embedding of a tied model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,20 +54,57 @@ impl HeadType {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub name: String,
-    pub table: TableType,
-    pub source_dtype: Dtype,
+    pub precision: Precision,
+    pub source_dtype: &'static str,
     pub mean_error: f64,
     pub max_error: f32,
 }
 
 impl Plan {
+    /// A table in a type that holds every value.
+    pub fn exact(source: &dyn Source, weight: &Weight, precision: Precision) -> Plan {
+        Plan {
+            name: weight.name.clone(),
+            precision,
+            source_dtype: source_type(source, weight),
+            mean_error: 0.0,
+            max_error: 0.0,
+        }
+    }
+
     pub fn report(&self) -> TableReport {
         TableReport {
             name: self.name.clone(),
-            source_dtype: self.source_dtype.name(),
-            dtype: self.table.name(),
+            source_dtype: self.source_dtype,
+            dtype: self.precision.name(),
             mean_error: self.mean_error,
             max_error: self.max_error,
+        }
+    }
+}
+
+/// What a table shall be held in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Choice {
+    /// The narrowest of F16, BF16 and F32 that holds every value.
+    Lossless,
+    /// A type that may round.
+    As(Precision),
+}
+
+impl HeadType {
+    /// What it means for a table of a packed file.
+    pub(crate) fn choice(self, is_separate_embedding: bool) -> Choice {
+        let coded = |table| match is_separate_embedding {
+            true => Choice::Lossless,
+            false => Choice::As(Precision::Coded(table)),
+        };
+        match self {
+            HeadType::Lossless => Choice::Lossless,
+            HeadType::F16 => Choice::As(Precision::F16),
+            HeadType::Q8 => coded(TableType::Q8),
+            HeadType::Q6 => coded(TableType::Q6),
+            HeadType::Q4 => coded(TableType::Q4),
         }
     }
 }
@@ -108,20 +145,20 @@ pub(crate) fn for_each_chunk(
 pub(crate) fn plan(
     source: &dyn Source,
     weight: &Weight,
-    head: HeadType,
+    choice: Choice,
     advance: &mut dyn FnMut(usize),
 ) -> Result<Plan> {
-    let is_separate = weight.name == EMBEDDING && !source.config().tie_word_embeddings;
-    let wanted = match head {
-        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 if is_separate => HeadType::Lossless,
-        head => head,
-    };
+    let held = source.precision(weight);
+    if matches!(held, Precision::Coded(_)) && choice == Choice::As(held) {
+        advance(weight.rows * weight.columns);
+        return Ok(Plan::exact(source, weight, held)); // its codes are copied
+    }
     let mut all = Row::default();
     for_each_chunk(source, weight, |first, values| {
-        if wanted == HeadType::F16 {
+        if choice == Choice::As(Precision::F16) {
             refuse_overflow(source, weight, first, values)?;
         }
-        for row in survey(wanted, values, weight.columns)? {
+        for row in survey(choice, values, weight.columns)? {
             all.f16_is_inexact |= row.f16_is_inexact;
             all.bf16_is_inexact |= row.bf16_is_inexact;
             all.max_error = all.max_error.max(row.max_error);
@@ -130,43 +167,40 @@ pub(crate) fn plan(
         advance(values.len());
         Ok(())
     })?;
-    let table = match wanted {
-        HeadType::F16 => TableType::F16,
-        HeadType::Q8 => TableType::Q8,
-        HeadType::Q6 => TableType::Q6,
-        HeadType::Q4 => TableType::Q4,
-        HeadType::Lossless if !all.f16_is_inexact => TableType::F16,
-        HeadType::Lossless if !all.bf16_is_inexact => TableType::Bf16,
-        HeadType::Lossless => TableType::F32,
+    let precision = match choice {
+        Choice::As(precision) => precision,
+        Choice::Lossless if !all.f16_is_inexact => Precision::F16,
+        Choice::Lossless if !all.bf16_is_inexact => Precision::Bf16,
+        Choice::Lossless => Precision::F32,
     };
     Ok(Plan {
         name: weight.name.clone(),
-        table,
-        source_dtype: source.dtype(weight),
+        precision,
+        source_dtype: source_type(source, weight),
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
     })
 }
 
-fn survey(wanted: HeadType, values: &[f32], columns: usize) -> Result<Vec<Row>> {
+fn source_type(source: &dyn Source, weight: &Weight) -> &'static str {
+    match source.dtype(weight) {
+        Dtype::U8 => source.precision(weight).name(),
+        dtype => dtype.name(),
+    }
+}
+
+fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<Row>> {
     let mut rows = vec![Row::default(); values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
         for (i, row) in rows.iter_mut().enumerate() {
             let values = &values[(first + i) * columns..][..columns];
-            *row = match wanted {
-                HeadType::Lossless => Row {
-                    f16_is_inexact: values
-                        .iter()
-                        .any(|x| !is_same(f16::from_f32(*x).into(), *x)),
-                    bf16_is_inexact: values
-                        .iter()
-                        .any(|x| !is_same(bf16::from_f32(*x).into(), *x)),
+            *row = match choice {
+                Choice::Lossless => Row {
+                    f16_is_inexact: !is_exact(Precision::F16, values),
+                    bf16_is_inexact: !is_exact(Precision::Bf16, values),
                     ..Row::default()
                 },
-                HeadType::F16 => error_of(values, |i| f16::from_f32(values[i]).into()),
-                HeadType::Q8 => error_of_codes(values, TableType::Q8),
-                HeadType::Q6 => error_of_codes(values, TableType::Q6),
-                HeadType::Q4 => error_of_codes(values, TableType::Q4),
+                Choice::As(precision) => error_of(precision, values),
             };
         }
         Ok(())
@@ -174,16 +208,18 @@ fn survey(wanted: HeadType, values: &[f32], columns: usize) -> Result<Vec<Row>> 
     Ok(rows)
 }
 
-fn error_of_codes(values: &[f32], table: TableType) -> Row {
-    let mut decoded = vec![0.0; values.len()];
-    CodedRow::encode(values, table.planes()).decode(&mut decoded);
-    error_of(values, |i| decoded[i])
+fn is_exact(precision: Precision, values: &[f32]) -> bool {
+    let mut rounded = values.to_vec();
+    precision.round(&mut rounded);
+    rounded.iter().zip(values).all(|(a, b)| is_same(*a, *b))
 }
 
-fn error_of(values: &[f32], rounded: impl Fn(usize) -> f32) -> Row {
+fn error_of(precision: Precision, values: &[f32]) -> Row {
+    let mut rounded = values.to_vec();
+    precision.round(&mut rounded);
     let mut row = Row::default();
-    for (i, x) in values.iter().enumerate() {
-        let error = (rounded(i) - x).abs();
+    for (rounded, x) in rounded.iter().zip(values) {
+        let error = (rounded - x).abs();
         row.max_error = row.max_error.max(error);
         row.sum_error += f64::from(error);
     }
@@ -230,24 +266,33 @@ impl Encoded {
     }
 }
 
-pub(crate) fn encode(table: TableType, values: &[f32], columns: usize) -> Result<Encoded> {
-    let bytes = |width| vec![0; values.len() * width];
-    Ok(Encoded::Bytes(match table {
-        TableType::F32 => each(bytes(4), values, f32::to_le_bytes)?,
-        TableType::F16 => each(bytes(2), values, |x| f16::from_f32(x).to_le_bytes())?,
-        TableType::Bf16 => bf16_bytes(values)?,
-        TableType::Q8 | TableType::Q6 | TableType::Q4 => {
-            let mut rows = vec![None; values.len() / columns];
-            parallel::rows(values.len(), &mut rows, 1, |first, rows| {
-                let values = values[first * columns..].chunks_exact(columns);
-                for (row, values) in rows.iter_mut().zip(values) {
-                    *row = Some(CodedRow::encode(values, table.planes()));
-                }
-                Ok(())
-            })?;
-            return Ok(Encoded::Rows(rows.into_iter().flatten().collect()));
+pub(crate) fn encode(precision: Precision, values: &[f32], columns: usize) -> Result<Encoded> {
+    let Precision::Coded(table) = precision else {
+        return Ok(Encoded::Bytes(number_bytes(precision, values)?));
+    };
+    let mut rows = vec![None; values.len() / columns];
+    parallel::rows(values.len(), &mut rows, 1, |first, rows| {
+        let values = values[first * columns..].chunks_exact(columns);
+        for (row, values) in rows.iter_mut().zip(values) {
+            *row = Some(CodedRow::encode(values, table.planes()));
         }
-    }))
+        Ok(())
+    })?;
+    Ok(Encoded::Rows(rows.into_iter().flatten().collect()))
+}
+
+/// Little-endian numbers.
+///
+/// # Panics
+/// If `precision` is none of F32, F16 and BF16.
+pub(crate) fn number_bytes(precision: Precision, values: &[f32]) -> Result<Vec<u8>> {
+    let bytes = |width| vec![0; values.len() * width];
+    match precision {
+        Precision::F32 => each(bytes(4), values, f32::to_le_bytes),
+        Precision::F16 => each(bytes(2), values, |x| f16::from_f32(x).to_le_bytes()),
+        Precision::Bf16 => bf16_bytes(values),
+        other => panic!("{} is no type of numbers", other.name()),
+    }
 }
 
 /// Values in bf16.

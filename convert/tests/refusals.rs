@@ -33,7 +33,10 @@ fn sources_that_are_no_checkpoint() {
     check(open(folder.path()), &["no config.json", readable]);
     let file = folder.path().join("config.json");
     fs::write(&file, new(Storage::Divide).config.to_string()).unwrap();
-    check(open(&file), &["config.json", "is a file", readable]);
+    check(
+        open(&file),
+        &["config.json", "is a file of another kind", readable],
+    );
     check(open(folder.path()), &["neither model.safetensors nor"]);
     assert!(matches!(
         open(&folder.path().join("absent")),

@@ -40,10 +40,21 @@ pub struct Rope {
 impl Rope {
     /// The head_dim / 2 angles per position, in radians.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
-        (0..head_dim / 2)
-            .map(|i| 1.0 / libm::pow(self.theta, (2 * i) as f64 / head_dim as f64))
-            .map(|f| self.scaling.apply(f) as f32)
+        let unscaled = self.unscaled(head_dim);
+        unscaled.map(|f| self.scaling.apply(f) as f32).collect()
+    }
+
+    /// By how much the scaling divides each of the head_dim / 2 angles.
+    pub fn factors(&self, head_dim: usize) -> Vec<f32> {
+        let unscaled = self.unscaled(head_dim);
+        unscaled
+            .map(|f| (f / self.scaling.apply(f)) as f32)
             .collect()
+    }
+
+    fn unscaled(&self, head_dim: usize) -> impl Iterator<Item = f64> {
+        let exponent = move |i| (2 * i) as f64 / head_dim as f64;
+        (0..head_dim / 2).map(move |i| 1.0 / libm::pow(self.theta, exponent(i)))
     }
 
     /// (cos, sin), each (positions, head_dim / 2), for the positions `0..positions`.

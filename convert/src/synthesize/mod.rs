@@ -17,7 +17,7 @@ use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{Config, PackedWriter, Packing, TableType};
 
-use crate::{Error, Result, check_output, embedded, stream, table};
+use crate::{Error, Precision, Result, check_output, embedded, stream, table};
 use random::Seed;
 
 /// A model that exists only as its shape and a seed until it is written.
@@ -153,7 +153,8 @@ impl Synthetic {
     ) -> Result<()> {
         self.for_each_chunk(weight, |values| {
             count.add(values.len());
-            table::encode(table, values, weight.columns)?.write(writer, &weight.name)
+            let precision = Precision::of_table(table);
+            table::encode(precision, values, weight.columns)?.write(writer, &weight.name)
         })
     }
 

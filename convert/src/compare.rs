@@ -1,0 +1,282 @@
+//! Two sources, trit by trit: the proof behind every conversion, and `sterna verify`.
+//!
+//! Both are read through [`Source`], so it does not matter what they are. Trits and scales must be equal. A
+//! table may be held in different types: then the one must be what its type makes of the other.
+
+use serde::Serialize;
+use sterna_ternary::Config;
+use sterna_ternary::layout::{self, Role, Weight};
+
+use crate::packed::Progress;
+use crate::table::is_same;
+use crate::{Error, Precision, Result, Source, parallel};
+
+/// What was compared and what differs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Ternary weights.
+    pub weights: u64,
+    /// Those that differ.
+    pub differ: u64,
+    /// Scales, bit for bit.
+    pub scales: u64,
+    /// Those that differ.
+    pub scales_differ: u64,
+    /// Values of norms and tables.
+    pub values: u64,
+    /// Those that differ by more than the rounding of a type.
+    pub values_differ: u64,
+    /// Constants of the config that differ.
+    pub config_differs: Vec<&'static str>,
+    /// The first tensor that differs.
+    pub first: Option<String>,
+    /// Every linear layer.
+    pub matrices: Vec<MatrixComparison>,
+    /// Embedding and head.
+    pub tables: Vec<TableComparison>,
+}
+
+/// A linear layer of two sources; counts are those of the first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MatrixComparison {
+    /// Hugging Face name.
+    pub name: String,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// Trits that differ.
+    pub differ: u64,
+    /// Weights that are -1.
+    pub minus: u64,
+    /// Weights that are 0.
+    pub zero: u64,
+    /// Weights that are +1.
+    pub plus: u64,
+    /// Scales of the two.
+    pub scales: [f32; 2],
+}
+
+/// A table of two sources.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TableComparison {
+    /// Hugging Face name.
+    pub name: String,
+    /// Types of the two.
+    pub dtypes: [&'static str; 2],
+    /// Values that differ by more than the rounding of a type.
+    pub differ: u64,
+    /// Largest difference.
+    pub max_error: f32,
+}
+
+/// What counts as equal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule {
+    /// What the type of the second source makes of a scale of the first.
+    pub scales: Precision,
+    /// Whether the second was made from the first, so that only its types may round.
+    pub is_made: bool,
+}
+
+impl Comparison {
+    /// Whether nothing differs.
+    pub fn is_equal(&self) -> bool {
+        self.differ + self.scales_differ + self.values_differ == 0 && self.config_differs.is_empty()
+    }
+
+    fn note(&mut self, name: &str, differ: u64) {
+        if differ > 0 && self.first.is_none() {
+            self.first = Some(name.to_owned());
+        }
+    }
+}
+
+/// Compares two sources of the same shape.
+///
+/// # Errors
+/// [`Error::Shapes`] if they are of different shapes.
+pub(crate) fn compare(
+    a: &dyn Source,
+    b: &dyn Source,
+    rule: Rule,
+    progress: &mut Progress,
+) -> Result<Comparison> {
+    let weights = layout::weights(a.config());
+    let mut found = Comparison {
+        config_differs: compare_configs(a, b, &weights)?,
+        ..Comparison::default()
+    };
+    for weight in &weights {
+        match weight.role {
+            Role::Linear => compare_matrix(a, b, weight, rule, &mut found)?,
+            Role::Norm | Role::Table => compare_values(a, b, weight, rule, &mut found)?,
+        }
+        progress.add(weight.rows * weight.columns);
+    }
+    Ok(found)
+}
+
+fn compare_configs(
+    a: &dyn Source,
+    b: &dyn Source,
+    weights: &[Weight],
+) -> Result<Vec<&'static str>> {
+    let shapes = |config: &Config| (config.family.architecture, config.num_hidden_layers);
+    let (x, y) = (a.config(), b.config());
+    let is_same_shape = shapes(x) == shapes(y) && layout::weights(y) == weights;
+    if !is_same_shape {
+        let describe = |c: &Config| {
+            format!(
+                "{} of {} layers, {} × {}, vocabulary {}",
+                c.family.architecture,
+                c.num_hidden_layers,
+                c.hidden_size,
+                c.intermediate_size,
+                c.vocab_size
+            )
+        };
+        return Err(Error::Shapes {
+            path: b.path().to_owned(),
+            expected: describe(x),
+            found: describe(y),
+        });
+    }
+    let same_theta = x.rope.theta as f32 == y.rope.theta as f32; // some formats hold it in f32
+    let checks = [
+        (
+            "num_attention_heads",
+            x.num_attention_heads == y.num_attention_heads,
+        ),
+        (
+            "num_key_value_heads",
+            x.num_key_value_heads == y.num_key_value_heads,
+        ),
+        ("rms_norm_eps", x.rms_norm_eps == y.rms_norm_eps),
+        ("rope_theta", same_theta),
+        ("rope_scaling", x.rope.scaling == y.rope.scaling),
+    ];
+    Ok(checks.into_iter().filter(|c| !c.1).map(|c| c.0).collect())
+}
+
+fn compare_matrix(
+    a: &dyn Source,
+    b: &dyn Source,
+    weight: &Weight,
+    rule: Rule,
+    found: &mut Comparison,
+) -> Result<()> {
+    let (x, y) = (a.linear(weight)?, b.linear(weight)?);
+    let mut rows = vec![[0u64; 4]; weight.rows];
+    parallel::rows(x.trits.len(), &mut rows, 1, |first, rows| {
+        let columns = weight.columns;
+        let start = first * columns;
+        let pairs = x.trits[start..]
+            .chunks_exact(columns)
+            .zip(y.trits[start..].chunks_exact(columns));
+        for (counts, (x, y)) in rows.iter_mut().zip(pairs) {
+            for (x, y) in x.iter().zip(y) {
+                counts[(x + 1) as usize] += 1;
+                counts[3] += u64::from(x != y);
+            }
+        }
+        Ok(())
+    })?;
+    let sum = |i: usize| rows.iter().map(|counts| counts[i]).sum::<u64>();
+    let mut expected = [x.scale];
+    rule.scales.round(&mut expected);
+    let scale_differs = u64::from(!is_same(expected[0], y.scale));
+    found.weights += x.trits.len() as u64;
+    found.differ += sum(3);
+    found.scales += 1;
+    found.scales_differ += scale_differs;
+    found.note(&weight.name, sum(3) + scale_differs);
+    found.matrices.push(MatrixComparison {
+        name: weight.name.clone(),
+        rows: weight.rows,
+        columns: weight.columns,
+        differ: sum(3),
+        minus: sum(0),
+        zero: sum(1),
+        plus: sum(2),
+        scales: [x.scale, y.scale],
+    });
+    Ok(())
+}
+
+/// Values that are read at once: a few MiB.
+const CHUNK: usize = 1 << 20;
+
+fn compare_values(
+    a: &dyn Source,
+    b: &dyn Source,
+    weight: &Weight,
+    rule: Rule,
+    found: &mut Comparison,
+) -> Result<()> {
+    let columns = weight.columns;
+    let precisions = [a, b].map(|source| source.precision(weight));
+    let is_encoded = rule.is_made && precisions[0] != precisions[1];
+    let step = (CHUNK / columns).max(1).min(weight.rows);
+    let (mut x, mut y) = (vec![0.0; step * columns], vec![0.0; step * columns]);
+    let (mut differ, mut max_error) = (0, 0f32);
+    for first in (0..weight.rows).step_by(step) {
+        let len = step.min(weight.rows - first) * columns;
+        a.rows(weight, first, &mut x[..len])?;
+        let coded = is_encoded.then(|| b.coded_differently(weight, first, &x[..len]));
+        if let Some(n) = coded.flatten() {
+            differ += n;
+            continue;
+        }
+        b.rows(weight, first, &mut y[..len])?;
+        let mut rows = vec![(0u64, 0f32); len / columns];
+        parallel::rows(len, &mut rows, 1, |first, rows| {
+            for (i, row) in (first..).zip(rows) {
+                let part = i * columns..(i + 1) * columns;
+                *row = compare_row(&x[part.clone()], &y[part], precisions, rule.is_made);
+            }
+            Ok(())
+        })?;
+        differ += rows.iter().map(|row| row.0).sum::<u64>();
+        max_error = rows.iter().fold(max_error, |m, row| m.max(row.1));
+    }
+    found.values += (weight.rows * columns) as u64;
+    found.values_differ += differ;
+    found.note(&weight.name, differ);
+    if weight.role == Role::Table {
+        found.tables.push(TableComparison {
+            name: weight.name.clone(),
+            dtypes: precisions.map(Precision::name),
+            differ,
+            max_error,
+        });
+    }
+    Ok(())
+}
+
+/// How many values differ, and the largest difference.
+fn compare_row(a: &[f32], b: &[f32], precisions: [Precision; 2], is_made: bool) -> (u64, f32) {
+    let error = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let different = |from: &[f32], to: &[f32], precision: Precision| {
+        let mut rounded = from.to_vec();
+        let is_known = precision.round(&mut rounded);
+        let differ = rounded.iter().zip(to).filter(|(a, b)| !is_same(**a, **b));
+        is_known.then(|| differ.count() as u64)
+    };
+    let is_copied = match precisions[1] {
+        Precision::Coded(_) => precisions[0] == precisions[1],
+        _ => !is_made && precisions[0] == precisions[1],
+    };
+    if is_copied {
+        return (different(a, b, Precision::F32).unwrap_or(0), error);
+    }
+    let forth = different(a, b, precisions[1]);
+    let back = || different(b, a, precisions[0]);
+    let plain = || different(a, b, Precision::F32);
+    let fewest = match forth {
+        Some(0) => Some(0),
+        forth if is_made => forth,
+        forth => [forth, back(), plain()].into_iter().flatten().min(),
+    };
+    (fewest.unwrap_or(a.len() as u64), error)
+}

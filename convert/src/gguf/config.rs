@@ -1,0 +1,222 @@
+//! From the metadata of a GGUF file to a config, and whatever a config cannot say refused.
+
+use serde_json::{Value, json};
+use sterna_ternary::rope::RopeScaling;
+use sterna_ternary::{Config, Family};
+
+use super::metadata::Metadata;
+use super::names::Architecture;
+use crate::{Error, Result};
+
+/// What the tensors say about the model, and metadata does not or not reliably.
+pub(super) struct Facts {
+    pub vocab_size: u64,
+    pub is_tied: bool,
+    /// Factors of the rotary frequencies, as Llama 3 has them.
+    pub rope_factors: Option<Vec<f32>>,
+}
+
+/// Settings that change what a model computes and that no family of ours has.
+const NOT_COMPUTED: [&str; 9] = [
+    "attention.sliding_window",
+    "attention.scale",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
+    "embedding_scale",
+    "expert_count",
+    "rope.scaling.attn_factor",
+];
+
+/// Reads the config; `given` is the config.json that our writer embeds.
+pub(super) fn read(
+    metadata: &Metadata,
+    architecture: &Architecture,
+    facts: &Facts,
+    given: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Result<Config> {
+    let keys = Keys {
+        metadata,
+        prefix: architecture.name,
+    };
+    for name in NOT_COMPUTED {
+        keys.refuse_unless_neutral(name)?;
+    }
+    let error = |source| Error::Config {
+        path: metadata.path.clone(),
+        source,
+    };
+    let mut json = keys.json(architecture, facts, warnings)?;
+    if let Some(factors) = &facts.rope_factors {
+        let base = Config::from_json(&json).map_err(error)?;
+        json["rope_scaling"] = llama3(metadata, &base, factors, given)?;
+    }
+    let config = Config::from_json(&json).map_err(error)?;
+    let Some(given) = given else {
+        return Ok(config);
+    };
+    // The embedded config.json says more (all tokens that end a text, numbers in f64) and must not disagree.
+    let given = Config::from_json(given).map_err(error)?;
+    let same = Config {
+        max_position_embeddings: config.max_position_embeddings,
+        bos_token_id: config.bos_token_id,
+        eos_token_id: config.eos_token_id.clone(),
+        rope: config.rope,
+        ..given.clone()
+    };
+    if same == config && given.rope.theta as f32 == config.rope.theta as f32 {
+        return Ok(given);
+    }
+    let expected = "what the other keys and the tensors say";
+    Err(metadata.bad(super::CONFIG, expected, "another model"))
+}
+
+/// Factors of the rotary frequencies of a config with scaling, for [`super::names::ROPE_FACTORS`].
+pub(super) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
+    match config.rope.scaling {
+        RopeScaling::Llama3 { .. } => Some(config.rope.factors(config.head_dim)),
+        _ => None,
+    }
+}
+
+/// Finds the settings behind frequency factors: those of the embedded config, or those of Llama 3.1 and 3.2.
+fn llama3(
+    metadata: &Metadata,
+    base: &Config,
+    factors: &[f32],
+    given: Option<&Value>,
+) -> Result<Value> {
+    let largest = factors.iter().copied().fold(1.0, f32::max);
+    let published = json!({
+        "rope_type": "llama3", "factor": f64::from(largest), "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+    });
+    let given = given.and_then(|json| json.get("rope_scaling").or(json.get("rope_parameters")));
+    for settings in given.into_iter().chain([&published]) {
+        let mut json = base.to_json();
+        json["rope_scaling"] = settings.clone();
+        let Ok(config) = Config::from_json(&json) else {
+            continue;
+        };
+        let expected = rope_factors(&config).unwrap_or_default();
+        let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
+        if expected.len() == factors.len() && expected.iter().zip(factors).all(is_close) {
+            return Ok(settings.clone());
+        }
+    }
+    Err(Error::Gguf {
+        path: metadata.path.clone(),
+        part: format!("tensor {}", super::names::ROPE_FACTORS),
+        expected: "the frequency factors of Llama 3.1".into(),
+        found: "others".into(),
+        advice: "convert the Hugging Face checkpoint of this model",
+    })
+}
+
+/// Keys below the name of the architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl Keys<'_> {
+    fn json(
+        &self,
+        architecture: &Architecture,
+        facts: &Facts,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value> {
+        let family = Family::find(architecture.model_type, architecture.class);
+        let hidden_size = self.size("embedding_length")?;
+        let heads = self.size("attention.head_count")?;
+        let head_dim = match self.unsigned("attention.key_length")? {
+            Some(n) => n,
+            None => hidden_size / heads,
+        };
+        for key in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(n) = self.unsigned(key)?.filter(|n| *n != head_dim) {
+                return Err(self.bad(key, format!("{head_dim}, the width of a head"), n));
+            }
+        }
+        let theta = self.metadata.float(&self.key("rope.freq_base"))?;
+        if theta.is_none() {
+            warnings.push(format!(
+                "there is no {}: 10000, which other programs take then",
+                self.key("rope.freq_base")
+            ));
+        }
+        let token = |key: &str| {
+            self.metadata
+                .unsigned(&format!("tokenizer.ggml.{key}_token_id"))
+        };
+        Ok(json!({
+            "architectures": [architecture.class],
+            "model_type": architecture.model_type,
+            "hidden_act": family.map_or("silu", |f| f.activation.name()),
+            "hidden_size": hidden_size,
+            "intermediate_size": self.size("feed_forward_length")?,
+            "num_hidden_layers": self.size("block_count")?,
+            "num_attention_heads": heads,
+            "num_key_value_heads": self.unsigned("attention.head_count_kv")?.unwrap_or(heads),
+            "head_dim": head_dim,
+            "vocab_size": facts.vocab_size,
+            "max_position_embeddings": self.size("context_length")?,
+            "rms_norm_eps": self.metadata.float(&self.key("attention.layer_norm_rms_epsilon"))?,
+            "rope_theta": theta.unwrap_or(10000.0),
+            "rope_scaling": self.rope_scaling()?,
+            "tie_word_embeddings": facts.is_tied,
+            "bos_token_id": token("bos")?,
+            "eos_token_id": token("eos")?,
+        }))
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    fn bad(&self, name: &str, expected: impl Into<String>, found: impl ToString) -> Error {
+        self.metadata
+            .bad(&self.key(name), expected, found.to_string())
+    }
+
+    fn unsigned(&self, name: &str) -> Result<Option<u64>> {
+        self.metadata.unsigned(&self.key(name))
+    }
+
+    fn size(&self, name: &str) -> Result<u64> {
+        let size = self.unsigned(name)?;
+        let found = size.map_or("nothing".into(), |n| n.to_string());
+        size.filter(|n| *n > 0)
+            .ok_or_else(|| self.bad(name, "a number above zero", found))
+    }
+
+    /// A factor of one is no scaling: some exporters always write it.
+    fn rope_scaling(&self) -> Result<Value> {
+        let factor = match self.metadata.float(&self.key("rope.scaling.factor"))? {
+            Some(factor) => Some(factor),
+            None => self.metadata.float(&self.key("rope.scale_linear"))?,
+        };
+        let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
+        Ok(match (kind, factor) {
+            (Some("none"), _) | (None, None) | (Some("linear") | None, Some(1.0)) => Value::Null,
+            (kind, factor) => json!({ "rope_type": kind.unwrap_or("linear"), "factor": factor }),
+        })
+    }
+
+    fn refuse_unless_neutral(&self, name: &str) -> Result<()> {
+        let key = self.key(name);
+        if !self.metadata.has(&key) {
+            return Ok(());
+        }
+        let number = match self.metadata.float(&key) {
+            Ok(number) => number,
+            Err(_) => self.metadata.unsigned(&key)?.map(|n| n as f64),
+        };
+        match number {
+            Some(n) if n != 0.0 && n != 1.0 => Err(self.bad(name, "no such setting", n)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Types of full or reduced precision, for tables and norms, a run of blocks at a time.
+
+use half::f16;
+use sterna_ternary::Dtype;
+
+use crate::mapped;
+
+pub(super) fn decode_f32(bytes: &[u8], values: &mut [f32]) {
+    mapped::decode(Dtype::F32, bytes, values);
+}
+
+pub(super) fn decode_f16(bytes: &[u8], values: &mut [f32]) {
+    mapped::decode(Dtype::F16, bytes, values);
+}
+
+pub(super) fn decode_bf16(bytes: &[u8], values: &mut [f32]) {
+    mapped::decode(Dtype::Bf16, bytes, values);
+}
+
+pub(super) fn half(bytes: &[u8]) -> f32 {
+    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+}
+
+/// 32 values: an f16 scale, then 32 signed bytes.
+pub(super) fn decode_q8_0(bytes: &[u8], values: &mut [f32]) {
+    for (block, values) in bytes.chunks_exact(34).zip(values.chunks_exact_mut(32)) {
+        let scale = half(block);
+        for (x, q) in values.iter_mut().zip(&block[2..]) {
+            *x = f32::from(*q as i8) * scale;
+        }
+    }
+}
+
+/// As the reference does: the scale is max|x| / 127, codes are rounded half away from zero before the scale is
+/// rounded to f16.
+pub(super) fn encode_q8_0(values: &[f32], bytes: &mut [u8]) {
+    for (block, values) in bytes.chunks_exact_mut(34).zip(values.chunks_exact(32)) {
+        let absmax = values.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let scale = absmax / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+        for (q, x) in block[2..].iter_mut().zip(values) {
+            *q = (x * inverse).round() as i8 as u8;
+        }
+    }
+}
+
+/// 32 values: an f16 scale, then 16 bytes whose low halves are the first 16 codes; value = (code - 8) · scale.
+pub(super) fn decode_q4_0(bytes: &[u8], values: &mut [f32]) {
+    for (block, values) in bytes.chunks_exact(18).zip(values.chunks_exact_mut(32)) {
+        let scale = half(block);
+        let (low, high) = values.split_at_mut(16);
+        for ((l, h), byte) in low.iter_mut().zip(high).zip(&block[2..]) {
+            *l = (f32::from(byte & 15) - 8.0) * scale;
+            *h = (f32::from(byte >> 4) - 8.0) * scale;
+        }
+    }
+}
+
+/// 256 values: four low bits in 128 bytes, two high bits in 64, a signed scale for each 16, an f16 scale of all.
+pub(super) fn decode_q6_k(bytes: &[u8], values: &mut [f32]) {
+    for (block, values) in bytes.chunks_exact(210).zip(values.chunks_exact_mut(256)) {
+        let (low, rest) = block.split_at(128);
+        let (high, rest) = rest.split_at(64);
+        let (scales, scale) = rest.split_at(16);
+        let scale = half(scale);
+        for (i, x) in values.iter_mut().enumerate() {
+            // Half, quarter of it, and lane of the quarter.
+            let (h, g, l) = (i / 128, i / 32 % 4, i % 32);
+            let four = low[64 * h + 32 * (g % 2) + l] >> (4 * (g / 2)) & 15;
+            let two = high[32 * h + l] >> (2 * g) & 3;
+            let code = f32::from(four | two << 4) - 32.0;
+            *x = scale * f32::from(scales[i / 16] as i8) * code;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_reduced_precision() {
+        let mut block = vec![0x00, 0x38]; // 0.5
+        block.extend((0..16).map(|i| i | (15 - i) << 4));
+        let mut values = [0.0; 32];
+        decode_q4_0(&block, &mut values);
+        assert_eq!((values[0], values[15], values[16]), (-4.0, 3.5, 3.5));
+
+        let mut block = vec![0; 210];
+        block[208..].copy_from_slice(&[0x00, 0x38]);
+        block[192..208].fill(2);
+        block[192 + 9] = 0xfd; // -3: elements 144..160
+        block[64 + 5] = 0x70; // low bits of element 128 + 64 + 5
+        block[128 + 32 + 5] = 0x10 | 0x02; // high bits of it, and of element 128 + 5
+        let mut values = [0.0; 256];
+        decode_q6_k(&block, &mut values);
+        assert_eq!(values[0], -32.0);
+        assert_eq!(values[144], 48.0);
+        assert_eq!(values[128 + 64 + 5], 0.5 * 2.0 * (7.0 + 16.0 - 32.0));
+        assert_eq!(values[128 + 5], 0.0);
+    }
+
+    #[test]
+    fn q8_0_rounds_by_less_than_half_a_step() {
+        let values: Vec<f32> = (0..64)
+            .map(|i| ((i * 37 % 61) as f32 - 30.0) / 7.0)
+            .collect();
+        let mut bytes = [0; 68];
+        encode_q8_0(&values, &mut bytes);
+        let mut back = [0.0; 64];
+        decode_q8_0(&bytes, &mut back);
+        for (a, b) in values.iter().zip(back) {
+            assert!((a - b).abs() < 0.51 * 30.0 / 7.0 / 127.0 + 2e-3, "{a} {b}");
+        }
+        encode_q8_0(&[0.0; 32], &mut bytes[..34]);
+        assert_eq!(bytes[..34], [0; 34]);
+    }
+}

@@ -1,0 +1,522 @@
+//! GGUF, the file of llama.cpp, bitnet.cpp and ik_llama.cpp: reader and writer.
+//!
+//! `container` parses the file, `resolve` finds the row of `types` for each tensor, `trits` and `floats` have the
+//! codecs; `names` and `config` translate names and metadata; `splits` and `vocabulary` read the tokenizer, `tokens`
+//! writes it; `pairs` and `writer` write the file.
+//!
+//! A matrix has one scale here. Types with a scale per block or row are read where all of them agree.
+
+mod config;
+mod container;
+mod cursor;
+mod floats;
+mod metadata;
+mod names;
+mod pairs;
+mod resolve;
+mod splits;
+mod tokens;
+mod trits;
+mod types;
+mod vocabulary;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use serde_json::Value;
+use sterna_ternary::Config;
+use sterna_ternary::layout::{self, Dtype, HEAD, Role, Weight};
+
+use self::container::{Container, Info};
+use self::names::Architecture;
+use self::types::{Content, ScaleAt, Size, Type};
+use crate::embedded::REQUIRED;
+use crate::source::check_finite;
+use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
+
+pub(crate) use self::writer::write;
+pub use self::writer::{GgufOptions, GgufType};
+
+/// config.json of the model in a file that we wrote.
+const CONFIG: &str = "sterna.config.json";
+/// tokenizer.json, as the specification of the format names it.
+const TOKENIZER: &str = "tokenizer.huggingface.json";
+
+/// Files that travel with a model and the keys that hold them.
+const FILE_KEYS: [(&str, &str); 5] = [
+    ("config.json", CONFIG),
+    ("tokenizer.json", TOKENIZER),
+    ("tokenizer_config.json", "sterna.tokenizer_config.json"),
+    ("generation_config.json", "sterna.generation_config.json"),
+    ("chat_template.jinja", "sterna.chat_template.jinja"),
+];
+
+/// In what order the codes of I2_S lie: nothing in a file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum I2sOrder {
+    /// Blocks of 128, as all published files have them.
+    #[default]
+    Blocks128,
+    /// Blocks of 64, as bitnet.cpp writes them on ARM since November 2025.
+    Blocks64,
+}
+
+/// What Q8_0 makes of a row; its width is a multiple of 32.
+pub(crate) fn round_to_q8_0(row: &mut [f32]) {
+    let mut bytes = vec![0; row.len() / 32 * 34];
+    floats::encode_q8_0(row, &mut bytes);
+    floats::decode_q8_0(&bytes, row);
+}
+
+/// A GGUF file.
+#[derive(Debug)]
+pub struct Gguf {
+    container: Container,
+    types: HashMap<u32, &'static Type>,
+    architecture: &'static Architecture,
+    config: Config,
+    files: Vec<(String, Vec<u8>)>,
+    warnings: Vec<String>,
+}
+
+impl Gguf {
+    /// Reads the header and checks names, types and shapes of all tensors.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] where the file has no tokenizer, unless `allow_missing`.
+    pub fn open(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Gguf> {
+        let container = Container::open(path)?;
+        let types = resolve::resolve(&container, order == I2sOrder::Blocks64)?;
+        let architecture = architecture(&container)?;
+        let mut warnings = Vec::new();
+        let given = embedded_config(&container)?;
+        let is_untied = given
+            .as_ref()
+            .is_some_and(|c| c["tie_word_embeddings"] == false);
+        let facts = facts(&container, &types, is_untied, &mut warnings)?;
+        let metadata = &container.metadata;
+        let config = config::read(
+            metadata,
+            architecture,
+            &facts,
+            given.as_ref(),
+            &mut warnings,
+        )?;
+        let config_json = match metadata.text(CONFIG)? {
+            Some(text) => text.as_bytes().to_vec(),
+            None => format!("{:#}\n", packed_config(&config)).into_bytes(),
+        };
+        let mut files = vec![("config.json".to_owned(), config_json)];
+        files.extend(vocabulary::read(
+            metadata,
+            architecture,
+            config.vocab_size,
+            &mut warnings,
+        )?);
+        for (file, consequence) in REQUIRED {
+            if files.iter().any(|(name, _)| name == file) {
+                continue;
+            }
+            if !allow_missing {
+                return Err(Error::MissingFile {
+                    path: path.to_owned(),
+                    file,
+                    consequence,
+                });
+            }
+            warnings.push(format!("there is no {file}: {consequence}"));
+        }
+        let gguf = Gguf {
+            container,
+            types,
+            architecture,
+            config,
+            files,
+            warnings,
+        };
+        gguf.check_tensors()?;
+        Ok(gguf)
+    }
+
+    fn check_tensors(&self) -> Result<()> {
+        let (layers, count) = (self.config.num_hidden_layers, self.container.tensors.len());
+        if layers > count {
+            let name = format!("blk.{}", layers - 1);
+            let found = format!("{count} tensors");
+            return self.tensor_error(&name, format!("{layers} layers"), found, INCOMPLETE);
+        }
+        let mut known = vec![names::ROPE_FACTORS.to_owned()];
+        for weight in layout::weights(&self.config) {
+            let name = names::of(&weight.name);
+            self.check_tensor(&weight, &name)?;
+            if weight.role == Role::Linear {
+                known.push(companion(&name));
+            }
+            known.push(name);
+        }
+        if self.config.tie_word_embeddings {
+            known.push(names::of(HEAD)); // it has the bytes of the embedding, or there is none
+        }
+        let known: std::collections::HashSet<_> = known.into_iter().collect();
+        let surplus = self
+            .container
+            .tensors
+            .keys()
+            .filter(|name| !known.contains(*name));
+        match surplus.min() {
+            None => Ok(()),
+            Some(name) => Err(Error::UnknownTensor {
+                path: self.container.path.clone(),
+                tensor: name.escape_debug().to_string(),
+                family: self.config.family.model_type,
+                advice: "convert a model of a known family",
+            }),
+        }
+    }
+
+    fn check_tensor(&self, weight: &Weight, name: &str) -> Result<()> {
+        let shape = match weight.role {
+            Role::Norm => vec![weight.columns as u64],
+            Role::Table | Role::Linear => vec![weight.columns as u64, weight.rows as u64],
+        };
+        let Some(info) = self.container.tensors.get(name) else {
+            return self.tensor_error(name, format!("{shape:?}"), "nothing".into(), INCOMPLETE);
+        };
+        let mut found = info.dimensions.as_slice();
+        while found.len() > shape.len() && found.ends_with(&[1]) {
+            found = &found[..found.len() - 1];
+        }
+        if found != shape {
+            let advice = "metadata and tensors belong to different models";
+            return self.tensor_error(name, format!("{shape:?}"), format!("{found:?}"), advice);
+        }
+        let kind = self.kind(info);
+        let is_float = matches!(kind.content, Content::Floats(_));
+        let is_blocks = matches!(kind.size, Size::Blocks { .. });
+        let fits = match weight.role {
+            Role::Norm => is_float && info.columns().is_multiple_of(kind.unit(0).weights as u64),
+            Role::Table => is_blocks,
+            Role::Linear => true,
+        };
+        match fits {
+            true => Ok(()),
+            false => {
+                let expected = "a type of numbers".into();
+                self.tensor_error(name, expected, kind.name.into(), "export the model again")
+            }
+        }
+    }
+
+    fn tensor_error<T>(
+        &self,
+        name: &str,
+        expected: String,
+        found: String,
+        advice: &'static str,
+    ) -> Result<T> {
+        Err(Error::Tensor {
+            path: self.container.path.clone(),
+            tensor: name.to_owned(),
+            expected,
+            found,
+            advice,
+        })
+    }
+
+    fn info(&self, weight: &Weight) -> &Info {
+        &self.container.tensors[&names::of(&weight.name)]
+    }
+
+    fn kind(&self, info: &Info) -> &'static Type {
+        self.types[&info.type_id]
+    }
+
+    /// The bytes of a tensor without its padding.
+    fn whole(&self, info: &Info) -> Result<Mmap> {
+        let bytes = self.kind(info).bytes(info);
+        let bytes = bytes.expect("its type was found by its size");
+        self.container.map(info, 0, bytes as usize)
+    }
+
+    /// Elements `first..` of a tensor of blocks, both ends between blocks.
+    fn values(&self, info: &Info, first: usize, values: &mut [f32]) -> Result<()> {
+        let kind = self.kind(info);
+        let unit = kind.unit(0);
+        let start = first / unit.weights * unit.bytes;
+        let len = values.len() / unit.weights * unit.bytes;
+        let bytes = self.container.map(info, start as u64, len)?;
+        parallel::rows(values.len(), values, unit.weights, |first, part| {
+            let bytes = &bytes[first * unit.bytes..];
+            match kind.values(bytes, part) {
+                true => Ok(()),
+                false => self.no_trit(info),
+            }
+        })
+    }
+
+    fn no_trit<T>(&self, info: &Info) -> Result<T> {
+        let (expected, found) = ("codes of trits".into(), "another code".into());
+        self.tensor_error(&info.name, expected, found, NO_TRIT)
+    }
+
+    /// Trits and scale of a matrix in a type of trits.
+    fn coded(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, f32)> {
+        let kind = self.kind(info);
+        let bytes = self.whole(info)?;
+        let mut trits = vec![0; weight.rows * weight.columns];
+        if !kind.trits(&bytes, weight.columns, &mut trits)? {
+            return self.no_trit(info);
+        }
+        let scale = self.one_scale(info, kind.scales(&bytes, weight.columns))?;
+        if scale.is_none() && kind.scale == ScaleAt::MatrixF32 && trits.iter().any(|t| *t != 0) {
+            let (expected, found) = ("a scale above zero".into(), "0".into());
+            return self.tensor_error(&info.name, expected, found, LOST_SCALE);
+        }
+        Ok((trits, scale.unwrap_or(1.0)))
+    }
+
+    /// The scale that all units of a matrix share; none if every one is zero, and so every weight.
+    ///
+    /// This is the place where a canonical form with a scale per group or row would begin.
+    fn one_scale(&self, info: &Info, scales: impl Iterator<Item = f32>) -> Result<Option<f32>> {
+        let (mut least, mut most) = (f32::INFINITY, 0f32);
+        for (index, scale) in scales.enumerate() {
+            if !scale.is_finite() || scale < 0.0 {
+                return Err(Error::Value {
+                    path: self.container.path.clone(),
+                    tensor: format!("{} (scales)", info.name),
+                    index,
+                    value: scale,
+                    expected: "a finite scale, zero or above",
+                    advice: "the file is damaged; download or export it again",
+                });
+            }
+            if scale > 0.0 {
+                least = least.min(scale);
+                most = most.max(scale);
+            }
+        }
+        if most == 0.0 || least == most {
+            return Ok((most > 0.0).then_some(most));
+        }
+        let expected = "one scale for the whole matrix".into();
+        let found = format!("scales from {least} to {most}");
+        self.tensor_error(&info.name, expected, found, SEVERAL_SCALES)
+    }
+
+    /// Trits and scale of a matrix of numbers, if these are -s, 0 and +s.
+    fn exact(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, f32)> {
+        let mut values = vec![0.0; weight.rows * weight.columns];
+        self.values(info, 0, &mut values)?;
+        check_finite(&self.container.path, weight, 0, &values)?;
+        let scale = values.iter().fold(0f32, |s, x| s.max(x.abs()));
+        let far = |x: f32| x.abs().min((x.abs() - scale).abs());
+        let farthest = values.iter().fold(0f32, |far_off, x| far_off.max(far(*x)));
+        if farthest > 0.0 {
+            let expected = "the three values -s, 0 and +s".into();
+            let share = 100.0 * farthest / scale;
+            let found = format!(
+                "{}, up to {share:.1} % of s = {scale} off",
+                self.kind(info).name
+            );
+            return self.tensor_error(&info.name, expected, found, NOT_TERNARY);
+        }
+        let trit = |x: &f32| i8::from(*x > 0.0) - i8::from(*x < 0.0);
+        let trits = values.iter().map(trit).collect();
+        Ok((trits, if scale > 0.0 { scale } else { 1.0 }))
+    }
+}
+
+const INCOMPLETE: &str = "the file is incomplete, or of another family than its metadata say";
+const NO_TRIT: &str = "the file is damaged, or of a later variant of the type; export it again";
+const LOST_SCALE: &str =
+    "a quantizer that ran with several threads loses it; quantize again with one";
+const SEVERAL_SCALES: &str = "models with a scale per group or row are not supported yet";
+const NOT_TERNARY: &str =
+    "convert the original checkpoint, which says how its weights become ternary";
+
+/// A tensor with a factor that some exporters put beside a matrix.
+fn companion(name: &str) -> String {
+    name.replace(".weight", ".scale")
+}
+
+fn architecture(container: &Container) -> Result<&'static Architecture> {
+    const KEY: &str = "general.architecture";
+    const SPLIT: &str = "split.count";
+    let metadata = &container.metadata;
+    if let Some(key) = metadata
+        .pairs
+        .keys()
+        .filter(|k| k.starts_with("prism.hadamard"))
+        .min()
+    {
+        let expected = "weights as they are";
+        return Err(metadata.bad(key, expected, "weights in a rotated basis"));
+    }
+    if let Some(parts) = metadata.unsigned(SPLIT)?.filter(|n| *n > 1) {
+        let found = format!("one of {parts} parts");
+        return Err(metadata.bad(
+            SPLIT,
+            "a whole file, as llama-gguf-split --merge makes it",
+            found,
+        ));
+    }
+    let name = metadata.text(KEY)?;
+    name.and_then(Architecture::find).ok_or_else(|| {
+        let expected = format!("one of {}", Architecture::known());
+        metadata.bad(KEY, expected, name.unwrap_or("nothing"))
+    })
+}
+
+/// What the tensors say about the config.
+fn facts(
+    container: &Container,
+    types: &HashMap<u32, &'static Type>,
+    is_untied: bool,
+    warnings: &mut Vec<String>,
+) -> Result<config::Facts> {
+    let find = |name: &str| container.tensors.get(name);
+    let embedding = find(&names::of(layout::EMBEDDING));
+    let head = find(&names::of(HEAD));
+    let is_tied = match (embedding, head) {
+        (Some(_), Some(_)) if is_untied => false,
+        (Some(a), Some(b)) if a.type_id == b.type_id && a.dimensions == b.dimensions => {
+            let bytes = types[&a.type_id].bytes(a).unwrap_or(0) as usize;
+            let same = container.map(a, 0, bytes)?[..] == container.map(b, 0, bytes)?[..];
+            if same {
+                warnings.push("output.weight repeats token_embd.weight and was left out".into());
+            }
+            same
+        }
+        (_, head) => head.is_none(),
+    };
+    let rope_factors = match find(names::ROPE_FACTORS) {
+        Some(info) if info.type_id == types::F32.id => {
+            let bytes = types::F32.bytes(info).unwrap_or(0) as usize;
+            let mut factors = vec![0.0; bytes / 4];
+            floats::decode_f32(&container.map(info, 0, bytes)?, &mut factors);
+            Some(factors)
+        }
+        Some(_) => Some(Vec::new()), // refused as unknown factors
+        None => None,
+    };
+    Ok(config::Facts {
+        vocab_size: embedding.map_or(0, |e| e.elements() / e.columns()),
+        is_tied,
+        rope_factors,
+    })
+}
+
+fn embedded_config(container: &Container) -> Result<Option<Value>> {
+    let Some(text) = container.metadata.text(CONFIG)? else {
+        return Ok(None);
+    };
+    let json = serde_json::from_str(text).ok().filter(Value::is_object);
+    let bad = || {
+        container
+            .metadata
+            .bad(CONFIG, "a JSON object", "other text")
+    };
+    json.map(Some).ok_or_else(bad)
+}
+
+/// config.json of a model whose trits are packed.
+fn packed_config(config: &Config) -> Value {
+    let mut json = config.to_json();
+    json["quantization_config"]["quantization_mode"] = "offline".into();
+    json
+}
+
+impl Source for Gguf {
+    fn path(&self) -> &Path {
+        &self.container.path
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn files(&self) -> &[(String, Vec<u8>)] {
+        &self.files
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn inputs(&self) -> Vec<PathBuf> {
+        vec![self.container.path.clone()]
+    }
+
+    fn bytes(&self) -> u64 {
+        self.container.bytes
+    }
+
+    fn dtype(&self, weight: &Weight) -> Dtype {
+        match self.kind(self.info(weight)).name {
+            "F32" => Dtype::F32,
+            "F16" => Dtype::F16,
+            "BF16" => Dtype::Bf16,
+            _ => Dtype::U8,
+        }
+    }
+
+    fn precision(&self, weight: &Weight) -> Precision {
+        match self.kind(self.info(weight)).name {
+            "Q8_0" => Precision::Q8_0,
+            name if self.dtype(weight) == Dtype::U8 => Precision::Other(name),
+            _ => Precision::of(self.dtype(weight)),
+        }
+    }
+
+    fn linear(&self, weight: &Weight) -> Result<Ternary> {
+        let info = self.info(weight);
+        let (mut trits, mut scale) = match self.kind(info).content {
+            Content::Trits { .. } => self.coded(weight, info)?,
+            Content::Floats(_) | Content::Refused(_) => self.exact(weight, info)?,
+        };
+        let companion = companion(&info.name);
+        if let Some(info) = self.container.tensors.get(&companion) {
+            let mut factor = [0.0];
+            if info.type_id != types::F32.id || info.elements() != 1 {
+                let found = format!("{} {:?}", self.kind(info).name, info.dimensions);
+                return self.tensor_error(&companion, "F32 [1]".into(), found, INCOMPLETE);
+            }
+            self.values(info, 0, &mut factor)?;
+            scale *= factor[0];
+        }
+        if !scale.is_finite() || scale <= 0.0 {
+            return Err(Error::Value {
+                path: self.container.path.clone(),
+                tensor: info.name.clone(),
+                index: 0,
+                value: scale,
+                expected: "a finite scale above zero",
+                advice: "the file is damaged; download or export it again",
+            });
+        }
+        let heads = names::rotated_heads(&self.config, &weight.name);
+        if let Some(heads) = heads.filter(|_| self.architecture.permuted) {
+            trits = names::deinterleave(&trits, heads, weight.columns);
+        }
+        Ok(Ternary {
+            trits,
+            scale,
+            stored: StoredScale::Multiply(scale),
+        })
+    }
+
+    fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
+        let first = first * weight.columns;
+        self.values(self.info(weight), first, values)?;
+        check_finite(&self.container.path, weight, first, values)
+    }
+
+    fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; weight.columns];
+        self.rows(weight, 0, &mut values)?;
+        Ok(values)
+    }
+}

@@ -1,0 +1,206 @@
+//! Names: tensors in GGUF and in Hugging Face checkpoints, architectures and families, rows of q and k.
+
+use sterna_ternary::Config;
+use sterna_ternary::layout::{EMBEDDING, FINAL_NORM, HEAD};
+
+/// A value of `general.architecture` and the family that it stands for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Architecture {
+    pub name: &'static str,
+    pub model_type: &'static str,
+    /// The entry of `architectures` in config.json.
+    pub class: &'static str,
+    /// Whether the rows of q and k are in the order for rotating neighbours instead of halves.
+    pub permuted: bool,
+    /// The split rule of the tokenizer where the file does not name it.
+    pub pre: &'static str,
+}
+
+/// A writer takes the first row of a family.
+pub(super) static ARCHITECTURES: [Architecture; 5] = [
+    Architecture {
+        name: "bitnet-b1.58",
+        model_type: "bitnet",
+        class: "BitNetForCausalLM",
+        permuted: false,
+        pre: "llama-bpe",
+    },
+    Architecture {
+        name: "bitnet-25",
+        model_type: "bitnet",
+        class: "BitNetForCausalLM",
+        permuted: false,
+        pre: "llama-bpe",
+    },
+    Architecture {
+        // The models of 1bitLLM: the same tensors as above, with another activation.
+        name: "bitnet",
+        model_type: "llama",
+        class: "BitnetForCausalLM",
+        permuted: false,
+        pre: "default",
+    },
+    Architecture {
+        name: "llama",
+        model_type: "llama",
+        class: "LlamaForCausalLM",
+        permuted: true,
+        pre: "default",
+    },
+    Architecture {
+        name: "qwen3",
+        model_type: "qwen3",
+        class: "Qwen3ForCausalLM",
+        permuted: false,
+        pre: "qwen2",
+    },
+];
+
+impl Architecture {
+    pub fn find(name: &str) -> Option<&'static Architecture> {
+        ARCHITECTURES.iter().find(|a| a.name == name)
+    }
+
+    pub fn of(config: &Config) -> Option<&'static Architecture> {
+        let family = config.family;
+        ARCHITECTURES
+            .iter()
+            .find(|a| a.model_type == family.model_type && a.class == family.architecture)
+    }
+
+    pub fn known() -> String {
+        ARCHITECTURES.each_ref().map(|a| a.name).join(", ")
+    }
+}
+
+/// Below `model.layers.N.` and below `blk.N.`; the sub-norms have a name of their own in each family.
+const PARTS: [(&str, &str); 11] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("self_attn.o_proj", "attn_output"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// The frequency factors of Llama 3.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// The GGUF name of a tensor of [`sterna_ternary::layout::weights`].
+pub(super) fn of(weight: &str) -> String {
+    let whole = match weight {
+        EMBEDDING => "token_embd.weight",
+        FINAL_NORM => "output_norm.weight",
+        HEAD => "output.weight",
+        _ => {
+            let (layer, part) = layer_and_part(weight);
+            let known = PARTS.iter().find(|(name, _)| *name == part);
+            let name = match (known, part.starts_with("self_attn")) {
+                (Some((_, name)), _) => name,
+                (None, true) => "attn_sub_norm",
+                (None, false) => "ffn_sub_norm",
+            };
+            return format!("blk.{layer}.{name}.weight");
+        }
+    };
+    whole.into()
+}
+
+fn layer_and_part(weight: &str) -> (&str, &str) {
+    let rest = weight.strip_prefix("model.layers.");
+    let parts = rest.and_then(|rest| rest.strip_suffix(".weight")?.split_once('.'));
+    parts.expect("every other tensor belongs to a layer")
+}
+
+/// Heads of a matrix whose rows some architectures reorder: q and k.
+pub(super) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
+    if weight.ends_with("q_proj.weight") {
+        Some(config.num_attention_heads)
+    } else if weight.ends_with("k_proj.weight") {
+        Some(config.num_key_value_heads)
+    } else {
+        None
+    }
+}
+
+/// Rows for rotating neighbours (2j and 2j + 1 of a head) from rows for rotating halves (j and d/2 + j).
+pub(super) fn interleave(trits: &[i8], heads: usize, columns: usize) -> Vec<i8> {
+    reorder(trits, heads, columns, |row, half| row % 2 * half + row / 2)
+}
+
+/// The inverse of [`interleave`].
+pub(super) fn deinterleave(trits: &[i8], heads: usize, columns: usize) -> Vec<i8> {
+    reorder(trits, heads, columns, |row, half| {
+        row % half * 2 + row / half
+    })
+}
+
+/// `from` says which row of a head, of two times `half` rows, becomes its row `row`.
+fn reorder(
+    trits: &[i8],
+    heads: usize,
+    columns: usize,
+    from: impl Fn(usize, usize) -> usize,
+) -> Vec<i8> {
+    let width = trits.len() / columns / heads;
+    let mut reordered = Vec::with_capacity(trits.len());
+    for head in trits.chunks_exact(width * columns) {
+        for row in 0..width {
+            let from = from(row, width / 2);
+            reordered.extend_from_slice(&head[from * columns..][..columns]);
+        }
+    }
+    reordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_for_neighbours_and_back() {
+        // Two heads of six rows of one column.
+        let rows: Vec<i8> = (0..12).collect();
+        let neighbours = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11];
+        assert_eq!(interleave(&rows, 2, 1), neighbours);
+        assert_eq!(deinterleave(&neighbours, 2, 1), rows);
+        let wide: Vec<i8> = (0..120).collect();
+        assert_eq!(deinterleave(&interleave(&wide, 3, 5), 3, 5), wide);
+    }
+
+    #[test]
+    fn names_of_every_part() {
+        for (weight, name) in [
+            (EMBEDDING, "token_embd.weight"),
+            (HEAD, "output.weight"),
+            (FINAL_NORM, "output_norm.weight"),
+            (
+                "model.layers.12.mlp.down_proj.weight",
+                "blk.12.ffn_down.weight",
+            ),
+            (
+                "model.layers.0.self_attn.inner_attn_ln.weight",
+                "blk.0.attn_sub_norm.weight",
+            ),
+            (
+                "model.layers.0.self_attn.attn_sub_norm.weight",
+                "blk.0.attn_sub_norm.weight",
+            ),
+            (
+                "model.layers.3.mlp.ffn_layernorm.weight",
+                "blk.3.ffn_sub_norm.weight",
+            ),
+            (
+                "model.layers.3.self_attn.q_norm.weight",
+                "blk.3.attn_q_norm.weight",
+            ),
+        ] {
+            assert_eq!(of(weight), name);
+        }
+    }
+}

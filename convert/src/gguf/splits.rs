@@ -1,0 +1,141 @@
+//! Split rules of byte-level tokenizers, which GGUF names in `tokenizer.ggml.pre`: rows of data.
+
+use serde_json::{Value, json};
+
+/// A rule that cuts text into the pieces which byte pairs are merged in.
+pub(super) struct Split {
+    /// Its names; a writer takes the first.
+    pub names: &'static [&'static str],
+    pieces: Pieces,
+    /// Whether a piece that is a token as a whole stays one.
+    pub ignore_merges: bool,
+    /// Whether a text begins with the beginning-of-sequence token where the file does not say.
+    pub adds_bos: bool,
+    normalizer: Option<&'static str>,
+}
+
+/// What a piece is.
+#[derive(Clone, Copy, PartialEq)]
+enum Pieces {
+    /// A match of the expression of GPT-2, which tokenizers have built in.
+    Gpt2,
+    /// The same, digits standing alone.
+    Gpt2Digits,
+    /// A match of an expression.
+    Regex(&'static str),
+}
+
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+pub(super) static SPLITS: [Split; 4] = [
+    Split {
+        names: &["gpt-2", "default", "olmo", "gpt-neox", "phi-2"],
+        pieces: Pieces::Gpt2,
+        ignore_merges: false,
+        adds_bos: false,
+        normalizer: None,
+    },
+    Split {
+        // Also the rule of the tokenizers that are trained here.
+        names: &["starcoder", "refact", "smollm", "codeshell"],
+        pieces: Pieces::Gpt2Digits,
+        ignore_merges: false,
+        adds_bos: false,
+        normalizer: None,
+    },
+    Split {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"],
+        pieces: Pieces::Regex(LLAMA_3),
+        ignore_merges: true,
+        adds_bos: true,
+        normalizer: None,
+    },
+    Split {
+        names: &["qwen2", "deepseek-r1-qwen"],
+        pieces: Pieces::Regex(QWEN_2),
+        ignore_merges: false,
+        adds_bos: false,
+        normalizer: Some("NFC"),
+    },
+];
+
+impl Split {
+    pub fn named(name: &str) -> Option<&'static Split> {
+        SPLITS.iter().find(|s| s.names.contains(&name))
+    }
+
+    pub fn known() -> String {
+        let names: Vec<_> = SPLITS.iter().flat_map(|s| s.names).copied().collect();
+        names.join(", ")
+    }
+
+    pub fn pre_tokenizer(&self) -> Value {
+        let bytes = |use_regex: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": use_regex})
+        };
+        let (first, bytes) = match self.pieces {
+            Pieces::Gpt2 => return bytes(true),
+            Pieces::Gpt2Digits => (
+                json!({"type": "Digits", "individual_digits": true}),
+                bytes(true),
+            ),
+            Pieces::Regex(regex) => {
+                let pattern = json!({ "Regex": regex });
+                let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated",
+                    "invert": false});
+                (split, bytes(false))
+            }
+        };
+        json!({"type": "Sequence", "pretokenizers": [first, bytes]})
+    }
+
+    pub fn normalizer(&self) -> Value {
+        self.normalizer
+            .map_or(Value::Null, |kind| json!({ "type": kind }))
+    }
+
+    /// The rule of a pre-tokenizer in tokenizer.json.
+    pub fn of(pre_tokenizer: &Value) -> Option<&'static Split> {
+        let is_bytes = |v: &Value, use_regex: bool| {
+            v["type"] == "ByteLevel"
+                && v["add_prefix_space"] == false
+                && v["use_regex"].as_bool().unwrap_or(true) == use_regex
+        };
+        let list = pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice);
+        let is = |pieces: Pieces| match (pieces, list) {
+            (Pieces::Gpt2, _) => is_bytes(pre_tokenizer, true),
+            (Pieces::Gpt2Digits, Some([digits, bytes])) => {
+                digits["type"] == "Digits"
+                    && digits["individual_digits"] == true
+                    && is_bytes(bytes, true)
+            }
+            (Pieces::Regex(regex), Some([split, bytes])) => {
+                split["type"] == "Split"
+                    && split["pattern"]["Regex"] == regex
+                    && split["behavior"] == "Isolated"
+                    && split["invert"] == false
+                    && is_bytes(bytes, false)
+            }
+            _ => false,
+        };
+        SPLITS.iter().find(|s| is(s.pieces))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_is_recognized() {
+        for split in &SPLITS {
+            let found = Split::of(&split.pre_tokenizer()).unwrap();
+            assert_eq!(found.names, split.names);
+            assert_eq!(Split::named(split.names[1]).unwrap().names, split.names);
+        }
+        assert!(Split::of(&json!({"type": "Whitespace"})).is_none());
+        assert!(Split::of(&Value::Null).is_none());
+    }
+}

@@ -1,0 +1,482 @@
+//! Writer of GGUF files: bitnet.cpp reads I2_S; ik_llama.cpp computes with IQ2_BN (I2_S it only requantizes);
+//! llama.cpp and what is built on it read TQ1_0, TQ2_0 and Q2_0.
+//!
+//! All sizes are known before the first weight, so the header comes first and tensors follow one at a time.
+//! A value that a type cannot hold is refused: see `check_width` and `written_scale`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use half::f16;
+use sterna_ternary::durable;
+use sterna_ternary::layout::{self, HEAD, Role, Weight};
+use sterna_ternary::rope::RopeScaling;
+
+use super::container::DEFAULT_ALIGNMENT;
+use super::names::{self, Architecture};
+use super::pairs::{Pairs, Planned, header};
+use super::types::{self, ScaleAt, Size, TAIL, Type};
+use super::{CONFIG, FILE_KEYS, Gguf, I2sOrder, config, floats, tokens};
+use crate::packed::Progress;
+use crate::proof::{self, proven};
+use crate::table::{self, Choice, Plan};
+use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, Ternary, parallel};
+
+/// Type of the linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufType {
+    /// Two bits a weight, one f32 scale a matrix.
+    I2S,
+    /// 1.69 bits a weight with an f16 scale for each 256.
+    Tq1_0,
+    /// 2.06 bits a weight with an f16 scale for each 256.
+    Tq2_0,
+    /// 2.25 bits a weight with an f16 scale for each 64.
+    Q2_0,
+    /// Two bits a weight with an f32 scale for each row.
+    Iq2Bn,
+}
+
+impl GgufType {
+    /// All of them.
+    pub const ALL: [GgufType; 5] = [
+        GgufType::I2S,
+        GgufType::Tq1_0,
+        GgufType::Tq2_0,
+        GgufType::Q2_0,
+        GgufType::Iq2Bn,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Layout, name and `general.file_type`.
+    fn row(self) -> (&'static Type, &'static str, u32) {
+        match self {
+            GgufType::I2S => (&types::I2_S, "i2_s", 40),
+            GgufType::Tq1_0 => (&types::TQ1_0, "tq1_0", 36),
+            GgufType::Tq2_0 => (&types::TQ2_0, "tq2_0", 37),
+            GgufType::Q2_0 => (&types::Q2_0, "q2_0", 41),
+            GgufType::Iq2Bn => (&types::IQ2_BN, "iq2_bn", 137),
+        }
+    }
+}
+
+/// What a conversion to GGUF makes.
+#[derive(Debug, Clone)]
+pub struct GgufOptions {
+    /// Type of the linear layers.
+    pub weights: GgufType,
+    /// Type of the head, and of the embedding of a tied model: lossless, f16 or q8.
+    pub head: HeadType,
+    /// The name of the tokenizer's split rule in llama.cpp, where it cannot be recognized.
+    pub pre: Option<String>,
+    /// Whether scales that f16 does not hold are rounded instead of refused.
+    pub round_scales: bool,
+    /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
+    pub allow_missing: bool,
+}
+
+pub(crate) fn write(
+    source: &dyn Source,
+    out: &Path,
+    options: &GgufOptions,
+    show: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    let weights = layout::weights(source.config());
+    let (kind, name, file_type) = options.weights.row();
+    for weight in weights.iter().filter(|w| w.role == Role::Linear) {
+        check_width(source, weight, kind)?;
+    }
+    let mut progress = Progress::new(crate::packed::total(&weights), show);
+    let tables = weights.iter().filter(|w| w.role == Role::Table);
+    let plans = tables
+        .map(|w| plan(source, w, options.head, &mut |n| progress.add(n)))
+        .collect::<Result<Vec<Plan>>>()?;
+    let mut pairs = metadata(source, file_type)?;
+    tokens::write(&mut pairs, source, options.pre.as_deref())?;
+    let mut planned = Vec::new();
+    let factors = config::rope_factors(source.config());
+    if let Some(factors) = &factors {
+        planned.push(vector(names::ROPE_FACTORS, factors.len()));
+    }
+    planned.extend(weights.iter().map(|w| plan_tensor(w, kind, &plans)));
+
+    let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
+        let mut matrices = Vec::new();
+        let mut failed = None;
+        let written = durable::write(unproven, |file| {
+            let mut writer = Writer {
+                path: out,
+                file,
+                planned: planned.iter(),
+            };
+            let done = writer.all(&header(&pairs, &planned), factors.as_deref(), |writer| {
+                for weight in &weights {
+                    let report =
+                        writer.tensor(source, weight, kind, &plans, options.round_scales)?;
+                    matrices.extend(report);
+                    progress.add(weight.rows * weight.columns);
+                }
+                Ok(())
+            });
+            done.map_err(|e| {
+                failed = Some(e);
+                io::Error::other("the content could not be made")
+            })
+        });
+        match failed {
+            Some(e) => return Err(e),
+            None => written.map_err(Error::io(out))?,
+        }
+        let result = Gguf::open(unproven, I2sOrder::default(), true)?;
+        let scales = scale_precision(kind);
+        let proof = proof::prove(source, &result, source.files(), out, scales, &mut progress)?;
+        Ok((proof, matrices))
+    })?;
+    let mut report = Report::new(name, source, &proof, &plans, matrices);
+    report.bytes_out = bytes_out;
+    report.sha256 = sha256;
+    report.warnings.extend(warnings(source, options.weights));
+    Ok(report)
+}
+
+/// What programs are known to make of the combination.
+fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
+    let config = source.config();
+    if config.family.model_type != "bitnet" {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    if [GgufType::Tq1_0, GgufType::Tq2_0, GgufType::Q2_0].contains(&weights) {
+        warnings.push(
+            "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The \
+             file says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in \
+             bitnet.cpp, iq2_bn in ik_llama.cpp"
+                .into(),
+        );
+    }
+    if weights != GgufType::Iq2Bn && !config.tie_word_embeddings {
+        warnings.push(
+            "bitnet.cpp takes the embedding for the head in this family, and this model has a head of its \
+             own: its output there is wrong. ik_llama.cpp computes it: write iq2_bn"
+                .into(),
+        );
+    }
+    warnings
+}
+
+fn scale_precision(kind: &Type) -> Precision {
+    match kind.scale {
+        ScaleAt::HeadF16 | ScaleAt::TailF16 => Precision::F16,
+        ScaleAt::Within | ScaleAt::HeadF32 | ScaleAt::MatrixF32 => Precision::F32,
+    }
+}
+
+/// Padding would change the shape of the model, so the width must be whole blocks.
+fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> {
+    let block = match kind.size {
+        Size::Blocks { weights, .. } | Size::Matrix { weights } => weights,
+        Size::Rows { .. } => 64,
+    };
+    if weight.columns.is_multiple_of(block) {
+        return Ok(());
+    }
+    Err(Error::Tensor {
+        path: source.path().to_owned(),
+        tensor: weight.name.clone(),
+        expected: format!(
+            "a width that is a multiple of {block}, the block of {}",
+            kind.name
+        ),
+        found: weight.columns.to_string(),
+        advice: "i2_s takes multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the packed file \
+                 of Sterna any",
+    })
+}
+
+/// The scale as the type holds it.
+fn written_scale(
+    source: &dyn Source,
+    weight: &Weight,
+    kind: &Type,
+    scale: f32,
+    rounds: bool,
+) -> Result<f32> {
+    if scale_precision(kind) == Precision::F32 {
+        return Ok(scale);
+    }
+    let rounded = f16::from_f32(scale).to_f32();
+    let is_usable = rounded > 0.0 && rounded.is_finite();
+    if rounded == scale || rounds && is_usable {
+        return Ok(rounded);
+    }
+    let error = (rounded - scale).abs() / scale;
+    Err(Error::Tensor {
+        path: source.path().to_owned(),
+        tensor: weight.name.clone(),
+        expected: format!("a scale that f16 holds, as {} stores it", kind.name),
+        found: format!("{scale}, which would become {rounded}, off by {error:.1e}"),
+        advice: match is_usable {
+            true => {
+                "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--round-scales)"
+            }
+            false => "write i2_s or iq2_bn, whose scales are f32",
+        },
+    })
+}
+
+/// Embedding and head: f16 unless something else is asked for.
+fn plan(
+    source: &dyn Source,
+    weight: &Weight,
+    head: HeadType,
+    advance: &mut dyn FnMut(usize),
+) -> Result<Plan> {
+    let is_head = weight.name == HEAD || source.config().tie_word_embeddings;
+    let choice = match head {
+        HeadType::Lossless => Choice::Lossless,
+        HeadType::F16 => Choice::As(Precision::F16),
+        HeadType::Q8 if !is_head => Choice::Lossless,
+        HeadType::Q8 if weight.columns.is_multiple_of(32) => Choice::As(Precision::Q8_0),
+        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 => {
+            return Err(Error::Tensor {
+                path: source.path().to_owned(),
+                tensor: weight.name.clone(),
+                expected: "a head of f16, lossless, or q8 with a width that is a multiple of 32"
+                    .into(),
+                found: format!("{} for {} columns", head.name(), weight.columns),
+                advice: "choose another type of the head (--head f16)",
+            });
+        }
+    };
+    table::plan(source, weight, choice, advance)
+}
+
+fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
+    let config = source.config();
+    let error = |what: &str| Error::Config {
+        path: source.path().to_owned(),
+        source: sterna_ternary::Error::Unsupported {
+            what: what.into(),
+            hint: "; write a packed file".into(),
+        },
+    };
+    let no_name = || error("a family without a GGUF architecture");
+    let architecture = Architecture::of(config).ok_or_else(no_name)?;
+    let mut pairs = Pairs::default();
+    pairs.text("general.architecture", architecture.name);
+    pairs.text("general.type", "model");
+    if let Some(name) = source.path().file_stem().and_then(|name| name.to_str()) {
+        pairs.text("general.name", name);
+    }
+    pairs.number("general.file_type", file_type);
+    pairs.number("general.quantization_version", 2);
+    let key = |name: &str| format!("{}.{name}", architecture.name);
+    let mut size = |name: &str, n: usize| pairs.number(&key(name), n as u32);
+    size("vocab_size", config.vocab_size);
+    size("context_length", config.max_position_embeddings);
+    size("embedding_length", config.hidden_size);
+    size("block_count", config.num_hidden_layers);
+    size("feed_forward_length", config.intermediate_size);
+    size("attention.head_count", config.num_attention_heads);
+    size("attention.head_count_kv", config.num_key_value_heads);
+    if config.head_dim * config.num_attention_heads != config.hidden_size {
+        size("attention.key_length", config.head_dim);
+        size("attention.value_length", config.head_dim);
+    }
+    size("rope.dimension_count", config.head_dim);
+    let epsilon = key("attention.layer_norm_rms_epsilon");
+    pairs.float(&epsilon, config.rms_norm_eps);
+    pairs.float(&key("rope.freq_base"), config.rope.theta as f32);
+    match config.rope.scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } => {
+            pairs.text(&key("rope.scaling.type"), "linear");
+            pairs.float(&key("rope.scaling.factor"), factor as f32);
+        }
+        RopeScaling::Llama3 { .. } if architecture.name == "qwen3" => {
+            return Err(error("the rope scaling of Llama 3 in a Qwen 3 model"));
+        }
+        RopeScaling::Llama3 { .. } => {} // in a tensor
+    }
+    for (name, key) in FILE_KEYS {
+        let file = source.files().iter().find(|(n, _)| n == name);
+        let text = match file {
+            Some((_, bytes)) => std::str::from_utf8(bytes).map(Some),
+            None => Ok(None),
+        };
+        let text = text.map_err(|e| Error::File {
+            path: source.path().join(name),
+            why: format!("it is not UTF-8 ({e})"),
+        })?;
+        match text {
+            Some(text) => pairs.text(key, text),
+            None if key == CONFIG => pairs.text(key, &config.to_json().to_string()),
+            None => {}
+        }
+    }
+    Ok(pairs)
+}
+
+fn vector(name: &str, len: usize) -> Planned {
+    Planned {
+        name: name.into(),
+        dimensions: vec![len as u64],
+        type_id: types::F32.id,
+        bytes: 4 * len as u64,
+    }
+}
+
+fn plan_tensor(weight: &Weight, kind: &Type, plans: &[Plan]) -> Planned {
+    let name = names::of(&weight.name);
+    let (columns, elements) = (weight.columns as u64, (weight.rows * weight.columns) as u64);
+    let (type_id, bytes) = match weight.role {
+        Role::Norm => return vector(&name, weight.columns),
+        Role::Table => {
+            let (kind, _) = table_type(plans, weight);
+            let unit = kind.unit(weight.columns);
+            (kind.id, elements / unit.weights as u64 * unit.bytes as u64)
+        }
+        Role::Linear => {
+            let unit = kind.unit(weight.columns);
+            let codes = elements / unit.weights as u64 * unit.bytes as u64;
+            let is_matrix = kind.scale == ScaleAt::MatrixF32;
+            (kind.id, codes + if is_matrix { TAIL as u64 } else { 0 })
+        }
+    };
+    Planned {
+        name,
+        dimensions: vec![columns, weight.rows as u64],
+        type_id,
+        bytes,
+    }
+}
+
+fn table_type(plans: &[Plan], weight: &Weight) -> (&'static Type, Precision) {
+    let plan = plans.iter().find(|p| p.name == weight.name);
+    let precision = plan.expect("every table has a plan").precision;
+    let kind = match precision {
+        Precision::F32 => &types::F32,
+        Precision::F16 => &types::F16,
+        Precision::Bf16 => &types::BF16,
+        Precision::Q8_0 => &types::Q8_0,
+        Precision::Coded(_) | Precision::Other(_) => unreachable!("no table is planned so"),
+    };
+    (kind, precision)
+}
+
+/// Writes tensors in the planned order, each with its padding.
+struct Writer<'a> {
+    path: &'a Path,
+    file: &'a mut BufWriter<File>,
+    planned: std::slice::Iter<'a, Planned>,
+}
+
+/// Bytes that are made at once.
+const CHUNK: usize = 1 << 22;
+
+impl Writer<'_> {
+    fn all(
+        &mut self,
+        header: &[u8],
+        factors: Option<&[f32]>,
+        tensors: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.put(header)?;
+        if let Some(factors) = factors {
+            let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
+            self.put(&bytes)?;
+            self.end()?;
+        }
+        tensors(self)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(self.path))
+    }
+
+    /// Pads the tensor that was written.
+    fn end(&mut self) -> Result<()> {
+        let bytes = self.planned.next().expect("every tensor is planned").bytes;
+        let padding = bytes.next_multiple_of(DEFAULT_ALIGNMENT) - bytes;
+        self.put(&[0; DEFAULT_ALIGNMENT as usize][..padding as usize])
+    }
+
+    fn tensor(
+        &mut self,
+        source: &dyn Source,
+        weight: &Weight,
+        kind: &Type,
+        plans: &[Plan],
+        rounds: bool,
+    ) -> Result<Option<MatrixReport>> {
+        let mut report = None;
+        match weight.role {
+            Role::Norm => {
+                let values = source.vector(weight)?;
+                let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                self.put(&bytes)?;
+            }
+            Role::Table => {
+                let (_, precision) = table_type(plans, weight);
+                table::for_each_chunk(source, weight, |_, values| {
+                    self.put(&encode_table(precision, values)?)
+                })?;
+            }
+            Role::Linear => {
+                let mut ternary = source.linear(weight)?;
+                let scale = written_scale(source, weight, kind, ternary.scale, rounds)?;
+                report = Some(MatrixReport::new(weight, &ternary));
+                let architecture = Architecture::of(source.config());
+                let heads = names::rotated_heads(source.config(), &weight.name);
+                if let Some(heads) = heads.filter(|_| architecture.is_some_and(|a| a.permuted)) {
+                    ternary.trits = names::interleave(&ternary.trits, heads, weight.columns);
+                }
+                self.matrix(weight, kind, &ternary, scale)?;
+            }
+        }
+        self.end()?;
+        Ok(report)
+    }
+
+    fn matrix(
+        &mut self,
+        weight: &Weight,
+        kind: &Type,
+        ternary: &Ternary,
+        scale: f32,
+    ) -> Result<()> {
+        let unit = kind.unit(weight.columns);
+        let step = (CHUNK / unit.bytes).max(1) * unit.weights;
+        let mut bytes = Vec::new();
+        for trits in ternary.trits.chunks(step) {
+            bytes.resize(trits.len() / unit.weights * unit.bytes, 0);
+            parallel::rows(trits.len(), &mut bytes, unit.bytes, |first, bytes| {
+                let trits = &trits[first * unit.weights..];
+                kind.encode(trits, weight.columns, scale, bytes);
+                Ok(())
+            })?;
+            self.put(&bytes)?;
+        }
+        match kind.scale {
+            ScaleAt::MatrixF32 => self.put(&types::matrix_tail(scale)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn encode_table(precision: Precision, values: &[f32]) -> Result<Vec<u8>> {
+    if precision != Precision::Q8_0 {
+        return table::number_bytes(precision, values);
+    }
+    let mut bytes = vec![0; values.len() / 32 * 34];
+    parallel::rows(values.len(), &mut bytes, 34, |first, bytes| {
+        floats::encode_q8_0(&values[first * 32..], bytes);
+        Ok(())
+    })?;
+    Ok(bytes)
+}

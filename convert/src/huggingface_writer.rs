@@ -1,0 +1,308 @@
+//! Writer of a Hugging Face folder with packed weights, as `transformers` loads it.
+//!
+//! Four codes a byte in the layout that [`crate::HuggingFace`] reads. A scale is stored to multiply by or to
+//! divide by, whichever is exact in the narrower type: `transformers` reads scales, norms and tables in one type,
+//! so that is bf16 if it holds every one of them, and f32 otherwise.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+use serde_json::{Map, Value, json};
+use sterna_ternary::layout::{self, Role, Weight};
+use sterna_ternary::{Dtype, durable};
+
+use crate::embedded::parse_object;
+use crate::packed::Progress;
+use crate::proof::{self, sha256};
+use crate::safetensors_files::SINGLE;
+use crate::table::{self, Plan, is_same};
+use crate::{
+    Error, HuggingFace, MatrixReport, Precision, Report, Result, Source, StoredScale, Ternary,
+    parallel,
+};
+
+/// How scales are stored, and the type of everything that is not packed.
+struct Form {
+    divides: bool,
+    precision: Precision,
+    /// The stored number of each matrix, in order.
+    stored: Vec<f32>,
+}
+
+pub(crate) fn write(
+    source: &dyn Source,
+    out: &Path,
+    show: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
+    let weights = layout::weights(source.config());
+    if let Some(odd) = weights
+        .iter()
+        .find(|w| w.role == Role::Linear && w.rows % 4 != 0)
+    {
+        return Err(Error::Tensor {
+            path: source.path().to_owned(),
+            tensor: odd.name.clone(),
+            expected: "a multiple of four rows, by which transformers tells packed weights".into(),
+            found: odd.rows.to_string(),
+            advice: "write a packed file of Sterna",
+        });
+    }
+    let size = |w: &Weight| (w.rows * w.columns) as u64;
+    let total = 3 * weights.iter().map(size).sum::<u64>();
+    let mut progress = Progress::new(total, show);
+    let form = survey(source, &weights, &mut progress)?;
+    let files = files(source, &form)?;
+
+    // The folder gets its name only after the proof.
+    let parent = durable::folder_of(out);
+    let unproven = tempfile::Builder::new()
+        .prefix(".unproven-")
+        .tempdir_in(parent)
+        .map_err(Error::io(out))?;
+    for (name, bytes) in &files {
+        let path = unproven.path().join(name);
+        durable::write(&path, |file| file.write_all(bytes)).map_err(Error::io(&path))?;
+    }
+    let model = unproven.path().join(SINGLE);
+    let matrices = write_weights(source, &weights, &form, &model, &mut progress)?;
+    let result = HuggingFace::open(unproven.path(), true)?;
+    let exact = Precision::F32;
+    let proof = proof::prove(source, &result, &files, out, exact, &mut progress)?;
+    let plans = table_plans(source, &weights, form.precision);
+    let name = if form.divides {
+        "hf, scales divide"
+    } else {
+        "hf, scales multiply"
+    };
+    let mut report = Report::new(name, source, &proof, &plans, matrices);
+    report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
+    report.sha256 = sha256(&model)?;
+    drop(result);
+    make_readable(unproven.path()).map_err(Error::io(out))?;
+    std::fs::rename(unproven.path(), out).map_err(Error::io(out))?;
+    let _moved = unproven.keep();
+    durable::sync_folder(parent).map_err(Error::io(parent))?;
+    Ok(report)
+}
+
+/// A temporary folder is its owner's alone.
+#[cfg(unix)]
+fn make_readable(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The folder to write must be new: a mixture of two checkpoints is none.
+pub(crate) fn check_output(out: &Path) -> Result<()> {
+    let refuse = |why: String| {
+        let path: PathBuf = out.to_owned();
+        Err(Error::Output { path, why })
+    };
+    let folder = durable::folder_of(out);
+    if out.file_name().is_none() || out.exists() {
+        return refuse("exists; give the name of a folder to make".into());
+    }
+    match folder.is_dir() {
+        true => Ok(()),
+        false => refuse(format!(
+            "the folder {} does not exist; make it first",
+            folder.display()
+        )),
+    }
+}
+
+fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> Result<Form> {
+    let mut fits_bf16 = true;
+    let mut scales = Vec::new();
+    for weight in weights {
+        match weight.role {
+            Role::Linear => {
+                let Ternary { scale, stored, .. } = source.linear(weight)?;
+                scales.push((scale, stored));
+            }
+            Role::Norm | Role::Table => table::for_each_chunk(source, weight, |_, values| {
+                fits_bf16 &= values.iter().all(|x| is_bf16(*x));
+                Ok(())
+            })?,
+        }
+        progress.add(weight.rows * weight.columns);
+    }
+    let multiply: Vec<f32> = scales.iter().map(|(scale, _)| *scale).collect();
+    let divide: Option<Vec<f32>> = scales
+        .iter()
+        .map(|(s, stored)| divisor(*s, *stored))
+        .collect();
+    let divided = scales
+        .iter()
+        .all(|(_, s)| matches!(s, StoredScale::Divide(_)));
+    let mut ways = vec![(false, Some(multiply)), (true, divide)];
+    if divided {
+        ways.reverse();
+    }
+    let mut forms = ways.into_iter().filter_map(|(divides, stored)| {
+        let stored = stored?;
+        let narrow = fits_bf16 && stored.iter().all(|x| is_bf16(*x));
+        Some(Form {
+            divides,
+            precision: if narrow {
+                Precision::Bf16
+            } else {
+                Precision::F32
+            },
+            stored,
+        })
+    });
+    let first = forms.next().expect("every scale can be multiplied by");
+    Ok(match forms.next() {
+        Some(second)
+            if second.precision != first.precision && second.precision == Precision::Bf16 =>
+        {
+            second
+        }
+        _ => first,
+    })
+}
+
+fn is_bf16(x: f32) -> bool {
+    is_same(bf16::from_f32(x).to_f32(), x)
+}
+
+/// A number whose reciprocal is the scale to the last bit.
+fn divisor(scale: f32, stored: StoredScale) -> Option<f32> {
+    let candidate = match stored {
+        StoredScale::Divide(x) => x,
+        StoredScale::Multiply(_) | StoredScale::Masters => bf16::from_f32(1.0 / scale).to_f32(),
+    };
+    is_same(1.0 / candidate, scale).then_some(candidate)
+}
+
+/// The files beside the weights; config.json says how they are stored.
+fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = source.files().to_vec();
+    let config = files.iter_mut().find(|(name, _)| name == "config.json");
+    let (_, bytes) = config.expect("every source has a config.json");
+    let mut json = parse_object(&source.path().join("config.json"), bytes)?;
+    let mut quantization = json!({"modules_to_not_convert": ["lm_head"], "quant_method": "bitnet"});
+    if !form.divides {
+        quantization["linear_class"] = "autobitlinear".into();
+        quantization["quantization_mode"] = "offline".into();
+    }
+    json["quantization_config"] = quantization;
+    let dtype = if form.precision == Precision::Bf16 {
+        "bfloat16"
+    } else {
+        "float32"
+    };
+    json["torch_dtype"] = dtype.into();
+    if let Some(other) = json.get_mut("dtype") {
+        *other = dtype.into();
+    }
+    *bytes = format!("{json:#}\n").into_bytes();
+    Ok(files)
+}
+
+fn table_plans(source: &dyn Source, weights: &[Weight], precision: Precision) -> Vec<Plan> {
+    let tables = weights.iter().filter(|w| w.role == Role::Table);
+    let plan = |w: &Weight| Plan::exact(source, w, precision);
+    tables.map(plan).collect()
+}
+
+fn write_weights(
+    source: &dyn Source,
+    weights: &[Weight],
+    form: &Form,
+    path: &Path,
+    progress: &mut Progress,
+) -> Result<Vec<MatrixReport>> {
+    let mut matrices = Vec::new();
+    let mut failed = None;
+    let written = durable::write(path, |file| {
+        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path));
+        let mut stored = form.stored.iter();
+        let mut all = || -> Result<()> {
+            put(&header(weights, form.precision))?;
+            for weight in weights {
+                if weight.role == Role::Linear {
+                    let ternary = source.linear(weight)?;
+                    put(&pack(weight, &ternary.trits)?)?;
+                    let scale = stored.next().expect("every matrix was surveyed");
+                    put(&table::number_bytes(form.precision, &[*scale])?)?;
+                    matrices.push(MatrixReport::new(weight, &ternary));
+                } else {
+                    table::for_each_chunk(source, weight, |_, values| {
+                        put(&table::number_bytes(form.precision, values)?)
+                    })?;
+                }
+                progress.add(weight.rows * weight.columns);
+            }
+            Ok(())
+        };
+        all().map_err(|e| {
+            failed = Some(e);
+            io::Error::other("the content could not be made")
+        })
+    });
+    match failed {
+        Some(e) => Err(e),
+        None => written.map_err(Error::io(path)).map(|()| matrices),
+    }
+}
+
+/// The header of the safetensors file, padded with spaces to a multiple of eight.
+fn header(weights: &[Weight], precision: Precision) -> Vec<u8> {
+    let dtype = if precision == Precision::Bf16 {
+        Dtype::Bf16
+    } else {
+        Dtype::F32
+    };
+    let mut entries = Map::new();
+    entries.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut end = 0;
+    let mut push = |name: String, dtype: Dtype, shape: Value, elements: usize| {
+        let start = end;
+        end += elements * dtype.bytes();
+        let offsets = [start, end];
+        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": offsets});
+        entries.insert(name, entry);
+    };
+    for w in weights {
+        let (name, elements) = (w.name.clone(), w.rows * w.columns);
+        match w.role {
+            Role::Norm => push(name, dtype, json!([w.columns]), elements),
+            Role::Table => push(name, dtype, json!([w.rows, w.columns]), elements),
+            Role::Linear => {
+                push(
+                    name,
+                    Dtype::U8,
+                    json!([w.rows / 4, w.columns]),
+                    elements / 4,
+                );
+                push(layout::scale_name(&w.name), dtype, json!([1]), 1);
+            }
+        }
+    }
+    let mut text = Value::Object(entries).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
+}
+
+/// Row r of the bytes holds the rows r, R + r, 2R + r and 3R + r, R being a quarter of all, from the low bits up.
+fn pack(weight: &Weight, trits: &[i8]) -> Result<Vec<u8>> {
+    let quarter = trits.len() / 4;
+    let mut bytes = vec![0; quarter];
+    parallel::rows(trits.len(), &mut bytes, weight.columns, |first, bytes| {
+        for (i, byte) in (first * weight.columns..).zip(bytes) {
+            *byte = (0..4)
+                .map(|n| ((trits[n * quarter + i] + 1) as u8) << (2 * n))
+                .sum();
+        }
+        Ok(())
+    })?;
+    Ok(bytes)
+}

@@ -1,0 +1,188 @@
+//! Reader of the packed file.
+
+use std::path::{Path, PathBuf};
+
+use sterna_ternary::file::{FILES, Table, Values};
+use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Weight};
+use sterna_ternary::table::CodedRow;
+use sterna_ternary::{Config, PackedFile, TableType};
+
+use crate::embedded::REQUIRED;
+use crate::source::check_finite;
+use crate::table::is_same;
+use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
+
+/// A packed file.
+#[derive(Debug)]
+pub struct Packed {
+    file: PackedFile,
+    files: Vec<(String, Vec<u8>)>,
+    warnings: Vec<String>,
+}
+
+impl Packed {
+    /// Maps and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] where it was made without a file that belongs to every model, unless
+    /// `allow_missing`.
+    pub fn open(path: &Path, allow_missing: bool) -> Result<Packed> {
+        let file = PackedFile::open(path)?;
+        let files: Vec<_> = FILES
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), file.file(name)?.to_vec())))
+            .collect();
+        let mut warnings = Vec::new();
+        for (name, consequence) in REQUIRED {
+            if files.iter().any(|(n, _)| n == name) {
+                continue;
+            }
+            if !allow_missing {
+                return Err(Error::MissingFile {
+                    path: path.to_owned(),
+                    file: name,
+                    consequence,
+                });
+            }
+            warnings.push(format!("there is no {name}: {consequence}"));
+        }
+        Ok(Packed {
+            file,
+            files,
+            warnings,
+        })
+    }
+
+    fn table(&self, weight: &Weight) -> Option<(Table<'_>, TableType)> {
+        match weight.name.as_str() {
+            EMBEDDING => Some((self.file.embedding(), self.file.embedding_type)),
+            HEAD => Some((self.file.head(), self.file.head_type)),
+            _ => None,
+        }
+    }
+}
+
+impl Source for Packed {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn config(&self) -> &Config {
+        &self.file.config
+    }
+
+    fn files(&self) -> &[(String, Vec<u8>)] {
+        &self.files
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn inputs(&self) -> Vec<PathBuf> {
+        vec![self.file.path().to_owned()]
+    }
+
+    fn bytes(&self) -> u64 {
+        self.file.len() as u64
+    }
+
+    fn dtype(&self, weight: &Weight) -> Dtype {
+        match self.table(weight).map(|(_, table)| table) {
+            Some(TableType::F16) => Dtype::F16,
+            Some(TableType::Bf16) => Dtype::Bf16,
+            Some(TableType::Q8 | TableType::Q6 | TableType::Q4) => Dtype::U8,
+            Some(TableType::F32) | None => Dtype::F32,
+        }
+    }
+
+    fn precision(&self, weight: &Weight) -> Precision {
+        let table = self.table(weight).map(|(_, table)| table);
+        table.map_or(Precision::F32, Precision::of_table)
+    }
+
+    fn linear(&self, weight: &Weight) -> Result<Ternary> {
+        let matrix = self.file.matrix(&weight.name);
+        let packing = self.file.packing;
+        let row_bytes = packing.row_bytes(matrix.columns);
+        let mut trits = vec![0; matrix.rows * matrix.columns];
+        parallel::rows(trits.len(), &mut trits, matrix.columns, |first, trits| {
+            let rows = matrix.data[first * row_bytes..].chunks_exact(row_bytes);
+            for (trits, row) in trits.chunks_exact_mut(matrix.columns).zip(rows) {
+                packing.unpack_row(row, trits)?;
+            }
+            Ok(())
+        })?;
+        Ok(Ternary {
+            trits,
+            scale: matrix.scale,
+            stored: StoredScale::Multiply(matrix.scale),
+        })
+    }
+
+    fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
+        let columns = weight.columns;
+        let start = first * columns;
+        match self.table(weight).map(|(table, _)| table.values) {
+            None => {
+                values.copy_from_slice(&self.file.vector(&weight.name)[start..][..values.len()])
+            }
+            Some(Values::F32(v)) => values.copy_from_slice(&v[start..][..values.len()]),
+            Some(table) => parallel::rows(values.len(), values, columns, |row, values| {
+                for (row, values) in (first + row..).zip(values.chunks_exact_mut(columns)) {
+                    let part = row * columns..(row + 1) * columns;
+                    match table {
+                        Values::F32(v) => values.copy_from_slice(&v[part]),
+                        Values::F16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
+                        Values::Bf16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
+                        Values::Codes(codes) => codes.decode(row, values),
+                    }
+                }
+                Ok(())
+            })?,
+        }
+        check_finite(self.path(), weight, start, values)
+    }
+
+    fn coded_rows(&self, weight: &Weight, first: usize, count: usize) -> Option<Vec<CodedRow>> {
+        match self.table(weight)?.0.values {
+            Values::Codes(codes) => {
+                Some((first..first + count).map(|row| codes.row(row)).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Codes are compared themselves: they hold more than their values show.
+    fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
+        let (table, table_type) = self.table(weight)?;
+        let Values::Codes(codes) = table.values else {
+            return None;
+        };
+        let columns = table.columns;
+        let mut rows = vec![0u64; values.len() / columns];
+        let compared = parallel::rows(values.len(), &mut rows, 1, |start, rows| {
+            for (i, differ) in (start..).zip(rows) {
+                let again =
+                    CodedRow::encode(&values[i * columns..][..columns], table_type.planes());
+                if codes.row(first + i) != again {
+                    let (mut a, mut b) = (vec![0.0; columns], vec![0.0; columns]);
+                    codes.decode(first + i, &mut a);
+                    again.decode(&mut b);
+                    let differ_in = a.iter().zip(&b).filter(|(a, b)| !is_same(**a, **b)).count();
+                    *differ = differ_in.max(1) as u64;
+                }
+            }
+            Ok(())
+        });
+        compared.ok().map(|()| rows.iter().sum())
+    }
+
+    fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {
+        Ok(self.file.vector(&weight.name).to_vec())
+    }
+}
+
+fn widen(to: &mut [f32], from: impl Iterator<Item = f32>) {
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = x);
+}

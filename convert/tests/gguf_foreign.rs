@@ -1,0 +1,216 @@
+//! GGUF files of other programs: what they leave out or get wrong.
+
+mod gguf_file;
+
+use gguf_file::{File, text, value};
+use serde_json::Value;
+use sterna_convert::{Error, Source, open};
+
+fn read(file: &File) -> Result<Box<dyn Source>, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, file.bytes()).unwrap();
+    open(&path, false)
+}
+
+fn embedded(source: &dyn Source, name: &str) -> Option<String> {
+    let file = source.files().iter().find(|(n, _)| n == name);
+    file.map(|(_, bytes)| String::from_utf8(bytes.clone()).unwrap())
+}
+
+fn json(source: &dyn Source, name: &str) -> Value {
+    serde_json::from_str(&embedded(source, name).unwrap()).unwrap()
+}
+
+/// The first upload of BitNet b1.58 2B4T, in small: no split rule, a wrong template, the end of turn missing.
+fn bitnet(architecture: &str) -> File {
+    let mut file = File::good();
+    for (key, _, _) in &mut file.pairs {
+        *key = key.replace("llama.", &format!("{architecture}."));
+    }
+    file.set("general.architecture", 8, text(architecture));
+    for norm in ["blk.0.attn_sub_norm.weight", "blk.0.ffn_sub_norm.weight"] {
+        file.push(norm, vec![1.0; 4]);
+    }
+    file.remove("tokenizer.ggml.pre");
+    let wrong = "{{ bos_token }}Human: {{ messages[0] }}\n\nBITNETAssistant: {{ eos_token }}";
+    file.set("tokenizer.chat_template", 8, text(wrong));
+    file
+}
+
+#[test]
+fn the_defects_of_published_files_are_repaired_and_reported() {
+    for architecture in ["bitnet-b1.58", "bitnet-25"] {
+        let source = read(&bitnet(architecture)).unwrap();
+        assert_eq!(source.config().family.architecture, "BitNetForCausalLM");
+        assert_eq!(source.config().family.activation.name(), "relu2");
+        let tokenizer = json(&*source, "tokenizer.json");
+        let split = &tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"];
+        assert!(split.as_str().unwrap().contains(r"\p{N}{1,3}"), "{split}");
+        assert_eq!(tokenizer["model"]["ignore_merges"], true);
+        let template = embedded(&*source, "chat_template.jinja").unwrap();
+        assert!(template.ends_with("Assistant: {% endif %}") && !template.contains("Human"));
+        let generation = json(&*source, "generation_config.json");
+        assert_eq!(generation["eos_token_id"], serde_json::json!([4, 3]));
+        let warnings = source.warnings().join("\n");
+        for part in [
+            "tokenizer.ggml.pre",
+            "chat template",
+            "<|eot_id|>",
+            "rebuilt",
+        ] {
+            assert!(warnings.contains(part), "{part}: {warnings}");
+        }
+    }
+}
+
+#[test]
+fn the_models_of_1bitllm_are_no_other_family() {
+    // The same tensors as BitNet b1.58 2B4T and another activation.
+    match read(&bitnet("bitnet")) {
+        Ok(source) => assert_eq!(source.config().family.activation.name(), "silu"),
+        Err(e) => assert!(e.to_string().contains("BitnetForCausalLM"), "{e}"),
+    }
+}
+
+#[test]
+fn a_byte_level_tokenizer_is_rebuilt() {
+    let source = read(&File::good()).unwrap();
+    let tokenizer = json(&*source, "tokenizer.json");
+    let vocab = &tokenizer["model"]["vocab"];
+    assert_eq!((&vocab["ab"], &vocab["<|eot_id|>"]), (&2.into(), &3.into()));
+    assert_eq!(
+        tokenizer["model"]["merges"],
+        serde_json::json!([["a", "b"]])
+    );
+    let added: Vec<_> = tokenizer["added_tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .collect();
+    assert_eq!(added.len(), 2);
+    assert!(added.iter().all(|t| t["special"] == true));
+    assert_eq!(
+        tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"],
+        "<|end_of_text|>"
+    );
+    let settings = json(&*source, "tokenizer_config.json");
+    assert_eq!(settings["eos_token"], "<|end_of_text|>");
+    assert_eq!(settings["add_bos_token"], true);
+}
+
+#[test]
+fn a_tokenizer_of_scores_is_rebuilt() {
+    let source = read(&File::sentence_piece()).unwrap();
+    let tokenizer = json(&*source, "tokenizer.json");
+    assert_eq!(
+        tokenizer["model"]["merges"],
+        serde_json::json!([["▁", "a"]])
+    );
+    assert_eq!(tokenizer["model"]["byte_fallback"], true);
+    assert_eq!(tokenizer["model"]["unk_token"], "<unk>");
+    assert_eq!(tokenizer["normalizer"]["normalizers"][0]["prepend"], "▁");
+}
+
+#[test]
+fn the_tokenizer_json_of_a_file_is_taken_whole() {
+    let mut file = File::good();
+    let whole = r#"{"model": {"type": "BPE"}, "mine": 1}"#;
+    file.set("tokenizer.huggingface.json", 8, text(whole));
+    assert_eq!(json(&*read(&file).unwrap(), "tokenizer.json")["mine"], 1);
+}
+
+#[test]
+fn a_factor_beside_a_matrix_multiplies_its_scale() {
+    let mut file = File::good();
+    file.push("blk.0.ffn_up.scale", vec![3.0]);
+    let source = read_all(&file, "model.layers.0.mlp.up_proj.weight");
+    assert_eq!(source.scale, 1.5);
+    assert_eq!(source.trits[..8], [-1, 0, 0, -1, 0, 1, 0, 1]);
+}
+
+#[test]
+fn scaling_by_one_and_settings_that_change_nothing_are_accepted() {
+    let mut file = File::good();
+    file.set("llama.rope.scaling.type", 8, text("linear"));
+    file.set("llama.rope.scaling.factor", 6, value::f32(1.0));
+    file.set("llama.expert_count", 4, value::u32(0));
+    file.set("llama.logit_scale", 6, value::f32(1.0));
+    read(&file).unwrap();
+    file.set("llama.rope.scaling.factor", 6, value::f32(4.0));
+    let source = read(&file).unwrap();
+    assert_ne!(
+        source.config().rope.scaling,
+        sterna_ternary::rope::RopeScaling::None
+    );
+    file.remove("llama.rope.freq_base");
+    let warnings = read(&file).unwrap().warnings().join("\n");
+    assert!(warnings.contains("rope.freq_base"), "{warnings}");
+}
+
+/// A matrix of a file.
+fn read_all(file: &File, name: &str) -> sterna_convert::Ternary {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, file.bytes()).unwrap();
+    let source = open(&path, false).unwrap();
+    let weights = sterna_ternary::layout::weights(source.config());
+    source
+        .linear(weights.iter().find(|w| w.name == name).unwrap())
+        .unwrap()
+}
+
+/// Replaces a matrix by 4 × 64 codes of Q2_0 with a scale for each row.
+fn coded(file: &mut File, name: &str, scales: [u16; 4]) {
+    let tensor = file.find(name);
+    tensor.type_id = 42;
+    tensor.dimensions = vec![64, 4];
+    tensor.bytes = scales
+        .iter()
+        .flat_map(|scale| [scale.to_le_bytes().to_vec(), vec![0b00_01_10_01; 16]].concat())
+        .collect();
+}
+
+#[test]
+fn several_scales_are_refused_by_name_and_zero_scales_are_zeros() {
+    let mut file = File::good();
+    file.set("llama.embedding_length", 4, value::u32(64));
+    file.set("llama.attention.key_length", 4, value::u32(2));
+    let mut made = file.clone();
+    made.tensors.clear();
+    for mut tensor in file.tensors {
+        let is_out = tensor.name.contains("attn_output") || tensor.name.contains("ffn_down");
+        tensor.dimensions[usize::from(is_out)] = 64;
+        tensor.bytes = tensor.bytes.repeat(16);
+        made.append(tensor);
+    }
+    read(&made).unwrap();
+    let relaid = |scales: [u16; 4]| {
+        let mut file = made.clone();
+        coded(&mut file, "blk.0.ffn_up.weight", scales);
+        let tensors = std::mem::take(&mut file.tensors);
+        tensors.into_iter().for_each(|tensor| file.append(tensor));
+        file
+    };
+    let up = "model.layers.0.mlp.up_proj.weight";
+    let half = half::f16::from_f32(0.5).to_bits();
+    let found = read_all(&relaid([half, 0, half, half]), up);
+    assert_eq!(found.scale, 0.5);
+    assert_eq!(found.trits[..4], [0, 1, 0, -1]);
+    assert_eq!(found.trits[64..128], [0; 64]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    for (scale, part) in [
+        (half + 1, "not supported yet"),
+        (0xb800, "finite scale"),
+        (0x7e00, "NaN"),
+    ] {
+        std::fs::write(&path, relaid([half, half, scale, half]).bytes()).unwrap();
+        let source = open(&path, false).unwrap();
+        let weights = sterna_ternary::layout::weights(source.config());
+        let error = source
+            .linear(weights.iter().find(|w| w.name == up).unwrap())
+            .unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}

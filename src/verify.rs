@@ -1,0 +1,89 @@
+//! `sterna verify`: whether two files hold the same model.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sterna_convert::Comparison;
+
+use crate::terminal;
+
+/// Compare two models trit by trit: Hugging Face folders, GGUF files and packed files, in any combination.
+///
+/// Trits and scales must be equal. An embedding or a head that the two hold in different types must be what
+/// the one type makes of the other. Exits with 1 where anything differs.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model.
+    a: PathBuf,
+    /// Another form of it.
+    b: PathBuf,
+    /// Print one JSON object with counts and scales of every matrix.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let bar = terminal::bar(0, "  comparing {wide_bar} {percent}%");
+    let found = sterna_convert::verify(&args.a, &args.b, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let found = found?;
+    if args.json {
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        print!("{}", describe(&found));
+    }
+    Ok(match found.is_equal() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn describe(found: &Comparison) -> String {
+    let sum = |f: fn(&sterna_convert::MatrixComparison) -> u64| -> u64 {
+        found.matrices.iter().map(f).sum()
+    };
+    let mut text = format!(
+        "{} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n\
+         trits: {} of -1, {} of 0, {} of +1\n",
+        found.weights,
+        found.differ,
+        found.scales,
+        found.scales_differ,
+        found.values,
+        found.values_differ,
+        sum(|m| m.minus),
+        sum(|m| m.zero),
+        sum(|m| m.plus),
+    );
+    for m in found
+        .matrices
+        .iter()
+        .filter(|m| m.differ > 0 || m.scales[0] != m.scales[1])
+    {
+        text += &format!(
+            "{}: {} trits differ, scales {} and {}\n",
+            m.name, m.differ, m.scales[0], m.scales[1]
+        );
+    }
+    for t in &found.tables {
+        let [a, b] = t.dtypes;
+        text += &match t.differ {
+            0 if a == b => format!("{}: {a}, equal\n", t.name),
+            0 => format!(
+                "{}: {a} and {b}, equal but for the rounding of one type, largest {:.1e}\n",
+                t.name, t.max_error
+            ),
+            n => format!(
+                "{}: {a} and {b}, {n} values differ, largest {:.1e}\n",
+                t.name, t.max_error
+            ),
+        };
+    }
+    for key in &found.config_differs {
+        text += &format!("config: {key} differs\n");
+    }
+    text
+}
