@@ -76,7 +76,11 @@ pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
     })
 }
 
-fn check_output(out: &Path) -> Result<()> {
+/// Refuses a place where no file can be written, before anything else is done for it.
+///
+/// # Errors
+/// [`Error::Output`] says what is wrong with it.
+pub fn check_output(out: &Path) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::Output {
             path: out.to_owned(),
