@@ -6,15 +6,17 @@ use clap::ValueEnum;
 use sterna_convert::{HeadType, Options, Report};
 use sterna_ternary::Packing;
 
+use crate::locate::{Want, locate};
 use crate::terminal;
 
 /// Pack a checkpoint into one file that the runtime maps, and prove that no weight differs.
 ///
 /// SOURCE is a Hugging Face folder: BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model that was
-/// trained here, with master weights or packed.
+/// trained here, with master weights or packed. Where there is no such path, it is the name of a model on the
+/// hub, which is fetched first: org/name, org/name@revision or org/name:file.gguf
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder with config.json and model.safetensors.
+    /// A Hugging Face folder with config.json and model.safetensors, or the name of one on the hub.
     source: PathBuf,
     /// The file to write.
     #[arg(long, short)]
@@ -68,7 +70,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
         allow_missing: args.allow_missing,
     };
-    let report = convert(&args.source, &args.out, &options)?;
+    sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it
+    let source = locate(&args.source, Want::Checkpoint)?;
+    let report = convert(&source, &args.out, &options)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -7,12 +7,13 @@ use sterna_convert::Source;
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Config, PackedFile, file::Values};
 
+use crate::locate::{Want, locate};
 use crate::terminal;
 
 /// Show family, shapes, packing, sizes and trits of a packed file or of a checkpoint.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A packed file or a Hugging Face folder.
+    /// A packed file, a Hugging Face folder, or the name of either on the hub.
     model: PathBuf,
     /// Read the whole file: compare its checksum, which checkpoints lack, and count the trits of every layer.
     #[arg(long)]
@@ -23,9 +24,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let facts = match args.model.is_dir() {
-        true => of_checkpoint(&args.model, args.verify)?,
-        false => of_packed(&args.model, args.verify)?,
+    let path = locate(&args.model, Want::Either)?;
+    let facts = match path.is_dir() {
+        true => of_checkpoint(&path, args.verify)?,
+        false => of_packed(&path, args.verify)?,
     };
     if args.json {
         println!("{facts}");

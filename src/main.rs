@@ -10,9 +10,16 @@ mod cpu;
 mod data;
 mod exit;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
+mod locate;
 mod logits;
 mod model;
+#[cfg(feature = "hub")]
+mod models;
+#[cfg(feature = "hub")]
+mod pull;
 mod quickstart;
 mod synthesize;
 mod terminal;
@@ -45,6 +52,10 @@ enum Verb {
     #[command(subcommand)]
     Tokenizer(tokenizer::Verb),
     Train(train::Args),
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    #[cfg(feature = "hub")]
+    Models(models::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
     Generate(generate::Args),
@@ -64,6 +75,10 @@ fn main() -> ExitCode {
         Verb::Data(verb) => data::run(&verb),
         Verb::Tokenizer(verb) => tokenizer::run(&verb),
         Verb::Train(args) => train::run(&args),
+        #[cfg(feature = "hub")]
+        Verb::Pull(args) => pull::run(&args),
+        #[cfg(feature = "hub")]
+        Verb::Models(args) => models::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Generate(args) => generate::run(&args),
