@@ -11,6 +11,7 @@ use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{PackedFile, Packing};
 
 use crate::exit::Usage;
+use crate::locate::{Want, locate};
 use crate::{model, terminal};
 use show::Shown;
 
@@ -65,7 +66,10 @@ enum Packings {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let plan = plan(args)?;
-    let mut paths: Vec<PathBuf> = args.model.iter().chain(&args.compare).cloned().collect();
+    let given = args.model.iter().chain(&args.compare);
+    let mut paths: Vec<PathBuf> = given
+        .map(|path| locate(path, Want::Packed))
+        .collect::<anyhow::Result<_>>()?;
     let repacked = args
         .packing
         .is_some()

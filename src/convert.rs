@@ -7,15 +7,17 @@ use sterna_convert::{GgufOptions, GgufType, HeadType, I2sOrder, Options, Report}
 use sterna_ternary::Packing;
 
 use crate::exit::Usage;
+use crate::locate::{Want, locate};
 use crate::terminal;
 
 /// Convert a model to another format, and prove that no weight differs.
 ///
 /// SOURCE is a Hugging Face folder (BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model that was
-/// trained here, with master weights or packed), a GGUF file, or a packed file.
+/// trained here, with master weights or packed), a GGUF file, or a packed file. Where there is no such path, it
+/// is the name of a model on the hub, which is fetched first: org/name, org/name@revision or org/name:file.gguf
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder with config.json and model.safetensors, a GGUF file, or a packed file.
+    /// A Hugging Face folder with config.json and model.safetensors, a GGUF file, a packed file, or a name.
     source: PathBuf,
     /// The file to write, or the folder.
     #[arg(long, short)]
@@ -135,7 +137,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => I2sOrder::Blocks64,
         false => I2sOrder::Blocks128,
     };
-    let report = convert(&args.source, &args.out, order, &target)?;
+    if args.to != To::Hf {
+        sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it
+    }
+    let source = locate(&args.source, Want::Checkpoint)?;
+    let report = convert(&source, &args.out, order, &target)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -152,7 +158,7 @@ enum Target {
 
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    let (packing, head) = (Packing::T5, HeadType::default());
+    let (packing, head) = (Packing::I2, HeadType::default());
     convert(
         source,
         out,

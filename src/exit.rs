@@ -50,8 +50,21 @@ fn code(error: &Error) -> u8 {
         || error.downcast_ref().is_some_and(of_convert)
         || error.downcast_ref().is_some_and(of_runtime)
         || error.downcast_ref().is_some_and(of_datasets)
-        || error.downcast_ref().is_some_and(of_train);
+        || error.downcast_ref().is_some_and(of_train)
+        || of_hub(error);
     if bad_input { BAD_INPUT } else { FAILED }
+}
+
+#[cfg(feature = "hub")]
+fn of_hub(error: &Error) -> bool {
+    error
+        .downcast_ref()
+        .is_some_and(crate::hub::Error::is_bad_input)
+}
+
+#[cfg(not(feature = "hub"))]
+fn of_hub(_: &Error) -> bool {
+    false
 }
 
 fn of_ternary(error: &sterna_ternary::Error) -> bool {

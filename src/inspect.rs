@@ -1,19 +1,21 @@
-//! `sterna inspect`: what is in a packed file.
+//! `sterna inspect`: what is in a packed file or a checkpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{PackedFile, file::Values};
+use sterna_convert::Source;
+use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
+use sterna_ternary::{Config, PackedFile, file::Values};
 
+use crate::locate::{Want, locate};
 use crate::terminal;
 
-/// Show family, shapes, packing, sizes and trits of a packed file.
+/// Show family, shapes, packing, sizes and trits of a packed file or of a checkpoint.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A packed file, as `sterna convert` writes it.
+    /// A packed file, a Hugging Face folder, a GGUF file, or the name of one on the hub.
     model: PathBuf,
-    /// Read the whole file: compare its checksum and count the trits of every layer.
+    /// Read the whole file: compare its checksum, which checkpoints lack, and count the trits of every layer.
     #[arg(long)]
     verify: bool,
     /// Print one JSON object.
@@ -22,14 +24,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let file = PackedFile::open(&args.model)?;
-    let layers = if args.verify {
-        file.verify()?;
-        count(&file)?
-    } else {
-        Value::Null
+    let path = locate(&args.model, Want::Either)?;
+    let facts = match path.is_dir() || sterna_convert::is_gguf(&path)? {
+        true => of_checkpoint(&path, args.verify)?,
+        false => of_packed(&path, args.verify)?,
     };
-    let facts = facts(&file, layers);
     if args.json {
         println!("{facts}");
     } else {
@@ -38,29 +37,111 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn facts(file: &PackedFile, matrices: Value) -> Value {
-    let c = &file.config;
-    let weights = layout::weights(c);
-    let linear = || weights.iter().filter(|w| w.role == Role::Linear);
-    let trits: usize = linear().map(|w| w.rows * w.columns).sum();
-    let packed: usize = linear().map(|w| file.matrix(&w.name).data.len()).sum();
-    let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
-    let files: Vec<&str> = sterna_ternary::file::FILES
+fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
+    let file = PackedFile::open(path)?;
+    let packed: usize = linear(&file.config)
+        .iter()
+        .map(|w| file.matrix(&w.name).data.len())
+        .sum();
+    let files = sterna_ternary::file::FILES
         .into_iter()
-        .filter(|f| file.file(f).is_some())
-        .collect();
+        .filter(|f| file.file(f).is_some());
+    let mut facts = facts(
+        file.path(),
+        file.len() as u64,
+        &file.config,
+        files.collect(),
+    );
+    let trits = facts["ternary_weights"].as_f64().unwrap_or(f64::NAN);
+    facts["packing"] = file.packing.name().into();
+    facts["bits_per_ternary_weight"] = (8.0 * packed as f64 / trits).into();
+    facts["embedding"] = type_name(&file.embedding().values).into();
+    facts["head"] = type_name(&file.head().values).into();
+    if verify {
+        file.verify()?;
+        facts["matrices"] = count(&file.config, |weight| {
+            let matrix = file.matrix(&weight.name);
+            let mut trits = vec![0; matrix.columns];
+            let mut counts = [0; 3];
+            for row in matrix
+                .data
+                .chunks_exact(file.packing.row_bytes(matrix.columns))
+            {
+                file.packing.unpack_row(row, &mut trits)?;
+                add(&mut counts, &trits);
+            }
+            Ok((matrix.scale, counts))
+        })?;
+    }
+    Ok(facts)
+}
+
+fn of_checkpoint(path: &Path, verify: bool) -> anyhow::Result<Value> {
+    let source = sterna_convert::open(path, true)?;
+    for warning in source.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let config = source.config();
+    let files = source.files().iter().map(|(name, _)| name.as_str());
+    let mut facts = facts(path, source.bytes(), config, files.collect());
+    facts["packing"] = match path.is_dir() {
+        true => stored_as(&*source)?,
+        false => "GGUF",
+    }
+    .into();
+    for (key, table) in [("embedding", EMBEDDING), ("head", HEAD)] {
+        let table = if config.tie_word_embeddings {
+            EMBEDDING
+        } else {
+            table
+        };
+        let weight = layout::weights(config)
+            .into_iter()
+            .find(|w| w.name == table);
+        facts[key] = weight
+            .map(|w| source.dtype(&w).name().to_lowercase())
+            .into();
+    }
+    if verify {
+        facts["matrices"] = count(config, |weight| {
+            let matrix = source.linear(weight)?;
+            let mut counts = [0; 3];
+            add(&mut counts, &matrix.trits);
+            Ok((matrix.scale, counts))
+        })?;
+    }
+    Ok(facts)
+}
+
+/// How the ternary weights are stored, as the first of them shows.
+fn stored_as(source: &dyn Source) -> anyhow::Result<&'static str> {
+    use sterna_convert::StoredScale::{Divide, Masters, Multiply};
+    let Some(first) = linear(source.config()).into_iter().next() else {
+        return Ok("none");
+    };
+    Ok(match source.linear(&first)?.stored {
+        Masters => "masters",
+        Multiply(_) => "2 bits, scales to multiply by",
+        Divide(_) => "2 bits, scales to divide by",
+    })
+}
+
+/// What a config says.
+fn facts(path: &Path, bytes: u64, c: &Config, files: Vec<&str>) -> Value {
+    let size = |weights: &[Weight]| weights.iter().map(|w| w.rows * w.columns).sum::<usize>();
+    let parameters = size(&layout::weights(c));
     json!({
-        "path": file.path(),
-        "bytes": file.len(),
+        "path": path,
+        "bytes": bytes,
         "family": c.family.model_type,
         "architecture": c.family.architecture,
         "parameters": parameters,
-        "ternary_weights": trits,
-        "packing": file.packing.name(),
-        "bits_per_ternary_weight": 8.0 * packed as f64 / trits as f64,
-        "bits_per_parameter": 8.0 * file.len() as f64 / parameters as f64,
-        "embedding": type_name(&file.embedding().values),
-        "head": type_name(&file.head().values),
+        "ternary_weights": size(&linear(c)),
+        "packing": Value::Null,
+        "bits_per_ternary_weight": Value::Null,
+        "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
+        "embedding": Value::Null,
+        "head": Value::Null,
         "tied": c.tie_word_embeddings,
         "hidden_size": c.hidden_size,
         "intermediate_size": c.intermediate_size,
@@ -73,8 +154,15 @@ fn facts(file: &PackedFile, matrices: Value) -> Value {
         "rope_theta": c.rope.theta,
         "hidden_act": c.family.activation.name(),
         "files": files,
-        "matrices": matrices,
+        "matrices": Value::Null,
     })
+}
+
+/// The ternary layers.
+fn linear(config: &Config) -> Vec<Weight> {
+    let mut weights = layout::weights(config);
+    weights.retain(|w| w.role == Role::Linear);
+    weights
 }
 
 fn type_name(values: &Values) -> &'static str {
@@ -86,29 +174,24 @@ fn type_name(values: &Values) -> &'static str {
     }
 }
 
-/// Scale and counts of -1, 0, +1 of every linear layer.
-fn count(file: &PackedFile) -> anyhow::Result<Value> {
+/// Scale and counts of -1, 0, +1 of every ternary layer.
+fn count(
+    config: &Config,
+    read: impl Fn(&Weight) -> anyhow::Result<(f32, [u64; 3])>,
+) -> anyhow::Result<Value> {
     let mut matrices = Vec::new();
-    for weight in layout::weights(&file.config)
-        .iter()
-        .filter(|w| w.role == Role::Linear)
-    {
-        let matrix = file.matrix(&weight.name);
-        let mut trits = vec![0; matrix.columns];
-        let mut counts = [0u64; 3];
-        for row in matrix
-            .data
-            .chunks_exact(file.packing.row_bytes(matrix.columns))
-        {
-            file.packing.unpack_row(row, &mut trits)?;
-            trits.iter().for_each(|t| counts[(t + 1) as usize] += 1);
-        }
+    for weight in linear(config) {
+        let (scale, counts) = read(&weight)?;
         matrices.push(json!({
             "name": weight.name, "rows": weight.rows, "columns": weight.columns,
-            "scale": matrix.scale, "minus": counts[0], "zero": counts[1], "plus": counts[2],
+            "scale": scale, "minus": counts[0], "zero": counts[1], "plus": counts[2],
         }));
     }
     Ok(Value::Array(matrices))
+}
+
+fn add(counts: &mut [u64; 3], trits: &[i8]) {
+    trits.iter().for_each(|t| counts[(t + 1) as usize] += 1);
 }
 
 fn describe(f: &Value) -> String {
@@ -136,9 +219,12 @@ fn describe(f: &Value) -> String {
             number("ternary_weights") / 1e6
         ),
         format!(
-            "packing      {}, {:.3} bits a ternary weight, {:.2} bits a parameter in all",
+            "packing      {}{}, {:.2} bits a parameter in all",
             text("packing"),
-            number("bits_per_ternary_weight"),
+            match f["bits_per_ternary_weight"].as_f64() {
+                Some(bits) => format!(", {bits:.3} bits a ternary weight"),
+                None => String::new(),
+            },
             number("bits_per_parameter")
         ),
         format!(

@@ -10,9 +10,16 @@ mod cpu;
 mod data;
 mod exit;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
+mod locate;
 mod logits;
 mod model;
+#[cfg(feature = "hub")]
+mod models;
+#[cfg(feature = "hub")]
+mod pull;
 mod quickstart;
 mod synthesize;
 mod terminal;
@@ -46,6 +53,10 @@ enum Verb {
     #[command(subcommand)]
     Tokenizer(tokenizer::Verb),
     Train(train::Args),
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    #[cfg(feature = "hub")]
+    Models(models::Args),
     Convert(convert::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
@@ -66,6 +77,10 @@ fn main() -> ExitCode {
         Verb::Data(verb) => data::run(&verb),
         Verb::Tokenizer(verb) => tokenizer::run(&verb),
         Verb::Train(args) => train::run(&args),
+        #[cfg(feature = "hub")]
+        Verb::Pull(args) => pull::run(&args),
+        #[cfg(feature = "hub")]
+        Verb::Models(args) => models::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Verify(args) => return verify::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Inspect(args) => inspect::run(&args),

@@ -8,11 +8,12 @@ use sterna_runtime::{Kernels, KvType, Model, Options};
 use sterna_ternary::Memory;
 
 use crate::exit::Usage;
+use crate::locate::{Want, locate};
 
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// A packed file, as `sterna convert` writes it.
+    /// A packed file, as `sterna convert` writes it, or org/name:file of one on the hub.
     model: PathBuf,
     /// Threads [default: one per physical core that this process may use]
     #[arg(long)]
@@ -60,7 +61,7 @@ impl Args {
             kv_type: self.choices.kv_type(),
             memory: self.choices.memory(),
         };
-        Ok(Model::open(&self.model, options)?)
+        Ok(Model::open(&locate(&self.model, Want::Packed)?, options)?)
     }
 }
 

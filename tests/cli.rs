@@ -121,6 +121,19 @@ fn text_to_train_to_convert_to_text() {
         (&"bitnet".into(), &"t5".into())
     );
     assert_eq!(facts["matrices"].as_array().unwrap().len(), 14);
+    // The folder it came from has the same model and, by the one quantizer, the same trits.
+    let folder = run.out.join("model");
+    let masters = json(&["inspect", text(&folder), "--verify", "--json"]);
+    assert_eq!(masters["packing"], "masters");
+    for key in [
+        "family",
+        "parameters",
+        "ternary_weights",
+        "files",
+        "matrices",
+    ] {
+        assert_eq!(masters[key], facts[key], "{key}");
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Bo
             why: "is neither a file nor a folder".into(), // opening a pipe would wait forever
         });
     }
-    if starts_with(path, b"GGUF")? {
+    if is_gguf(path)? {
         return Ok(Box::new(Gguf::open(path, order, allow_missing)?));
     }
     match Packed::open(path, allow_missing) {
@@ -181,6 +181,11 @@ pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<
     compare::compare(&*a, &*b, rule, &mut progress)
 }
 
+/// Whether a file begins as GGUF does.
+pub fn is_gguf(path: &Path) -> Result<bool> {
+    starts_with(path, b"GGUF")
+}
+
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut start = vec![0; magic.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
@@ -191,7 +196,11 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     }
 }
 
-fn check_output(out: &Path) -> Result<()> {
+/// Refuses a place where no file can be written, before anything else is done for it.
+///
+/// # Errors
+/// [`Error::Output`] says what is wrong with it.
+pub fn check_output(out: &Path) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::Output {
             path: out.to_owned(),

@@ -1,0 +1,205 @@
+//! The cache that all programs of the hub share, and what is in it.
+//!
+//! ```text
+//! models--org--name/
+//!     blobs/<hash>                    contents; <hash>.incomplete while they come
+//!     snapshots/<commit>/<file>       links to them
+//!     refs/<branch or tag>            the commit it was last seen at
+//!     trees/<commit>.json             names, sizes and hashes of all files of the commit
+//! .locks/models--org--name/<hash>.lock
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sterna_ternary::durable;
+
+use super::hash::Hash;
+use super::listing::{Entry, Listing};
+use super::name::is_commit;
+use super::{Error, Result};
+
+/// One repository in the cache.
+pub struct Repo {
+    pub folder: PathBuf,
+    pub locks: PathBuf,
+}
+
+impl Repo {
+    /// `repo` is a checked `org/name`, so that what comes of it is one plain folder.
+    pub fn new(cache: &Path, repo: &str) -> Repo {
+        let name = format!("models--{}", repo.replace('/', "--"));
+        Repo {
+            folder: cache.join(&name),
+            locks: cache.join(".locks").join(name),
+        }
+    }
+
+    pub fn blob(&self, hash: &Hash) -> PathBuf {
+        self.folder.join("blobs").join(hash.as_str())
+    }
+
+    /// Where a blob grows; the next run, or another program, goes on with it.
+    pub fn part(&self, hash: &Hash) -> PathBuf {
+        self.folder.join("blobs").join(format!("{hash}.incomplete"))
+    }
+
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// The commit that a revision means as far as the cache knows.
+    pub fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let commit = std::fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        is_commit(&commit).then_some(commit)
+    }
+
+    /// Notes that a branch or tag is at a commit.
+    pub fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
+        if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        write(&self.folder.join("refs").join(revision), commit.as_bytes())
+    }
+
+    /// The files of a commit, if they were listed before.
+    pub fn listing(&self, commit: &str) -> Option<Listing> {
+        Listing::from_tree(&std::fs::read(self.tree(commit)).ok()?)
+    }
+
+    pub fn set_listing(&self, commit: &str, listing: &Listing) -> Result<()> {
+        match listing.to_tree() {
+            Some(json) if self.listing(commit).is_none() => write(&self.tree(commit), &json),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn tree(&self, commit: &str) -> PathBuf {
+        self.folder.join("trees").join(format!("{commit}.json"))
+    }
+
+    /// The files in the top folder of a snapshot, for caches without a listing.
+    pub fn files(&self, commit: &str) -> Option<Listing> {
+        let entries = std::fs::read_dir(self.snapshot(commit)).ok()?;
+        let name =
+            |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+        Some(Listing(
+            entries
+                .filter_map(name)
+                .map(|name| (name, Entry::default()))
+                .collect(),
+        ))
+    }
+
+    /// Keeps other processes from fetching the same blob until it is dropped.
+    pub fn lock(&self, hash: &Hash, wait: impl FnOnce()) -> Result<File> {
+        let path = self.locks.join(format!("{hash}.lock"));
+        let locked = || {
+            std::fs::create_dir_all(&self.locks)?;
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    wait();
+                    file.lock()?;
+                }
+                Err(TryLockError::Error(e)) => return Err(e),
+                Ok(()) => {}
+            }
+            Ok(file)
+        };
+        locked().map_err(Error::disk(&path))
+    }
+
+    /// Makes `file` of the commit a relative link to the blob.
+    pub fn link(&self, commit: &str, file: &str, hash: &Hash) -> Result<()> {
+        let path = self.snapshot(commit).join(file);
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = format!("{up}blobs/{hash}");
+        let link = || {
+            std::fs::create_dir_all(durable::folder_of(&path))?;
+            link(Path::new(&target), &self.blob(hash), &path)?;
+            durable::sync_folder(durable::folder_of(&path))
+        };
+        link().map_err(Error::disk(&path))
+    }
+}
+
+/// Whether a file is there, and as large as the hub says.
+pub fn is_whole(path: &Path, entry: &Entry) -> bool {
+    let metadata = path.metadata().ok().filter(|m| m.is_file());
+    metadata.is_some_and(|m| entry.size.is_none_or(|size| size == m.len()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        std::fs::create_dir_all(durable::folder_of(path))?;
+        durable::write(path, |w| io::Write::write_all(w, bytes))
+    };
+    write().map_err(Error::disk(path))
+}
+
+#[cfg(unix)]
+fn link(target: &Path, _blob: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Links need a right that few users of Windows have; the layout without links keeps the file itself in the
+/// snapshot.
+#[cfg(windows)]
+fn link(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
+    let target: PathBuf = target.components().collect();
+    std::os::windows::fs::symlink_file(target, path).or_else(|_| std::fs::rename(blob, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_the_standard_one() {
+        let cache = tempfile::tempdir().unwrap();
+        let repo = Repo::new(cache.path(), "org/name");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let hash = Hash::parse(commit).unwrap();
+        write(&repo.blob(&hash), b"content").unwrap();
+        for file in ["config.json", "a/b/c.gguf"] {
+            repo.link(commit, file, &hash).unwrap();
+            assert_eq!(
+                std::fs::read(repo.snapshot(commit).join(file)).unwrap(),
+                b"content"
+            );
+        }
+        let folder = cache.path().join("models--org--name");
+        assert_eq!(repo.blob(&hash), folder.join("blobs").join(commit));
+        #[cfg(unix)]
+        assert_eq!(
+            std::fs::read_link(folder.join("snapshots").join(commit).join("a/b/c.gguf")).unwrap(),
+            Path::new("../../../../blobs").join(commit)
+        );
+        repo.set_commit("refs/pr/1", commit).unwrap();
+        assert_eq!(
+            std::fs::read(folder.join("refs/refs/pr/1")).unwrap(),
+            commit.as_bytes()
+        );
+        assert_eq!(repo.commit("refs/pr/1").as_deref(), Some(commit));
+        assert_eq!(repo.commit("main"), None);
+        repo.set_commit(commit, commit).unwrap();
+        assert!(!folder.join("refs").join(commit).exists());
+    }
+
+    #[test]
+    fn a_damaged_reference_is_no_commit() {
+        let cache = tempfile::tempdir().unwrap();
+        let repo = Repo::new(cache.path(), "org/name");
+        write(&repo.folder.join("refs/main"), b"../../../../etc").unwrap();
+        assert_eq!(repo.commit("main"), None);
+    }
+}

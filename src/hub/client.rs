@@ -1,0 +1,466 @@
+//! Requests to the hub: redirects, the token, and patience.
+//!
+//! Redirects are followed by hand, because the token may go to the endpoint's own origin only, and because the
+//! hash of a file in large storage is in the headers of the redirect that leads away from it.
+
+use std::io::Read;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::Value;
+use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
+use ureq::{Agent, Body, Proxy};
+
+use super::hash::Hash;
+use super::listing::Listing;
+use super::name::Name;
+use super::settings::Settings;
+use super::{Error, Result};
+
+/// Attempts in a row that bring nothing before an error.
+pub const TRIES: u32 = 5;
+/// The hub counts requests in windows of five minutes.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const REDIRECTS: usize = 6;
+/// More than the listing of the largest repositories.
+const LONGEST_REPLY: u64 = 64 << 20;
+
+pub struct Client {
+    pub agent: Agent,
+    endpoint: String,
+    token: Option<String>,
+    pub bar: ProgressBar,
+    pub pause: fn(Duration),
+}
+
+/// The beginning of a reply with a status of success.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// What the endpoint says of the content, wherever the content comes from.
+    pub hash: Option<Hash>,
+    pub body: Body,
+}
+
+/// Why an attempt brought no result.
+pub enum Failure {
+    /// It is no use to try again.
+    Final(Box<Error>),
+    /// It may work later.
+    Again(Box<Again>),
+}
+
+pub struct Again {
+    /// What to say if it does not.
+    pub error: Error,
+    /// What happened, for a line on the terminal.
+    pub note: String,
+    /// How long the server wants to be left alone.
+    pub after: Option<Duration>,
+    /// Whether the attempt brought a part of the result.
+    pub progress: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Final(Box::new(error))
+    }
+}
+
+impl Again {
+    fn failure(error: Error, note: String, after: Option<Duration>) -> Failure {
+        Failure::Again(Box::new(Again {
+            error,
+            note,
+            after,
+            progress: false,
+        }))
+    }
+}
+
+impl Client {
+    pub fn new(settings: &Settings, bar: ProgressBar) -> Client {
+        Client {
+            agent: agent(Proxy::try_from_env()),
+            endpoint: settings.endpoint.clone(),
+            token: settings.token.clone(),
+            bar,
+            pause: std::thread::sleep,
+        }
+    }
+
+    /// The commit that a revision is at, and its files.
+    pub fn revision(&self, name: &Name) -> Result<(String, Listing)> {
+        let revision = name.revision();
+        let url = format!(
+            "{}/api/models/{}/revision/{}?blobs=true",
+            self.endpoint,
+            name.repo,
+            encode(revision, "")
+        );
+        let json = self.persist(|| {
+            let reply = self.get(&url, 0, name)?;
+            let mut json = Vec::new();
+            match reply
+                .body
+                .into_reader()
+                .take(LONGEST_REPLY)
+                .read_to_end(&mut json)
+            {
+                Ok(_) => Ok(json),
+                Err(e) => Err(self.unreachable(&url, e.to_string(), true)),
+            }
+        })?;
+        Listing::from_reply(&json).map_err(|why| Error::Reply { url, why })
+    }
+
+    /// Where a file of a commit is.
+    pub fn url(&self, name: &Name, commit: &str, file: &str) -> String {
+        format!(
+            "{}/{}/resolve/{commit}/{}",
+            self.endpoint,
+            name.repo,
+            encode(file, "/")
+        )
+    }
+
+    /// Calls `attempt` until it works, [`TRIES`] calls in a row bring nothing, or it is no use.
+    pub fn persist<T>(
+        &self,
+        mut attempt: impl FnMut() -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
+        let mut fruitless = 0;
+        loop {
+            let failed = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Failure::Final(error)) => return Err(*error),
+                Err(Failure::Again(failed)) => *failed,
+            };
+            fruitless = if failed.progress { 0 } else { fruitless + 1 };
+            let back_off = Duration::from_secs((1 << fruitless) / 2); // 0, 1, 2, 4, 8
+            let wait = failed.after.unwrap_or(back_off);
+            if fruitless == TRIES || wait > LONGEST_WAIT {
+                return Err(failed.error);
+            }
+            self.say(&format!(
+                "{}; trying again{}",
+                failed.note,
+                in_seconds(wait)
+            ));
+            (self.pause)(wait);
+        }
+    }
+
+    /// Prints a line without tearing the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Asks for `url`, from byte `from` on, and follows it to where it leads.
+    pub fn get(&self, url: &str, from: u64, name: &Name) -> std::result::Result<Reply, Failure> {
+        let mut url = url.to_owned();
+        let mut hash = None;
+        for _ in 0..REDIRECTS {
+            let is_endpoint = origin(&url).is_some() && origin(&url) == origin(&self.endpoint);
+            let mut request = self
+                .agent
+                .get(&url)
+                .header(header::ACCEPT_ENCODING, "identity");
+            if from > 0 {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            if let Some(token) = self.token.as_ref().filter(|_| is_endpoint) {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let reply = request.call().map_err(|e| self.transport(&url, &e))?;
+            let status = reply.status();
+            if is_endpoint {
+                hash = hash.or_else(|| announced(reply.headers(), status.is_success()));
+            }
+            if status.is_redirection() {
+                let why = |why: &str| Error::Reply {
+                    url: bare(&url),
+                    why: why.into(),
+                };
+                let next = text(reply.headers(), "location").and_then(|to| join(&url, to));
+                let next = next.ok_or_else(|| why("a redirect to nowhere"))?;
+                if url.starts_with("https:") && !next.starts_with("https:") {
+                    return Err(why("a redirect from https to http").into());
+                }
+                url = next;
+            } else if status.is_success() {
+                let (parts, body) = reply.into_parts();
+                let headers = parts.headers;
+                return Ok(Reply {
+                    status,
+                    headers,
+                    hash,
+                    body,
+                });
+            } else {
+                return Err(self.status(&url, is_endpoint, reply, name));
+            }
+        }
+        let why = format!("more than {REDIRECTS} redirects");
+        Err(Error::Reply {
+            url: bare(&url),
+            why,
+        }
+        .into())
+    }
+
+    /// What a status other than success means.
+    fn status(&self, url: &str, is_endpoint: bool, reply: Response<Body>, name: &Name) -> Failure {
+        let status = reply.status();
+        let headers = reply.headers().clone();
+        let said = text(&headers, "x-error-message")
+            .map(str::to_owned)
+            .or_else(|| json_error(reply));
+        let why = match said {
+            Some(message) => format!("{}, {}", status.as_u16(), message.escape_debug()),
+            None => format!("{status}"),
+        };
+        let host = host(url);
+        let code = text(&headers, "x-error-code").unwrap_or_default();
+        match status.as_u16() {
+            429 => {
+                let after = retry_after(&headers);
+                let wait = after.map_or("a while".into(), |a| format!("{} s", a.as_secs()));
+                let note = format!("{host}: too many requests");
+                let error = Error::RateLimited { host, wait };
+                Again::failure(error, note, after)
+            }
+            408 | 500..=599 => {
+                let note = format!("{host}: {why}");
+                Again::failure(Error::Server { host, why }, note, retry_after(&headers))
+            }
+            404 if is_endpoint && code == "RevisionNotFound" => Error::NoRevision {
+                repo: name.repo.clone(),
+                revision: name.revision().to_owned(),
+                page: self.page(name),
+            }
+            .into(),
+            404 if is_endpoint && code != "EntryNotFound" => Error::NoModel {
+                repo: name.repo.clone(),
+                endpoint: self.endpoint.clone(),
+                why,
+            }
+            .into(),
+            401 | 403 if is_endpoint => Error::Denied {
+                repo: name.repo.clone(),
+                why,
+                page: self.page(name),
+                token: self.token_advice(),
+            }
+            .into(),
+            _ => Error::Server { host, why }.into(),
+        }
+    }
+
+    fn page(&self, name: &Name) -> String {
+        format!("{}/{}", self.endpoint, name.repo)
+    }
+
+    fn token_advice(&self) -> String {
+        match self.token {
+            Some(_) => {
+                "with the account of the token that is set, and let the token read it".into()
+            }
+            None => format!(
+                "make a token at {}/settings/tokens and set HF_TOKEN",
+                self.endpoint
+            ),
+        }
+    }
+
+    fn transport(&self, url: &str, error: &ureq::Error) -> Failure {
+        use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+        use ureq::Error::{Io, Protocol, Timeout};
+        let may_pass = match error {
+            Timeout(_) | Protocol(_) => true,
+            Io(e) => matches!(
+                e.kind(),
+                ConnectionReset | ConnectionAborted | TimedOut | UnexpectedEof
+            ),
+            _ => false,
+        };
+        self.unreachable(url, error.to_string(), may_pass)
+    }
+
+    fn unreachable(&self, url: &str, why: String, may_pass: bool) -> Failure {
+        let host = host(url);
+        let note = format!("{host}: {why}");
+        let error = Error::Unreachable { host, why };
+        match may_pass {
+            true => Again::failure(error, note, None),
+            false => error.into(),
+        }
+    }
+}
+
+/// Connections that give up on a server which says nothing, however long the whole file may take.
+pub fn agent(proxy: Option<Proxy>) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("sterna/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .timeout_resolve(Some(Duration::from_secs(20)))
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(Duration::from_secs(30)))
+        .build()
+        .new_agent()
+}
+
+/// The hash in the headers of the endpoint; an `ETag` counts only beside the content itself.
+fn announced(headers: &HeaderMap, is_content: bool) -> Option<Hash> {
+    let linked = text(headers, "x-linked-etag").and_then(Hash::parse);
+    linked.or_else(|| {
+        text(headers, "etag")
+            .filter(|_| is_content)
+            .and_then(Hash::parse)
+    })
+}
+
+/// Seconds of `Retry-After`, or until the window ends that the hub's own `RateLimit: "api";r=0;t=55` names.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let window = || {
+        text(headers, "ratelimit")?
+            .split(';')
+            .find_map(|part| part.trim().strip_prefix("t="))
+    };
+    let seconds = text(headers, "retry-after").or_else(window)?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn in_seconds(wait: Duration) -> String {
+    match wait.as_secs() {
+        0 => String::new(),
+        n => format!(" in {n} s"),
+    }
+}
+
+/// The message in a body like `{"error": "..."}`.
+fn json_error(reply: Response<Body>) -> Option<String> {
+    let mut body = Vec::new();
+    reply
+        .into_body()
+        .into_reader()
+        .take(1 << 16)
+        .read_to_end(&mut body)
+        .ok()?;
+    let json: Value = serde_json::from_slice(&body).ok()?;
+    Some(json["error"].as_str()?.to_owned())
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> Option<(String, String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_owned();
+    let default = if scheme == "https" { 443 } else { 80 };
+    Some((
+        scheme,
+        uri.host()?.to_lowercase(),
+        uri.port_u16().unwrap_or(default),
+    ))
+}
+
+/// The target of a redirect; `None` where it is nothing that can be asked for.
+fn join(url: &str, location: &str) -> Option<String> {
+    let base: Uri = url.parse().ok()?;
+    let target = match location {
+        l if l.starts_with("//") => format!("{}:{l}", base.scheme_str()?),
+        l if l.starts_with('/') => format!("{}://{}{l}", base.scheme_str()?, base.authority()?),
+        l => l.to_owned(),
+    };
+    let is_web = target.starts_with("https://") || target.starts_with("http://");
+    (is_web && origin(&target).is_some()).then_some(target)
+}
+
+/// Host, and the port where one is given.
+fn host(url: &str) -> String {
+    let uri = url.parse::<Uri>().ok();
+    let authority = uri.as_ref().and_then(Uri::authority).map(|a| a.as_str());
+    let host = authority.and_then(|a| a.rsplit('@').next()); // a password may stand before the host
+    host.map_or_else(|| bare(url), str::to_owned)
+}
+
+/// Without the query, which can hold a signature.
+fn bare(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or(url).to_owned()
+}
+
+/// Percent-encodes what is not plain in a path, and leaves `keep`.
+fn encode(text: &str, keep: &str) -> String {
+    let is_plain =
+        |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || keep.as_bytes().contains(&b);
+    let encode = |b: u8| {
+        if is_plain(b) {
+            (b as char).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_joined() {
+        let check = |location: &str, expected: Option<&str>| {
+            assert_eq!(
+                join("https://a.co/x/y?z", location).as_deref(),
+                expected,
+                "{location}"
+            );
+        };
+        check("/b?c", Some("https://a.co/b?c"));
+        check("//cdn.co/b", Some("https://cdn.co/b"));
+        check("https://cdn.co/b", Some("https://cdn.co/b"));
+        for nowhere in ["b", "file:///etc/passwd", "https://", ""] {
+            check(nowhere, None);
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        assert_eq!(origin("https://HF.co/a"), origin("https://hf.co:443/b?c"));
+        for other in [
+            "http://hf.co",
+            "https://hf.co:80",
+            "https://hf.co.evil.com",
+            "https://hf.co@evil.com/",
+        ] {
+            assert_ne!(origin(other), origin("https://hf.co"), "{other}");
+        }
+    }
+
+    #[test]
+    fn servers_say_how_long_to_wait() {
+        let check = |name: &'static str, value: &str, expected: Option<u64>| {
+            let headers = HeaderMap::from_iter([(
+                header::HeaderName::from_static(name),
+                value.parse().unwrap(),
+            )]);
+            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs));
+        };
+        check("retry-after", "120", Some(120));
+        check("ratelimit", "\"api\";r=0;t=55", Some(55));
+        check("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT", None);
+    }
+
+    #[test]
+    fn paths_are_encoded() {
+        assert_eq!(encode("refs/pr/1", ""), "refs%2Fpr%2F1");
+        assert_eq!(encode("a b/ü?#%.gguf", "/"), "a%20b/%C3%BC%3F%23%25.gguf");
+    }
+}

@@ -1,0 +1,397 @@
+//! The files of a repository at one commit, and which of them a verb needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::hash::Hash;
+use super::name::{Name, is_commit, is_safe_path};
+use super::{Error, Result};
+use crate::locate::Want;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// File names and what the hub says of each.
+#[derive(Debug, Default, PartialEq)]
+pub struct Listing(pub BTreeMap<String, Entry>);
+
+/// Size and hashes of a file. The hub always gives them; the folder of a cache that another program filled
+/// knows names only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub size: Option<u64>,
+    blob_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lfs_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lfs_size: Option<u64>,
+}
+
+impl Entry {
+    /// SHA-256 of a file in large storage, whose `blob_id` is that of a pointer; else git's own.
+    pub fn hash(&self) -> Option<Hash> {
+        Hash::parse(self.lfs_sha256.as_ref().or(self.blob_id.as_ref())?)
+    }
+}
+
+/// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
+#[derive(Deserialize)]
+struct Revision {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: Option<String>,
+    size: Option<u64>,
+}
+
+/// `trees/{commit}.json` in the cache, as huggingface_hub writes it too.
+#[derive(Serialize, Deserialize)]
+struct Tree {
+    format_version: u32,
+    files: BTreeMap<String, Entry>,
+}
+
+const TREE_VERSION: u32 = 1;
+
+impl Listing {
+    /// Reads the hub's reply: the commit and its files.
+    pub fn from_reply(json: &[u8]) -> std::result::Result<(String, Listing), String> {
+        let reply: Revision = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        if !is_commit(&reply.sha) {
+            return Err(format!("`sha` is {:?}, expected a commit", reply.sha));
+        }
+        let entry = |sibling: Sibling| {
+            let (lfs_sha256, lfs_size) = sibling.lfs.map_or((None, None), |l| (l.sha256, l.size));
+            let entry = Entry {
+                size: lfs_size.or(sibling.size),
+                blob_id: sibling.blob_id,
+                lfs_sha256,
+                lfs_size,
+            };
+            (sibling.rfilename, entry)
+        };
+        Ok((
+            reply.sha,
+            Listing(reply.siblings.into_iter().map(entry).collect()),
+        ))
+    }
+
+    /// Reads a listing from the cache; `None` if it is of another version or not whole.
+    pub fn from_tree(json: &[u8]) -> Option<Listing> {
+        let tree: Tree = serde_json::from_slice(json).ok()?;
+        (tree.format_version == TREE_VERSION).then_some(Listing(tree.files))
+    }
+
+    /// What [`Listing::from_tree`] reads; `None` where the hub gave no sizes or hashes.
+    pub fn to_tree(&self) -> Option<Vec<u8>> {
+        let is_whole = |e: &Entry| e.size.is_some() && e.blob_id.is_some();
+        let tree = Tree {
+            format_version: TREE_VERSION,
+            files: self.0.clone(),
+        };
+        self.0
+            .values()
+            .all(is_whole)
+            .then(|| serde_json::to_vec_pretty(&tree).expect("has string keys"))
+    }
+
+    /// The files that belong to what `name` asks for, small ones first.
+    pub fn select(&self, name: &Name, want: Want) -> Result<Selection> {
+        let repo = || name.repo.clone();
+        let has = |file: &str| self.0.contains_key(file);
+        let file = match &name.file {
+            Some(file) if !has(file) => {
+                return Err(Error::NoFile {
+                    repo: repo(),
+                    file: file.clone(),
+                    there: self.there(),
+                });
+            }
+            Some(file) => Some(file.clone()),
+            None if want == Want::Packed => self.only(name, ".sterna")?,
+            None if has(INDEX) || has(SINGLE) => return self.checkpoint(name),
+            None => match self.only(name, ".gguf")? {
+                None if want == Want::Either => self.only(name, ".sterna")?,
+                file => file,
+            },
+        };
+        let file = file.ok_or_else(|| self.nothing(name, want))?;
+        check(name, &file)?;
+        Ok(Selection {
+            files: vec![file.clone()],
+            main: Some(file),
+            index: None,
+        })
+    }
+
+    fn checkpoint(&self, name: &Name) -> Result<Selection> {
+        let belongs = |file: &&String| {
+            let starts = |start| file.starts_with(start);
+            let is_config = *file == "config.json" || *file == "generation_config.json";
+            !file.contains('/') && (is_config || starts("tokenizer") || starts("chat_template"))
+        };
+        let mut files: Vec<String> = self.0.keys().filter(belongs).cloned().collect();
+        let index = self.0.contains_key(INDEX).then(|| INDEX.to_owned());
+        files.push(index.clone().unwrap_or_else(|| SINGLE.to_owned()));
+        files.iter().try_for_each(|file| check(name, file))?;
+        let main = None;
+        Ok(Selection { files, main, index })
+    }
+
+    /// The one file of the top folder that ends so.
+    fn only(&self, name: &Name, ending: &str) -> Result<Option<String>> {
+        let fits = |file: &&String| file.ends_with(ending) && !file.contains('/');
+        let found: Vec<&String> = self.0.keys().filter(fits).collect();
+        match found[..] {
+            [] => Ok(None),
+            [file] => Ok(Some(file.clone())),
+            _ => Err(Error::Several {
+                repo: name.repo.clone(),
+                there: list(found.into_iter()),
+            }),
+        }
+    }
+
+    fn nothing(&self, name: &Name, want: Want) -> Error {
+        let (wanted, advice) = match want {
+            Want::Packed => (
+                "packed model (.sterna)",
+                format!("; convert it first: sterna convert {name} --out FILE"),
+            ),
+            _ => ("model.safetensors and no .gguf", String::new()),
+        };
+        Error::NothingToRun {
+            repo: name.repo.clone(),
+            wanted,
+            there: self.there(),
+            advice,
+        }
+    }
+
+    fn there(&self) -> String {
+        match self.0.is_empty() {
+            true => "no files".into(),
+            false => list(self.0.keys()),
+        }
+    }
+
+    /// The files that the index at hand names; all of them are in the listing.
+    pub fn shards(&self, name: &Name, index: &[u8]) -> Result<Vec<String>> {
+        let error = |why: String| Error::Reply {
+            url: format!("{}:{INDEX}", name.repo),
+            why,
+        };
+        let json: Value = serde_json::from_slice(index).map_err(|e| error(e.to_string()))?;
+        let map = json["weight_map"]
+            .as_object()
+            .ok_or_else(|| error("there is no `weight_map`".into()))?;
+        let mut shards = BTreeSet::new();
+        for file in map.values() {
+            let file = file
+                .as_str()
+                .ok_or_else(|| error("`weight_map` has no file names".into()))?;
+            check(name, file)?;
+            if !self.0.contains_key(file) {
+                return Err(error(format!(
+                    "it names {file:?}, which the repository does not have"
+                )));
+            }
+            shards.insert(file.to_owned());
+        }
+        Ok(shards.into_iter().collect())
+    }
+}
+
+/// What to fetch.
+#[derive(Debug, PartialEq)]
+pub struct Selection {
+    pub files: Vec<String>,
+    /// The one file that is the model; `None` if the folder is.
+    pub main: Option<String>,
+    /// The one of `files` that names further ones.
+    pub index: Option<String>,
+}
+
+fn check(name: &Name, file: &str) -> Result<()> {
+    match is_safe_path(file) {
+        true => Ok(()),
+        false => Err(Error::HostileName {
+            repo: name.repo.clone(),
+            file: file.to_owned(),
+        }),
+    }
+}
+
+/// Some names, so that a message stays readable, and how many more there are.
+fn list<'a>(files: impl ExactSizeIterator<Item = &'a String>) -> String {
+    const SHOWN: usize = 12;
+    let more = files.len().saturating_sub(SHOWN);
+    let names: Vec<String> = files
+        .take(SHOWN)
+        .map(|f| f.escape_debug().to_string())
+        .collect();
+    match more {
+        0 => names.join(", "),
+        _ => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn select(given: &str, want: Want, files: &[&str]) -> Result<Selection> {
+        let entry = |file: &&str| (file.to_string(), Entry::default());
+        Listing(files.iter().map(entry).collect()).select(&Name::parse(given).unwrap(), want)
+    }
+
+    #[test]
+    fn a_checkpoint_is_its_weights_and_what_travels_with_them() {
+        let check = |files: &[&str], expected: &[&str]| {
+            let selection = select("a/b", Want::Checkpoint, files).unwrap();
+            assert_eq!(
+                (selection.files, selection.main),
+                (expected.iter().map(|f| f.to_string()).collect(), None)
+            );
+        };
+        let small = ["config.json", "tokenizer.json", "tokenizer_config.json"];
+        let others = [
+            "README.md",
+            "original/tokenizer.model",
+            "pytorch_model.bin",
+            "consolidated.safetensors",
+        ];
+        check(
+            &[&small[..], &others, &[SINGLE]].concat(),
+            &[&small[..], &[SINGLE]].concat(),
+        );
+        check(
+            &[&small[..], &[SINGLE, INDEX, "x.gguf"]].concat(),
+            &[&small[..], &[INDEX]].concat(),
+        );
+    }
+
+    #[test]
+    fn a_single_file_is_found_or_asked_for() {
+        let check = |given: &str, want: Want, files: &[&str], expected: &str| {
+            assert_eq!(
+                select(given, want, files).unwrap().main.as_deref(),
+                Some(expected)
+            );
+        };
+        check("a/b", Want::Checkpoint, &["x.gguf", "README.md"], "x.gguf");
+        check("a/b", Want::Packed, &["m.sterna", SINGLE], "m.sterna");
+        check("a/b", Want::Either, &["m.sterna"], "m.sterna");
+        check(
+            "a/b:sub/y.gguf",
+            Want::Checkpoint,
+            &["x.gguf", "sub/y.gguf"],
+            "sub/y.gguf",
+        );
+        let error = |given: &str, want: Want, files: &[&str]| {
+            select(given, want, files).unwrap_err().to_string()
+        };
+        let several = error("a/b", Want::Checkpoint, &["x.gguf", "y.gguf"]);
+        assert!(several.contains("a/b:FILE: x.gguf, y.gguf"), "{several}");
+        let none = error("a/b", Want::Checkpoint, &["pytorch_model.bin"]);
+        assert!(none.contains("it has pytorch_model.bin"), "{none}");
+        let packed = error("a/b", Want::Packed, &[SINGLE]);
+        assert!(packed.contains("sterna convert a/b"), "{packed}");
+        assert!(error("a/b", Want::Either, &[]).contains("no files"));
+        let absent = error("a/b:z.gguf", Want::Either, &["x.gguf"]);
+        assert!(
+            absent.contains("\"z.gguf\"") && absent.contains("x.gguf"),
+            "{absent}"
+        );
+    }
+
+    #[test]
+    fn hostile_names_are_refused_or_not_needed() {
+        for file in [
+            "tokenizer\\..\\..\\x",
+            "tokenizer\0",
+            "tokenizer:x",
+            "tokenizer\u{1b}[2J",
+        ] {
+            let error = select("a/b", Want::Checkpoint, &[SINGLE, file]).unwrap_err();
+            assert!(matches!(error, Error::HostileName { .. }), "{error}");
+            assert!(!error.to_string().contains(['\0', '\u{1b}']));
+        }
+        for file in ["../tokenizer.json", "/tokenizer.json", "tokenizer/../../x"] {
+            assert_eq!(
+                select("a/b", Want::Checkpoint, &[SINGLE, file])
+                    .unwrap()
+                    .files,
+                [SINGLE]
+            );
+        }
+    }
+
+    #[test]
+    fn shards_must_be_listed_and_stay_inside() {
+        let entry = |file: &str| (file.to_owned(), Entry::default());
+        let listing = Listing([entry("one.safetensors"), entry("../x"), entry("/x")].into());
+        let shards = |index: &str| listing.shards(&Name::parse("a/b").unwrap(), index.as_bytes());
+        let good = r#"{"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}"#;
+        assert_eq!(shards(good).unwrap(), ["one.safetensors"]);
+        for bad in [
+            "",
+            "{}",
+            r#"{"weight_map": {"a": 1}}"#,
+            r#"{"weight_map": {"a": "../x"}}"#,
+            r#"{"weight_map": {"a": "/x"}}"#,
+            r#"{"weight_map": {"a": "two.safetensors"}}"#,
+        ] {
+            shards(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn replies_and_trees_are_read() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let reply = |sha: &str| {
+            format!(
+                r#"{{"sha": "{sha}", "siblings": [
+                    {{"rfilename": "config.json", "size": 3, "blobId": "{commit}"}},
+                    {{"rfilename": "{SINGLE}", "size": 9, "blobId": "{commit}", "extra": 1,
+                      "lfs": {{"sha256": "{0}{0}", "size": 9, "pointerSize": 128}}}}]}}"#,
+                "89abcdef".repeat(4)
+            )
+        };
+        let (sha, listing) = Listing::from_reply(reply(commit).as_bytes()).unwrap();
+        assert_eq!(sha, commit);
+        assert_eq!(listing.0["config.json"].hash().unwrap().as_str(), commit);
+        assert_eq!(
+            listing.0[SINGLE].hash().unwrap().as_str(),
+            "89abcdef".repeat(8)
+        );
+        assert_eq!(
+            Listing::from_tree(&listing.to_tree().unwrap()).as_ref(),
+            Some(&listing)
+        );
+        Listing::from_reply(reply("../../x").as_bytes()).unwrap_err();
+        Listing::from_reply(b"<html>").unwrap_err();
+        assert_eq!(
+            Listing::from_tree(br#"{"format_version": 2, "files": {}}"#),
+            None
+        );
+        assert_eq!(
+            Listing([("x".to_owned(), Entry::default())].into()).to_tree(),
+            None
+        );
+    }
+}

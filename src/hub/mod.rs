@@ -1,0 +1,265 @@
+//! Models by name: from the Hugging Face hub into the cache that its other programs use too.
+//!
+//! A revision becomes a commit and a list of files with sizes and hashes, in one request; files that the
+//! snapshot of that commit has are not asked for again. Protocol and layout are those of huggingface_hub;
+//! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache> describes the cache.
+
+mod cache;
+mod client;
+mod download;
+mod error;
+mod hash;
+mod listing;
+mod name;
+mod settings;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+
+use cache::{Repo, is_whole};
+use client::Client;
+use download::{Wanted, download};
+pub use error::{Error, Result};
+use listing::{Entry, Listing};
+pub use name::Name;
+pub use settings::Settings;
+pub use stored::{Stored, list, remove};
+
+use crate::locate::Want;
+use crate::terminal;
+
+/// The hub and its cache.
+pub struct Hub {
+    cache: PathBuf,
+    /// `None` where the network may not be used.
+    client: Option<Client>,
+}
+
+/// A model in the cache.
+#[derive(Debug, PartialEq)]
+pub struct Fetched {
+    /// A folder, or the one file that is the model.
+    pub path: PathBuf,
+    pub commit: String,
+    /// The files that belong to it, and their sizes.
+    pub files: Vec<(String, u64)>,
+    /// Bytes that came over the network for it.
+    pub downloaded: u64,
+}
+
+/// The files of one commit while they are fetched.
+struct Snapshot<'a> {
+    name: &'a Name,
+    repo: Repo,
+    commit: String,
+    listing: Listing,
+    /// Bytes of the files that are through.
+    done: u64,
+    downloaded: u64,
+}
+
+impl Hub {
+    pub fn open(settings: Settings) -> Hub {
+        let template = "  {msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        let client = || Client::new(&settings, terminal::bar(0, template));
+        Hub {
+            client: (!settings.offline).then(client),
+            cache: settings.cache,
+        }
+    }
+
+    /// Brings the files that `want` needs into the cache, and says where the model lies.
+    pub fn fetch(&self, name: &Name, want: Want) -> Result<Fetched> {
+        let fetched = self.fetch_with_bar(name, want);
+        self.bar().finish_and_clear();
+        fetched
+    }
+
+    fn fetch_with_bar(&self, name: &Name, want: Want) -> Result<Fetched> {
+        let repo = Repo::new(&self.cache, &name.repo);
+        let (commit, listing) = self.resolve(name, &repo)?;
+        let mut snapshot = Snapshot {
+            name,
+            repo,
+            commit,
+            listing,
+            done: 0,
+            downloaded: 0,
+        };
+        let selection = snapshot.listing.select(name, want)?;
+        let mut files = selection.files;
+        self.bar().set_length(snapshot.bytes(&files));
+        files
+            .iter()
+            .try_for_each(|file| self.bring(&mut snapshot, file))?;
+        let folder = snapshot.repo.snapshot(&snapshot.commit);
+        if let Some(index) = selection.index.map(|file| folder.join(file)) {
+            let index = std::fs::read(&index).map_err(Error::disk(&index))?;
+            let shards = snapshot.listing.shards(name, &index)?;
+            self.bar().inc_length(snapshot.bytes(&shards));
+            shards
+                .iter()
+                .try_for_each(|file| self.bring(&mut snapshot, file))?;
+            files.extend(shards);
+        }
+        snapshot
+            .repo
+            .set_commit(name.revision(), &snapshot.commit)?;
+        let size = |file: String| {
+            let path = folder.join(&file);
+            let metadata = path.metadata().map_err(Error::disk(&path))?;
+            Ok((file, metadata.len()))
+        };
+        Ok(Fetched {
+            path: selection
+                .main
+                .map_or_else(|| folder.clone(), |file| folder.join(file)),
+            commit: snapshot.commit,
+            files: files.into_iter().map(size).collect::<Result<_>>()?,
+            downloaded: snapshot.downloaded,
+        })
+    }
+
+    /// The commit of a revision and its files: from the hub, or from the cache where that is as good, where the
+    /// network is forbidden, and, with a warning, where it is absent.
+    fn resolve(&self, name: &Name, repo: &Repo) -> Result<(String, Listing)> {
+        let is_fixed = name::is_commit(name.revision());
+        let listed = || {
+            let commit = repo.commit(name.revision())?;
+            Some((commit.clone(), repo.listing(&commit)?))
+        };
+        let client = match (&self.client, is_fixed.then(listed).flatten()) {
+            (_, Some(known)) => return Ok(known),
+            (None, None) => return self.cached(name, repo),
+            (Some(client), None) => client,
+        };
+        match client.revision(name) {
+            Ok((commit, _)) if is_fixed && commit != name.revision() => Err(Error::Reply {
+                url: name.to_string(),
+                why: format!("it lists commit {commit}"),
+            }),
+            Ok((commit, listing)) => {
+                repo.set_listing(&commit, &listing)?;
+                Ok((commit, listing))
+            }
+            Err(error @ Error::Unreachable { .. }) => {
+                let known = self.cached(name, repo).map_err(|_| &error);
+                let Ok((commit, listing)) = known else {
+                    return Err(error);
+                };
+                client.say(&format!(
+                    "warning: {error}; using commit {commit}, which is in the cache"
+                ));
+                Ok((commit, listing))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the cache knows of a revision.
+    fn cached(&self, name: &Name, repo: &Repo) -> Result<(String, Listing)> {
+        let absent = || self.not_cached(name.to_string());
+        let commit = repo.commit(name.revision()).ok_or_else(absent)?;
+        if let Some(listing) = repo.listing(&commit) {
+            return Ok((commit, listing));
+        }
+        let mut files = repo.files(&commit).ok_or_else(absent)?;
+        eprintln!(
+            "warning: another program put {name} into the cache without a list of its files; files that it did \
+             not fetch cannot be noticed"
+        );
+        if let Some(file) = name
+            .file
+            .clone()
+            .filter(|file| repo.snapshot(&commit).join(file).is_file())
+        {
+            files.0.insert(file, Entry::default());
+        }
+        Ok((commit, files))
+    }
+
+    fn not_cached(&self, what: String) -> Error {
+        let cache = self.cache.clone();
+        Error::NotCached { what, cache }
+    }
+
+    /// Makes sure that the snapshot has `file`.
+    fn bring(&self, snapshot: &mut Snapshot, file: &str) -> Result<()> {
+        let entry = snapshot.entry(file);
+        let path = snapshot.repo.snapshot(&snapshot.commit).join(file);
+        if !is_whole(&path, &entry) {
+            let Some(client) = &self.client else {
+                return Err(self.not_cached(format!("{}:{file}", snapshot.name.repo)));
+            };
+            snapshot.fetch(client, file, &entry, &path)?;
+        }
+        snapshot.done += entry.size.unwrap_or(0);
+        self.bar().set_position(snapshot.done);
+        Ok(())
+    }
+
+    fn bar(&self) -> ProgressBar {
+        self.client
+            .as_ref()
+            .map_or_else(ProgressBar::hidden, |client| client.bar.clone())
+    }
+}
+
+impl Snapshot<'_> {
+    /// Fetches what is absent or damaged.
+    fn fetch(&mut self, client: &Client, file: &str, entry: &Entry, path: &Path) -> Result<()> {
+        let (Some(hash), Some(size)) = (entry.hash(), entry.size) else {
+            return Err(Error::NoHash {
+                repo: self.name.repo.clone(),
+                file: file.to_owned(),
+            });
+        };
+        let wait = || {
+            client.say(&format!(
+                "{file}: waiting for another program that fetches it"
+            ))
+        };
+        let _lock = self.repo.lock(&hash, wait)?;
+        if is_whole(path, entry) {
+            return Ok(()); // by the program that was waited for
+        }
+        let blob = self.repo.blob(&hash);
+        if !is_whole(&blob, entry) {
+            if blob.exists() {
+                client.say(&format!(
+                    "warning: {} is damaged; fetching it again",
+                    blob.display()
+                ));
+            }
+            client.bar.set_message(file.to_owned());
+            if !terminal::is_terminal() {
+                client.say(&format!("  {file} {}", terminal::bytes(size)));
+            }
+            let wanted = Wanted {
+                name: self.name,
+                file,
+                url: client.url(self.name, &self.commit, file),
+                size,
+                hash: hash.clone(),
+                done_before: self.done,
+            };
+            self.downloaded += download(client, &wanted, &self.repo.part(&hash), &blob)?;
+        }
+        if path.symlink_metadata().is_ok() {
+            std::fs::remove_file(path).map_err(Error::disk(path))?;
+        }
+        self.repo.link(&self.commit, file, &hash)
+    }
+
+    fn entry(&self, file: &str) -> Entry {
+        self.listing.0.get(file).cloned().unwrap_or_default()
+    }
+
+    fn bytes(&self, files: &[String]) -> u64 {
+        files.iter().filter_map(|file| self.entry(file).size).sum()
+    }
+}

@@ -1,0 +1,189 @@
+//! Names of models on the hub: `org/name`, then perhaps `@revision`, then perhaps `:file`.
+//!
+//! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is checked
+//! here: revisions and file names cannot leave the folder that they are put into.
+
+use super::{Error, Result};
+
+/// What a user asks the hub for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Name {
+    /// `org/name`.
+    pub repo: String,
+    revision: Option<String>,
+    /// One file of the repository instead of what belongs to a checkpoint.
+    pub file: Option<String>,
+}
+
+const DEFAULT_REVISION: &str = "main";
+
+/// Endings that say "a file" and that no repository needs: `runs/model.gguf` is a mistyped path.
+const FILE_ENDINGS: [&str; 4] = [".sterna", ".gguf", ".safetensors", ".json"];
+
+impl Name {
+    /// Reads `org/name[@revision][:file]`.
+    pub fn parse(given: &str) -> Result<Name> {
+        let error = |why: &str| Error::Name {
+            given: given.to_owned(),
+            why: why.to_owned(),
+        };
+        if given.contains("://") {
+            return Err(error("is a web address; give only its org/name"));
+        }
+        let (rest, file) = match given.split_once(':') {
+            Some((rest, file)) => (rest, Some(file)),
+            None => (given, None),
+        };
+        let (repo, revision) = match rest.split_once('@') {
+            Some((repo, revision)) => (repo, Some(revision)),
+            None => (rest, None),
+        };
+        check_repo(repo).map_err(error)?;
+        if file.is_none() && revision.is_none() && FILE_ENDINGS.iter().any(|e| repo.ends_with(e)) {
+            return Err(error(
+                "has the ending of a file; if it is a model, append @main",
+            ));
+        }
+        if revision.is_some_and(|r| !is_safe_path(r)) {
+            return Err(error(
+                "has a malformed revision: expected a branch, a tag or a commit",
+            ));
+        }
+        if file.is_some_and(|f| !is_safe_path(f)) {
+            return Err(error(
+                "has a malformed file: expected a path inside the repository",
+            ));
+        }
+        Ok(Name {
+            repo: repo.to_owned(),
+            revision: revision.map(str::to_owned),
+            file: file.map(str::to_owned),
+        })
+    }
+
+    /// The branch, tag or commit; `main` where none was given.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or(DEFAULT_REVISION)
+    }
+
+    /// The branch, tag or commit that was given.
+    pub fn explicit_revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.repo)?;
+        self.revision.iter().try_for_each(|r| write!(f, "@{r}"))?;
+        self.file.iter().try_for_each(|file| write!(f, ":{file}"))
+    }
+}
+
+/// The hub's rules, so that a mistyped path costs no request.
+fn check_repo(repo: &str) -> std::result::Result<(), &'static str> {
+    let Some((org, name)) = repo.split_once('/') else {
+        return Err("has no organization");
+    };
+    let is_plain = |part: &str| {
+        let inner = part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        let at_the_ends = part.starts_with(['-', '.']) || part.ends_with(['-', '.']);
+        inner && !part.is_empty() && !at_the_ends
+    };
+    if !is_plain(org) || !is_plain(name) || repo.contains("..") || repo.contains("--") {
+        return Err("is not made of letters, digits, single `-` and `.`, and `_` around one `/`");
+    }
+    if repo.len() > 96 || repo.ends_with(".git") {
+        return Err("is longer than 96 characters or ends in .git");
+    }
+    Ok(())
+}
+
+/// A 40-digit commit: unlike branches and tags, it always means the same files.
+pub fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && is_lower_hex(revision)
+}
+
+pub fn is_lower_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a name from the hub or the user stays inside the folder it is joined to, on every system:
+/// relative, no `..`, no backslash, drive or stream, nothing that cannot be printed.
+pub fn is_safe_path(path: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '\\' | ':');
+    path.len() <= 1024 && path.split('/').all(is_part) && path.chars().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_shown() {
+        let check = |given: &str, repo: &str, revision: &str, file: Option<&str>| {
+            let name = Name::parse(given).unwrap();
+            assert_eq!((&*name.repo, name.revision()), (repo, revision));
+            assert_eq!(name.file.as_deref(), file);
+            assert_eq!(name.to_string(), given);
+        };
+        check("a/b", "a/b", "main", None);
+        check(
+            "tiiuae/Falcon-E-1B@v1.0",
+            "tiiuae/Falcon-E-1B",
+            "v1.0",
+            None,
+        );
+        check("a/b@refs/pr/1", "a/b", "refs/pr/1", None);
+        check("a/b:c/d@2.gguf", "a/b", "main", Some("c/d@2.gguf"));
+        check(
+            "a/b_1.58-x@main:c.gguf",
+            "a/b_1.58-x",
+            "main",
+            Some("c.gguf"),
+        );
+        check("a/b.gguf@main", "a/b.gguf", "main", None);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for given in [
+            "",
+            "model",
+            "a/b/c",
+            "/a/b",
+            "./a",
+            "a/",
+            "/b",
+            "../b",
+            "a/..",
+            "a/b--c",
+            "a/-b",
+            "a/b.",
+            "a b/c",
+            "a\\b",
+            "a/b.git",
+            "~/b",
+            "C:\\a",
+            "a/b@",
+            "a/b:",
+            "a/b@../x",
+            "a/b@x//y",
+            "a/b:/etc/passwd",
+            "a/b:..",
+            "a/b:x\\y",
+            "a/b:c:d",
+            "a/b:x\0",
+            "runs/model.sterna",
+            "a/b.gguf",
+            "https://huggingface.co/a/b",
+        ] {
+            let error = Name::parse(given).expect_err(given).to_string();
+            assert!(error.contains("expected org/name"), "{error}");
+        }
+        Name::parse(&format!("a/{}", "b".repeat(95))).unwrap_err();
+    }
+}

@@ -1,0 +1,88 @@
+//! `sterna models`: the models in the hub's cache.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::exit::Usage;
+use crate::hub::{self, Name, Settings, Stored};
+use crate::terminal;
+
+/// List or remove the models in the hub's cache, which other programs share.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Remove(Remove),
+}
+
+/// Remove a model from the cache, or only one revision of it.
+#[derive(clap::Args)]
+struct Remove {
+    /// org/name or org/name@revision
+    name: String,
+    /// Print one JSON object with the bytes that became free.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let cache = Settings::from_env()?.cache;
+    let Some(Verb::Remove(args)) = &args.verb else {
+        let models = hub::list(&cache)?;
+        if args.json {
+            println!("{}", json!({"cache": cache, "models": models}));
+        } else if models.is_empty() {
+            eprintln!("no models in {}", cache.display());
+        } else {
+            models
+                .iter()
+                .for_each(|model| print!("{}", describe(model)));
+        }
+        return Ok(());
+    };
+    let name = Name::parse(&args.name)?;
+    if name.file.is_some() {
+        let why =
+            format!("{name}: single files are not removed; name the model or a revision of it");
+        return Err(Usage(why).into());
+    }
+    let freed = hub::remove(&cache, &name)?;
+    if args.json {
+        println!(
+            "{}",
+            json!({"name": name.to_string(), "freed_bytes": freed})
+        );
+    } else {
+        println!("{name}: removed, {} free again", terminal::bytes(freed));
+    }
+    Ok(())
+}
+
+fn describe(model: &Stored) -> String {
+    let incomplete = match model.incomplete_bytes {
+        0 => String::new(),
+        bytes => format!(", {} of it incomplete", terminal::bytes(bytes)),
+    };
+    let mut text = format!(
+        "{}  {}{incomplete}\n",
+        model.name,
+        terminal::bytes(model.bytes)
+    );
+    for revision in &model.revisions {
+        let files = revision.files.len();
+        text += &format!(
+            "    {} {} ({files} files)\n",
+            revision.commit,
+            revision.refs.join(" ")
+        );
+    }
+    text
+}

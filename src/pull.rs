@@ -1,0 +1,52 @@
+//! `sterna pull`: a model from the hub into the cache.
+
+use serde_json::json;
+
+use crate::hub::{Hub, Name, Settings};
+use crate::locate::Want;
+use crate::terminal;
+
+/// Fetch a model from the Hugging Face hub into its cache and print where it lies.
+///
+/// Only what Sterna uses is fetched: config, tokenizer, chat template and safetensors, or the one .gguf or
+/// .sterna file. An interrupted download goes on where it stopped, and every file is checked against the hub's
+/// checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
+#[derive(clap::Args)]
+pub struct Args {
+    /// org/name, org/name@revision or org/name:file.gguf
+    name: String,
+    /// Print one JSON object with path, commit and files.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let name = Name::parse(&args.name)?;
+    let fetched = Hub::open(Settings::from_env()?).fetch(&name, Want::Either)?;
+    let bytes: u64 = fetched.files.iter().map(|(_, size)| size).sum();
+    if args.json {
+        let file = |(name, bytes): &(String, u64)| json!({"name": name, "bytes": bytes});
+        let files: Vec<_> = fetched.files.iter().map(file).collect();
+        println!(
+            "{}",
+            json!({
+                "name": name.to_string(),
+                "commit": fetched.commit,
+                "path": fetched.path,
+                "bytes": bytes,
+                "downloaded_bytes": fetched.downloaded,
+                "files": files,
+            })
+        );
+    } else {
+        eprintln!(
+            "{name} at commit {}: {} files, {}, of which {} came now",
+            fetched.commit,
+            fetched.files.len(),
+            terminal::bytes(bytes),
+            terminal::bytes(fetched.downloaded)
+        );
+        println!("{}", fetched.path.display());
+    }
+    Ok(())
+}

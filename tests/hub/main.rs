@@ -1,0 +1,258 @@
+//! Names of the hub on the command line, against a local server that speaks its protocol.
+
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use server::{COMMIT, Fault, Files, REPO, Server};
+use tempfile::TempDir;
+
+/// A server with a fixture as its model, and a folder with an empty cache to work in.
+struct Setup {
+    server: Server,
+    folder: TempDir,
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/falcon3-packed")
+}
+
+fn setup() -> Setup {
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        (
+            entry.file_name().into_string().unwrap(),
+            std::fs::read(entry.path()).unwrap(),
+        )
+    };
+    let files: Files = fixture().read_dir().unwrap().map(file).collect();
+    Setup {
+        server: Server::start(files),
+        folder: tempfile::tempdir().unwrap(),
+    }
+}
+
+impl Setup {
+    /// Runs a command in the folder, with nothing of this machine's settings.
+    fn sterna(&self, args: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+        let is_ours =
+            |name: &str| name.starts_with("HF_") || name.to_lowercase().ends_with("_proxy");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(is_ours) {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("HF_HOME", self.folder.path().join("home"))
+            .env("HF_ENDPOINT", &self.server.url)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap()
+    }
+
+    fn stdout(&self, args: &[&str], variables: &[(&str, &str)]) -> String {
+        let output = self.sterna(args, variables);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "sterna {args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.stdout(args, &[])).unwrap()
+    }
+
+    /// Runs a command that must fail with `code`, and returns what it says.
+    fn fails(&self, args: &[&str], variables: &[(&str, &str)], code: i32) -> String {
+        let output = self.sterna(args, variables);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "sterna {args:?}: {stderr}"
+        );
+        stderr
+    }
+
+    fn read(&self, file: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(file)).unwrap()
+    }
+}
+
+const OFFLINE: [(&str, &str); 1] = [("HF_HUB_OFFLINE", "1")];
+
+#[test]
+fn a_name_converts_to_the_same_bytes_as_its_folder() {
+    let setup = setup();
+    setup.stdout(&["convert", REPO, "--out", "name.sterna"], &[]);
+    let local = fixture();
+    setup.stdout(
+        &["convert", local.to_str().unwrap(), "--out", "folder.sterna"],
+        &[],
+    );
+    assert!(setup.read("name.sterna") == setup.read("folder.sterna"));
+
+    setup.server.requests();
+    setup.stdout(&["convert", REPO, "--out", "offline.sterna"], &OFFLINE);
+    assert!(setup.read("name.sterna") == setup.read("offline.sterna"));
+    assert!(setup.server.requests().is_empty());
+}
+
+#[test]
+fn a_broken_connection_is_resumed_and_the_token_stays_at_the_hub() {
+    let setup = setup();
+    setup.server.require_token("hf_right");
+    setup.server.fault("store", Fault::Cut(100_000));
+    let token = [("HF_TOKEN", "hf_right")];
+    let output = setup.sterna(&["convert", REPO, "--out", "name.sterna"], &token);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stderr.contains("the connection broke"),
+        "{stderr}"
+    );
+    assert!(
+        !stderr.contains("hf_right") && !stderr.contains("secret"),
+        "{stderr}"
+    );
+    let stored: Vec<_> = setup
+        .server
+        .requests()
+        .into_iter()
+        .filter(|r| r.to_store)
+        .collect();
+    assert_eq!(stored[1].range.as_deref(), Some("bytes=100000-"));
+    assert!(
+        stored
+            .iter()
+            .all(|r| r.authorization.is_none() && r.path.contains("model.safetensors"))
+    );
+}
+
+#[test]
+fn a_path_that_exists_wins() {
+    let setup = setup();
+    let here = setup.folder.path().join(REPO);
+    std::fs::create_dir_all(&here).unwrap();
+    let error = setup.fails(&["convert", REPO, "--out", "x.sterna"], &[], 3);
+    assert!(error.contains("there is no config.json"), "{error}");
+    assert!(setup.server.requests().is_empty());
+}
+
+#[test]
+fn pull_list_inspect_remove() {
+    let setup = setup();
+    assert_eq!(
+        setup.json(&["models", "--json"])["models"],
+        Value::Array(vec![])
+    );
+    let pulled = setup.json(&["pull", REPO, "--json"]);
+    assert_eq!(
+        (&pulled["commit"], &pulled["downloaded_bytes"]),
+        (&COMMIT.into(), &pulled["bytes"])
+    );
+    let path = setup.stdout(&["pull", REPO], &[]);
+    assert_eq!(path.trim(), pulled["path"]);
+
+    let models = setup.json(&["models", "--json"]);
+    assert_eq!(
+        (&models["models"][0]["name"], &models["models"][0]["bytes"]),
+        (&REPO.into(), &pulled["bytes"])
+    );
+    assert!(setup.stdout(&["models"], &[]).contains("main"));
+    let facts = setup.json(&["inspect", REPO, "--verify", "--json"]);
+    assert_eq!(
+        (&facts["family"], &facts["path"]),
+        (&"llama".into(), &pulled["path"])
+    );
+    assert!(
+        setup
+            .stdout(&["inspect", REPO], &OFFLINE)
+            .contains("2 bits, scales to")
+    );
+
+    setup.fails(&["models", "remove", "org/name:config.json"], &[], 2);
+    setup.stdout(&["models", "remove", REPO], &[]);
+    assert_eq!(
+        setup.json(&["models", "--json"])["models"],
+        Value::Array(vec![])
+    );
+    let error = setup.fails(&["models", "remove", REPO], &[], 3);
+    assert!(error.contains("no such model in the cache"), "{error}");
+}
+
+#[test]
+fn a_packed_file_runs_by_its_name() {
+    let setup = setup();
+    setup.stdout(&["convert", REPO, "--out", "local.sterna"], &[]);
+    let mut files = Files::new();
+    files.insert("m.sterna".into(), setup.read("local.sterna"));
+    setup.server.set_revision("packed", &"a".repeat(40), files);
+    let logits = |model: &str| {
+        setup.stdout(
+            &[
+                "logits",
+                model,
+                "--ids",
+                "1,2,3",
+                "--out",
+                "logits.safetensors",
+            ],
+            &[],
+        );
+        setup.read("logits.safetensors")
+    };
+    let local = logits("local.sterna");
+    assert!(logits("org/name@packed") == local && logits("org/name@packed:m.sterna") == local);
+    assert_eq!(
+        setup.json(&["inspect", "org/name@packed", "--json"])["packing"],
+        "t5"
+    );
+    let error = setup.fails(&["generate", REPO], &[], 3);
+    assert!(error.contains("sterna convert org/name"), "{error}");
+}
+
+#[test]
+fn what_fails_says_why_and_with_which_code() {
+    let setup = setup();
+    let check = |model: &str, variables: &[(&str, &str)], code: i32, part: &str| {
+        let error = setup.fails(&["convert", model, "--out", "x.sterna"], variables, code);
+        assert!(
+            error.starts_with("error: ") && error.contains(part),
+            "{error}"
+        );
+        assert!(!error.contains("panicked"), "{error}");
+    };
+    check("nothing", &[], 3, "expected org/name");
+    check("runs/x.sterna", &[], 3, "has the ending of a file");
+    check("./org/name", &[], 3, "./org/name");
+    check("/org/name", &[], 3, "/org/name");
+    check(
+        "org/other",
+        &[],
+        3,
+        "no such file or folder, so the hub was asked: org/other: ",
+    );
+    check("org/name@v9", &[], 3, "no revision v9");
+    check("org/name:z.gguf", &[], 3, "\"z.gguf\"");
+    check(REPO, &OFFLINE, 3, "HF_HUB_OFFLINE");
+    check(
+        REPO,
+        &[("HF_ENDPOINT", "http://127.0.0.1:1")],
+        1,
+        "cannot be reached",
+    );
+    check(REPO, &[("HF_ENDPOINT", "ftp://x")], 1, "HF_ENDPOINT");
+    setup.server.requests();
+    setup.fails(&["convert", REPO, "--out", "no/folder/x.sterna"], &[], 1);
+    assert!(
+        setup.server.requests().is_empty(),
+        "nothing is fetched for a place that does not exist"
+    );
+    setup.server.require_token("hf_right");
+    check(REPO, &[], 3, "set HF_TOKEN");
+    setup.stdout(&["pull", REPO], &[("HF_TOKEN", "hf_right")]);
+}
