@@ -24,7 +24,7 @@ pub struct Args {
     /// What to write.
     #[arg(long = "as", value_enum, default_value = "packed")]
     form: Form,
-    /// t5: 1.6 bits a weight; i2: 2 bits a weight [default: t5]
+    /// i2: 2 bits a weight; t5: 1.6 bits a weight [default: i2]
     #[arg(long, value_enum)]
     packing: Option<PackingName>,
     /// Type of embedding and head [default: f16]
@@ -103,8 +103,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let file = match args.form {
         Form::Packed => {
             let packing = match args.packing {
-                Some(PackingName::I2) => Packing::I2,
-                Some(PackingName::T5) | None => Packing::T5,
+                Some(PackingName::I2) | None => Packing::I2,
+                Some(PackingName::T5) => Packing::T5,
             };
             let head = match args.head {
                 Some(Head::F32) => TableType::F32,

@@ -118,7 +118,7 @@ fn text_to_train_to_convert_to_text() {
     let facts = json(&["inspect", model, "--verify", "--json"]);
     assert_eq!(
         (&facts["family"], &facts["packing"]),
-        (&"bitnet".into(), &"t5".into())
+        (&"bitnet".into(), &"i2".into())
     );
     assert_eq!(facts["matrices"].as_array().unwrap().len(), 14);
     // The folder it came from has the same model and, by the one quantizer, the same trits.

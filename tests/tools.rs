@@ -263,10 +263,10 @@ fn bench_reports_every_test_and_number_of_threads() {
     let report: Value = serde_json::from_str(&bench(&args)).unwrap();
     assert_eq!(report["kernels"], "scalar");
     let tests = [
-        ("t5", "pp16@100", 1),
-        ("t5", "tg4@100", 1),
-        ("t5", "pp16@100", 2),
-        ("t5", "tg4@100", 2),
+        ("i2", "pp16@100", 1),
+        ("i2", "tg4@100", 1),
+        ("i2", "pp16@100", 2),
+        ("i2", "tg4@100", 2),
     ];
     check_results(&report, &tests);
 
@@ -373,8 +373,8 @@ fn repacking_there_and_back_gives_the_same_file() {
         let file = PackedFile::open(Path::new(from)).unwrap();
         sterna_convert::repack(&file, packing, Path::new(to)).unwrap();
     };
-    repack(&first, sterna_ternary::Packing::I2, &there);
+    repack(&first, sterna_ternary::Packing::T5, &there);
     assert!(std::fs::read(&first).unwrap() != std::fs::read(&there).unwrap());
-    repack(&there, sterna_ternary::Packing::T5, &back);
+    repack(&there, sterna_ternary::Packing::I2, &back);
     assert!(std::fs::read(&first).unwrap() == std::fs::read(&back).unwrap());
 }

@@ -209,7 +209,7 @@ fn a_packed_file_runs_by_its_name() {
     assert!(logits("org/name@packed") == local && logits("org/name@packed:m.sterna") == local);
     assert_eq!(
         setup.json(&["inspect", "org/name@packed", "--json"])["packing"],
-        "t5"
+        "i2"
     );
     let error = setup.fails(&["generate", REPO], &[], 3);
     assert!(error.contains("sterna convert org/name"), "{error}");
