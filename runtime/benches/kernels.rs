@@ -1,9 +1,8 @@
 //! Speed of the kernels: every table that this CPU runs, one thread, data in the caches.
 //!
 //! `cargo bench -p sterna-runtime --bench kernels [-- NAME]`, where a name is slot/table/size. Throughput counts
-//! multiply-adds of products and elements of the rest. A dated record of a quiet machine, with the CPU, the
-//! compiler and the commit on top:
-//! `cargo bench -p sterna-runtime --bench kernels > runtime/benches/record/$(date +%F)-CPU.txt`.
+//! multiply-adds of products and elements of the rest. `record/` has the medians on quiet machines, with the CPU, the
+//! compiler and the commit on top.
 
 use std::hint::black_box;
 use std::process::Command;
