@@ -34,18 +34,25 @@ pub struct Args {
     /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// The source is GGUF whose I2_S was written by bitnet.cpp on ARM after November 2025.
-    #[arg(long)]
-    from_arm: bool,
+    /// How the I2_S of a GGUF source is laid out, which the file does not say. arm: bitnet.cpp on ARM after
+    /// November 2025.
+    #[arg(long, value_enum, default_value = "x86")]
+    i2s_order: Order,
     /// In GGUF, round scales that f16 does not hold, where the type stores them so, instead of refusing.
     #[arg(long)]
-    round_scales: bool,
+    lossy: bool,
     /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
     #[arg(long)]
     allow_missing: bool,
     /// Print one JSON object with counts, scales, errors and checksum.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Order {
+    X86,
+    Arm,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -103,12 +110,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         weights,
         head: head.unwrap_or(HeadType::F16),
         pre: args.pre.clone(),
-        round_scales: args.round_scales,
+        lossy: args.lossy,
         allow_missing: args.allow_missing,
     };
-    if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.round_scales) {
-        let why =
-            "--pre and --round-scales are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
+    if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.lossy) {
+        let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
         return Err(Usage(why.into()).into());
     }
     let target = match args.to {
@@ -133,9 +139,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
         To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
     };
-    let order = match args.from_arm {
-        true => I2sOrder::Blocks64,
-        false => I2sOrder::Blocks128,
+    let order = match args.i2s_order {
+        Order::X86 => I2sOrder::Blocks128,
+        Order::Arm => I2sOrder::Blocks64,
     };
     if args.to != To::Hf {
         sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it

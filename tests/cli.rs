@@ -269,8 +269,8 @@ fn other_formats_and_back_and_whether_they_are_equal() {
         ];
         if !["i2_s", "iq2_bn", "hf"].contains(&to) {
             let message = refused(&args);
-            assert!(message.contains("--round-scales"), "{message}");
-            args.push("--round-scales");
+            assert!(message.contains("--lossy"), "{message}");
+            args.push("--lossy");
         }
         let report = json(&args);
         assert_eq!(report["differ"], 0);

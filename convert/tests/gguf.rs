@@ -19,7 +19,7 @@ fn gguf(weights: GgufType) -> GgufOptions {
         weights,
         head: HeadType::Lossless,
         pre: None,
-        round_scales: false,
+        lossy: false,
         allow_missing: false,
     }
 }
@@ -136,11 +136,11 @@ fn scales_that_f16_does_not_hold() {
             continue;
         }
         let error = refused.unwrap_err().to_string();
-        for part in ["q_proj", "which would become", "off by", "--round-scales"] {
+        for part in ["q_proj", "which would become", "off by", "--lossy"] {
             assert!(error.contains(part), "{error}");
         }
         let rounds = GgufOptions {
-            round_scales: true,
+            lossy: true,
             ..gguf(weights)
         };
         let report = write(folder.path(), &out, &rounds).unwrap();
@@ -395,7 +395,7 @@ fn checkpoints_of_another_implementation() {
         for weights in GgufType::ALL {
             let file = out.path().join("model.gguf");
             let options = GgufOptions {
-                round_scales: true,
+                lossy: true,
                 ..gguf(weights)
             };
             let report = match write(&folder, &file, &options) {

@@ -122,7 +122,7 @@ fn seeds() -> Vec<Vec<u8>> {
             weights,
             head,
             pre: None,
-            round_scales: false,
+            lossy: false,
             allow_missing: true,
         };
         to_gguf(folder.path(), &out, &options, &mut |_, _| {}).unwrap();

@@ -75,7 +75,7 @@ pub struct GgufOptions {
     /// The name of the tokenizer's split rule in llama.cpp, where it cannot be recognized.
     pub pre: Option<String>,
     /// Whether scales that f16 does not hold are rounded instead of refused.
-    pub round_scales: bool,
+    pub lossy: bool,
     /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
     pub allow_missing: bool,
 }
@@ -116,8 +116,7 @@ pub(crate) fn write(
             };
             let done = writer.all(&header(&pairs, &planned), factors.as_deref(), |writer| {
                 for weight in &weights {
-                    let report =
-                        writer.tensor(source, weight, kind, &plans, options.round_scales)?;
+                    let report = writer.tensor(source, weight, kind, &plans, options.lossy)?;
                     matrices.extend(report);
                     progress.add(weight.rows * weight.columns);
                 }
@@ -221,9 +220,7 @@ fn written_scale(
         expected: format!("a scale that f16 holds, as {} stores it", kind.name),
         found: format!("{scale}, which would become {rounded}, off by {error:.1e}"),
         advice: match is_usable {
-            true => {
-                "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--round-scales)"
-            }
+            true => "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--lossy)",
             false => "write i2_s or iq2_bn, whose scales are f32",
         },
     })
