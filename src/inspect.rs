@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sterna_convert::Source;
+use sterna_runtime::{KvCache, KvType};
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Config, PackedFile, file::Values};
 
+use crate::exit::Usage;
 use crate::locate::{Want, locate};
 use crate::terminal;
 
@@ -18,6 +20,9 @@ pub struct Args {
     /// Read the whole file: compare its checksum, which checkpoints lack, and count the trits of every layer.
     #[arg(long)]
     verify: bool,
+    /// Tokens of context for which memory is counted [default: all that the model was made for].
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -25,10 +30,18 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let path = locate(&args.model, Want::Either)?;
-    let facts = match path.is_dir() || sterna_convert::is_gguf(&path)? {
+    let mut facts = match path.is_dir() || sterna_convert::is_gguf(&path)? {
         true => of_checkpoint(&path, args.verify)?,
         false => of_packed(&path, args.verify)?,
     };
+    if let Some(context) = args.context {
+        let most = facts["max_position_embeddings"].as_u64().unwrap_or(0);
+        if !(1..=most).contains(&(context as u64)) {
+            let why = format!("--context {context}: the model was made for 1 to {most} tokens");
+            return Err(Usage(why).into());
+        }
+    }
+    facts["memory"] = memory(&path, args.context)?;
     if args.json {
         println!("{facts}");
     } else {
@@ -158,6 +171,23 @@ fn facts(path: &Path, bytes: u64, c: &Config, files: Vec<&str>) -> Value {
     })
 }
 
+/// Bytes that generation needs with so many tokens of context: the weights as they lie in a packed file, and the
+/// cache in each of its types.
+fn memory(path: &Path, context: Option<usize>) -> anyhow::Result<Value> {
+    let Ok(file) = PackedFile::open(path) else {
+        return Ok(Value::Null);
+    };
+    let context = context.unwrap_or(file.config.max_position_embeddings);
+    let cache = |kv_type| KvCache::bytes_for(&file.config, kv_type, context);
+    Ok(json!({
+        "context": context,
+        "weights": file.len(),
+        "cache": {
+            "f32": cache(KvType::F32), "f16": cache(KvType::F16), "q8": cache(KvType::Q8),
+        },
+    }))
+}
+
 /// The ternary layers.
 fn linear(config: &Config) -> Vec<Weight> {
     let mut weights = layout::weights(config);
@@ -263,6 +293,16 @@ fn describe(f: &Value) -> String {
                 .join(", ")
         ),
     ];
+    if let Some(memory) = f["memory"].as_object() {
+        let bytes = |value: &Value| terminal::bytes(value.as_u64().unwrap_or(0));
+        lines.push(format!(
+            "memory       {} of weights, with {} tokens of context {} more (f16), {} (q8)",
+            bytes(&memory["weights"]),
+            memory["context"],
+            bytes(&memory["cache"]["f16"]),
+            bytes(&memory["cache"]["q8"]),
+        ));
+    }
     for m in f["matrices"].as_array().into_iter().flatten() {
         let zeros = m["zero"].as_f64().unwrap_or(0.0);
         let all = m["rows"].as_f64().unwrap_or(0.0) * m["columns"].as_f64().unwrap_or(0.0);

@@ -378,3 +378,24 @@ fn repacking_there_and_back_gives_the_same_file() {
     repack(&there, sterna_ternary::Packing::I2, &back);
     assert!(std::fs::read(&first).unwrap() == std::fs::read(&back).unwrap());
 }
+
+#[test]
+fn inspect_says_what_a_context_costs() {
+    let folder = Folder::new();
+    let model = folder.synthesize("llama", "model", &[]);
+    let facts = |args: &[&str]| -> Value {
+        serde_json::from_str(&stdout(&[&["inspect", &model, "--json"], args].concat())).unwrap()
+    };
+    let config = PackedFile::open(Path::new(&model)).unwrap().config.clone();
+    let per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+    let memory = &facts(&["--context", "128"])["memory"];
+    let cache = |kv: &str| memory["cache"][kv].as_u64().unwrap() as usize;
+    assert!(cache("f32") >= 4 * 128 * per_token && cache("f32") == 2 * cache("f16"));
+    assert!(cache("q8") < cache("f16"));
+    assert_eq!(
+        memory["weights"].as_u64().unwrap(),
+        std::fs::metadata(&model).unwrap().len()
+    );
+    let all = facts(&[]);
+    assert_eq!(all["memory"]["context"], all["max_position_embeddings"]);
+}

@@ -96,6 +96,16 @@ impl KvCache {
         self.capacity
     }
 
+    /// Bytes of a full cache for `capacity` tokens.
+    pub fn bytes_for(config: &Config, kv_type: KvType, capacity: usize) -> usize {
+        let shape = Shape::of(config);
+        match kv_type {
+            KvType::F32 => Blocks::<f32>::elements(shape, capacity) * size_of::<f32>(),
+            KvType::F16 => Blocks::<f16>::elements(shape, capacity) * size_of::<f16>(),
+            KvType::Q8 => Blocks::<i8>::elements(shape, capacity),
+        }
+    }
+
     /// Bytes when full.
     pub fn bytes(&self) -> usize {
         match &self.elements {

@@ -79,13 +79,7 @@ const MANY: usize = 8;
 impl<T: Element> Blocks<T> {
     /// Zeros, for which the operating system finds memory when they are first written.
     pub fn new(shape: Shape, capacity: usize) -> Blocks<T> {
-        let Shape {
-            layers,
-            kv_heads,
-            head_dim,
-        } = shape;
-        let blocks = capacity.div_ceil(BLOCK);
-        let len = layers * blocks * kv_heads * block_len::<T>(head_dim);
+        let len = Self::elements(shape, capacity);
         let align = if len * size_of::<T>() >= 2 * HUGE_PAGE {
             HUGE_PAGE
         } else {
@@ -100,10 +94,16 @@ impl<T: Element> Blocks<T> {
         Blocks {
             memory,
             skip,
-            blocks,
-            kv_heads,
-            head_dim,
+            blocks: capacity.div_ceil(BLOCK),
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
         }
+    }
+
+    /// Numbers in a cache for `capacity` tokens.
+    pub fn elements(shape: Shape, capacity: usize) -> usize {
+        let blocks = shape.layers * capacity.div_ceil(BLOCK) * shape.kv_heads;
+        blocks * block_len::<T>(shape.head_dim)
     }
 
     pub fn bytes(&self) -> usize {
