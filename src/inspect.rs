@@ -146,7 +146,7 @@ fn facts(path: &Path, bytes: u64, c: &Config, files: Vec<&str>) -> Value {
     json!({
         "path": path,
         "bytes": bytes,
-        "family": c.family.model_type,
+        "family": c.family.name,
         "architecture": c.family.architecture,
         "parameters": parameters,
         "ternary_weights": size(&linear(c)),

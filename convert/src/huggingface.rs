@@ -168,7 +168,7 @@ impl HuggingFace {
         Err(Error::UnknownTensor {
             path: stored.map_or(&*self.folder, |s| s.path()).to_owned(),
             tensor: name.to_owned(),
-            family: self.config.family.model_type,
+            family: self.config.family.name,
             advice,
         })
     }

@@ -54,10 +54,11 @@ fn check_equal(a: &Path, b: &Path) {
     assert!(found.weights > 0 && found.matrices.iter().all(|m| m.plus > 0 && m.minus > 0));
 }
 
-const FAMILIES: [(&str, &str, &str); 3] = [
+const FAMILIES: [(&str, &str, &str); 4] = [
     ("bitnet", "BitNetForCausalLM", "relu2"),
     ("llama", "LlamaForCausalLM", "silu"),
     ("qwen3", "Qwen3ForCausalLM", "silu"),
+    ("llama", "BitnetForCausalLM", "silu"),
 ];
 
 /// A byte-level tokenizer with two added tokens.
@@ -105,7 +106,7 @@ fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir 
 #[test]
 fn every_family_and_type_there_and_back() {
     let out = tempfile::tempdir().unwrap();
-    for (family, weights) in (0..3).flat_map(|f| GgufType::ALL.map(|w| (f, w))) {
+    for (family, weights) in (0..FAMILIES.len()).flat_map(|f| GgufType::ALL.map(|w| (f, w))) {
         for tied in [false, true] {
             let folder = checkpoint(family, Storage::Multiply, tied);
             let [packed, file, back] = ["packed", "gguf", "back"].map(|name| out.path().join(name));

@@ -136,8 +136,8 @@ fn configs_that_are_not_supported() {
         error
     };
     check(
-        with("architectures", json!(["BitnetForCausalLM"])),
-        &["BitnetForCausalLM", "known families"],
+        with("architectures", json!(["MambaForCausalLM"])),
+        &["MambaForCausalLM", "known families"],
     );
     check(
         with("quantization_config", Value::Null),

@@ -43,7 +43,7 @@ pub struct Config {
     pub eos_token_id: Vec<u32>,
 }
 
-/// What `quantization_config` says about how the linear layers are stored.
+/// How the linear layers are stored, as `quantization_config` says, or `weight_bits` with `input_bits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// Packed uint8 planes; the weight is trit × `weight_scale`.
@@ -176,6 +176,11 @@ impl Config {
     /// How the linear layers of a Hugging Face checkpoint with this config.json are stored.
     pub fn storage(json: &Value) -> Result<Storage> {
         let Some(quantization) = Keys(json).get("quantization_config") else {
+            // The models of 1bitLLM.
+            let bits = ["weight_bits", "input_bits"].map(|key| Keys(json).get(key));
+            if bits == [Some(&json!(1)), Some(&json!(8))] {
+                return Ok(Storage::Online);
+            }
             return Err(unsupported(
                 "a checkpoint without `quantization_config`",
                 "nothing declares its matrices ternary. Master weights of BitNet training need \
@@ -239,7 +244,7 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
         .ok_or(Error::MissingKey("hidden_act"))?;
     if Activation::from_name(act) != Some(family.activation) {
         return Err(unsupported(
-            &format!("`hidden_act` {act} in the {} family", family.model_type),
+            &format!("`hidden_act` {act} in the {} family", family.name),
             &format!("it is defined with {}", family.activation.name()),
         ));
     }
@@ -515,8 +520,8 @@ mod tests {
         };
         check(with("model_type", json!("mamba")), "known families: bitnet");
         check(
-            with("architectures", json!(["BitnetForCausalLM"])),
-            "BitnetForCausalLM",
+            with("architectures", json!(["MambaForCausalLM"])),
+            "MambaForCausalLM",
         );
         check(with("rope_scaling", json!({"rope_type": "yarn"})), "yarn");
         check(json!([]), "model_type");
@@ -532,6 +537,10 @@ mod tests {
         let online = json!({"quant_method": "bitnet", "linear_class": "autobitlinear",
             "quantization_mode": "online"});
         check(online, Storage::Online);
+        let bits =
+            |weight, input| Config::storage(&json!({"weight_bits": weight, "input_bits": input}));
+        assert_eq!(bits(1, 8).unwrap(), Storage::Online);
+        assert!(bits(1, 4).is_err() && bits(2, 8).is_err());
         for refused in [
             json!({}),
             json!({"quantization_config": {"quant_method": "gptq"}}),

@@ -33,7 +33,9 @@ impl Activation {
 /// One model family.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Family {
-    /// `model_type` in config.json, and our name for the family.
+    /// Our name for the family.
+    pub name: &'static str,
+    /// `model_type` in config.json.
     pub model_type: &'static str,
     /// The entry of `architectures` in config.json.
     pub architecture: &'static str,
@@ -63,6 +65,7 @@ pub enum DefaultHeadDim {
 /// Every family that Sterna knows.
 pub static FAMILIES: &[Family] = &[
     Family {
+        name: "bitnet",
         model_type: "bitnet",
         architecture: "BitNetForCausalLM",
         activation: Activation::Relu2,
@@ -73,6 +76,7 @@ pub static FAMILIES: &[Family] = &[
         kv_heads_default_to_heads: false,
     },
     Family {
+        name: "llama",
         model_type: "llama",
         architecture: "LlamaForCausalLM",
         activation: Activation::Silu,
@@ -83,6 +87,18 @@ pub static FAMILIES: &[Family] = &[
         kv_heads_default_to_heads: true,
     },
     Family {
+        name: "1bitllm",
+        model_type: "llama",
+        architecture: "BitnetForCausalLM",
+        activation: Activation::Silu,
+        attn_sub_norm: Some("inner_attn_ln"),
+        ffn_sub_norm: Some("ffn_layernorm"),
+        qk_norm: false,
+        default_head_dim: DefaultHeadDim::HiddenOverHeads,
+        kv_heads_default_to_heads: true,
+    },
+    Family {
+        name: "qwen3",
         model_type: "qwen3",
         architecture: "Qwen3ForCausalLM",
         activation: Activation::Silu,
@@ -102,16 +118,16 @@ impl Family {
             .find(|f| f.model_type == model_type && f.architecture == architecture)
     }
 
-    /// The family with this `model_type`.
-    pub fn from_model_type(model_type: &str) -> Option<&'static Family> {
-        FAMILIES.iter().find(|f| f.model_type == model_type)
+    /// The family of this name.
+    pub fn from_name(name: &str) -> Option<&'static Family> {
+        FAMILIES.iter().find(|f| f.name == name)
     }
 
     /// The names of all families, for error messages.
     pub fn known() -> String {
         let names = FAMILIES
             .iter()
-            .map(|f| format!("{} ({})", f.model_type, f.architecture));
+            .map(|f| format!("{} ({})", f.name, f.architecture));
         names.collect::<Vec<_>>().join(", ")
     }
 }

@@ -250,7 +250,7 @@ impl Recipe {
     /// The decoder's config for a tokenizer of so many tokens.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let m = &self.model;
-        let family = Family::from_model_type(&m.family).ok_or_else(|| Error::Recipe {
+        let family = Family::from_name(&m.family).ok_or_else(|| Error::Recipe {
             path: "[model]".into(),
             why: format!(
                 "`family` is {:?}, expected one of {}",

@@ -199,7 +199,7 @@ fn every_parameter_gets_a_gradient_and_moves() {
             for (i, (weight, var)) in trainer.model.parameters().enumerate() {
                 let gradient = &gradients[offset..offset + var.elem_count()];
                 offset += var.elem_count();
-                let name = (family.model_type, &weight.name);
+                let name = (family.name, &weight.name);
                 assert!(
                     gradient.iter().any(|g| *g != 0.0),
                     "{name:?} has no gradient"
@@ -239,15 +239,11 @@ fn fused_and_plain_models_agree_and_learn() {
             assert!(
                 (a.loss - b.loss).abs() < 1e-4,
                 "{}: {a:?} {b:?}",
-                family.model_type
+                family.name
             );
             losses.push(a.loss);
         }
-        assert!(
-            losses[19] < 0.5 * losses[0],
-            "{}: {losses:?}",
-            family.model_type
-        );
+        assert!(losses[19] < 0.5 * losses[0], "{}: {losses:?}", family.name);
         assert!((fused.evaluate(&rows, 16).unwrap() - losses[19]).abs() < 0.5);
     }
 }

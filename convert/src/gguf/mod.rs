@@ -170,7 +170,7 @@ impl Gguf {
             Some(name) => Err(Error::UnknownTensor {
                 path: self.container.path.clone(),
                 tensor: name.escape_debug().to_string(),
-                family: self.config.family.model_type,
+                family: self.config.family.name,
                 advice: "convert a model of a known family",
             }),
         }

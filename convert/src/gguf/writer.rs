@@ -146,7 +146,7 @@ pub(crate) fn write(
 /// What programs are known to make of the combination.
 fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
     let config = source.config();
-    if config.family.model_type != "bitnet" {
+    if config.family.name != "bitnet" {
         return Vec::new();
     }
     let mut warnings = Vec::new();
