@@ -90,7 +90,7 @@ fn of_runtime(error: &sterna_runtime::Error) -> bool {
     use sterna_runtime::Error::*;
     match error {
         Ternary(error) => of_ternary(error),
-        Tokenizer { .. } | NonFinite { .. } => true,
+        Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
         _ => false,
     }
 }

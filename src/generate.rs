@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use serde_json::json;
-use sterna_runtime::{Generation, Sampling, Settings, StopReason, Summary};
+use serde_json::{Value, json};
+use sterna_runtime::{Generation, Message, Model, StopReason, Summary, Tokenizer};
 
-/// Continue a text. The text goes to stdout as it comes, counts and speed to stderr.
+/// Continue a text, or with --chat answer a message. The text goes to stdout as it comes, counts and speed to stderr.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -13,33 +13,14 @@ pub struct Args {
     /// The text to continue [default: none, the model begins on its own]
     #[arg(long, short, default_value = "", hide_default_value = true)]
     prompt: String,
-    /// Most tokens to generate [default: until the model ends or the context is full]
-    #[arg(long, short = 'n')]
-    max_tokens: Option<usize>,
-    /// Tokens that prompt and answer may have together [default: 4096, or fewer if the model has fewer]
+    /// The prompt is the message of a user, written as the model's chat template says.
     #[arg(long)]
-    context: Option<usize>,
-    /// 0 always takes the most probable token; higher is more surprising.
-    #[arg(long, default_value_t = 0.0)]
-    temperature: f32,
-    /// Only the K most probable tokens [default: all]
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
-    top_k: usize,
-    /// Only the most probable tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f32,
-    /// Only tokens with at least this share of the most probable one's probability.
-    #[arg(long, default_value_t = 0.0)]
-    min_p: f32,
-    /// Above 1 makes tokens that were there before less probable.
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// The same seed gives the same text.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// End at this text; can be given several times.
-    #[arg(long)]
-    stop: Vec<String>,
+    chat: bool,
+    /// The message of the system before it.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: crate::sampling::Args,
     /// Print one JSON object with text, ids, counts and speed instead.
     #[arg(long)]
     json: bool,
@@ -48,21 +29,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.open()?;
     let tokenizer = model.tokenizer()?;
-    let prompt = tokenizer.encode(&args.prompt, true)?;
-    let longest = model.config().max_position_embeddings;
-    let mut cache = model.new_cache(args.context.unwrap_or(longest.min(4096)))?;
-    let settings = Settings {
-        max_tokens: args.max_tokens,
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            min_p: args.min_p,
-            repetition_penalty: args.repetition_penalty,
-            seed: args.seed,
-        },
-        stop: args.stop.clone(),
-    };
+    let prompt = args.prompt(&model, &tokenizer)?;
+    let mut cache = args.sampling.cache(&model)?;
+    let settings = args.sampling.settings(0);
     let mut generation = Generation::new(&model, &tokenizer, &mut cache, &prompt, settings)?;
     let mut text = String::new();
     let mut stdout = std::io::stdout().lock();
@@ -76,17 +45,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let summary = generation.summary();
     if args.json {
-        writeln!(
-            stdout,
-            "{}",
-            json(
-                &args.prompt,
-                &prompt,
-                &text,
-                generation.generated(),
-                &summary
-            )
-        )?;
+        let mut object = json!({
+            "prompt": args.prompt,
+            "prompt_ids": prompt,
+            "text": text,
+            "ids": generation.generated(),
+        });
+        append(&mut object, &summary);
+        writeln!(stdout, "{object}")?;
     } else {
         writeln!(stdout)?;
         eprintln!("{}", describe(&summary));
@@ -94,32 +60,42 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn json(
-    prompt: &str,
-    ids: &[u32],
-    text: &str,
-    new: &[u32],
-    summary: &Summary,
-) -> serde_json::Value {
-    json!({
-        "prompt": prompt,
-        "prompt_ids": ids,
-        "text": text,
-        "ids": new,
-        "stop": summary.stop.map(reason),
-        "prompt_tokens_per_second": rate(summary.prompt_tokens, summary.prompt_time),
-        "decode_tokens_per_second": rate(summary.generated_tokens.saturating_sub(1), summary.generated_time),
-    })
+impl Args {
+    fn prompt(&self, model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
+        if !self.chat {
+            return Ok(tokenizer.encode(&self.prompt, true)?);
+        }
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let mut messages: Vec<Message> = system.collect();
+        messages.push(Message::new("user", &self.prompt));
+        let text = model.chat_template()?.render(&messages, true)?;
+        Ok(tokenizer.encode(&text, false)?)
+    }
 }
 
-fn describe(s: &Summary) -> String {
+/// Adds counts and speed to a JSON object.
+pub fn append(object: &mut Value, s: &Summary) {
+    object["stop"] = s.stop.map_or("an interruption", reason).into();
+    object["cached_tokens"] = s.cached_tokens.into();
+    object["prompt_tokens"] = s.prompt_tokens.into();
+    object["generated_tokens"] = s.generated_tokens.into();
+    object["prompt_tokens_per_second"] = rate(s.prompt_tokens, s.prompt_time).into();
+    let decoded = s.generated_tokens.saturating_sub(1);
+    object["decode_tokens_per_second"] = rate(decoded, s.generated_time).into();
+}
+
+pub fn describe(s: &Summary) -> String {
+    let cached = match s.cached_tokens {
+        0 => String::new(),
+        n => format!("{n} tokens were there, "),
+    };
     format!(
-        "{} prompt tokens at {:.0} tokens/s, {} new ones at {:.1} tokens/s; ended by {}",
+        "{cached}{} prompt tokens at {:.0} tokens/s, {} new ones at {:.1} tokens/s; ended by {}",
         s.prompt_tokens,
         rate(s.prompt_tokens, s.prompt_time),
         s.generated_tokens,
         rate(s.generated_tokens.saturating_sub(1), s.generated_time),
-        s.stop.map_or("an error", reason),
+        s.stop.map_or("an interruption", reason),
     )
 }
 

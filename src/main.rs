@@ -4,6 +4,7 @@
 //! file, 130 stopped by Ctrl-C.
 
 mod bench;
+mod chat;
 mod completions;
 mod convert;
 mod cpu;
@@ -21,6 +22,7 @@ mod models;
 #[cfg(feature = "hub")]
 mod pull;
 mod quickstart;
+mod sampling;
 mod synthesize;
 mod terminal;
 mod tokenizer;
@@ -61,6 +63,7 @@ enum Verb {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
     Logits(logits::Args),
     Bench(bench::Args),
     Cpu(cpu::Args),
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Verb::Verify(args) => return verify::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Generate(args) => generate::run(&args),
+        Verb::Chat(args) => chat::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Cpu(args) => cpu::run(&args),

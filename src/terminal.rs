@@ -74,6 +74,36 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Makes Ctrl-C stop an answer, and end the process where none is being given.
+pub struct Answering(());
+
+static ANSWERING: AtomicBool = AtomicBool::new(false);
+
+impl Answering {
+    pub fn catch_interrupts() -> anyhow::Result<Answering> {
+        ctrlc::set_handler(|| {
+            // The second time during an answer it waits no longer for the next token.
+            if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        })?;
+        Ok(Answering(()))
+    }
+
+    pub fn begin(&self) {
+        INTERRUPTED.store(false, Ordering::Relaxed);
+        ANSWERING.store(true, Ordering::Relaxed);
+    }
+
+    pub fn end(&self) {
+        ANSWERING.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        interrupted()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use sterna_convert::{HeadType, convert};
-use sterna_runtime::{Kernels, KvType, Logits, Model, Options};
+use sterna_runtime::{Kernels, KvType, Logits, Message, Model, Options};
 use sterna_ternary::Packing;
 
 /// The checkpoints in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
@@ -178,6 +178,23 @@ fn check_tokenizer(model: &Model, json: &Value) {
     }
 }
 
+/// The text of a chat, and that its ids spell it.
+fn check_chat(model: &Model, json: &Value) {
+    let messages: Vec<Message> = serde_json::from_value(json["chat"]["messages"].clone()).unwrap();
+    let template = model.chat_template().unwrap();
+    let text = template.render(&messages, true).unwrap();
+    assert_eq!(text, json["chat"]["text"]);
+    let tokenizer = model.tokenizer().unwrap();
+    let ids = tokenizer.encode(&text, false).unwrap();
+    let eot = tokenizer.token_to_id("<|eot_id|>").unwrap();
+    assert_eq!(ids.iter().filter(|id| **id == eot).count(), messages.len());
+    assert!(tokenizer.eos().contains(&eot));
+    assert_eq!(
+        tokenizer.decode(&ids).unwrap(),
+        text.replace("<|eot_id|>", "")
+    );
+}
+
 /// Every packing, table, number of threads and split of the prompt gives the same bits.
 fn check_identity(case: &Path, folder: &Path, expected: &[f32], prompt: &[u32]) {
     for packing in Packing::ALL {
@@ -216,6 +233,7 @@ fn logits_are_those_of_transformers() {
         check_logits(&case, &model, &json);
         check_greedy(&model, &json);
         check_tokenizer(&model, &json);
+        check_chat(&model, &json);
         let prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4];
         let expected = logits(&model, &prompt, prompt.len());
         check_identity(&case, folder.path(), &expected, &prompt);

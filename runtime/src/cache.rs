@@ -27,7 +27,7 @@ pub enum KvType {
 #[derive(Debug)]
 pub struct KvCache {
     shape: Shape,
-    len: usize,
+    tokens: Vec<u32>,
     capacity: usize,
     elements: Elements,
 }
@@ -75,7 +75,7 @@ impl KvCache {
         };
         Ok(KvCache {
             shape,
-            len: 0,
+            tokens: Vec::new(),
             capacity,
             elements,
         })
@@ -83,12 +83,17 @@ impl KvCache {
 
     /// Tokens in the cache.
     pub fn len(&self) -> usize {
-        self.len
+        self.tokens.len()
+    }
+
+    /// The tokens in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Whether no token is in the cache.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.tokens.is_empty()
     }
 
     /// Tokens that fit.
@@ -117,12 +122,21 @@ impl KvCache {
 
     /// Keeps the first `len` tokens, so that another continuation can follow them.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.tokens.truncate(len);
+    }
+
+    /// Keeps the tokens that a prompt begins with, all but its last one at most, because some token must be computed
+    /// for the next to be known. Returns how many.
+    pub fn keep_prefix(&mut self, prompt: &[u32]) -> usize {
+        let pairs = self.tokens.iter().zip(prompt);
+        let common = pairs.take_while(|(a, b)| a == b).count();
+        self.truncate(common.min(prompt.len().saturating_sub(1)));
+        self.len()
     }
 
     /// Forgets every token.
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.tokens.clear();
     }
 
     /// Whether `new` tokens of a model with this config may follow.
@@ -130,9 +144,9 @@ impl KvCache {
         if self.shape != Shape::of(config) {
             return Err(Error::ForeignCache);
         }
-        if new > self.capacity - self.len {
+        if new > self.capacity - self.len() {
             return Err(Error::ContextFull {
-                cached: self.len,
+                cached: self.len(),
                 new,
                 capacity: self.capacity,
             });
@@ -140,8 +154,8 @@ impl KvCache {
         Ok(())
     }
 
-    pub(crate) fn advance(&mut self, tokens: usize) {
-        self.len += tokens;
+    pub(crate) fn advance(&mut self, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
     }
 
     pub(crate) fn kv_heads(&self) -> usize {
@@ -176,7 +190,7 @@ impl KvCache {
         for (tensor, x) in [("the keys", keys), ("the values", values)] {
             check_range(Place::Layer(layer), tensor, x, &self.elements)?;
         }
-        let first = self.len;
+        let first = self.len();
         match &mut self.elements {
             Elements::F32(blocks) => blocks.store(pool, layer, first, keys, values),
             Elements::F16(blocks) => blocks.store(pool, layer, first, keys, values),

@@ -92,6 +92,20 @@ pub enum Error {
         /// What is wrong, with expected and found.
         why: String,
     },
+    /// The model has no chat template.
+    #[error(
+        "the packed file has no chat template: it is a base model, which continues texts with `sterna \
+         generate`; or put the checkpoint's chat_template.jinja beside it and convert again"
+    )]
+    NoChatTemplate,
+    /// A chat template that cannot be used, or not for these messages.
+    #[error("the chat template in {file}: {why}")]
+    ChatTemplate {
+        /// The embedded file.
+        file: &'static str,
+        /// What is wrong, with its line.
+        why: String,
+    },
     /// The tokenizer failed on a text or on ids.
     #[error("the tokenizer failed: {0}; report the text with the tokenizer.json")]
     Encoding(String),

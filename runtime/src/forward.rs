@@ -163,7 +163,7 @@ impl Model {
                 self.layer(&mut state, &mut runs, index, layer)?;
             }
             for run in &mut runs {
-                run.cache.advance(run.ids.len());
+                run.cache.advance(run.ids);
             }
             self.logits(&mut state, &runs, &mut missing)?;
         }

@@ -36,7 +36,9 @@ pub enum StopReason {
 pub struct Summary {
     /// Why it ended; `None` while it has not.
     pub stop: Option<StopReason>,
-    /// Tokens of the prompt.
+    /// Tokens before the answer that the cache held already.
+    pub cached_tokens: usize,
+    /// Tokens of the prompt that had to be computed.
     pub prompt_tokens: usize,
     /// From the start to the logits of the last prompt token.
     pub prompt_time: Duration,
@@ -54,7 +56,7 @@ pub struct Generation<'a> {
     sampler: Sampler,
     stream: Option<TextStream<'a>>,
     stops: StopTexts,
-    /// Prompt and generated tokens.
+    /// What the cache held, the prompt and the generated tokens.
     tokens: Vec<u32>,
     /// How many of `tokens` the cache does not hold.
     pending: usize,
@@ -82,14 +84,16 @@ impl<'a> Generation<'a> {
         let new = prompt.len() + settings.max_tokens.unwrap_or(1).saturating_sub(1);
         cache.check(model.config(), new)?;
         let room = cache.capacity() - cache.len() - prompt.len() + 1;
+        let cached_tokens = cache.len();
         Ok(Generation {
             sampler: Sampler::new(settings.sampling)?,
             stream: Some(tokenizer.stream()),
             stops: StopTexts::new(settings.stop),
-            tokens: prompt.to_vec(),
+            tokens: [cache.tokens(), prompt].concat(),
             pending: prompt.len(),
             max_tokens: settings.max_tokens.unwrap_or(room),
             summary: Summary {
+                cached_tokens,
                 prompt_tokens: prompt.len(),
                 ..Summary::default()
             },
@@ -99,6 +103,22 @@ impl<'a> Generation<'a> {
         })
     }
 
+    /// Prepares to continue `text`, all of it: what it has in common with the tokens in `cache` is not computed
+    /// again, and the rest of the cache is forgotten.
+    ///
+    /// # Errors
+    /// Those of [`Generation::new`].
+    pub fn resume(
+        model: &'a Model,
+        tokenizer: &'a Tokenizer,
+        cache: &'a mut KvCache,
+        text: &[u32],
+        settings: Settings,
+    ) -> Result<Generation<'a>> {
+        let kept = cache.keep_prefix(text);
+        Generation::new(model, tokenizer, cache, &text[kept..], settings)
+    }
+
     /// Counts and times so far.
     pub fn summary(&self) -> Summary {
         self.summary
@@ -106,7 +126,7 @@ impl<'a> Generation<'a> {
 
     /// The tokens generated so far, the one that ended the text included.
     pub fn generated(&self) -> &[u32] {
-        &self.tokens[self.summary.prompt_tokens..]
+        &self.tokens[self.summary.cached_tokens + self.summary.prompt_tokens..]
     }
 
     /// Computes one token and returns the text that may be shown with it.

@@ -22,6 +22,7 @@
 mod attention;
 pub mod bench;
 mod cache;
+pub mod chat;
 mod error;
 mod forward;
 pub mod generate;
@@ -33,6 +34,7 @@ pub mod threads;
 pub mod tokenizer;
 
 pub use cache::{KvCache, KvType};
+pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Place, Result};
 pub use forward::{Logits, Part};
 pub use generate::{Generation, Settings, StopReason, Summary};

@@ -8,6 +8,7 @@ use sterna_ternary::{Config, Memory, PackedFile, layout};
 
 use crate::Result;
 use crate::cache::{KvCache, KvType};
+use crate::chat::ChatTemplate;
 use crate::forward::State;
 use crate::kernels::Kernels;
 use crate::threads::Pool;
@@ -134,6 +135,14 @@ impl Model {
     /// Embedded files that are missing, malformed or do not fit the model.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         Tokenizer::open(&self.file)
+    }
+
+    /// The chat template inside the file.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoChatTemplate`] and [`crate::Error::ChatTemplate`].
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        ChatTemplate::open(&self.file)
     }
 
     pub(crate) fn vector(&self, vector: &Vector) -> &[f32] {

@@ -21,7 +21,10 @@ pub struct Tokenizer {
 }
 
 const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Special tokens that end a turn and therefore an answer; the files of some checkpoints name only the one that ends
+/// a document.
+const ENDS_OF_TURNS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 const GENERATION_CONFIG: &str = "generation_config.json";
 
 impl Tokenizer {
@@ -50,6 +53,10 @@ impl Tokenizer {
         let mut eos = file.config.eos_token_id.clone();
         eos.extend(ids(&generation["eos_token_id"])?);
         eos.extend(named("eos_token"));
+        let added = tokenizer.get_added_tokens_decoder();
+        let ends_turn = |t: &tokenizers::AddedToken| ENDS_OF_TURNS.contains(&&*t.content);
+        let ends = added.iter().filter(|(_, t)| t.special && ends_turn(t));
+        eos.extend(ends.map(|(id, _)| *id));
         eos.sort_unstable();
         eos.dedup();
         Ok(Tokenizer {
@@ -78,8 +85,8 @@ impl Tokenizer {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(Error::Encoding)
     }
 
-    /// Tokens that end a text: those of config.json, generation_config.json and tokenizer_config.json,
-    /// ascending.
+    /// Tokens that end a text: those of config.json, generation_config.json and tokenizer_config.json, and the
+    /// special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
@@ -178,7 +185,7 @@ fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<
 }
 
 /// An embedded JSON file; null where it is absent.
-fn json(file: &PackedFile, name: &'static str) -> Result<Value> {
+pub(crate) fn json(file: &PackedFile, name: &'static str) -> Result<Value> {
     let Some(bytes) = file.file(name) else {
         return Ok(Value::Null);
     };
@@ -186,7 +193,7 @@ fn json(file: &PackedFile, name: &'static str) -> Result<Value> {
 }
 
 /// A token is given by its text or by an object with the text as `content`.
-fn token_name(value: &Value) -> Option<&str> {
+pub(crate) fn token_name(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value["content"].as_str())
 }
 

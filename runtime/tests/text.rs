@@ -361,3 +361,61 @@ fn what_does_not_fit_is_refused_before_any_work() {
         .contains("top_p")
     );
 }
+
+#[test]
+fn what_the_cache_holds_is_not_computed_again_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let tokenizer = model.tokenizer().unwrap();
+    let settings = Settings {
+        max_tokens: Some(4),
+        sampling: Sampling {
+            repetition_penalty: 1.3,
+            ..Sampling::default()
+        },
+        ..Settings::default()
+    };
+    let mut cache = model.new_cache(32).unwrap();
+    let mut check = |text: &[u32], cached: usize| {
+        let run = |cache: &mut sterna_runtime::KvCache| {
+            let resumed = Generation::resume(&model, &tokenizer, cache, text, settings.clone());
+            let mut resumed = resumed.unwrap();
+            resumed.by_ref().for_each(|piece| drop(piece.unwrap()));
+            (resumed.generated().to_vec(), resumed.summary())
+        };
+        let (ids, summary) = run(&mut cache);
+        assert_eq!(
+            (summary.cached_tokens, summary.prompt_tokens),
+            (cached, text.len() - cached)
+        );
+        let (fresh, _) = run(&mut model.new_cache(32).unwrap());
+        assert_eq!(ids, fresh);
+        assert_eq!(cache.tokens(), [text, &ids[..ids.len() - 1]].concat());
+        ids
+    };
+    let first = check(&[4, 5, 6], 0);
+    let more = [&[4, 5, 6][..], &first[..3], &[9, 10]].concat();
+    check(&more, 6);
+    // Another continuation, and the same text once more: its last token is computed for the logits.
+    check(&[4, 5, 7], 2);
+    check(&[4, 5, 7], 2);
+    check(&[8], 0);
+}
+
+#[test]
+fn tokens_that_end_a_turn_end_an_answer() {
+    let with = |name: &str, special: bool| {
+        let mut json = tokenizer_json();
+        json["added_tokens"][0]["content"] = name.into();
+        json["added_tokens"][0]["special"] = special.into();
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        vocab.remove("<s>");
+        vocab.insert(name.into(), 0.into());
+        let folder = tempfile::tempdir().unwrap();
+        let model = model(folder.path(), json.to_string().as_bytes(), "{}", "{}");
+        model.tokenizer().unwrap().eos().to_vec()
+    };
+    assert_eq!(with("<|im_end|>", true), [0, 2]);
+    assert_eq!(with("<|im_end|>", false), [2]);
+    assert_eq!(with("<|im_start|>", true), [2]);
+}

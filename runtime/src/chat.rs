@@ -1,0 +1,201 @@
+//! Conversations to text: the chat template that came with a checkpoint, rendered as `transformers` does.
+//!
+//! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list of which the
+//! one called `default` is taken). It sees `messages`, `add_generation_prompt`, the special tokens by their names,
+//! `tools` and `documents` as none, `raise_exception`, `strftime_now` (in UTC) and `tojson`; block tags swallow
+//! their line, and what Python calls `None` and `True` is printed so.
+//!
+//! A template is foreign code. It runs with limits on its length, its steps, its time and the size of every
+//! value that it binds or prints ([`limits`]); what goes beyond them ends with an error. Contents of messages are
+//! data and never parsed.
+
+mod guard;
+mod json;
+mod limits;
+mod text;
+
+use std::sync::Arc;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Rest, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+use sterna_ternary::PackedFile;
+
+use crate::tokenizer::{TOKENIZER_CONFIG, token_name};
+use crate::{Error, Result, tokenizer};
+use limits::Limits;
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`; the template decides which it knows.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: &str, content: &str) -> Message {
+        Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        }
+    }
+}
+
+/// How a model wants conversations written.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    file: &'static str,
+    /// The template with its checks.
+    source: String,
+    /// `bos_token`, `eos_token` and so on, and their texts.
+    special_tokens: Vec<(String, String)>,
+}
+
+const TEMPLATE: &str = "chat_template.jinja";
+
+type Rendered<T> = std::result::Result<T, minijinja::Error>;
+
+impl ChatTemplate {
+    /// Reads and checks the template inside a packed file.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`], and [`Error::ChatTemplate`] for one that is too long, malformed or uses what is not
+    /// supported.
+    pub fn open(file: &PackedFile) -> Result<ChatTemplate> {
+        let settings = tokenizer::json(file, TOKENIZER_CONFIG)?;
+        let (name, source) = match file.file(TEMPLATE) {
+            Some(bytes) => {
+                let text = std::str::from_utf8(bytes);
+                let text = text.map_err(|e| error(TEMPLATE, format!("expected UTF-8: {e}")))?;
+                (TEMPLATE, text)
+            }
+            None => (TOKENIZER_CONFIG, named_default(&settings["chat_template"])?),
+        };
+        ChatTemplate::parse(name, source, &settings)
+    }
+
+    fn parse(
+        file: &'static str,
+        source: &str,
+        settings: &serde_json::Value,
+    ) -> Result<ChatTemplate> {
+        let entries = settings.as_object().into_iter().flatten();
+        let special_tokens = entries.filter(|(key, _)| key.ends_with("_token"));
+        let template = ChatTemplate {
+            file,
+            source: guard::guard(source).map_err(|why| error(file, why))?,
+            special_tokens: special_tokens
+                .filter_map(|(key, value)| Some((key.clone(), token_name(value)?.to_owned())))
+                .collect(),
+        };
+        let limits = Arc::new(Limits::new(&template.source));
+        let parsed = environment(&limits)
+            .template_from_str(&template.source)
+            .map(drop);
+        parsed.map_err(|e| error(file, describe(&e)))?;
+        Ok(template)
+    }
+
+    /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's answer begins. Encode it
+    /// without special tokens: it has them.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`]: what the template itself objects to, such as a role, and the limits.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.rendered(messages, add_generation_prompt)
+            .map_err(|e| error(self.file, describe(&e)))
+    }
+
+    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Rendered<String> {
+        let limits = Arc::new(Limits::new(&self.source));
+        let environment = environment(&limits);
+        let tokens = self.special_tokens.iter();
+        let tokens = Value::from_pairs(tokens.map(|(name, text)| (&**name, &**text)));
+        let message =
+            |m: &Message| Value::from_pairs([("role", &*m.role), ("content", &*m.content)]);
+        let values = context! {
+            messages => messages.iter().map(message).collect::<Vec<Value>>(),
+            add_generation_prompt, tools => (), documents => (), ..tokens
+        };
+        let template = environment.template_from_str(&self.source)?;
+        let text = template.render(values)?;
+        limits::check_size(text.len()).map(|()| text)
+    }
+}
+
+/// A template, or the one called `default` of a list of them.
+fn named_default(templates: &serde_json::Value) -> Result<&str> {
+    let bad = |why: String| error(TOKENIZER_CONFIG, why);
+    match templates {
+        serde_json::Value::Null => Err(Error::NoChatTemplate),
+        serde_json::Value::String(source) => Ok(source),
+        serde_json::Value::Array(list) => {
+            let default = list.iter().find(|t| t["name"] == "default");
+            let names: Vec<String> = list.iter().map(|t| t["name"].to_string()).collect();
+            let why = format!(
+                "`chat_template` has templates {}: expected one named \"default\"",
+                names.join(", ")
+            );
+            let source = default.and_then(|t| t["template"].as_str());
+            source.ok_or_else(|| bad(why))
+        }
+        _ => Err(bad(
+            "`chat_template`: expected a string or a list of named ones".into(),
+        )),
+    }
+}
+
+/// Jinja with the settings, functions and filters that transformers gives it, and with the limits.
+fn environment(limits: &Arc<Limits>) -> Environment<'static> {
+    let mut environment = Environment::new();
+    let mut syntax = SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true);
+    environment.set_syntax(syntax.build().expect("the delimiters are Jinja's own"));
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(limits::STEPS));
+    environment.set_recursion_limit(limits::RECURSION);
+    environment.set_unknown_method_callback(text::method);
+    let output = limits.clone();
+    environment.set_formatter(move |out, _, value| text::print(out, &output, value));
+    let bound = limits.clone();
+    environment.add_function(limits::BOUND, move |values: Rest<Value>| {
+        bound.check(&values)
+    });
+    environment.add_function("raise_exception", |why: String| -> Rendered<Value> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
+    });
+    environment.add_function("strftime_now", |format: &str| text::strftime_now(format));
+    environment.add_filter("tojson", |value: Value, options: Kwargs| {
+        json::tojson(&value, &options)
+    });
+    environment.add_filter("replace", text::replace);
+    environment.add_filter("join", text::join);
+    environment.add_filter("indent", text::indent);
+    // Widths and fillers make much from little, and no published template has them.
+    for name in ["format", "pprint", "batch", "slice"] {
+        environment.remove_filter(name);
+    }
+    environment
+}
+
+fn error(file: &'static str, why: String) -> Error {
+    Error::ChatTemplate { file, why }
+}
+
+/// The message with its line and its causes.
+fn describe(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        text += &format!(": {e}");
+        cause = e.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

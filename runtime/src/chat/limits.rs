@@ -1,0 +1,101 @@
+//! What a template may use. Steps are counted by the interpreter, but a step can double a value, so sizes are watched
+//! as well: [`super::guard`] puts a call of [`BOUND`] behind every tag that binds a name, and what is printed is counted.
+//! Between two such places a value can grow only by what one tag spells out.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+/// Instructions of a rendering.
+pub(super) const STEPS: u64 = 5_000_000;
+/// Depth of macros and loops in one another.
+pub(super) const RECURSION: usize = 100;
+/// Bytes and elements of a value, and bytes of all output.
+const MOST: usize = 4 << 20;
+/// Bytes of plain text that loops and macros may repeat.
+const MOST_REPEATED: usize = 256 << 20;
+/// Lists in lists.
+const DEEPEST: usize = 64;
+/// No honest template takes a hundredth of it.
+const TIME: Duration = Duration::from_secs(2);
+
+/// The function that checks values.
+pub(super) const BOUND: &str = "__bound";
+
+/// What a rendering has used.
+#[derive(Debug)]
+pub(super) struct Limits {
+    start: Instant,
+    /// Bytes of the template, the most that a turn of a loop repeats.
+    length: usize,
+    repeated: AtomicUsize,
+    output: AtomicUsize,
+}
+
+impl Limits {
+    pub(super) fn new(source: &str) -> Limits {
+        Limits {
+            start: Instant::now(),
+            length: source.len(),
+            repeated: AtomicUsize::new(0),
+            output: AtomicUsize::new(0),
+        }
+    }
+
+    /// Checks values that got a name.
+    pub(super) fn check(&self, values: &[Value]) -> Result<Value, Error> {
+        let repeated = self.repeated.fetch_add(self.length, Ordering::Relaxed);
+        if repeated > MOST_REPEATED {
+            return Err(refuse("too many turns of loops and calls of macros"));
+        }
+        if self.start.elapsed() > TIME {
+            return Err(refuse("it takes more than two seconds"));
+        }
+        let mut left = MOST;
+        values.iter().try_for_each(|v| measure(v, &mut left, 0))?;
+        Ok(Value::UNDEFINED)
+    }
+
+    /// Counts bytes that are about to be printed.
+    pub(super) fn print(&self, bytes: usize) -> Result<(), Error> {
+        check_size(self.output.fetch_add(bytes, Ordering::Relaxed) + bytes)
+    }
+}
+
+/// An error that names the limit.
+pub(super) fn refuse(why: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, why.to_owned())
+}
+
+/// Refuses texts that are about to become too large.
+pub(super) fn check_size(bytes: usize) -> Result<(), Error> {
+    match bytes {
+        0..=MOST => Ok(()),
+        _ => Err(too_large()),
+    }
+}
+
+fn too_large() -> Error {
+    refuse("a value or the text grows beyond 4 MiB")
+}
+
+/// Takes the size of a value from what is left.
+fn measure(value: &Value, left: &mut usize, depth: usize) -> Result<(), Error> {
+    if depth > DEEPEST {
+        return Err(refuse("lists lie deeper than 64 in one another"));
+    }
+    let size = 1 + value.as_str().map_or(0, str::len);
+    *left = left.checked_sub(size).ok_or_else(too_large)?;
+    let is_map = value.kind() == ValueKind::Map;
+    if is_map || matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        for item in value.try_iter()? {
+            measure(&item, left, depth + 1)?;
+            if is_map {
+                measure(&value.get_item(&item)?, left, depth + 1)?;
+            }
+        }
+    }
+    Ok(())
+}

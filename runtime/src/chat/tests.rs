@@ -1,0 +1,169 @@
+//! Templates in the manner of the published families against the text that transformers makes of them
+//! (templates/expected.json, transformers 5.23), and templates that mean harm.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse(source: &str) -> Result<ChatTemplate> {
+    let settings = json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}});
+    ChatTemplate::parse(TEMPLATE, source, &settings)
+}
+
+fn conversation() -> Vec<Message> {
+    vec![
+        Message::new("system", "You are brief. "),
+        Message::new("user", " where's the \"tern\"? {{ x }}\n"),
+        Message::new("assistant", "<think>\nhm\n</think>\n\nSouth.\n"),
+        Message::new("user", "Näive <b>&amp;"),
+    ]
+}
+
+#[test]
+fn templates_of_the_families_give_the_text_of_transformers() {
+    let expected: Value = serde_json::from_str(include_str!("templates/expected.json")).unwrap();
+    let messages = conversation();
+    for (name, source) in [
+        ("llama3", include_str!("templates/llama3.jinja")),
+        ("bitnet", include_str!("templates/bitnet.jinja")),
+        ("falcon3", include_str!("templates/falcon3.jinja")),
+        ("qwen3", include_str!("templates/qwen3.jinja")),
+        ("features", include_str!("templates/features.jinja")),
+    ] {
+        let template = parse(source).unwrap();
+        let prompt = template.render(&messages, true).unwrap();
+        assert_eq!(prompt, expected[format!("{name}.prompt")], "{name}");
+        let whole = template.render(&messages[1..3], false).unwrap();
+        assert_eq!(whole, expected[format!("{name}.whole")], "{name}");
+    }
+}
+
+/// The error of a template that must be refused, at once.
+fn refused(source: &str) -> String {
+    let start = Instant::now();
+    let result = parse(source).and_then(|t| t.render(&conversation(), true));
+    let length = source.len().min(60);
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{}",
+        &source[..length]
+    );
+    result.expect_err(&source[..length]).to_string()
+}
+
+#[test]
+fn errors_say_what_is_wrong_and_where() {
+    let check = |source: &str, expected: &[&str]| {
+        let message = refused(source);
+        let all = expected.iter().all(|part| message.contains(part));
+        assert!(all && message.contains(TEMPLATE), "{message}");
+    };
+    check(
+        "a\n{{ raise_exception('roles must alternate') }}",
+        &["roles must alternate", ":2"],
+    );
+    check("{% for m in %}", &["in"]);
+    check("{{ messages[0].nothing.deeper }}", &["undefined"]);
+    check("{{ open('/etc/passwd') }}", &["open"]);
+    check("{% include '/etc/passwd' %}", &["/etc/passwd"]);
+    check(
+        "{{ 'a'.__class__ }}{{ ''.__class__.mro() }}",
+        &["undefined"],
+    );
+    check("{{ strftime_now('%Q') }}", &["%Q"]);
+    check(
+        "{{ messages | tojson(indent=1000000000) }}",
+        &["at most 16"],
+    );
+    check("{{ '%1000000000d' | format(1) }}", &["format"]);
+    check("{{ '{:1000000000}'.format(1) }}", &["format"]);
+}
+
+#[test]
+fn hostile_templates_end() {
+    let check = |source: &str, expected: &str| {
+        let message = refused(source);
+        assert!(message.contains(expected), "{message}");
+    };
+    let large = "4 MiB";
+    let loops = "{% for i in range(100000) %}";
+    let ends = "{% endfor %}";
+    check(&format!("{}{}", loops.repeat(3), ends.repeat(3)), "");
+    check(&format!("{loops}{}{ends}", "long text ".repeat(1000)), "");
+    check(
+        &format!(
+            "{{% set x %}}{loops}{}{ends}{{% endset %}}",
+            "a".repeat(10_000)
+        ),
+        "",
+    );
+    // Doubling, forty times: with each way to bind a name.
+    check(
+        &format!("{{% set x = 'ab' %}}{}", "{% set x = x + x %}".repeat(40)),
+        large,
+    );
+    check(
+        &format!("{{% set x = 'ab' %}}{}", "{% set x = x ~ x %}".repeat(40)),
+        large,
+    );
+    let capture = "{% set x %}{{ x }}{{ x }}{% endset %}".repeat(40);
+    check(&format!("{{% set x = 'ab' %}}{capture}"), large);
+    let nested = "{% for x in [x + x] %}".repeat(40);
+    check(
+        &format!("{{% set x = 'ab' %}}{nested}{}", ends.repeat(40)),
+        large,
+    );
+    let namespace = "{% set n.x = n.x + n.x %}".repeat(40);
+    check(
+        &format!("{{% set n = namespace(x='ab') %}}{namespace}"),
+        large,
+    );
+    let lists = "{% set x = [x, x] %}".repeat(40);
+    check(&format!("{{% set x = 'ab' %}}{lists}{{{{ x }}}}"), large);
+    check(
+        "{% macro m(x) %}{{ m(x + x) }}{% endmacro %}{{ m('ab') }}",
+        "",
+    );
+    check(
+        "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+        "recursion",
+    );
+    let replace = "{% set x = x | replace('a', x) %}{% set x = x.replace('b', x) %}".repeat(9);
+    check(&format!("{{% set x = 'aabb' %}}{replace}"), large);
+    let join = "{% set x = x.join([x, x, x]) %}".repeat(30);
+    check(&format!("{{% set x = 'aabb' %}}{join}"), large);
+    check("{{ 'a\nb' | indent(1000000000) }}", large);
+    check("{{ 'a' * 1000000000 }}", "`*`");
+    check("{{ range(1000000000) | list }}", "range");
+    // Depth: of values, of expressions, of tags.
+    let deep = format!("{{% set n = namespace(x=[]) %}}{loops}{{% set n.x = [n.x] %}}{ends}");
+    check(&deep, "deeper than 64");
+    check(
+        &format!("{{{{ {}1{} }}}}", "(".repeat(50_000), ")".repeat(50_000)),
+        "",
+    );
+    check(&format!("{{{{ {}1 }}}}", "not ".repeat(50_000)), "");
+    check(&format!("{{{{ {}1 }}}}", "-".repeat(50_000)), "");
+    check(&"{% if 1 %}".repeat(20_000), "");
+    check(
+        &format!("{{% if 1 %}}{}", "{% elif 1 %}".repeat(20_000)),
+        "`elif`",
+    );
+    check(&format!("{{{{ x{} }}}}", ".a".repeat(50_000)), "");
+    check(&format!("{{{{ 'a'{} }}}}", "|upper".repeat(30_000)), "");
+}
+
+#[test]
+fn the_default_of_several_templates_is_taken() {
+    let check = |templates: Value| named_default(&templates).map(str::to_owned);
+    let list = json!([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]);
+    assert_eq!(check(list).unwrap(), "b");
+    assert_eq!(check(json!("c")).unwrap(), "c");
+    let message = check(json!([{"name": "rag", "template": "a"}])).unwrap_err();
+    assert!(message.to_string().contains("\"rag\": expected one named"));
+    assert!(check(json!(3)).is_err());
+    let none = check(Value::Null).unwrap_err().to_string();
+    assert!(none.contains("base model"), "{none}");
+}

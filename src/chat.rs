@@ -1,0 +1,229 @@
+//! `sterna chat`: a conversation in the terminal, or one turn for each line of a pipe.
+//!
+//! Lines are edited by the terminal itself; a line editor would be the largest dependency of the program for the sake
+//! of a history, which `rlwrap sterna chat` adds.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+use sterna_runtime::{
+    ChatTemplate, Error, Generation, KvCache, Message, Model, StopReason, Summary, Tokenizer,
+};
+
+use crate::generate::{append, describe};
+use crate::terminal::Answering;
+
+/// Talk with a model. What was said stays computed, so a turn costs its own tokens only.
+///
+/// Ctrl-C stops an answer, Ctrl-D ends the conversation, /help lists the commands. Without a terminal each line is a
+/// turn, and only answers go to stdout.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: crate::model::Args,
+    /// The message of the system, which says how to answer.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: crate::sampling::Args,
+    /// Print one JSON object per answer, with text, ids, counts and speed.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+/reset         forget the conversation, but not the message of the system
+/system TEXT   say how to answer; without TEXT nothing
+/save FILE     write the messages as JSON
+/speed         counts and speed of the last answer
+/help          this
+/quit          the end; Ctrl-D as well";
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = args.model.open()?;
+    let mut chat = Chat {
+        args,
+        tokenizer: &model.tokenizer()?,
+        template: model.chat_template()?,
+        cache: args.sampling.cache(&model)?,
+        model: &model,
+        messages: Vec::new(),
+        turns: 0,
+        last: None,
+    };
+    chat.set_system(args.system.as_deref().unwrap_or_default());
+    let answering = Answering::catch_interrupts()?;
+    let stdin = std::io::stdin();
+    let is_person = stdin.is_terminal();
+    if is_person {
+        eprintln!(
+            "{} tokens of context; /help lists the commands",
+            chat.cache.capacity()
+        );
+    }
+    let mut lines = stdin.lock().lines();
+    loop {
+        if is_person {
+            eprint!("> ");
+        }
+        let Some(line) = lines.next() else {
+            break;
+        };
+        let line = line.context("the input")?;
+        let turn = match chat.command(&line) {
+            Some(Command::Quit) => break,
+            Some(Command::Done(result)) => result,
+            None => {
+                answering.begin();
+                let turn = chat.turn(&line, &answering);
+                answering.end();
+                turn
+            }
+        };
+        match turn {
+            // A person can do something about it.
+            Err(error) if is_person => eprintln!("error: {error:#}"),
+            turn => turn?,
+        }
+    }
+    if is_person {
+        eprintln!();
+    }
+    Ok(())
+}
+
+struct Chat<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    cache: KvCache,
+    messages: Vec<Message>,
+    turns: u64,
+    last: Option<Summary>,
+}
+
+enum Command {
+    Quit,
+    Done(anyhow::Result<()>),
+}
+
+impl Chat<'_> {
+    /// What a line that begins with a slash asks for; `None` for a message.
+    fn command(&mut self, line: &str) -> Option<Command> {
+        let line = line.trim();
+        if line.is_empty() {
+            return Some(Command::Done(Ok(())));
+        }
+        let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let argument = argument.trim();
+        let done = match name {
+            "/quit" | "/exit" => return Some(Command::Quit),
+            "/help" => say(HELP),
+            "/reset" => {
+                self.messages.retain(|m| m.role == "system");
+                Ok(())
+            }
+            "/system" => {
+                self.set_system(argument);
+                Ok(())
+            }
+            "/save" => self.save(argument),
+            "/speed" => {
+                let last = self.last.as_ref().map(describe);
+                say(&last.unwrap_or("there is no answer yet".into()))
+            }
+            _ if name.starts_with('/') => Err(anyhow::anyhow!(
+                "{name} is no command; /help lists them, and a message can begin with another character"
+            )),
+            _ => return None,
+        };
+        Some(Command::Done(done))
+    }
+
+    fn set_system(&mut self, text: &str) {
+        self.messages.retain(|m| m.role != "system");
+        if !text.is_empty() {
+            self.messages.insert(0, Message::new("system", text));
+        }
+    }
+
+    fn save(&self, path: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(!path.is_empty(), "/save needs the name of a file");
+        let path = PathBuf::from(path);
+        let json = serde_json::to_string_pretty(&self.messages)? + "\n";
+        let write = |w: &mut std::io::BufWriter<std::fs::File>| w.write_all(json.as_bytes());
+        sterna_ternary::durable::write(Path::new(&path), write)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        eprintln!("{}: {} messages", path.display(), self.messages.len());
+        Ok(())
+    }
+
+    /// Answers a message; after an error the conversation is as before.
+    fn turn(&mut self, text: &str, answering: &Answering) -> anyhow::Result<()> {
+        self.messages.push(Message::new("user", text));
+        let answered = self.answer(answering);
+        match &answered {
+            Ok(answer) => self.messages.push(Message::new("assistant", answer)),
+            Err(_) => drop(self.messages.pop()),
+        }
+        answered.map(drop)
+    }
+
+    fn answer(&mut self, answering: &Answering) -> anyhow::Result<String> {
+        let text = self.template.render(&self.messages, true)?;
+        let prompt = self.tokenizer.encode(&text, false)?;
+        let capacity = self.cache.capacity();
+        let settings = self.args.sampling.settings(self.turns);
+        let generation = Generation::resume(
+            self.model,
+            self.tokenizer,
+            &mut self.cache,
+            &prompt,
+            settings,
+        );
+        let mut generation = generation.map_err(|e| full(e, prompt.len(), capacity))?;
+        let mut answer = String::new();
+        let mut stdout = std::io::stdout().lock();
+        for piece in generation.by_ref().take_while(|_| !answering.is_stopped()) {
+            let piece = piece?;
+            if !self.args.json {
+                stdout.write_all(piece.as_bytes())?;
+                stdout.flush()?;
+            }
+            answer += &piece;
+        }
+        let summary = generation.summary();
+        if self.args.json {
+            let mut object = json!({"text": answer, "ids": generation.generated()});
+            append(&mut object, &summary);
+            writeln!(stdout, "{object}")?;
+        } else {
+            writeln!(stdout)?;
+        }
+        if summary.stop == Some(StopReason::Length) && self.cache.len() == capacity {
+            eprintln!("the context of {capacity} tokens is full; /reset begins anew");
+        }
+        self.last = Some(summary);
+        self.turns += 1;
+        Ok(answer)
+    }
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    eprintln!("{text}");
+    Ok(())
+}
+
+/// A full context, in the words of a conversation.
+fn full(error: Error, tokens: usize, capacity: usize) -> anyhow::Error {
+    match error {
+        Error::ContextFull { .. } => anyhow::anyhow!(
+            "the conversation has {tokens} tokens and leaves no room for an answer in a context of {capacity}; \
+             /reset begins anew, --context makes it larger and --max-tokens the answer shorter"
+        ),
+        error => error.into(),
+    }
+}
