@@ -175,7 +175,11 @@ fn coded(file: &mut File, name: &str, scales: [u16; 4]) {
 fn rows_keep_their_scales_and_zero_scales_are_zeros() {
     let mut file = File::good();
     file.set("llama.embedding_length", 4, value::u32(64));
-    file.set("llama.attention.key_length", 4, value::u32(2));
+    for key in ["head_count", "head_count_kv"] {
+        file.set(&format!("llama.attention.{key}"), 4, value::u32(1));
+    }
+    file.set("llama.attention.key_length", 4, value::u32(4));
+    file.set("llama.rope.dimension_count", 4, value::u32(4));
     let mut made = file.clone();
     made.tensors.clear();
     for mut tensor in file.tensors {
@@ -188,6 +192,7 @@ fn rows_keep_their_scales_and_zero_scales_are_zeros() {
     let relaid = |scales: [u16; 4]| {
         let mut file = made.clone();
         coded(&mut file, "blk.0.ffn_up.weight", scales);
+        coded(&mut file, "blk.0.attn_q.weight", scales);
         let tensors = std::mem::take(&mut file.tensors);
         tensors.into_iter().for_each(|tensor| file.append(tensor));
         file
@@ -198,8 +203,12 @@ fn rows_keep_their_scales_and_zero_scales_are_zeros() {
     assert_eq!(found.scales.single(), Some(0.5));
     assert_eq!(found.trits[..4], [0, 1, 0, -1]);
     assert_eq!(found.trits[64..128], [0; 64]);
-    let found = read_all(&relaid([half, half, half + 1, half]), up);
+    let rows = relaid([half, half + 1, half, half]);
+    let found = read_all(&rows, up);
     assert_eq!(found.scales.scaling, Scaling::Row);
+    assert_eq!(found.scales.values, [0.5, 0.5004883, 0.5, 0.5]);
+    // Rows of q are in the order for rotating neighbours, and their scales with them.
+    let found = read_all(&rows, "model.layers.0.self_attn.q_proj.weight");
     assert_eq!(found.scales.values, [0.5, 0.5, 0.5004883, 0.5]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
