@@ -54,7 +54,10 @@ fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
     let file = PackedFile::open(path)?;
     let packed: usize = linear(&file.config)
         .iter()
-        .map(|w| file.matrix(&w.name).data.len())
+        .map(|w| {
+            let matrix = file.matrix(&w.name);
+            matrix.data.len() + (matrix.scales.len() - 1) * size_of::<f32>()
+        })
         .sum();
     let files = sterna_ternary::file::FILES
         .into_iter()
@@ -83,7 +86,7 @@ fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
                 file.packing.unpack_row(row, &mut trits)?;
                 add(&mut counts, &trits);
             }
-            Ok((matrix.scale, counts))
+            Ok((matrix.scales.to_vec(), counts))
         })?;
     }
     Ok(facts)
@@ -120,7 +123,7 @@ fn of_checkpoint(path: &Path, verify: bool) -> anyhow::Result<Value> {
             let matrix = source.linear(weight)?;
             let mut counts = [0; 3];
             add(&mut counts, &matrix.trits);
-            Ok((matrix.scale, counts))
+            Ok((matrix.scales.values, counts))
         })?;
     }
     Ok(facts)
@@ -128,12 +131,13 @@ fn of_checkpoint(path: &Path, verify: bool) -> anyhow::Result<Value> {
 
 /// How the ternary weights are stored, as the first of them shows.
 fn stored_as(source: &dyn Source) -> anyhow::Result<&'static str> {
-    use sterna_convert::StoredScale::{Divide, Masters, Multiply};
+    use sterna_convert::StoredScale::{Divide, Masters, Multiply, Products};
     let Some(first) = linear(source.config()).into_iter().next() else {
         return Ok("none");
     };
     Ok(match source.linear(&first)?.stored {
         Masters => "masters",
+        Products(_) => "products of trits and scales",
         Multiply(_) => "2 bits, scales to multiply by",
         Divide(_) => "2 bits, scales to divide by",
     })
@@ -204,17 +208,19 @@ fn type_name(values: &Values) -> &'static str {
     }
 }
 
-/// Scale and counts of -1, 0, +1 of every ternary layer.
+/// Scales and counts of -1, 0, +1 of every ternary layer.
 fn count(
     config: &Config,
-    read: impl Fn(&Weight) -> anyhow::Result<(f32, [u64; 3])>,
+    read: impl Fn(&Weight) -> anyhow::Result<(Vec<f32>, [u64; 3])>,
 ) -> anyhow::Result<Value> {
     let mut matrices = Vec::new();
     for weight in linear(config) {
-        let (scale, counts) = read(&weight)?;
+        let (scales, counts) = read(&weight)?;
+        let sum: f64 = scales.iter().map(|s| f64::from(*s)).sum();
+        let scale = (sum / scales.len() as f64) as f32;
         matrices.push(json!({
             "name": weight.name, "rows": weight.rows, "columns": weight.columns,
-            "scale": scale, "minus": counts[0], "zero": counts[1], "plus": counts[2],
+            "scale": scale, "scales": scales.len(), "minus": counts[0], "zero": counts[1], "plus": counts[2],
         }));
     }
     Ok(Value::Array(matrices))
@@ -307,10 +313,14 @@ fn describe(f: &Value) -> String {
         let zeros = m["zero"].as_f64().unwrap_or(0.0);
         let all = m["rows"].as_f64().unwrap_or(0.0) * m["columns"].as_f64().unwrap_or(0.0);
         lines.push(format!(
-            "{:<45} {:>6} x {:<6} scale {:<12.6} zeros {:.1} %",
+            "{:<45} {:>6} x {:<6} {} {:<12.6} zeros {:.1} %",
             m["name"].as_str().unwrap_or(""),
             m["rows"],
             m["columns"],
+            match m["scales"].as_u64() {
+                Some(1) => "scale".to_owned(),
+                _ => format!("{} scales, mean", m["scales"]),
+            },
             m["scale"].as_f64().unwrap_or(f64::NAN),
             100.0 * zeros / all
         ));

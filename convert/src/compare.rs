@@ -9,7 +9,7 @@ use sterna_ternary::layout::{self, Role, Weight};
 
 use crate::packed::Progress;
 use crate::table::is_same;
-use crate::{Error, Precision, Result, Source, parallel};
+use crate::{Error, Precision, Result, Scales, Source, parallel};
 
 /// What was compared and what differs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -53,7 +53,7 @@ pub struct MatrixComparison {
     pub zero: u64,
     /// Weights that are +1.
     pub plus: u64,
-    /// Scales of the two.
+    /// Scales of the two, or the means of several.
     pub scales: [f32; 2],
 }
 
@@ -183,12 +183,10 @@ fn compare_matrix(
         Ok(())
     })?;
     let sum = |i: usize| rows.iter().map(|counts| counts[i]).sum::<u64>();
-    let mut expected = [x.scale];
-    rule.scales.round(&mut expected);
-    let scale_differs = u64::from(!is_same(expected[0], y.scale));
+    let scale_differs = compare_scales(&x.scales, &y.scales, rule.scales);
     found.weights += x.trits.len() as u64;
     found.differ += sum(3);
-    found.scales += 1;
+    found.scales += x.scales.values.len() as u64;
     found.scales_differ += scale_differs;
     found.note(&weight.name, sum(3) + scale_differs);
     found.matrices.push(MatrixComparison {
@@ -199,9 +197,20 @@ fn compare_matrix(
         minus: sum(0),
         zero: sum(1),
         plus: sum(2),
-        scales: [x.scale, y.scale],
+        scales: [x.scales.mean(), y.scales.mean()],
     });
     Ok(())
+}
+
+/// How many scales differ once `precision` rounded those of `a`: all of them where they are not for the same weights.
+fn compare_scales(a: &Scales, b: &Scales, precision: Precision) -> u64 {
+    if a.scaling != b.scaling {
+        return a.values.len() as u64;
+    }
+    let mut expected = a.values.clone();
+    precision.round(&mut expected);
+    let pairs = expected.iter().zip(&b.values);
+    pairs.filter(|(a, b)| !is_same(**a, **b)).count() as u64
 }
 
 /// Values that are read at once: a few MiB.

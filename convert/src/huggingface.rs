@@ -1,7 +1,8 @@
 //! Reader of a Hugging Face folder: config.json, tokenizer files and safetensors weights.
 //!
-//! Linear layers come in three ways, which `quantization_config` tells apart ([`Storage`]): packed bytes with
-//! a scale to multiply by, the same with a scale to divide by, or master weights to be ternarized here. A byte
+//! Linear layers come in four ways, which `quantization_config` tells apart ([`Storage`]): packed bytes with
+//! a scale to multiply by, the same with a scale to divide by, master weights to be ternarized here, or, without
+//! `quantization_config`, products of trits and scales, one scale for each 128 columns of a row at most. A byte
 //! holds four codes (trit + 1), from the lowest bits up for rows r, R + r, 2R + r and 3R + r, where R is a
 //! quarter of the rows, rounded up; rows that do not exist are filled up with anything.
 
@@ -11,12 +12,17 @@ use safetensors::Dtype as StoredDtype;
 use sterna_ternary::config::Storage;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
-use sterna_ternary::{Config, quantize};
+use sterna_ternary::{Config, Scaling, quantize};
 
 use crate::embedded::{Embedded, parse_object};
 use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
+use crate::scales::factors;
 use crate::source::check_finite;
-use crate::{Error, Result, Source, StoredScale, Ternary, parallel};
+use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
+
+const NOT_DECLARED: &str = "nothing declares the matrices ternary. Master weights of BitNet training need `quantization_config` \
+     {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \"quantization_mode\": \"online\", \
+     \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not supported";
 
 /// A Hugging Face folder.
 #[derive(Debug)]
@@ -66,6 +72,13 @@ impl HuggingFace {
         Ok(source)
     }
 
+    fn is_packed(&self) -> bool {
+        matches!(
+            self.storage,
+            Storage::PackedMultiply | Storage::PackedDivide
+        )
+    }
+
     fn check_tensors(&self) -> Result<()> {
         let layers = self.config.num_hidden_layers;
         let count = self.weights.names().count();
@@ -81,7 +94,7 @@ impl HuggingFace {
         let mut known = std::collections::HashSet::new();
         for weight in layout::weights(&self.config) {
             self.check_tensor(&weight)?;
-            if weight.role == Role::Linear && self.storage != Storage::Online {
+            if weight.role == Role::Linear && self.is_packed() {
                 let name = layout::scale_name(&weight.name);
                 self.check(&name, is_float, "F32, F16 or BF16", &[1], None)?;
                 known.insert(name);
@@ -108,7 +121,7 @@ impl HuggingFace {
                 let storage = "the weights and `quantization_config` in config.json must be of the same \
                                revision: packed weights are U8, `quantization_mode` online has masters";
                 match self.storage {
-                    Storage::Online => {
+                    Storage::Online | Storage::Products => {
                         let shape = [rows, columns];
                         self.check(&weight.name, is_float, float, &shape, Some(storage))
                     }
@@ -247,11 +260,33 @@ impl HuggingFace {
         Ok(trits)
     }
 
+    fn values(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; weight.rows * weight.columns];
+        self.rows(weight, 0, &mut values)?;
+        Ok(values)
+    }
+
+    fn take_apart(&self, weight: &Weight) -> Result<Ternary> {
+        let values = self.values(weight)?;
+        let found = factors(&values, weight.columns).map_err(|at| Error::Tensor {
+            path: self.stored(&weight.name).path().to_owned(),
+            tensor: weight.name.clone(),
+            expected:
+                "-s, 0 and +s with one s for each 128 columns of a row, since config.json has no \
+                       `quantization_config`"
+                    .into(),
+            found: format!("{} as value {at}", values[at]),
+            advice: NOT_DECLARED,
+        })?;
+        Ok(Ternary {
+            trits: found.trits,
+            scales: found.scales,
+            stored: StoredScale::Products(found.rounded),
+        })
+    }
+
     fn ternarize(&self, weight: &Weight) -> Result<(Vec<i8>, f32)> {
-        let stored = self.stored(&weight.name);
-        let mut masters = vec![0.0; weight.rows * weight.columns];
-        stored.values(0, &mut masters)?;
-        check_finite(stored.path(), weight, 0, &masters)?;
+        let masters = self.values(weight)?;
         let scale = quantize::absmean(&masters);
         let mut trits = vec![0; masters.len()];
         parallel::rows(trits.len(), &mut trits, 1, |first, part| {
@@ -303,6 +338,13 @@ impl Source for HuggingFace {
         }
     }
 
+    fn scaling(&self, weight: &Weight) -> Result<Scaling> {
+        match self.storage {
+            Storage::Products => Ok(self.take_apart(weight)?.scales.scaling),
+            _ => Ok(Scaling::Matrix),
+        }
+    }
+
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let (trits, (scale, stored)) = match self.storage {
             Storage::Online => {
@@ -312,10 +354,11 @@ impl Source for HuggingFace {
             Storage::PackedMultiply | Storage::PackedDivide => {
                 (self.unpack(weight)?, self.scale(weight)?)
             }
+            Storage::Products => return self.take_apart(weight),
         };
         Ok(Ternary {
             trits,
-            scale,
+            scales: Scales::one(scale),
             stored,
         })
     }

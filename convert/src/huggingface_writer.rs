@@ -16,6 +16,7 @@ use crate::embedded::parse_object;
 use crate::packed::Progress;
 use crate::proof::{self, sha256};
 use crate::safetensors_files::SINGLE;
+use crate::scales::several_scales;
 use crate::table::{self, Plan, is_same};
 use crate::{
     Error, HuggingFace, MatrixReport, Precision, Report, Result, Source, StoredScale, Ternary,
@@ -123,7 +124,11 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
     for weight in weights {
         match weight.role {
             Role::Linear => {
-                let Ternary { scale, stored, .. } = source.linear(weight)?;
+                let Ternary {
+                    scales: of, stored, ..
+                } = source.linear(weight)?;
+                let scale = of.single();
+                let scale = scale.ok_or_else(|| several_scales(source, weight, of.scaling))?;
                 scales.push((scale, stored));
             }
             Role::Norm | Role::Table => table::for_each_chunk(source, weight, |_, values| {
@@ -177,7 +182,9 @@ fn is_bf16(x: f32) -> bool {
 fn divisor(scale: f32, stored: StoredScale) -> Option<f32> {
     let candidate = match stored {
         StoredScale::Divide(x) => x,
-        StoredScale::Multiply(_) | StoredScale::Masters => bf16::from_f32(1.0 / scale).to_f32(),
+        StoredScale::Multiply(_) | StoredScale::Masters | StoredScale::Products(_) => {
+            bf16::from_f32(1.0 / scale).to_f32()
+        }
     };
     is_same(1.0 / candidate, scale).then_some(candidate)
 }

@@ -26,6 +26,7 @@ mod proof;
 mod repack;
 mod report;
 mod safetensors_files;
+mod scales;
 mod source;
 mod stream;
 mod synthesize;
@@ -43,6 +44,7 @@ pub use packed_source::Packed;
 pub use precision::Precision;
 pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
+pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
 use sterna_ternary::{Packing, durable, layout};
 

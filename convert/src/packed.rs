@@ -1,10 +1,11 @@
 //! Writer of the packed file: plan the tables, write tensor by tensor, prove, and only then give it its name.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{PackedWriter, Packing, TableType};
+use sterna_ternary::{PackedWriter, Packing, Scaling, TableType};
 
 use crate::proof::{self, proven};
 use crate::table::{self, Encoded, Plan};
@@ -53,7 +54,8 @@ pub(crate) fn write(
             table::plan(source, w, choice, &mut |n| progress.add(n))
         })
         .collect::<Result<Vec<Plan>>>()?;
-    let description = describe(source, options.packing, &plans);
+    let scaling = plan_scales(source, &weights, options.packing, &mut progress)?;
+    let description = describe(source, options.packing, &plans, scaling);
 
     let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
@@ -77,21 +79,50 @@ pub(crate) fn write(
         Ok((proof, matrices))
     })?;
     let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);
+    report.warnings.extend(warnings(&report.matrices));
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
     Ok(report)
 }
 
-/// Each tensor is written and proved, a table also planned.
+/// Each tensor is planned, written and proved, but norms need no plan.
 pub(crate) fn total(weights: &[Weight]) -> u64 {
-    let passes = |role| if role == Role::Table { 3 } else { 2 };
+    let passes = |role| if role == Role::Norm { 2 } else { 3 };
     weights
         .iter()
         .map(|w| passes(w.role) * (w.rows * w.columns) as u64)
         .sum()
 }
 
-fn describe(source: &dyn Source, packing: Packing, plans: &[Plan]) -> Description {
+/// Which weights of every linear layer share a scale.
+fn plan_scales(
+    source: &dyn Source,
+    weights: &[Weight],
+    packing: Packing,
+    progress: &mut Progress,
+) -> Result<HashMap<String, Scaling>> {
+    let mut found = HashMap::new();
+    for weight in weights.iter().filter(|w| w.role == Role::Linear) {
+        let scaling = source.scaling(weight)?;
+        if !scaling.fits(packing) {
+            return Err(Error::Packed(sterna_ternary::Error::Scaling {
+                path: source.path().to_owned(),
+                tensor: weight.name.clone(),
+                packing: packing.name(),
+            }));
+        }
+        found.insert(weight.name.clone(), scaling);
+        progress.add(weight.rows * weight.columns);
+    }
+    Ok(found)
+}
+
+fn describe(
+    source: &dyn Source,
+    packing: Packing,
+    plans: &[Plan],
+    scaling: HashMap<String, Scaling>,
+) -> Description {
     let embedding = plans.iter().find(|p| p.name == EMBEDDING);
     let embedding = embedding.expect("every model has an embedding");
     let head = plans.last().expect("every model has an embedding");
@@ -100,8 +131,31 @@ fn describe(source: &dyn Source, packing: Packing, plans: &[Plan]) -> Descriptio
         packing,
         embedding: table_type(embedding),
         head: table_type(head),
+        scaling,
         files: source.files().to_vec(),
     }
+}
+
+/// Where the result is not what was trained.
+fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if matrices
+        .iter()
+        .any(|m| m.scales > 1 || m.stored_scale == "products")
+    {
+        warnings.push(
+            "models with weights scaled like these are trained without quantized activations; the runtime rounds \
+             them to int8, one scale per token"
+                .into(),
+        );
+    }
+    let rounded: u64 = matrices.iter().map(|m| m.rounded).sum();
+    if rounded > 0 {
+        warnings.push(format!(
+            "{rounded} weights are one step of f16 smaller than others of their group and were set to those"
+        ));
+    }
+    warnings
 }
 
 fn table_type(plan: &Plan) -> TableType {
@@ -137,7 +191,7 @@ fn write_tensor(
         Role::Linear => {
             let ternary = source.linear(weight)?;
             write_matrix(writer, weight, packing, &ternary)?;
-            writer.vector(&layout::scale_name(name), &[ternary.scale])?;
+            writer.vector(&layout::scale_name(name), &ternary.scales.values)?;
             return Ok(Some(MatrixReport::new(weight, &ternary)));
         }
     }

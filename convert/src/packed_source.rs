@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use sterna_ternary::file::{FILES, Table, Values};
 use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Weight};
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Config, PackedFile, TableType};
+use sterna_ternary::{Config, PackedFile, Scaling, TableType};
 
 use crate::embedded::REQUIRED;
 use crate::source::check_finite;
 use crate::table::is_same;
-use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
+use crate::{Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel};
 
 /// A packed file.
 #[derive(Debug)]
@@ -101,6 +101,10 @@ impl Source for Packed {
         table.map_or(Precision::F32, Precision::of_table)
     }
 
+    fn scaling(&self, weight: &Weight) -> Result<Scaling> {
+        Ok(self.file.matrix(&weight.name).scaling)
+    }
+
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let matrix = self.file.matrix(&weight.name);
         let packing = self.file.packing;
@@ -115,8 +119,11 @@ impl Source for Packed {
         })?;
         Ok(Ternary {
             trits,
-            scale: matrix.scale,
-            stored: StoredScale::Multiply(matrix.scale),
+            stored: StoredScale::Multiply(matrix.scales[0]),
+            scales: Scales {
+                scaling: matrix.scaling,
+                values: matrix.scales.to_vec(),
+            },
         })
     }
 

@@ -94,10 +94,10 @@ mod tests {
 
     use serde_json::json;
     use sterna_ternary::layout::{self, Weight};
-    use sterna_ternary::{Config, Dtype, Packing};
+    use sterna_ternary::{Config, Dtype, Packing, Scaling};
 
     use super::*;
-    use crate::{HeadType, Options, StoredScale, Ternary, packed};
+    use crate::{HeadType, Options, Scales, StoredScale, Ternary, packed};
 
     /// A source whose first reading of one thing differs from its second.
     struct Fickle {
@@ -140,13 +140,16 @@ mod tests {
         fn dtype(&self, _: &Weight) -> Dtype {
             Dtype::F32
         }
+        fn scaling(&self, _: &Weight) -> Result<Scaling> {
+            Ok(Scaling::Matrix)
+        }
         fn linear(&self, weight: &Weight) -> Result<Ternary> {
             let mut trits = vec![1; weight.rows * weight.columns];
             trits[3] = if self.is_odd(&weight.name) { 0 } else { -1 };
             let scale = if self.is_odd("scale") { 2.0 } else { 0.5 };
             Ok(Ternary {
                 trits,
-                scale,
+                scales: Scales::one(scale),
                 stored: StoredScale::Multiply(scale),
             })
         }

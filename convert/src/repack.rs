@@ -15,15 +15,21 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
         let bytes = file.file(name)?;
         Some((name.to_string(), bytes.to_vec()))
     });
+    let weights = layout::weights(&file.config);
+    let linears = weights.iter().filter(|w| w.role == Role::Linear);
+    let scaling = linears
+        .map(|w| (w.name.clone(), file.matrix(&w.name).scaling))
+        .collect();
     let description = Description {
         config: file.config.clone(),
         packing,
         embedding: file.embedding_type,
         head: file.head_type,
+        scaling,
         files: files.collect(),
     };
     PackedWriter::write(out, &description, |writer| {
-        for weight in layout::weights(&file.config) {
+        for weight in &weights {
             let name = &weight.name;
             match weight.role {
                 Role::Linear => {
@@ -33,10 +39,10 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
                         let bytes = &matrix.data[row * row_bytes..][..row_bytes];
                         Ok(file.packing.unpack_row(bytes, trits)?)
                     };
-                    stream::packed_rows(&weight, packing, fill, |_, bytes| {
+                    stream::packed_rows(weight, packing, fill, |_, bytes| {
                         Ok(writer.rows(name, bytes)?)
                     })?;
-                    writer.vector(&layout::scale_name(name), &[matrix.scale])?;
+                    writer.vector(&layout::scale_name(name), matrix.scales)?;
                 }
                 Role::Norm => writer.vector(name, file.vector(name))?,
                 Role::Table => {

@@ -5,7 +5,7 @@ use sterna_ternary::layout::Weight;
 
 use crate::compare::{Comparison, MatrixComparison};
 use crate::table::Plan;
-use crate::{Source, Ternary};
+use crate::{Source, StoredScale, Ternary};
 
 /// The result of a conversion. Every `differ` is zero: anything else is an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -100,10 +100,14 @@ pub struct MatrixReport {
     pub zero: u64,
     /// Weights that are +1.
     pub plus: u64,
-    /// The weight is trit × scale.
+    /// The weight is trit × scale; the mean where there are several.
     pub scale: f32,
-    /// How the source gives the scale: `multiply`, `divide` or `masters`.
+    /// How many there are.
+    pub scales: usize,
+    /// How the source gives the scale: `multiply`, `divide`, `masters` or `products`.
     pub stored_scale: &'static str,
+    /// Weights that were not exactly trit × scale, but one step of f16 beside it.
+    pub rounded: u64,
 }
 
 impl MatrixReport {
@@ -116,8 +120,13 @@ impl MatrixReport {
             minus: count(-1),
             zero: count(0),
             plus: count(1),
-            scale: ternary.scale,
+            scale: ternary.scales.mean(),
+            scales: ternary.scales.values.len(),
             stored_scale: ternary.stored.name(),
+            rounded: match ternary.stored {
+                StoredScale::Products(rounded) => rounded,
+                _ => 0,
+            },
         }
     }
 }

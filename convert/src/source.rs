@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sterna_ternary::Config;
 use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::table::CodedRow;
+use sterna_ternary::{Config, Scaling};
 
-use crate::{Error, Precision, Result};
+use crate::{Error, Precision, Result, Scales};
 
 /// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
 /// in the right shape, and there is no other.
@@ -39,6 +39,11 @@ pub trait Source {
         Precision::of(self.dtype(weight))
     }
 
+    /// Which weights of a linear layer share a scale; reads the layer where nothing else tells.
+    fn scaling(&self, weight: &Weight) -> Result<Scaling> {
+        Ok(self.linear(weight)?.scales.scaling)
+    }
+
     /// A linear layer.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;
 
@@ -60,13 +65,13 @@ pub trait Source {
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>>;
 }
 
-/// A linear layer: the weight is trit × scale.
+/// A linear layer: the weight is trit × its scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ternary {
     /// -1, 0 or +1 (rows, columns), rows in Hugging Face order: heads in sequence, halves rotated.
     pub trits: Vec<i8>,
     /// Finite and above zero.
-    pub scale: f32,
+    pub scales: Scales,
     /// What the scale was before.
     pub stored: StoredScale,
 }
@@ -80,6 +85,9 @@ pub enum StoredScale {
     Divide(f32),
     /// Not at all: it is [`sterna_ternary::quantize::absmean`] of the master weights.
     Masters,
+    /// Not by itself: the weights are stored as products of trits and scales. So many of them are not exactly the
+    /// product, but one step of f16 beside it.
+    Products(u64),
 }
 
 impl StoredScale {
@@ -89,6 +97,7 @@ impl StoredScale {
             StoredScale::Multiply(_) => "multiply",
             StoredScale::Divide(_) => "divide",
             StoredScale::Masters => "masters",
+            StoredScale::Products(_) => "products",
         }
     }
 }

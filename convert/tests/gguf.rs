@@ -401,6 +401,7 @@ fn checkpoints_of_another_implementation() {
             };
             let report = match write(&folder, &file, &options) {
                 Err(e) if e.to_string().contains("multiple of") => continue,
+                Err(e) if e.to_string().contains("one scale for the matrix") => continue,
                 report => report.unwrap(),
             };
             written += 1;

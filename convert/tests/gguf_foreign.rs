@@ -5,6 +5,7 @@ mod gguf_file;
 use gguf_file::{File, text, value};
 use serde_json::Value;
 use sterna_convert::{Error, Source, open};
+use sterna_ternary::Scaling;
 
 fn read(file: &File) -> Result<Box<dyn Source>, Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +125,7 @@ fn a_factor_beside_a_matrix_multiplies_its_scale() {
     let mut file = File::good();
     file.push("blk.0.ffn_up.scale", vec![3.0]);
     let source = read_all(&file, "model.layers.0.mlp.up_proj.weight");
-    assert_eq!(source.scale, 1.5);
+    assert_eq!(source.scales.single(), Some(1.5));
     assert_eq!(source.trits[..8], [-1, 0, 0, -1, 0, 1, 0, 1]);
 }
 
@@ -171,10 +172,14 @@ fn coded(file: &mut File, name: &str, scales: [u16; 4]) {
 }
 
 #[test]
-fn several_scales_are_refused_by_name_and_zero_scales_are_zeros() {
+fn rows_keep_their_scales_and_zero_scales_are_zeros() {
     let mut file = File::good();
     file.set("llama.embedding_length", 4, value::u32(64));
-    file.set("llama.attention.key_length", 4, value::u32(2));
+    for key in ["head_count", "head_count_kv"] {
+        file.set(&format!("llama.attention.{key}"), 4, value::u32(1));
+    }
+    file.set("llama.attention.key_length", 4, value::u32(4));
+    file.set("llama.rope.dimension_count", 4, value::u32(4));
     let mut made = file.clone();
     made.tensors.clear();
     for mut tensor in file.tensors {
@@ -187,6 +192,7 @@ fn several_scales_are_refused_by_name_and_zero_scales_are_zeros() {
     let relaid = |scales: [u16; 4]| {
         let mut file = made.clone();
         coded(&mut file, "blk.0.ffn_up.weight", scales);
+        coded(&mut file, "blk.0.attn_q.weight", scales);
         let tensors = std::mem::take(&mut file.tensors);
         tensors.into_iter().for_each(|tensor| file.append(tensor));
         file
@@ -194,16 +200,19 @@ fn several_scales_are_refused_by_name_and_zero_scales_are_zeros() {
     let up = "model.layers.0.mlp.up_proj.weight";
     let half = half::f16::from_f32(0.5).to_bits();
     let found = read_all(&relaid([half, 0, half, half]), up);
-    assert_eq!(found.scale, 0.5);
+    assert_eq!(found.scales.single(), Some(0.5));
     assert_eq!(found.trits[..4], [0, 1, 0, -1]);
     assert_eq!(found.trits[64..128], [0; 64]);
+    let rows = relaid([half, half + 1, half, half]);
+    let found = read_all(&rows, up);
+    assert_eq!(found.scales.scaling, Scaling::Row);
+    assert_eq!(found.scales.values, [0.5, 0.5004883, 0.5, 0.5]);
+    // Rows of q are in the order for rotating neighbours, and their scales with them.
+    let found = read_all(&rows, "model.layers.0.self_attn.q_proj.weight");
+    assert_eq!(found.scales.values, [0.5, 0.5, 0.5004883, 0.5]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    for (scale, part) in [
-        (half + 1, "not supported yet"),
-        (0xb800, "finite scale"),
-        (0x7e00, "NaN"),
-    ] {
+    for (scale, part) in [(0xb800, "finite scale"), (0x7e00, "NaN")] {
         std::fs::write(&path, relaid([half, half, scale, half]).bytes()).unwrap();
         let source = open(&path, false).unwrap();
         let weights = sterna_ternary::layout::weights(source.config());

@@ -127,6 +127,21 @@ fn files_that_are_missing_or_broken() {
 }
 
 #[test]
+fn masters_that_nothing_declares_ternary() {
+    let mut checkpoint = new(Storage::Online);
+    checkpoint.config["quantization_config"] = Value::Null;
+    let parts = [
+        "128 columns",
+        "declares",
+        "Master",
+        "online",
+        "not supported",
+    ];
+    check(checkpoint.error(), &[Q]);
+    check(checkpoint.error(), &parts);
+}
+
+#[test]
 fn configs_that_are_not_supported() {
     let with = |key: &str, value: Value| {
         let mut checkpoint = new(Storage::Online);
@@ -138,10 +153,6 @@ fn configs_that_are_not_supported() {
     check(
         with("architectures", json!(["MambaForCausalLM"])),
         &["MambaForCausalLM", "known families"],
-    );
-    check(
-        with("quantization_config", Value::Null),
-        &["not supported", "Master", "online", "per group"],
     );
     check(
         with("quantization_config", json!({"quant_method": "gptq"})),

@@ -2,9 +2,7 @@
 //!
 //! Tokens pass in batches of at most [`BATCH`], those of several sequences together: only positions and
 //! attention tell them apart. Each line of [`Model::layer`] is one phase: all tokens of the batch, all threads.
-//! Activations are quantized per token just before each linear layer, whose output is
-//! ((Σ trit · q) / s) · scale: the sum exact, rounded to f32, divided by the activations' factor s, multiplied
-//! by the matrix's scale, the order of transformers. Nothing else is quantized.
+//! Activations are quantized per token just before each linear layer ([`crate::linear`]), and nothing else is.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -16,8 +14,9 @@ use crate::attention::{self, Attention, Sequence};
 use crate::cache::KvCache;
 use crate::error::Place;
 use crate::head::{HeadState, Screen};
-use crate::kernels::{self, Kernels};
-use crate::model::{Layer, Linear, Model, Vector};
+use crate::kernels::Kernels;
+use crate::linear::Quantized;
+use crate::model::{Layer, Model, Vector};
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
@@ -63,16 +62,8 @@ pub(crate) struct State {
     sin: Vec<f32>,    // (n, head_dim / 2)
     attention: attention::Memory,
     int8: Quantized,
-    sums: Vec<i32>, // (threads, a tile of a linear layer's output)
+    sums: Vec<i32>, // (threads, working memory of a linear layer)
     pub head: HeadState,
-}
-
-/// The input of a linear layer.
-#[derive(Debug, Default)]
-struct Quantized {
-    q: Vec<i8>,       // (n, padded columns), zero behind the last column
-    scales: Vec<f32>, // (n): x = q / scale
-    sums: Vec<i32>,   // (n): Σ q
 }
 
 impl Model {
@@ -178,9 +169,7 @@ impl Model {
         let widest = c.hidden_size.max(heads).max(c.intermediate_size);
         state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
         let padded = self.file.packing.padded_columns(widest);
-        grow(&mut state.int8.q, n * padded);
-        grow(&mut state.int8.scales, n);
-        grow(&mut state.int8.sums, n);
+        state.int8.resize(n, padded, self.weights.has_groups);
 
         let embedding = self.file.embedding();
         let ids = runs.iter().flat_map(|run| run.ids);
@@ -315,69 +304,6 @@ impl Model {
         let (gain, eps) = (self.vector(gain), self.config().rms_norm_eps);
         self.pool
             .chunks_mut(x, gain.len(), |_, x| norm(self.kernels, x, gain, eps));
-    }
-
-    /// Quantizes the n rows of x.
-    fn quantize(
-        &self,
-        x: &[f32],
-        n: usize,
-        int8: &mut Quantized,
-        place: Place,
-        tensor: &'static str,
-    ) -> Result<()> {
-        let columns = x.len() / n;
-        let padded = self.file.packing.padded_columns(columns);
-        let q = &mut int8.q[..n * padded];
-        self.pool.zip_chunks_mut(
-            (&mut *q, padded),
-            (&mut int8.scales[..n], 1),
-            |t, q, scale| {
-                let (q, padding) = q.split_at_mut(columns);
-                scale[0] = (self.kernels.quantize)(&x[t * columns..][..columns], q);
-                padding.fill(0);
-            },
-        );
-        for (sum, q) in int8.sums.iter_mut().zip(q.chunks_exact(padded)) {
-            *sum = (self.kernels.sum)(q);
-        }
-        match int8.scales[..n]
-            .iter()
-            .all(|scale| quantize::is_usable(*scale))
-        {
-            true => Ok(()),
-            false => Err(Error::NonFinite { place, tensor }),
-        }
-    }
-
-    /// y = x · Wᵀ for several matrices with one input, in one region; each y is (n, rows).
-    fn linear<const N: usize>(
-        &self,
-        n: usize,
-        linears: [&Linear; N],
-        int8: &Quantized,
-        y: [&mut [f32]; N],
-        sums: &mut Vec<i32>,
-    ) {
-        let padded = self.file.packing.padded_columns(linears[0].columns);
-        let gemm = self.kernels.gemm(self.file.packing);
-        let threads = self.pool.threads();
-        let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
-        let (height, width) = kernels::tile(n, rows, threads);
-        grow(sums, threads * height * width);
-        let sums = &mut sums[..threads * height * width];
-        self.pool
-            .tiles_mut(n, (height, width), y, sums, |matrix, mut tile, sums| {
-                let (linear, tokens) = (linears[matrix], tile.rows());
-                let rows = tile.columns();
-                let q = &int8.q[tokens.start * padded..tokens.end * padded];
-                let q_sums = &int8.sums[tokens.clone()];
-                let sums = &mut sums[..tokens.len() * rows.len()]; // (tokens, rows)
-                gemm(self.rows(linear, rows.clone()), q, q_sums, sums);
-                for (t, sums) in tokens.zip(sums.chunks_exact(rows.len())) {
-                    (self.kernels.dequantize)(sums, int8.scales[t], linear.scale, tile.row(t));
-                }
-            });
     }
 
     /// Norms (if the family does) and rotates the heads x (n, heads, head_dim).
@@ -529,7 +455,7 @@ fn norm(kernels: &Kernels, x: &mut [f32], gain: &[f32], eps: f32) {
     }
 }
 
-fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+pub(crate) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, T::default());
     }

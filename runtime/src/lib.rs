@@ -28,6 +28,7 @@ mod forward;
 pub mod generate;
 mod head;
 pub mod kernels;
+mod linear;
 mod model;
 pub mod sampler;
 pub mod threads;

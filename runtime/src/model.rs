@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
-use sterna_ternary::{Config, Memory, PackedFile, layout};
+use sterna_ternary::{Config, Memory, PackedFile, Role, Scaling, layout};
 
 use crate::Result;
 use crate::cache::{KvCache, KvType};
@@ -47,6 +47,8 @@ pub struct Model {
 pub(crate) struct Weights {
     pub layers: Vec<Layer>,
     pub norm: Vector, // (hidden)
+    /// Whether any matrix has a scale a group.
+    pub has_groups: bool,
 }
 
 /// The tensors of one decoder layer. A norm that the family does not have is `None`.
@@ -67,7 +69,7 @@ pub(crate) struct Layer {
     pub down_proj: Linear,                // (hidden, intermediate)
 }
 
-/// A ternary matrix: y = ((trits · q) / s) · scale for activations q / s.
+/// A ternary matrix; [`crate::linear`] says how it is applied.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// Input features.
@@ -76,7 +78,9 @@ pub(crate) struct Linear {
     pub row_bytes: usize,
     /// The packed rows.
     pub bytes: Range<usize>,
-    pub scale: f32,
+    /// Which weights share a scale.
+    pub scaling: Scaling,
+    scales: Range<usize>,
 }
 
 /// A norm's gain.
@@ -149,6 +153,11 @@ impl Model {
         bytemuck::cast_slice(&self.file.data()[vector.0.clone()])
     }
 
+    /// The scales of a matrix, in the shape of [`Scaling::shape`].
+    pub(crate) fn scales(&self, linear: &Linear) -> &[f32] {
+        bytemuck::cast_slice(&self.file.data()[linear.scales.clone()])
+    }
+
     /// The packed rows `rows` of a matrix.
     pub(crate) fn rows(&self, linear: &Linear, rows: Range<usize>) -> &[u8] {
         let all = &self.file.data()[linear.bytes.clone()];
@@ -172,7 +181,8 @@ impl Weights {
                     columns: matrix.columns,
                     row_bytes: file.packing.row_bytes(matrix.columns),
                     bytes: range(&name(part)),
-                    scale: matrix.scale,
+                    scaling: matrix.scaling,
+                    scales: range(&layout::scale_name(&name(part))),
                 }
             };
             let vector = |part: &str| Vector(range(&name(part)));
@@ -196,9 +206,13 @@ impl Weights {
                 down_proj: linear("mlp.down_proj"),
             }
         };
+        let weights = layout::weights(&file.config);
+        let mut linears = weights.iter().filter(|w| w.role == Role::Linear);
+        let has_groups = linears.any(|w| file.matrix(&w.name).scaling == Scaling::Group);
         Weights {
             layers: (0..file.config.num_hidden_layers).map(layer).collect(),
             norm: Vector(range(layout::FINAL_NORM)),
+            has_groups,
         }
     }
 }

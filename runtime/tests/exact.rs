@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use random_model::{Recipe, odd, write};
 use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Part, Screen};
-use sterna_ternary::{Packing, TableType};
+use sterna_ternary::{Packing, Scaling, TableType};
 
 const SEED: u64 = 1;
 const THREADS: [usize; 5] = [1, 2, 3, 4, 8];
@@ -227,10 +227,9 @@ fn same_but_for_screened(found: &[u32], expected: &[u32], screen: &Screen) -> bo
 
 fn walk(recipe: &Recipe, folder: &Path, seed: u64) {
     let mut random = Random(ChaCha8Rng::seed_from_u64(seed));
-    let files = Packing::ALL.map(|packing| {
-        let (path, _) = write(recipe, packing, folder, packing.name());
-        (packing, path)
-    });
+    let packings = Packing::ALL.into_iter().filter(|p| recipe.scaling.fits(*p));
+    let file = |packing: Packing| (packing, write(recipe, packing, folder, packing.name()).0);
+    let files: Vec<_> = packings.map(file).collect();
     for kv_type in [KvType::F32, KvType::F16, KvType::Q8] {
         // Shown when something fails.
         println!("{kv_type:?} cache, {recipe:?}");
@@ -274,11 +273,12 @@ fn walk(recipe: &Recipe, folder: &Path, seed: u64) {
 
 /// Walks with a family's models: tied and untied, each with heads (heads, kv_heads, head_dim), types of the tables
 /// and sizes of the other dimensions that are multiples of nothing.
-fn check(family: &str, models: [([usize; 3], [TableType; 2], [usize; 2]); 2]) {
+fn check(family: &str, scaling: Scaling, models: [([usize; 3], [TableType; 2], [usize; 2]); 2]) {
     let folder = tempfile::tempdir().unwrap();
     for (seed, (heads, tables, sizes)) in (SEED..).zip(models) {
         let mut recipe = odd(family, seed % 2 == 0, tables[0]);
         recipe.embedding = tables[1];
+        recipe.scaling = scaling;
         let [heads, kv_heads, head_dim] = heads;
         let [hidden_size, intermediate_size] = sizes;
         for (name, size) in [
@@ -299,6 +299,7 @@ fn bitnet() {
     use TableType::{Bf16, F16, Q6};
     check(
         "bitnet",
+        Scaling::Matrix,
         [
             ([6, 2, 22], [F16, Bf16], [100, 333]),
             ([4, 1, 26], [Q6, Q6], [37, 51]),
@@ -311,6 +312,7 @@ fn llama() {
     use TableType::{F16, F32, Q8};
     check(
         "llama",
+        Scaling::Matrix,
         [
             ([15, 3, 2], [Q8, F16], [131, 70]),
             ([16, 1, 80], [F32, F32], [65, 129]),
@@ -323,9 +325,21 @@ fn qwen3() {
     use TableType::{Bf16, Q4, Q8};
     check(
         "qwen3",
+        Scaling::Matrix,
         [
             ([3, 3, 16], [Q4, Q8], [257, 33]),
             ([4, 2, 256], [Bf16, Bf16], [90, 111]),
         ],
     );
+}
+
+#[test]
+fn several_scales() {
+    use TableType::F16;
+    let models = [
+        ([4, 2, 64], [F16, F16], [200, 333]),
+        ([2, 1, 80], [F16, F16], [130, 400]),
+    ];
+    check("qwen3", Scaling::Row, models);
+    check("qwen3", Scaling::Group, models);
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use random_model::{Plain, Recipe, odd, write};
 use sterna_runtime::{Error, KvCache, KvType, Logits, Model, Options, Part};
-use sterna_ternary::{Activation, Packing, TableType, quantize};
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Activation, Packing, Scaling, TableType, quantize};
 
 /// Every family, tied and untied, every table type.
 fn recipes() -> Vec<Recipe> {
@@ -25,6 +26,9 @@ fn recipes() -> Vec<Recipe> {
             recipe.seed = (10 * i + j) as u64;
             recipes.push(recipe);
         }
+        let mut recipe = odd(family, true, TableType::F32);
+        recipe.scaling = [Scaling::Row, Scaling::Group, Scaling::Group][i];
+        recipes.push(recipe);
     }
     recipes
 }
@@ -59,16 +63,26 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
         let s = quantize::quantize_activations(&x, &mut q);
         let to_boundary = |x: &f32| ((f64::from(*x) * f64::from(s)).rem_euclid(1.0) - 0.5).abs();
         close.set(close.get() || x.iter().any(|x| to_boundary(x) < 5e-5));
-        let factor = f64::from(model.scales[name]) / f64::from(s);
-        let dot = |w: &[f32]| {
+        let scales = &model.scales[name];
+        let rows = tensor(name).len() / x.len();
+        let shape = |scaling: &Scaling| scaling.shape(rows, x.len()).iter().product::<usize>();
+        let scaling = Scaling::ALL.into_iter().find(|s| shape(s) == scales.len());
+        let scale = |row: usize, column: usize| match scaling.unwrap() {
+            Scaling::Matrix => scales[0],
+            Scaling::Row => scales[row],
+            Scaling::Group => scales[column / GROUP_COLUMNS * rows + row],
+        };
+        let dot = |(row, w): (usize, &[f32])| {
             w.iter()
                 .zip(&q)
-                .map(|(w, q)| f64::from(*w) * f64::from(*q))
+                .enumerate()
+                .map(|(i, (w, q))| f64::from(*w) * f64::from(*q) * f64::from(scale(row, i)))
                 .sum::<f64>()
         };
         tensor(name)
             .chunks_exact(x.len())
-            .map(|w| dot(w) * factor)
+            .enumerate()
+            .map(|row| dot(row) / f64::from(s))
             .collect()
     };
     let d = c.head_dim;
@@ -166,7 +180,11 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
 
 /// Compares the logits of a model with those of the formulas, and returns how many positions are clear.
 fn compare(recipe: &Recipe, folder: &Path) -> usize {
-    let (path, plain) = write(recipe, Packing::T5, folder, "model");
+    let packing = match recipe.scaling.fits(Packing::T5) {
+        true => Packing::T5,
+        false => Packing::I2,
+    };
+    let (path, plain) = write(recipe, packing, folder, "model");
     let options = Options {
         kv_type: KvType::F32,
         ..Options::default()
@@ -203,7 +221,7 @@ fn logits_are_those_of_the_formulas() {
     let compared: usize = recipes().into_iter().map(clear).sum();
     assert!(
         compared > 40,
-        "only {compared} of 108 positions are clear of boundaries"
+        "only {compared} of 135 positions are clear of boundaries"
     );
 }
 

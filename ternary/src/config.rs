@@ -52,6 +52,8 @@ pub enum Storage {
     PackedDivide,
     /// Master weights, ternarized at load with absmean.
     Online,
+    /// Products of trits and scales, and nothing that says so: the weights themselves must show it.
+    Products,
 }
 
 impl Config {
@@ -178,16 +180,10 @@ impl Config {
         let Some(quantization) = Keys(json).get("quantization_config") else {
             // The models of 1bitLLM.
             let bits = ["weight_bits", "input_bits"].map(|key| Keys(json).get(key));
-            if bits == [Some(&json!(1)), Some(&json!(8))] {
-                return Ok(Storage::Online);
-            }
-            return Err(unsupported(
-                "a checkpoint without `quantization_config`",
-                "nothing declares its matrices ternary. Master weights of BitNet training need \
-                 {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-                 \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]}; \
-                 weights that are stored already scaled, per matrix or per group, cannot be read",
-            ));
+            return Ok(match bits == [Some(&json!(1)), Some(&json!(8))] {
+                true => Storage::Online,
+                false => Storage::Products,
+            });
         };
         let keys = Keys(quantization);
         let text = |key, default| keys.text(key).map(|text| text.unwrap_or(default));
@@ -540,9 +536,8 @@ mod tests {
         let bits =
             |weight, input| Config::storage(&json!({"weight_bits": weight, "input_bits": input}));
         assert_eq!(bits(1, 8).unwrap(), Storage::Online);
-        assert!(bits(1, 4).is_err() && bits(2, 8).is_err());
+        assert_eq!(bits(2, 8).unwrap(), Storage::Products);
         for refused in [
-            json!({}),
             json!({"quantization_config": {"quant_method": "gptq"}}),
             json!({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}}),
             json!({"quantization_config": {"quant_method": "bitnet", "linear_class": "x"}}),

@@ -109,6 +109,19 @@ pub enum Error {
         /// The value there.
         value: f32,
     },
+    /// A matrix has a scale a group, and the packing keeps no groups apart.
+    #[error(
+        "{path}: tensor {tensor}: it has a scale for each 128 columns, and blocks of {packing} reach into two such \
+         groups; pack the model as i2"
+    )]
+    Scaling {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// The packing.
+        packing: &'static str,
+    },
     /// A packed byte that no packer writes.
     #[error(
         "packing {packing}: a byte that stands for no trits, or padding that is not zero, at byte {offset} of the row"

@@ -4,6 +4,7 @@
 //! shapes, vectors and embedded files once; afterwards everything is read in place. The matrices are most of
 //! the file and are checked on request ([`PackedFile::verify`]), so that opening costs no read of the weights.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::header::{self, Header, Tensor};
 use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
 use crate::memory::{Bytes, Memory};
 use crate::table::{CodedRow, Codes, MOST_COLUMNS};
-use crate::{Config, Error, Packing, Result, TableType, durable};
+use crate::{Config, Error, Packing, Result, Scaling, TableType, durable};
 
 /// The files of a Hugging Face folder that travel inside a packed file, in this order.
 pub const FILES: [&str; 5] = [
@@ -53,8 +54,10 @@ pub struct Matrix<'a> {
     pub columns: usize,
     /// `rows` × `packing.row_bytes(columns)` bytes.
     pub data: &'a [u8],
-    /// The weight is trit × scale.
-    pub scale: f32,
+    /// Which weights share a scale; the weight is trit × scale.
+    pub scaling: Scaling,
+    /// The scales, in the shape of [`Scaling::shape`].
+    pub scales: &'a [f32],
 }
 
 /// The embedding or the head in place, row-major.
@@ -199,12 +202,14 @@ impl PackedFile {
     pub fn matrix(&self, name: &str) -> Matrix<'_> {
         let weights = self.entry(name);
         let columns = self.columns(name);
-        let scale = self.vector(&layout::scale_name(name))[0];
+        let (rows, scales) = (weights.shape[0], self.entry(&layout::scale_name(name)));
+        let scaling = Scaling::from_shape(&scales.shape, rows, columns);
         Matrix {
-            rows: weights.shape[0],
+            rows,
             columns,
             data: self.bytes(weights),
-            scale,
+            scaling: scaling.expect("the layout shapes the scales"),
+            scales: bytemuck::cast_slice(self.bytes(scales)),
         }
     }
 
@@ -360,6 +365,16 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             found: config.hidden_size.to_string(),
         });
     }
+    let mut scaling = HashMap::new();
+    for weight in layout::weights(config) {
+        if weight.role == Role::Linear {
+            let scales = tensor(&layout::scale_name(&weight.name));
+            let found =
+                scales.and_then(|t| Scaling::from_shape(&t.shape, weight.rows, weight.columns));
+            scaling.insert(weight.name, found.unwrap_or_default());
+        }
+    }
+    check_scaling(path, header.packing, &scaling)?;
     let files: Vec<(String, usize)> = FILES
         .iter()
         .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
@@ -370,8 +385,22 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         header.packing,
         header.embedding,
         header.head,
+        &scaling,
         &files,
     ))
+}
+
+/// Refuses scales a group in a packing whose blocks reach into two groups.
+fn check_scaling(path: &Path, packing: Packing, scaling: &HashMap<String, Scaling>) -> Result<()> {
+    let unfit = scaling.iter().filter(|(_, s)| !s.fits(packing));
+    match unfit.map(|(name, _)| name).min() {
+        None => Ok(()),
+        Some(name) => Err(Error::Scaling {
+            path: path.to_owned(),
+            tensor: name.clone(),
+            packing: packing.name(),
+        }),
+    }
 }
 
 fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {
@@ -436,6 +465,8 @@ pub struct Description {
     pub embedding: TableType,
     /// Type of the head.
     pub head: TableType,
+    /// Matrices with more than one scale.
+    pub scaling: HashMap<String, Scaling>,
     /// Embedded files, a subset of [`FILES`] in that order, `config.json` among them.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -601,8 +632,10 @@ fn write_all<E: From<Error>>(
         packing,
         embedding,
         head,
+        scaling,
         files,
     } = description;
+    check_scaling(path, *packing, scaling)?;
     let embedding = match config.tie_word_embeddings {
         true => head,
         false => embedding,
@@ -611,7 +644,7 @@ fn write_all<E: From<Error>>(
         .iter()
         .map(|(name, bytes)| (name.clone(), bytes.len()))
         .collect();
-    let layout = Layout::new(config, *packing, *embedding, *head, &sizes);
+    let layout = Layout::new(config, *packing, *embedding, *head, scaling, &sizes);
     let tables = [*embedding, *head];
     let blank = "0".repeat(64);
     let place_holder = header::encode(&layout, *packing, tables, &blank, &blank);

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::table::{self, TableType};
-use crate::{Config, Packing};
+use crate::{Config, Packing, Scaling};
 
 /// Alignment of matrices in a packed file: a cache line.
 pub const ALIGNMENT: usize = 64;
@@ -131,7 +131,7 @@ pub fn weights(config: &Config) -> Vec<Weight> {
     weights
 }
 
-/// The name of the scale that belongs to a matrix.
+/// The name of the scale or scales that belong to a matrix.
 pub fn scale_name(weight: &str) -> String {
     format!("{weight}_scale")
 }
@@ -182,12 +182,13 @@ pub struct Layout {
 impl Layout {
     /// The layout of a model.
     ///
-    /// `embedding` counts where it is not the head. `files` are the names and sizes of the embedded files.
+    /// `embedding` counts where it is not the head. Matrices that `scaling` does not name have one scale. `files` are the names and sizes of the embedded files.
     pub fn new(
         config: &Config,
         packing: Packing,
         embedding: TableType,
         head: TableType,
+        scaling: &HashMap<String, Scaling>,
         files: &[(String, usize)],
     ) -> Layout {
         let mut layout = Layout {
@@ -214,7 +215,11 @@ impl Layout {
             let scale = scale_name(&weight.name);
             match weight.role {
                 Role::Norm => layout.push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
-                Role::Linear => layout.push(scale, Dtype::F32, vec![1]),
+                Role::Linear => {
+                    let scaling = scaling.get(&weight.name).copied().unwrap_or_default();
+                    let shape = scaling.shape(weight.rows, weight.columns);
+                    layout.push(scale, Dtype::F32, shape);
+                }
                 Role::Table => {
                     let planes = table(weight).planes();
                     if planes > 0 {

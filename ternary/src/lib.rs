@@ -17,6 +17,7 @@ pub mod memory;
 pub mod packing;
 pub mod quantize;
 pub mod rope;
+pub mod scales;
 pub mod table;
 
 pub use config::Config;
@@ -26,4 +27,5 @@ pub use file::{PackedFile, PackedWriter};
 pub use layout::{Dtype, Layout, Role};
 pub use memory::Memory;
 pub use packing::Packing;
+pub use scales::Scaling;
 pub use table::TableType;

@@ -4,7 +4,7 @@
 //! codecs; `names` and `config` translate names and metadata; `splits` and `vocabulary` read the tokenizer, `tokens`
 //! writes it; `pairs` and `writer` write the file.
 //!
-//! A matrix has one scale here. Types with a scale per block or row are read where all of them agree.
+//! Types with a scale a row or block are read; those that are written get one scale for a matrix.
 
 mod config;
 mod container;
@@ -26,15 +26,16 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use serde_json::Value;
-use sterna_ternary::Config;
 use sterna_ternary::layout::{self, Dtype, HEAD, Role, Weight};
+use sterna_ternary::{Config, Scaling};
 
 use self::container::{Container, Info};
 use self::names::Architecture;
 use self::types::{Content, ScaleAt, Size, Type};
 use crate::embedded::REQUIRED;
+use crate::scales::factors;
 use crate::source::check_finite;
-use crate::{Error, Precision, Result, Source, StoredScale, Ternary, parallel};
+use crate::{Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel};
 
 pub(crate) use self::writer::write;
 pub use self::writer::{GgufOptions, GgufType};
@@ -261,53 +262,54 @@ impl Gguf {
         self.tensor_error(&info.name, expected, found, NO_TRIT)
     }
 
-    /// Trits and scale of a matrix in a type of trits.
-    fn coded(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, f32)> {
+    /// Trits and scales of a matrix in a type of trits.
+    fn coded(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, Scales)> {
         let kind = self.kind(info);
         let bytes = self.whole(info)?;
         let mut trits = vec![0; weight.rows * weight.columns];
         if !kind.trits(&bytes, weight.columns, &mut trits)? {
             return self.no_trit(info);
         }
-        let scale = self.one_scale(info, kind.scales(&bytes, weight.columns))?;
-        if scale.is_none() && kind.scale == ScaleAt::MatrixF32 && trits.iter().any(|t| *t != 0) {
+        let scales: Vec<f32> = kind.scales(&bytes, weight.columns).collect();
+        let (least, most) = self.range(info, &scales)?;
+        if most == 0.0 && kind.scale == ScaleAt::MatrixF32 && trits.iter().any(|t| *t != 0) {
             let (expected, found) = ("a scale above zero".into(), "0".into());
             return self.tensor_error(&info.name, expected, found, LOST_SCALE);
         }
-        Ok((trits, scale.unwrap_or(1.0)))
-    }
-
-    /// The scale that all units of a matrix share; none if every one is zero, and so every weight.
-    ///
-    /// This is the place where a canonical form with a scale per group or row would begin.
-    fn one_scale(&self, info: &Info, scales: impl Iterator<Item = f32>) -> Result<Option<f32>> {
-        let (mut least, mut most) = (f32::INFINITY, 0f32);
-        for (index, scale) in scales.enumerate() {
-            if !scale.is_finite() || scale < 0.0 {
-                return Err(Error::Value {
-                    path: self.container.path.clone(),
-                    tensor: format!("{} (scales)", info.name),
-                    index,
-                    value: scale,
-                    expected: "a finite scale, zero or above",
-                    advice: "the file is damaged; download or export it again",
-                });
-            }
-            if scale > 0.0 {
-                least = least.min(scale);
-                most = most.max(scale);
-            }
-        }
         if most == 0.0 || least == most {
-            return Ok((most > 0.0).then_some(most));
+            return Ok((trits, Scales::one(if most > 0.0 { most } else { 1.0 })));
         }
-        let expected = "one scale for the whole matrix".into();
-        let found = format!("scales from {least} to {most}");
-        self.tensor_error(&info.name, expected, found, SEVERAL_SCALES)
+        match Scales::of_runs(&trits, weight.columns, &scales) {
+            Some(scales) => Ok((trits, scales)),
+            None => {
+                let expected = "one scale for each 128 columns".into();
+                let found = format!("several, from {least} to {most}");
+                self.tensor_error(&info.name, expected, found, SEVERAL_SCALES)
+            }
+        }
     }
 
-    /// Trits and scale of a matrix of numbers, if these are -s, 0 and +s.
-    fn exact(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, f32)> {
+    /// The smallest scale above zero and the largest; zero if every one is, and so every weight.
+    fn range(&self, info: &Info, scales: &[f32]) -> Result<(f32, f32)> {
+        let is_bad = |s: &f32| !s.is_finite() || *s < 0.0;
+        if let Some(index) = scales.iter().position(is_bad) {
+            return Err(Error::Value {
+                path: self.container.path.clone(),
+                tensor: format!("{} (scales)", info.name),
+                index,
+                value: scales[index],
+                expected: "a finite scale, zero or above",
+                advice: "the file is damaged; download or export it again",
+            });
+        }
+        let used = scales.iter().filter(|s| **s > 0.0);
+        Ok(used.fold((f32::INFINITY, 0.0), |(least, most), s| {
+            (least.min(*s), most.max(*s))
+        }))
+    }
+
+    /// A matrix of numbers, if these are -s, 0 and +s with one s or one for each 128 columns of a row.
+    fn exact(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, Scales, StoredScale)> {
         let mut values = vec![0.0; weight.rows * weight.columns];
         self.values(info, 0, &mut values)?;
         check_finite(&self.container.path, weight, 0, &values)?;
@@ -315,6 +317,10 @@ impl Gguf {
         let far = |x: f32| x.abs().min((x.abs() - scale).abs());
         let farthest = values.iter().fold(0f32, |far_off, x| far_off.max(far(*x)));
         if farthest > 0.0 {
+            if let Ok(found) = factors(&values, weight.columns) {
+                let stored = StoredScale::Products(found.rounded);
+                return Ok((found.trits, found.scales, stored));
+            }
             let expected = "the three values -s, 0 and +s".into();
             let share = 100.0 * farthest / scale;
             let found = format!(
@@ -325,7 +331,8 @@ impl Gguf {
         }
         let trit = |x: &f32| i8::from(*x > 0.0) - i8::from(*x < 0.0);
         let trits = values.iter().map(trit).collect();
-        Ok((trits, if scale > 0.0 { scale } else { 1.0 }))
+        let scale = if scale > 0.0 { scale } else { 1.0 };
+        Ok((trits, Scales::one(scale), StoredScale::Multiply(scale)))
     }
 }
 
@@ -333,7 +340,7 @@ const INCOMPLETE: &str = "the file is incomplete, or of another family than its 
 const NO_TRIT: &str = "the file is damaged, or of a later variant of the type; export it again";
 const LOST_SCALE: &str =
     "a quantizer that ran with several threads loses it; quantize again with one";
-const SEVERAL_SCALES: &str = "models with a scale per group or row are not supported yet";
+const SEVERAL_SCALES: &str = "models with a scale for fewer columns are not supported";
 const NOT_TERNARY: &str =
     "convert the original checkpoint, which says how its weights become ternary";
 
@@ -471,10 +478,21 @@ impl Source for Gguf {
         }
     }
 
+    fn scaling(&self, weight: &Weight) -> Result<Scaling> {
+        match self.kind(self.info(weight)).scale {
+            ScaleAt::MatrixF32 => Ok(Scaling::Matrix),
+            _ => Ok(self.linear(weight)?.scales.scaling),
+        }
+    }
+
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let info = self.info(weight);
-        let (mut trits, mut scale) = match self.kind(info).content {
-            Content::Trits { .. } => self.coded(weight, info)?,
+        let (mut trits, mut scales, mut stored) = match self.kind(info).content {
+            Content::Trits { .. } => {
+                let (trits, scales) = self.coded(weight, info)?;
+                let stored = StoredScale::Multiply(scales.values[0]);
+                (trits, scales, stored)
+            }
             Content::Floats(_) | Content::Refused(_) => self.exact(weight, info)?,
         };
         let companion = companion(&info.name);
@@ -485,14 +503,18 @@ impl Source for Gguf {
                 return self.tensor_error(&companion, "F32 [1]".into(), found, INCOMPLETE);
             }
             self.values(info, 0, &mut factor)?;
-            scale *= factor[0];
+            scales.values.iter_mut().for_each(|s| *s *= factor[0]);
+            if let StoredScale::Multiply(scale) = &mut stored {
+                *scale = scales.values[0];
+            }
         }
-        if !scale.is_finite() || scale <= 0.0 {
+        let is_bad = |s: &f32| !s.is_finite() || *s <= 0.0;
+        if let Some(index) = scales.values.iter().position(is_bad) {
             return Err(Error::Value {
                 path: self.container.path.clone(),
                 tensor: info.name.clone(),
-                index: 0,
-                value: scale,
+                index,
+                value: scales.values[index],
                 expected: "a finite scale above zero",
                 advice: "the file is damaged; download or export it again",
             });
@@ -500,11 +522,16 @@ impl Source for Gguf {
         let heads = names::rotated_heads(&self.config, &weight.name);
         if let Some(heads) = heads.filter(|_| self.architecture.permuted) {
             trits = names::deinterleave(&trits, heads, weight.columns);
+            if scales.scaling != Scaling::Matrix {
+                let groups = scales.values.chunks_exact(weight.rows);
+                let reordered = groups.flat_map(|s| names::deinterleave(s, heads, 1));
+                scales.values = reordered.collect();
+            }
         }
         Ok(Ternary {
             trits,
-            scale,
-            stored: StoredScale::Multiply(scale),
+            scales,
+            stored,
         })
     }
 

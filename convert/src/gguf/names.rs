@@ -129,27 +129,27 @@ pub(super) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
 }
 
 /// Rows for rotating neighbours (2j and 2j + 1 of a head) from rows for rotating halves (j and d/2 + j).
-pub(super) fn interleave(trits: &[i8], heads: usize, columns: usize) -> Vec<i8> {
-    reorder(trits, heads, columns, |row, half| row % 2 * half + row / 2)
+pub(super) fn interleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
+    reorder(rows, heads, columns, |row, half| row % 2 * half + row / 2)
 }
 
 /// The inverse of [`interleave`].
-pub(super) fn deinterleave(trits: &[i8], heads: usize, columns: usize) -> Vec<i8> {
-    reorder(trits, heads, columns, |row, half| {
+pub(super) fn deinterleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
+    reorder(rows, heads, columns, |row, half| {
         row % half * 2 + row / half
     })
 }
 
 /// `from` says which row of a head, of two times `half` rows, becomes its row `row`.
-fn reorder(
-    trits: &[i8],
+fn reorder<T: Copy>(
+    rows: &[T],
     heads: usize,
     columns: usize,
     from: impl Fn(usize, usize) -> usize,
-) -> Vec<i8> {
-    let width = trits.len() / columns / heads;
-    let mut reordered = Vec::with_capacity(trits.len());
-    for head in trits.chunks_exact(width * columns) {
+) -> Vec<T> {
+    let width = rows.len() / columns / heads;
+    let mut reordered = Vec::with_capacity(rows.len());
+    for head in rows.chunks_exact(width * columns) {
         for row in 0..width {
             let from = from(row, width / 2);
             reordered.extend_from_slice(&head[from * columns..][..columns]);

@@ -9,9 +9,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use half::f16;
-use sterna_ternary::durable;
 use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::RopeScaling;
+use sterna_ternary::{Scaling, durable};
 
 use super::container::DEFAULT_ALIGNMENT;
 use super::names::{self, Architecture};
@@ -20,6 +20,7 @@ use super::types::{self, ScaleAt, Size, TAIL, Type};
 use super::{CONFIG, FILE_KEYS, Gguf, I2sOrder, config, floats, tokens};
 use crate::packed::Progress;
 use crate::proof::{self, proven};
+use crate::scales::several_scales;
 use crate::table::{self, Choice, Plan};
 use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, Ternary, parallel};
 
@@ -88,10 +89,12 @@ pub(crate) fn write(
 ) -> Result<Report> {
     let weights = layout::weights(source.config());
     let (kind, name, file_type) = options.weights.row();
+    let mut progress = Progress::new(crate::packed::total(&weights), show);
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
         check_width(source, weight, kind)?;
+        check_scaling(source, weight)?;
+        progress.add(weight.rows * weight.columns);
     }
-    let mut progress = Progress::new(crate::packed::total(&weights), show);
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plans = tables
         .map(|w| plan(source, w, options.head, &mut |n| progress.add(n)))
@@ -195,6 +198,13 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
         advice: "i2_s takes multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the packed file \
                  of Sterna any",
     })
+}
+
+fn check_scaling(source: &dyn Source, weight: &Weight) -> Result<()> {
+    match source.scaling(weight)? {
+        Scaling::Matrix => Ok(()),
+        scaling => Err(several_scales(source, weight, scaling)),
+    }
 }
 
 /// The scale as the type holds it.
@@ -426,7 +436,10 @@ impl Writer<'_> {
             }
             Role::Linear => {
                 let mut ternary = source.linear(weight)?;
-                let scale = written_scale(source, weight, kind, ternary.scale, rounds)?;
+                let scales = &ternary.scales;
+                let scale = scales.single();
+                let scale = scale.ok_or_else(|| several_scales(source, weight, scales.scaling))?;
+                let scale = written_scale(source, weight, kind, scale, rounds)?;
                 report = Some(MatrixReport::new(weight, &ternary));
                 let architecture = Architecture::of(source.config());
                 let heads = names::rotated_heads(source.config(), &weight.name);

@@ -10,6 +10,7 @@ mod huggingface;
 mod random;
 mod tokenizer;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -95,6 +96,7 @@ impl Synthetic {
             packing,
             embedding,
             head,
+            scaling: HashMap::new(),
             files: self.files.clone(),
         };
         let mut count = Count::new(&self.config, progress);

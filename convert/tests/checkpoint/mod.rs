@@ -257,7 +257,7 @@ impl Checkpoint {
                 Role::Linear => {
                     let (trits, scale) = &self.matrices[&w.name];
                     assert_eq!(&unpack(packed, &w.name), trits, "{}", w.name);
-                    assert_eq!(packed.matrix(&w.name).scale.to_bits(), scale.to_bits());
+                    assert_eq!(packed.matrix(&w.name).scales[0].to_bits(), scale.to_bits());
                 }
                 Role::Norm => assert_eq!(packed.vector(&w.name), self.values[&w.name]),
                 Role::Table => {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, scale_name};
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Config, PackedWriter, Packing, Role, TableType};
+use sterna_ternary::{Config, PackedWriter, Packing, Role, Scaling, TableType};
 
 /// What to make.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Scales of linear layers that are not random, by parts of their names.
     pub scales: Vec<(&'static str, f32)>,
+    /// Which weights of a layer share a scale.
+    pub scaling: Scaling,
     /// Embedded beside config.json, in the order of the packed file.
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -31,7 +33,8 @@ pub struct Plain {
     pub config: Config,
     /// Trits of linear layers, values of tables and norms, row-major.
     pub tensors: HashMap<String, Vec<f32>>,
-    pub scales: HashMap<String, f32>,
+    /// In the shape of [`Scaling::shape`].
+    pub scales: HashMap<String, Vec<f32>>,
 }
 
 /// A recipe of odd sizes: no width is a multiple of a block or of a vector.
@@ -53,6 +56,7 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         embedding: TableType::F16,
         seed: 1,
         scales: Vec::new(),
+        scaling: Scaling::Matrix,
         files: Vec::new(),
     }
 }
@@ -71,11 +75,15 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
             .iter()
             .map(|(name, bytes)| (name.to_string(), bytes.clone())),
     );
+    let linears = layout::weights(&config).into_iter();
+    let linears = linears.filter(|w| w.role == Role::Linear);
+    let scaling: HashMap<_, _> = linears.map(|w| (w.name, recipe.scaling)).collect();
     let description = Description {
         config: config.clone(),
         packing,
         embedding: recipe.embedding,
         head: recipe.table,
+        scaling,
         files,
     };
     let mut plain = Plain {
@@ -107,11 +115,13 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
                         packing.pack_row(trits, &mut row);
                         writer.rows(name, &row)?;
                     }
-                    let random = 0.1 + 0.05 * uniform();
+                    let shape = recipe.scaling.shape(weight.rows, weight.columns);
                     let given = recipe.scales.iter().find(|(part, _)| name.contains(part));
-                    let scale = given.map_or(random, |(_, scale)| *scale);
-                    writer.vector(&scale_name(name), &[scale])?;
-                    plain.scales.insert(name.clone(), scale);
+                    let scale = |random: f32| given.map_or(0.1 + 0.05 * random, |(_, s)| *s);
+                    let scales = (0..shape.iter().product()).map(|_| scale(uniform()));
+                    let scales: Vec<f32> = scales.collect();
+                    writer.vector(&scale_name(name), &scales)?;
+                    plain.scales.insert(name.clone(), scales);
                     trits.iter().map(|t| f32::from(*t)).collect()
                 }
                 Role::Table => {

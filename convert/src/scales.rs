@@ -1,0 +1,198 @@
+//! The scales of a matrix in canonical form, and weights that are stored as the products trit × scale.
+//!
+//! The canonical form has as few scales as describe the matrix exactly: one if all weights but the zeros share it,
+//! one a row if those of each row do, else one a group. The scale of a row or group of zeros is 1. So two sources of
+//! the same weights have the same scales, whatever they store.
+
+use sterna_ternary::layout::Weight;
+use sterna_ternary::scales::{GROUP_COLUMNS, Scaling};
+
+use crate::{Error, Source};
+
+/// The scales of a matrix, each finite and above zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scales {
+    /// Which weights share one.
+    pub scaling: Scaling,
+    /// In the shape that [`Scaling::shape`] gives.
+    pub values: Vec<f32>,
+}
+
+impl Scales {
+    /// One for the matrix.
+    pub fn one(scale: f32) -> Scales {
+        Scales {
+            scaling: Scaling::Matrix,
+            values: vec![scale],
+        }
+    }
+
+    /// The scale, where there is one only.
+    pub fn single(&self) -> Option<f32> {
+        (self.scaling == Scaling::Matrix).then(|| self.values[0])
+    }
+
+    /// The scale, or the mean of several, for reports.
+    pub fn mean(&self) -> f32 {
+        let sum: f64 = self.values.iter().map(|s| f64::from(*s)).sum();
+        (sum / self.values.len() as f64) as f32
+    }
+
+    /// The canonical form of one scale for each of equal parts of the matrix, a row or less; those of zeros do not
+    /// count. None where a group has several.
+    pub(crate) fn of_runs(trits: &[i8], columns: usize, scales: &[f32]) -> Option<Scales> {
+        let (rows, span) = (trits.len() / columns, trits.len() / scales.len());
+        let mut values = vec![0.0; columns.div_ceil(GROUP_COLUMNS) * rows];
+        for (i, (trits, scale)) in trits.chunks_exact(span).zip(scales).enumerate() {
+            if trits.iter().all(|t| *t == 0) {
+                continue;
+            }
+            let (row, column) = (i * span / columns, i * span % columns);
+            for group in column / GROUP_COLUMNS..(column + span).div_ceil(GROUP_COLUMNS) {
+                let value = &mut values[group * rows + row];
+                if *value != 0.0 && value != scale {
+                    return None;
+                }
+                *value = *scale;
+            }
+        }
+        Some(Scales::of_groups(trits, columns, values))
+    }
+
+    /// The canonical form of one scale a group, (groups, rows); those of zeros do not count.
+    pub(crate) fn of_groups(trits: &[i8], columns: usize, mut values: Vec<f32>) -> Scales {
+        let rows = trits.len() / columns;
+        let groups = columns.div_ceil(GROUP_COLUMNS);
+        let mut of_rows = vec![None; rows];
+        let (mut is_row, mut is_matrix, mut first) = (true, true, None);
+        for (row, trits) in trits.chunks_exact(columns).enumerate() {
+            for (group, trits) in trits.chunks(GROUP_COLUMNS).enumerate() {
+                let value = &mut values[group * rows + row];
+                if trits.iter().all(|t| *t == 0) {
+                    *value = 1.0;
+                    continue;
+                }
+                is_row &= *of_rows[row].get_or_insert(*value) == *value;
+                is_matrix &= *first.get_or_insert(*value) == *value;
+            }
+        }
+        debug_assert_eq!(values.len(), groups * rows);
+        if is_matrix {
+            return Scales::one(first.unwrap_or(1.0));
+        }
+        let scaling = if is_row { Scaling::Row } else { Scaling::Group };
+        if is_row {
+            values = of_rows.into_iter().map(|s| s.unwrap_or(1.0)).collect();
+        }
+        Scales { scaling, values }
+    }
+}
+
+/// The refusal of a writer whose format has one scale for a matrix.
+pub(crate) fn several_scales(source: &dyn Source, weight: &Weight, scaling: Scaling) -> Error {
+    Error::Tensor {
+        path: source.path().to_owned(),
+        tensor: weight.name.clone(),
+        expected: "one scale for the matrix, as this format is written".into(),
+        found: format!("one a {}", scaling.name()),
+        advice: "write a packed file",
+    }
+}
+
+/// Weights that are products of trits and scales, taken apart.
+pub(crate) struct Factors {
+    pub trits: Vec<i8>,
+    pub scales: Scales,
+    /// Weights that are not exactly trit × scale.
+    pub rounded: u64,
+}
+
+/// A step of f16, relative to a number. Bonsai's weights have groups with two magnitudes one step apart.
+const STEP: f32 = 1.0 / 1024.0;
+
+/// Takes finite weights apart.
+///
+/// # Errors
+/// The position of a weight that is neither zero nor within a step of the largest magnitude of its group.
+pub(crate) fn factors(weights: &[f32], columns: usize) -> Result<Factors, usize> {
+    let rows = weights.len() / columns;
+    let mut values = vec![1.0; columns.div_ceil(GROUP_COLUMNS) * rows];
+    let mut rounded = 0;
+    for (row, weights) in weights.chunks_exact(columns).enumerate() {
+        for (group, weights) in weights.chunks(GROUP_COLUMNS).enumerate() {
+            let scale = weights.iter().fold(0f32, |s, w| s.max(w.abs()));
+            let is_far = |w: &f32| *w != 0.0 && w.abs() < scale * (1.0 - STEP);
+            if let Some(column) = weights.iter().position(is_far) {
+                return Err(row * columns + group * GROUP_COLUMNS + column);
+            }
+            let differs = |w: &&f32| **w != 0.0 && w.abs() != scale;
+            rounded += weights.iter().filter(differs).count() as u64;
+            values[group * rows + row] = scale;
+        }
+    }
+    let trit = |w: &f32| i8::from(*w > 0.0) - i8::from(*w < 0.0);
+    let trits: Vec<i8> = weights.iter().map(trit).collect();
+    let scales = Scales::of_groups(&trits, columns, values);
+    Ok(Factors {
+        trits,
+        scales,
+        rounded,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows of 200 columns, +s and -s by turns; `s` is of row and group.
+    fn check(s: impl Fn(usize, usize) -> f32, scaling: Scaling, values: &[f32]) {
+        let weight = |i: usize| s(i / 200, i % 200 / 128) * [1.0, -1.0, 0.0][i % 3];
+        let weights: Vec<f32> = (0..400).map(weight).collect();
+        let found = factors(&weights, 200).ok().unwrap();
+        assert_eq!(found.scales.scaling, scaling);
+        assert_eq!(found.scales.values, values);
+        assert_eq!(found.rounded, 0);
+    }
+
+    #[test]
+    fn as_few_scales_as_describe_the_matrix() {
+        check(|_, _| 0.5, Scaling::Matrix, &[0.5]);
+        check(|_, _| 0.0, Scaling::Matrix, &[1.0]);
+        check(|row, _| [0.0, 0.5][row], Scaling::Matrix, &[0.5]);
+        check(|row, _| [0.25, 0.5][row], Scaling::Row, &[0.25, 0.5]);
+        let columns = |_, group: usize| [0.25, 0.5][group];
+        check(columns, Scaling::Group, &[0.25, 0.25, 0.5, 0.5]);
+        let mixed = |row: usize, group: usize| [[0.25, 0.0], [0.5, 0.75]][row][group];
+        check(mixed, Scaling::Group, &[0.25, 0.5, 1.0, 0.75]);
+    }
+
+    #[test]
+    fn scales_of_blocks_become_those_of_groups() {
+        let mut trits = vec![1; 2 * 256];
+        let of = |trits: &[i8], scales: &[f32]| Scales::of_runs(trits, 256, scales);
+        let wide = of(&trits, &[0.25, 0.5]).unwrap(); // blocks of 256
+        assert_eq!(
+            (wide.scaling, &*wide.values),
+            (Scaling::Row, &[0.25, 0.5][..])
+        );
+        let [a, b, c] = [0.25, 0.5, 0.75];
+        let narrow = of(&trits, &[a, a, b, b, c, c, a, a]).unwrap(); // of 64
+        assert_eq!(narrow.scaling, Scaling::Group);
+        assert_eq!(narrow.values, [a, c, b, a]);
+        assert_eq!(of(&trits, &[a, b, b, b, c, c, a, a]), None);
+        trits[64..128].fill(0);
+        let zeros = of(&trits, &[a, b, b, b, c, c, a, a]).unwrap();
+        assert_eq!(zeros.values, [a, c, b, a]);
+    }
+
+    #[test]
+    fn weights_a_step_apart_count_and_others_are_no_products() {
+        let mut weights = vec![0.5; 200];
+        weights[3] = -0.49976;
+        let found = factors(&weights, 200).ok().unwrap();
+        assert_eq!((found.rounded, found.trits[3]), (1, -1));
+        assert_eq!(found.scales, Scales::one(0.5));
+        weights[130] = 0.49;
+        assert_eq!(factors(&weights, 200).err(), Some(130));
+    }
+}

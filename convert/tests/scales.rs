@@ -1,0 +1,126 @@
+//! Weights that are stored as products of trits and scales: TriLM, Bonsai and BitCPM.
+
+mod checkpoint;
+
+use checkpoint::{Checkpoint, OPTIONS, Storage, config, store, unpack};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+use sterna_convert::{Options, Report, repack, verify};
+use sterna_ternary::layout::{self, Role};
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Config, PackedFile, Packing, Scaling};
+
+const UP: &str = "model.layers.1.mlp.up_proj.weight";
+
+/// The scale of a weight: one for q_proj, one for each of the two rows of k_proj, else one a group.
+fn scale(name: &str, row: usize, column: usize) -> f32 {
+    let group = column / GROUP_COLUMNS;
+    if name.contains("q_proj") {
+        0.5
+    } else if name.contains("k_proj") {
+        [0.25, 0.375][row % 2]
+    } else {
+        0.25 + 0.125 * ((row * 5 + group * 3) % 4) as f32
+    }
+}
+
+fn products() -> Checkpoint {
+    let mut json = config(Storage::Online, true);
+    json["quantization_config"] = Value::Null;
+    json["hidden_size"] = json!(300);
+    json["intermediate_size"] = json!(260);
+    let mut made = Checkpoint::from_config(json.clone(), Storage::Online, Dtype::F16);
+    for w in layout::weights(&Config::from_json(&json).unwrap()) {
+        if w.role == Role::Linear {
+            let weight = |i: usize| {
+                let trit = [1.0, 0.0, -1.0, -1.0][(i * i + i / 7) % 4];
+                trit * scale(&w.name, i / w.columns, i % w.columns)
+            };
+            let weights: Vec<f32> = (0..w.rows * w.columns).map(weight).collect();
+            let (tensor, weights) = store(Dtype::F16, &[w.rows, w.columns], &weights);
+            made.tensors.insert(w.name.clone(), tensor);
+            made.values.insert(w.name, weights);
+        }
+    }
+    made
+}
+
+fn convert(checkpoint: &Checkpoint) -> (Report, PackedFile, tempfile::TempDir) {
+    let options = Options {
+        packing: Packing::I2,
+        ..OPTIONS
+    };
+    checkpoint.convert(&options).unwrap()
+}
+
+fn check(checkpoint: &Checkpoint, packed: &PackedFile) {
+    packed.verify().unwrap();
+    for w in layout::weights(&packed.config) {
+        if w.role != Role::Linear {
+            continue;
+        }
+        let matrix = packed.matrix(&w.name);
+        let scaling = match &w.name {
+            name if name.contains("q_proj") => Scaling::Matrix,
+            name if name.contains("k_proj") => Scaling::Row,
+            name if name.contains("o_proj") => Scaling::Row, // 6 columns
+            _ => Scaling::Group,
+        };
+        assert_eq!(matrix.scaling, scaling, "{}", w.name);
+        let scale = |row: usize, column: usize| match scaling {
+            Scaling::Matrix => matrix.scales[0],
+            Scaling::Row => matrix.scales[row],
+            Scaling::Group => matrix.scales[column / GROUP_COLUMNS * w.rows + row],
+        };
+        let trits = unpack(packed, &w.name).into_iter().enumerate();
+        let weights = trits.map(|(i, t)| f32::from(t) * scale(i / w.columns, i % w.columns));
+        assert!(weights.eq(checkpoint.values[&w.name].iter().copied()));
+    }
+}
+
+#[test]
+fn every_weight_is_the_product_again() {
+    let checkpoint = products();
+    let (report, packed, folder) = convert(&checkpoint);
+    check(&checkpoint, &packed);
+    let up = report.matrices.iter().find(|m| m.name == UP).unwrap();
+    assert_eq!((up.scales, up.stored_scale), (3 * 260, "products"));
+    assert!(report.warnings.join("").contains("int8"));
+    let again = folder.path().join("again");
+    repack(&packed, Packing::I2, &again).unwrap();
+    check(&checkpoint, &PackedFile::open(&again).unwrap());
+    let found = verify(folder.path(), &again, &mut |_, _| {}).unwrap();
+    assert!(found.is_equal() && found.scales == report.scales);
+    let error = repack(&packed, Packing::T5, &again)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("pack the model as i2"), "{error}");
+}
+
+#[test]
+fn a_step_of_f16_is_reported() {
+    let mut checkpoint = products();
+    checkpoint.set(UP, 0, scale(UP, 0, 0) * (1.0 - 1.0 / 2048.0));
+    let (report, _, _folder) = convert(&checkpoint);
+    assert!(
+        report
+            .warnings
+            .join("")
+            .contains("1 weights are one step of f16")
+    );
+}
+
+#[test]
+fn a_scale_that_differs_is_found() {
+    let checkpoint = products();
+    let (_, packed, _folder) = convert(&checkpoint);
+    let mut other = products();
+    for i in 0..300 {
+        let weight = other.values[UP][i];
+        other.set(UP, i, 2.0 * weight);
+    }
+    let (_, changed, _other) = convert(&other);
+    let found = verify(packed.path(), changed.path(), &mut |_, _| {}).unwrap();
+    assert_eq!((found.differ, found.scales_differ), (0, 3));
+    assert_eq!(found.first.as_deref(), Some(UP));
+}
