@@ -96,6 +96,10 @@ fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir 
         config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 64});
     }
+    if family == 2 && tied {
+        config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0,
+            "original_max_position_embeddings": 16});
+    }
     let checkpoint = Checkpoint::from_config(config, storage, Dtype::BF16);
     let folder = checkpoint.folder();
     let tokenizer = tokenizer(byte_level()).to_string();

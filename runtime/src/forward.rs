@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use sterna_ternary::file::{Table, Values};
-use sterna_ternary::{Activation, quantize, rope};
+use sterna_ternary::{Activation, quantize};
 
 use crate::attention::{self, Attention, Sequence};
 use crate::cache::KvCache;
@@ -181,7 +181,7 @@ impl Model {
         let positions = |run: &Run| run.cache.len()..run.cache.len() + run.ids.len();
         for position in runs.iter().flat_map(positions) {
             for frequency in &self.frequencies {
-                let (cos, sin) = rope::cos_sin(*frequency, position);
+                let (cos, sin) = c.rope.cos_sin(*frequency, position);
                 state.cos.push(cos);
                 state.sin.push(sin);
             }

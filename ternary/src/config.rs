@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
-use crate::rope::{Rope, RopeScaling};
+use crate::rope::{self, Rope, RopeScaling};
 use crate::{Error, Result};
 
 /// Everything about a decoder but its weights. Field names are those of config.json.
@@ -310,12 +310,40 @@ fn rope(keys: &Keys) -> Result<Rope> {
             original_max_position_embeddings: scaling
                 .positive("original_max_position_embeddings")?,
         },
+        "yarn" => yarn(&scaling, theta)?,
         kind => {
-            let hint = "known: default, linear, llama3";
+            let hint = "known: default, linear, llama3, yarn";
             return Err(unsupported(&format!("rope scaling {kind}"), hint));
         }
     };
     Ok(Rope { theta, scaling })
+}
+
+fn yarn(scaling: &Keys, theta: f64) -> Result<RopeScaling> {
+    for key in ["mscale", "mscale_all_dim"] {
+        if scaling.get(key).is_some() {
+            return Err(unsupported(&format!("`{key}` in the rope scaling"), ""));
+        }
+    }
+    if scaling.get("truncate") == Some(&Value::Bool(false)) {
+        let what = "`truncate` false in the rope scaling";
+        return Err(unsupported(what, ""));
+    }
+    if theta <= 1.0 {
+        return Err(bad("rope_theta", "a number above 1", &json!(theta)));
+    }
+    let or = |key, default| match scaling.get(key) {
+        Some(_) => scaling.positive(key),
+        None => Ok(default),
+    };
+    let factor = scaling.positive("factor")?;
+    Ok(RopeScaling::Yarn {
+        factor,
+        beta_fast: or("beta_fast", 32.0)?,
+        beta_slow: or("beta_slow", 1.0)?,
+        attention_factor: or("attention_factor", rope::yarn_attention_factor(factor))?,
+        original_max_position_embeddings: scaling.positive("original_max_position_embeddings")?,
+    })
 }
 
 fn scaling_json(scaling: &RopeScaling) -> Option<Value> {
@@ -332,6 +360,20 @@ fn scaling_json(scaling: &RopeScaling) -> Option<Value> {
             "factor": factor,
             "low_freq_factor": low_freq_factor,
             "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings as u64,
+        })),
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            original_max_position_embeddings,
+        } => Some(json!({
+            "rope_type": "yarn",
+            "factor": factor,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "attention_factor": attention_factor,
             "original_max_position_embeddings": original_max_position_embeddings as u64,
         })),
     }
@@ -473,6 +515,10 @@ mod tests {
         new.as_object_mut().unwrap().remove("rope_theta");
         assert_eq!(Config::from_json(&new).unwrap(), old);
         assert_eq!(Config::from_json(&old.to_json()).unwrap(), old);
+        let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
+        let yarn = Config::from_json(&with("rope_scaling", yarn)).unwrap();
+        assert_eq!(yarn.rope.amplitude(), 1.1386294);
+        assert_eq!(Config::from_json(&yarn.to_json()).unwrap(), yarn);
     }
 
     #[test]
@@ -519,7 +565,10 @@ mod tests {
             with("architectures", json!(["MambaForCausalLM"])),
             "MambaForCausalLM",
         );
-        check(with("rope_scaling", json!({"rope_type": "yarn"})), "yarn");
+        let dynamic = json!({"rope_type": "dynamic", "factor": 2.0});
+        check(with("rope_scaling", dynamic), "dynamic");
+        let mscale = json!({"rope_type": "yarn", "factor": 2.0, "mscale": 1.0});
+        check(with("rope_scaling", mscale), "mscale");
         check(json!([]), "model_type");
     }
 

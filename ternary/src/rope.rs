@@ -26,6 +26,20 @@ pub enum RopeScaling {
         /// Context length of pre-training.
         original_max_position_embeddings: f64,
     },
+    /// YaRN: dimensions that turn fewer than `beta_slow` times in the original context divided by `factor`, those
+    /// that turn more than `beta_fast` times kept, linear between; cosines and sines times `attention_factor`.
+    Yarn {
+        /// How many times longer the context is.
+        factor: f64,
+        /// Turns from which on a dimension is kept.
+        beta_fast: f64,
+        /// Turns up to which a dimension is divided.
+        beta_slow: f64,
+        /// Factor of cosines and sines.
+        attention_factor: f64,
+        /// Context length of pre-training.
+        original_max_position_embeddings: f64,
+    },
 }
 
 /// Base frequency and scaling.
@@ -40,16 +54,27 @@ pub struct Rope {
 impl Rope {
     /// The head_dim / 2 angles per position, in radians.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let unscaled = self.unscaled(head_dim);
-        unscaled.map(|f| self.scaling.apply(f) as f32).collect()
+        let unscaled = self.unscaled(head_dim).enumerate();
+        let scaled = unscaled.map(|(i, f)| self.scaled(i, f, head_dim) as f32);
+        scaled.collect()
     }
 
     /// By how much the scaling divides each of the head_dim / 2 angles.
     pub fn factors(&self, head_dim: usize) -> Vec<f32> {
-        let unscaled = self.unscaled(head_dim);
+        let unscaled = self.unscaled(head_dim).enumerate();
         unscaled
-            .map(|f| (f / self.scaling.apply(f)) as f32)
+            .map(|(i, f)| (f / self.scaled(i, f, head_dim)) as f32)
             .collect()
+    }
+
+    /// The factor of cosines and sines.
+    pub fn amplitude(&self) -> f32 {
+        match self.scaling {
+            RopeScaling::Yarn {
+                attention_factor, ..
+            } => attention_factor as f32,
+            _ => 1.0,
+        }
     }
 
     fn unscaled(&self, head_dim: usize) -> impl Iterator<Item = f64> {
@@ -61,20 +86,20 @@ impl Rope {
     pub fn table(&self, head_dim: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.inverse_frequencies(head_dim);
         (0..positions)
-            .flat_map(|p| frequencies.iter().map(move |f| cos_sin(*f, p)))
+            .flat_map(|p| frequencies.iter().map(move |f| self.cos_sin(*f, p)))
             .unzip()
     }
-}
 
-/// (cos, sin) of one of [`Rope::inverse_frequencies`] at a position.
-pub fn cos_sin(inverse_frequency: f32, position: usize) -> (f32, f32) {
-    let angle = f64::from(position as f32 * inverse_frequency);
-    (libm::cos(angle) as f32, libm::sin(angle) as f32)
-}
+    /// (cos, sin) of one of [`Rope::inverse_frequencies`] at a position, times [`Rope::amplitude`].
+    pub fn cos_sin(&self, inverse_frequency: f32, position: usize) -> (f32, f32) {
+        let angle = f64::from(position as f32 * inverse_frequency);
+        let (cos, sin) = (libm::cos(angle) as f32, libm::sin(angle) as f32);
+        (cos * self.amplitude(), sin * self.amplitude())
+    }
 
-impl RopeScaling {
-    fn apply(&self, frequency: f64) -> f64 {
-        match *self {
+    /// Frequency `i` of head_dim / 2, scaled.
+    fn scaled(&self, i: usize, frequency: f64, head_dim: usize) -> f64 {
+        match self.scaling {
             RopeScaling::None => frequency,
             RopeScaling::Linear { factor } => frequency / factor,
             RopeScaling::Llama3 {
@@ -93,8 +118,31 @@ impl RopeScaling {
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
+            RopeScaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                original_max_position_embeddings: original,
+                ..
+            } => {
+                let width = head_dim as f64;
+                // The dimension that turns so many times in the original context.
+                let dimension = |turns: f64| {
+                    width * libm::log(original / (turns * 2.0 * PI)) / (2.0 * libm::log(self.theta))
+                };
+                let low = dimension(beta_fast).floor().max(0.0);
+                let high = dimension(beta_slow).ceil().min(width - 1.0);
+                let span = if low == high { 0.001 } else { high - low };
+                let slow = ((i as f64 - low) / span).clamp(0.0, 1.0);
+                slow * frequency / factor + (1.0 - slow) * frequency
+            }
         }
     }
+}
+
+/// What YaRN multiplies cosines and sines by, unless told otherwise.
+pub fn yarn_attention_factor(factor: f64) -> f64 {
+    0.1 * libm::log(factor.max(1.0)) + 1.0
 }
 
 #[cfg(test)]
@@ -123,10 +171,63 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 64.0,
         };
-        assert_eq!(scaling.apply(1.0), 1.0);
-        assert_eq!(scaling.apply(0.01), 0.01 / 8.0);
-        let between = scaling.apply(0.2);
+        let theta = 10000.0;
+        let scaled = |frequency| Rope { theta, scaling }.scaled(0, frequency, 2);
+        assert_eq!(scaled(1.0), 1.0);
+        assert_eq!(scaled(0.01), 0.01 / 8.0);
+        let between = scaled(0.2);
         assert!(between > 0.2 / 8.0 && between < 0.2);
+    }
+
+    fn yarn(theta: f64, scaling: RopeScaling, amplitude: f32, expected: [f32; 8]) {
+        let rope = Rope { theta, scaling };
+        assert_eq!(rope.amplitude(), amplitude);
+        for (found, expected) in rope.inverse_frequencies(16).into_iter().zip(expected) {
+            assert!((found / expected - 1.0).abs() < 1e-6, "{found} {expected}");
+        }
+        let (cos, sin) = rope.table(16, 2);
+        assert_eq!((cos[0], sin[0]), (amplitude, 0.0));
+    }
+
+    /// Numbers of transformers.
+    #[test]
+    fn yarn_stretches_dimensions_that_turn_slowly() {
+        let scaling = RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: yarn_attention_factor(4.0),
+            original_max_position_embeddings: 16384.0,
+        };
+        let expected = [
+            1.0,
+            0.17782794,
+            0.03162278,
+            0.00421756,
+            0.0005,
+            4.4456985e-5,
+            7.905694e-6,
+            1.4058534e-6,
+        ];
+        yarn(1e6, scaling, 1.1386294, expected);
+        let scaling = RopeScaling::Yarn {
+            factor: 8.0,
+            beta_fast: 4.0,
+            beta_slow: 0.5,
+            attention_factor: 1.5,
+            original_max_position_embeddings: 32.0,
+        };
+        let expected = [
+            1.0,
+            0.22399466,
+            0.041666664,
+            0.0039528473,
+            0.00125,
+            0.00039528473,
+            0.000125,
+            3.9528473e-5,
+        ];
+        yarn(1e4, scaling, 1.5, expected);
     }
 
     #[test]

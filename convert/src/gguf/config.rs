@@ -201,8 +201,26 @@ impl Keys<'_> {
         let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
         Ok(match (kind, factor) {
             (Some("none"), _) | (None, None) | (Some("linear") | None, Some(1.0)) => Value::Null,
+            (Some("yarn"), factor) => {
+                for name in ["ext_factor", "attn_factor", "beta_fast", "beta_slow"] {
+                    self.refuse_unless_absent(&format!("rope.scaling.yarn_{name}"))?;
+                }
+                let original = self.unsigned("rope.scaling.original_context_length")?;
+                json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "original_max_position_embeddings": original,
+                })
+            }
             (kind, factor) => json!({ "rope_type": kind.unwrap_or("linear"), "factor": factor }),
         })
+    }
+
+    fn refuse_unless_absent(&self, name: &str) -> Result<()> {
+        match self.metadata.has(&self.key(name)) {
+            true => Err(self.bad(name, "no such setting", "one")),
+            false => Ok(()),
+        }
     }
 
     fn refuse_unless_neutral(&self, name: &str) -> Result<()> {

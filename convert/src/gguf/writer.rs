@@ -10,7 +10,7 @@ use std::path::Path;
 
 use half::f16;
 use sterna_ternary::layout::{self, HEAD, Role, Weight};
-use sterna_ternary::rope::RopeScaling;
+use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
 use sterna_ternary::{Scaling, durable};
 
 use super::container::DEFAULT_ALIGNMENT;
@@ -304,6 +304,22 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
         RopeScaling::Linear { factor } => {
             pairs.text(&key("rope.scaling.type"), "linear");
             pairs.float(&key("rope.scaling.factor"), factor as f32);
+        }
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            original_max_position_embeddings: original,
+        } => {
+            let usual = (32.0, 1.0, yarn_attention_factor(factor));
+            if (beta_fast, beta_slow, attention_factor) != usual {
+                return Err(error("a yarn rope scaling with constants of its own"));
+            }
+            pairs.text(&key("rope.scaling.type"), "yarn");
+            pairs.float(&key("rope.scaling.factor"), factor as f32);
+            let key = key("rope.scaling.original_context_length");
+            pairs.number(&key, original as u32);
         }
         RopeScaling::Llama3 { .. } if architecture.name == "qwen3" => {
             return Err(error("the rope scaling of Llama 3 in a Qwen 3 model"));

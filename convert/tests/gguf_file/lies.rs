@@ -383,8 +383,8 @@ pub const LIES: &[Lie] = &[
     ),
     (
         "unknown scaling",
-        |f| f.set("llama.rope.scaling.type", 8, text("yarn")),
-        &["yarn"],
+        |f| f.set("llama.rope.scaling.type", 8, text("longrope")),
+        &["longrope"],
     ),
     (
         "experts",
