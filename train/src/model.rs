@@ -6,12 +6,13 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sterna_ternary::Config;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 
 use crate::Result;
-use crate::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
+use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, reference};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -132,11 +133,9 @@ impl Model {
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
         };
-        Ok(Prepared(
-            self.parameters()
-                .map(linear)
-                .collect::<candle_core::Result<_>>()?,
-        ))
+        let parameters: Vec<(&Weight, &Var)> = self.parameters().collect();
+        let linears = parameters.into_par_iter().map(linear);
+        Ok(Prepared(linears.collect::<candle_core::Result<_>>()?))
     }
 
     /// The sum of the losses, in nats, of sequences of `context` + 1 tokens: a tensor of one element.
@@ -174,10 +173,10 @@ impl Model {
         let mut x = self.embedding(ids)?; // (tokens, hidden_size)
         for i in 0..self.config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-            let linear = |x: &Tensor, part: &str| self.linear(prepared, x, &name(part));
+            let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
             let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
 
-            let h = norm(&x, "input_layernorm")?;
+            let h = self.input(norm(&x, "input_layernorm")?)?;
             let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
             let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
             let v = linear(&h, "self_attn.v_proj")?;
@@ -189,15 +188,15 @@ impl Model {
             if let Some(sub_norm) = family.attn_sub_norm {
                 attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
             }
-            x = (x + linear(&attended, "self_attn.o_proj")?)?;
+            x = (x + linear(&self.input(attended)?, "self_attn.o_proj")?)?;
 
-            let h = norm(&x, "post_attention_layernorm")?;
+            let h = self.input(norm(&x, "post_attention_layernorm")?)?;
             let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
             let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
             if let Some(sub_norm) = family.ffn_sub_norm {
                 product = norm(&product, &format!("mlp.{sub_norm}"))?;
             }
-            x = (x + linear(&product, "mlp.down_proj")?)?;
+            x = (x + linear(&self.input(product)?, "mlp.down_proj")?)?;
         }
         self.norm(&x, FINAL_NORM)
     }
@@ -214,11 +213,22 @@ impl Model {
         })
     }
 
-    fn linear(&self, prepared: &Prepared, x: &Tensor, name: &str) -> Result<Tensor> {
+    /// What linear layers take: quantized, if they are ternary.
+    fn input(&self, x: Tensor) -> Result<Input> {
+        Ok(match (self.operations, self.precision) {
+            (Operations::Fused, Precision::Ternary) => Input::int8(x)?,
+            _ => Input::full(x),
+        })
+    }
+
+    fn linear(&self, prepared: &Prepared, x: &Input, name: &str) -> Result<Tensor> {
         let i = self.index[name];
         Ok(match (&prepared.0[i], self.operations) {
             (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => reference::linear(x, &self.vars[i], self.precision == Precision::Ternary)?,
+            _ => {
+                let ternary = self.precision == Precision::Ternary;
+                reference::linear(x.values(), &self.vars[i], ternary)?
+            }
         })
     }
 

@@ -122,14 +122,17 @@ impl Optimizer {
         let mut change = vec![0.0; gradient.len()];
         let moments = first.iter_mut().zip(second.iter_mut());
         let rows = change.iter_mut().zip(gradient).zip(moments);
-        pulp::Arch::new().dispatch(|| {
-            for ((change, g), (m, v)) in rows {
-                let g = g * clip;
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *change = step_size * *m / (v.sqrt() / root_correction + eps);
-            }
-        });
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for ((change, g), (m, v)) in rows {
+                    let g = g * clip;
+                    *m = b1 * *m + (1.0 - b1) * g;
+                    *v = b2 * *v + (1.0 - b2) * g * g;
+                    *change = step_size * *m / (v.sqrt() / root_correction + eps);
+                }
+            },
+        );
         Ok(var.inplace_op1(&Subtract {
             keep,
             change: &change,

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
 use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
-use sterna_train::ops::{self, AttentionShape, Gradients, Linear, RopeTable, reference};
+use sterna_train::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, reference};
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Model, Precision, Trainer};
 
@@ -62,7 +62,8 @@ fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
 fn linear_layers() {
     for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128)] {
         let (x, w) = (random(&[tokens, columns], 1), random(&[rows, columns], 2));
-        let full = ops::linear(&x, &w, &Linear::Full).unwrap();
+        let input = Input::full(x.as_tensor().clone());
+        let full = ops::linear(&input, &w, &Linear::Full).unwrap();
         compare(
             "linear",
             &[&x, &w],
@@ -70,7 +71,8 @@ fn linear_layers() {
             &reference::linear(&x, &w, false).unwrap(),
         );
         let mode = Linear::ternary(&w).unwrap();
-        let ternary = ops::linear(&x, &w, &mode).unwrap();
+        let input = Input::int8(x.as_tensor().clone()).unwrap();
+        let ternary = ops::linear(&input, &w, &mode).unwrap();
         compare(
             "bit-linear",
             &[&x, &w],

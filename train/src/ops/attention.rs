@@ -98,23 +98,26 @@ struct Rotated {
 fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable, back: bool) {
     let half = shape.head_dim / 2;
     let sign = if back { -1.0 } else { 1.0 };
-    vectorized(|| {
-        for (token, x) in x.chunks_exact_mut(width).enumerate() {
-            let start = token % shape.context * half;
-            let (cos, sin) = (
-                &rope.cos[start..start + half],
-                &rope.sin[start..start + half],
-            );
-            for head in x.chunks_exact_mut(shape.head_dim) {
-                let (low, high) = head.split_at_mut(half);
-                for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                    let (x, y, s) = (*a, *b, s * sign);
-                    *a = x * c - y * s;
-                    *b = y * c + x * s;
+    vectorized(
+        #[inline(always)]
+        || {
+            for (token, x) in x.chunks_exact_mut(width).enumerate() {
+                let start = token % shape.context * half;
+                let (cos, sin) = (
+                    &rope.cos[start..start + half],
+                    &rope.sin[start..start + half],
+                );
+                for head in x.chunks_exact_mut(shape.head_dim) {
+                    let (low, high) = head.split_at_mut(half);
+                    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                        let (x, y, s) = (*a, *b, s * sign);
+                        *a = x * c - y * s;
+                        *b = y * c + x * s;
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// One block of queries of one head of one sequence: where its parts lie in the flat tensors.
@@ -206,7 +209,10 @@ impl CustomOp3 for Op {
                 keys.t(),
             );
             let log_sums = &mut log_sums[b.log_sum..b.log_sum + b.queries];
-            vectorized(|| causal_softmax(scores, b, log_sums));
+            vectorized(
+                #[inline(always)]
+                || causal_softmax(scores, b, log_sums),
+            );
             let out = Mat::block(&mut out[..], b.q, b.queries, head_dim, q_width);
             let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
             matmul(out, 0.0, 1.0, Mat::new(&*scores, b.queries, b.keys), values);
@@ -257,29 +263,32 @@ impl CustomOp3 for Op {
                     douts,
                     values.t(),
                 );
-                vectorized(|| {
-                    for i in 0..b.queries {
-                        let at = b.q + i * q_width;
-                        let row = at..at + head_dim;
-                        let sum: f32 = out[row.clone()]
-                            .iter()
-                            .zip(&dout[row])
-                            .map(|(o, d)| o * d)
-                            .sum();
-                        let log_sum = log_sums[b.log_sum + i];
-                        let seen = b.keys - b.queries + i + 1;
-                        let (p, ds) = (
-                            &mut p[i * b.keys..][..b.keys],
-                            &mut ds[i * b.keys..][..b.keys],
-                        );
-                        for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
-                            *p = exp(*p - log_sum);
-                            *ds = *p * (*ds - sum);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for i in 0..b.queries {
+                            let at = b.q + i * q_width;
+                            let row = at..at + head_dim;
+                            let sum: f32 = out[row.clone()]
+                                .iter()
+                                .zip(&dout[row])
+                                .map(|(o, d)| o * d)
+                                .sum();
+                            let log_sum = log_sums[b.log_sum + i];
+                            let seen = b.keys - b.queries + i + 1;
+                            let (p, ds) = (
+                                &mut p[i * b.keys..][..b.keys],
+                                &mut ds[i * b.keys..][..b.keys],
+                            );
+                            for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                                *p = exp(*p - log_sum);
+                                *ds = *p * (*ds - sum);
+                            }
+                            p[seen..].fill(0.0);
+                            ds[seen..].fill(0.0);
                         }
-                        p[seen..].fill(0.0);
-                        ds[seen..].fill(0.0);
-                    }
-                });
+                    },
+                );
                 let (p, ds) = (
                     Mat::new(&*p, b.queries, b.keys),
                     Mat::new(&*ds, b.queries, b.keys),

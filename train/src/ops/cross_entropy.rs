@@ -94,11 +94,14 @@ impl CustomOp2 for Op {
                 hidden,
                 head.t(),
             );
-            loss += vectorized(|| {
-                let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
-                rows.map(|(row, target)| softmax_loss(row, *target as usize))
-                    .sum::<f64>()
-            });
+            loss += vectorized(
+                #[inline(always)]
+                || {
+                    let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
+                    rows.map(|(row, target)| softmax_loss(row, *target as usize))
+                        .sum::<f64>()
+                },
+            );
             if wanted {
                 let dlogits = Mat::new(&*logits, tokens, vocabulary);
                 matmul(

@@ -63,8 +63,14 @@ impl CustomOp2 for Op {
     ) -> Result<(CpuStorage, Shape)> {
         let (g, u) = (values(g, g_layout)?, values(u, u_layout)?);
         let y = match self.0 {
-            Activation::Silu => vectorized(|| forward(silu, g, u)),
-            Activation::Relu2 => vectorized(|| forward(relu2, g, u)),
+            Activation::Silu => vectorized(
+                #[inline(always)]
+                || forward(silu, g, u),
+            ),
+            Activation::Relu2 => vectorized(
+                #[inline(always)]
+                || forward(relu2, g, u),
+            ),
         };
         Ok((CpuStorage::F32(y), g_layout.shape().clone()))
     }
@@ -80,8 +86,14 @@ impl CustomOp2 for Op {
         let (dg, du) = with_values(g, |gv| {
             with_values(u, |uv| {
                 with_values(&dy, |dy| match self.0 {
-                    Activation::Silu => vectorized(|| backward(silu, gv, uv, dy)),
-                    Activation::Relu2 => vectorized(|| backward(relu2, gv, uv, dy)),
+                    Activation::Silu => vectorized(
+                        #[inline(always)]
+                        || backward(silu, gv, uv, dy),
+                    ),
+                    Activation::Relu2 => vectorized(
+                        #[inline(always)]
+                        || backward(relu2, gv, uv, dy),
+                    ),
                 })
             })
         })???;

@@ -10,6 +10,7 @@ mod cross_entropy;
 mod embedding;
 mod gate;
 mod linear;
+mod lookup;
 mod math;
 mod matmul;
 pub mod reference;
@@ -19,7 +20,7 @@ pub use attention::{AttentionShape, RopeTable, attention};
 pub use cross_entropy::{Gradients, cross_entropy};
 pub use embedding::embedding;
 pub use gate::gate;
-pub use linear::{Linear, linear};
+pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
 pub use rms_norm::rms_norm;
 

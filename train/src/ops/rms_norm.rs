@@ -52,16 +52,19 @@ impl CustomOp2 for Op {
         let width = gain.len();
         let mut y = vec![0.0; x.len()];
         let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-        let inverse = vectorized(|| {
-            rows.map(|(y, x)| {
-                let inverse = 1.0 / (dot(x, x) / width as f32 + self.eps).sqrt();
-                for ((y, x), g) in y.iter_mut().zip(x).zip(gain) {
-                    *y = x * inverse * g;
-                }
-                inverse
-            })
-            .collect()
-        });
+        let inverse = vectorized(
+            #[inline(always)]
+            || {
+                rows.map(|(y, x)| {
+                    let inverse = 1.0 / (dot(x, x) / width as f32 + self.eps).sqrt();
+                    for ((y, x), g) in y.iter_mut().zip(x).zip(gain) {
+                        *y = x * inverse * g;
+                    }
+                    inverse
+                })
+                .collect()
+            },
+        );
         self.saved.set(inverse);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
@@ -85,20 +88,23 @@ impl CustomOp2 for Op {
                     let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
                     let rows = rows.zip(dy.chunks_exact(width)).zip(&inverse);
                     let mut h = vec![0.0; width];
-                    vectorized(|| {
-                        for (((dx, x), dy), inverse) in rows {
-                            for ((h, dy), g) in h.iter_mut().zip(dy).zip(gain) {
-                                *h = dy * g;
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for (((dx, x), dy), inverse) in rows {
+                                for ((h, dy), g) in h.iter_mut().zip(dy).zip(gain) {
+                                    *h = dy * g;
+                                }
+                                let mean = dot(&h, x) * inverse / width as f32;
+                                for ((dx, x), h) in dx.iter_mut().zip(x).zip(&h) {
+                                    *dx = inverse * (h - x * inverse * mean);
+                                }
+                                for ((dgain, x), dy) in dgain.iter_mut().zip(x).zip(dy) {
+                                    *dgain += dy * x * inverse;
+                                }
                             }
-                            let mean = dot(&h, x) * inverse / width as f32;
-                            for ((dx, x), h) in dx.iter_mut().zip(x).zip(&h) {
-                                *dx = inverse * (h - x * inverse * mean);
-                            }
-                            for ((dgain, x), dy) in dgain.iter_mut().zip(x).zip(dy) {
-                                *dgain += dy * x * inverse;
-                            }
-                        }
-                    });
+                        },
+                    );
                 })
             })
         })???;

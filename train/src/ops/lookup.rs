@@ -1,0 +1,415 @@
+//! Products of activations with trits by lookup: one addition in place of four multiply-adds.
+//!
+//! Four trits have 81 values. For a *group* of four columns and one token all 81 sums ±a ±b ±c ±d are made once;
+//! then each row of the matrix needs one addition for four weights, of the entry that its four trits select: its
+//! *rank* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An entry holds that sum for many tokens side by side, so one
+//! rank serves them all. Four groups are a *block*: their tables stay in the nearest caches while all rows pass.
+//!
+//! int8 activations are added in 16-bit lanes, exactly; gradients in f32 lanes, in an order that neither the
+//! number of threads nor the CPU changes. The backward pass multiplies with the transposed trits.
+
+use super::vectorized;
+
+/// Columns of a group.
+const COLUMNS: usize = 4;
+/// Groups of a block.
+const GROUPS: usize = 4;
+/// Values of four trits, and room so that seven bits are always an index.
+const ENTRIES: usize = 128;
+/// Blocks whose sums 16-bit lanes hold: entries are at most 4 · 127.
+const NARROW_BLOCKS: usize = 15;
+
+/// The ranks of a matrix of trits.
+pub(crate) struct Ranks {
+    rows: usize,
+    columns: usize,
+    /// (blocks, rows)
+    ranks: Vec<[u8; GROUPS]>,
+}
+
+impl Ranks {
+    /// Of trits (rows, columns), for products over the columns.
+    pub fn new(trits: &[i8], rows: usize, columns: usize) -> Ranks {
+        Ranks::of(rows, columns, |row, column| trits[row * columns + column])
+    }
+
+    /// Of the transposed matrix, for products over the rows.
+    pub fn transposed(trits: &[i8], rows: usize, columns: usize) -> Ranks {
+        Ranks::of(columns, rows, |row, column| trits[column * columns + row])
+    }
+
+    #[inline(always)]
+    fn of(rows: usize, columns: usize, trit: impl Fn(usize, usize) -> i8) -> Ranks {
+        let rank = |row, group: usize| {
+            (0..COLUMNS).fold(0, |rank, i| {
+                let column = group * COLUMNS + i;
+                let trit = if column < columns {
+                    trit(row, column)
+                } else {
+                    0
+                };
+                3 * rank + (trit + 1) as u8
+            })
+        };
+        let mut ranks = Vec::with_capacity(blocks(columns) * rows);
+        for block in 0..blocks(columns) {
+            let ranks_of = |row| std::array::from_fn(|g| rank(row, block * GROUPS + g));
+            ranks.extend((0..rows).map(ranks_of));
+        }
+        Ranks {
+            rows,
+            columns,
+            ranks,
+        }
+    }
+}
+
+fn blocks(columns: usize) -> usize {
+    columns.div_ceil(COLUMNS * GROUPS)
+}
+
+/// y[t][r] = Σ x[t][c] · trit[r][c] / divisors[t] · factor, for int8 activations x (tokens, columns).
+pub(crate) fn of_int8(ranks: &Ranks, x: &[i8], divisors: &[f32], factor: f32, y: &mut [f32]) {
+    Scratch::<i16, 64>::new(ranks).product(ranks, x, Some(divisors), factor, y);
+}
+
+/// y[t][r] = Σ x[t][c] · trit[r][c] · factor.
+pub(crate) fn of_floats(ranks: &Ranks, x: &[f32], factor: f32, y: &mut [f32]) {
+    Scratch::<f32, 32>::new(ranks).product(ranks, x, None, factor, y);
+}
+
+/// A number that is added side by side.
+trait Lane: Copy + Default + Send {
+    /// Blocks whose sums it holds.
+    const BLOCKS: usize;
+    fn of(x: f32) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn minus(self) -> Self;
+    fn to_f32(self) -> f32;
+}
+
+impl Lane for f32 {
+    const BLOCKS: usize = usize::MAX;
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn plus(self, other: f32) -> f32 {
+        self + other
+    }
+    #[inline(always)]
+    fn minus(self) -> f32 {
+        -self
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Lane for i16 {
+    const BLOCKS: usize = NARROW_BLOCKS;
+    #[inline(always)]
+    fn of(x: f32) -> i16 {
+        // An integer up to 127: adding 1.5 · 2²³ leaves it in the low bits, and converts many at once.
+        (x + 12_582_912.0).to_bits() as i16
+    }
+    #[inline(always)]
+    fn plus(self, other: i16) -> i16 {
+        self.wrapping_add(other)
+    }
+    #[inline(always)]
+    fn minus(self) -> i16 {
+        self.wrapping_neg()
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+/// One number for each of `N` tokens, in whole cache lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Tokens<T, const N: usize>([T; N]);
+
+impl<T: Lane, const N: usize> Tokens<T, N> {
+    #[inline(always)]
+    fn zero() -> Self {
+        Tokens([T::default(); N])
+    }
+
+    #[inline(always)]
+    fn plus(&self, other: &Self) -> Self {
+        let mut sum = *self;
+        for (a, b) in sum.0.iter_mut().zip(&other.0) {
+            *a = a.plus(*b);
+        }
+        sum
+    }
+}
+
+/// Working memory for `N` tokens.
+struct Scratch<T, const N: usize> {
+    rows: Vec<f32>,                       // (N, padded columns)
+    panel: Vec<Tokens<f32, N>>,           // (padded columns): the same, transposed
+    tables: Vec<[Tokens<T, N>; ENTRIES]>, // (GROUPS)
+    sums: Vec<Tokens<T, N>>,              // (rows)
+    wide: Vec<Tokens<f32, N>>,            // (rows, padded to four)
+}
+
+impl<T: Lane, const N: usize> Scratch<T, N> {
+    fn new(ranks: &Ranks) -> Self {
+        let padded = blocks(ranks.columns) * GROUPS * COLUMNS;
+        Scratch {
+            rows: vec![0.0; N * padded],
+            panel: vec![Tokens([0.0; N]); padded],
+            tables: vec![[Tokens::zero(); ENTRIES]; GROUPS],
+            sums: vec![Tokens::zero(); ranks.rows],
+            wide: vec![Tokens([0.0; N]); ranks.rows.next_multiple_of(4)],
+        }
+    }
+
+    fn product<X: Copy + Into<f32>>(
+        &mut self,
+        ranks: &Ranks,
+        x: &[X],
+        divisors: Option<&[f32]>,
+        factor: f32,
+        y: &mut [f32],
+    ) {
+        let tokens = x.chunks(N * ranks.columns);
+        for (i, (x, y)) in tokens.zip(y.chunks_mut(N * ranks.rows)).enumerate() {
+            let mut by = [1.0; N];
+            if let Some(divisors) = divisors {
+                let divisors = &divisors[i * N..][..y.len() / ranks.rows];
+                by[..divisors.len()].copy_from_slice(divisors);
+            }
+            vectorized(
+                #[inline(always)]
+                || self.transpose_in(x, ranks.columns),
+            );
+            vectorized(
+                #[inline(always)]
+                || self.add_up(ranks),
+            );
+            vectorized(
+                #[inline(always)]
+                || self.transpose_out(&by, factor, ranks.rows, y),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn transpose_in<X: Copy + Into<f32>>(&mut self, x: &[X], columns: usize) {
+        let padded = self.panel.len();
+        for (row, x) in self
+            .rows
+            .chunks_exact_mut(padded)
+            .zip(x.chunks_exact(columns))
+        {
+            row.iter_mut()
+                .zip(x)
+                .for_each(|(row, x)| *row = (*x).into());
+        }
+        let missing = x.len() / columns * padded;
+        self.rows[missing..].fill(0.0); // behind the last token
+        let (panel, _) = self.panel.as_chunks_mut::<4>();
+        for (t, rows) in self.rows.chunks_exact(4 * padded).enumerate() {
+            let rows: [&[[f32; 4]]; 4] =
+                std::array::from_fn(|i| rows[i * padded..][..padded].as_chunks().0);
+            for (c, panel) in panel.iter_mut().enumerate() {
+                let block = transposed([rows[0][c], rows[1][c], rows[2][c], rows[3][c]]);
+                for (column, block) in panel.iter_mut().zip(block) {
+                    column.0[4 * t..][..4].copy_from_slice(&block);
+                }
+            }
+        }
+    }
+
+    /// The sums of all rows, into `wide`.
+    #[inline(always)]
+    fn add_up(&mut self, ranks: &Ranks) {
+        self.sums.fill(Tokens::zero());
+        self.wide.fill(Tokens([0.0; N]));
+        let blocks = self.panel.as_chunks::<COLUMNS>().0.chunks_exact(GROUPS);
+        let (last, mut held) = (blocks.len() - 1, 0);
+        for (b, (groups, ranks)) in blocks.zip(ranks.ranks.chunks_exact(ranks.rows)).enumerate() {
+            for (table, columns) in self.tables.iter_mut().zip(groups) {
+                tabulate(columns, table);
+            }
+            let [t0, t1, t2, t3] = &self.tables[..] else {
+                unreachable!("there are {GROUPS} tables");
+            };
+            for (sum, rank) in self.sums.iter_mut().zip(ranks) {
+                let [r0, r1, r2, r3] = rank.map(|rank| usize::from(rank & 127));
+                *sum = sum.plus(&t0[r0]).plus(&t1[r1]).plus(&t2[r2]).plus(&t3[r3]);
+            }
+            held += 1;
+            if held == T::BLOCKS || b == last {
+                held = 0;
+                for (wide, sum) in self.wide.iter_mut().zip(&mut self.sums) {
+                    for (wide, sum) in wide.0.iter_mut().zip(&sum.0) {
+                        *wide += sum.to_f32();
+                    }
+                    *sum = Tokens::zero();
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transpose_out(&self, divisors: &[f32; N], factor: f32, rows: usize, y: &mut [f32]) {
+        let (wide, _) = self.wide.as_chunks::<4>();
+        let divisors = divisors.as_chunks::<4>().0;
+        for ((t, y), divisors) in y.chunks_mut(4 * rows).enumerate().zip(divisors) {
+            for (r, wide) in wide.iter().enumerate() {
+                let mut block = [[0.0; 4]; 4];
+                for (block, wide) in block.iter_mut().zip(wide) {
+                    block.copy_from_slice(&wide.0[4 * t..][..4]);
+                    block
+                        .iter_mut()
+                        .zip(divisors)
+                        .for_each(|(x, d)| *x = *x / d * factor);
+                }
+                let width = 4.min(rows - 4 * r);
+                for (y, block) in y.chunks_exact_mut(rows).zip(transposed(block)) {
+                    y[4 * r..][..width].copy_from_slice(&block[..width]);
+                }
+            }
+        }
+    }
+}
+
+/// All sums of one group of columns.
+#[inline(always)]
+fn tabulate<T: Lane, const N: usize>(
+    columns: &[Tokens<f32, N>; COLUMNS],
+    table: &mut [Tokens<T, N>; ENTRIES],
+) {
+    let (high, low) = (
+        pairs(&columns[0], &columns[1]),
+        pairs(&columns[2], &columns[3]),
+    );
+    for (high, entries) in high.iter().zip(table.chunks_exact_mut(9)) {
+        for (low, entry) in low.iter().zip(entries) {
+            *entry = high.plus(low);
+        }
+    }
+}
+
+/// ±a ±b, nine of them.
+#[inline(always)]
+fn pairs<T: Lane, const N: usize>(a: &Tokens<f32, N>, b: &Tokens<f32, N>) -> [Tokens<T, N>; 9] {
+    let [a, b] = [signs(a), signs(b)];
+    let mut sums = [Tokens::zero(); 9];
+    for (a, sums) in a.iter().zip(sums.chunks_exact_mut(3)) {
+        for (b, sum) in b.iter().zip(sums) {
+            *sum = a.plus(b);
+        }
+    }
+    sums
+}
+
+/// -x, 0 and x.
+#[inline(always)]
+fn signs<T: Lane, const N: usize>(x: &Tokens<f32, N>) -> [Tokens<T, N>; 3] {
+    let mut signs = [Tokens::zero(); 3];
+    for (t, x) in x.0.iter().enumerate() {
+        let x = T::of(*x);
+        (signs[0].0[t], signs[2].0[t]) = (x.minus(), x);
+    }
+    signs
+}
+
+#[inline(always)]
+fn transposed(m: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    let [a, b, c, d] = m;
+    [
+        [a[0], b[0], c[0], d[0]],
+        [a[1], b[1], c[1], d[1]],
+        [a[2], b[2], c[2], d[2]],
+        [a[3], b[3], c[3], d[3]],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers from 0 to 1 that look random.
+    fn noise(count: usize, seed: usize) -> Vec<f32> {
+        let value = |i: usize| ((i + seed) as f32 * 12.9898).sin() * 43_758.547;
+        (0..count).map(|i| value(i) - value(i).floor()).collect()
+    }
+
+    fn check(tokens: usize, rows: usize, columns: usize) {
+        let trit = |x: &f32| (x * 3.0) as i8 - 1;
+        let trits: Vec<i8> = noise(rows * columns, 1).iter().map(trit).collect();
+        let mut q: Vec<i8> = noise(tokens * columns, 2)
+            .iter()
+            .map(|x| (x * 255.0) as i32 as u8 as i8)
+            .map(|q| q.max(-127))
+            .collect();
+        q[..columns].fill(127);
+        let divisors: Vec<f32> = noise(tokens, 3).iter().map(|x| x + 0.5).collect();
+
+        let mut y = vec![f32::NAN; tokens * rows];
+        of_int8(
+            &Ranks::new(&trits, rows, columns),
+            &q,
+            &divisors,
+            0.3,
+            &mut y,
+        );
+        for (i, y) in y.iter().enumerate() {
+            let (t, r) = (i / rows, i % rows);
+            let products = (0..columns)
+                .map(|c| i32::from(q[t * columns + c]) * i32::from(trits[r * columns + c]));
+            let expected = products.sum::<i32>() as f32 / divisors[t] * 0.3;
+            assert_eq!(
+                *y, expected,
+                "{tokens} {rows} {columns}: token {t}, row {r}"
+            );
+        }
+
+        let dy = noise(tokens * rows, 4);
+        let mut dx = vec![f32::NAN; tokens * columns];
+        of_floats(&Ranks::transposed(&trits, rows, columns), &dy, 0.3, &mut dx);
+        for (i, dx) in dx.iter().enumerate() {
+            let (t, c) = (i / columns, i % columns);
+            let products =
+                (0..rows).map(|r| f64::from(dy[t * rows + r]) * f64::from(trits[r * columns + c]));
+            let expected = products.sum::<f64>() * 0.3;
+            let error = (f64::from(*dx) - expected).abs();
+            assert!(
+                error < 1e-6 * rows as f64,
+                "{tokens} {rows} {columns}: {dx} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn sums_are_those_of_multiplication() {
+        for (tokens, rows, columns) in [
+            (1, 1, 1),
+            (3, 5, 7),
+            (64, 16, 16),
+            (65, 9, 33),
+            (31, 100, 1000),
+            (130, 3, 259),
+        ] {
+            check(tokens, rows, columns);
+        }
+    }
+
+    #[test]
+    fn sums_of_the_longest_rows_do_not_overflow() {
+        let columns = 5000;
+        let (trits, q) = (vec![1; 2 * columns], vec![127; columns]);
+        let mut y = [0.0; 2];
+        of_int8(&Ranks::new(&trits, 2, columns), &q, &[1.0], 1.0, &mut y);
+        assert_eq!(y, [127.0 * columns as f32; 2]);
+    }
+}
