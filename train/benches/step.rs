@@ -1,14 +1,14 @@
-//! Tokens per second of one training step: ternary, full precision, and ternary on plain candle operations.
+//! Tokens per second and peak memory of training steps.
 //!
-//! `cargo bench -p sterna-train --bench step`, with CANDLE_NUM_THREADS=1 for the fused operations, which
-//! divide the work themselves.
+//! `CANDLE_NUM_THREADS=1 cargo bench -p sterna-train --bench step -- SHAPE MODE`: both are optional, but the peak is
+//! that of the process, so it is right only where one of each is given.
 
 use std::time::Instant;
 
 use serde_json::json;
 use sterna_ternary::Config;
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::{Model, Precision, Trainer};
+use sterna_train::{Activations, Model, Precision, Trainer};
 
 fn config(hidden: usize, layers: usize, heads: usize, ffn: usize, vocabulary: usize) -> Config {
     let json = json!({
@@ -21,19 +21,15 @@ fn config(hidden: usize, layers: usize, heads: usize, ffn: usize, vocabulary: us
     Config::from_json(&json).expect("the shape is valid")
 }
 
-fn tokens_per_second(
-    config: &Config,
-    precision: Precision,
-    reference: bool,
-    batch: usize,
-    context: usize,
-) -> f64 {
-    let model = Model::new(config.clone(), precision, context, 0.02, 1).expect("the model fits");
-    let model = if reference {
-        model.with_reference_operations()
-    } else {
-        model
+fn tokens_per_second(config: &Config, mode: &str, batch: usize, context: usize) -> f64 {
+    let precision = match mode {
+        "full" => Precision::Full,
+        _ => Precision::Ternary,
     };
+    let mut model = Model::new(config.clone(), precision, context, 0.02, 1).expect("it fits");
+    if mode == "plain" {
+        model = model.with_reference_operations();
+    }
     let optimizer = Optimizer {
         method: Method::AdamW,
         betas: (0.9, 0.95),
@@ -41,6 +37,9 @@ fn tokens_per_second(
         weight_decay: 0.1,
     };
     let mut trainer = Trainer::new(model, optimizer, 1.0);
+    if mode == "recompute" {
+        trainer.activations = Activations::Recompute;
+    }
     let vocabulary = config.vocab_size as u32;
     let rows: Vec<u32> = (0..(batch * (context + 1)) as u32)
         .map(|i| i * 7919 % vocabulary)
@@ -48,9 +47,8 @@ fn tokens_per_second(
     let mut seconds: Vec<f64> = (0..6)
         .map(|_| {
             let start = Instant::now();
-            trainer
-                .step(&rows, context, 1e-3)
-                .expect("the step succeeds");
+            let step = trainer.step(&rows, context, 1e-3);
+            step.expect("the step succeeds");
             start.elapsed().as_secs_f64()
         })
         .skip(1)
@@ -59,25 +57,31 @@ fn tokens_per_second(
     (batch * context) as f64 / seconds[seconds.len() / 2]
 }
 
+/// Most memory that this process held, where the system says.
+fn peak_mebibytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
+
 fn main() {
     let shapes = [
         ("0.9M", config(128, 4, 4, 384, 512), 8, 128),
         ("5.2M", config(256, 6, 4, 768, 512), 16, 256),
         ("31M", config(512, 8, 8, 1536, 8192), 8, 512),
     ];
-    let wanted = std::env::args().nth(1).unwrap_or_default();
-    println!("model  tokens/s: ternary  full  ternary on plain candle");
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
+    let is_wanted = |i: usize, name: &str| args.get(i).is_none_or(|arg| arg == name);
     for (name, config, batch, context) in &shapes {
-        if !wanted.starts_with("--") && !name.contains(&wanted) {
-            continue;
+        for mode in ["ternary", "recompute", "full", "plain"] {
+            if is_wanted(0, name) && is_wanted(1, mode) {
+                let speed = tokens_per_second(config, mode, *batch, *context);
+                let peak = peak_mebibytes().map_or("n/a".into(), |peak| format!("{peak} MiB"));
+                println!("{name} {mode}: {speed:.0} tokens/s, peak {peak}");
+            }
         }
-        let run = |precision, reference| {
-            tokens_per_second(config, precision, reference, *batch, *context)
-        };
-        let (ternary, full) = (run(Precision::Ternary, false), run(Precision::Full, false));
-        println!(
-            "{name}  {ternary:.0}  {full:.0}  {:.0}",
-            run(Precision::Ternary, true)
-        );
     }
 }

@@ -5,6 +5,7 @@
 //! resumes, [`export`] writes a Hugging Face folder.
 #![deny(unsafe_code)]
 
+mod backward;
 mod error;
 
 pub mod checkpoint;
@@ -19,6 +20,7 @@ mod run;
 pub mod schedule;
 mod trainer;
 
+pub use backward::Activations;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
 

@@ -50,6 +50,27 @@ pub struct Model {
 /// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
 pub struct Prepared(Vec<Option<Linear>>);
 
+/// Sequences of the same length: what goes in and what shall come out.
+pub struct Sequences {
+    /// Tokens of a sequence.
+    pub context: usize,
+    ids: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl Sequences {
+    /// From rows of `context` + 1 tokens: each token but the last of a row predicts the next.
+    pub fn new(rows: &[u32], context: usize) -> Sequences {
+        let rows = rows.chunks_exact(context + 1);
+        let ids = rows.clone().flat_map(|row| &row[..context]);
+        Sequences {
+            context,
+            ids: ids.copied().collect(),
+            targets: rows.flat_map(|row| &row[1..]).copied().collect(),
+        }
+    }
+}
+
 impl Model {
     /// Fresh weights: normal with this standard deviation, norms 1; the same for the same seed everywhere.
     pub fn new(
@@ -138,79 +159,87 @@ impl Model {
         Ok(Prepared(linears.collect::<candle_core::Result<_>>()?))
     }
 
-    /// The sum of the losses, in nats, of sequences of `context` + 1 tokens: a tensor of one element.
+    /// The sum of the losses in nats: a tensor of one element.
     pub fn loss(
         &self,
         prepared: &Prepared,
-        rows: &[u32],
-        context: usize,
+        sequences: &Sequences,
         gradients: Gradients,
     ) -> Result<Tensor> {
-        let rows = rows.chunks_exact(context + 1);
-        let ids: Vec<u32> = rows
-            .clone()
-            .flat_map(|row| &row[..context])
-            .copied()
-            .collect();
-        let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
-        let hidden = self.hidden(prepared, &ids, context)?;
-        let head = if self.config.tie_word_embeddings {
-            EMBEDDING
-        } else {
-            HEAD
-        };
-        let head = self.var(head);
-        Ok(match self.operations {
-            Operations::Fused => ops::cross_entropy(&hidden, head, &targets, gradients)?,
-            Operations::Reference => reference::cross_entropy(&hidden, head, &targets)?,
-        })
-    }
-
-    /// The decoder body: (tokens, hidden_size) after the final norm.
-    fn hidden(&self, prepared: &Prepared, ids: &[u32], context: usize) -> Result<Tensor> {
-        let family = self.config.family;
-        let shape = AttentionShape::new(&self.config, context);
-        let mut x = self.embedding(ids)?; // (tokens, hidden_size)
+        let mut x = self.embed(sequences)?;
         for i in 0..self.config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-            let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
-            let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
-
-            let h = self.input(norm(&x, "input_layernorm")?)?;
-            let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
-            let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
-            let v = linear(&h, "self_attn.v_proj")?;
-            if family.qk_norm {
-                q = self.head_norm(&q, &name("self_attn.q_norm"))?;
-                k = self.head_norm(&k, &name("self_attn.k_norm"))?;
-            }
-            let mut attended = self.attention(&q, &k, &v, shape)?;
-            if let Some(sub_norm) = family.attn_sub_norm {
-                attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
-            }
-            x = (x + linear(&self.input(attended)?, "self_attn.o_proj")?)?;
-
-            let h = self.input(norm(&x, "post_attention_layernorm")?)?;
-            let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
-            let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
-            if let Some(sub_norm) = family.ffn_sub_norm {
-                product = norm(&product, &format!("mlp.{sub_norm}"))?;
-            }
-            x = (x + linear(&self.input(product)?, "mlp.down_proj")?)?;
+            x = self.layer(prepared, i, &x, sequences)?;
         }
-        self.norm(&x, FINAL_NORM)
+        self.head_loss(&x, sequences, gradients)
     }
 
-    fn var(&self, name: &str) -> &Var {
-        &self.vars[self.index[name]]
-    }
-
-    fn embedding(&self, ids: &[u32]) -> Result<Tensor> {
-        let weight = self.var(EMBEDDING);
+    /// The residual stream before the first layer (tokens, hidden_size).
+    pub(crate) fn embed(&self, sequences: &Sequences) -> Result<Tensor> {
+        let (weight, ids) = (self.var(EMBEDDING), &sequences.ids);
         Ok(match self.operations {
             Operations::Fused => ops::embedding(weight, ids)?,
             Operations::Reference => reference::embedding(weight, ids)?,
         })
+    }
+
+    /// The residual stream x (tokens, hidden_size) behind decoder layer `i`.
+    pub(crate) fn layer(
+        &self,
+        prepared: &Prepared,
+        i: usize,
+        x: &Tensor,
+        sequences: &Sequences,
+    ) -> Result<Tensor> {
+        let family = self.config.family;
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
+        let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
+
+        let h = self.input(norm(x, "input_layernorm")?)?;
+        let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
+        let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
+        let v = linear(&h, "self_attn.v_proj")?;
+        if family.qk_norm {
+            q = self.head_norm(&q, &name("self_attn.q_norm"))?;
+            k = self.head_norm(&k, &name("self_attn.k_norm"))?;
+        }
+        let shape = AttentionShape::new(&self.config, sequences.context);
+        let mut attended = self.attention(&q, &k, &v, shape)?;
+        if let Some(sub_norm) = family.attn_sub_norm {
+            attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
+        }
+        let x = (x + linear(&self.input(attended)?, "self_attn.o_proj")?)?;
+
+        let h = self.input(norm(&x, "post_attention_layernorm")?)?;
+        let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
+        let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
+        if let Some(sub_norm) = family.ffn_sub_norm {
+            product = norm(&product, &format!("mlp.{sub_norm}"))?;
+        }
+        Ok((x + linear(&self.input(product)?, "mlp.down_proj")?)?)
+    }
+
+    /// The sum of the losses of the residual stream behind the last layer.
+    pub(crate) fn head_loss(
+        &self,
+        x: &Tensor,
+        sequences: &Sequences,
+        gradients: Gradients,
+    ) -> Result<Tensor> {
+        let hidden = self.norm(x, FINAL_NORM)?;
+        let head = match self.config.tie_word_embeddings {
+            true => self.var(EMBEDDING),
+            false => self.var(HEAD),
+        };
+        let targets = &sequences.targets;
+        Ok(match self.operations {
+            Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients)?,
+            Operations::Reference => reference::cross_entropy(&hidden, head, targets)?,
+        })
+    }
+
+    fn var(&self, name: &str) -> &Var {
+        &self.vars[self.index[name]]
     }
 
     /// What linear layers take: quantized, if they are ternary.

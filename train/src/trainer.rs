@@ -3,8 +3,9 @@
 //! The number of shards depends on the batch alone, and their gradients are added pairwise in the same
 //! order whoever computed them, so results do not depend on the number of threads.
 
-use crate::model::{Prepared, values_of};
-use crate::ops::{Gradients, with_values};
+use crate::backward::Activations;
+use crate::model::{Sequences, values_of};
+use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::{Error, Model, Result};
 
@@ -23,6 +24,8 @@ pub struct Trainer {
     pub moments: Moments,
     /// Largest norm of a gradient; longer ones are scaled down to it.
     pub clip: f64,
+    /// What the forward pass keeps.
+    pub activations: Activations,
     /// Steps taken.
     pub step: u64,
 }
@@ -45,6 +48,7 @@ impl Trainer {
             optimizer,
             moments,
             clip,
+            activations: Activations::default(),
             step: 0,
         }
     }
@@ -55,7 +59,10 @@ impl Trainer {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
         let scale = 1.0 / tokens as f64;
-        let shard = |rows: &[u32]| self.shard(&prepared, rows, context, scale);
+        let shard = |rows: &[u32]| {
+            self.model
+                .gradients(&prepared, rows, context, scale, self.activations)
+        };
         let (loss, gradients) = tree(
             rows,
             shards(rows.len() / (context + 1), context),
@@ -98,9 +105,11 @@ impl Trainer {
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare()?;
         let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
-            let loss = self
-                .model
-                .loss(&prepared, rows, context, Gradients::Unwanted)?;
+            let loss = self.model.loss(
+                &prepared,
+                &Sequences::new(rows, context),
+                Gradients::Unwanted,
+            )?;
             Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))
         };
         let sequences = rows.len() / (context + 1);
@@ -114,29 +123,6 @@ impl Trainer {
             .parameters()
             .map(|(_, var)| values_of(var))
             .collect()
-    }
-
-    fn shard(
-        &self,
-        prepared: &Prepared,
-        rows: &[u32],
-        context: usize,
-        scale: f64,
-    ) -> Result<(f64, Vec<f32>)> {
-        let loss = self
-            .model
-            .loss(prepared, rows, context, Gradients::Wanted)?;
-        let gradients = loss.affine(scale, 0.0)?.backward()?;
-        let mut flat = Vec::with_capacity(self.model.parameter_count());
-        for (weight, var) in self.model.parameters() {
-            let gradient = gradients.get(var).ok_or_else(|| {
-                candle_core::Error::Msg(format!("{} has no gradient", weight.name))
-            })?;
-            with_values(&gradient.contiguous()?, |values| {
-                flat.extend_from_slice(values)
-            })?;
-        }
-        Ok((f64::from(loss.to_vec1::<f32>()?[0]), flat))
     }
 }
 

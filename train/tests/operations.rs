@@ -10,7 +10,7 @@ use serde_json::json;
 use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
 use sterna_train::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, reference};
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::{Model, Precision, Trainer};
+use sterna_train::{Activations, Model, Precision, Trainer};
 
 fn random(shape: &[usize], seed: u64) -> Var {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -208,6 +208,32 @@ fn every_parameter_gets_a_gradient_and_moves() {
                 );
                 assert!(before[i] != after[i], "{name:?} does not move");
             }
+        }
+    }
+}
+
+#[test]
+fn recomputed_activations_give_the_same_bits() {
+    let rows: Vec<u32> = (0..4 * 17).map(|i| i * 11 % 30).collect();
+    for family in FAMILIES {
+        for (tied, precision) in [(true, Precision::Ternary), (false, Precision::Full)] {
+            let gradients = |activations| {
+                let model = Model::new(config(family, tied), precision, 16, 0.1, 1).unwrap();
+                let optimizer = Optimizer {
+                    method: Method::AdamW,
+                    betas: (0.9, 0.95),
+                    eps: 1e-8,
+                    weight_decay: 0.0,
+                };
+                let mut trainer = Trainer::new(model, optimizer, 1.0);
+                trainer.activations = activations;
+                trainer.gradients(&rows, 16).unwrap()
+            };
+            let (kept, again) = (
+                gradients(Activations::Keep),
+                gradients(Activations::Recompute),
+            );
+            assert!(kept == again, "{} {tied}", family.name);
         }
     }
 }
