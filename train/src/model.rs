@@ -12,7 +12,7 @@ use sterna_ternary::Config;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 
 use crate::Result;
-use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, reference};
+use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, reference};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -56,6 +56,7 @@ pub struct Sequences {
     pub context: usize,
     ids: Vec<u32>,
     targets: Vec<u32>,
+    starts: Option<Starts>,
 }
 
 impl Sequences {
@@ -67,7 +68,23 @@ impl Sequences {
             context,
             ids: ids.copied().collect(),
             targets: rows.flat_map(|row| &row[1..]).copied().collect(),
+            starts: None,
         }
+    }
+
+    /// Hides documents from each other: one starts at each token `first`, and none looks before its start.
+    pub fn apart(mut self, first: u32) -> Sequences {
+        let mut starts = Vec::with_capacity(self.ids.len());
+        for (i, id) in self.ids.iter().enumerate() {
+            let position = i % self.context;
+            let start = match position == 0 || *id == first {
+                true => position as u32,
+                false => starts[i - 1],
+            };
+            starts.push(start);
+        }
+        self.starts = Some(Arc::new(starts));
+        self
     }
 }
 
@@ -204,7 +221,7 @@ impl Model {
             k = self.head_norm(&k, &name("self_attn.k_norm"))?;
         }
         let shape = AttentionShape::new(&self.config, sequences.context);
-        let mut attended = self.attention(&q, &k, &v, shape)?;
+        let mut attended = self.attention(&q, &k, &v, shape, sequences)?;
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
         }
@@ -276,10 +293,18 @@ impl Model {
         Ok(self.norm(&heads, name)?.reshape((tokens, width))?)
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, s: AttentionShape) -> Result<Tensor> {
+    fn attention(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        s: AttentionShape,
+        sequences: &Sequences,
+    ) -> Result<Tensor> {
+        let starts = sequences.starts.as_ref();
         Ok(match self.operations {
-            Operations::Fused => ops::attention(q, k, v, s, &self.rope)?,
-            Operations::Reference => reference::attention(q, k, v, s, &self.rope)?,
+            Operations::Fused => ops::attention(q, k, v, s, &self.rope, starts)?,
+            Operations::Reference => reference::attention(q, k, v, s, &self.rope, starts)?,
         })
     }
 

@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
 use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
-use sterna_train::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, reference};
+use sterna_train::ops::{
+    self, AttentionShape, Gradients, Input, Linear, RopeTable, UNSCORED, reference,
+};
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Activations, Model, Precision, Trainer};
 
@@ -140,11 +142,22 @@ fn attention_with_grouped_heads_over_several_blocks_and_sequences() {
         let q = random(&[tokens, heads * head_dim], 6);
         let k = random(&[tokens, kv_heads * head_dim], 7);
         let v = random(&[tokens, kv_heads * head_dim], 8);
-        let fused = ops::attention(&q, &k, &v, shape, &rope).unwrap();
-        let plain = reference::attention(&q, &k, &v, shape, &rope).unwrap();
-        // One position attends to itself alone, so queries and keys get no gradient to compare.
-        let inputs: &[&Var] = if context == 1 { &[&v] } else { &[&q, &k, &v] };
-        compare("attention", inputs, &fused, &plain);
+        // Documents of 1, 2, 3, ... tokens and again, from the start of each sequence.
+        let mut starts = Vec::new();
+        for position in 0..context as u32 {
+            let is_start = (1..)
+                .map(|i| i * (i + 1) / 2)
+                .take_while(|s| *s <= position % 210);
+            starts.push(position - position % 210 + is_start.last().unwrap_or(0));
+        }
+        let documents = Arc::new(starts.repeat(sequences));
+        for starts in [None, Some(&documents)] {
+            let fused = ops::attention(&q, &k, &v, shape, &rope, starts).unwrap();
+            let plain = reference::attention(&q, &k, &v, shape, &rope, starts).unwrap();
+            // One position attends to itself alone, so queries and keys get no gradient to compare.
+            let inputs: &[&Var] = if context == 1 { &[&v] } else { &[&q, &k, &v] };
+            compare("attention", inputs, &fused, &plain);
+        }
     }
 }
 
@@ -155,9 +168,14 @@ fn cross_entropy_over_several_chunks() {
             random(&[tokens, width], 9),
             random(&[vocabulary, width], 10),
         );
-        let targets: Vec<u32> = (0..tokens as u32)
+        let mut targets: Vec<u32> = (0..tokens as u32)
             .map(|i| i * 31 % vocabulary as u32)
             .collect();
+        targets
+            .iter_mut()
+            .skip(1)
+            .step_by(3)
+            .for_each(|target| *target = UNSCORED);
         let fused = ops::cross_entropy(&hidden, &head, &targets, Gradients::Wanted).unwrap();
         let plain = reference::cross_entropy(&hidden, &head, &targets).unwrap();
         compare("cross-entropy", &[&hidden, &head], &fused, &plain);

@@ -5,12 +5,13 @@
 //! (the idea of FlashAttention, Dao et al. 2022). Queries and keys are rotated here, and their gradients
 //! are rotated back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use sterna_ternary::Config;
 
-use super::math::exp;
+use super::math::{dot, exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized, with_values};
 
@@ -62,13 +63,19 @@ impl AttentionShape {
     }
 }
 
-/// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim) to (tokens, heads · head_dim).
+/// Where each token's document starts: the first position of its sequence that the token may look at. Never
+/// falls within a sequence. (tokens)
+pub type Starts = Arc<Vec<u32>>;
+
+/// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim) to (tokens, heads · head_dim). Without
+/// `starts` a token looks at all before it.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     shape: AttentionShape,
     rope: &Arc<RopeTable>,
+    starts: Option<&Starts>,
 ) -> Result<Tensor> {
     q.apply_op3(
         k,
@@ -76,6 +83,7 @@ pub fn attention(
         Op {
             shape,
             rope: rope.clone(),
+            starts: starts.cloned(),
             saved: Saved::new(),
         },
     )
@@ -84,6 +92,7 @@ pub fn attention(
 struct Op {
     shape: AttentionShape,
     rope: Arc<RopeTable>,
+    starts: Option<Starts>,
     saved: Saved<Rotated>,
 }
 
@@ -122,28 +131,49 @@ fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable,
 
 /// One block of queries of one head of one sequence: where its parts lie in the flat tensors.
 struct Block {
-    /// First element of the block's queries, of the head's keys, and of the block's log sums.
+    /// First element of the block's queries, of the keys that the first of them sees, and of the log sums.
     q: usize,
     k: usize,
     log_sum: usize,
     /// Queries in the block and keys up to its last query.
     queries: usize,
     keys: usize,
+    /// Its first token, and the position of the first key.
+    token: usize,
+    first_key: usize,
 }
 
-fn for_each_block(shape: &AttentionShape, tokens: usize, mut f: impl FnMut(&Block)) {
+impl Block {
+    /// The keys that query `i` sees.
+    #[inline(always)]
+    fn seen(&self, i: usize, starts: Option<&[u32]>) -> Range<usize> {
+        let start = starts.map_or(0, |starts| starts[self.token + i] as usize - self.first_key);
+        start..self.keys - self.queries + i + 1
+    }
+}
+
+fn for_each_block(
+    shape: &AttentionShape,
+    starts: Option<&[u32]>,
+    tokens: usize,
+    mut f: impl FnMut(&Block),
+) {
     let group = shape.heads / shape.kv_heads;
     for sequence in 0..tokens / shape.context {
         for head in 0..shape.heads {
             for first in (0..shape.context).step_by(BLOCK) {
                 let queries = BLOCK.min(shape.context - first);
-                let token = sequence * shape.context;
+                let token = sequence * shape.context + first;
+                let first_key = starts.map_or(0, |starts| starts[token] as usize);
+                let key = sequence * shape.context + first_key;
                 f(&Block {
-                    q: (token + first) * shape.q_width() + head * shape.head_dim,
-                    k: token * shape.kv_width() + head / group * shape.head_dim,
+                    q: token * shape.q_width() + head * shape.head_dim,
+                    k: key * shape.kv_width() + head / group * shape.head_dim,
                     log_sum: (sequence * shape.heads + head) * shape.context + first,
                     queries,
-                    keys: first + queries,
+                    keys: first + queries - first_key,
+                    token,
+                    first_key,
                 });
             }
         }
@@ -152,14 +182,14 @@ fn for_each_block(shape: &AttentionShape, tokens: usize, mut f: impl FnMut(&Bloc
 
 /// Scores of a block to probabilities in place; returns each row's log sum through `log_sums`.
 #[inline(always)]
-fn causal_softmax(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) {
-    for (i, (row, log_sum)) in scores
-        .chunks_exact_mut(block.keys)
-        .zip(log_sums)
-        .enumerate()
-    {
-        let (seen, hidden) = row.split_at_mut(block.keys - block.queries + i + 1);
-        let max = seen.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+fn causal_softmax(scores: &mut [f32], block: &Block, starts: Option<&[u32]>, log_sums: &mut [f32]) {
+    let rows = scores.chunks_exact_mut(block.keys).zip(log_sums);
+    for (i, (row, log_sum)) in rows.enumerate() {
+        let Range { start, end } = block.seen(i, starts);
+        row[..start].fill(0.0);
+        row[end..].fill(0.0);
+        let seen = &mut row[start..end];
+        let max = max(seen);
         let mut lanes = [0f32; 8];
         for (j, x) in seen.iter_mut().enumerate() {
             *x = exp(*x - max);
@@ -168,7 +198,6 @@ fn causal_softmax(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) {
         let sum: f32 = lanes.iter().sum();
         let inverse = 1.0 / sum;
         seen.iter_mut().for_each(|x| *x *= inverse);
-        hidden.fill(0.0);
         *log_sum = max + sum.ln();
     }
 }
@@ -197,7 +226,8 @@ impl CustomOp3 for Op {
         let mut out = vec![0.0; q.len()];
         let mut log_sums = vec![0.0; tokens * shape.heads];
         let mut scores = vec![0.0; BLOCK * shape.context];
-        for_each_block(shape, tokens, |b| {
+        let starts = self.starts.as_ref().map(|starts| &starts[..]);
+        for_each_block(shape, starts, tokens, |b| {
             let scores = &mut scores[..b.queries * b.keys];
             let queries = Mat::block(&q[..], b.q, b.queries, head_dim, q_width);
             let keys = Mat::block(&k[..], b.k, b.keys, head_dim, kv_width);
@@ -211,7 +241,7 @@ impl CustomOp3 for Op {
             let log_sums = &mut log_sums[b.log_sum..b.log_sum + b.queries];
             vectorized(
                 #[inline(always)]
-                || causal_softmax(scores, b, log_sums),
+                || causal_softmax(scores, b, starts, log_sums),
             );
             let out = Mat::block(&mut out[..], b.q, b.queries, head_dim, q_width);
             let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
@@ -242,8 +272,9 @@ impl CustomOp3 for Op {
         let mut dv = vec![0.0; k_rotated.len()];
         let mut p = vec![0.0; BLOCK * shape.context];
         let mut ds = p.clone();
+        let starts = self.starts.as_ref().map(|starts| &starts[..]);
         let mut backward = |v: &[f32], out: &[f32], dout: &[f32]| {
-            for_each_block(shape, q_rotated.len() / q_width, |b| {
+            for_each_block(shape, starts, q_rotated.len() / q_width, |b| {
                 let (p, ds) = (&mut p[..b.queries * b.keys], &mut ds[..b.queries * b.keys]);
                 let queries = Mat::block(&q_rotated[..], b.q, b.queries, head_dim, q_width);
                 let keys = Mat::block(&k_rotated[..], b.k, b.keys, head_dim, kv_width);
@@ -269,23 +300,21 @@ impl CustomOp3 for Op {
                         for i in 0..b.queries {
                             let at = b.q + i * q_width;
                             let row = at..at + head_dim;
-                            let sum: f32 = out[row.clone()]
-                                .iter()
-                                .zip(&dout[row])
-                                .map(|(o, d)| o * d)
-                                .sum();
+                            let sum = dot(&out[row.clone()], &dout[row]);
                             let log_sum = log_sums[b.log_sum + i];
-                            let seen = b.keys - b.queries + i + 1;
+                            let Range { start, end } = b.seen(i, starts);
                             let (p, ds) = (
                                 &mut p[i * b.keys..][..b.keys],
                                 &mut ds[i * b.keys..][..b.keys],
                             );
-                            for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                            for hidden in [0..start, end..b.keys] {
+                                p[hidden.clone()].fill(0.0);
+                                ds[hidden].fill(0.0);
+                            }
+                            for (p, ds) in p[start..end].iter_mut().zip(&mut ds[start..end]) {
                                 *p = exp(*p - log_sum);
                                 *ds = *p * (*ds - sum);
                             }
-                            p[seen..].fill(0.0);
-                            ds[seen..].fill(0.0);
                         }
                     },
                 );

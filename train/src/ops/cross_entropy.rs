@@ -5,12 +5,15 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::math::exp;
+use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized};
 
 /// Tokens whose logits exist at a time.
 const CHUNK: usize = 128;
+
+/// A target that is not scored: its token has no loss and no gradient.
+pub const UNSCORED: u32 = u32::MAX;
 
 /// Whether the backward pass will run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +51,13 @@ struct Op {
 
 /// Turns logits into softmax - onehot and returns the loss of the row.
 #[inline(always)]
-fn softmax_loss(logits: &mut [f32], target: usize) -> f64 {
-    let max = logits.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+fn softmax_loss(logits: &mut [f32], target: u32) -> f64 {
+    if target == UNSCORED {
+        logits.fill(0.0);
+        return 0.0;
+    }
+    let target = target as usize;
+    let max = max(logits);
     let right = logits[target];
     let mut lanes = [0f32; 8];
     for (i, x) in logits.iter_mut().enumerate() {
@@ -98,7 +106,7 @@ impl CustomOp2 for Op {
                 #[inline(always)]
                 || {
                     let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
-                    rows.map(|(row, target)| softmax_loss(row, *target as usize))
+                    rows.map(|(row, target)| softmax_loss(row, *target))
                         .sum::<f64>()
                 },
             );

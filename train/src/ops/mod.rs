@@ -16,8 +16,8 @@ mod matmul;
 pub mod reference;
 mod rms_norm;
 
-pub use attention::{AttentionShape, RopeTable, attention};
-pub use cross_entropy::{Gradients, cross_entropy};
+pub use attention::{AttentionShape, RopeTable, Starts, attention};
+pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
 pub use embedding::embedding;
 pub use gate::gate;
 pub use linear::{Input, Linear, linear};

@@ -2,10 +2,10 @@
 //!
 //! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use sterna_ternary::{Activation, quantize};
 
-use super::{AttentionShape, RopeTable};
+use super::{AttentionShape, RopeTable, Starts, UNSCORED};
 
 /// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
 fn round_ties_even(x: &Tensor) -> Result<Tensor> {
@@ -72,9 +72,15 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<
     let logits = hidden.matmul(&head.t()?)?;
     let max = logits.detach().max_keepdim(1)?;
     let log_sum = (logits.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?;
-    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+    let is_scored = |target: &u32| *target != UNSCORED;
+    let scored = targets
+        .iter()
+        .map(|t| if is_scored(t) { 1f32 } else { 0.0 });
+    let scored = Tensor::from_iter(scored, hidden.device())?.unsqueeze(1)?;
+    let targets = targets.iter().map(|t| if is_scored(t) { *t } else { 0 });
+    let targets = Tensor::from_iter(targets, hidden.device())?.unsqueeze(1)?;
     let right = logits.gather(&targets, 1)?;
-    (log_sum - right)?.sum_all()?.reshape(1)
+    ((log_sum - right)? * scored)?.sum_all()?.reshape(1)
 }
 
 /// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).
@@ -100,13 +106,13 @@ fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor
     Tensor::cat(&[a, b], 3)
 }
 
-/// 0 where a query may look, -1e9 where not: (context, context).
-fn causal_mask(context: usize, device: &Device) -> Result<Tensor> {
-    let mask =
-        (0..context).flat_map(|i| (0..context).map(move |j| if j > i { -1e9f32 } else { 0.0 }));
-    Tensor::from_iter(mask, device)?
-        .reshape((context, context))?
-        .to_dtype(DType::F32)
+/// 0 where a query may look, -1e9 where not: (sequences, 1, context, context).
+fn causal_mask(context: usize, starts: &[u32], device: &Device) -> Result<Tensor> {
+    let mask = starts.iter().enumerate().flat_map(|(token, start)| {
+        let seen = *start as usize..token % context + 1;
+        (0..context).map(move |key| if seen.contains(&key) { 0.0 } else { -1e9f32 })
+    });
+    Tensor::from_iter(mask, device)?.reshape(((), 1, context, context))
 }
 
 /// See [`super::attention()`].
@@ -116,7 +122,10 @@ pub fn attention(
     v: &Tensor,
     shape: AttentionShape,
     rope: &RopeTable,
+    starts: Option<&Starts>,
 ) -> Result<Tensor> {
+    let all = vec![0; shape.context];
+    let starts = starts.map_or(&all[..], |starts| &starts[..]);
     let group = shape.heads / shape.kv_heads;
     let repeat = |x: &Tensor| -> Result<Tensor> {
         let (sequences, kv, context, head_dim) = x.dims4()?;
@@ -132,7 +141,7 @@ pub fn attention(
     )?)?;
     let v = repeat(&split_heads(v, shape.kv_heads, &shape)?)?;
     let scores = q.matmul(&k.t()?)?.affine(f64::from(shape.scale()), 0.0)?;
-    let scores = scores.broadcast_add(&causal_mask(shape.context, scores.device())?)?;
+    let scores = scores.broadcast_add(&causal_mask(shape.context, starts, scores.device())?)?;
     let scores = scores
         .broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?
         .exp()?;

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::math::dot;
 use super::{Saved, tensor_like, values, vectorized, with_values};
 
 /// x (..., width) and gain (width).
@@ -19,21 +20,6 @@ struct Op {
     eps: f32,
     /// 1 / sqrt(mean(x²) + eps) of each row.
     saved: Saved<Vec<f32>>,
-}
-
-/// Σ a b in eight lanes, so that it vectorizes.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let tail: f32 = tail.map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + tail
 }
 
 impl CustomOp2 for Op {
