@@ -39,6 +39,10 @@ pub struct Model {
     pub config: Config,
     /// What the linear layers multiply with.
     pub precision: Precision,
+    /// How far quantization is blended in, λ from 0 to 1: layers multiply with (1 - λ) · W + λ · Q(W).
+    pub lambda: f32,
+    /// Weight of the squared log-sum of the logits in the gradient.
+    pub z_loss: f32,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -47,7 +51,11 @@ pub struct Model {
 }
 
 /// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
-pub struct Prepared(Vec<Option<Linear>>);
+pub struct Prepared {
+    linears: Vec<Option<Linear>>,
+    /// For the reference operations, which prepare nothing: 0 in full precision.
+    lambda: f32,
+}
 
 impl Model {
     /// Fresh weights: normal with this standard deviation, norms 1; the same for the same seed everywhere.
@@ -90,6 +98,8 @@ impl Model {
         let (cos, sin) = config.rope.table(config.head_dim, context);
         Ok(Model {
             precision,
+            lambda: 1.0,
+            z_loss: 0.0,
             index: weights
                 .iter()
                 .enumerate()
@@ -123,20 +133,26 @@ impl Model {
         self.vars.iter().map(|v| v.elem_count()).sum()
     }
 
-    /// Ternarizes the linear layers; valid until the weights change.
+    /// Ternarizes the linear layers, as far as [`Model::lambda`] says; valid until the weights change.
     pub fn prepare(&self) -> Result<Prepared> {
+        self.prepare_blended(self.lambda)
+    }
+
+    /// Like [`Model::prepare`] with another λ.
+    pub fn prepare_blended(&self, lambda: f32) -> Result<Prepared> {
         let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
             (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
-                Linear::ternary(var).map(Some)
+                Linear::blended(var, lambda).map(Some)
             }
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
         };
-        Ok(Prepared(
-            self.parameters()
-                .map(linear)
-                .collect::<candle_core::Result<_>>()?,
-        ))
+        let linears = self.parameters().map(linear);
+        let is_ternary = self.precision == Precision::Ternary;
+        Ok(Prepared {
+            linears: linears.collect::<candle_core::Result<_>>()?,
+            lambda: if is_ternary { lambda } else { 0.0 },
+        })
     }
 
     /// The sum of the losses, in nats, of sequences of `context` + 1 tokens: a tensor of one element.
@@ -162,9 +178,28 @@ impl Model {
         };
         let head = self.var(head);
         Ok(match self.operations {
-            Operations::Fused => ops::cross_entropy(&hidden, head, &targets, gradients)?,
-            Operations::Reference => reference::cross_entropy(&hidden, head, &targets)?,
+            Operations::Fused => {
+                ops::cross_entropy(&hidden, head, &targets, gradients, self.z_loss)?
+            }
+            Operations::Reference => {
+                reference::cross_entropy(&hidden, head, &targets, self.z_loss)?
+            }
         })
+    }
+
+    /// The logits (vocabulary) that follow the tokens of one sequence.
+    pub fn logits(&self, prepared: &Prepared, ids: &[u32]) -> Result<Vec<f32>> {
+        let hidden = self.hidden(prepared, ids, ids.len())?;
+        let head = if self.config.tie_word_embeddings {
+            EMBEDDING
+        } else {
+            HEAD
+        };
+        let last = hidden.narrow(0, ids.len() - 1, 1)?;
+        Ok(last
+            .matmul(&self.var(head).t()?)?
+            .flatten_all()?
+            .to_vec1()?)
     }
 
     /// The decoder body: (tokens, hidden_size) after the final norm.
@@ -216,9 +251,9 @@ impl Model {
 
     fn linear(&self, prepared: &Prepared, x: &Tensor, name: &str) -> Result<Tensor> {
         let i = self.index[name];
-        Ok(match (&prepared.0[i], self.operations) {
+        Ok(match (&prepared.linears[i], self.operations) {
             (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => reference::linear(x, &self.vars[i], self.precision == Precision::Ternary)?,
+            _ => reference::linear(x, &self.vars[i], prepared.lambda)?,
         })
     }
 

@@ -67,7 +67,7 @@ fn linear_layers() {
             "linear",
             &[&x, &w],
             &full,
-            &reference::linear(&x, &w, false).unwrap(),
+            &reference::linear(&x, &w, 0.0).unwrap(),
         );
         let mode = Linear::ternary(&w).unwrap();
         let ternary = ops::linear(&x, &w, &mode).unwrap();
@@ -75,7 +75,15 @@ fn linear_layers() {
             "bit-linear",
             &[&x, &w],
             &ternary,
-            &reference::linear(&x, &w, true).unwrap(),
+            &reference::linear(&x, &w, 1.0).unwrap(),
+        );
+        let mode = Linear::blended(&w, 0.3).unwrap();
+        let blended = ops::linear(&x, &w, &mode).unwrap();
+        compare(
+            "blended bit-linear",
+            &[&x, &w],
+            &blended,
+            &reference::linear(&x, &w, 0.3).unwrap(),
         );
     }
 }
@@ -156,10 +164,18 @@ fn cross_entropy_over_several_chunks() {
         let targets: Vec<u32> = (0..tokens as u32)
             .map(|i| i * 31 % vocabulary as u32)
             .collect();
-        let fused = ops::cross_entropy(&hidden, &head, &targets, Gradients::Wanted).unwrap();
-        let plain = reference::cross_entropy(&hidden, &head, &targets).unwrap();
-        compare("cross-entropy", &[&hidden, &head], &fused, &plain);
-        let only = ops::cross_entropy(&hidden, &head, &targets, Gradients::Unwanted).unwrap();
+        let fused = |gradients, z_loss| {
+            ops::cross_entropy(&hidden, &head, &targets, gradients, z_loss).unwrap()
+        };
+        for z_loss in [0.1, 0.0] {
+            let plain = reference::cross_entropy(&hidden, &head, &targets, z_loss).unwrap();
+            let fused = fused(Gradients::Wanted, z_loss);
+            compare("cross-entropy", &[&hidden, &head], &fused, &plain);
+        }
+        let (fused, only) = (
+            fused(Gradients::Wanted, 0.0),
+            fused(Gradients::Unwanted, 0.5),
+        );
         assert_eq!(
             only.to_vec1::<f32>().unwrap(),
             fused.to_vec1::<f32>().unwrap()

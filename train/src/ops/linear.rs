@@ -25,6 +25,13 @@ pub enum Linear {
         /// mean|W|
         scale: f32,
     },
+    /// On the way from full precision to ternary: weights and activations are each (1 - λ) · x + λ · Q(x).
+    Blended {
+        /// The blended weights [out_features, in_features].
+        weight: Arc<Vec<f32>>,
+        /// λ, between 0 and 1.
+        lambda: f32,
+    },
 }
 
 impl Linear {
@@ -36,6 +43,26 @@ impl Linear {
             Linear::Ternary {
                 trits: Arc::new(trits),
                 scale,
+            }
+        })
+    }
+
+    /// Ternarizes a weight as far as λ says: not at all at 0, wholly at 1.
+    pub fn blended(weight: &Tensor, lambda: f32) -> Result<Linear> {
+        if lambda <= 0.0 || lambda >= 1.0 {
+            let is_full = lambda <= 0.0;
+            return if is_full {
+                Ok(Linear::Full)
+            } else {
+                Linear::ternary(weight)
+            };
+        }
+        with_values(weight, |w| {
+            let scale = quantize::absmean(w);
+            let blend = |w: &f32| w + lambda * (quantize::trit(*w, scale) * scale - w);
+            Linear::Blended {
+                weight: Arc::new(w.iter().map(blend).collect()),
+                lambda,
             }
         })
     }
@@ -61,7 +88,8 @@ struct Op {
     saved: Saved<Quantized>,
 }
 
-/// int8 activations as floats (tokens, in_features), and the factor 127 / max|x| of each token.
+/// int8 activations as floats (tokens, in_features), and the factor 127 / max|x| of each token; or blended
+/// activations and no factors.
 struct Quantized {
     q: Vec<f32>,
     scales: Vec<f32>,
@@ -82,6 +110,18 @@ impl Quantized {
             .collect()
         });
         Quantized { q, scales }
+    }
+
+    /// The activations blended with their quantized values, in place of the codes.
+    fn blended(x: &[f32], columns: usize, lambda: f32) -> Vec<f32> {
+        let Quantized { mut q, scales } = Quantized::new(x, columns);
+        let rows = q.chunks_exact_mut(columns).zip(x.chunks_exact(columns));
+        for ((q, x), scale) in rows.zip(&scales) {
+            for (q, x) in q.iter_mut().zip(x) {
+                *q = x + lambda * (*q / scale - x);
+            }
+        }
+        q
     }
 }
 
@@ -125,6 +165,15 @@ impl CustomOp2 for Op {
                     }
                 });
                 self.saved.set(x);
+            }
+            Linear::Blended { weight, lambda } => {
+                let q = Quantized::blended(x, columns, *lambda);
+                let (x, w) = (Mat::new(&q[..], tokens, columns), &weight[..]);
+                matmul(out, 0.0, 1.0, x, Mat::new(w, rows, columns).t());
+                self.saved.set(Quantized {
+                    q,
+                    scales: Vec::new(),
+                });
             }
         }
         Ok((CpuStorage::F32(y), Shape::from((tokens, rows))))
@@ -178,6 +227,18 @@ impl CustomOp2 for Op {
                         dy_mat.t(),
                         Mat::new(&x.q[..], tokens, columns),
                     );
+                }
+                Linear::Blended { weight, .. } => {
+                    let x = self.saved.take()?;
+                    matmul(
+                        dx_out,
+                        0.0,
+                        1.0,
+                        dy_mat,
+                        Mat::new(&weight[..], rows, columns),
+                    );
+                    let x = Mat::new(&x.q[..], tokens, columns);
+                    matmul(dw_out, 0.0, 1.0, dy_mat.t(), x);
                 }
             }
             Ok(())
