@@ -75,7 +75,10 @@ pub fn held_out_share(
 
 /// Cuts about this share off the end of a text, at the end of a line if there is one.
 fn without_end(mut text: String, share: f64) -> (String, String) {
-    let cut = text.floor_char_boundary((text.len() as f64 * (1.0 - share)) as usize);
+    let mut cut = (text.len() as f64 * (1.0 - share)) as usize;
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
     let line = text[..cut].rfind('\n').map_or(cut, |end| end + 1);
     let end = text.split_off(line);
     (text, end)
