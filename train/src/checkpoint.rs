@@ -1,7 +1,8 @@
-//! Checkpoints: weights, moments, step and what else a run remembers in one safetensors file, written durably.
+//! Checkpoints: weights, moments, step and what else a run remembers, in one safetensors file that is
+//! written durably.
 //!
-//! The order of the data, the rates and λ are functions of the step, so nothing more is needed to go on. A checkpoint carries a
-//! checksum of itself and of the recipe; a damaged one is passed over for the one before.
+//! The order of the data, the rates and λ are functions of the step, so nothing more is needed to go on. A
+//! checkpoint carries a checksum of itself and of the recipe; a damaged one is passed over for the one before.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -33,7 +34,8 @@ pub struct Checkpoint {
     pub(crate) trits: Vec<u8>,
 }
 
-/// Writes the trainer's state into `folder`, removes those that the recipe does not keep, and returns the new path.
+/// Writes the trainer's state into `folder`, removes the checkpoints that the recipe does not keep, and
+/// returns the new path.
 pub fn save(
     trainer: &Trainer,
     statistics: &Statistics,

@@ -131,8 +131,8 @@ pub struct TrainRecipe {
     /// Largest norm of a gradient.
     #[serde(default = "defaults::clip")]
     pub clip: f64,
-    /// Weight of the squared log-sum of the logits, which keeps them small; its gradient counts, its value does not
-    /// show in the loss.
+    /// Weight of the squared log-sum of the logits, which keeps them small; its gradient counts, its
+    /// value does not show in the loss.
     #[serde(default)]
     pub z_loss: f64,
     /// Deviations above the mean of the last losses from which a batch is skipped; 0 skips none.
@@ -295,7 +295,9 @@ impl Recipe {
     fn in_range(&self) -> std::result::Result<(), String> {
         let (data, train) = (&self.data, &self.train);
         if data.mix.is_some() == data.text.is_some() {
-            return Err("[data] needs either `mix` or `text`".into());
+            return Err(
+                "[data] needs either `mix` or `text` (`--text` on the command line)".into(),
+            );
         }
         for (key, value) in [
             ("steps", train.steps),
@@ -410,7 +412,10 @@ impl Recipe {
             steps: t.steps,
             weight_decay: t.weight_decay,
             weight_decay_until: t.weight_decay_until.unwrap_or(1.0),
-            ternary_from: t.ternary_from,
+            ternary_from: match t.precision {
+                Precision::Ternary => t.ternary_from,
+                Precision::Full => u64::MAX,
+            },
             ternary_ramp: t.ternary_ramp,
         }
     }

@@ -77,9 +77,8 @@ impl Trainer {
     /// Takes one step with this learning rate.
     pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
         let (loss, gradients) = self.gradients(rows, context)?;
+        let gradient_norm = norm(&gradients);
         self.gradient_norms = self.norms(&gradients);
-        let squares = self.gradient_norms.iter().map(|norm| norm * norm);
-        let gradient_norm = squares.sum::<f64>().sqrt();
         for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
             if !value.is_finite() {
                 return Err(Error::Diverged {

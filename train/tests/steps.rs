@@ -14,7 +14,8 @@ fn trainer() -> Trainer {
     let config = Config::from_json(&json!({
         "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
         "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
+        "max_position_embeddings": CONTEXT,
         "rms_norm_eps": 1e-5, "rope_theta": 100.0, "tie_word_embeddings": true,
     }));
     let model = Model::new(config.unwrap(), Precision::Ternary, CONTEXT, 0.1, 1).unwrap();
