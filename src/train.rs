@@ -175,12 +175,13 @@ pub fn train(recipe: &Recipe, folder: &Path) -> anyhow::Result<Trained> {
     let mut failed = None;
     let outcome = sterna_train::train(recipe, folder, |event| {
         let control = watch.see(&event);
-        match board.see(&event) {
-            Ok(()) => control,
-            Err(error) => {
-                failed.get_or_insert(error);
-                Control::Stop
-            }
+        if let Err(error) = board.see(&event) {
+            failed.get_or_insert(error);
+        }
+        if failed.is_some() {
+            Control::Stop
+        } else {
+            control
         }
     })?;
     let losses = watch.finish();
