@@ -19,6 +19,7 @@ mod logits;
 mod model;
 #[cfg(feature = "hub")]
 mod models;
+mod plot;
 #[cfg(feature = "hub")]
 mod pull;
 mod quickstart;
@@ -55,6 +56,7 @@ enum Verb {
     #[command(subcommand)]
     Tokenizer(tokenizer::Verb),
     Train(train::Args),
+    Plot(plot::Args),
     #[cfg(feature = "hub")]
     Pull(pull::Args),
     #[cfg(feature = "hub")]
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Data(verb) => data::run(&verb),
         Verb::Tokenizer(verb) => tokenizer::run(&verb),
         Verb::Train(args) => train::run(&args),
+        Verb::Plot(args) => plot::run(&args),
         #[cfg(feature = "hub")]
         Verb::Pull(args) => pull::run(&args),
         #[cfg(feature = "hub")]

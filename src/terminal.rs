@@ -42,6 +42,16 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// Seconds as `45 s`, `12 min`, `3.5 h` or `2.1 days`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 /// A curve as one line of block characters, at most `width` of them.
 pub fn sparkline(values: &[f64], width: usize) -> String {
     let blocks = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -112,5 +122,7 @@ mod tests {
         assert_eq!(super::bytes(1_234_567), "1.23 MB");
         assert_eq!(super::sparkline(&[7.0, 3.5, 0.0], 10), "█▅▁");
         assert_eq!(super::sparkline(&[], 10), "");
+        let durations = [45.0, 600.0, 9000.0, 4e5].map(super::duration);
+        assert_eq!(durations, ["45 s", "10 min", "2.5 h", "4.6 days"]);
     }
 }

@@ -1,51 +1,84 @@
 //! `sterna train`: from a recipe to a Hugging Face folder, with a bar.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+mod find_rate;
+mod presets;
+mod show;
+mod watch;
 
-use indicatif::ProgressBar;
+use std::path::{Path, PathBuf};
+
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
-use sterna_train::{Control, Event, Outcome, Recipe};
+use sterna_train::tensorboard::Board;
+use sterna_train::{Control, Draft, Outcome, Recipe};
 
 use crate::exit::{Interrupted, Usage};
 use crate::terminal;
+use watch::Watch;
 
 /// Train a model as a recipe says and write it as a Hugging Face folder.
 ///
-/// OUT gets recipe.toml, data/, checkpoints/, metrics.jsonl and model/, the folder that `sterna convert` and
-/// transformers read. The same command goes on where a run was stopped. Ctrl-C saves a checkpoint first.
+/// The recipe is a preset, a file, or a file over a preset; flags change single values. OUT gets recipe.toml,
+/// run.json (where every value came from, versions, hashes of the data), data/, checkpoints/, metrics.jsonl,
+/// tensorboard/ and model/, the folder that `sterna convert` and transformers read. The same command goes on
+/// where a run was stopped. Ctrl-C saves a checkpoint first.
 #[derive(clap::Args)]
 pub struct Args {
     /// A recipe; see configs/ for examples.
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required_unless_present = "preset")]
+    config: Option<PathBuf>,
+    /// A recipe inside the program, by the size of its model; needs --text or a [data] of --config.
+    #[arg(long, value_parser = PossibleValuesParser::new(presets::names()))]
+    preset: Option<String>,
+    /// Files or folders of .txt or .jsonl to train on.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
     /// The folder of the run; created if need be.
-    #[arg(long, short)]
-    out: PathBuf,
+    #[arg(long, short, required_unless_present_any = ["plan", "find_lr", "print_config"])]
+    out: Option<PathBuf>,
     /// Steps, instead of the recipe's.
     #[arg(long)]
     steps: Option<u64>,
     /// Steps between checkpoints, instead of the recipe's.
     #[arg(long)]
     checkpoint_every: Option<u64>,
+    /// One value of the recipe, like train.learning_rate=1e-3; can be given often.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Threads [default: all cores]; the weights do not depend on it
     #[arg(long)]
     threads: Option<usize>,
-    /// Print one JSON object with step, loss and folders at the end.
+    /// Print every value of the recipe and where it comes from, and stop.
+    #[arg(long, group = "instead")]
+    print_config: bool,
+    /// Time two real steps, print parameters, memory, speed and hours, and stop.
+    #[arg(long, group = "instead")]
+    plan: bool,
+    /// Try learning rates from 1e-4 to 3e-2 in short runs, print their losses and a suggestion, and stop.
+    #[arg(long, group = "instead")]
+    find_lr: bool,
+    /// Steps of each of these short runs.
+    #[arg(long, default_value_t = 60, requires = "find_lr", value_parser = clap::value_parser!(u64).range(4..))]
+    find_lr_steps: u64,
+    /// Print one JSON object at the end: step, loss and folders, or what was asked for instead.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut recipe = Recipe::load(&args.config)?;
-    recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
-    recipe.train.checkpoint_every = args
-        .checkpoint_every
-        .unwrap_or(recipe.train.checkpoint_every);
-    recipe.check(&args.config)?;
+    let recipe = recipe(args)?;
     use_threads(args.threads)?;
+    if args.print_config {
+        return show::values(&recipe, args.json);
+    }
+    if args.plan {
+        return show::plan(&recipe, args.json);
+    }
     terminal::catch_interrupts()?;
-    let trained = train(&recipe, &args.out)?;
+    let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
+        return find_rate::run(&recipe, args.find_lr_steps, args.json);
+    };
+    let trained = train(&recipe, out)?;
     let Outcome {
         step,
         held_out_loss,
@@ -62,12 +95,49 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         println!("{}", model.display());
         println!(
-            "next: sterna convert {} --out {}",
+            "next: sterna convert {} --out {}\n      sterna plot {}",
             model.display(),
-            args.out.join("model.sterna").display()
+            out.join("model.sterna").display(),
+            out.display()
         );
     }
     trained.finished()
+}
+
+/// Preset, file and flags, one over the other.
+fn recipe(args: &Args) -> anyhow::Result<Recipe> {
+    let mut draft = match &args.preset {
+        Some(name) => presets::draft(name)?,
+        None => Draft::default(),
+    };
+    if let Some(path) = &args.config {
+        draft.add_file(path)?;
+    }
+    if !args.text.is_empty() {
+        let paths = args
+            .text
+            .iter()
+            .map(|path| path.to_string_lossy().into_owned());
+        draft.set("data.text", paths.collect::<Vec<_>>().into(), "--text")?;
+    }
+    for (key, value, flag) in [
+        ("train.steps", args.steps, "--steps"),
+        (
+            "train.checkpoint_every",
+            args.checkpoint_every,
+            "--checkpoint-every",
+        ),
+    ] {
+        if let Some(value) = value {
+            draft.set(key, i64::try_from(value)?.into(), flag)?;
+        }
+    }
+    for assignment in &args.set {
+        draft.set_text(assignment, "--set")?;
+    }
+    let config = args.config.as_ref().map(|path| path.display().to_string());
+    let name = args.preset.as_ref().map(|name| format!("preset {name}"));
+    Ok(draft.finish(&config.or(name).unwrap_or_default())?)
 }
 
 /// Lets the trainer use this many threads.
@@ -98,97 +168,30 @@ impl Trained {
     }
 }
 
-/// Trains with progress on stderr.
+/// Trains with progress on stderr and curves for TensorBoard.
 pub fn train(recipe: &Recipe, folder: &Path) -> anyhow::Result<Trained> {
-    let template = "  {wide_bar} step {pos}/{len}  {msg}  ETA {eta}";
-    let mut watch = Watch {
-        bar: terminal::bar(recipe.train.steps, template),
-        losses: Vec::new(),
-        smooth: None,
-        start: Instant::now(),
-        tokens: 0,
-        last_line: Instant::now(),
-    };
-    let outcome = sterna_train::train(recipe, folder, |event| watch.see(&event))?;
-    watch.bar.finish_and_clear();
+    let mut watch = Watch::new(recipe.train.steps);
+    let mut board = Board::new(&folder.join("tensorboard"));
+    let mut failed = None;
+    let outcome = sterna_train::train(recipe, folder, |event| {
+        let control = watch.see(&event);
+        if let Err(error) = board.see(&event) {
+            failed.get_or_insert(error);
+        }
+        if failed.is_some() {
+            Control::Stop
+        } else {
+            control
+        }
+    })?;
+    let losses = watch.finish();
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     let stopped = outcome.step < recipe.train.steps;
     Ok(Trained {
         outcome,
-        losses: watch.losses,
+        losses,
         stopped,
     })
-}
-
-struct Watch {
-    bar: ProgressBar,
-    losses: Vec<f64>,
-    /// Loss, smoothed over about 50 steps.
-    smooth: Option<f64>,
-    start: Instant,
-    tokens: usize,
-    last_line: Instant,
-}
-
-/// Time between two lines of a log that is not a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-impl Watch {
-    fn see(&mut self, event: &Event) -> Control {
-        match event {
-            Event::Preparing => self.say("training the tokenizer and encoding the data"),
-            Event::Warning(error) => self.say(&format!("warning: {error}")),
-            Event::Started {
-                parameters,
-                step,
-                epochs,
-            } => {
-                let parameters = *parameters as f64 / 1e6;
-                let from = if *step > 0 {
-                    format!(", going on from step {step}")
-                } else {
-                    String::new()
-                };
-                self.say(&format!(
-                    "{parameters:.2} M parameters, {epochs:.1} epochs{from}"
-                ));
-                self.start = Instant::now();
-                self.bar.set_position(*step);
-                self.bar.reset_eta();
-            }
-            Event::Step { step, loss, tokens } => self.step(*step, *loss, *tokens),
-            Event::Evaluated { step, loss } => {
-                self.say(&format!("step {step}: held-out loss {loss:.4}"));
-            }
-            Event::Saved(_) => {}
-        }
-        if terminal::interrupted() {
-            Control::Stop
-        } else {
-            Control::Continue
-        }
-    }
-
-    fn step(&mut self, step: u64, loss: f64, tokens: usize) {
-        self.losses.push(loss);
-        self.tokens += tokens;
-        let smooth = self.smooth.map_or(loss, |s| s + 0.04 * (loss - s));
-        self.smooth = Some(smooth);
-        let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64();
-        self.bar.set_position(step);
-        self.bar
-            .set_message(format!("loss {smooth:.3}  {rate:.0} tokens/s"));
-        if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
-            self.last_line = Instant::now();
-            let steps = self.bar.length().unwrap_or(step);
-            eprintln!("step {step}/{steps}  loss {smooth:.3}  {rate:.0} tokens/s");
-        }
-    }
-
-    fn say(&self, line: &str) {
-        if terminal::is_terminal() {
-            self.bar.println(line)
-        } else {
-            eprintln!("{line}")
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Documents to shards: encode in batches on all cores, write `train.tokens` and `held_out.tokens`.
 //!
-//! Files of text have no split of their own, so a hash of a document's position decides; generated
-//! corpora come with theirs ([`crate::Split`]). Both files are written side by side and each
+//! Files of text have no split of their own, so a hash of a document's position decides, and of a
+//! document as long as a book the end is held out; generated corpora come with theirs
+//! ([`crate::Split`]). Both files are written side by side and each
 //! appears whole or not at all. A document is encoded in one piece: split a file of many megabytes.
 
 use std::fs;
@@ -16,6 +17,9 @@ use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 
 /// Bytes of text encoded at a time: enough for all cores, little for memory.
 const BATCH: usize = 1 << 20;
+
+/// Bytes from which a document gives its own held-out part: a corpus may be one of them.
+const LONG: usize = 1 << 16;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub struct Written {
 }
 
 /// Writes both shards into `folder`, which is created, holding out about this share (0 ≤ share < 1)
-/// of the documents by a hash of their position.
+/// of the documents by a hash of their position, and of those of 64 KiB and more the last lines.
 ///
 /// Errors of `documents` end the work, and then neither file is changed.
 pub fn held_out_share(
@@ -58,10 +62,26 @@ pub fn held_out_share(
             Split::Train
         }
     };
-    let documents = (0..)
-        .zip(documents)
-        .map(|(index, text)| Ok((split(index), text?)));
-    write(documents, tokenizer, folder)
+    let parts = |(index, text): (u64, Result<String>)| match text {
+        Ok(text) if text.len() >= LONG && share > 0.0 => {
+            let (first, last) = without_end(text, share);
+            vec![Ok((Split::Train, first)), Ok((Split::HeldOut, last))]
+        }
+        Ok(text) => vec![Ok((split(index), text))],
+        Err(error) => vec![Err(error)],
+    };
+    write((0..).zip(documents).flat_map(parts), tokenizer, folder)
+}
+
+/// Cuts about this share off the end of a text, at the end of a line if there is one.
+fn without_end(mut text: String, share: f64) -> (String, String) {
+    let mut cut = (text.len() as f64 * (1.0 - share)) as usize;
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let line = text[..cut].rfind('\n').map_or(cut, |end| end + 1);
+    let end = text.split_off(line);
+    (text, end)
 }
 
 /// Writes both shards into `folder`, which is created, from generated documents: so many from each
@@ -208,6 +228,17 @@ mod tests {
             before,
             "same input, same bytes"
         );
+    }
+
+    #[test]
+    fn of_a_book_the_last_lines_are_held_out() {
+        let (tokenizer, folder) = (tokenizer(), tempfile::tempdir().unwrap());
+        let book: String = (0..LONG / 8).map(|i| format!("{i:07}\n")).collect();
+        let prepared = held_out_share([Ok(book.clone())], &tokenizer, folder.path(), 0.1).unwrap();
+        let train = texts(&prepared.train.path, &tokenizer);
+        let held_out = texts(&prepared.held_out.path, &tokenizer);
+        assert_eq!([&train[0][..], &held_out[0]].concat(), book);
+        assert!(held_out[0].len() / 8 == 820 && train[0].ends_with('\n'));
     }
 
     #[test]

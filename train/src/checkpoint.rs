@@ -1,8 +1,10 @@
-//! Checkpoints: weights, moments and step of a run in one safetensors file, written durably.
+//! Checkpoints: weights, moments, step and what else a run remembers, in one safetensors file that is
+//! written durably.
 //!
-//! The data's order is a function of the step, so nothing else is needed to go on. A checkpoint carries a
-//! checksum of itself and of the recipe; a damaged one is passed over for the one before.
+//! The order of the data, the rates and λ are functions of the step, so nothing more is needed to go on. A
+//! checkpoint carries a checksum of itself and of the recipe; a damaged one is passed over for the one before.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +14,9 @@ use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
 use crate::optimizer::Moments;
+use crate::statistics::Statistics;
 use crate::{Error, Recipe, Result, Trainer};
 
-/// Checkpoints that are kept.
-const KEEP: usize = 2;
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
 
@@ -27,24 +28,46 @@ pub struct Checkpoint {
     pub parameters: Vec<Vec<f32>>,
     /// State of the optimizer.
     pub moments: Moments,
+    /// Losses that the next one is compared with.
+    pub losses: VecDeque<f64>,
+    /// Trits at the last evaluation, as [`Statistics`] packs them.
+    pub(crate) trits: Vec<u8>,
 }
 
-/// Writes the trainer's state into `folder`, removes all but the last few, and returns the new path.
-pub fn save(trainer: &Trainer, recipe: &Recipe, folder: &Path) -> Result<PathBuf> {
+/// Writes the trainer's state into `folder`, removes the checkpoints that the recipe does not keep, and
+/// returns the new path.
+pub fn save(
+    trainer: &Trainer,
+    statistics: &Statistics,
+    recipe: &Recipe,
+    folder: &Path,
+) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", trainer.step));
-    let bytes = encode(trainer, recipe)?;
+    let bytes = encode(trainer, statistics, recipe)?;
     let sum = Sha256::digest(&bytes);
     durable::write(&path, |w| {
         w.write_all(&bytes).and_then(|()| w.write_all(&sum))
     })
     .map_err(Error::io(&path))?;
-    let mut paths = list(folder)?;
-    paths.truncate(paths.len().saturating_sub(KEEP));
-    for old in paths {
-        std::fs::remove_file(&old).map_err(Error::io(&old))?;
+    let (train, mut paths) = (&recipe.train, list(folder)?);
+    paths.truncate(paths.len().saturating_sub(train.keep_last));
+    let is_kept = |path: &PathBuf| {
+        train.keep_every > 0 && step_of(path).is_some_and(|s| s.is_multiple_of(train.keep_every))
+    };
+    for old in paths.iter().filter(|path| !is_kept(path)) {
+        std::fs::remove_file(old).map_err(Error::io(old))?;
     }
     Ok(path)
+}
+
+/// The step in a checkpoint's name.
+fn step_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix(PREFIX)?
+        .strip_suffix(SUFFIX)?
+        .parse()
+        .ok()
 }
 
 /// The newest undamaged checkpoint in `folder`, and what was wrong with the newer ones.
@@ -84,7 +107,7 @@ fn recipe_sum(recipe: &Recipe) -> String {
     sum.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn encode(trainer: &Trainer, recipe: &Recipe) -> Result<Vec<u8>> {
+fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result<Vec<u8>> {
     let bytes = |values: &[f32]| {
         values
             .iter()
@@ -93,16 +116,23 @@ fn encode(trainer: &Trainer, recipe: &Recipe) -> Result<Vec<u8>> {
     };
     let mut tensors = Vec::new();
     for ((weight, var), values) in trainer.model.parameters().zip(trainer.parameters()?) {
-        tensors.push((weight.name.clone(), var.dims().to_vec(), bytes(&values)));
+        let dims = var.dims().to_vec();
+        tensors.push((weight.name.clone(), Dtype::F32, dims, bytes(&values)));
     }
     for (name, values) in [
         ("first", &trainer.moments.first),
         ("second", &trainer.moments.second),
     ] {
-        tensors.push((format!("moments.{name}"), vec![values.len()], bytes(values)));
+        let name = format!("moments.{name}");
+        tensors.push((name, Dtype::F32, vec![values.len()], bytes(values)));
     }
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+    let losses = &trainer.spikes.losses;
+    let bytes = losses.iter().flat_map(|x| x.to_le_bytes()).collect();
+    tensors.push(("losses".into(), Dtype::F64, vec![losses.len()], bytes));
+    let trits = statistics.to_bytes();
+    tensors.push(("trits".into(), Dtype::U8, vec![trits.len()], trits));
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
         (name, view.expect("the shape is that of the values"))
     });
     let metadata = [
@@ -139,11 +169,14 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
     let step = metadata.get("step").and_then(|s| s.parse().ok());
     let step = step.ok_or_else(|| fail("it has no step"))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|_| fail("not a safetensors file"))?;
+    let data = |name: &str| {
+        let tensor = tensors.tensor(name);
+        tensor
+            .map(|tensor| tensor.data())
+            .map_err(|_| fail(&format!("it has no tensor {name}")))
+    };
     let values = |name: &str| -> Result<Vec<f32>> {
-        let tensor = tensors
-            .tensor(name)
-            .map_err(|_| fail(&format!("it has no tensor {name}")))?;
-        let floats = tensor.data().chunks_exact(4);
+        let floats = data(name)?.chunks_exact(4);
         Ok(floats
             .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four")))
             .collect())
@@ -164,6 +197,11 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
             first: values("moments.first")?,
             second: values("moments.second")?,
         },
+        losses: data("losses")?
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight")))
+            .collect(),
+        trits: data("trits")?.to_vec(),
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Data {
     pub loader: Loader,
     /// Held-out sequences of context + 1 tokens, one after the other.
     pub held_out: Vec<u32>,
+    /// Bytes of text that the targets in [`Data::held_out`] stand for.
+    pub held_out_bytes: usize,
 }
 
 /// Trains the tokenizer and writes the token shards of a recipe into `folder`.
@@ -65,13 +67,24 @@ pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     let shard = |name: &str| [folder.join(name)];
     let load =
         |name, batch, rows| Loader::open(&shard(name), batch, train.context, train.seed, rows);
-    let loader = load("train.tokens", train.batch, recipe.rows())?;
+    let loader = load(
+        "train.tokens",
+        train.batch * train.accumulate,
+        recipe.rows(),
+    )?;
     let held_out = load("held_out.tokens", 1, Rows::Documents)
         .or_else(|_| load("held_out.tokens", 1, Rows::Contiguous))?;
     let rows = held_out.rows().min(HELD_OUT_ROWS as u64);
+    let held_out: Vec<u32> = (0..rows).flat_map(|i| held_out.batch(i).ids).collect();
+    let tokenizer = Tokenizer::load(folder)?;
+    let mut held_out_bytes = 0;
+    for row in held_out.chunks_exact(train.context + 1) {
+        held_out_bytes += tokenizer.decode(&row[1..])?.len();
+    }
     Ok(Data {
-        tokenizer: Tokenizer::load(folder)?,
+        tokenizer,
         loader,
-        held_out: (0..rows).flat_map(|i| held_out.batch(i).ids).collect(),
+        held_out,
+        held_out_bytes,
     })
 }

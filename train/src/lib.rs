@@ -1,31 +1,38 @@
 //! The quantization-aware trainer: full-precision master weights whose forward pass is ternary.
 //!
 //! candle holds the tensors and their graph; the operations that cost time are our own ([`ops`]). A
-//! [`Recipe`] says what to train, [`Trainer`] takes steps, [`train`] is the loop, [`checkpoint`] saves and
-//! resumes, [`export`] writes a Hugging Face folder.
+//! [`Recipe`] says what to train and [`Draft`] puts one together, [`Trainer`] takes steps, [`train`] is the loop,
+//! [`checkpoint`] saves and resumes, [`export`] writes a Hugging Face folder.
 #![deny(unsafe_code)]
 
 mod backward;
-mod error;
-
 pub mod checkpoint;
 pub mod data;
+mod draft;
+mod error;
 pub mod export;
+mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod plan;
+mod provenance;
+pub mod range_test;
 pub mod recipe;
 mod run;
-
+pub mod sample;
 pub mod schedule;
+pub mod spikes;
+pub mod statistics;
+pub mod tensorboard;
 mod trainer;
 
 pub use backward::Activations;
+pub use draft::Draft;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
-
 pub use recipe::Recipe;
-pub use run::{Control, Event, Outcome, train};
+pub use run::{Control, Evaluation, Event, Outcome, train};
 pub use trainer::{Step, Trainer};
 
 /// Lets training use this many threads; to be called once, before the first step.

@@ -40,6 +40,10 @@ pub struct Model {
     pub config: Config,
     /// What the linear layers multiply with.
     pub precision: Precision,
+    /// How far quantization is blended in, λ from 0 to 1: layers multiply with (1 - λ) · W + λ · Q(W).
+    pub lambda: f32,
+    /// Weight of the squared log-sum of the logits in the gradient.
+    pub z_loss: f32,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -48,7 +52,11 @@ pub struct Model {
 }
 
 /// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
-pub struct Prepared(Vec<Option<Linear>>);
+pub struct Prepared {
+    linears: Vec<Option<Linear>>,
+    /// For the reference operations, which prepare nothing: 0 in full precision.
+    lambda: f32,
+}
 
 /// Sequences of the same length: what goes in and what shall come out.
 pub struct Sequences {
@@ -129,6 +137,8 @@ impl Model {
         let (cos, sin) = config.rope.table(config.head_dim, context);
         Ok(Model {
             precision,
+            lambda: 1.0,
+            z_loss: 0.0,
             index: weights
                 .iter()
                 .enumerate()
@@ -162,18 +172,27 @@ impl Model {
         self.vars.iter().map(|v| v.elem_count()).sum()
     }
 
-    /// Ternarizes the linear layers; valid until the weights change.
+    /// Ternarizes the linear layers, as far as [`Model::lambda`] says; valid until the weights change.
     pub fn prepare(&self) -> Result<Prepared> {
+        self.prepare_blended(self.lambda)
+    }
+
+    /// Like [`Model::prepare`] with another λ.
+    pub fn prepare_blended(&self, lambda: f32) -> Result<Prepared> {
         let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
             (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
-                Linear::ternary(var).map(Some)
+                Linear::blended(var, lambda).map(Some)
             }
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
         };
         let parameters: Vec<(&Weight, &Var)> = self.parameters().collect();
         let linears = parameters.into_par_iter().map(linear);
-        Ok(Prepared(linears.collect::<candle_core::Result<_>>()?))
+        let is_ternary = self.precision == Precision::Ternary;
+        Ok(Prepared {
+            linears: linears.collect::<candle_core::Result<_>>()?,
+            lambda: if is_ternary { lambda } else { 0.0 },
+        })
     }
 
     /// The sum of the losses in nats: a tensor of one element.
@@ -183,11 +202,31 @@ impl Model {
         sequences: &Sequences,
         gradients: Gradients,
     ) -> Result<Tensor> {
+        let x = self.body(prepared, sequences)?;
+        self.head_loss(&x, sequences, gradients)
+    }
+
+    /// The logits (vocabulary) that follow the tokens of one sequence.
+    pub fn logits(&self, prepared: &Prepared, ids: &[u32]) -> Result<Vec<f32>> {
+        let sequences = Sequences {
+            context: ids.len(),
+            ids: ids.to_vec(),
+            targets: Vec::new(),
+            starts: None,
+        };
+        let x = self.body(prepared, &sequences)?;
+        let hidden = self.norm(&x.narrow(0, ids.len() - 1, 1)?, FINAL_NORM)?;
+        let logits = hidden.matmul(&self.head().t()?)?;
+        Ok(logits.flatten_all()?.to_vec1()?)
+    }
+
+    /// The residual stream (tokens, hidden_size) behind the last layer.
+    fn body(&self, prepared: &Prepared, sequences: &Sequences) -> Result<Tensor> {
         let mut x = self.embed(sequences)?;
         for i in 0..self.config.num_hidden_layers {
             x = self.layer(prepared, i, &x, sequences)?;
         }
-        self.head_loss(&x, sequences, gradients)
+        Ok(x)
     }
 
     /// The residual stream before the first layer (tokens, hidden_size).
@@ -209,10 +248,11 @@ impl Model {
     ) -> Result<Tensor> {
         let family = self.config.family;
         let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        let input = |x: Tensor| self.input(prepared, x);
         let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
         let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
 
-        let h = self.input(norm(x, "input_layernorm")?)?;
+        let h = input(norm(x, "input_layernorm")?)?;
         let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
         let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
         let v = linear(&h, "self_attn.v_proj")?;
@@ -225,15 +265,15 @@ impl Model {
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
         }
-        let x = (x + linear(&self.input(attended)?, "self_attn.o_proj")?)?;
+        let x = (x + linear(&input(attended)?, "self_attn.o_proj")?)?;
 
-        let h = self.input(norm(&x, "post_attention_layernorm")?)?;
+        let h = input(norm(&x, "post_attention_layernorm")?)?;
         let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
         let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
         if let Some(sub_norm) = family.ffn_sub_norm {
             product = norm(&product, &format!("mlp.{sub_norm}"))?;
         }
-        Ok((x + linear(&self.input(product)?, "mlp.down_proj")?)?)
+        Ok((x + linear(&input(product)?, "mlp.down_proj")?)?)
     }
 
     /// The sum of the losses of the residual stream behind the last layer.
@@ -244,15 +284,18 @@ impl Model {
         gradients: Gradients,
     ) -> Result<Tensor> {
         let hidden = self.norm(x, FINAL_NORM)?;
-        let head = match self.config.tie_word_embeddings {
+        let (head, targets, z_loss) = (self.head(), &sequences.targets, self.z_loss);
+        Ok(match self.operations {
+            Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients, z_loss)?,
+            Operations::Reference => reference::cross_entropy(&hidden, head, targets, z_loss)?,
+        })
+    }
+
+    fn head(&self) -> &Var {
+        match self.config.tie_word_embeddings {
             true => self.var(EMBEDDING),
             false => self.var(HEAD),
-        };
-        let targets = &sequences.targets;
-        Ok(match self.operations {
-            Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients)?,
-            Operations::Reference => reference::cross_entropy(&hidden, head, targets)?,
-        })
+        }
     }
 
     fn var(&self, name: &str) -> &Var {
@@ -260,21 +303,18 @@ impl Model {
     }
 
     /// What linear layers take: quantized, if they are ternary.
-    fn input(&self, x: Tensor) -> Result<Input> {
-        Ok(match (self.operations, self.precision) {
-            (Operations::Fused, Precision::Ternary) => Input::int8(x)?,
-            _ => Input::full(x),
+    fn input(&self, prepared: &Prepared, x: Tensor) -> Result<Input> {
+        Ok(match self.operations {
+            Operations::Fused => Input::new(x, prepared.lambda)?,
+            Operations::Reference => Input::new(x, 0.0)?,
         })
     }
 
     fn linear(&self, prepared: &Prepared, x: &Input, name: &str) -> Result<Tensor> {
         let i = self.index[name];
-        Ok(match (&prepared.0[i], self.operations) {
+        Ok(match (&prepared.linears[i], self.operations) {
             (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => {
-                let ternary = self.precision == Precision::Ternary;
-                reference::linear(x.values(), &self.vars[i], ternary)?
-            }
+            _ => reference::linear(x.values(), &self.vars[i], prepared.lambda)?,
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused. The same recipe gives the same weights.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Recipe {
     pub data: DataRecipe,
     /// Steps, rates and how often to look.
     pub train: TrainRecipe,
+    /// Where values came from, by keys like `train.steps`, if a [`Draft`](crate::Draft) was its source.
+    #[serde(skip)]
+    pub origins: BTreeMap<String, String>,
 }
 
 /// Shape of the decoder; the names are those of config.json.
@@ -92,8 +96,11 @@ pub struct TrainRecipe {
     pub optimizer: Method,
     /// Optimizer steps.
     pub steps: u64,
-    /// Sequences in a step.
+    /// Sequences that are computed at a time.
     pub batch: usize,
+    /// Batches whose gradients make one step.
+    #[serde(default = "defaults::one")]
+    pub accumulate: usize,
     /// Tokens of a sequence.
     pub context: usize,
     /// Peak of the learning rate.
@@ -103,24 +110,52 @@ pub struct TrainRecipe {
     /// Its shape after that.
     #[serde(default = "defaults::schedule")]
     pub schedule: Shape,
-    /// Share of the run after which it falls.
-    #[serde(default = "defaults::decay_from")]
-    pub decay_from: f64,
+    /// Share of the run after which it falls or its second stage begins; as the shape has it if absent.
+    pub decay_from: Option<f64>,
+    /// Peak of the second stage of `two-stage`; two thirds of the first if absent.
+    pub second_learning_rate: Option<f64>,
     /// Decay of the matrices per step and unit of learning rate.
     #[serde(default = "defaults::weight_decay")]
     pub weight_decay: f64,
+    /// Share of the run after which there is no weight decay; 0.5 for `two-stage` and else 1 if absent.
+    pub weight_decay_until: Option<f64>,
+    /// Steps in full precision before the ternary ones.
+    #[serde(default)]
+    pub ternary_from: u64,
+    /// Steps over which quantization is blended in after that.
+    #[serde(default)]
+    pub ternary_ramp: u64,
     /// Decay rates of the moments.
     #[serde(default = "defaults::betas")]
     pub betas: (f64, f64),
     /// Largest norm of a gradient.
     #[serde(default = "defaults::clip")]
     pub clip: f64,
+    /// Weight of the squared log-sum of the logits, which keeps them small; its gradient counts, its
+    /// value does not show in the loss.
+    #[serde(default)]
+    pub z_loss: f64,
+    /// Deviations above the mean of the last losses from which a batch is skipped; 0 skips none.
+    #[serde(default)]
+    pub skip_spikes: f64,
+    /// How many last losses.
+    #[serde(default = "defaults::spike_window")]
+    pub spike_window: usize,
     /// Steps between evaluations on held-out text.
     #[serde(default = "defaults::every")]
     pub evaluate_every: u64,
     /// Steps between checkpoints.
     #[serde(default = "defaults::every")]
     pub checkpoint_every: u64,
+    /// Newest checkpoints that are kept.
+    #[serde(default = "defaults::keep_last")]
+    pub keep_last: usize,
+    /// Checkpoints of steps that are multiples of this are kept too; 0 keeps no others.
+    #[serde(default)]
+    pub keep_every: u64,
+    /// Tokens of the text that is written at evaluations; 0 writes none.
+    #[serde(default = "defaults::sample_tokens")]
+    pub sample_tokens: usize,
     /// Seed of the weights and of the order of the data.
     #[serde(default = "defaults::seed")]
     pub seed: u64,
@@ -161,9 +196,6 @@ mod defaults {
     pub fn schedule() -> Shape {
         Shape::Linear
     }
-    pub fn decay_from() -> f64 {
-        0.5
-    }
     pub fn weight_decay() -> f64 {
         0.1
     }
@@ -172,6 +204,18 @@ mod defaults {
     }
     pub fn clip() -> f64 {
         1.0
+    }
+    pub fn one() -> usize {
+        1
+    }
+    pub fn spike_window() -> usize {
+        128
+    }
+    pub fn keep_last() -> usize {
+        2
+    }
+    pub fn sample_tokens() -> usize {
+        48
     }
     pub fn every() -> u64 {
         500
@@ -197,8 +241,25 @@ impl Recipe {
             why: e.to_string(),
         };
         let recipe: Recipe = toml::from_str(text).map_err(fail)?;
+        let recipe = recipe.resolved();
         recipe.check(path)?;
         Ok(recipe)
+    }
+
+    /// The recipe with the values that depend on others filled in.
+    pub fn resolved(mut self) -> Recipe {
+        let (m, t) = (&mut self.model, &mut self.train);
+        let heads = m.num_attention_heads;
+        m.num_key_value_heads.get_or_insert(heads);
+        m.head_dim.get_or_insert(m.hidden_size / heads.max(1));
+        t.decay_from.get_or_insert(t.schedule.decay_from());
+        let until = t.schedule.weight_decay_until();
+        t.weight_decay_until.get_or_insert(until);
+        if t.schedule == Shape::TwoStage {
+            t.second_learning_rate
+                .get_or_insert(t.learning_rate * 2.0 / 3.0);
+        }
+        self
     }
 
     /// Whether every setting is in range; `path` stands in error messages.
@@ -214,15 +275,37 @@ impl Recipe {
         toml::to_string_pretty(self).expect("a recipe has string keys and finite numbers")
     }
 
+    /// Every value by its key, like `train.steps`, in the order of the sections.
+    pub fn flat(&self) -> Vec<(String, toml::Value)> {
+        let table = toml::Table::try_from(self);
+        let table = table.expect("a recipe has string keys and finite numbers");
+        let in_section = |(section, values): (String, toml::Value)| {
+            let values = values.as_table().cloned().unwrap_or_default();
+            let named = |(key, value)| (format!("{section}.{key}"), value);
+            values.into_iter().map(named).collect::<Vec<_>>()
+        };
+        table.into_iter().flat_map(in_section).collect()
+    }
+
+    /// Where a value came from; "default" if nothing set it.
+    pub fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("default", String::as_str)
+    }
+
     fn in_range(&self) -> std::result::Result<(), String> {
         let (data, train) = (&self.data, &self.train);
         if data.mix.is_some() == data.text.is_some() {
-            return Err("[data] needs either `mix` or `text`".into());
+            return Err(
+                "[data] needs either `mix` or `text` (`--text` on the command line)".into(),
+            );
         }
         for (key, value) in [
             ("steps", train.steps),
             ("batch", train.batch as u64),
             ("context", train.context as u64),
+            ("accumulate", train.accumulate as u64),
+            ("keep_last", train.keep_last as u64),
+            ("spike_window", train.spike_window as u64),
             ("evaluate_every", train.evaluate_every),
             ("checkpoint_every", train.checkpoint_every),
         ] {
@@ -232,7 +315,13 @@ impl Recipe {
         }
         for (key, value, below) in [
             ("learning_rate", train.learning_rate, 1.0),
-            ("decay_from", train.decay_from, 1.0 + f64::EPSILON),
+            (
+                "second_learning_rate",
+                train.second_learning_rate.unwrap_or(0.0),
+                1.0,
+            ),
+            ("z_loss", train.z_loss, 1.0),
+            ("skip_spikes", train.skip_spikes, f64::INFINITY),
             ("weight_decay", train.weight_decay, f64::MAX),
             ("clip", train.clip, f64::INFINITY),
             ("betas", train.betas.0, 1.0),
@@ -243,6 +332,28 @@ impl Recipe {
                     "[train] `{key}` is {value}, expected 0 up to {below}"
                 ));
             }
+        }
+        for (key, share) in [
+            ("decay_from", train.decay_from),
+            ("weight_decay_until", train.weight_decay_until),
+        ] {
+            if let Some(share) = share
+                && !(0.0..=1.0).contains(&share)
+            {
+                return Err(format!("[train] `{key}` is {share}, expected 0 to 1"));
+            }
+        }
+        let late = train.ternary_from + train.ternary_ramp;
+        if train.precision == Precision::Ternary && late >= train.steps {
+            return Err(format!(
+                "[train] `ternary_from` + `ternary_ramp` is {late}, expected less than the {} `steps`",
+                train.steps
+            ));
+        }
+        if train.precision == Precision::Full && late > 0 {
+            return Err(
+                "[train] `ternary_from` and `ternary_ramp` need `precision = \"ternary\"`".into(),
+            );
         }
         Ok(())
     }
@@ -289,15 +400,23 @@ impl Recipe {
         }
     }
 
-    /// The learning rate over the run.
+    /// What changes from step to step.
     pub fn schedule(&self) -> Schedule {
         let t = &self.train;
         Schedule {
             shape: t.schedule,
             peak: t.learning_rate,
+            second_peak: t.second_learning_rate.unwrap_or(t.learning_rate),
             warmup: t.warmup,
-            decay_from: t.decay_from,
+            decay_from: t.decay_from.unwrap_or(t.schedule.decay_from()),
             steps: t.steps,
+            weight_decay: t.weight_decay,
+            weight_decay_until: t.weight_decay_until.unwrap_or(1.0),
+            ternary_from: match t.precision {
+                Precision::Ternary => t.ternary_from,
+                Precision::Full => u64::MAX,
+            },
+            ternary_ramp: t.ternary_ramp,
         }
     }
 
@@ -359,6 +478,21 @@ mod tests {
         check("mix = 'addition2=1'", "mix = 'chess=1'", "chess");
         check("mix = 'addition2=1'", "", "either `mix` or `text`");
         check("1e-3", "2.0", "`learning_rate` is 2");
+        check(
+            "warmup = 2",
+            "warmup = 2\ndecay_from = 1.5",
+            "`decay_from` is 1.5",
+        );
+        check(
+            "warmup = 2",
+            "warmup = 2\nternary_ramp = 10",
+            "less than the 10 `steps`",
+        );
+        check(
+            "warmup = 2",
+            "warmup = 2\nprecision = 'full'\nternary_from = 1",
+            "precision",
+        );
         let recipe = parse(&SMALL.replace("llama", "gpt")).unwrap();
         assert!(
             recipe

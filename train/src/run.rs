@@ -1,19 +1,23 @@
 //! The training loop.
 //!
 //! A run is a folder: `recipe.toml` as resolved, `data/` with tokenizer and token shards, `checkpoints/`,
-//! `metrics.jsonl` with one line a step, and `model/`, the Hugging Face folder, once it is finished. Running
-//! the same recipe in the same folder again goes on where it stopped.
+//! `metrics.jsonl` with one line a step, `run.json` with where all came from, and `model/`, the Hugging Face
+//! folder, once it is finished. Running the same recipe in the same folder again goes on where it stopped.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use serde_json::{Value, json};
-use sterna_ternary::durable;
+use serde_json::json;
+use sterna_ternary::{Config, durable};
 
 use crate::data::{self, Data};
-use crate::{Error, Model, Recipe, Result, Trainer, checkpoint, export};
+use crate::metrics::Metrics;
+use crate::spikes::Spikes;
+use crate::statistics::{Layer, Statistics};
+use crate::{
+    Error, Model, Recipe, Result, Step, Trainer, checkpoint, export, plan, provenance, sample,
+};
 
 /// What the loop reports while it runs.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub enum Event<'a> {
         step: u64,
         /// Times that the data will be seen.
         epochs: f64,
+        /// Multiplications and additions of a step, per token.
+        flops_per_token: f64,
     },
     /// A damaged checkpoint was passed over.
     Warning(&'a Error),
@@ -35,8 +41,10 @@ pub enum Event<'a> {
     Step {
         /// Its index, counted from 1.
         step: u64,
-        /// Mean loss of its batch, nats per token.
-        loss: f64,
+        /// Loss and gradient.
+        of: Step,
+        /// Its learning rate.
+        learning_rate: f64,
         /// Tokens in it.
         tokens: usize,
     },
@@ -44,11 +52,24 @@ pub enum Event<'a> {
     Evaluated {
         /// After this step.
         step: u64,
-        /// Nats per token.
-        loss: f64,
+        /// What was found.
+        of: &'a Evaluation,
     },
     /// A checkpoint was written.
     Saved(&'a Path),
+}
+
+/// How good a model is, always as it will be exported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss on held-out text, nats per token.
+    pub loss: f64,
+    /// The same per byte of text, which does not depend on the tokenizer.
+    pub bits_per_byte: f64,
+    /// Every matrix of a linear layer.
+    pub layers: Vec<Layer>,
+    /// The beginning of a held-out text and what the model writes after it; none if the recipe wants none.
+    pub sample: Option<(String, String)>,
 }
 
 /// Whether the loop goes on.
@@ -71,6 +92,9 @@ pub struct Outcome {
     pub model: PathBuf,
 }
 
+/// Tokens of held-out text that a sample goes on from.
+const SAMPLE_PROMPT: usize = 8;
+
 /// Trains a recipe in `folder` until its last step, or until `observe` says stop.
 pub fn train(
     recipe: &Recipe,
@@ -78,40 +102,48 @@ pub fn train(
     mut observe: impl FnMut(Event) -> Control,
 ) -> Result<Outcome> {
     let data = prepared(recipe, folder, &mut observe)?;
-    let mut trainer = resumed(recipe, folder, &data, &mut observe)?;
+    let (mut trainer, mut statistics) = resumed(recipe, folder, &data, &mut observe)?;
     let mut metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.step)?;
     let checkpoints = folder.join("checkpoints");
     let (train, schedule) = (&recipe.train, recipe.schedule());
+    provenance::record(recipe, folder, trainer.step)?;
     observe(Event::Started {
         parameters: trainer.model.parameter_count(),
         step: trainer.step,
         epochs: data.loader.epochs(train.steps),
+        flops_per_token: plan::flops_per_token(&trainer.model.config, train.context),
     });
 
     let mut held_out_loss = None;
     let mut control = Control::Continue;
     while trainer.step < train.steps && control == Control::Continue {
         let batch = data.loader.batch(trainer.step);
-        let rate = schedule.rate(trainer.step);
-        let step = trainer.step(&batch.ids, train.context, rate)?;
+        let learning_rate = schedule.rate(trainer.step);
+        trainer.optimizer.weight_decay = schedule.weight_decay(trainer.step);
+        trainer.model.lambda = schedule.lambda(trainer.step);
+        let step = trainer.step(&batch.ids, train.context, learning_rate)?;
         let (index, last) = (trainer.step, trainer.step == train.steps);
-        metrics.push(json!({"step": index, "loss": step.loss,
-            "gradient_norm": step.gradient_norm, "learning_rate": rate}))?;
-        let tokens = batch.batch * batch.context;
+        metrics.push(json!({"step": index, "loss": step.loss, "gradient_norm": step.gradient_norm,
+            "learning_rate": learning_rate, "lambda": trainer.model.lambda, "skipped": step.is_skipped}))?;
         control = observe(Event::Step {
             step: index,
-            loss: step.loss,
-            tokens,
+            of: step,
+            learning_rate,
+            tokens: batch.batch * batch.context,
         });
         if index.is_multiple_of(train.evaluate_every) || last {
-            let loss = trainer.evaluate(&data.held_out, train.context)?;
-            metrics.push(json!({"step": index, "held_out_loss": loss}))?;
-            observe(Event::Evaluated { step: index, loss });
-            held_out_loss = last.then_some(loss);
+            let found = evaluate(&trainer, &data, recipe, &mut statistics)?;
+            metrics.push(json!({"step": index, "held_out_loss": found.loss,
+                "bits_per_byte": found.bits_per_byte, "sample": found.sample, "layers": found.layers}))?;
+            observe(Event::Evaluated {
+                step: index,
+                of: &found,
+            });
+            held_out_loss = last.then_some(found.loss);
         }
         if index.is_multiple_of(train.checkpoint_every) || last || control == Control::Stop {
             metrics.sync()?;
-            let path = checkpoint::save(&trainer, recipe, &checkpoints)?;
+            let path = checkpoint::save(&trainer, &statistics, recipe, &checkpoints)?;
             observe(Event::Saved(&path));
         }
     }
@@ -124,6 +156,32 @@ pub fn train(
         step: trainer.step,
         held_out_loss,
         model,
+    })
+}
+
+/// Scores held-out text, looks at the layers and lets the model write.
+fn evaluate(
+    trainer: &Trainer,
+    data: &Data,
+    recipe: &Recipe,
+    statistics: &mut Statistics,
+) -> Result<Evaluation> {
+    let (rows, context) = (&data.held_out, recipe.train.context);
+    let loss = trainer.evaluate(rows, context)?;
+    let tokens = rows.len() / (context + 1) * context;
+    let nats_per_byte = loss * tokens as f64 / data.held_out_bytes.max(1) as f64;
+    let (count, tokenizer) = (recipe.train.sample_tokens, &data.tokenizer);
+    let mut sample = None;
+    if count > 0 {
+        let prompt = &rows[..SAMPLE_PROMPT.min(context)];
+        let ids = sample::greedy(&trainer.model, prompt, count, context, tokenizer.eos_id())?;
+        sample = Some((tokenizer.decode(prompt)?, tokenizer.decode(&ids)?));
+    }
+    Ok(Evaluation {
+        loss,
+        bits_per_byte: nats_per_byte / std::f64::consts::LN_2,
+        layers: statistics.look(trainer)?,
+        sample,
     })
 }
 
@@ -160,76 +218,52 @@ fn resumed(
     folder: &Path,
     data: &Data,
     observe: &mut impl FnMut(Event) -> Control,
-) -> Result<Trainer> {
+) -> Result<(Trainer, Statistics)> {
     let tokenizer = &data.tokenizer;
     let eos: Vec<u32> = tokenizer.eos_id().into_iter().collect();
     let config = recipe.config(tokenizer.vocab_size(), tokenizer.bos_id(), &eos)?;
-    let (found, warnings) = checkpoint::latest(recipe, &folder.join("checkpoints"))?;
+    let checkpoints = folder.join("checkpoints");
+    let (found, warnings) = checkpoint::latest(recipe, &checkpoints)?;
     for warning in &warnings {
         observe(Event::Warning(warning));
     }
+    let Some(found) = found else {
+        let trainer = fresh(recipe, config)?;
+        let statistics = Statistics::new(&trainer.model)?;
+        return Ok((trainer, statistics));
+    };
     let (precision, context) = (recipe.train.precision, recipe.train.context);
-    let trainer = |model| Trainer::new(model, recipe.optimizer(), recipe.train.clip);
-    Ok(match found {
-        None => {
-            let (deviation, seed) = (recipe.model.initializer_range, recipe.train.seed);
-            trainer(Model::new(config, precision, context, deviation, seed)?)
-        }
-        Some(found) => {
-            let values = found.parameters;
-            let model = Model::from_values(config, precision, context, values, &Device::Cpu)?;
-            Trainer {
-                moments: found.moments,
-                step: found.step,
-                ..trainer(model)
-            }
-        }
-    })
+    let model = Model::from_values(config, precision, context, found.parameters, &Device::Cpu)?;
+    let mut trainer = with_settings(recipe, model);
+    let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
+    let statistics = statistics.ok_or_else(|| Error::Checkpoint {
+        path: checkpoints,
+        why: "the trits of the last evaluation are of another model; remove the newest".into(),
+    })?;
+    trainer.moments = found.moments;
+    trainer.step = found.step;
+    trainer.spikes.losses = found.losses;
+    Ok((trainer, statistics))
 }
 
-/// `metrics.jsonl`: what happened after the checkpoint that a run resumes from is dropped and written again.
-struct Metrics {
-    path: PathBuf,
-    out: BufWriter<File>,
+/// A recipe's trainer before its first step.
+pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
+    let (deviation, train) = (recipe.model.initializer_range, &recipe.train);
+    let model = Model::new(
+        config,
+        train.precision,
+        train.context,
+        deviation,
+        train.seed,
+    )?;
+    Ok(with_settings(recipe, model))
 }
 
-impl Metrics {
-    fn open(path: &Path, step: u64) -> Result<Metrics> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(Error::io(path)(e)),
-        };
-        let done = |line: &&str| {
-            let line: Option<Value> = serde_json::from_str(line).ok();
-            line.is_some_and(|line| line["step"].as_u64().is_some_and(|s| s <= step))
-        };
-        let kept: String = text
-            .lines()
-            .filter(done)
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        durable::write(path, |w| w.write_all(kept.as_bytes())).map_err(Error::io(path))?;
-        let file = File::options()
-            .append(true)
-            .open(path)
-            .map_err(Error::io(path))?;
-        Ok(Metrics {
-            path: path.to_owned(),
-            out: BufWriter::new(file),
-        })
-    }
-
-    fn push(&mut self, line: Value) -> Result<()> {
-        writeln!(self.out, "{line}").map_err(Error::io(&self.path))
-    }
-
-    /// Puts every line so far on the disk, so that no checkpoint is newer than its metrics.
-    fn sync(&mut self) -> Result<()> {
-        let synced = self
-            .out
-            .flush()
-            .and_then(|()| self.out.get_ref().sync_data());
-        synced.map_err(Error::io(&self.path))
-    }
+fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
+    let train = &recipe.train;
+    model.z_loss = train.z_loss as f32;
+    let mut trainer = Trainer::new(model, recipe.optimizer(), train.clip);
+    trainer.accumulate = train.accumulate;
+    trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
+    trainer
 }

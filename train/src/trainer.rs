@@ -7,6 +7,7 @@ use crate::backward::Activations;
 use crate::model::{Sequences, values_of};
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
+use crate::spikes::Spikes;
 use crate::{Error, Model, Result};
 
 /// Tokens that a shard should have: enough for matrix products at full rate.
@@ -26,8 +27,14 @@ pub struct Trainer {
     pub clip: f64,
     /// What the forward pass keeps.
     pub activations: Activations,
+    /// Parts that a step's sequences are computed in, one after the other; memory holds one of them.
+    pub accumulate: usize,
+    /// Which steps leave the weights as they are.
+    pub spikes: Spikes,
     /// Steps taken.
     pub step: u64,
+    /// Norm of the gradient of each parameter in the last step, before clipping; empty before the first.
+    pub gradient_norms: Vec<f64>,
 }
 
 /// What one step did.
@@ -37,6 +44,8 @@ pub struct Step {
     pub loss: f64,
     /// Norm of the whole gradient before clipping.
     pub gradient_norm: f64,
+    /// Whether the update was left out because the loss was a spike.
+    pub is_skipped: bool,
 }
 
 impl Trainer {
@@ -49,7 +58,10 @@ impl Trainer {
             moments,
             clip,
             activations: Activations::default(),
+            accumulate: 1,
+            spikes: Spikes::new(0.0, 1),
             step: 0,
+            gradient_norms: Vec::new(),
         }
     }
 
@@ -63,12 +75,9 @@ impl Trainer {
             self.model
                 .gradients(&prepared, rows, context, scale, self.activations)
         };
-        let (loss, gradients) = tree(
-            rows,
-            shards(rows.len() / (context + 1), context),
-            context + 1,
-            &shard,
-        )?;
+        let row = context + 1;
+        let part = |rows: &[u32]| tree(rows, shards(rows.len() / row, context), row, &shard);
+        let (loss, gradients) = accumulated(rows, self.accumulate, row, &part)?;
         Ok((loss / tokens as f64, gradients))
     }
 
@@ -76,6 +85,7 @@ impl Trainer {
     pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
         let (loss, gradients) = self.gradients(rows, context)?;
         let gradient_norm = norm(&gradients);
+        self.gradient_norms = self.norms(&gradients);
         for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
             if !value.is_finite() {
                 return Err(Error::Diverged {
@@ -85,25 +95,40 @@ impl Trainer {
                 });
             }
         }
-        let clip = (self.clip / (gradient_norm + 1e-6)).min(1.0) as f32;
-        let Trainer {
-            model,
-            optimizer,
-            moments,
-            step,
-            ..
-        } = self;
-        optimizer.update(model, moments, &gradients, clip, rate, *step)?;
+        let is_skipped = self.spikes.is_spike(loss);
+        if !is_skipped {
+            let clip = (self.clip / (gradient_norm + 1e-6)).min(1.0) as f32;
+            let Trainer {
+                model,
+                optimizer,
+                moments,
+                step,
+                ..
+            } = self;
+            optimizer.update(model, moments, &gradients, clip, rate, *step)?;
+        }
         self.step += 1;
         Ok(Step {
             loss,
             gradient_norm,
+            is_skipped,
         })
     }
 
-    /// Mean loss over sequences of `context` + 1 tokens, nats per token.
+    /// The norm of each parameter's part of the gradients.
+    fn norms(&self, mut gradients: &[f32]) -> Vec<f64> {
+        let one = |(_, var): (_, &candle_core::Var)| {
+            let (own, rest) = gradients.split_at(var.elem_count());
+            gradients = rest;
+            norm(own)
+        };
+        self.model.parameters().map(one).collect()
+    }
+
+    /// Mean loss over sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
+    /// however far quantization is blended in.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
-        let prepared = self.model.prepare()?;
+        let prepared = self.model.prepare_blended(1.0)?;
         let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
             let loss = self.model.loss(
                 &prepared,
@@ -150,12 +175,36 @@ fn tree(
         || tree(left, shards / 2, row, shard),
         || tree(right, shards / 2, row, shard),
     );
-    let ((mut loss, mut sum), (right_loss, right)) = (left?, right?);
+    Ok(added(left?, right?))
+}
+
+/// Halves the rows until `parts` is 1 and runs one part after the other; the additions are those of [`tree`].
+fn accumulated(
+    rows: &[u32],
+    parts: usize,
+    row: usize,
+    part: &impl Fn(&[u32]) -> Result<(f64, Vec<f32>)>,
+) -> Result<(f64, Vec<f32>)> {
+    if parts <= 1 {
+        return part(rows);
+    }
+    let left = parts.div_ceil(2);
+    let (first, rest) = rows.split_at(rows.len() / row * left / parts * row);
+    Ok(added(
+        accumulated(first, left, row, part)?,
+        accumulated(rest, parts - left, row, part)?,
+    ))
+}
+
+fn added(
+    (mut loss, mut sum): (f64, Vec<f32>),
+    (right_loss, right): (f64, Vec<f32>),
+) -> (f64, Vec<f32>) {
     loss += right_loss;
     sum.iter_mut()
         .zip(&right)
         .for_each(|(sum, right)| *sum += right);
-    Ok((loss, sum))
+    (loss, sum)
 }
 
 /// Euclidean norm, in f64 over fixed lanes.

@@ -64,22 +64,31 @@ fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
 fn linear_layers() {
     for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128)] {
         let (x, w) = (random(&[tokens, columns], 1), random(&[rows, columns], 2));
-        let input = Input::full(x.as_tensor().clone());
+        let input = Input::new(x.as_tensor().clone(), 0.0).unwrap();
         let full = ops::linear(&input, &w, &Linear::Full).unwrap();
         compare(
             "linear",
             &[&x, &w],
             &full,
-            &reference::linear(&x, &w, false).unwrap(),
+            &reference::linear(&x, &w, 0.0).unwrap(),
         );
         let mode = Linear::ternary(&w).unwrap();
-        let input = Input::int8(x.as_tensor().clone()).unwrap();
+        let input = Input::new(x.as_tensor().clone(), 1.0).unwrap();
         let ternary = ops::linear(&input, &w, &mode).unwrap();
         compare(
             "bit-linear",
             &[&x, &w],
             &ternary,
-            &reference::linear(&x, &w, true).unwrap(),
+            &reference::linear(&x, &w, 1.0).unwrap(),
+        );
+        let mode = Linear::blended(&w, 0.3).unwrap();
+        let input = Input::new(x.as_tensor().clone(), 0.3).unwrap();
+        let blended = ops::linear(&input, &w, &mode).unwrap();
+        compare(
+            "blended bit-linear",
+            &[&x, &w],
+            &blended,
+            &reference::linear(&x, &w, 0.3).unwrap(),
         );
     }
 }
@@ -171,15 +180,20 @@ fn cross_entropy_over_several_chunks() {
         let mut targets: Vec<u32> = (0..tokens as u32)
             .map(|i| i * 31 % vocabulary as u32)
             .collect();
-        targets
-            .iter_mut()
-            .skip(1)
-            .step_by(3)
-            .for_each(|target| *target = UNSCORED);
-        let fused = ops::cross_entropy(&hidden, &head, &targets, Gradients::Wanted).unwrap();
-        let plain = reference::cross_entropy(&hidden, &head, &targets).unwrap();
-        compare("cross-entropy", &[&hidden, &head], &fused, &plain);
-        let only = ops::cross_entropy(&hidden, &head, &targets, Gradients::Unwanted).unwrap();
+        let unscored = (targets.iter_mut().skip(1)).step_by(3);
+        unscored.for_each(|target| *target = UNSCORED);
+        let fused = |gradients, z_loss| {
+            ops::cross_entropy(&hidden, &head, &targets, gradients, z_loss).unwrap()
+        };
+        for z_loss in [0.1, 0.0] {
+            let plain = reference::cross_entropy(&hidden, &head, &targets, z_loss).unwrap();
+            let fused = fused(Gradients::Wanted, z_loss);
+            compare("cross-entropy", &[&hidden, &head], &fused, &plain);
+        }
+        let (fused, only) = (
+            fused(Gradients::Wanted, 0.0),
+            fused(Gradients::Unwanted, 0.5),
+        );
         assert_eq!(
             only.to_vec1::<f32>().unwrap(),
             fused.to_vec1::<f32>().unwrap()

@@ -26,17 +26,22 @@ pub enum Gradients {
 
 /// hidden (tokens, width), head (vocabulary, width) and targets (tokens) to the sum of the losses in nats, a
 /// tensor of one element.
+///
+/// The gradient is that of the sum of losses and `z_loss` · (log Σ exp logits)², the z-loss of PaLM (Chowdhery et
+/// al. 2022), which keeps logits near zero. The value leaves it out, so that losses with and without it compare.
 pub fn cross_entropy(
     hidden: &Tensor,
     head: &Tensor,
     targets: &[u32],
     gradients: Gradients,
+    z_loss: f32,
 ) -> Result<Tensor> {
     hidden.apply_op2(
         head,
         Op {
             targets: targets.to_vec(),
             gradients,
+            z_loss,
             saved: Saved::new(),
         },
     )
@@ -45,13 +50,14 @@ pub fn cross_entropy(
 struct Op {
     targets: Vec<u32>,
     gradients: Gradients,
+    z_loss: f32,
     /// Gradients of the sum by hidden and by head.
     saved: Saved<(Vec<f32>, Vec<f32>)>,
 }
 
-/// Turns logits into softmax - onehot and returns the loss of the row.
+/// Turns logits into softmax · (1 + 2 · z_loss · log-sum) - onehot and returns the loss of the row.
 #[inline(always)]
-fn softmax_loss(logits: &mut [f32], target: u32) -> f64 {
+fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 {
     if target == UNSCORED {
         logits.fill(0.0);
         return 0.0;
@@ -65,7 +71,7 @@ fn softmax_loss(logits: &mut [f32], target: u32) -> f64 {
         lanes[i % 8] += *x;
     }
     let sum: f32 = lanes.iter().sum();
-    let inverse = 1.0 / sum;
+    let inverse = (1.0 + 2.0 * z_loss * (max + sum.ln())) / sum;
     logits.iter_mut().for_each(|x| *x *= inverse);
     logits[target] -= 1.0;
     f64::from(max - right) + f64::from(sum).ln()
@@ -106,7 +112,7 @@ impl CustomOp2 for Op {
                 #[inline(always)]
                 || {
                     let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
-                    rows.map(|(row, target)| softmax_loss(row, *target))
+                    rows.map(|(row, target)| softmax_loss(row, *target, self.z_loss))
                         .sum::<f64>()
                 },
             );

@@ -21,6 +21,9 @@ pub enum Linear {
     Full,
     /// Trits and int8 activations.
     Ternary(Arc<Trits>),
+    /// On the way from full precision to ternary: these weights [out_features, in_features], (1 - λ) · W + λ · Q(W),
+    /// and activations blended alike.
+    Blended(Arc<Vec<f32>>),
 }
 
 /// A ternarized weight [out_features, in_features].
@@ -48,12 +51,33 @@ impl Linear {
             }))
         })
     }
+
+    /// Ternarizes a weight as far as λ says: not at all at 0, wholly at 1.
+    pub fn blended(weight: &Tensor, lambda: f32) -> Result<Linear> {
+        if lambda <= 0.0 {
+            return Ok(Linear::Full);
+        }
+        if lambda >= 1.0 {
+            return Linear::ternary(weight);
+        }
+        with_values(weight, |w| {
+            let scale = quantize::absmean(w);
+            let blend = |w: &f32| w + lambda * (quantize::trit(*w, scale) * scale - w);
+            Linear::Blended(Arc::new(w.iter().map(blend).collect()))
+        })
+    }
 }
 
 /// The input of linear layers (tokens, in_features), quantized once for all that share it.
 pub struct Input {
     x: Tensor,
-    int8: Option<Arc<Quantized>>,
+    codes: Codes,
+}
+
+enum Codes {
+    None,
+    Int8(Arc<Quantized>),
+    Blended(Arc<Vec<f32>>),
 }
 
 /// int8 activations (tokens, in_features), and the factor 127 / max|x| of each token.
@@ -63,32 +87,36 @@ struct Quantized {
 }
 
 impl Input {
-    /// For layers of full precision.
-    pub fn full(x: Tensor) -> Input {
-        Input { x, int8: None }
+    /// Quantizes as far as λ says, like [`Linear::blended`]. Quantization is the identity to gradients, so it is no
+    /// operation of the graph.
+    pub fn new(x: Tensor, lambda: f32) -> Result<Input> {
+        let columns = x.dim(1)?;
+        let codes = if lambda <= 0.0 {
+            Codes::None
+        } else {
+            let int8 = with_values(&x, |x| Quantized::new(x, columns))??;
+            match lambda >= 1.0 {
+                true => Codes::Int8(Arc::new(int8)),
+                false => Codes::Blended(Arc::new(with_values(&x, |x| {
+                    let blend = |(x, q): (&f32, f32)| x + lambda * (q - x);
+                    x.iter().zip(int8.values(columns)).map(blend).collect()
+                })?)),
+            }
+        };
+        Ok(Input { x, codes })
     }
 
     /// The values before any quantization.
     pub fn values(&self) -> &Tensor {
         &self.x
     }
-
-    /// For ternary layers. Quantization is the identity to gradients, so it is no operation of the graph.
-    pub fn int8(x: Tensor) -> Result<Input> {
-        let columns = x.dim(1)?;
-        if 127 * columns >= 1 << 24 {
-            bail!("{columns} input features: sums of int8 products are exact in f32 up to 132104");
-        }
-        let int8 = with_values(&x, |x| Quantized::new(x, columns))?;
-        Ok(Input {
-            x,
-            int8: Some(Arc::new(int8)),
-        })
-    }
 }
 
 impl Quantized {
-    fn new(x: &[f32], columns: usize) -> Quantized {
+    fn new(x: &[f32], columns: usize) -> Result<Quantized> {
+        if 127 * columns >= 1 << 24 {
+            bail!("{columns} input features: sums of int8 products are exact in f32 up to 132104");
+        }
         let mut q = vec![0; x.len()];
         let rows = q.chunks_exact_mut(columns).zip(x.chunks_exact(columns));
         let scales = vectorized(
@@ -98,16 +126,38 @@ impl Quantized {
                     .collect()
             },
         );
-        Quantized { q, scales }
+        Ok(Quantized { q, scales })
+    }
+
+    /// What the activations are after rounding: q / scale.
+    fn values(&self, columns: usize) -> Vec<f32> {
+        let mut x = vec![0.0; self.q.len()];
+        let rows = x
+            .chunks_exact_mut(columns)
+            .zip(self.q.chunks_exact(columns));
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((x, q), scale) in rows.zip(&self.scales) {
+                    x.iter_mut()
+                        .zip(q)
+                        .for_each(|(x, q)| *x = f32::from(*q) / scale);
+                }
+            },
+        );
+        x
     }
 }
 
-/// x (tokens, in_features) and weight (out_features, in_features) to (tokens, out_features).
+/// The input and the weight (out_features, in_features) to (tokens, out_features). Both are quantized alike.
 pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
-    let product = match (mode, &input.int8) {
+    let product = match (mode, &input.codes) {
         (Linear::Full, _) => Product::Full,
-        (Linear::Ternary(trits), Some(int8)) => Product::Ternary(trits.clone(), int8.clone()),
-        (Linear::Ternary(_), None) => bail!("a ternary layer has int8 activations"),
+        (Linear::Ternary(trits), Codes::Int8(int8)) => {
+            Product::Ternary(trits.clone(), int8.clone())
+        }
+        (Linear::Blended(w), Codes::Blended(x)) => Product::Blended(w.clone(), x.clone()),
+        _ => bail!("a linear layer and its input are quantized in two ways"),
     };
     input.x.apply_op2(weight, Op(product))
 }
@@ -115,6 +165,8 @@ pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
 enum Product {
     Full,
     Ternary(Arc<Trits>, Arc<Quantized>),
+    /// Weights and activations.
+    Blended(Arc<Vec<f32>>, Arc<Vec<f32>>),
 }
 
 struct Op(Product);
@@ -135,15 +187,16 @@ impl CustomOp2 for Op {
         let (rows, columns) = w_layout.shape().dims2()?;
         let tokens = x.len() / columns;
         let mut y = vec![0.0; tokens * rows];
-        match &self.0 {
-            Product::Full => {
-                let (x, w) = (Mat::new(x, tokens, columns), Mat::new(w, rows, columns));
-                matmul(Mat::new(&mut y[..], tokens, rows), 0.0, 1.0, x, w.t());
-            }
+        let (x, w) = match &self.0 {
+            Product::Full => (x, w),
+            Product::Blended(w, x) => (&x[..], &w[..]),
             Product::Ternary(trits, x) => {
                 lookup::of_int8(&trits.forward, &x.q, &x.scales, trits.scale, &mut y);
+                return Ok((CpuStorage::F32(y), Shape::from((tokens, rows))));
             }
-        }
+        };
+        let (x, w) = (Mat::new(x, tokens, columns), Mat::new(w, rows, columns));
+        matmul(Mat::new(&mut y[..], tokens, rows), 0.0, 1.0, x, w.t());
         Ok((CpuStorage::F32(y), Shape::from((tokens, rows))))
     }
 
@@ -158,52 +211,32 @@ impl CustomOp2 for Op {
         let tokens = x.elem_count() / columns;
         let mut dx = vec![0.0; tokens * columns];
         let mut dw = vec![0.0; rows * columns];
-        let dw_out = Mat::new(&mut dw[..], rows, columns);
+        let (to_x, to_w) = (&mut dx[..], &mut dw[..]);
         with_values(&dy.contiguous()?, |dy| -> Result<()> {
+            let of_x = |out: &mut [f32], w: &[f32]| {
+                let (dy, w) = (Mat::new(dy, tokens, rows), Mat::new(w, rows, columns));
+                matmul(Mat::new(out, tokens, columns), 0.0, 1.0, dy, w);
+            };
+            let of_w = |out: &mut [f32], x: &[f32]| {
+                let (dy, x) = (Mat::new(dy, tokens, rows), Mat::new(x, tokens, columns));
+                matmul(Mat::new(out, rows, columns), 0.0, 1.0, dy.t(), x);
+            };
             match &self.0 {
                 Product::Full => {
-                    let dy = Mat::new(dy, tokens, rows);
-                    let dx = Mat::new(&mut dx[..], tokens, columns);
-                    with_values(w, |w| {
-                        matmul(dx, 0.0, 1.0, dy, Mat::new(w, rows, columns));
-                    })?;
-                    with_values(x, |x| {
-                        matmul(dw_out, 0.0, 1.0, dy.t(), Mat::new(x, tokens, columns));
-                    })?;
+                    with_values(w, |w| of_x(to_x, w))?;
+                    with_values(x, |x| of_w(to_w, x))?;
+                }
+                Product::Blended(w, x) => {
+                    of_x(to_x, w);
+                    of_w(to_w, x);
                 }
                 Product::Ternary(trits, x) => {
-                    lookup::of_floats(&trits.backward, dy, trits.scale, &mut dx);
-                    let x = x.values(columns);
-                    let (dy, x) = (
-                        Mat::new(dy, tokens, rows),
-                        Mat::new(&x[..], tokens, columns),
-                    );
-                    matmul(dw_out, 0.0, 1.0, dy.t(), x);
+                    lookup::of_floats(&trits.backward, dy, trits.scale, to_x);
+                    of_w(to_w, &x.values(columns));
                 }
             }
             Ok(())
         })??;
         Ok((Some(tensor_like(dx, x)?), Some(tensor_like(dw, w)?)))
-    }
-}
-
-impl Quantized {
-    /// What the activations are after rounding: q / scale.
-    fn values(&self, columns: usize) -> Vec<f32> {
-        let mut x = vec![0.0; self.q.len()];
-        let rows = x
-            .chunks_exact_mut(columns)
-            .zip(self.q.chunks_exact(columns));
-        vectorized(
-            #[inline(always)]
-            || {
-                for ((x, q), scale) in rows.zip(&self.scales) {
-                    x.iter_mut()
-                        .zip(q)
-                        .for_each(|(x, q)| *x = f32::from(*q) / scale);
-                }
-            },
-        );
-        x
     }
 }

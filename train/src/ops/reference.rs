@@ -39,12 +39,18 @@ pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
     straight_through(x, &q.broadcast_div(&scale)?)
 }
 
-/// See [`super::linear()`].
-pub fn linear(x: &Tensor, weight: &Tensor, ternary: bool) -> Result<Tensor> {
-    if !ternary {
+/// See [`super::linear()`]; λ is 0 for full precision and 1 for ternary.
+pub fn linear(x: &Tensor, weight: &Tensor, lambda: f32) -> Result<Tensor> {
+    let blend =
+        |from: &Tensor, to: &Tensor| from + (to - from)?.detach().affine(f64::from(lambda), 0.0)?;
+    if lambda == 0.0 {
         return x.matmul(&weight.t()?);
     }
-    int8_activations(x)?.matmul(&ternary_weight(weight)?.t()?)
+    let (x, weight) = (
+        blend(x, &int8_activations(x)?)?,
+        blend(weight, &ternary_weight(weight)?)?,
+    );
+    x.matmul(&weight.t()?)
 }
 
 /// See [`super::rms_norm`].
@@ -68,7 +74,12 @@ pub fn embedding(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
 }
 
 /// See [`super::cross_entropy`].
-pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
+pub fn cross_entropy(
+    hidden: &Tensor,
+    head: &Tensor,
+    targets: &[u32],
+    z_loss: f32,
+) -> Result<Tensor> {
     let logits = hidden.matmul(&head.t()?)?;
     let max = logits.detach().max_keepdim(1)?;
     let log_sum = (logits.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?;
@@ -80,7 +91,9 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<
     let targets = targets.iter().map(|t| if is_scored(t) { *t } else { 0 });
     let targets = Tensor::from_iter(targets, hidden.device())?.unsqueeze(1)?;
     let right = logits.gather(&targets, 1)?;
-    ((log_sum - right)? * scored)?.sum_all()?.reshape(1)
+    let loss = ((&log_sum - right)? * &scored)?.sum_all()?.reshape(1)?;
+    let z = (log_sum.sqr()? * scored)?.sum_all()?.reshape(1)?;
+    loss + (&z - z.detach())?.affine(f64::from(z_loss), 0.0)? // its gradient, not its value
 }
 
 /// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).

@@ -1,0 +1,90 @@
+//! `sterna plot`: the loss curves of runs as a picture.
+
+mod chart;
+mod font;
+mod picture;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::exit::{BadInput, Usage};
+use chart::{Chart, Curve};
+
+/// Draw the loss curves of runs, over each other: training as a line, held-out text as dots.
+///
+/// Reads the metrics.jsonl of each run, also while it goes on. The line is smoothed over about a fiftieth of the
+/// run; its first steps, which are far above the others, are cut off.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folders of runs, as `sterna train` writes them.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// A .svg or .png file; can be given twice [default: loss.svg and loss.png in the first RUN]
+    #[arg(long, short, value_name = "FILE")]
+    out: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let curves = args.runs.iter().map(|run| curve(run));
+    let chart = Chart {
+        curves: curves.collect::<anyhow::Result<_>>()?,
+        x_label: "step",
+        y_label: "loss, nats per token",
+    };
+    let picture = chart.draw();
+    let mut paths = args.out.clone();
+    if paths.is_empty() {
+        paths = ["loss.svg", "loss.png"]
+            .map(|name| args.runs[0].join(name))
+            .to_vec();
+    }
+    for path in &paths {
+        let bytes = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => picture.svg().into_bytes(),
+            Some("png") => picture.png()?,
+            _ => {
+                let why = format!("--out {}: expected a .svg or .png file", path.display());
+                return Err(Usage(why).into());
+            }
+        };
+        std::fs::write(path, bytes).with_context(|| path.display().to_string())?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// The losses in the metrics of a run.
+fn curve(run: &Path) -> anyhow::Result<Curve> {
+    let path = run.join("metrics.jsonl");
+    let refuse = |why: String| BadInput(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
+    let name = run.file_name().unwrap_or(run.as_os_str());
+    let mut curve = Curve {
+        name: name.to_string_lossy().into_owned(),
+        line: Vec::new(),
+        dots: Vec::new(),
+    };
+    // A run that goes on may be in the middle of its last line.
+    for (i, line) in text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .enumerate()
+    {
+        let value: Value = serde_json::from_str(line).map_err(|e| {
+            refuse(format!(
+                "line {}: {e}; expected the metrics of a run",
+                i + 1
+            ))
+        })?;
+        let point = |key: &str| Some((value["step"].as_f64()?, value[key].as_f64()?));
+        curve.line.extend(point("loss"));
+        curve.dots.extend(point("held_out_loss"));
+    }
+    if curve.line.is_empty() {
+        return Err(refuse("no step was taken yet".into()).into());
+    }
+    curve.smooth();
+    Ok(curve)
+}

@@ -1,0 +1,55 @@
+//! `sterna train --find-lr`: which learning rate, by short runs.
+
+use serde_json::json;
+use sterna_train::{Recipe, data, range_test};
+
+use crate::exit::Interrupted;
+use crate::terminal;
+
+/// Rates that are tried: two for each factor of three, as BitNet's range from small to large models is.
+const LOWEST: f64 = 1e-4;
+const HIGHEST: f64 = 3e-2;
+const COUNT: usize = 11;
+
+/// Trains `steps` steps with each rate and prints their losses and a suggestion.
+pub fn run(recipe: &Recipe, steps: u64, as_json: bool) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    eprintln!("training the tokenizer and encoding the data");
+    data::prepare(recipe, folder.path())?;
+    let data = data::open(recipe, folder.path())?;
+    let mut trials = Vec::new();
+    if !as_json {
+        println!("learning rate  loss");
+    }
+    for rate in range_test::rates(LOWEST, HIGHEST, COUNT) {
+        if terminal::interrupted() {
+            return Err(Interrupted.into());
+        }
+        let trial = range_test::trial(recipe, &data, rate, steps)?;
+        if !as_json {
+            let loss = trial
+                .loss
+                .map_or("diverged".into(), |loss| format!("{loss:.4}"));
+            println!("{rate:<13.1e}  {loss}");
+        }
+        trials.push(trial);
+    }
+    let best = range_test::best(&trials);
+    if as_json {
+        let trials = trials
+            .iter()
+            .map(|t| json!({"learning_rate": t.rate, "loss": t.loss}));
+        let trials: Vec<_> = trials.collect();
+        println!(
+            "{}",
+            json!({"trials": trials, "suggestion": best.map(|best| best.rate)})
+        );
+    } else if let Some(best) = best {
+        let rate = best.rate;
+        println!("lowest loss at {rate:.1e}: --set train.learning_rate={rate:.1e}");
+        println!("a run of many thousand steps is often best a step or two below");
+    } else {
+        println!("every run diverged: the data or the recipe is at fault, not the rate");
+    }
+    Ok(())
+}

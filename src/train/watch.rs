@@ -1,0 +1,153 @@
+//! Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use sterna_train::{Control, Evaluation, Event, plan};
+
+use crate::terminal;
+
+/// What a person sees of a run.
+pub struct Watch {
+    bar: ProgressBar,
+    steps: u64,
+    /// Loss of every step that was seen.
+    losses: Vec<f64>,
+    /// Loss, smoothed over about 50 steps.
+    smooth: Option<f64>,
+    start: Instant,
+    first_step: u64,
+    tokens: usize,
+    flops_per_token: f64,
+    /// Of this machine, measured when the run starts.
+    peak_flops: f64,
+    last_line: Instant,
+}
+
+/// Time between two lines of a log that is not a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Watch {
+    pub fn new(steps: u64) -> Watch {
+        let template = "  {wide_bar} step {pos}/{len}  {msg}  ETA {eta}";
+        Watch {
+            bar: terminal::bar(steps, template),
+            steps,
+            losses: Vec::new(),
+            smooth: None,
+            start: Instant::now(),
+            first_step: 0,
+            tokens: 0,
+            flops_per_token: 0.0,
+            peak_flops: f64::INFINITY,
+            last_line: Instant::now(),
+        }
+    }
+
+    /// Takes the bar away and gives the losses back.
+    pub fn finish(self) -> Vec<f64> {
+        self.bar.finish_and_clear();
+        self.losses
+    }
+
+    pub fn see(&mut self, event: &Event) -> Control {
+        match event {
+            Event::Preparing => self.say("training the tokenizer and encoding the data"),
+            Event::Warning(error) => self.say(&format!("warning: {error}")),
+            Event::Started {
+                parameters,
+                step,
+                epochs,
+                flops_per_token,
+            } => {
+                let parameters = *parameters as f64 / 1e6;
+                let from = if *step > 0 {
+                    format!(", going on from step {step}")
+                } else {
+                    String::new()
+                };
+                self.say(&format!(
+                    "{parameters:.2} M parameters, {epochs:.1} epochs{from}"
+                ));
+                (self.first_step, self.flops_per_token) = (*step, *flops_per_token);
+                self.peak_flops = plan::peak_flops();
+                self.start = Instant::now();
+                self.bar.set_position(*step);
+                self.bar.reset_eta();
+            }
+            Event::Step {
+                step, of, tokens, ..
+            } => {
+                if of.is_skipped {
+                    let loss = of.loss;
+                    self.say(&format!(
+                        "step {step}: skipped, its loss of {loss:.3} is a spike"
+                    ));
+                }
+                self.step(*step, of.loss, *tokens);
+            }
+            Event::Evaluated { step, of } => self.say(&evaluation(*step, of)),
+            Event::Saved(_) => {}
+        }
+        if terminal::interrupted() {
+            Control::Stop
+        } else {
+            Control::Continue
+        }
+    }
+
+    fn step(&mut self, step: u64, loss: f64, tokens: usize) {
+        self.losses.push(loss);
+        self.tokens += tokens;
+        let smooth = self.smooth.map_or(loss, |s| s + 0.04 * (loss - s));
+        self.smooth = Some(smooth);
+        let seconds = self.start.elapsed().as_secs_f64();
+        let rate = self.tokens as f64 / seconds;
+        let share = 100.0 * rate * self.flops_per_token / self.peak_flops;
+        let message = format!("loss {smooth:.3}  {rate:.0} tokens/s  {share:.0} % of peak");
+        if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
+            self.last_line = Instant::now();
+            let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;
+            let left = terminal::duration(left);
+            eprintln!("step {step}/{}  {message}  ETA {left}", self.steps);
+        }
+        self.bar.set_position(step);
+        self.bar.set_message(message);
+    }
+
+    fn say(&self, line: &str) {
+        if terminal::is_terminal() {
+            self.bar.println(line)
+        } else {
+            eprintln!("{line}")
+        }
+    }
+}
+
+/// Characters of a sample that are shown.
+const SAMPLE: usize = 90;
+
+fn evaluation(step: u64, of: &Evaluation) -> String {
+    let Evaluation {
+        loss,
+        bits_per_byte,
+        layers,
+        sample,
+    } = of;
+    let mut line =
+        format!("step {step}: held-out loss {loss:.4}, {bits_per_byte:.3} bits per byte");
+    let trits: Vec<_> = layers.iter().filter_map(|layer| layer.trits).collect();
+    if !trits.is_empty() {
+        let mean = |of: fn(&sterna_train::statistics::TritStatistics) -> f64| {
+            100.0 * trits.iter().map(of).sum::<f64>() / trits.len() as f64
+        };
+        let (zeros, flips) = (mean(|t| t.zeros), mean(|t| t.flips));
+        line += &format!(", {zeros:.1} % zeros, {flips:.2} % flipped");
+    }
+    if let Some((prompt, more)) = sample {
+        let more: String = more.chars().take(SAMPLE).collect();
+        let text = format!("[{prompt}]{more}").replace(['\n', '\r'], " ");
+        line += &format!("\n  {text}");
+    }
+    line
+}

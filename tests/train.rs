@@ -1,0 +1,237 @@
+//! `sterna train` and `sterna plot` as people use them: recipes from layers, exact resume with all that a run
+//! remembers, and what a run leaves to look at.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Checkpoints at every step, evaluations between them, several batches a step, and a ramp from full precision.
+const RECIPE: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 2
+    num_attention_heads = 2
+    [data]
+    mix = 'addition2=0.5,stories=0.5'
+    documents = 400
+    vocab_size = 300
+    [train]
+    steps = 12
+    batch = 2
+    accumulate = 2
+    context = 96
+    learning_rate = 4e-3
+    schedule = 'two-stage'
+    warmup = 2
+    ternary_from = 2
+    ternary_ramp = 6
+    skip_spikes = 0.5
+    spike_window = 3
+    z_loss = 1e-3
+    evaluate_every = 5
+    checkpoint_every = 1
+    keep_last = 2
+    keep_every = 4
+    sample_tokens = 4
+";
+
+fn sterna(args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_sterna");
+    Command::new(program).args(args).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "sterna {args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&stdout(args)).unwrap()
+}
+
+/// Runs a command that must fail with this code, and returns what it says.
+fn refused(args: &[&str], code: i32) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    stderr
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries.map(|e| name(e).into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, whole) = (folder.path().join("r.toml"), folder.path().join("whole"));
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let train = |out: &Path, threads: &str| {
+        let args = ["train", "--config", text(&recipe), "--out", text(out)];
+        stdout(&[&args[..], &["--threads", threads, "--json"]].concat())
+    };
+    train(&whole, "2");
+    let metrics = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let steps = || lines.iter().filter(|line| line.get("loss").is_some());
+    assert_eq!(steps().count(), 12);
+    let lambdas: Vec<f64> = steps()
+        .map(|l| (l["lambda"].as_f64().unwrap() * 6.0).round())
+        .collect();
+    assert_eq!(lambdas, [0., 0., 1., 2., 3., 4., 5., 6., 6., 6., 6., 6.]);
+    let skipped = |step: &&Value| step["skipped"] == true;
+    assert!(
+        steps().any(|l| skipped(&l)) && !steps().all(|l| skipped(&l)),
+        "{metrics}"
+    );
+    let evaluations: Vec<&Value> = lines.iter().filter(|l| l.get("layers").is_some()).collect();
+    assert_eq!(evaluations.len(), 3);
+    let layer = &evaluations[1]["layers"][13];
+    assert_eq!(layer["name"], "model.layers.1.mlp.down_proj.weight");
+    for key in ["zeros", "flips", "scale", "gradient_norm"] {
+        assert!(layer[key].as_f64().is_some_and(|x| x >= 0.0), "{layer}");
+    }
+    assert!(evaluations[1]["bits_per_byte"].as_f64().unwrap() > 0.5);
+    assert_eq!(evaluations[1]["sample"].as_array().unwrap().len(), 2);
+    let kept = [4, 8, 11, 12].map(|step| format!("step-{step:08}.safetensors"));
+    assert_eq!(names(&whole.join("checkpoints")), kept);
+
+    // As kill -9 leaves it: checkpoints up to a step, metrics beyond it, the last line torn.
+    for (last, threads) in [(4, "1"), (8, "3"), (11, "2")] {
+        let killed = folder.path().join(format!("killed-{last}"));
+        train(&killed, "1");
+        for name in names(&killed.join("checkpoints")) {
+            if name > format!("step-{last:08}.safetensors") {
+                std::fs::remove_file(killed.join("checkpoints").join(name)).unwrap();
+            }
+        }
+        std::fs::write(killed.join("metrics.jsonl"), &metrics[..metrics.len() - 7]).unwrap();
+        std::fs::remove_dir_all(killed.join("model")).unwrap();
+        train(&killed, threads);
+        for name in ["metrics.jsonl", "model/model.safetensors"] {
+            let bytes = |run: &Path| std::fs::read(run.join(name)).unwrap();
+            assert!(bytes(&whole) == bytes(&killed), "{name} after step {last}");
+        }
+        let run: Value =
+            serde_json::from_slice(&std::fs::read(killed.join("run.json")).unwrap()).unwrap();
+        assert_eq!(run["sessions"][1]["from_step"], last);
+        assert_eq!(run["values"]["train.steps"]["from"], text(&recipe));
+        assert_eq!(run["values"]["train.clip"]["from"], "default");
+        assert_eq!(run["data"].as_object().unwrap().len(), 3);
+        assert_eq!(names(&killed.join("tensorboard")).len(), 2);
+    }
+
+    let picture = folder.path().join("loss.svg");
+    let killed = folder.path().join("killed-8");
+    stdout(&["plot", text(&whole), text(&killed), "--out", text(&picture)]);
+    let svg = std::fs::read_to_string(&picture).unwrap();
+    assert!(svg.contains(">whole: ") && svg.contains(">killed-8: ") && svg.contains("<circle"));
+    stdout(&["plot", text(&whole)]);
+    assert!(
+        std::fs::read(whole.join("loss.png"))
+            .unwrap()
+            .starts_with(b"\x89PNG\r\n")
+    );
+    let message = refused(&["plot", text(folder.path())], 3);
+    assert!(message.contains("metrics.jsonl"), "{message}");
+    let message = refused(&["plot", text(&whole), "--out", "loss.gif"], 2);
+    assert!(message.contains(".svg or .png"), "{message}");
+}
+
+/// One text as long as a book.
+fn book(folder: &Path) -> PathBuf {
+    let path = folder.join("book.txt");
+    let lines = (0..4000).map(|i| format!("line {} of a story about {}\n", i, i * i % 97));
+    std::fs::write(&path, lines.collect::<String>()).unwrap();
+    path
+}
+
+#[test]
+fn a_preset_a_file_and_flags_make_a_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let (book, file) = (book(folder.path()), folder.path().join("mine.toml"));
+    std::fs::write(&file, "[train]\nsteps = 30\nbatch = 3\n").unwrap();
+    let args = [
+        "train",
+        "--preset",
+        "tiny-1m",
+        "--text",
+        text(&book),
+        "--config",
+        text(&file),
+    ];
+    let flags = ["--steps", "40", "--set", "train.learning_rate=1e-4"];
+    let args = [&args[..], &flags].concat();
+    let values = json(&[&args[..], &["--print-config", "--json"]].concat());
+    for (key, value, from) in [
+        ("train.steps", Value::from(40), "--steps"),
+        ("train.batch", 3.into(), text(&file)),
+        ("train.learning_rate", 1e-4.into(), "--set"),
+        ("train.context", 256.into(), "preset tiny-1m"),
+        ("train.clip", 1.0.into(), "default"),
+    ] {
+        assert_eq!(
+            (&values[key]["value"], &values[key]["from"]),
+            (&value, &from.into()),
+            "{key}"
+        );
+    }
+    assert!(stdout(&[&args[..], &["--print-config"]].concat()).contains("batch = 3 "));
+    let message = refused(
+        &[&args[..], &["--plan", "--set", "train.stepz=1"]].concat(),
+        3,
+    );
+    assert!(
+        message.contains("--set") && message.contains("stepz"),
+        "{message}"
+    );
+    let message = refused(&["train", "--preset", "tiny-1m", "--plan"], 3);
+    assert!(message.contains("`mix` or `text`"), "{message}");
+    refused(&["train", "--out", "x"], 2);
+    refused(&["train", "--preset", "1b", "--out", "x"], 2);
+}
+
+#[test]
+fn a_plan_is_measured_and_rates_are_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let (book, file) = (book(folder.path()), folder.path().join("small.toml"));
+    let small = RECIPE.replace("mix = 'addition2=0.5,stories=0.5'", "text = ['book.txt']");
+    std::fs::write(&file, small).unwrap();
+    let args = ["train", "--config", text(&file), "--json"];
+    let plan = json(&[&args[..], &["--plan"]].concat());
+    let number = |key: &str| plan[key].as_f64().unwrap();
+    assert_eq!(number("tokens"), 12.0 * 4.0 * 96.0);
+    assert_eq!(number("state_bytes"), 16.0 * number("parameters"));
+    assert!(number("tokens_per_second") > 0.0 && number("hours") > 0.0);
+    let found = json(&[&args[..], &["--find-lr", "--find-lr-steps", "4"]].concat());
+    let trials = found["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 11);
+    let best = trials
+        .iter()
+        .filter_map(|t| t["loss"].as_f64())
+        .fold(f64::INFINITY, f64::min);
+    let suggested = trials
+        .iter()
+        .find(|t| t["learning_rate"] == found["suggestion"]);
+    assert_eq!(suggested.unwrap()["loss"].as_f64(), Some(best));
+    assert!(
+        book.exists() && names(folder.path()).len() == 2,
+        "nothing else is written"
+    );
+}

@@ -1,0 +1,222 @@
+//! A recipe in the making: a preset, a file and flags laid over each other, each value with its origin.
+//!
+//! Every layer is checked as it is added, so a mistake is reported with the layer that made it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use crate::{Error, Recipe, Result};
+
+/// Layers so far, later ones on top.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    table: Table,
+    /// Where a value came from, by its key like `train.steps`.
+    origins: BTreeMap<String, String>,
+}
+
+/// Keys of which a recipe has only one: a layer that sets one takes the other away.
+const ALTERNATIVES: [(&str, &str); 2] = [("data.mix", "data.text"), ("data.text", "data.mix")];
+
+impl Draft {
+    /// Lays a TOML text over what is there; `origin` says where it comes from and stands in errors.
+    ///
+    /// # Errors
+    /// Text that is not TOML, or an unknown key or impossible value.
+    pub fn add(&mut self, text: &str, origin: &str) -> Result<()> {
+        let fail = |e: toml::de::Error| refused(origin, e.to_string());
+        if self.table.is_empty() {
+            toml::from_str::<Recipe>(text).map_err(fail)?; // for errors with line and column
+        }
+        let layer: Table = toml::from_str(text).map_err(fail)?;
+        for (section, values) in layer {
+            match values {
+                Value::Table(values) => {
+                    for (key, value) in values {
+                        self.put(&section, &key, value, origin);
+                    }
+                }
+                _ => {
+                    return Err(refused(
+                        origin,
+                        format!("`{section}` belongs into a section"),
+                    ));
+                }
+            }
+        }
+        self.parsed(origin).map(|_| ())
+    }
+
+    /// Like [`Draft::add`] with a file; relative paths in it are taken from its folder.
+    pub fn add_file(&mut self, path: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let origin = path.display().to_string();
+        self.add(&text, &origin)?;
+        if self.origins.get("data.text") == Some(&origin)
+            && let Some(Value::Array(paths)) = self.value("data", "text")
+        {
+            let folder = sterna_ternary::durable::folder_of(path);
+            let joined = |text: &Value| {
+                let path = folder.join(text.as_str().unwrap_or_default());
+                Value::String(path.to_string_lossy().into_owned())
+            };
+            let paths = Value::Array(paths.iter().map(joined).collect());
+            self.put("data", "text", paths, &origin);
+        }
+        Ok(())
+    }
+
+    /// Sets one value, named like `train.steps`.
+    pub fn set(&mut self, key: &str, value: Value, origin: &str) -> Result<()> {
+        let Some((section, name)) = key.split_once('.') else {
+            return Err(refused(
+                origin,
+                format!("`{key}` has no section; say train.{key}, or so"),
+            ));
+        };
+        self.put(section, name, value, origin);
+        self.parsed(origin).map(|_| ())
+    }
+
+    /// Sets one value from text like `train.steps=100`; what is no TOML value is a string.
+    pub fn set_text(&mut self, assignment: &str, origin: &str) -> Result<()> {
+        let Some((key, text)) = assignment.split_once('=') else {
+            let why = format!("`{assignment}`: expected section.key=value");
+            return Err(refused(origin, why));
+        };
+        let parsed = toml::from_str::<Table>(&format!("value = {text}"));
+        let value = parsed.ok().and_then(|mut table| table.remove("value"));
+        self.set(key.trim(), value.unwrap_or_else(|| text.into()), origin)
+    }
+
+    /// The recipe, resolved and checked.
+    pub fn finish(self, origin: &str) -> Result<Recipe> {
+        let mut recipe = self.parsed(origin)?.resolved();
+        recipe.check(Path::new(origin))?;
+        recipe.origins = self.origins;
+        Ok(recipe)
+    }
+
+    fn value(&self, section: &str, key: &str) -> Option<&Value> {
+        self.table.get(section)?.get(key)
+    }
+
+    fn put(&mut self, section: &str, key: &str, value: Value, origin: &str) {
+        let name = format!("{section}.{key}");
+        for (_, other) in ALTERNATIVES.iter().filter(|(one, _)| *one == name) {
+            let (section, key) = other.split_once('.').expect("the names above have one dot");
+            if let Some(values) = self.table.get_mut(section).and_then(Value::as_table_mut) {
+                values.remove(key);
+            }
+            self.origins.remove(*other);
+        }
+        let values = self
+            .table
+            .entry(section)
+            .or_insert_with(|| Table::new().into());
+        if let Some(values) = values.as_table_mut() {
+            values.insert(key.to_owned(), value);
+        }
+        self.origins.insert(name, origin.to_owned());
+    }
+
+    fn parsed(&self, origin: &str) -> Result<Recipe> {
+        let recipe = self.table.clone().try_into::<Recipe>();
+        recipe.map_err(|e| refused(origin, e.to_string()))
+    }
+}
+
+fn refused(origin: &str, why: String) -> Error {
+    Error::Recipe {
+        path: origin.into(),
+        why: why.trim_end().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "
+        [model]
+        family = 'llama'
+        hidden_size = 32
+        intermediate_size = 64
+        num_hidden_layers = 1
+        num_attention_heads = 2
+        [data]
+        mix = 'addition2=1'
+        vocab_size = 300
+        [train]
+        steps = 10
+        batch = 2
+        context = 16
+        learning_rate = 1e-3
+        warmup = 2
+    ";
+
+    fn draft() -> Draft {
+        let mut draft = Draft::default();
+        draft.add(BASE, "preset small").unwrap();
+        draft
+    }
+
+    #[test]
+    fn later_layers_win_and_every_value_knows_where_it_came_from() {
+        let mut draft = draft();
+        draft
+            .add("[train]\nsteps = 20\nbatch = 4", "mine.toml")
+            .unwrap();
+        draft.set_text("train.batch=8", "--set").unwrap();
+        draft.set_text("train.schedule=two-stage", "--set").unwrap();
+        let recipe = draft.finish("--set").unwrap();
+        assert_eq!((recipe.train.steps, recipe.train.batch), (20, 8));
+        assert_eq!(recipe.train.second_learning_rate, Some(1e-3 * 2.0 / 3.0));
+        for (key, origin) in [
+            ("train.context", "preset small"),
+            ("train.steps", "mine.toml"),
+            ("train.batch", "--set"),
+            ("train.clip", "default"),
+            ("train.second_learning_rate", "default"),
+        ] {
+            assert_eq!(recipe.origin(key), origin, "{key}");
+        }
+    }
+
+    #[test]
+    fn texts_take_the_place_of_a_mix_and_lie_beside_the_file_that_names_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.toml");
+        std::fs::write(&file, "[data]\ntext = ['a.txt']").unwrap();
+        let mut draft = draft();
+        draft.add_file(&file).unwrap();
+        let recipe = draft.clone().finish("mine.toml").unwrap();
+        assert_eq!(recipe.data.mix, None);
+        assert_eq!(recipe.data.text, Some(vec![folder.path().join("a.txt")]));
+        draft.set_text("data.mix=stories=1", "--set").unwrap();
+        assert!(draft.finish("--set").unwrap().data.text.is_none());
+    }
+
+    #[test]
+    fn a_mistake_is_reported_with_the_layer_that_made_it() {
+        let check = |assignment: &str, expected: &str| {
+            let error = draft()
+                .set_text(assignment, "--set")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with("--set: ") && error.contains(expected),
+                "{error}"
+            );
+        };
+        check("train.stepz=1", "stepz");
+        check("train.steps=many", "steps");
+        check("steps=1", "no section");
+        check("train.steps", "expected section.key=value");
+        check("trian.steps=1", "trian");
+        let error = draft().add("steps = 3", "x.toml").unwrap_err().to_string();
+        assert!(error.contains("x.toml"), "{error}");
+    }
+}

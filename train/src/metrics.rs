@@ -1,0 +1,62 @@
+//! `metrics.jsonl`: one line a step and one an evaluation, the same bytes whenever the run was interrupted.
+//!
+//! So nothing in it comes from a clock. What happened after the checkpoint that a run resumes from is dropped
+//! and written again.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sterna_ternary::durable;
+
+use crate::{Error, Result};
+
+/// The file, open at its end.
+pub struct Metrics {
+    path: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl Metrics {
+    /// Opens or creates the file and drops all lines after this step.
+    pub fn open(path: &Path, step: u64) -> Result<Metrics> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(Error::io(path)(e)),
+        };
+        let done = |line: &&str| {
+            let line: Option<Value> = serde_json::from_str(line).ok();
+            line.is_some_and(|line| line["step"].as_u64().is_some_and(|s| s <= step))
+        };
+        let kept: String = text
+            .lines()
+            .filter(done)
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        durable::write(path, |w| w.write_all(kept.as_bytes())).map_err(Error::io(path))?;
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .map_err(Error::io(path))?;
+        Ok(Metrics {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+        })
+    }
+
+    /// Adds a line.
+    pub fn push(&mut self, line: Value) -> Result<()> {
+        writeln!(self.out, "{line}").map_err(Error::io(&self.path))
+    }
+
+    /// Puts every line so far on the disk, so that no checkpoint is newer than its metrics.
+    pub fn sync(&mut self) -> Result<()> {
+        let synced = self
+            .out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_data());
+        synced.map_err(Error::io(&self.path))
+    }
+}

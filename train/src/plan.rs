@@ -1,0 +1,124 @@
+//! What a run will cost, before it starts: parameters, memory, speed and hours.
+//!
+//! Speed and memory are not guessed from a formula: real steps on random tokens are timed, on this machine.
+
+use std::time::Instant;
+
+use sterna_ternary::Config;
+use sterna_ternary::layout::{Role, weights};
+
+use crate::ops::{Mat, matmul};
+use crate::{Recipe, Result, run};
+
+/// The cost of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// Values that are trained.
+    pub parameters: usize,
+    /// Those in ternary matrices.
+    pub ternary_parameters: usize,
+    /// Tokens of one step.
+    pub step_tokens: usize,
+    /// Tokens of the whole run, repeated ones included.
+    pub tokens: f64,
+    /// Bytes of weights, moments and one gradient; what batches need comes on top.
+    pub state_bytes: u64,
+    /// Most bytes that this process ever held, after the timed steps; none where the system does not tell.
+    pub peak_bytes: Option<u64>,
+    /// Bytes of one checkpoint.
+    pub checkpoint_bytes: u64,
+    /// Measured: the best of the timed steps.
+    pub tokens_per_second: f64,
+    /// Share of the machine's [`peak_flops`] that this is.
+    pub share_of_peak: f64,
+}
+
+impl Plan {
+    /// Hours of training at the measured speed, evaluations and checkpoints not included.
+    pub fn hours(&self) -> f64 {
+        self.tokens / self.tokens_per_second / 3600.0
+    }
+}
+
+/// Steps that are timed, after one that is not.
+const TIMED_STEPS: usize = 2;
+
+/// Times a few steps of a recipe on random tokens. Nothing is written.
+pub fn plan(recipe: &Recipe) -> Result<Plan> {
+    let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
+    let config = recipe.config(vocabulary, 0, &[])?;
+    let peak = peak_flops();
+    let mut trainer = run::fresh(recipe, config.clone())?;
+    let sequences = train.batch * train.accumulate;
+    let ids = (0..(sequences * (train.context + 1)) as u64)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32);
+    let ids: Vec<u32> = ids.collect();
+    let mut seconds = f64::INFINITY;
+    for timed in 0..=TIMED_STEPS {
+        let start = Instant::now();
+        trainer.step(&ids, train.context, train.learning_rate)?;
+        if timed > 0 {
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+    }
+    let parameters = trainer.model.parameter_count();
+    let step_tokens = sequences * train.context;
+    let tokens_per_second = step_tokens as f64 / seconds;
+    let ternary_parameters = linear_parameters(&config);
+    Ok(Plan {
+        parameters,
+        ternary_parameters,
+        step_tokens,
+        tokens: step_tokens as f64 * train.steps as f64,
+        state_bytes: 16 * parameters as u64,
+        peak_bytes: peak_bytes(),
+        checkpoint_bytes: (12 * parameters + ternary_parameters / 4) as u64,
+        tokens_per_second,
+        share_of_peak: tokens_per_second * flops_per_token(&config, train.context) / peak,
+    })
+}
+
+fn linear_parameters(config: &Config) -> usize {
+    let linear = weights(config)
+        .into_iter()
+        .filter(|w| w.role == Role::Linear);
+    linear.map(|w| w.rows * w.columns).sum()
+}
+
+/// Multiplications and additions of a step per token: two for each weight of a matrix product and for each pair of
+/// positions in attention, forward, and twice that backward.
+pub fn flops_per_token(config: &Config, context: usize) -> f64 {
+    let head = config.vocab_size * config.hidden_size;
+    let pairs = context.div_ceil(2) * config.num_attention_heads * config.head_dim;
+    let attention = 2 * config.num_hidden_layers * pairs; // scores and values, causal
+    6.0 * (linear_parameters(config) + head + attention) as f64
+}
+
+/// Multiplications and additions per second of f32 matrix products on all threads, each in its own cache.
+pub fn peak_flops() -> f64 {
+    const SIZE: usize = 384;
+    let products = 8;
+    let (a, b) = (vec![0.5f32; SIZE * SIZE], vec![0.25f32; SIZE * SIZE]);
+    let timed = |_: rayon::BroadcastContext| {
+        let mut out = vec![0f32; SIZE * SIZE];
+        let mut best = f64::INFINITY;
+        for _ in 0..products {
+            let start = Instant::now();
+            let (a, b) = (Mat::new(&a[..], SIZE, SIZE), Mat::new(&b[..], SIZE, SIZE));
+            matmul(Mat::new(&mut out[..], SIZE, SIZE), 0.0, 1.0, a, b.t());
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        2.0 * (SIZE * SIZE * SIZE) as f64 / best
+    };
+    rayon::broadcast(timed).iter().sum()
+}
+
+/// The most memory that this process ever held, as Linux tells.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

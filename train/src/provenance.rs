@@ -1,0 +1,100 @@
+//! `run.json`: what a run was made of and by, so that its folder explains itself years later.
+//!
+//! The values of the recipe and where each came from, hashes of the data, and one entry for every time that
+//! the run was started or went on.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sterna_ternary::durable;
+
+use crate::{Error, Recipe, Result};
+
+/// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
+pub fn record(recipe: &Recipe, folder: &Path, step: u64) -> Result<()> {
+    let path = folder.join("run.json");
+    let mut run = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::Recipe {
+            path: path.clone(),
+            why: format!("{e}; remove the file, it is only a record"),
+        })?,
+        Err(_) => json!({
+            "seed": recipe.train.seed,
+            "data": hashes(recipe, folder)?,
+            "values": values(recipe),
+            "sessions": [],
+        }),
+    };
+    if let Some(sessions) = run["sessions"].as_array_mut() {
+        sessions.push(session(step));
+    }
+    let text = format!("{run:#}\n");
+    durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+}
+
+/// Every value of the recipe by its key, and where it came from.
+fn values(recipe: &Recipe) -> Value {
+    let values = recipe.flat().into_iter();
+    let with_origin = |(key, value): (String, toml::Value)| {
+        let origin = recipe.origin(&key).to_owned();
+        (key, json!({"value": value, "from": origin}))
+    };
+    values
+        .map(with_origin)
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect()
+}
+
+/// SHA-256 of what the run reads, by path.
+fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
+    let made = ["tokenizer.json", "train.tokens", "held_out.tokens"];
+    let made = made.map(|name| folder.join("data").join(name));
+    let texts = recipe
+        .data
+        .text
+        .iter()
+        .flatten()
+        .filter(|path| path.is_file());
+    let hash = |path: &Path| -> Result<(String, Value)> {
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        let (mut sum, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut buffer).map_err(Error::io(path))? {
+                0 => break,
+                read => sum.update(&buffer[..read]),
+            }
+        }
+        let sum: String = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok((path.display().to_string(), json!(sum)))
+    };
+    let paths = made.iter().chain(texts);
+    paths.map(|path| hash(path)).collect()
+}
+
+fn session(step: u64) -> Value {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH);
+    json!({
+        "from_step": step,
+        "started_unix": started.map_or(0, |time| time.as_secs()),
+        "sterna": env!("CARGO_PKG_VERSION"),
+        "cpu": cpu(),
+        "threads": rayon::current_num_threads(),
+        "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+/// The processor's name where the system tells it, else its architecture.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let name = name.map(|name| name.trim_start_matches([' ', '\t', ':']).to_owned());
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}

@@ -1,0 +1,72 @@
+//! The learning-rate range test: short runs from the same weights and over the same batches, one for each rate.
+//!
+//! Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, ramps the rate up within one run; runs of
+//! their own cost more and compare fairly, since a rate that is too high spoils nothing that comes after it.
+
+use crate::data::Data;
+use crate::{Error, Recipe, Result, run};
+
+/// How one rate did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// The rate.
+    pub rate: f64,
+    /// Mean loss of the last quarter of the steps, nats per token; none if the run diverged.
+    pub loss: Option<f64>,
+}
+
+/// Rates in equal factors from `low` to `high`.
+pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
+    let factor = (high / low).powf(1.0 / (count.max(2) - 1) as f64);
+    (0..count.max(1))
+        .map(|i| low * factor.powi(i as i32))
+        .collect()
+}
+
+/// Trains `steps` steps at one rate, a quarter of them warm-up, from the weights of the recipe's seed.
+pub fn trial(recipe: &Recipe, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
+    let tokenizer = &data.tokenizer;
+    let config = recipe.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;
+    let mut trainer = run::fresh(recipe, config)?;
+    let (warmup, mut losses) = ((steps / 4).max(1), Vec::new());
+    for step in 0..steps {
+        let rate = rate * ((step + 1) as f64 / warmup as f64).min(1.0);
+        match trainer.step(&data.loader.batch(step).ids, recipe.train.context, rate) {
+            Ok(step) => losses.push(step.loss),
+            Err(Error::Diverged { .. }) => return Ok(Trial { rate, loss: None }),
+            Err(error) => return Err(error),
+        }
+    }
+    let last = &losses[losses.len() - (losses.len() / 4).max(1)..];
+    let loss = last.iter().sum::<f64>() / last.len() as f64;
+    Ok(Trial {
+        rate,
+        loss: Some(loss),
+    })
+}
+
+/// The rate with the lowest loss; none if all diverged.
+pub fn best(trials: &[Trial]) -> Option<Trial> {
+    let finite = trials.iter().filter(|trial| trial.loss.is_some());
+    let loss = |trial: &Trial| trial.loss.unwrap_or(f64::INFINITY);
+    finite.copied().min_by(|a, b| loss(a).total_cmp(&loss(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_equal_factors_apart_and_the_best_did_not_diverge() {
+        let rates = rates(1e-4, 1e-2, 5);
+        for (rate, expected) in rates
+            .iter()
+            .zip([1e-4, 10f64.powf(-3.5), 1e-3, 10f64.powf(-2.5)])
+        {
+            assert!((rate / expected - 1.0).abs() < 1e-9, "{rate}");
+        }
+        let trials = [Some(3.0), Some(2.5), None].map(|loss| Trial { rate: 1.0, loss });
+        assert_eq!(best(&trials), Some(trials[1]));
+        assert_eq!(best(&trials[2..]), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! A few words of the model in training, by the trainer's own forward pass.
+//!
+//! Each token runs the whole text again: enough for a look now and then. `sterna generate` is the fast way.
+
+use crate::{Model, Result};
+
+/// The most likely `count` tokens after `prompt`, one by one, of the model as it will be exported; fewer where
+/// `end` comes, or the context is full.
+pub fn greedy(
+    model: &Model,
+    prompt: &[u32],
+    count: usize,
+    context: usize,
+    end: Option<u32>,
+) -> Result<Vec<u32>> {
+    let prepared = model.prepare_blended(1.0)?;
+    let mut ids = prompt.to_vec();
+    while ids.len() < (prompt.len() + count).min(context) {
+        let logits = model.logits(&prepared, &ids)?;
+        let best = (0..logits.len())
+            .rev()
+            .max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+        let best = best.expect("a vocabulary has tokens") as u32;
+        if Some(best) == end {
+            break;
+        }
+        ids.push(best);
+    }
+    Ok(ids.split_off(prompt.len()))
+}

@@ -1,0 +1,135 @@
+//! Steps of several batches, of blended quantization and those that are skipped.
+
+use serde_json::json;
+use sterna_ternary::Config;
+use sterna_train::optimizer::{Method, Optimizer};
+use sterna_train::spikes::Spikes;
+use sterna_train::statistics::Statistics;
+use sterna_train::{Model, Precision, Trainer, sample};
+
+const CONTEXT: usize = 64;
+const VOCABULARY: usize = 50;
+
+fn trainer() -> Trainer {
+    let config = Config::from_json(&json!({
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
+        "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": 1e-5, "rope_theta": 100.0, "tie_word_embeddings": true,
+    }));
+    let model = Model::new(config.unwrap(), Precision::Ternary, CONTEXT, 0.1, 1).unwrap();
+    let optimizer = Optimizer {
+        method: Method::AdamW,
+        betas: (0.9, 0.95),
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
+    Trainer::new(model, optimizer, 1.0)
+}
+
+fn rows(sequences: usize) -> Vec<u32> {
+    let ids = 0..(sequences * (CONTEXT + 1)) as u32;
+    ids.map(|i| (i * i * 11 + i / 7) % VOCABULARY as u32)
+        .collect()
+}
+
+#[test]
+fn accumulated_batches_give_the_gradients_of_one_large_batch() {
+    let mut trainer = trainer();
+    let difference = |a: &[f32], b: &[f32]| {
+        let norm = |x: f64| x.sqrt();
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let apart: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+        norm(apart) / norm(b.iter().map(|b| square(*b)).sum())
+    };
+    // 32 sequences of 64 are 4 shards of 8: the same tree, cut at another height.
+    let (loss, whole) = trainer.gradients(&rows(32), CONTEXT).unwrap();
+    for parts in [2, 4] {
+        trainer.accumulate = parts;
+        let (same, gradients) = trainer.gradients(&rows(32), CONTEXT).unwrap();
+        assert!(same == loss && gradients == whole, "{parts} parts");
+    }
+    // 16 parts are smaller than a shard and 6 do not halve: other trees, the same sum.
+    for (parts, sequences) in [(16, 32), (6, 12), (3, 9)] {
+        trainer.accumulate = 1;
+        let (loss, whole) = trainer.gradients(&rows(sequences), CONTEXT).unwrap();
+        trainer.accumulate = parts;
+        let (same, gradients) = trainer.gradients(&rows(sequences), CONTEXT).unwrap();
+        assert!((same - loss).abs() < 1e-5, "{parts} parts: {same} {loss}");
+        assert!(difference(&gradients, &whole) < 1e-5, "{parts} parts");
+    }
+}
+
+#[test]
+fn quantization_blends_in_from_full_precision() {
+    let mut trainer = trainer();
+    let mut loss = |lambda| {
+        trainer.model.lambda = lambda;
+        trainer.gradients(&rows(4), CONTEXT).unwrap().0
+    };
+    let (full, near_full, near_ternary, ternary) =
+        (loss(0.0), loss(1e-6), loss(1.0 - 1e-6), loss(1.0));
+    assert!((full - near_full).abs() < 1e-4 && (ternary - near_ternary).abs() < 1e-3);
+    assert!((full - ternary).abs() > 1e-3, "{full} {ternary}");
+    trainer.model.lambda = 0.0;
+    let evaluated = trainer.evaluate(&rows(4), CONTEXT).unwrap();
+    assert!(
+        (evaluated - ternary).abs() < 1e-5,
+        "evaluation is ternary: {evaluated} {ternary}"
+    );
+}
+
+#[test]
+fn a_spike_changes_nothing_but_the_step() {
+    let mut trainer = trainer();
+    trainer.spikes = Spikes::new(3.0, 4);
+    for _ in 0..6 {
+        assert!(!trainer.step(&rows(4), CONTEXT, 1e-3).unwrap().is_skipped);
+    }
+    let before = (trainer.parameters().unwrap(), trainer.moments.clone());
+    trainer
+        .spikes
+        .losses
+        .iter_mut()
+        .for_each(|loss| *loss = 1.0);
+    assert!(trainer.step(&rows(4), CONTEXT, 1e-3).unwrap().is_skipped);
+    assert!(before == (trainer.parameters().unwrap(), trainer.moments.clone()));
+    assert_eq!(trainer.step, 7);
+}
+
+#[test]
+fn statistics_count_zeros_and_flips_of_every_matrix() {
+    let mut trainer = trainer();
+    let mut statistics = Statistics::new(&trainer.model).unwrap();
+    for _ in 0..5 {
+        trainer.step(&rows(4), CONTEXT, 2e-2).unwrap();
+    }
+    let layers = statistics.look(&trainer).unwrap();
+    assert_eq!(layers.len(), 14);
+    for layer in &layers {
+        let trits = layer.trits.unwrap();
+        assert!(layer.gradient_norm > 0.0 && trits.scale > 0.0, "{layer:?}");
+        assert!(
+            (0.2..0.5).contains(&trits.zeros) && trits.flips > 0.0,
+            "{layer:?}"
+        );
+    }
+    let again = statistics.look(&trainer).unwrap();
+    assert!(again.iter().all(|layer| layer.trits.unwrap().flips == 0.0));
+}
+
+#[test]
+fn a_sample_is_the_most_likely_text_and_ends_where_it_must() {
+    let mut trainer = trainer();
+    let row: Vec<u32> = (0..=CONTEXT as u32).map(|i| 3 + i % 5).collect();
+    for _ in 0..60 {
+        trainer.step(&row, CONTEXT, 1e-2).unwrap();
+    }
+    let greedy = |prompt: &[u32], count, end| {
+        sample::greedy(&trainer.model, prompt, count, CONTEXT, end).unwrap()
+    };
+    assert_eq!(greedy(&[3, 4, 5, 6, 7, 3], 6, None), [4, 5, 6, 7, 3, 4]);
+    assert_eq!(greedy(&[3, 4, 5, 6, 7, 3], 6, Some(7)), [4, 5, 6]);
+    assert_eq!(greedy(&row[..CONTEXT - 2], 6, None).len(), 2);
+}
