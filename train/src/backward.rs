@@ -33,7 +33,7 @@ impl Model {
         scale: f64,
         activations: Activations,
     ) -> Result<(f64, Vec<f32>)> {
-        let sequences = Sequences::new(rows, context);
+        let sequences = self.sequences(rows, context);
         let mut sum = Sum::new(self);
         let loss = match activations {
             Activations::Keep => {

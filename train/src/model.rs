@@ -44,6 +44,8 @@ pub struct Model {
     pub lambda: f32,
     /// Weight of the squared log-sum of the logits in the gradient.
     pub z_loss: f32,
+    /// The token that starts a document, if documents are hidden from each other.
+    pub document_start: Option<u32>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -139,6 +141,7 @@ impl Model {
             precision,
             lambda: 1.0,
             z_loss: 0.0,
+            document_start: None,
             index: weights
                 .iter()
                 .enumerate()
@@ -193,6 +196,15 @@ impl Model {
             linears: linears.collect::<candle_core::Result<_>>()?,
             lambda: if is_ternary { lambda } else { 0.0 },
         })
+    }
+
+    /// Rows of `context` + 1 tokens as this model trains on them.
+    pub(crate) fn sequences(&self, rows: &[u32], context: usize) -> Sequences {
+        let sequences = Sequences::new(rows, context);
+        match self.document_start {
+            None => sequences,
+            Some(first) => sequences.apart(first),
+        }
     }
 
     /// The sum of the losses in nats: a tensor of one element.

@@ -12,7 +12,7 @@ use sterna_ternary::{Config, Family};
 
 use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
-use crate::{Error, Precision, Result};
+use crate::{Activations, Error, Precision, Result};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +103,12 @@ pub struct TrainRecipe {
     pub accumulate: usize,
     /// Tokens of a sequence.
     pub context: usize,
+    /// Whether tokens look at their own document only, where a sequence holds several.
+    #[serde(default)]
+    pub mask_documents: bool,
+    /// Whether the forward pass keeps all activations or computes them again.
+    #[serde(default)]
+    pub activations: Activations,
     /// Peak of the learning rate.
     pub learning_rate: f64,
     /// Steps of its rise.

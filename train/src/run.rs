@@ -262,8 +262,12 @@ pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
 fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
     let train = &recipe.train;
     model.z_loss = train.z_loss as f32;
+    if train.mask_documents {
+        model.document_start = model.config.bos_token_id;
+    }
     let mut trainer = Trainer::new(model, recipe.optimizer(), train.clip);
     trainer.accumulate = train.accumulate;
+    trainer.activations = train.activations;
     trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
     trainer
 }

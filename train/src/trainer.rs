@@ -4,7 +4,7 @@
 //! order whoever computed them, so results do not depend on the number of threads.
 
 use crate::backward::Activations;
-use crate::model::{Sequences, values_of};
+use crate::model::values_of;
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::spikes::Spikes;
@@ -132,7 +132,7 @@ impl Trainer {
         let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
             let loss = self.model.loss(
                 &prepared,
-                &Sequences::new(rows, context),
+                &self.model.sequences(rows, context),
                 Gradients::Unwanted,
             )?;
             Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))

@@ -133,3 +133,26 @@ fn a_sample_is_the_most_likely_text_and_ends_where_it_must() {
     assert_eq!(greedy(&[3, 4, 5, 6, 7, 3], 6, Some(7)), [4, 5, 6]);
     assert_eq!(greedy(&row[..CONTEXT - 2], 6, None).len(), 2);
 }
+
+#[test]
+fn documents_that_are_hidden_from_each_other_have_losses_of_their_own() {
+    const FIRST: u32 = VOCABULARY as u32 - 1;
+    let mut trainer = trainer();
+    let document = |seed: usize, tokens: usize| {
+        let ids = (0..tokens).map(|i| ((i * i + seed * 7 * i) % 31) as u32);
+        let mut ids: Vec<u32> = ids.collect();
+        ids[0] = FIRST;
+        ids
+    };
+    // In a row of two documents, how much does the loss of both depend on what the other one is?
+    let mut interaction = |start| {
+        trainer.model.document_start = start;
+        let loss = |a, b| {
+            let row = [document(a, 30), document(b, CONTEXT + 1 - 30)].concat();
+            trainer.gradients(&row, CONTEXT).unwrap().0
+        };
+        (loss(1, 2) - loss(3, 2) - loss(1, 4) + loss(3, 4)).abs()
+    };
+    let (apart, together) = (interaction(Some(FIRST)), interaction(None));
+    assert!(apart < 1e-6 && together > 1e-4, "{apart:e} {together:e}");
+}
