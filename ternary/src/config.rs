@@ -1,9 +1,10 @@
 //! A model's shape and constants, read from and written to Hugging Face `config.json`.
 //!
-//! Reading refuses what the runtime would compute wrongly: an unknown family, another activation, biases,
-//! sliding windows, unknown rope scalings. A field that decides about results and is absent is an error and
+//! Reading refuses what the runtime would compute wrongly: an unknown family, another activation, biases, sliding
+//! windows in a family that has none, unknown rope scalings. A field that decides about results and is absent is an error and
 //! not a class default, unless the model class of every published checkpoint agrees on it.
 
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
@@ -33,14 +34,35 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Added to the mean square in every RMSNorm.
     pub rms_norm_eps: f32,
-    /// Rotary positions.
+    /// The epsilon of an RMSNorm with a gain of its own that is in front of every linear layer, if there is one:
+    /// `rms_norm_eps` of a `quantization_config` with `use_rms_norm`.
+    pub linear_norm_eps: Option<f32>,
+    /// Rotary positions, in layers without a window.
     pub rope: Rope,
+    /// The layers with a window, if there are any.
+    pub sliding: Option<Sliding>,
+    /// Attention scores are divided by the root of this: `head_dim` in most families.
+    pub query_pre_attn_scalar: f32,
+    /// Embeddings are multiplied by this: 1 in most families, √hidden_size in others, rounded to `torch_dtype` as
+    /// transformers does.
+    pub embedding_multiplier: f32,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// First token of every sequence.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence.
     pub eos_token_id: Vec<u32>,
+}
+
+/// Layers in which a token sees only the last ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sliding {
+    /// How many positions a token sees, its own included.
+    pub window: usize,
+    /// Rotary positions of these layers, unscaled.
+    pub rope: Rope,
+    /// Whether a layer is one of them (num_hidden_layers).
+    pub layers: Vec<bool>,
 }
 
 /// How the linear layers are stored, as `quantization_config` says, or `weight_bits` with `input_bits`.
@@ -73,24 +95,39 @@ impl Config {
             (None, DefaultHeadDim::Fixed(n)) => n,
             (None, DefaultHeadDim::HiddenOverHeads) => hidden_size / num_attention_heads,
         };
+        let num_hidden_layers = keys.size("num_hidden_layers")?;
+        let query_pre_attn_scalar = match family.query_pre_attn_scalar {
+            true => keys.positive("query_pre_attn_scalar")? as f32,
+            false => head_dim as f32,
+        };
         let config = Config {
             family,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
-            num_hidden_layers: keys.size("num_hidden_layers")?,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
             head_dim,
             vocab_size: keys.size("vocab_size")?,
             max_position_embeddings: keys.size("max_position_embeddings")?,
             rms_norm_eps: keys.positive("rms_norm_eps")? as f32,
-            rope: rope(&keys)?,
+            linear_norm_eps: linear_norm_eps(&keys)?,
+            rope: rope(&keys, family)?,
+            sliding: sliding(&keys, family, num_hidden_layers)?,
+            query_pre_attn_scalar,
+            embedding_multiplier: embedding_multiplier(&keys, family, hidden_size)?,
             tie_word_embeddings: keys.boolean("tie_word_embeddings")?,
             bos_token_id: keys.ids("bos_token_id")?.first().copied(),
             eos_token_id: keys.ids("eos_token_id")?,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// How many positions a token sees in a layer, its own included; none where it sees all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let sliding = self.sliding.as_ref().filter(|s| s.layers[layer]);
+        sliding.map(|s| s.window)
     }
 
     fn check(&self) -> Result<()> {
@@ -147,7 +184,6 @@ impl Config {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": ids(&self.eos_token_id),
             "head_dim": self.head_dim,
-            "hidden_act": self.family.activation.name(),
             "hidden_size": self.hidden_size,
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
@@ -165,14 +201,42 @@ impl Config {
             "rms_norm_eps": shortest(self.rms_norm_eps),
             "rope_theta": self.rope.theta,
             "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": "float32",
+            "torch_dtype": self.torch_dtype(),
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
+        json[self.family.activation_key] = self.family.activation.name().into();
         if let Some(scaling) = scaling_json(&self.rope.scaling) {
             json["rope_scaling"] = scaling;
         }
+        if let Some(eps) = self.linear_norm_eps {
+            json["quantization_config"]["use_rms_norm"] = true.into();
+            json["quantization_config"]["rms_norm_eps"] = shortest(eps).into();
+        }
+        if self.family.query_pre_attn_scalar {
+            json["query_pre_attn_scalar"] = whole(self.query_pre_attn_scalar);
+        }
+        if self.family.local_rope_theta.is_some() {
+            json["layer_types"] = (0..self.num_hidden_layers)
+                .map(|layer| match self.window(layer) {
+                    Some(_) => SLIDING,
+                    None => FULL,
+                })
+                .collect();
+        }
+        if let Some(sliding) = &self.sliding {
+            json["sliding_window"] = sliding.window.into();
+            json["rope_local_base_freq"] = sliding.rope.theta.into();
+        }
         json
+    }
+
+    /// The type of the weights that the embedding's multiplier was rounded to.
+    fn torch_dtype(&self) -> &'static str {
+        let rounded = |dtype: &str| multiplier(self.family, self.hidden_size, dtype);
+        let is_it = |dtype: &&str| rounded(dtype) == Some(self.embedding_multiplier);
+        let found = DTYPES.into_iter().find(is_it);
+        found.expect("the multiplier was rounded to one of them")
     }
 
     /// How the linear layers of a Hugging Face checkpoint with this config.json are stored.
@@ -192,12 +256,6 @@ impl Config {
             return Err(unsupported(
                 &format!("`quant_method` {method}"),
                 "expected bitnet",
-            ));
-        }
-        if keys.get("use_rms_norm") == Some(&Value::Bool(true)) {
-            return Err(unsupported(
-                "`use_rms_norm` (a norm before every linear layer)",
-                "",
             ));
         }
         refuse_other_exceptions(&keys)?;
@@ -235,16 +293,22 @@ fn family(keys: &Keys) -> Result<&'static Family> {
 }
 
 fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
-    let act = keys
-        .text("hidden_act")?
-        .ok_or(Error::MissingKey("hidden_act"))?;
+    let key = family.activation_key;
+    let act = keys.text(key)?.ok_or(Error::MissingKey(key))?;
     if Activation::from_name(act) != Some(family.activation) {
         return Err(unsupported(
-            &format!("`hidden_act` {act} in the {} family", family.name),
+            &format!("`{key}` {act} in the {} family", family.name),
             &format!("it is defined with {}", family.activation.name()),
         ));
     }
-    for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+    for key in [
+        "attention_bias",
+        "mlp_bias",
+        "use_sliding_window",
+        "use_bidirectional_attention",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+    ] {
         if keys.get(key).is_some_and(|v| *v != Value::Bool(false)) {
             return Err(unsupported(&format!("`{key}`"), ""));
         }
@@ -255,11 +319,126 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
     {
         return Err(unsupported("`partial_rotary_factor` other than 1", ""));
     }
-    let full = |v: &Value| v.as_str() == Some("full_attention");
+    let full = |v: &Value| v.as_str() == Some(FULL);
     match keys.get("layer_types") {
+        _ if family.local_rope_theta.is_some() => Ok(()),
         Some(Value::Array(types)) if types.iter().all(full) => Ok(()),
         None => Ok(()),
-        Some(_) => Err(unsupported("`layer_types` other than full_attention", "")),
+        Some(_) => Err(unsupported(
+            &format!(
+                "`layer_types` other than {FULL} in the {} family",
+                family.name
+            ),
+            "",
+        )),
+    }
+}
+
+/// The kinds of layers in `layer_types`.
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+
+/// The layers with a window, from `layer_types` or, in older files, from the distance of those without one.
+fn sliding(keys: &Keys, family: &Family, num_hidden_layers: usize) -> Result<Option<Sliding>> {
+    let Some(default_theta) = family.local_rope_theta else {
+        return Ok(None);
+    };
+    let layers: Vec<bool> = match keys.get("layer_types") {
+        Some(types) => layer_types(types, num_hidden_layers)?,
+        None => {
+            let old = keys.get("_sliding_window_pattern").is_some();
+            let key = ["sliding_window_pattern", "_sliding_window_pattern"][usize::from(old)];
+            let pattern = keys.get(key).ok_or(Error::MissingKey("layer_types"));
+            let pattern = pattern.and_then(|_| keys.size(key))?;
+            (1..=num_hidden_layers)
+                .map(|n| !n.is_multiple_of(pattern))
+                .collect()
+        }
+    };
+    if !layers.contains(&true) {
+        return Ok(None);
+    }
+    Ok(Some(Sliding {
+        window: keys.size("sliding_window")?,
+        rope: local_rope(keys, default_theta)?,
+        layers,
+    }))
+}
+
+/// Which of the layers have a window.
+fn layer_types(types: &Value, num_hidden_layers: usize) -> Result<Vec<bool>> {
+    let is_sliding = |kind: &Value| match kind.as_str() {
+        Some(SLIDING) => Some(true),
+        Some(FULL) => Some(false),
+        _ => None,
+    };
+    let layers: Option<Vec<bool>> = types
+        .as_array()
+        .and_then(|types| types.iter().map(is_sliding).collect());
+    let layers = layers.filter(|layers| layers.len() == num_hidden_layers);
+    layers.ok_or_else(|| {
+        let expected = format!("{SLIDING} or {FULL} for each of {num_hidden_layers} layers");
+        bad("layer_types", &expected, types)
+    })
+}
+
+/// Rotary positions of layers with a window: `rope_local_base_freq`, or in newer files an entry of
+/// `rope_parameters`.
+fn local_rope(keys: &Keys, default_theta: f64) -> Result<Rope> {
+    let nothing = Value::Null;
+    let parameters = keys.get("rope_parameters").unwrap_or(&nothing);
+    let settings = Keys(Keys(parameters).get(SLIDING).unwrap_or(&nothing));
+    if let Some(kind) = settings.text("rope_type")?.filter(|k| *k != "default") {
+        let what = format!("rope scaling {kind} in layers with a sliding window");
+        return Err(unsupported(&what, "expected default"));
+    }
+    let theta = match (settings.get("rope_theta"), keys.get("rope_local_base_freq")) {
+        (Some(_), _) => settings.positive("rope_theta")?,
+        (None, Some(_)) => keys.positive("rope_local_base_freq")?,
+        (None, None) => default_theta,
+    };
+    Ok(Rope {
+        theta,
+        scaling: RopeScaling::None,
+    })
+}
+
+fn linear_norm_eps(keys: &Keys) -> Result<Option<f32>> {
+    let Some(quantization) = keys.get("quantization_config") else {
+        return Ok(None);
+    };
+    let quantization = Keys(quantization);
+    if quantization.get("use_rms_norm").is_none() || !quantization.boolean("use_rms_norm")? {
+        return Ok(None);
+    }
+    // The default is that of transformers' BitNetQuantConfig.
+    match quantization.get("rms_norm_eps") {
+        Some(_) => Ok(Some(quantization.positive("rms_norm_eps")? as f32)),
+        None => Ok(Some(1e-6)),
+    }
+}
+
+/// The types of weights that transformers computes with, which say how the multiplier is rounded.
+const DTYPES: [&str; 3] = ["float32", "bfloat16", "float16"];
+
+fn embedding_multiplier(keys: &Keys, family: &Family, hidden_size: usize) -> Result<f32> {
+    let dtype = match keys.text("dtype")? {
+        None => keys.text("torch_dtype")?.unwrap_or("float32"),
+        Some(dtype) => dtype,
+    };
+    multiplier(family, hidden_size, dtype)
+        .ok_or_else(|| bad("torch_dtype", "float32, bfloat16 or float16", &json!(dtype)))
+}
+
+/// None for another type, if it matters.
+fn multiplier(family: &Family, hidden_size: usize, dtype: &str) -> Option<f32> {
+    let root = (hidden_size as f32).sqrt();
+    match dtype {
+        _ if !family.scales_embeddings => Some(1.0),
+        "float32" => Some(root),
+        "bfloat16" => Some(bf16::from_f32(root).to_f32()),
+        "float16" => Some(f16::from_f32(root).to_f32()),
+        _ => None,
     }
 }
 
@@ -280,10 +459,15 @@ fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
     ))
 }
 
-/// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside.
-fn rope(keys: &Keys) -> Result<Rope> {
+/// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside, for each kind of
+/// layers in families that have several.
+fn rope(keys: &Keys, family: &Family) -> Result<Rope> {
     let nothing = Value::Null;
     let parameters = keys.get("rope_parameters").unwrap_or(&nothing);
+    let parameters = match family.local_rope_theta {
+        Some(_) => Keys(parameters).get(FULL).unwrap_or(&nothing),
+        None => parameters,
+    };
     let theta = match Keys(parameters).get("rope_theta") {
         Some(_) => Keys(parameters).positive("rope_theta")?,
         None => keys.positive("rope_theta")?,
@@ -376,6 +560,14 @@ fn scaling_json(scaling: &RopeScaling) -> Option<Value> {
             "attention_factor": attention_factor,
             "original_max_position_embeddings": original_max_position_embeddings as u64,
         })),
+    }
+}
+
+/// An integer, if it is one.
+fn whole(x: f32) -> Value {
+    match x.fract() == 0.0 && x < LARGEST as f32 {
+        true => json!(x as u64),
+        false => json!(shortest(x)),
     }
 }
 
@@ -554,6 +746,109 @@ mod tests {
         }
     }
 
+    fn gemma() -> Value {
+        json!({
+            "architectures": ["Gemma3TextModel"], "model_type": "gemma3_text",
+            "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 640, "intermediate_size": 2048,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+            "vocab_size": 262144, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
+            "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256,
+            "sliding_window": 512, "torch_dtype": "bfloat16", "tie_word_embeddings": true,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        })
+    }
+
+    fn gemma_with(change: impl FnOnce(&mut Value)) -> Result<Config> {
+        let mut json = gemma();
+        change(&mut json);
+        Config::from_json(&json)
+    }
+
+    #[test]
+    fn windows_scales_and_norms_of_gemma_and_back() {
+        let config = Config::from_json(&gemma()).unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|i| config.window(i)),
+            [Some(512), None, Some(512)]
+        );
+        let sliding = config.sliding.as_ref().unwrap();
+        assert_eq!((config.rope.theta, sliding.rope.theta), (1e6, 1e4));
+        // √640 is 25.298.
+        assert_eq!(config.embedding_multiplier, 25.25);
+        assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+        assert_eq!(config.to_json()["torch_dtype"], "bfloat16");
+        let exact = gemma_with(|json| json["torch_dtype"] = "float32".into()).unwrap();
+        assert_eq!(exact.embedding_multiplier, 640f32.sqrt());
+        assert_eq!(exact.to_json()["torch_dtype"], "float32");
+        let normed = gemma_with(|json| {
+            json["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": 1e-5});
+        });
+        let normed = normed.unwrap();
+        assert_eq!(normed.linear_norm_eps, Some(1e-5));
+        assert_eq!(Config::from_json(&normed.to_json()).unwrap(), normed);
+    }
+
+    #[test]
+    fn both_spellings_of_layers_with_a_window() {
+        let config = Config::from_json(&gemma()).unwrap();
+        let pattern = |key: &str, json: &mut Value| {
+            json.as_object_mut().unwrap().remove("layer_types");
+            json[key] = 2.into();
+        };
+        for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
+            assert_eq!(gemma_with(|json| pattern(key, json)).unwrap(), config);
+        }
+        let nested = gemma_with(|json| {
+            let object = json.as_object_mut().unwrap();
+            object.remove("rope_theta");
+            object.remove("rope_local_base_freq");
+            json["rope_parameters"] = json!({
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            });
+        });
+        assert_eq!(nested.unwrap(), config);
+        let full = gemma_with(|json| json["layer_types"] = json!([FULL, FULL, FULL])).unwrap();
+        assert_eq!(full.sliding, None);
+        assert_eq!(Config::from_json(&full.to_json()).unwrap(), full);
+    }
+
+    #[test]
+    fn hostile_windows_are_named() {
+        for (key, value) in [
+            ("sliding_window", json!(0)),
+            ("sliding_window", json!(1u64 << 40)),
+            ("sliding_window", Value::Null),
+            ("layer_types", json!([SLIDING])),
+            ("layer_types", json!([SLIDING, FULL, "chunked_attention"])),
+            ("layer_types", Value::Null),
+            ("query_pre_attn_scalar", json!(-1)),
+            ("query_pre_attn_scalar", Value::Null),
+            ("rope_local_base_freq", json!(0)),
+            ("torch_dtype", json!("int4")),
+            ("use_bidirectional_attention", json!(true)),
+            ("final_logit_softcapping", json!(30.0)),
+            ("hidden_activation", json!("silu")),
+        ] {
+            let error = gemma_with(|json| json[key] = value.clone()).unwrap_err();
+            assert!(error.to_string().contains(key), "{key}: {error}");
+        }
+        let zero = gemma_with(|json| {
+            json.as_object_mut().unwrap().remove("layer_types");
+            json["sliding_window_pattern"] = 0.into();
+        });
+        assert!(
+            zero.unwrap_err()
+                .to_string()
+                .contains("sliding_window_pattern")
+        );
+        let scaled = json!({"sliding_attention": {"rope_type": "linear", "factor": 2.0}});
+        let scaled = gemma_with(|json| json["rope_parameters"] = scaled);
+        assert!(scaled.unwrap_err().to_string().contains("sliding window"));
+        let odd = gemma_with(|json| json["quantization_config"] = json!({"use_rms_norm": 1}));
+        assert!(odd.unwrap_err().to_string().contains("use_rms_norm"));
+    }
+
     #[test]
     fn unknown_things_are_refused_by_name() {
         let check = |json: Value, expected: &str| {
@@ -588,7 +883,6 @@ mod tests {
         assert_eq!(bits(2, 8).unwrap(), Storage::Products);
         for refused in [
             json!({"quantization_config": {"quant_method": "gptq"}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}}),
             json!({"quantization_config": {"quant_method": "bitnet", "linear_class": "x"}}),
             json!({"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": []}}),
             json!({"quantization_config": {"quant_method": "bitnet",
