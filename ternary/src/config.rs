@@ -79,6 +79,13 @@ pub enum Storage {
 }
 
 impl Config {
+    /// In `layer_types`, a layer in which a token sees all before it.
+    pub const FULL: &str = "full_attention";
+    /// In `layer_types`, a layer with a window.
+    pub const SLIDING: &str = "sliding_attention";
+    /// More layers than any model has; bounds what a hostile config can make us allocate.
+    pub const MOST_LAYERS: usize = 10_000;
+
     /// Reads a parsed config.json.
     pub fn from_json(json: &Value) -> Result<Config> {
         let keys = Keys(json);
@@ -159,10 +166,10 @@ impl Config {
             let expected = format!("at most {LARGEST} / num_attention_heads");
             return bad("head_dim", expected, self.head_dim);
         }
-        if self.num_hidden_layers > MOST_LAYERS {
+        if self.num_hidden_layers > Config::MOST_LAYERS {
             return bad(
                 "num_hidden_layers",
-                format!("at most {MOST_LAYERS}"),
+                format!("at most {}", Config::MOST_LAYERS),
                 self.num_hidden_layers,
             );
         }
@@ -334,9 +341,8 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
     }
 }
 
-/// The kinds of layers in `layer_types`.
-const FULL: &str = "full_attention";
-const SLIDING: &str = "sliding_attention";
+const FULL: &str = Config::FULL;
+const SLIDING: &str = Config::SLIDING;
 
 /// The layers with a window, from `layer_types` or, in older files, from the distance of those without one.
 fn sliding(keys: &Keys, family: &Family, num_hidden_layers: usize) -> Result<Option<Sliding>> {
@@ -593,8 +599,6 @@ struct Keys<'a>(&'a Value);
 
 /// Sizes above this are refused, so that no size of a tensor or of a file can overflow.
 const LARGEST: usize = 1 << 22;
-/// More layers than any model has; bounds what a hostile config can make us allocate.
-const MOST_LAYERS: usize = 10_000;
 
 impl<'a> Keys<'a> {
     fn get(&self, key: &str) -> Option<&'a Value> {

@@ -157,7 +157,8 @@ impl Weight {
     }
 }
 
-const LINEAR_NORM: &str = ".rms_norm.weight";
+/// How the names of norms in front of linear layers end.
+pub const LINEAR_NORM: &str = ".rms_norm.weight";
 
 /// The name of the norm in front of a linear layer, as transformers has it with `use_rms_norm`.
 pub fn linear_norm_name(linear: &str) -> String {
