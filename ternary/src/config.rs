@@ -4,11 +4,15 @@
 //! windows in a family that has none, unknown rope scalings. A field that decides about results and is absent is an error and
 //! not a class default, unless the model class of every published checkpoint agrees on it.
 
+mod positions;
+#[cfg(test)]
+mod tests;
+
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
-use crate::rope::{self, Rope, RopeScaling};
+use crate::rope::Rope;
 use crate::{Error, Result};
 
 /// Everything about a decoder but its weights. Field names are those of config.json.
@@ -119,8 +123,8 @@ impl Config {
             max_position_embeddings: keys.size("max_position_embeddings")?,
             rms_norm_eps: keys.positive("rms_norm_eps")? as f32,
             linear_norm_eps: linear_norm_eps(&keys)?,
-            rope: rope(&keys, family)?,
-            sliding: sliding(&keys, family, num_hidden_layers)?,
+            rope: positions::rope(&keys, family)?,
+            sliding: positions::sliding(&keys, family, num_hidden_layers)?,
             query_pre_attn_scalar,
             embedding_multiplier: embedding_multiplier(&keys, family, hidden_size)?,
             tie_word_embeddings: keys.boolean("tie_word_embeddings")?,
@@ -213,7 +217,7 @@ impl Config {
             "vocab_size": self.vocab_size,
         });
         json[self.family.activation_key] = self.family.activation.name().into();
-        if let Some(scaling) = scaling_json(&self.rope.scaling) {
+        if let Some(scaling) = positions::scaling_json(&self.rope.scaling) {
             json["rope_scaling"] = scaling;
         }
         if let Some(eps) = self.linear_norm_eps {
@@ -226,8 +230,8 @@ impl Config {
         if self.family.local_rope_theta.is_some() {
             json["layer_types"] = (0..self.num_hidden_layers)
                 .map(|layer| match self.window(layer) {
-                    Some(_) => SLIDING,
-                    None => FULL,
+                    Some(_) => Config::SLIDING,
+                    None => Config::FULL,
                 })
                 .collect();
         }
@@ -326,87 +330,20 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
     {
         return Err(unsupported("`partial_rotary_factor` other than 1", ""));
     }
-    let full = |v: &Value| v.as_str() == Some(FULL);
+    let full = |v: &Value| v.as_str() == Some(Config::FULL);
     match keys.get("layer_types") {
         _ if family.local_rope_theta.is_some() => Ok(()),
         Some(Value::Array(types)) if types.iter().all(full) => Ok(()),
         None => Ok(()),
         Some(_) => Err(unsupported(
             &format!(
-                "`layer_types` other than {FULL} in the {} family",
+                "`layer_types` other than {} in the {} family",
+                Config::FULL,
                 family.name
             ),
             "",
         )),
     }
-}
-
-const FULL: &str = Config::FULL;
-const SLIDING: &str = Config::SLIDING;
-
-/// The layers with a window, from `layer_types` or, in older files, from the distance of those without one.
-fn sliding(keys: &Keys, family: &Family, num_hidden_layers: usize) -> Result<Option<Sliding>> {
-    let Some(default_theta) = family.local_rope_theta else {
-        return Ok(None);
-    };
-    let layers: Vec<bool> = match keys.get("layer_types") {
-        Some(types) => layer_types(types, num_hidden_layers)?,
-        None => {
-            let old = keys.get("_sliding_window_pattern").is_some();
-            let key = ["sliding_window_pattern", "_sliding_window_pattern"][usize::from(old)];
-            let pattern = keys.get(key).ok_or(Error::MissingKey("layer_types"));
-            let pattern = pattern.and_then(|_| keys.size(key))?;
-            (1..=num_hidden_layers)
-                .map(|n| !n.is_multiple_of(pattern))
-                .collect()
-        }
-    };
-    if !layers.contains(&true) {
-        return Ok(None);
-    }
-    Ok(Some(Sliding {
-        window: keys.size("sliding_window")?,
-        rope: local_rope(keys, default_theta)?,
-        layers,
-    }))
-}
-
-/// Which of the layers have a window.
-fn layer_types(types: &Value, num_hidden_layers: usize) -> Result<Vec<bool>> {
-    let is_sliding = |kind: &Value| match kind.as_str() {
-        Some(SLIDING) => Some(true),
-        Some(FULL) => Some(false),
-        _ => None,
-    };
-    let layers: Option<Vec<bool>> = types
-        .as_array()
-        .and_then(|types| types.iter().map(is_sliding).collect());
-    let layers = layers.filter(|layers| layers.len() == num_hidden_layers);
-    layers.ok_or_else(|| {
-        let expected = format!("{SLIDING} or {FULL} for each of {num_hidden_layers} layers");
-        bad("layer_types", &expected, types)
-    })
-}
-
-/// Rotary positions of layers with a window: `rope_local_base_freq`, or in newer files an entry of
-/// `rope_parameters`.
-fn local_rope(keys: &Keys, default_theta: f64) -> Result<Rope> {
-    let nothing = Value::Null;
-    let parameters = keys.get("rope_parameters").unwrap_or(&nothing);
-    let settings = Keys(Keys(parameters).get(SLIDING).unwrap_or(&nothing));
-    if let Some(kind) = settings.text("rope_type")?.filter(|k| *k != "default") {
-        let what = format!("rope scaling {kind} in layers with a sliding window");
-        return Err(unsupported(&what, "expected default"));
-    }
-    let theta = match (settings.get("rope_theta"), keys.get("rope_local_base_freq")) {
-        (Some(_), _) => settings.positive("rope_theta")?,
-        (None, Some(_)) => keys.positive("rope_local_base_freq")?,
-        (None, None) => default_theta,
-    };
-    Ok(Rope {
-        theta,
-        scaling: RopeScaling::None,
-    })
 }
 
 fn linear_norm_eps(keys: &Keys) -> Result<Option<f32>> {
@@ -463,110 +400,6 @@ fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
         &format!("`modules_to_not_convert` {list}"),
         "expected [\"lm_head\"]: all linear layers ternary but the head",
     ))
-}
-
-/// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside, for each kind of
-/// layers in families that have several.
-fn rope(keys: &Keys, family: &Family) -> Result<Rope> {
-    let nothing = Value::Null;
-    let parameters = keys.get("rope_parameters").unwrap_or(&nothing);
-    let parameters = match family.local_rope_theta {
-        Some(_) => Keys(parameters).get(FULL).unwrap_or(&nothing),
-        None => parameters,
-    };
-    let theta = match Keys(parameters).get("rope_theta") {
-        Some(_) => Keys(parameters).positive("rope_theta")?,
-        None => keys.positive("rope_theta")?,
-    };
-    let settings = if parameters.is_object() {
-        parameters
-    } else {
-        keys.get("rope_scaling").unwrap_or(&nothing)
-    };
-    let scaling = Keys(settings);
-    let kind = scaling
-        .text("rope_type")?
-        .or(scaling.text("type")?)
-        .unwrap_or("default");
-    let scaling = match kind {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: scaling.positive("factor")?,
-        },
-        "llama3" => RopeScaling::Llama3 {
-            factor: scaling.positive("factor")?,
-            low_freq_factor: scaling.positive("low_freq_factor")?,
-            high_freq_factor: scaling.positive("high_freq_factor")?,
-            original_max_position_embeddings: scaling
-                .positive("original_max_position_embeddings")?,
-        },
-        "yarn" => yarn(&scaling, theta)?,
-        kind => {
-            let hint = "known: default, linear, llama3, yarn";
-            return Err(unsupported(&format!("rope scaling {kind}"), hint));
-        }
-    };
-    Ok(Rope { theta, scaling })
-}
-
-fn yarn(scaling: &Keys, theta: f64) -> Result<RopeScaling> {
-    for key in ["mscale", "mscale_all_dim"] {
-        if scaling.get(key).is_some() {
-            return Err(unsupported(&format!("`{key}` in the rope scaling"), ""));
-        }
-    }
-    if scaling.get("truncate") == Some(&Value::Bool(false)) {
-        let what = "`truncate` false in the rope scaling";
-        return Err(unsupported(what, ""));
-    }
-    if theta <= 1.0 {
-        return Err(bad("rope_theta", "a number above 1", &json!(theta)));
-    }
-    let or = |key, default| match scaling.get(key) {
-        Some(_) => scaling.positive(key),
-        None => Ok(default),
-    };
-    let factor = scaling.positive("factor")?;
-    Ok(RopeScaling::Yarn {
-        factor,
-        beta_fast: or("beta_fast", 32.0)?,
-        beta_slow: or("beta_slow", 1.0)?,
-        attention_factor: or("attention_factor", rope::yarn_attention_factor(factor))?,
-        original_max_position_embeddings: scaling.positive("original_max_position_embeddings")?,
-    })
-}
-
-fn scaling_json(scaling: &RopeScaling) -> Option<Value> {
-    match *scaling {
-        RopeScaling::None => None,
-        RopeScaling::Linear { factor } => Some(json!({ "rope_type": "linear", "factor": factor })),
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => Some(json!({
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": low_freq_factor,
-            "high_freq_factor": high_freq_factor,
-            "original_max_position_embeddings": original_max_position_embeddings as u64,
-        })),
-        RopeScaling::Yarn {
-            factor,
-            beta_fast,
-            beta_slow,
-            attention_factor,
-            original_max_position_embeddings,
-        } => Some(json!({
-            "rope_type": "yarn",
-            "factor": factor,
-            "beta_fast": beta_fast,
-            "beta_slow": beta_slow,
-            "attention_factor": attention_factor,
-            "original_max_position_embeddings": original_max_position_embeddings as u64,
-        })),
-    }
 }
 
 /// An integer, if it is one.
@@ -658,241 +491,5 @@ fn bad(key: &'static str, expected: &str, found: &Value) -> Error {
         key,
         expected: expected.to_owned(),
         found,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bitnet() -> Value {
-        json!({
-            "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
-            "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
-            "num_attention_heads": 20, "num_key_value_heads": 5, "vocab_size": 128256,
-            "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-            "tie_word_embeddings": true, "bos_token_id": 128000, "eos_token_id": 128001,
-            "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
-                "quantization_mode": "offline"},
-        })
-    }
-
-    fn with(key: &str, value: Value) -> Value {
-        let mut json = bitnet();
-        json[key] = value;
-        json
-    }
-
-    #[test]
-    fn reads_2b4t_and_reads_back_what_it_writes() {
-        let config = Config::from_json(&bitnet()).unwrap();
-        assert_eq!(
-            (config.head_dim, config.eos_token_id.as_slice()),
-            (128, &[128001][..])
-        );
-        assert_eq!(Config::storage(&bitnet()).unwrap(), Storage::PackedMultiply);
-        let written = config.to_json();
-        assert_eq!(Config::from_json(&written).unwrap(), config);
-        assert_eq!(Config::storage(&written).unwrap(), Storage::Online);
-        assert_eq!(written["rms_norm_eps"], json!(1e-5));
-    }
-
-    #[test]
-    fn both_rope_spellings() {
-        let old = with(
-            "rope_scaling",
-            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
-        );
-        let old = Config::from_json(&old).unwrap();
-        let mut new = bitnet();
-        new["rope_parameters"] = old.to_json()["rope_scaling"].clone();
-        new["rope_parameters"]["rope_theta"] = json!(500000.0);
-        new.as_object_mut().unwrap().remove("rope_theta");
-        assert_eq!(Config::from_json(&new).unwrap(), old);
-        assert_eq!(Config::from_json(&old.to_json()).unwrap(), old);
-        let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
-        let yarn = Config::from_json(&with("rope_scaling", yarn)).unwrap();
-        assert_eq!(yarn.rope.amplitude(), 1.1386294);
-        assert_eq!(Config::from_json(&yarn.to_json()).unwrap(), yarn);
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        for key in bitnet().as_object().unwrap().keys() {
-            if ["bos_token_id", "eos_token_id", "quantization_config"].contains(&key.as_str()) {
-                continue;
-            }
-            let mut json = bitnet();
-            json.as_object_mut().unwrap().remove(key);
-            let error = Config::from_json(&json).unwrap_err().to_string();
-            assert!(error.contains(key), "{key}: {error}");
-        }
-        for (key, value) in [
-            ("hidden_size", json!(-1)),
-            ("vocab_size", json!("many")),
-            ("num_hidden_layers", json!(1u64 << 60)),
-            ("num_key_value_heads", json!(7)),
-            ("head_dim", json!(3)),
-            ("rms_norm_eps", json!(0)),
-            ("hidden_act", json!("gelu")),
-            ("attention_bias", json!(true)),
-            ("use_sliding_window", json!(true)),
-            ("partial_rotary_factor", json!(0.5)),
-            ("layer_types", json!(["sliding_attention"])),
-            ("eos_token_id", json!(["</s>"])),
-            ("tie_word_embeddings", json!("yes")),
-        ] {
-            let error = Config::from_json(&with(key, value))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(key), "{key}: {error}");
-        }
-    }
-
-    fn gemma() -> Value {
-        json!({
-            "architectures": ["Gemma3TextModel"], "model_type": "gemma3_text",
-            "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 640, "intermediate_size": 2048,
-            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
-            "vocab_size": 262144, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
-            "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256,
-            "sliding_window": 512, "torch_dtype": "bfloat16", "tie_word_embeddings": true,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        })
-    }
-
-    fn gemma_with(change: impl FnOnce(&mut Value)) -> Result<Config> {
-        let mut json = gemma();
-        change(&mut json);
-        Config::from_json(&json)
-    }
-
-    #[test]
-    fn windows_scales_and_norms_of_gemma_and_back() {
-        let config = Config::from_json(&gemma()).unwrap();
-        assert_eq!(
-            [0, 1, 2].map(|i| config.window(i)),
-            [Some(512), None, Some(512)]
-        );
-        let sliding = config.sliding.as_ref().unwrap();
-        assert_eq!((config.rope.theta, sliding.rope.theta), (1e6, 1e4));
-        // √640 is 25.298.
-        assert_eq!(config.embedding_multiplier, 25.25);
-        assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
-        assert_eq!(config.to_json()["torch_dtype"], "bfloat16");
-        let exact = gemma_with(|json| json["torch_dtype"] = "float32".into()).unwrap();
-        assert_eq!(exact.embedding_multiplier, 640f32.sqrt());
-        assert_eq!(exact.to_json()["torch_dtype"], "float32");
-        let normed = gemma_with(|json| {
-            json["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": 1e-5});
-        });
-        let normed = normed.unwrap();
-        assert_eq!(normed.linear_norm_eps, Some(1e-5));
-        assert_eq!(Config::from_json(&normed.to_json()).unwrap(), normed);
-    }
-
-    #[test]
-    fn both_spellings_of_layers_with_a_window() {
-        let config = Config::from_json(&gemma()).unwrap();
-        let pattern = |key: &str, json: &mut Value| {
-            json.as_object_mut().unwrap().remove("layer_types");
-            json[key] = 2.into();
-        };
-        for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
-            assert_eq!(gemma_with(|json| pattern(key, json)).unwrap(), config);
-        }
-        let nested = gemma_with(|json| {
-            let object = json.as_object_mut().unwrap();
-            object.remove("rope_theta");
-            object.remove("rope_local_base_freq");
-            json["rope_parameters"] = json!({
-                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-            });
-        });
-        assert_eq!(nested.unwrap(), config);
-        let full = gemma_with(|json| json["layer_types"] = json!([FULL, FULL, FULL])).unwrap();
-        assert_eq!(full.sliding, None);
-        assert_eq!(Config::from_json(&full.to_json()).unwrap(), full);
-    }
-
-    #[test]
-    fn hostile_windows_are_named() {
-        for (key, value) in [
-            ("sliding_window", json!(0)),
-            ("sliding_window", json!(1u64 << 40)),
-            ("sliding_window", Value::Null),
-            ("layer_types", json!([SLIDING])),
-            ("layer_types", json!([SLIDING, FULL, "chunked_attention"])),
-            ("layer_types", Value::Null),
-            ("query_pre_attn_scalar", json!(-1)),
-            ("query_pre_attn_scalar", Value::Null),
-            ("rope_local_base_freq", json!(0)),
-            ("torch_dtype", json!("int4")),
-            ("use_bidirectional_attention", json!(true)),
-            ("final_logit_softcapping", json!(30.0)),
-            ("hidden_activation", json!("silu")),
-        ] {
-            let error = gemma_with(|json| json[key] = value.clone()).unwrap_err();
-            assert!(error.to_string().contains(key), "{key}: {error}");
-        }
-        let zero = gemma_with(|json| {
-            json.as_object_mut().unwrap().remove("layer_types");
-            json["sliding_window_pattern"] = 0.into();
-        });
-        assert!(
-            zero.unwrap_err()
-                .to_string()
-                .contains("sliding_window_pattern")
-        );
-        let scaled = json!({"sliding_attention": {"rope_type": "linear", "factor": 2.0}});
-        let scaled = gemma_with(|json| json["rope_parameters"] = scaled);
-        assert!(scaled.unwrap_err().to_string().contains("sliding window"));
-        let odd = gemma_with(|json| json["quantization_config"] = json!({"use_rms_norm": 1}));
-        assert!(odd.unwrap_err().to_string().contains("use_rms_norm"));
-    }
-
-    #[test]
-    fn unknown_things_are_refused_by_name() {
-        let check = |json: Value, expected: &str| {
-            let error = Config::from_json(&json).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        };
-        check(with("model_type", json!("mamba")), "known families: bitnet");
-        check(
-            with("architectures", json!(["MambaForCausalLM"])),
-            "MambaForCausalLM",
-        );
-        let dynamic = json!({"rope_type": "dynamic", "factor": 2.0});
-        check(with("rope_scaling", dynamic), "dynamic");
-        let mscale = json!({"rope_type": "yarn", "factor": 2.0, "mscale": 1.0});
-        check(with("rope_scaling", mscale), "mscale");
-        check(json!([]), "model_type");
-    }
-
-    #[test]
-    fn storage_is_read_from_the_quantization_config() {
-        let check = |quantization: Value, expected: Storage| {
-            let json = json!({ "quantization_config": quantization });
-            assert_eq!(Config::storage(&json).unwrap(), expected);
-        };
-        check(json!({"quant_method": "bitnet"}), Storage::PackedDivide);
-        let online = json!({"quant_method": "bitnet", "linear_class": "autobitlinear",
-            "quantization_mode": "online"});
-        check(online, Storage::Online);
-        let bits =
-            |weight, input| Config::storage(&json!({"weight_bits": weight, "input_bits": input}));
-        assert_eq!(bits(1, 8).unwrap(), Storage::Online);
-        assert_eq!(bits(2, 8).unwrap(), Storage::Products);
-        for refused in [
-            json!({"quantization_config": {"quant_method": "gptq"}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "linear_class": "x"}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": []}}),
-            json!({"quantization_config": {"quant_method": "bitnet",
-                "modules_to_not_convert": ["lm_head", "model.layers.0.mlp"]}}),
-        ] {
-            assert!(Config::storage(&refused).is_err(), "{refused}");
-        }
     }
 }
