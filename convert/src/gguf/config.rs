@@ -61,6 +61,7 @@ pub(super) fn read(
         json["rope_scaling"] = llama3(metadata, &base, factors, given)?;
     }
     let config = Config::from_json(&json).map_err(error)?;
+    warnings.extend(keys.other_pooling()?);
     let Some(given) = given else {
         return Ok(config);
     };
@@ -287,6 +288,18 @@ impl Keys<'_> {
             }
             (kind, factor) => json!({ "rope_type": kind.unwrap_or("linear"), "factor": factor }),
         })
+    }
+
+    /// What to say about an embedding model whose vectors are not the last token's.
+    fn other_pooling(&self) -> Result<Option<String>> {
+        /// The number of the last token's in llama.cpp; 0 and 4 are none and ranks.
+        const LAST: u64 = 3;
+        let pooling = self.unsigned("pooling_type")?;
+        let other = pooling.filter(|n| [1, 2].contains(n));
+        Ok(other.map(|n| {
+            let key = self.key("pooling_type");
+            format!("{key} is {n}; `sterna embed` takes the last token's vector, as {LAST} says")
+        }))
     }
 
     fn refuse_unless_absent(&self, name: &str) -> Result<()> {
