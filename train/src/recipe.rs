@@ -258,6 +258,7 @@ impl Recipe {
                 Family::known()
             ),
         })?;
+        crate::model::refuse_family(family)?;
         let json = json!({
             "architectures": [family.architecture],
             "model_type": family.model_type,
@@ -359,13 +360,10 @@ mod tests {
         check("mix = 'addition2=1'", "mix = 'chess=1'", "chess");
         check("mix = 'addition2=1'", "", "either `mix` or `text`");
         check("1e-3", "2.0", "`learning_rate` is 2");
-        let recipe = parse(&SMALL.replace("llama", "gpt")).unwrap();
-        assert!(
-            recipe
-                .config(300, 0, &[1])
-                .unwrap_err()
-                .to_string()
-                .contains("gpt")
-        );
+        for family in ["gpt", "gemma3"] {
+            let recipe = parse(&SMALL.replace("llama", family)).unwrap();
+            let error = recipe.config(300, 0, &[1]).unwrap_err().to_string();
+            assert!(error.contains(family), "{error}");
+        }
     }
 }
