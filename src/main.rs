@@ -9,6 +9,7 @@ mod completions;
 mod convert;
 mod cpu;
 mod data;
+mod embed;
 mod exit;
 mod generate;
 #[cfg(feature = "hub")]
@@ -66,6 +67,7 @@ enum Verb {
     Inspect(inspect::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    Embed(embed::Args),
     Logits(logits::Args),
     Bench(bench::Args),
     Cpu(cpu::Args),
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
+        Verb::Embed(args) => embed::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Cpu(args) => cpu::run(&args),

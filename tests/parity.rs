@@ -1,11 +1,11 @@
-//! Logits and greedy text of transformers, met by the packed file, for every checkpoint found.
+//! Logits, hidden states and greedy text of transformers, met by the packed file, for every checkpoint found.
 
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sterna_convert::{HeadType, convert};
-use sterna_runtime::{Kernels, KvType, Logits, Message, Model, Options};
+use sterna_runtime::{Kernels, KvType, Logits, Message, Model, Options, Part};
 use sterna_ternary::Packing;
 
 /// The checkpoints in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
@@ -125,13 +125,17 @@ fn divergence(ours: &[f32], expected: &[f32], vocabulary: usize) -> f64 {
     kl.sum::<f64>() / (expected.len() / vocabulary) as f64
 }
 
+/// Whether the model was trained with quantized activations, as config.json says.
+fn is_quantized(model: &Model) -> bool {
+    let config: Value = serde_json::from_slice(model.file().file("config.json").unwrap()).unwrap();
+    ["quantization_config", "input_bits"]
+        .iter()
+        .any(|key| !config[key].is_null())
+}
+
 fn check_logits(case: &Path, model: &Model, json: &Value) {
     let bytes = std::fs::read(case.join("reference.safetensors")).unwrap();
     let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let config: Value = serde_json::from_slice(model.file().file("config.json").unwrap()).unwrap();
-    let is_quantized = ["quantization_config", "input_bits"]
-        .iter()
-        .any(|key| !config[key].is_null());
     for (n, drift) in json["float64_vs_float32"].as_object().unwrap() {
         let expected = floats(&reference, &format!("logits.{n}"));
         let ids = ids(&reference, &format!("ids.{n}"));
@@ -139,7 +143,7 @@ fn check_logits(case: &Path, model: &Model, json: &Value) {
         let error = relative_error(&ours, &expected);
         let kl = divergence(&ours, &expected, model.config().vocab_size);
         // Where a float64 run flips no rounding, neither may we; but we round activations that a reference does not.
-        let bound = if is_quantized && drift["mean_abs"].as_f64().unwrap() < 1e-5 {
+        let bound = if is_quantized(model) && drift["mean_abs"].as_f64().unwrap() < 1e-5 {
             1e-3
         } else {
             0.02
@@ -149,6 +153,68 @@ fn check_logits(case: &Path, model: &Model, json: &Value) {
             case.display()
         );
         assert!(error <= bound && kl <= 1e-3);
+    }
+}
+
+/// Hidden states of the last norm, of all sequences in one pass.
+fn check_hidden(case: &Path, model: &Model, json: &Value) {
+    let bytes = std::fs::read(case.join("reference.safetensors")).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    let drifts = json["float64_vs_float32"].as_object().unwrap();
+    let sequences: Vec<Vec<u32>> = drifts
+        .keys()
+        .map(|n| ids(&reference, &format!("ids.{n}")))
+        .collect();
+    let caches = sequences.iter().map(|ids| model.new_cache(ids.len()));
+    let mut caches: Vec<_> = caches.map(|cache| cache.unwrap()).collect();
+    let parts = caches.iter_mut().zip(&sequences).map(|(cache, ids)| Part {
+        cache,
+        ids,
+        logits: Logits::All,
+    });
+    let mut parts: Vec<Part> = parts.collect();
+    let hidden = model.hidden_many(&mut parts).unwrap();
+    let mut hidden = &hidden[..];
+    for ((n, drift), ids) in drifts.iter().zip(&sequences) {
+        let expected = floats(&reference, &format!("hidden.{n}"));
+        let width = model.config().hidden_size;
+        let ours = hidden.split_off(..ids.len() * width).unwrap();
+        // Where all layers are there, the last one is that behind the norm.
+        let expected = &expected[expected.len() - ours.len()..];
+        // As for logits: only where no rounding flips.
+        if drift["mean_abs"].as_f64().unwrap() < 1e-5 && is_quantized(model) {
+            let error = relative_error(ours, expected);
+            println!("{} hidden {n}: {error:.1e}", case.display());
+            assert!(error <= 1e-3, "{} {n}: {error:e}", case.display());
+        }
+    }
+}
+
+/// Vectors of texts, from the last token.
+fn check_texts(model: &Model, json: &Value) {
+    let tokenizer = model.tokenizer().unwrap();
+    for text in json["texts"].as_array().into_iter().flatten() {
+        let ids = tokenizer
+            .encode(text["text"].as_str().unwrap(), true)
+            .unwrap();
+        assert_eq!(json!(ids), text["ids"]);
+        let mut cache = model.new_cache(ids.len()).unwrap();
+        let logits = Logits::Last;
+        let mut part = [Part {
+            cache: &mut cache,
+            ids: &ids,
+            logits,
+        }];
+        let hidden = model.hidden_many(&mut part).unwrap();
+        let length = hidden.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let expected: Vec<f32> = serde_json::from_value(text["embedding"].clone()).unwrap();
+        for (x, expected) in hidden.iter().zip(&expected) {
+            assert!(
+                (x / length - expected).abs() < 1e-5,
+                "{} {expected}",
+                x / length
+            );
+        }
     }
 }
 
@@ -242,6 +308,8 @@ fn logits_are_those_of_transformers() {
         let json: Value = serde_json::from_slice(&text).unwrap();
         let model = open(&path, Kernels::available()[0], 1);
         check_logits(&case, &model, &json);
+        check_hidden(&case, &model, &json);
+        check_texts(&model, &json);
         check_greedy(&model, &json);
         check_tokenizer(&model, &json);
         check_chat(&model, &json);

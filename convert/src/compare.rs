@@ -155,8 +155,24 @@ fn compare_configs(
         ("rms_norm_eps", x.rms_norm_eps == y.rms_norm_eps),
         ("rope_theta", same_theta),
         ("rope_scaling", x.rope.scaling == y.rope.scaling),
+        ("sliding_window", same_windows(x, y)),
+        (
+            "query_pre_attn_scalar",
+            x.query_pre_attn_scalar == y.query_pre_attn_scalar,
+        ),
+        (
+            "torch_dtype",
+            x.embedding_multiplier == y.embedding_multiplier,
+        ),
+        ("use_rms_norm", x.linear_norm_eps == y.linear_norm_eps),
     ];
     Ok(checks.into_iter().filter(|c| !c.1).map(|c| c.0).collect())
+}
+
+fn same_windows(x: &Config, y: &Config) -> bool {
+    let all = 0..x.num_hidden_layers;
+    let theta = |c: &Config| c.sliding.as_ref().map(|s| s.rope.theta as f32);
+    theta(x) == theta(y) && all.into_iter().all(|i| x.window(i) == y.window(i))
 }
 
 fn compare_matrix(

@@ -5,11 +5,16 @@
 //! `quantization_config`, products of trits and scales, one scale for each 128 columns of a row at most. A byte
 //! holds four codes (trit + 1), from the lowest bits up for rows r, R + r, 2R + r and 3R + r, where R is a
 //! quarter of the rows, rounded up; rows that do not exist are filled up with anything.
+//!
+//! Embedding models of microsoft have a norm in front of every linear layer. Its name is the only thing that
+//! says so, and a model without a head may lack the prefix of all names: see [`Spelling`].
 
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype as StoredDtype;
+use serde_json::{Value, json};
 use sterna_ternary::config::Storage;
+use sterna_ternary::family::FAMILIES;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Config, Scaling, quantize};
@@ -24,10 +29,76 @@ const NOT_DECLARED: &str = "nothing declares the matrices ternary. Master weight
      {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \"quantization_mode\": \"online\", \
      \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not supported";
 
+/// How a checkpoint spells names that [`layout`] spells as transformers does.
+#[derive(Debug, Clone, Copy)]
+struct Spelling {
+    /// Whether the names of the body begin with [`PREFIX`].
+    has_prefix: bool,
+    /// How the names of norms in front of linear layers end.
+    linear_norm: &'static str,
+}
+
+const PREFIX: &str = "model.";
+const LINEAR_NORM: &str = ".norm.weight";
+
+impl Spelling {
+    fn of(weights: &SafetensorsFiles) -> Spelling {
+        let is_linear_norm = |name: &str| {
+            let linear = name.strip_suffix(LINEAR_NORM);
+            linear.is_some_and(|linear| linear.ends_with("_proj"))
+        };
+        let without_prefix = EMBEDDING.trim_start_matches(PREFIX);
+        Spelling {
+            has_prefix: weights.find(EMBEDDING).is_some() || weights.find(without_prefix).is_none(),
+            linear_norm: match weights.names().any(is_linear_norm) {
+                true => LINEAR_NORM,
+                false => layout::LINEAR_NORM,
+            },
+        }
+    }
+
+    /// The name in the checkpoint.
+    fn name(self, name: &str) -> String {
+        let name = match self.has_prefix {
+            true => name,
+            false => name.strip_prefix(PREFIX).unwrap_or(name),
+        };
+        match name.strip_suffix(layout::LINEAR_NORM) {
+            Some(linear) => format!("{linear}{}", self.linear_norm),
+            None => name.to_owned(),
+        }
+    }
+}
+
+/// Says in config.json what tensors named `<linear>.norm.weight` say: a norm in front of every linear layer, of
+/// master weights if nothing tells otherwise. Returns what the user should know.
+fn declare_linear_norms(json: &mut Value) -> String {
+    let eps = json["rms_norm_eps"].clone();
+    let quantization = &mut json["quantization_config"];
+    if quantization.is_null() {
+        *quantization = json!({
+            "linear_class": "autobitlinear",
+            "modules_to_not_convert": ["lm_head"],
+            "quant_method": "bitnet",
+            "quantization_mode": "online",
+        });
+    }
+    if quantization["use_rms_norm"].is_null() {
+        quantization["use_rms_norm"] = true.into();
+        quantization["rms_norm_eps"] = eps.clone();
+    }
+    format!(
+        "every linear layer has a norm in front of it (tensors `<linear>{LINEAR_NORM}`); config.json does not \
+         describe it, so it is taken for an RMSNorm with an epsilon of {}, and weights without a scale for masters",
+        quantization["rms_norm_eps"]
+    )
+}
+
 /// A Hugging Face folder.
 #[derive(Debug)]
 pub struct HuggingFace {
     folder: PathBuf,
+    spelling: Spelling,
     config: Config,
     storage: Storage,
     embedded: Embedded,
@@ -50,8 +121,23 @@ impl HuggingFace {
         let mut config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let mut json = parse_object(&path, &config_bytes)?;
         let weights = SafetensorsFiles::open(folder)?;
+        let spelling = Spelling::of(&weights);
+        let given = json.clone();
+        let mut warnings = Vec::new();
         if json["tie_word_embeddings"].is_null() {
             json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();
+        }
+        if spelling.linear_norm == LINEAR_NORM {
+            warnings.push(declare_linear_norms(&mut json));
+        }
+        let scales_embeddings = FAMILIES
+            .iter()
+            .any(|f| f.scales_embeddings && json["model_type"] == f.model_type);
+        if scales_embeddings && json["dtype"].is_null() && json["torch_dtype"].is_null() {
+            let embedding = weights.find(&spelling.name(EMBEDDING));
+            json["torch_dtype"] = embedding.and_then(|e| torch_dtype(e.dtype())).into();
+        }
+        if json != given {
             config_bytes = format!("{json:#}\n").into_bytes();
         }
         let config_error = |source| Error::Config {
@@ -60,9 +146,11 @@ impl HuggingFace {
         };
         let config = Config::from_json(&json).map_err(config_error)?;
         let storage = Config::storage(&json).map_err(config_error)?;
-        let embedded = Embedded::read(folder, config_bytes, allow_missing)?;
+        let mut embedded = Embedded::read(folder, config_bytes, allow_missing)?;
+        embedded.warnings.splice(0..0, warnings);
         let source = HuggingFace {
             folder: folder.to_owned(),
+            spelling,
             config,
             storage,
             embedded,
@@ -97,9 +185,9 @@ impl HuggingFace {
             if weight.role == Role::Linear && self.is_packed() {
                 let name = layout::scale_name(&weight.name);
                 self.check(&name, is_float, "F32, F16 or BF16", &[1], None)?;
-                known.insert(name);
+                known.insert(self.spelling.name(&name));
             }
-            known.insert(weight.name);
+            known.insert(self.spelling.name(&weight.name));
         }
         for name in self.weights.names().filter(|name| !known.contains(*name)) {
             self.check_surplus(name)?;
@@ -143,7 +231,7 @@ impl HuggingFace {
         shape: &[usize],
         advice: Option<&'static str>,
     ) -> Result<()> {
-        let stored = self.weights.find(name);
+        let stored = self.find(name);
         if stored.is_some_and(|s| accept(s.dtype()) && s.shape() == shape) {
             return Ok(());
         }
@@ -156,7 +244,7 @@ impl HuggingFace {
         };
         Err(Error::Tensor {
             path: stored.map_or(&*self.folder, |s| s.path()).to_owned(),
-            tensor: name.to_owned(),
+            tensor: self.spelling.name(name),
             expected: format!("{dtypes} {shape:?}"),
             found: stored.map_or("nothing".into(), |s| s.describe()),
             advice,
@@ -206,9 +294,14 @@ impl HuggingFace {
         Ok(true)
     }
 
+    /// A tensor by its name in [`layout`].
+    fn find(&self, name: &str) -> Option<Stored<'_>> {
+        self.weights.find(&self.spelling.name(name))
+    }
+
     fn stored(&self, name: &str) -> Stored<'_> {
-        let stored = self.weights.find(name);
-        stored.expect("all tensors of the model were found at opening")
+        self.find(name)
+            .expect("all tensors of the model were found at opening")
     }
 
     fn scale(&self, weight: &Weight) -> Result<(f32, StoredScale)> {
@@ -299,6 +392,16 @@ impl HuggingFace {
     }
 }
 
+/// The name of a type in config.json.
+fn torch_dtype(dtype: StoredDtype) -> Option<&'static str> {
+    match dtype {
+        StoredDtype::F32 => Some("float32"),
+        StoredDtype::F16 => Some("float16"),
+        StoredDtype::BF16 => Some("bfloat16"),
+        _ => None,
+    }
+}
+
 impl Source for HuggingFace {
     fn path(&self) -> &Path {
         &self.folder
@@ -367,6 +470,10 @@ impl Source for HuggingFace {
         let stored = self.stored(&weight.name);
         let first = first * weight.columns;
         stored.values(first, values)?;
+        let offset = weight.offset(&self.config);
+        if offset != 0.0 {
+            values.iter_mut().for_each(|x| *x += offset);
+        }
         check_finite(stored.path(), weight, first, values)
     }
 

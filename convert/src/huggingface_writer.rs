@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 use serde_json::{Map, Value, json};
 use sterna_ternary::layout::{self, Role, Weight};
-use sterna_ternary::{Dtype, durable};
+use sterna_ternary::{Config, Dtype, durable};
 
 use crate::embedded::parse_object;
 use crate::packed::Progress;
@@ -132,7 +132,8 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
                 scales.push((scale, stored));
             }
             Role::Norm | Role::Table => table::for_each_chunk(source, weight, |_, values| {
-                fits_bf16 &= values.iter().all(|x| is_bf16(*x));
+                let offset = weight.offset(source.config());
+                fits_bf16 &= values.iter().all(|x| is_bf16(*x - offset));
                 Ok(())
             })?,
         }
@@ -200,6 +201,10 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
         quantization["linear_class"] = "autobitlinear".into();
         quantization["quantization_mode"] = "offline".into();
     }
+    if let Some(eps) = source.config().linear_norm_eps {
+        quantization["use_rms_norm"] = true.into();
+        quantization["rms_norm_eps"] = json!(eps);
+    }
     json["quantization_config"] = quantization;
     let dtype = if form.precision == Precision::Bf16 {
         "bfloat16"
@@ -210,8 +215,31 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
     if let Some(other) = json.get_mut("dtype") {
         *other = dtype.into();
     }
+    check_multiplier(source, &json, dtype)?;
     *bytes = format!("{json:#}\n").into_bytes();
     Ok(files)
+}
+
+/// The type of the checkpoint also says how the multiplier of embeddings is rounded.
+fn check_multiplier(source: &dyn Source, json: &Value, dtype: &str) -> Result<()> {
+    let written = Config::from_json(json).map_err(|source_error| Error::Config {
+        path: source.path().to_owned(),
+        source: source_error,
+    })?;
+    let (expected, found) = (
+        source.config().embedding_multiplier,
+        written.embedding_multiplier,
+    );
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::Tensor {
+        path: source.path().to_owned(),
+        tensor: layout::EMBEDDING.into(),
+        expected: format!("a multiplier of {expected}"),
+        found: format!("{found}, what transformers takes for weights of {dtype}, which these need"),
+        advice: "write a packed file of Sterna",
+    })
 }
 
 fn table_plans(source: &dyn Source, weights: &[Weight], precision: Precision) -> Vec<Plan> {
@@ -242,8 +270,10 @@ fn write_weights(
                     put(&table::number_bytes(form.precision, &[*scale])?)?;
                     matrices.push(MatrixReport::new(weight, &ternary));
                 } else {
+                    let offset = weight.offset(source.config());
                     table::for_each_chunk(source, weight, |_, values| {
-                        put(&table::number_bytes(form.precision, values)?)
+                        let stored: Vec<f32> = values.iter().map(|x| x - offset).collect();
+                        put(&table::number_bytes(form.precision, &stored)?)
                     })?;
                 }
                 progress.add(weight.rows * weight.columns);

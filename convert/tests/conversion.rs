@@ -6,6 +6,7 @@ use std::fs;
 
 use checkpoint::{Checkpoint, OPTIONS, Storage, convert, pack, store, table_values, unpack};
 use safetensors::Dtype;
+use serde_json::json;
 use sterna_convert::{HeadType, Options};
 use sterna_ternary::layout::{EMBEDDING, HEAD};
 use sterna_ternary::table::CodedRow;
@@ -255,4 +256,70 @@ fn harmless_surplus_is_ignored() {
     checkpoint.tensors.insert(HEAD.into(), embedding);
     let (_, packed, _folder) = checkpoint.convert(&OPTIONS).unwrap();
     checkpoint.check(&packed);
+}
+
+/// A body without a head whose norms in front of linear layers are told by their names alone.
+fn embedding_model(family: &str) -> Checkpoint {
+    let mut config = checkpoint::config(Storage::Online, true);
+    let (model_type, class) = match family {
+        "gemma3" => ("gemma3_text", "Gemma3TextModel"),
+        _ => ("qwen3", "Qwen3Model"),
+    };
+    for (key, value) in [
+        ("model_type", json!(model_type)),
+        ("architectures", json!([class])),
+        ("hidden_act", json!("silu")),
+        ("hidden_activation", json!("gelu_pytorch_tanh")),
+        ("query_pre_attn_scalar", json!(2)),
+        ("layer_types", json!(["full_attention", "full_attention"])),
+        ("sliding_window", json!(4)),
+    ] {
+        config[key] = value;
+    }
+    config["quantization_config"]["use_rms_norm"] = true.into();
+    config["quantization_config"]["rms_norm_eps"] = config["rms_norm_eps"].clone();
+    let mut made = Checkpoint::from_config(config, Storage::Online, Dtype::BF16);
+    made.config
+        .as_object_mut()
+        .unwrap()
+        .remove("quantization_config");
+    let tensors = std::mem::take(&mut made.tensors).into_iter();
+    let renamed = tensors.map(|(name, tensor)| {
+        let name = name.replace("rms_norm.weight", "norm.weight");
+        (name.trim_start_matches("model.").to_owned(), tensor)
+    });
+    made.tensors = renamed.collect();
+    made
+}
+
+#[test]
+fn embedding_models_say_by_names_that_linear_layers_have_norms() {
+    let (report, packed, _folder) = embedding_model("qwen3").convert(&OPTIONS).unwrap();
+    embedding_model("qwen3").check(&packed);
+    assert_eq!(packed.config.linear_norm_eps, Some(1e-5));
+    let warnings = report.warnings.join("\n");
+    assert!(warnings.contains("norm in front of it"), "{warnings}");
+    // Gains of Gemma lack one, those of linear layers do not.
+    let mut gemma = embedding_model("gemma3");
+    let (_, packed, _folder) = gemma.convert(&OPTIONS).unwrap();
+    for (name, gain) in &mut gemma.values {
+        if name.contains("norm") && !name.contains("rms_norm") {
+            gain.iter_mut().for_each(|x| *x += 1.0);
+        }
+    }
+    gemma.check(&packed);
+    // √10 in bf16, the type of the tensors: config.json does not name one.
+    assert_eq!(packed.config.embedding_multiplier, 3.15625);
+    for missing in [
+        "layers.1.mlp.up_proj.norm.weight",
+        "layers.0.self_attn.q_proj.weight",
+    ] {
+        let mut checkpoint = embedding_model("qwen3");
+        checkpoint.tensors.remove(missing).unwrap();
+        let error = checkpoint.error().to_string();
+        assert!(error.contains(missing), "{error}");
+    }
+    let mut mixed = embedding_model("qwen3");
+    mixed.add("model.norm.weight", &[10]);
+    assert!(mixed.error().to_string().contains("model.norm.weight"));
 }

@@ -54,11 +54,12 @@ fn check_equal(a: &Path, b: &Path) {
     assert!(found.weights > 0 && found.matrices.iter().all(|m| m.plus > 0 && m.minus > 0));
 }
 
-const FAMILIES: [(&str, &str, &str); 4] = [
+const FAMILIES: [(&str, &str, &str); 5] = [
     ("bitnet", "BitNetForCausalLM", "relu2"),
     ("llama", "LlamaForCausalLM", "silu"),
     ("qwen3", "Qwen3ForCausalLM", "silu"),
     ("llama", "BitnetForCausalLM", "silu"),
+    ("gemma3_text", "Gemma3ForCausalLM", "gelu_pytorch_tanh"),
 ];
 
 /// A byte-level tokenizer with two added tokens.
@@ -99,6 +100,20 @@ fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir 
     if family == 2 && tied {
         config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0,
             "original_max_position_embeddings": 16});
+    }
+    if family == 4 {
+        config["hidden_activation"] = json!(act);
+        config["query_pre_attn_scalar"] = json!(64);
+        config["sliding_window"] = json!(32);
+        config["layer_types"] = match tied {
+            true => json!(["sliding_attention", "full_attention"]),
+            false => json!(["full_attention", "full_attention"]),
+        };
+        config["rope_local_base_freq"] = json!(if tied { 1e4 } else { 5e3 });
+    }
+    if family == 4 || family == 2 && !tied {
+        config["quantization_config"]["use_rms_norm"] = json!(true);
+        config["quantization_config"]["rms_norm_eps"] = json!(1e-5);
     }
     let checkpoint = Checkpoint::from_config(config, storage, Dtype::BF16);
     let folder = checkpoint.folder();

@@ -73,6 +73,107 @@ fn the_models_of_1bitllm_are_no_other_family() {
     assert_eq!((family.name, family.activation.name()), ("1bitllm", "silu"));
 }
 
+/// An embedding model as bitnet.cpp's converter writes it, in small: norms in half precision, one in front of every
+/// linear layer.
+fn embedding_model(architecture: &str) -> File {
+    let mut file = File::good();
+    for (key, _, _) in &mut file.pairs {
+        *key = key.replace("llama.", &format!("{architecture}."));
+    }
+    file.set("general.architecture", 8, text(architecture));
+    file.set("tokenizer.ggml.pre", 8, text("qwen2"));
+    file.set("tokenizer.ggml.add_eos_token", 7, vec![1]);
+    let mut push = |name: String, gain: f32, width: usize| {
+        let gain = half::f16::from_f32(gain).to_le_bytes();
+        file.append(gguf_file::Tensor {
+            name,
+            dimensions: vec![width as u64],
+            type_id: 1,
+            offset: 0,
+            bytes: gain.repeat(width),
+        });
+    };
+    for linear in [
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+    ] {
+        push(format!("blk.0.{linear}_norm_in.weight"), 1.25, 4);
+    }
+    for head in ["attn_q_norm", "attn_k_norm"] {
+        push(format!("blk.0.{head}.weight"), 1.5, 2);
+    }
+    if architecture == "gemma3" {
+        for norm in ["post_attention_norm", "post_ffw_norm"] {
+            push(format!("blk.0.{norm}.weight"), 2.5, 4);
+        }
+    }
+    file
+}
+
+#[test]
+fn embedding_models_have_norms_in_front_of_linear_layers() {
+    for (architecture, family) in [("qwen3", "qwen3"), ("gemma3", "gemma3")] {
+        let mut file = embedding_model(architecture);
+        let source = read(&file).unwrap();
+        let config = source.config();
+        assert_eq!(
+            (config.family.name, config.linear_norm_eps),
+            (family, Some(1e-5))
+        );
+        assert_eq!(config.sliding, None);
+        let template = &json(&*source, "tokenizer.json")["post_processor"]["single"];
+        assert_eq!(template[2]["SpecialToken"]["id"], "<|end_of_text|>");
+        assert_eq!(
+            json(&*source, "tokenizer_config.json")["add_eos_token"],
+            true
+        );
+        let again = json(&*source, "config.json");
+        assert_eq!(sterna_ternary::Config::from_json(&again).unwrap(), *config);
+        file.set(&format!("{architecture}.pooling_type"), 4, value::u32(1));
+        let warnings = read(&file).unwrap().warnings().join("\n");
+        assert!(warnings.contains("pooling_type is 1"), "{warnings}");
+        file.tensors
+            .retain(|t| t.name != "blk.0.ffn_up_norm_in.weight");
+        let error = read(&file).err().unwrap().to_string();
+        assert!(error.contains("blk.0.ffn_up_norm_in.weight"), "{error}");
+    }
+}
+
+#[test]
+fn gains_of_gemma_are_whole_and_windows_are_every_sixth() {
+    let mut file = embedding_model("gemma3");
+    file.set("gemma3.attention.sliding_window", 4, value::u32(7));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, file.bytes()).unwrap();
+    let source = open(&path, false).unwrap();
+    let gain = |name: &str| {
+        let weights = sterna_ternary::layout::weights(source.config());
+        let weight = weights.iter().find(|w| w.name == name).unwrap().clone();
+        source.vector(&weight).unwrap()[0]
+    };
+    assert_eq!(
+        gain("model.layers.0.post_feedforward_layernorm.weight"),
+        2.5
+    );
+    assert_eq!(gain("model.layers.0.pre_feedforward_layernorm.weight"), 1.0);
+    assert_eq!(gain("model.layers.0.self_attn.q_norm.weight"), 1.5);
+    assert_eq!(gain("model.layers.0.mlp.up_proj.rms_norm.weight"), 1.25);
+    let sliding = source.config().sliding.as_ref().unwrap();
+    assert_eq!((sliding.window, sliding.rope.theta), (7, 10000.0));
+    file.set("gemma3.attention.sliding_window_pattern", 4, value::u32(1));
+    assert_eq!(read(&file).unwrap().config().sliding, None);
+    file.set("gemma3.attention.sliding_window", 4, value::u32(u32::MAX));
+    file.set("gemma3.attention.sliding_window_pattern", 4, value::u32(0));
+    let error = read(&file).err().unwrap().to_string();
+    assert!(error.contains("sliding_window"), "{error}");
+}
+
 #[test]
 fn a_byte_level_tokenizer_is_rebuilt() {
     let source = read(&File::good()).unwrap();

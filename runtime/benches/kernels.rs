@@ -151,7 +151,7 @@ fn attention(group: &mut BenchmarkGroup<WallTime>) {
         let mut scores = x[..DEPTH.next_multiple_of(LANES)].to_vec();
         group.throughput(Throughput::Elements(DEPTH as u64));
         group.bench_function(format!("softmax_block/{}/{DEPTH}", kernels.name), |b| {
-            b.iter(|| (kernels.softmax_block)(black_box(&mut scores), DEPTH));
+            b.iter(|| (kernels.softmax_block)(black_box(&mut scores), 0..DEPTH));
         });
     });
 }
@@ -185,6 +185,10 @@ fn elements(group: &mut BenchmarkGroup<WallTime>) {
         bench("relu2_mul", &mut || {
             y.copy_from_slice(&x);
             (kernels.relu2_mul)(&mut y, black_box(&w));
+        });
+        bench("gelu_tanh_mul", &mut || {
+            y.copy_from_slice(&x);
+            (kernels.gelu_tanh_mul)(&mut y, black_box(&w));
         });
     });
 }

@@ -1,4 +1,5 @@
-//! Causal attention over a KV cache: y = softmax(q · k / √head_dim) · v.
+//! Causal attention over a KV cache: y = softmax(q · k / √head_dim) · v, over all positions up to the query's or
+//! over a window of the last ones.
 //!
 //! The query heads that share a kv head, of one token or of many, are the rows of one product: what is loaded of
 //! a key or a value serves them all. Positions are cut at multiples of [`BLOCK`]. A row gets from each block
@@ -31,6 +32,10 @@ pub(crate) struct Attention<'a> {
     pub kernels: &'static Kernels,
     pub layer: usize,
     pub heads: usize,
+    /// Scores are divided by the root of this.
+    pub query_pre_attn_scalar: f32,
+    /// Positions that a token sees, itself included; all of them if there is none.
+    pub window: Option<usize>,
     pub sequences: &'a [Sequence<'a>],
 }
 
@@ -66,7 +71,7 @@ struct Tiles {
 /// The queries of a piece.
 #[derive(Debug, Default)]
 struct Rows {
-    q: Vec<f32>,       // (rows, head_dim), times 1 / √head_dim · log₂ e
+    q: Vec<f32>,       // (rows, head_dim), times log₂ e / √query_pre_attn_scalar
     codes: Vec<i16>,   // (rows, head_dim)
     factors: Vec<f32>, // (rows)
 }
@@ -112,7 +117,7 @@ impl Attention<'_> {
         let cost: usize = self.sequences.iter().map(|s| self.cost(s)).sum();
         let share = (cost * self.kv_heads()).div_ceil(4 * pool.threads());
         let partials_len = |sequence: &Sequence| match self.in_blocks(sequence, share) {
-            true => self.blocks(sequence) * self.kv_heads() * self.block_len(sequence),
+            true => self.blocks(sequence).len() * self.kv_heads() * self.block_len(sequence),
             false => 0,
         };
         let needed = self.sequences.iter().map(partials_len).sum();
@@ -148,12 +153,12 @@ impl Attention<'_> {
 
     /// What a sequence costs for each kv head.
     fn cost(&self, sequence: &Sequence) -> usize {
-        self.tokens(sequence) * self.blocks(sequence)
+        self.tokens(sequence) * self.blocks(sequence).len()
     }
 
     /// Whether a sequence is cut into blocks, since a piece should cost no more than `share`.
     fn in_blocks(&self, sequence: &Sequence, share: usize) -> bool {
-        let few = self.tokens(sequence) <= FEW && self.blocks(sequence) > 1;
+        let few = self.tokens(sequence) <= FEW && self.blocks(sequence).len() > 1;
         few && self.cost(sequence) > share
     }
 
@@ -161,7 +166,7 @@ impl Attention<'_> {
     fn push_tokens<'a>(&self, pieces: &mut Vec<Piece<'a>>, job: &'a mut Job, share: usize) {
         let sequence = job.sequence;
         let (kv_heads, tokens) = (self.kv_heads(), self.tokens(&sequence));
-        let height = (share / self.blocks(&sequence)).clamp(1, TOKENS);
+        let height = (share / self.blocks(&sequence).len()).clamp(1, TOKENS);
         let tiles = tokens.div_ceil(height);
         let mut y: Vec<Vec<&mut [f32]>> = Vec::new(); // (kv_heads, tiles)
         y.resize_with(kv_heads * tiles, || Vec::with_capacity(height));
@@ -186,6 +191,7 @@ impl Attention<'_> {
     fn push_blocks<'a>(&self, pieces: &mut Vec<Piece<'a>>, job: &'a mut Job) {
         let sequence = job.sequence;
         let (kv_heads, tokens) = (self.kv_heads(), self.tokens(&sequence));
+        let first = self.blocks(&sequence).start;
         let partials = job.partials.chunks_exact_mut(self.block_len(&sequence));
         pieces.extend(partials.enumerate().map(|(i, partials)| {
             let queries = Queries {
@@ -193,7 +199,7 @@ impl Attention<'_> {
                 kv_head: i % kv_heads,
                 tokens: 0..tokens,
             };
-            let out = Out::Block(i / kv_heads, partials);
+            let out = Out::Block(first + i / kv_heads, partials);
             Piece { queries, out }
         }));
     }
@@ -209,8 +215,7 @@ impl Attention<'_> {
         match out {
             Out::Whole(y) => {
                 merged.clear(queries.tokens.len() * self.group(), padded(d));
-                let last = queries.tokens.end - 1;
-                for block in 0..queries.sequence.positions(last).div_ceil(BLOCK) {
+                for block in self.blocks_of(&queries.sequence, queries.tokens.clone()) {
                     self.block(queries, rows, block, tiles, |row, x, sums| {
                         merged.add(kernels, row, x, sums);
                     });
@@ -238,12 +243,13 @@ impl Attention<'_> {
         } = job;
         let (d, group, kv_heads) = (self.head_dim(), self.group(), self.kv_heads());
         let (len, block_len) = (padded(d) + 3, self.block_len(sequence));
+        let first = self.blocks(sequence).start;
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             let (t, head) = (i / self.heads, i % self.heads);
             let (kv_head, row) = (head / group, t * group + head % group);
             merged.clear(1, padded(d));
-            for block in 0..sequence.positions(t).div_ceil(BLOCK) {
-                let at = (block * kv_heads + kv_head) * block_len + row * len;
+            for block in self.blocks_of(sequence, t..t + 1) {
+                let at = ((block - first) * kv_heads + kv_head) * block_len + row * len;
                 let (sums, x) = partials[at..at + len].split_at(len - 3);
                 let x = kernels::Block {
                     max: x[0],
@@ -265,7 +271,7 @@ impl Attention<'_> {
         } = queries.clone();
         let d = self.head_dim();
         let group = self.group() * d;
-        let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+        let scale = std::f32::consts::LOG2_E / self.query_pre_attn_scalar.sqrt();
         let q = |t: usize| &q[t * self.heads * d + kv_head * group..][..group];
         if let AnyBlock::Q8(_) = cache.block(self.layer, kv_head, 0) {
             // Their products with int8, summed over a head, fit 32 bits.
@@ -301,42 +307,43 @@ impl Attention<'_> {
             kv_head,
             tokens,
         } = queries;
-        // Positions of the block that a row sees.
+        // Positions of the block that a row sees; their ends never fall from row to row.
         let visible = |row: usize| {
-            let positions = sequence.positions(tokens.start + row / group);
-            positions.saturating_sub(index * BLOCK).min(BLOCK)
+            let positions = self.positions(sequence, tokens.start + row / group);
+            let in_block = |position: usize| position.saturating_sub(index * BLOCK).min(BLOCK);
+            in_block(positions.start)..in_block(positions.end)
         };
         let n = tokens.len() * group;
         let mut block = sequence.cache.block(self.layer, *kv_head, index);
         if let AnyBlock::F16(half) = block
             && n >= CONVERT
         {
-            block = AnyBlock::F32(converted.convert(half, d, visible(n - 1)));
+            block = AnyBlock::F32(converted.convert(half, d, visible(n - 1).end));
         }
         for start in (0..n).step_by(tile::ROWS) {
             let part = start..n.min(start + tile::ROWS);
-            let mut lens = [0; tile::ROWS];
-            for (len, row) in lens.iter_mut().zip(part.clone()) {
-                *len = visible(row);
+            let mut seen = [const { 0..0 }; tile::ROWS];
+            for (seen, row) in seen.iter_mut().zip(part.clone()) {
+                *seen = visible(row);
             }
-            let lens = &lens[..part.len()];
-            if lens.ends_with(&[0]) {
+            let seen = &seen[..part.len()];
+            if seen.iter().all(Range::is_empty) {
                 continue;
             }
             let at = part.start * d..part.end * d;
             let found = match block {
                 AnyBlock::F32(block) => {
-                    tile.floats(kernels, kernels.panels_f32, block, &rows.q[at], lens)
+                    tile.floats(kernels, kernels.panels_f32, block, &rows.q[at], seen)
                 }
                 AnyBlock::F16(block) => {
-                    tile.floats(kernels, kernels.panels_f16, block, &rows.q[at], lens)
+                    tile.floats(kernels, kernels.panels_f16, block, &rows.q[at], seen)
                 }
                 AnyBlock::Q8(block) => {
                     let factors = &rows.factors[part.clone()];
-                    tile.codes(kernels, block, &rows.codes[at], factors, lens)
+                    tile.codes(kernels, block, &rows.codes[at], factors, seen)
                 }
             };
-            for (i, row) in part.enumerate().filter(|(i, _)| lens[*i] > 0) {
+            for (i, row) in part.enumerate().filter(|(i, _)| !seen[*i].is_empty()) {
                 out(row, found[i], tile.sums(i, d));
             }
         }
@@ -362,20 +369,25 @@ impl Attention<'_> {
     }
 
     /// Blocks that any token sees.
-    fn blocks(&self, sequence: &Sequence) -> usize {
-        let last = self.tokens(sequence) - 1;
-        sequence.positions(last).div_ceil(BLOCK)
+    fn blocks(&self, sequence: &Sequence) -> Range<usize> {
+        self.blocks_of(sequence, 0..self.tokens(sequence))
+    }
+
+    /// Blocks that any of some tokens sees.
+    fn blocks_of(&self, sequence: &Sequence, tokens: Range<usize>) -> Range<usize> {
+        let first = self.positions(sequence, tokens.start).start;
+        let end = self.positions(sequence, tokens.end - 1).end;
+        first / BLOCK..end.div_ceil(BLOCK)
+    }
+
+    /// Positions that a token sees, its own included.
+    fn positions(&self, sequence: &Sequence, token: usize) -> Range<usize> {
+        let end = sequence.cache.len() + token + 1;
+        end.saturating_sub(self.window.unwrap_or(end))..end
     }
 
     /// Partial results of a block.
     fn block_len(&self, sequence: &Sequence) -> usize {
         self.tokens(sequence) * self.group() * (padded(self.head_dim()) + 3)
-    }
-}
-
-impl Sequence<'_> {
-    /// Positions that a token sees, itself included.
-    fn positions(&self, token: usize) -> usize {
-        self.cache.len() + token + 1
     }
 }

@@ -1,8 +1,9 @@
-//! The forward pass of every family, from token ids to logits.
+//! The forward pass of every family, from token ids to logits or to the hidden states that they are made of.
 //!
 //! Tokens pass in batches of at most [`BATCH`], those of several sequences together: only positions and
 //! attention tell them apart. Each line of [`Model::layer`] is one phase: all tokens of the batch, all threads.
 //! Activations are quantized per token just before each linear layer ([`crate::linear`]), and nothing else is.
+//! Where linear layers have norms of their own, each quantizes what its norm makes of the input.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -16,7 +17,8 @@ use crate::error::Place;
 use crate::head::{HeadState, Screen};
 use crate::kernels::Kernels;
 use crate::linear::Quantized;
-use crate::model::{Layer, Model, Vector};
+use crate::model::{Layer, Linear, Model, Vector};
+use crate::rotary::Angles;
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
@@ -29,7 +31,7 @@ pub struct Part<'a> {
     pub cache: &'a mut KvCache,
     /// The tokens to compute.
     pub ids: &'a [u32],
-    /// Which of them get logits.
+    /// Which of them get logits, or a hidden state.
     pub logits: Logits<'a>,
 }
 
@@ -58,12 +60,28 @@ pub(crate) struct State {
     attn: Vec<f32>,   // (n, heads, head_dim)
     gate: Vec<f32>,   // (n, intermediate)
     up: Vec<f32>,     // (n, intermediate)
-    cos: Vec<f32>,    // (n, head_dim / 2)
-    sin: Vec<f32>,    // (n, head_dim / 2)
+    /// Of layers without a window and of those with one.
+    angles: [Angles; 2],
     attention: attention::Memory,
+    linear: LinearState,
+    pub head: HeadState,
+}
+
+/// Working memory of linear layers.
+#[derive(Debug, Default)]
+struct LinearState {
+    normed: Vec<f32>, // (n, columns): the input after the layer's own norm
     int8: Quantized,
     sums: Vec<i32>, // (threads, working memory of a linear layer)
-    pub head: HeadState,
+}
+
+/// What a pass returns for each token that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Output {
+    /// (vocab_size)
+    Logits,
+    /// (hidden_size)
+    Hidden,
 }
 
 impl Model {
@@ -108,11 +126,24 @@ impl Model {
     /// # Panics
     /// As [`Model::forward`].
     pub fn forward_many(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
+        self.pass(parts, Output::Logits)
+    }
+
+    /// [`Model::forward_many`] without the head: the hidden states behind the last norm, (tokens that are asked for,
+    /// hidden_size), of which logits would be made. A screen asks for that of the last token.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward_many`].
+    pub fn hidden_many(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
+        self.pass(parts, Output::Hidden)
+    }
+
+    fn pass(&self, parts: &mut [Part], output: Output) -> Result<Vec<f32>> {
         for part in parts.iter() {
             self.check(part)?;
         }
         let before: Vec<usize> = parts.iter().map(|part| part.cache.len()).collect();
-        let computed = self.batches(parts);
+        let computed = self.batches(parts, output);
         if computed.is_err() {
             for (part, len) in parts.iter_mut().zip(before) {
                 part.cache.truncate(len);
@@ -137,7 +168,7 @@ impl Model {
         part.cache.check(self.config(), ids.len())
     }
 
-    fn batches(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
+    fn batches(&self, parts: &mut [Part], output: Output) -> Result<Vec<f32>> {
         // A state that a panic left behind is as good as any: each pass writes before it reads.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
@@ -145,8 +176,8 @@ impl Model {
             .iter()
             .map(|part| part.logits.of(part.ids.len()).len())
             .sum();
-        let mut logits = vec![0.0; rows * self.config().vocab_size];
-        let mut missing = &mut logits[..];
+        let mut y = vec![0.0; rows * self.width(output)];
+        let mut missing = &mut y[..];
         for start in (0..tokens).step_by(BATCH) {
             let mut runs = runs(parts, start..tokens.min(start + BATCH));
             self.embed(&mut state, &runs);
@@ -156,12 +187,20 @@ impl Model {
             for run in &mut runs {
                 run.cache.advance(run.ids);
             }
-            self.logits(&mut state, &runs, &mut missing)?;
+            self.output(&mut state, &runs, output, &mut missing)?;
         }
-        Ok(logits)
+        Ok(y)
     }
 
-    /// Fills `x` with embeddings and `cos`, `sin` with the angles of their positions.
+    /// Numbers of a token.
+    fn width(&self, output: Output) -> usize {
+        match output {
+            Output::Logits => self.config().vocab_size,
+            Output::Hidden => self.config().hidden_size,
+        }
+    }
+
+    /// Fills `x` with embeddings and `angles` with those of their positions.
     fn embed(&self, state: &mut State, runs: &[Run]) {
         let c = self.config();
         let (n, heads) = (count(runs), c.num_attention_heads * c.head_dim);
@@ -169,22 +208,22 @@ impl Model {
         let widest = c.hidden_size.max(heads).max(c.intermediate_size);
         state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
         let padded = self.file.packing.padded_columns(widest);
-        state.int8.resize(n, padded, self.weights.has_groups);
+        state.linear.int8.resize(n, padded, self.weights.has_groups);
+        if c.linear_norm_eps.is_some() {
+            grow(&mut state.linear.normed, n * widest);
+        }
 
         let embedding = self.file.embedding();
         let ids = runs.iter().flat_map(|run| run.ids);
         for (id, x) in ids.zip(state.x.chunks_exact_mut(c.hidden_size)) {
             table_row(&embedding, *id as usize, x);
-        }
-        state.cos.clear();
-        state.sin.clear();
-        let positions = |run: &Run| run.cache.len()..run.cache.len() + run.ids.len();
-        for position in runs.iter().flat_map(positions) {
-            for frequency in &self.frequencies {
-                let (cos, sin) = c.rope.cos_sin(*frequency, position);
-                state.cos.push(cos);
-                state.sin.push(sin);
+            if c.embedding_multiplier != 1.0 {
+                x.iter_mut().for_each(|x| *x *= c.embedding_multiplier);
             }
+        }
+        let positions = |run: &Run| run.cache.len()..run.cache.len() + run.ids.len();
+        for (angles, frequencies) in state.angles.iter_mut().zip(&self.frequencies) {
+            angles.fill(frequencies, runs.iter().flat_map(positions));
         }
     }
 
@@ -210,13 +249,12 @@ impl Model {
             attn,
             gate,
             up,
-            cos,
-            sin,
+            angles,
             attention,
-            int8,
-            sums,
+            linear,
             head: _,
         } = state;
+        let angles = &angles[usize::from(layer.window.is_some())];
         let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
         let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);
         let (attn, gate, up) = (
@@ -227,53 +265,86 @@ impl Model {
 
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.input_layernorm);
-        self.quantize(
+        self.project(
             normed,
             n,
-            int8,
-            place,
-            "the input of q_proj, k_proj and v_proj",
-        )?;
-        self.linear(
-            n,
             [&layer.q_proj, &layer.k_proj, &layer.v_proj],
-            int8,
             [q, k, v],
-            sums,
-        );
-        self.norm_and_rotate(q, n, layer.q_norm.as_ref(), cos, sin);
-        self.norm_and_rotate(k, n, layer.k_norm.as_ref(), cos, sin);
+            linear,
+            (place, "the input of q_proj, k_proj and v_proj"),
+        )?;
+        self.norm_and_rotate(q, n, layer.q_norm.as_ref(), angles);
+        self.norm_and_rotate(k, n, layer.k_norm.as_ref(), angles);
         self.store(runs, index, k, v)?;
-        self.attention(runs, index, q, attn, attention);
+        self.attention(runs, (index, layer.window), q, attn, attention);
         if let Some(norm) = &layer.attn_sub_norm {
             self.rms_norm(attn, norm);
         }
-        self.quantize(attn, n, int8, place, "the input of o_proj")?;
-        self.linear(n, [&layer.o_proj], int8, [normed], sums);
+        let input = (place, "the input of o_proj");
+        self.project(attn, n, [&layer.o_proj], [normed], linear, input)?;
+        if let Some(norm) = &layer.attn_post_norm {
+            self.rms_norm(normed, norm);
+        }
         self.add(x, normed, c.hidden_size);
 
         normed.copy_from_slice(x);
-        self.rms_norm(normed, &layer.post_attention_layernorm);
-        self.quantize(normed, n, int8, place, "the input of gate_proj and up_proj")?;
-        self.linear(
+        self.rms_norm(normed, &layer.ffn_norm);
+        self.project(
+            normed,
             n,
             [&layer.gate_proj, &layer.up_proj],
-            int8,
             [gate, up],
-            sums,
-        );
+            linear,
+            (place, "the input of gate_proj and up_proj"),
+        )?;
         self.activate(gate, up);
         if let Some(norm) = &layer.ffn_sub_norm {
             self.rms_norm(gate, norm);
         }
-        self.quantize(gate, n, int8, place, "the input of down_proj")?;
-        self.linear(n, [&layer.down_proj], int8, [normed], sums);
+        let input = (place, "the input of down_proj");
+        self.project(gate, n, [&layer.down_proj], [normed], linear, input)?;
+        if let Some(norm) = &layer.ffn_post_norm {
+            self.rms_norm(normed, norm);
+        }
         self.add(x, normed, c.hidden_size);
         Ok(())
     }
 
-    /// Takes from `missing` the logits of the batch, (tokens that get some, vocab_size), and fills them.
-    fn logits(&self, state: &mut State, runs: &[Run], missing: &mut &mut [f32]) -> Result<()> {
+    /// Several linear layers with one input x (n, columns). Those without norms of their own share its codes.
+    fn project<const N: usize>(
+        &self,
+        x: &[f32],
+        n: usize,
+        linears: [&Linear; N],
+        mut y: [&mut [f32]; N],
+        state: &mut LinearState,
+        (place, tensor): (Place, &'static str),
+    ) -> Result<()> {
+        let LinearState { normed, int8, sums } = state;
+        let Some(eps) = self.config().linear_norm_eps else {
+            self.quantize(x, n, int8, place, tensor)?;
+            self.linear(n, linears, int8, y, sums);
+            return Ok(());
+        };
+        let normed = &mut normed[..x.len()];
+        for (linear, y) in linears.into_iter().zip(&mut y) {
+            normed.copy_from_slice(x);
+            let gain = linear.norm.as_ref().expect("all linear layers have norms");
+            self.rms_norm_with(normed, gain, eps);
+            self.quantize(normed, n, int8, place, tensor)?;
+            self.linear(n, [linear], int8, [y], sums);
+        }
+        Ok(())
+    }
+
+    /// Takes from `missing` the output of the batch, (tokens that are asked for, its width), and fills it.
+    fn output(
+        &self,
+        state: &mut State,
+        runs: &[Run],
+        output: Output,
+        missing: &mut &mut [f32],
+    ) -> Result<()> {
         let hidden = self.config().hidden_size;
         let mut wanted = Vec::new();
         let mut first = 0;
@@ -294,36 +365,44 @@ impl Model {
         };
         let x = &mut state.normed[..wanted.len() * hidden];
         self.rms_norm(x, &self.weights.norm);
-        let logits = missing.split_off_mut(..wanted.len() * self.config().vocab_size);
-        let logits = logits.expect("there is room for every batch's");
-        self.head(&mut state.head, x, screen, logits)
+        let y = missing.split_off_mut(..wanted.len() * self.width(output));
+        let y = y.expect("there is room for every batch's");
+        match output {
+            Output::Logits => self.head(&mut state.head, x, screen, y),
+            Output::Hidden if x.iter().all(|x| x.is_finite()) => {
+                y.copy_from_slice(x);
+                Ok(())
+            }
+            Output::Hidden => Err(Error::NonFinite {
+                place: Place::End,
+                tensor: "the hidden state",
+            }),
+        }
     }
 
     /// Norms every row of x (any, gain's length) in place.
     fn rms_norm(&self, x: &mut [f32], gain: &Vector) {
-        let (gain, eps) = (self.vector(gain), self.config().rms_norm_eps);
+        self.rms_norm_with(x, gain, self.config().rms_norm_eps);
+    }
+
+    fn rms_norm_with(&self, x: &mut [f32], gain: &Vector, eps: f32) {
+        let gain = self.vector(gain);
         self.pool
             .chunks_mut(x, gain.len(), |_, x| norm(self.kernels, x, gain, eps));
     }
 
     /// Norms (if the family does) and rotates the heads x (n, heads, head_dim).
-    fn norm_and_rotate(
-        &self,
-        x: &mut [f32],
-        n: usize,
-        gain: Option<&Vector>,
-        cos: &[f32],
-        sin: &[f32],
-    ) {
+    fn norm_and_rotate(&self, x: &mut [f32], n: usize, gain: Option<&Vector>, angles: &Angles) {
         let (head_dim, eps) = (self.config().head_dim, self.config().rms_norm_eps);
         let gain = gain.map(|gain| self.vector(gain));
         self.pool.chunks_mut(x, x.len() / n, |t, heads| {
-            let angles = t * head_dim / 2..(t + 1) * head_dim / 2;
+            let of_token = t * head_dim / 2..(t + 1) * head_dim / 2;
+            let (cos, sin) = (&angles.cos[of_token.clone()], &angles.sin[of_token]);
             for head in heads.chunks_exact_mut(head_dim) {
                 if let Some(gain) = gain {
                     norm(self.kernels, head, gain, eps);
                 }
-                (self.kernels.rotate)(head, &cos[angles.clone()], &sin[angles.clone()]);
+                (self.kernels.rotate)(head, cos, sin);
             }
         });
     }
@@ -344,7 +423,7 @@ impl Model {
     fn attention(
         &self,
         runs: &[Run],
-        layer: usize,
+        (layer, window): (usize, Option<usize>),
         mut q: &[f32],
         attn: &mut [f32],
         memory: &mut attention::Memory,
@@ -360,6 +439,8 @@ impl Model {
             kernels: self.kernels,
             layer,
             heads: self.config().num_attention_heads,
+            query_pre_attn_scalar: self.config().query_pre_attn_scalar,
+            window,
             sequences: &sequences,
         };
         attention.compute(&self.pool, memory, attn);
@@ -371,6 +452,7 @@ impl Model {
         let act = match self.config().family.activation {
             Activation::Silu => self.kernels.silu_mul,
             Activation::Relu2 => self.kernels.relu2_mul,
+            Activation::GeluTanh => self.kernels.gelu_tanh_mul,
         };
         self.pool
             .chunks_mut(gate, width, |t, gate| act(gate, &up[t * width..][..width]));

@@ -11,6 +11,7 @@ use crate::cache::{KvCache, KvType};
 use crate::chat::ChatTemplate;
 use crate::forward::State;
 use crate::kernels::Kernels;
+use crate::rotary::Frequencies;
 use crate::threads::Pool;
 use crate::tokenizer::Tokenizer;
 
@@ -34,8 +35,8 @@ pub struct Options {
 pub struct Model {
     pub(crate) file: PackedFile,
     pub(crate) weights: Weights,
-    /// Rotary inverse frequencies (head_dim / 2).
-    pub(crate) frequencies: Vec<f32>,
+    /// Rotary positions of layers without a window and of those with one.
+    pub(crate) frequencies: [Frequencies; 2],
     pub(crate) kernels: &'static Kernels,
     pub(crate) pool: Pool,
     pub(crate) state: Mutex<State>,
@@ -54,24 +55,29 @@ pub(crate) struct Weights {
 /// The tensors of one decoder layer. A norm that the family does not have is `None`.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub input_layernorm: Vector,          // (hidden)
-    pub q_proj: Linear,                   // (heads · head_dim, hidden)
-    pub k_proj: Linear,                   // (kv_heads · head_dim, hidden)
-    pub v_proj: Linear,                   // (kv_heads · head_dim, hidden)
-    pub q_norm: Option<Vector>,           // (head_dim)
-    pub k_norm: Option<Vector>,           // (head_dim)
-    pub attn_sub_norm: Option<Vector>,    // (heads · head_dim)
-    pub o_proj: Linear,                   // (hidden, heads · head_dim)
-    pub post_attention_layernorm: Vector, // (hidden)
-    pub gate_proj: Linear,                // (intermediate, hidden)
-    pub up_proj: Linear,                  // (intermediate, hidden)
-    pub ffn_sub_norm: Option<Vector>,     // (intermediate)
-    pub down_proj: Linear,                // (hidden, intermediate)
+    pub window: Option<usize>,          // positions that a token sees
+    pub input_layernorm: Vector,        // (hidden)
+    pub q_proj: Linear,                 // (heads · head_dim, hidden)
+    pub k_proj: Linear,                 // (kv_heads · head_dim, hidden)
+    pub v_proj: Linear,                 // (kv_heads · head_dim, hidden)
+    pub q_norm: Option<Vector>,         // (head_dim)
+    pub k_norm: Option<Vector>,         // (head_dim)
+    pub attn_sub_norm: Option<Vector>,  // (heads · head_dim)
+    pub o_proj: Linear,                 // (hidden, heads · head_dim)
+    pub attn_post_norm: Option<Vector>, // (hidden)
+    pub ffn_norm: Vector,               // (hidden)
+    pub gate_proj: Linear,              // (intermediate, hidden)
+    pub up_proj: Linear,                // (intermediate, hidden)
+    pub ffn_sub_norm: Option<Vector>,   // (intermediate)
+    pub down_proj: Linear,              // (hidden, intermediate)
+    pub ffn_post_norm: Option<Vector>,  // (hidden)
 }
 
 /// A ternary matrix; [`crate::linear`] says how it is applied.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
+    /// A norm of the input (columns).
+    pub norm: Option<Vector>,
     /// Input features.
     pub columns: usize,
     /// Bytes of a packed row.
@@ -96,7 +102,7 @@ impl Model {
         let file = PackedFile::open_in(path, options.memory)?;
         Ok(Model {
             weights: Weights::of(&file),
-            frequencies: file.config.rope.inverse_frequencies(file.config.head_dim),
+            frequencies: Frequencies::of(&file.config),
             kernels: options.kernels.unwrap_or_else(Kernels::best),
             pool: Pool::new(options.threads)?,
             state: Mutex::new(State::default()),
@@ -177,7 +183,12 @@ impl Weights {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
             let linear = |part: &str| {
                 let matrix = file.matrix(&name(part));
+                let norm = file
+                    .config
+                    .linear_norm_eps
+                    .map(|_| name(&format!("{part}.rms_norm")));
                 Linear {
+                    norm: norm.map(|norm| Vector(range(&norm))),
                     columns: matrix.columns,
                     row_bytes: file.packing.row_bytes(matrix.columns),
                     bytes: range(&name(part)),
@@ -190,7 +201,9 @@ impl Weights {
             let sub_norm = |block: &str, norm: Option<&str>| {
                 norm.map(|norm| vector(&format!("{block}.{norm}")))
             };
+            let post_norm = |norm: Option<&str>| norm.map(vector);
             Layer {
+                window: file.config.window(i),
                 input_layernorm: vector("input_layernorm"),
                 q_proj: linear("self_attn.q_proj"),
                 k_proj: linear("self_attn.k_proj"),
@@ -199,11 +212,13 @@ impl Weights {
                 k_norm: head_norm("self_attn.k_norm"),
                 attn_sub_norm: sub_norm("self_attn", family.attn_sub_norm),
                 o_proj: linear("self_attn.o_proj"),
-                post_attention_layernorm: vector("post_attention_layernorm"),
+                attn_post_norm: post_norm(family.attn_post_norm),
+                ffn_norm: vector(family.ffn_norm),
                 gate_proj: linear("mlp.gate_proj"),
                 up_proj: linear("mlp.up_proj"),
                 ffn_sub_norm: sub_norm("mlp", family.ffn_sub_norm),
                 down_proj: linear("mlp.down_proj"),
+                ffn_post_norm: post_norm(family.ffn_post_norm),
             }
         };
         let weights = layout::weights(&file.config);

@@ -1,8 +1,8 @@
 //! Text to token ids and back, with the tokenizer files inside a packed file.
 //!
 //! Ids are those of `transformers`: tokenizer.json decides, special tokens of its post-processor included. The
-//! one addition: where tokenizer_config.json says `"add_bos_token": true` and the ids do not begin with the
-//! beginning-of-sequence token, it is put in front.
+//! additions: where tokenizer_config.json says `"add_bos_token": true` and the ids do not begin with the
+//! beginning-of-sequence token, it is put in front; with `"add_eos_token": true` the end-of-sequence token ends them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -17,6 +17,8 @@ pub struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     /// Put in front of a text.
     bos: Option<u32>,
+    /// Put behind a text.
+    end: Option<u32>,
     eos: Vec<u32>,
 }
 
@@ -42,14 +44,17 @@ impl Tokenizer {
         let tokenizer = parse(bytes, file.config.vocab_size)?;
 
         let named = |key: &str| token_name(&settings[key]).and_then(|t| tokenizer.token_to_id(t));
-        let bos = match settings["add_bos_token"] == Value::Bool(true) {
-            true => {
-                let id = named("bos_token").or(file.config.bos_token_id);
-                let why = "`add_bos_token` is true: expected a `bos_token` that the tokenizer has";
-                Some(id.ok_or_else(|| error(TOKENIZER_CONFIG, why.into()))?)
+        let added = |add: &str, token: &str, otherwise: Option<u32>| {
+            if settings[add] != Value::Bool(true) {
+                return Ok(None);
             }
-            false => None,
+            let why = format!("`{add}` is true: expected a `{token}` that the tokenizer has");
+            let id = named(token).or(otherwise);
+            id.map(Some).ok_or_else(|| error(TOKENIZER_CONFIG, why))
         };
+        let bos = added("add_bos_token", "bos_token", file.config.bos_token_id)?;
+        let eos = file.config.eos_token_id.first().copied();
+        let end = added("add_eos_token", "eos_token", eos)?;
         let mut eos = file.config.eos_token_id.clone();
         eos.extend(ids(&generation["eos_token_id"])?);
         eos.extend(named("eos_token"));
@@ -62,6 +67,7 @@ impl Tokenizer {
         Ok(Tokenizer {
             tokenizer,
             bos,
+            end,
             eos,
         })
     }
@@ -76,6 +82,12 @@ impl Tokenizer {
             .filter(|bos| add_special_tokens && ids.first() != Some(bos))
         {
             ids.insert(0, bos);
+        }
+        if let Some(end) = self
+            .end
+            .filter(|end| add_special_tokens && ids.last() != Some(end))
+        {
+            ids.push(end);
         }
         Ok(ids)
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use random_model::{Recipe, odd, write};
+use random_model::{Recipe, odd, with_linear_norms, write};
 use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Part, Screen};
 use sterna_ternary::{Packing, Scaling, TableType};
 
@@ -290,6 +290,11 @@ fn check(family: &str, scaling: Scaling, models: [([usize; 3], [TableType; 2], [
         ] {
             recipe.config[name] = size.into();
         }
+        if family == "gemma3_text" {
+            // A window within a block, and one that reaches over two.
+            recipe.config["sliding_window"] = [40, 131][seed as usize % 2].into();
+            recipe = with_linear_norms(recipe);
+        }
         walk(&recipe, folder.path(), seed);
     }
 }
@@ -329,6 +334,19 @@ fn qwen3() {
         [
             ([3, 3, 16], [Q4, Q8], [257, 33]),
             ([4, 2, 256], [Bf16, Bf16], [90, 111]),
+        ],
+    );
+}
+
+#[test]
+fn gemma3_with_norms_in_front_of_linear_layers() {
+    use TableType::{Bf16, F16, Q8};
+    check(
+        "gemma3_text",
+        Scaling::Matrix,
+        [
+            ([4, 1, 32], [F16, F16], [100, 70]),
+            ([6, 3, 18], [Q8, Bf16], [65, 129]),
         ],
     );
 }

@@ -5,10 +5,10 @@ mod random_model;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use random_model::{Plain, Recipe, odd, write};
+use random_model::{Plain, Recipe, odd, with_linear_norms, write};
 use sterna_runtime::{Error, KvCache, KvType, Logits, Model, Options, Part};
 use sterna_ternary::scales::GROUP_COLUMNS;
-use sterna_ternary::{Activation, Packing, Scaling, TableType, quantize};
+use sterna_ternary::{Activation, Packing, Scaling, TableType, layout, quantize};
 
 /// Every family, tied and untied, every table type.
 fn recipes() -> Vec<Recipe> {
@@ -19,7 +19,10 @@ fn recipes() -> Vec<Recipe> {
         TableType::Q8,
     ];
     let mut recipes = Vec::new();
-    for (i, family) in ["bitnet", "llama", "qwen3"].into_iter().enumerate() {
+    for (i, family) in ["bitnet", "llama", "qwen3", "gemma3_text"]
+        .into_iter()
+        .enumerate()
+    {
         for (j, table) in tables.into_iter().enumerate() {
             let mut recipe = odd(family, (i + j) % 2 == 0, table);
             recipe.embedding = tables[(j + 1) % 4];
@@ -27,7 +30,10 @@ fn recipes() -> Vec<Recipe> {
             recipes.push(recipe);
         }
         let mut recipe = odd(family, true, TableType::F32);
-        recipe.scaling = [Scaling::Row, Scaling::Group, Scaling::Group][i];
+        recipe.scaling = [Scaling::Row, Scaling::Group, Scaling::Group, Scaling::Row][i];
+        recipes.push(recipe);
+        let mut recipe = with_linear_norms(odd(family, false, TableType::F32));
+        recipe.seed = 50 + i as u64;
         recipes.push(recipe);
     }
     recipes
@@ -49,15 +55,18 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
     let c = &model.config;
     let close = Cell::new(false);
     let tensor = |name: &str| &model.tensors[name];
-    let norm = |x: &[f64], name: &str| -> Vec<f64> {
+    let norm_with = |x: &[f64], name: &str, eps: f32| -> Vec<f64> {
         let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
-        let factor = 1.0 / (mean + f64::from(c.rms_norm_eps)).sqrt();
+        let factor = 1.0 / (mean + f64::from(eps)).sqrt();
         x.iter()
             .zip(tensor(name))
             .map(|(x, w)| x * factor * f64::from(*w))
             .collect()
     };
+    let norm = |x: &[f64], name: &str| norm_with(x, name, c.rms_norm_eps);
     let linear = |x: &[f64], name: &str| -> Vec<f64> {
+        let own = |eps| norm_with(x, &layout::linear_norm_name(name), eps);
+        let x = c.linear_norm_eps.map_or(x.to_vec(), own);
         let x: Vec<f32> = x.iter().map(|x| *x as f32).collect();
         let mut q = vec![0; x.len()];
         let s = quantize::quantize_activations(&x, &mut q);
@@ -86,8 +95,9 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
             .collect()
     };
     let d = c.head_dim;
-    let frequencies = c.rope.inverse_frequencies(d);
-    let rotate = |x: &mut [f64], position: usize| {
+    let rotate = |x: &mut [f64], layer: usize, position: usize| {
+        let local = c.sliding.as_ref().filter(|s| s.layers[layer]);
+        let frequencies = local.map_or(c.rope, |s| s.rope).inverse_frequencies(d);
         for head in x.chunks_exact_mut(d) {
             for i in 0..d / 2 {
                 let angle = f64::from(position as f32 * frequencies[i]);
@@ -110,6 +120,10 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
     for (position, id) in ids.iter().enumerate() {
         let row = &embedding[*id as usize * c.hidden_size..][..c.hidden_size];
         let mut x: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+        if c.family.scales_embeddings {
+            x.iter_mut()
+                .for_each(|x| *x *= (c.hidden_size as f64).sqrt());
+        }
         for layer in 0..c.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let h = norm(&x, &name("input_layernorm"));
@@ -125,8 +139,8 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
                     .flat_map(|k| norm(k, &name("self_attn.k_norm")))
                     .collect();
             }
-            rotate(&mut q, position);
-            rotate(&mut k, position);
+            rotate(&mut q, layer, position);
+            rotate(&mut k, layer, position);
             keys[layer].push(k);
             values[layer].push(linear(&h, &name("self_attn.v_proj")));
             let mut attn = Vec::new();
@@ -137,32 +151,44 @@ fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
                         .zip(&k[kv..kv + d])
                         .map(|(q, k)| q * k)
                         .sum::<f64>()
-                        / (d as f64).sqrt()
+                        / f64::from(c.query_pre_attn_scalar).sqrt()
                 };
-                let weights: Vec<f64> = keys[layer].iter().map(|k| score(k).exp()).collect();
+                let first = (position + 1).saturating_sub(c.window(layer).unwrap_or(usize::MAX));
+                let seen = &keys[layer][first..];
+                let weights: Vec<f64> = seen.iter().map(|k| score(k).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 for j in 0..d {
-                    let column = values[layer].iter().map(|v| v[kv + j]);
+                    let column = values[layer][first..].iter().map(|v| v[kv + j]);
                     attn.push(weights.iter().zip(column).map(|(w, v)| w / sum * v).sum());
                 }
             }
             if let Some(sub) = c.family.attn_sub_norm {
                 attn = norm(&attn, &name(&format!("self_attn.{sub}")));
             }
-            let o = linear(&attn, &name("self_attn.o_proj"));
+            let mut o = linear(&attn, &name("self_attn.o_proj"));
+            if let Some(post) = c.family.attn_post_norm {
+                o = norm(&o, &name(post));
+            }
             x.iter_mut().zip(o).for_each(|(x, o)| *x += o);
-            let h = norm(&x, &name("post_attention_layernorm"));
+            let h = norm(&x, &name(c.family.ffn_norm));
             let gate = linear(&h, &name("mlp.gate_proj"));
             let up = linear(&h, &name("mlp.up_proj"));
             let act = |g: f64| match c.family.activation {
                 Activation::Silu => g / (1.0 + (-g).exp()),
                 Activation::Relu2 => g.max(0.0) * g.max(0.0),
+                Activation::GeluTanh => {
+                    let u = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3));
+                    0.5 * g * (1.0 + u.tanh())
+                }
             };
             let mut product: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| act(*g) * u).collect();
             if let Some(sub) = c.family.ffn_sub_norm {
                 product = norm(&product, &name(&format!("mlp.{sub}")));
             }
-            let down = linear(&product, &name("mlp.down_proj"));
+            let mut down = linear(&product, &name("mlp.down_proj"));
+            if let Some(post) = c.family.ffn_post_norm {
+                down = norm(&down, &name(post));
+            }
             x.iter_mut().zip(down).for_each(|(x, d)| *x += d);
         }
         let x = norm(&x, "model.norm.weight");
@@ -220,8 +246,8 @@ fn logits_are_those_of_the_formulas() {
     let clear = |recipe| compare(&recipe, folder.path());
     let compared: usize = recipes().into_iter().map(clear).sum();
     assert!(
-        compared > 40,
-        "only {compared} of 135 positions are clear of boundaries"
+        compared > 60,
+        "only {compared} of 216 positions are clear of boundaries"
     );
 }
 

@@ -105,6 +105,17 @@ fn a_bos_token_comes_first_where_the_config_says_so() {
 }
 
 #[test]
+fn an_eos_token_comes_last_where_the_config_says_so() {
+    let with = r#"{"add_eos_token": true, "eos_token": "</s>"}"#;
+    let tokenizer = |config| tokenizer(config, "{}").unwrap();
+    assert_eq!(tokenizer(with).encode("the", true).unwrap(), [260, 1]);
+    assert_eq!(tokenizer(with).encode("the</s>", true).unwrap(), [260, 1]);
+    assert_eq!(tokenizer(with).encode("the", false).unwrap(), [260]);
+    let unnamed = r#"{"add_eos_token": true}"#;
+    assert_eq!(tokenizer(unnamed).encode("", true).unwrap(), [2]);
+}
+
+#[test]
 fn the_end_is_whatever_any_file_calls_so() {
     let eos =
         |config: &str, generation: &str| tokenizer(config, generation).unwrap().eos().to_vec();

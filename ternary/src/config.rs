@@ -1,13 +1,18 @@
 //! A model's shape and constants, read from and written to Hugging Face `config.json`.
 //!
-//! Reading refuses what the runtime would compute wrongly: an unknown family, another activation, biases,
-//! sliding windows, unknown rope scalings. A field that decides about results and is absent is an error and
+//! Reading refuses what the runtime would compute wrongly: an unknown family, another activation, biases, sliding
+//! windows in a family that has none, unknown rope scalings. A field that decides about results and is absent is an error and
 //! not a class default, unless the model class of every published checkpoint agrees on it.
 
+mod positions;
+#[cfg(test)]
+mod tests;
+
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
-use crate::rope::{self, Rope, RopeScaling};
+use crate::rope::Rope;
 use crate::{Error, Result};
 
 /// Everything about a decoder but its weights. Field names are those of config.json.
@@ -33,14 +38,35 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Added to the mean square in every RMSNorm.
     pub rms_norm_eps: f32,
-    /// Rotary positions.
+    /// The epsilon of an RMSNorm with a gain of its own that is in front of every linear layer, if there is one:
+    /// `rms_norm_eps` of a `quantization_config` with `use_rms_norm`.
+    pub linear_norm_eps: Option<f32>,
+    /// Rotary positions, in layers without a window.
     pub rope: Rope,
+    /// The layers with a window, if there are any.
+    pub sliding: Option<Sliding>,
+    /// Attention scores are divided by the root of this: `head_dim` in most families.
+    pub query_pre_attn_scalar: f32,
+    /// Embeddings are multiplied by this: 1 in most families, √hidden_size in others, rounded to `torch_dtype` as
+    /// transformers does.
+    pub embedding_multiplier: f32,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// First token of every sequence.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence.
     pub eos_token_id: Vec<u32>,
+}
+
+/// Layers in which a token sees only the last ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sliding {
+    /// How many positions a token sees, its own included.
+    pub window: usize,
+    /// Rotary positions of these layers, unscaled.
+    pub rope: Rope,
+    /// Whether a layer is one of them (num_hidden_layers).
+    pub layers: Vec<bool>,
 }
 
 /// How the linear layers are stored, as `quantization_config` says, or `weight_bits` with `input_bits`.
@@ -57,6 +83,13 @@ pub enum Storage {
 }
 
 impl Config {
+    /// In `layer_types`, a layer in which a token sees all before it.
+    pub const FULL: &str = "full_attention";
+    /// In `layer_types`, a layer with a window.
+    pub const SLIDING: &str = "sliding_attention";
+    /// More layers than any model has; bounds what a hostile config can make us allocate.
+    pub const MOST_LAYERS: usize = 10_000;
+
     /// Reads a parsed config.json.
     pub fn from_json(json: &Value) -> Result<Config> {
         let keys = Keys(json);
@@ -73,24 +106,39 @@ impl Config {
             (None, DefaultHeadDim::Fixed(n)) => n,
             (None, DefaultHeadDim::HiddenOverHeads) => hidden_size / num_attention_heads,
         };
+        let num_hidden_layers = keys.size("num_hidden_layers")?;
+        let query_pre_attn_scalar = match family.query_pre_attn_scalar {
+            true => keys.positive("query_pre_attn_scalar")? as f32,
+            false => head_dim as f32,
+        };
         let config = Config {
             family,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
-            num_hidden_layers: keys.size("num_hidden_layers")?,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
             head_dim,
             vocab_size: keys.size("vocab_size")?,
             max_position_embeddings: keys.size("max_position_embeddings")?,
             rms_norm_eps: keys.positive("rms_norm_eps")? as f32,
-            rope: rope(&keys)?,
+            linear_norm_eps: linear_norm_eps(&keys)?,
+            rope: positions::rope(&keys, family)?,
+            sliding: positions::sliding(&keys, family, num_hidden_layers)?,
+            query_pre_attn_scalar,
+            embedding_multiplier: embedding_multiplier(&keys, family, hidden_size)?,
             tie_word_embeddings: keys.boolean("tie_word_embeddings")?,
             bos_token_id: keys.ids("bos_token_id")?.first().copied(),
             eos_token_id: keys.ids("eos_token_id")?,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// How many positions a token sees in a layer, its own included; none where it sees all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let sliding = self.sliding.as_ref().filter(|s| s.layers[layer]);
+        sliding.map(|s| s.window)
     }
 
     fn check(&self) -> Result<()> {
@@ -122,10 +170,10 @@ impl Config {
             let expected = format!("at most {LARGEST} / num_attention_heads");
             return bad("head_dim", expected, self.head_dim);
         }
-        if self.num_hidden_layers > MOST_LAYERS {
+        if self.num_hidden_layers > Config::MOST_LAYERS {
             return bad(
                 "num_hidden_layers",
-                format!("at most {MOST_LAYERS}"),
+                format!("at most {}", Config::MOST_LAYERS),
                 self.num_hidden_layers,
             );
         }
@@ -147,7 +195,6 @@ impl Config {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": ids(&self.eos_token_id),
             "head_dim": self.head_dim,
-            "hidden_act": self.family.activation.name(),
             "hidden_size": self.hidden_size,
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
@@ -165,14 +212,42 @@ impl Config {
             "rms_norm_eps": shortest(self.rms_norm_eps),
             "rope_theta": self.rope.theta,
             "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": "float32",
+            "torch_dtype": self.torch_dtype(),
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
-        if let Some(scaling) = scaling_json(&self.rope.scaling) {
+        json[self.family.activation_key] = self.family.activation.name().into();
+        if let Some(scaling) = positions::scaling_json(&self.rope.scaling) {
             json["rope_scaling"] = scaling;
         }
+        if let Some(eps) = self.linear_norm_eps {
+            json["quantization_config"]["use_rms_norm"] = true.into();
+            json["quantization_config"]["rms_norm_eps"] = shortest(eps).into();
+        }
+        if self.family.query_pre_attn_scalar {
+            json["query_pre_attn_scalar"] = whole(self.query_pre_attn_scalar);
+        }
+        if self.family.local_rope_theta.is_some() {
+            json["layer_types"] = (0..self.num_hidden_layers)
+                .map(|layer| match self.window(layer) {
+                    Some(_) => Config::SLIDING,
+                    None => Config::FULL,
+                })
+                .collect();
+        }
+        if let Some(sliding) = &self.sliding {
+            json["sliding_window"] = sliding.window.into();
+            json["rope_local_base_freq"] = sliding.rope.theta.into();
+        }
         json
+    }
+
+    /// The type of the weights that the embedding's multiplier was rounded to.
+    fn torch_dtype(&self) -> &'static str {
+        let rounded = |dtype: &str| multiplier(self.family, self.hidden_size, dtype);
+        let is_it = |dtype: &&str| rounded(dtype) == Some(self.embedding_multiplier);
+        let found = DTYPES.into_iter().find(is_it);
+        found.expect("the multiplier was rounded to one of them")
     }
 
     /// How the linear layers of a Hugging Face checkpoint with this config.json are stored.
@@ -192,12 +267,6 @@ impl Config {
             return Err(unsupported(
                 &format!("`quant_method` {method}"),
                 "expected bitnet",
-            ));
-        }
-        if keys.get("use_rms_norm") == Some(&Value::Bool(true)) {
-            return Err(unsupported(
-                "`use_rms_norm` (a norm before every linear layer)",
-                "",
             ));
         }
         refuse_other_exceptions(&keys)?;
@@ -235,16 +304,22 @@ fn family(keys: &Keys) -> Result<&'static Family> {
 }
 
 fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
-    let act = keys
-        .text("hidden_act")?
-        .ok_or(Error::MissingKey("hidden_act"))?;
+    let key = family.activation_key;
+    let act = keys.text(key)?.ok_or(Error::MissingKey(key))?;
     if Activation::from_name(act) != Some(family.activation) {
         return Err(unsupported(
-            &format!("`hidden_act` {act} in the {} family", family.name),
+            &format!("`{key}` {act} in the {} family", family.name),
             &format!("it is defined with {}", family.activation.name()),
         ));
     }
-    for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+    for key in [
+        "attention_bias",
+        "mlp_bias",
+        "use_sliding_window",
+        "use_bidirectional_attention",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+    ] {
         if keys.get(key).is_some_and(|v| *v != Value::Bool(false)) {
             return Err(unsupported(&format!("`{key}`"), ""));
         }
@@ -255,11 +330,58 @@ fn refuse_what_is_not_computed(keys: &Keys, family: &Family) -> Result<()> {
     {
         return Err(unsupported("`partial_rotary_factor` other than 1", ""));
     }
-    let full = |v: &Value| v.as_str() == Some("full_attention");
+    let full = |v: &Value| v.as_str() == Some(Config::FULL);
     match keys.get("layer_types") {
+        _ if family.local_rope_theta.is_some() => Ok(()),
         Some(Value::Array(types)) if types.iter().all(full) => Ok(()),
         None => Ok(()),
-        Some(_) => Err(unsupported("`layer_types` other than full_attention", "")),
+        Some(_) => Err(unsupported(
+            &format!(
+                "`layer_types` other than {} in the {} family",
+                Config::FULL,
+                family.name
+            ),
+            "",
+        )),
+    }
+}
+
+fn linear_norm_eps(keys: &Keys) -> Result<Option<f32>> {
+    let Some(quantization) = keys.get("quantization_config") else {
+        return Ok(None);
+    };
+    let quantization = Keys(quantization);
+    if quantization.get("use_rms_norm").is_none() || !quantization.boolean("use_rms_norm")? {
+        return Ok(None);
+    }
+    // The default is that of transformers' BitNetQuantConfig.
+    match quantization.get("rms_norm_eps") {
+        Some(_) => Ok(Some(quantization.positive("rms_norm_eps")? as f32)),
+        None => Ok(Some(1e-6)),
+    }
+}
+
+/// The types of weights that transformers computes with, which say how the multiplier is rounded.
+const DTYPES: [&str; 3] = ["float32", "bfloat16", "float16"];
+
+fn embedding_multiplier(keys: &Keys, family: &Family, hidden_size: usize) -> Result<f32> {
+    let dtype = match keys.text("dtype")? {
+        None => keys.text("torch_dtype")?.unwrap_or("float32"),
+        Some(dtype) => dtype,
+    };
+    multiplier(family, hidden_size, dtype)
+        .ok_or_else(|| bad("torch_dtype", "float32, bfloat16 or float16", &json!(dtype)))
+}
+
+/// None for another type, if it matters.
+fn multiplier(family: &Family, hidden_size: usize, dtype: &str) -> Option<f32> {
+    let root = (hidden_size as f32).sqrt();
+    match dtype {
+        _ if !family.scales_embeddings => Some(1.0),
+        "float32" => Some(root),
+        "bfloat16" => Some(bf16::from_f32(root).to_f32()),
+        "float16" => Some(f16::from_f32(root).to_f32()),
+        _ => None,
     }
 }
 
@@ -280,102 +402,11 @@ fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
     ))
 }
 
-/// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside.
-fn rope(keys: &Keys) -> Result<Rope> {
-    let nothing = Value::Null;
-    let parameters = keys.get("rope_parameters").unwrap_or(&nothing);
-    let theta = match Keys(parameters).get("rope_theta") {
-        Some(_) => Keys(parameters).positive("rope_theta")?,
-        None => keys.positive("rope_theta")?,
-    };
-    let settings = if parameters.is_object() {
-        parameters
-    } else {
-        keys.get("rope_scaling").unwrap_or(&nothing)
-    };
-    let scaling = Keys(settings);
-    let kind = scaling
-        .text("rope_type")?
-        .or(scaling.text("type")?)
-        .unwrap_or("default");
-    let scaling = match kind {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: scaling.positive("factor")?,
-        },
-        "llama3" => RopeScaling::Llama3 {
-            factor: scaling.positive("factor")?,
-            low_freq_factor: scaling.positive("low_freq_factor")?,
-            high_freq_factor: scaling.positive("high_freq_factor")?,
-            original_max_position_embeddings: scaling
-                .positive("original_max_position_embeddings")?,
-        },
-        "yarn" => yarn(&scaling, theta)?,
-        kind => {
-            let hint = "known: default, linear, llama3, yarn";
-            return Err(unsupported(&format!("rope scaling {kind}"), hint));
-        }
-    };
-    Ok(Rope { theta, scaling })
-}
-
-fn yarn(scaling: &Keys, theta: f64) -> Result<RopeScaling> {
-    for key in ["mscale", "mscale_all_dim"] {
-        if scaling.get(key).is_some() {
-            return Err(unsupported(&format!("`{key}` in the rope scaling"), ""));
-        }
-    }
-    if scaling.get("truncate") == Some(&Value::Bool(false)) {
-        let what = "`truncate` false in the rope scaling";
-        return Err(unsupported(what, ""));
-    }
-    if theta <= 1.0 {
-        return Err(bad("rope_theta", "a number above 1", &json!(theta)));
-    }
-    let or = |key, default| match scaling.get(key) {
-        Some(_) => scaling.positive(key),
-        None => Ok(default),
-    };
-    let factor = scaling.positive("factor")?;
-    Ok(RopeScaling::Yarn {
-        factor,
-        beta_fast: or("beta_fast", 32.0)?,
-        beta_slow: or("beta_slow", 1.0)?,
-        attention_factor: or("attention_factor", rope::yarn_attention_factor(factor))?,
-        original_max_position_embeddings: scaling.positive("original_max_position_embeddings")?,
-    })
-}
-
-fn scaling_json(scaling: &RopeScaling) -> Option<Value> {
-    match *scaling {
-        RopeScaling::None => None,
-        RopeScaling::Linear { factor } => Some(json!({ "rope_type": "linear", "factor": factor })),
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => Some(json!({
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": low_freq_factor,
-            "high_freq_factor": high_freq_factor,
-            "original_max_position_embeddings": original_max_position_embeddings as u64,
-        })),
-        RopeScaling::Yarn {
-            factor,
-            beta_fast,
-            beta_slow,
-            attention_factor,
-            original_max_position_embeddings,
-        } => Some(json!({
-            "rope_type": "yarn",
-            "factor": factor,
-            "beta_fast": beta_fast,
-            "beta_slow": beta_slow,
-            "attention_factor": attention_factor,
-            "original_max_position_embeddings": original_max_position_embeddings as u64,
-        })),
+/// An integer, if it is one.
+fn whole(x: f32) -> Value {
+    match x.fract() == 0.0 && x < LARGEST as f32 {
+        true => json!(x as u64),
+        false => json!(shortest(x)),
     }
 }
 
@@ -401,8 +432,6 @@ struct Keys<'a>(&'a Value);
 
 /// Sizes above this are refused, so that no size of a tensor or of a file can overflow.
 const LARGEST: usize = 1 << 22;
-/// More layers than any model has; bounds what a hostile config can make us allocate.
-const MOST_LAYERS: usize = 10_000;
 
 impl<'a> Keys<'a> {
     fn get(&self, key: &str) -> Option<&'a Value> {
@@ -462,139 +491,5 @@ fn bad(key: &'static str, expected: &str, found: &Value) -> Error {
         key,
         expected: expected.to_owned(),
         found,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bitnet() -> Value {
-        json!({
-            "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
-            "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
-            "num_attention_heads": 20, "num_key_value_heads": 5, "vocab_size": 128256,
-            "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-            "tie_word_embeddings": true, "bos_token_id": 128000, "eos_token_id": 128001,
-            "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
-                "quantization_mode": "offline"},
-        })
-    }
-
-    fn with(key: &str, value: Value) -> Value {
-        let mut json = bitnet();
-        json[key] = value;
-        json
-    }
-
-    #[test]
-    fn reads_2b4t_and_reads_back_what_it_writes() {
-        let config = Config::from_json(&bitnet()).unwrap();
-        assert_eq!(
-            (config.head_dim, config.eos_token_id.as_slice()),
-            (128, &[128001][..])
-        );
-        assert_eq!(Config::storage(&bitnet()).unwrap(), Storage::PackedMultiply);
-        let written = config.to_json();
-        assert_eq!(Config::from_json(&written).unwrap(), config);
-        assert_eq!(Config::storage(&written).unwrap(), Storage::Online);
-        assert_eq!(written["rms_norm_eps"], json!(1e-5));
-    }
-
-    #[test]
-    fn both_rope_spellings() {
-        let old = with(
-            "rope_scaling",
-            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
-        );
-        let old = Config::from_json(&old).unwrap();
-        let mut new = bitnet();
-        new["rope_parameters"] = old.to_json()["rope_scaling"].clone();
-        new["rope_parameters"]["rope_theta"] = json!(500000.0);
-        new.as_object_mut().unwrap().remove("rope_theta");
-        assert_eq!(Config::from_json(&new).unwrap(), old);
-        assert_eq!(Config::from_json(&old.to_json()).unwrap(), old);
-        let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
-        let yarn = Config::from_json(&with("rope_scaling", yarn)).unwrap();
-        assert_eq!(yarn.rope.amplitude(), 1.1386294);
-        assert_eq!(Config::from_json(&yarn.to_json()).unwrap(), yarn);
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        for key in bitnet().as_object().unwrap().keys() {
-            if ["bos_token_id", "eos_token_id", "quantization_config"].contains(&key.as_str()) {
-                continue;
-            }
-            let mut json = bitnet();
-            json.as_object_mut().unwrap().remove(key);
-            let error = Config::from_json(&json).unwrap_err().to_string();
-            assert!(error.contains(key), "{key}: {error}");
-        }
-        for (key, value) in [
-            ("hidden_size", json!(-1)),
-            ("vocab_size", json!("many")),
-            ("num_hidden_layers", json!(1u64 << 60)),
-            ("num_key_value_heads", json!(7)),
-            ("head_dim", json!(3)),
-            ("rms_norm_eps", json!(0)),
-            ("hidden_act", json!("gelu")),
-            ("attention_bias", json!(true)),
-            ("use_sliding_window", json!(true)),
-            ("partial_rotary_factor", json!(0.5)),
-            ("layer_types", json!(["sliding_attention"])),
-            ("eos_token_id", json!(["</s>"])),
-            ("tie_word_embeddings", json!("yes")),
-        ] {
-            let error = Config::from_json(&with(key, value))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(key), "{key}: {error}");
-        }
-    }
-
-    #[test]
-    fn unknown_things_are_refused_by_name() {
-        let check = |json: Value, expected: &str| {
-            let error = Config::from_json(&json).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        };
-        check(with("model_type", json!("mamba")), "known families: bitnet");
-        check(
-            with("architectures", json!(["MambaForCausalLM"])),
-            "MambaForCausalLM",
-        );
-        let dynamic = json!({"rope_type": "dynamic", "factor": 2.0});
-        check(with("rope_scaling", dynamic), "dynamic");
-        let mscale = json!({"rope_type": "yarn", "factor": 2.0, "mscale": 1.0});
-        check(with("rope_scaling", mscale), "mscale");
-        check(json!([]), "model_type");
-    }
-
-    #[test]
-    fn storage_is_read_from_the_quantization_config() {
-        let check = |quantization: Value, expected: Storage| {
-            let json = json!({ "quantization_config": quantization });
-            assert_eq!(Config::storage(&json).unwrap(), expected);
-        };
-        check(json!({"quant_method": "bitnet"}), Storage::PackedDivide);
-        let online = json!({"quant_method": "bitnet", "linear_class": "autobitlinear",
-            "quantization_mode": "online"});
-        check(online, Storage::Online);
-        let bits =
-            |weight, input| Config::storage(&json!({"weight_bits": weight, "input_bits": input}));
-        assert_eq!(bits(1, 8).unwrap(), Storage::Online);
-        assert_eq!(bits(2, 8).unwrap(), Storage::Products);
-        for refused in [
-            json!({"quantization_config": {"quant_method": "gptq"}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "linear_class": "x"}}),
-            json!({"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": []}}),
-            json!({"quantization_config": {"quant_method": "bitnet",
-                "modules_to_not_convert": ["lm_head", "model.layers.0.mlp"]}}),
-        ] {
-            assert!(Config::storage(&refused).is_err(), "{refused}");
-        }
     }
 }

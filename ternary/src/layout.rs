@@ -92,8 +92,17 @@ pub fn weights(config: &Config) -> Vec<Weight> {
     let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
     let heads = config.num_attention_heads * config.head_dim;
     let kv = config.num_key_value_heads * config.head_dim;
+    let (family, linears_have_norms) = (config.family, config.linear_norm_eps.is_some());
     let mut weights = Vec::new();
     let mut push = |name: String, role, rows, columns| {
+        if role == Role::Linear && linears_have_norms {
+            weights.push(Weight {
+                name: linear_norm_name(&name),
+                role: Role::Norm,
+                rows: 1,
+                columns,
+            });
+        }
         weights.push(Weight {
             name,
             role,
@@ -108,27 +117,58 @@ pub fn weights(config: &Config) -> Vec<Weight> {
         push(name("self_attn.q_proj"), Role::Linear, heads, hidden);
         push(name("self_attn.k_proj"), Role::Linear, kv, hidden);
         push(name("self_attn.v_proj"), Role::Linear, kv, hidden);
-        if config.family.qk_norm {
+        if family.qk_norm {
             push(name("self_attn.q_norm"), Role::Norm, 1, config.head_dim);
             push(name("self_attn.k_norm"), Role::Norm, 1, config.head_dim);
         }
-        if let Some(norm) = config.family.attn_sub_norm {
+        if let Some(norm) = family.attn_sub_norm {
             push(name(&format!("self_attn.{norm}")), Role::Norm, 1, heads);
         }
         push(name("self_attn.o_proj"), Role::Linear, hidden, heads);
-        push(name("post_attention_layernorm"), Role::Norm, 1, hidden);
+        if let Some(norm) = family.attn_post_norm {
+            push(name(norm), Role::Norm, 1, hidden);
+        }
+        push(name(family.ffn_norm), Role::Norm, 1, hidden);
         push(name("mlp.gate_proj"), Role::Linear, intermediate, hidden);
         push(name("mlp.up_proj"), Role::Linear, intermediate, hidden);
-        if let Some(norm) = config.family.ffn_sub_norm {
+        if let Some(norm) = family.ffn_sub_norm {
             push(name(&format!("mlp.{norm}")), Role::Norm, 1, intermediate);
         }
         push(name("mlp.down_proj"), Role::Linear, hidden, intermediate);
+        if let Some(norm) = family.ffn_post_norm {
+            push(name(norm), Role::Norm, 1, hidden);
+        }
     }
     push(FINAL_NORM.into(), Role::Norm, 1, hidden);
     if !config.tie_word_embeddings {
         push(HEAD.into(), Role::Table, config.vocab_size, hidden);
     }
     weights
+}
+
+impl Weight {
+    /// What a Hugging Face checkpoint leaves out of the values: [`crate::Family::norm_offset`] for the norms of the
+    /// family, zero for all other tensors, the norms of linear layers among them.
+    pub fn offset(&self, config: &Config) -> f32 {
+        match self.role == Role::Norm && !is_linear_norm(&self.name) {
+            true => config.family.norm_offset,
+            false => 0.0,
+        }
+    }
+}
+
+/// How the names of norms in front of linear layers end.
+pub const LINEAR_NORM: &str = ".rms_norm.weight";
+
+/// The name of the norm in front of a linear layer, as transformers has it with `use_rms_norm`.
+pub fn linear_norm_name(linear: &str) -> String {
+    let stem = linear.strip_suffix(".weight");
+    format!("{}{LINEAR_NORM}", stem.expect("weights have this suffix"))
+}
+
+/// Whether a tensor is the norm in front of a linear layer.
+pub fn is_linear_norm(name: &str) -> bool {
+    name.ends_with(LINEAR_NORM)
 }
 
 /// The name of the scale or scales that belong to a matrix.

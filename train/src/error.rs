@@ -33,6 +33,16 @@ pub enum Error {
         /// What is wrong, with line and column where known.
         why: String,
     },
+    /// A model with something in its body that the trainer does not compute.
+    #[error("the trainer does not compute {what} of the {family} family; train one of {known}")]
+    Untrainable {
+        /// What it is.
+        what: &'static str,
+        /// Name of the model's family.
+        family: &'static str,
+        /// Families that can be trained.
+        known: String,
+    },
     /// A checkpoint is damaged or belongs to another run.
     #[error("{path}: {why}")]
     Checkpoint {

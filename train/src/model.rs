@@ -8,11 +8,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sterna_ternary::Config;
+use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
+use sterna_ternary::{Config, Family};
 
-use crate::Result;
 use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, reference};
+use crate::{Error, Result};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -127,6 +128,13 @@ impl Model {
         values: Vec<Vec<f32>>,
         device: &Device,
     ) -> Result<Model> {
+        refuse_family(config.family)?;
+        if config.linear_norm_eps.is_some() {
+            return Err(untrainable(
+                config.family,
+                "norms in front of linear layers",
+            ));
+        }
         let weights = layout::weights(&config);
         let vars = weights.iter().zip(values).map(|(weight, values)| {
             let shape = match weight.role {
@@ -369,6 +377,36 @@ impl Model {
     }
 }
 
+/// What the forward pass below does not compute of a family.
+fn not_computed(family: &Family) -> Option<&'static str> {
+    match family {
+        f if f.attn_post_norm.or(f.ffn_post_norm).is_some() => Some("norms over outputs"),
+        f if f.norm_offset != 0.0 => Some("gains with an offset"),
+        f if f.scales_embeddings => Some("scaled embeddings"),
+        f if f.query_pre_attn_scalar || f.local_rope_theta.is_some() => Some("the attention"),
+        _ => None,
+    }
+}
+
+/// # Errors
+/// [`Error::Untrainable`] for a family that has what is not computed.
+pub(crate) fn refuse_family(family: &'static Family) -> Result<()> {
+    match not_computed(family) {
+        Some(what) => Err(untrainable(family, what)),
+        None => Ok(()),
+    }
+}
+
+fn untrainable(family: &'static Family, what: &'static str) -> Error {
+    let known = FAMILIES.iter().filter(|f| not_computed(f).is_none());
+    let known: Vec<&str> = known.map(|f| f.name).collect();
+    Error::Untrainable {
+        what,
+        family: family.name,
+        known: known.join(", "),
+    }
+}
+
 /// Standard deviation of a fresh matrix.
 ///
 /// An embedding of its own starts larger, so that the residual stream carries the token, and the projections
@@ -402,4 +440,49 @@ pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn error(json: serde_json::Value) -> String {
+        let config = Config::from_json(&json).unwrap();
+        let model = Model::new(config, Precision::Ternary, 8, 0.02, 1);
+        model.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn what_is_not_computed_is_refused_by_name() {
+        let sizes = json!({
+            "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 9,
+            "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
+            "tie_word_embeddings": true,
+        });
+        let mut llama = sizes.clone();
+        llama["architectures"] = json!(["LlamaForCausalLM"]);
+        llama["model_type"] = "llama".into();
+        llama["hidden_act"] = "silu".into();
+        llama["quantization_config"] = json!({"use_rms_norm": true});
+        let message = error(llama);
+        assert!(
+            message.contains("norms in front of linear layers of the llama"),
+            "{message}"
+        );
+        let mut gemma = sizes;
+        gemma["architectures"] = json!(["Gemma3ForCausalLM"]);
+        gemma["model_type"] = "gemma3_text".into();
+        gemma["hidden_activation"] = "gelu_pytorch_tanh".into();
+        gemma["query_pre_attn_scalar"] = 8.into();
+        gemma["layer_types"] = json!(["full_attention"]);
+        let message = error(gemma);
+        assert!(
+            message.contains("gemma3 family; train one of bitnet, llama"),
+            "{message}"
+        );
+        assert!(!message.contains("1bitllm, qwen3, gemma3"), "{message}");
+    }
 }

@@ -375,6 +375,7 @@ impl Recipe {
                 Family::known()
             ),
         })?;
+        crate::model::refuse_family(family)?;
         let json = json!({
             "architectures": [family.architecture],
             "model_type": family.model_type,
@@ -499,13 +500,10 @@ mod tests {
             "warmup = 2\nprecision = 'full'\nternary_from = 1",
             "precision",
         );
-        let recipe = parse(&SMALL.replace("llama", "gpt")).unwrap();
-        assert!(
-            recipe
-                .config(300, 0, &[1])
-                .unwrap_err()
-                .to_string()
-                .contains("gpt")
-        );
+        for family in ["gpt", "gemma3"] {
+            let recipe = parse(&SMALL.replace("llama", family)).unwrap();
+            let error = recipe.config(300, 0, &[1]).unwrap_err().to_string();
+            assert!(error.contains(family), "{error}");
+        }
     }
 }

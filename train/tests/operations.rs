@@ -105,7 +105,7 @@ fn norms_gates_and_embeddings() {
             &reference::rms_norm(&x, &gain, 1e-5).unwrap(),
         );
         let up = random(&[rows, width], 5);
-        for activation in [Activation::Silu, Activation::Relu2] {
+        for activation in Activation::ALL {
             let fused = ops::gate(&x, &up, activation).unwrap();
             compare(
                 "gate",

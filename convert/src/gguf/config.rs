@@ -1,8 +1,8 @@
 //! From the metadata of a GGUF file to a config, and whatever a config cannot say refused.
 
 use serde_json::{Value, json};
+use sterna_ternary::Config;
 use sterna_ternary::rope::RopeScaling;
-use sterna_ternary::{Config, Family};
 
 use super::metadata::Metadata;
 use super::names::Architecture;
@@ -14,11 +14,15 @@ pub(super) struct Facts {
     pub is_tied: bool,
     /// Factors of the rotary frequencies, as Llama 3 has them.
     pub rope_factors: Option<Vec<f32>>,
+    /// Whether there are norms in front of linear layers.
+    pub has_linear_norms: bool,
 }
 
+/// Positions that a token sees in layers with a window.
+const SLIDING_WINDOW: &str = "attention.sliding_window";
+
 /// Settings that change what a model computes and that no family of ours has.
-const NOT_COMPUTED: [&str; 9] = [
-    "attention.sliding_window",
+const NOT_COMPUTED: [&str; 8] = [
     "attention.scale",
     "attn_logit_softcapping",
     "final_logit_softcapping",
@@ -44,6 +48,9 @@ pub(super) fn read(
     for name in NOT_COMPUTED {
         keys.refuse_unless_neutral(name)?;
     }
+    if architecture.family().local_rope_theta.is_none() {
+        keys.refuse_unless_neutral(SLIDING_WINDOW)?;
+    }
     let error = |source| Error::Config {
         path: metadata.path.clone(),
         source,
@@ -54,6 +61,7 @@ pub(super) fn read(
         json["rope_scaling"] = llama3(metadata, &base, factors, given)?;
     }
     let config = Config::from_json(&json).map_err(error)?;
+    warnings.extend(keys.other_pooling()?);
     let Some(given) = given else {
         return Ok(config);
     };
@@ -64,14 +72,44 @@ pub(super) fn read(
         bos_token_id: config.bos_token_id,
         eos_token_id: config.eos_token_id.clone(),
         rope: config.rope,
+        sliding: config.sliding.clone(),
+        embedding_multiplier: config.embedding_multiplier, // other programs do not round it
         ..given.clone()
     };
-    if same == config && given.rope.theta as f32 == config.rope.theta as f32 {
+    if same == config && same_rotations(&given, &config) {
         return Ok(given);
     }
     let expected = "what the other keys and the tensors say";
     Err(metadata.bad(super::CONFIG, expected, "another model"))
 }
+
+/// Whether bases are the same in f32, in which metadata holds them, and windows are.
+fn same_rotations(a: &Config, b: &Config) -> bool {
+    let local = |c: &Config| c.sliding.as_ref().map(|s| s.rope.theta as f32);
+    let windows =
+        |c: &Config| -> Vec<_> { (0..c.num_hidden_layers).map(|i| c.window(i)).collect() };
+    a.rope.theta as f32 == b.rope.theta as f32 && local(a) == local(b) && windows(a) == windows(b)
+}
+
+/// What other programs divide attention scores by the root of, in an architecture that does not say.
+pub(super) fn query_pre_attn_scalar(
+    layers: u64,
+    hidden_size: u64,
+    heads: u64,
+    head_dim: u64,
+) -> u64 {
+    /// Layers of Gemma 3 27B.
+    const LAYERS_27B: u64 = 62;
+    match layers {
+        LAYERS_27B => hidden_size / heads,
+        _ => head_dim,
+    }
+}
+
+/// The distance of layers without a window where the file does not say.
+pub(super) const USUAL_PATTERN: usize = 6;
+/// The base frequency of layers with a window where the file does not say.
+pub(super) const USUAL_LOCAL_THETA: f64 = 10_000.0;
 
 /// Factors of the rotary frequencies of a config with scaling, for [`super::names::ROPE_FACTORS`].
 pub(super) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
@@ -128,7 +166,7 @@ impl Keys<'_> {
         facts: &Facts,
         warnings: &mut Vec<String>,
     ) -> Result<Value> {
-        let family = Family::find(architecture.model_type, architecture.class);
+        let family = architecture.family();
         let hidden_size = self.size("embedding_length")?;
         let heads = self.size("attention.head_count")?;
         let head_dim = match self.unsigned("attention.key_length")? {
@@ -151,25 +189,61 @@ impl Keys<'_> {
             self.metadata
                 .unsigned(&format!("tokenizer.ggml.{key}_token_id"))
         };
-        Ok(json!({
+        let epsilon = self
+            .metadata
+            .float(&self.key("attention.layer_norm_rms_epsilon"))?;
+        let layers = self.size("block_count")?;
+        let mut json = json!({
             "architectures": [architecture.class],
             "model_type": architecture.model_type,
-            "hidden_act": family.map_or("silu", |f| f.activation.name()),
             "hidden_size": hidden_size,
             "intermediate_size": self.size("feed_forward_length")?,
-            "num_hidden_layers": self.size("block_count")?,
+            "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_key_value_heads": self.unsigned("attention.head_count_kv")?.unwrap_or(heads),
             "head_dim": head_dim,
             "vocab_size": facts.vocab_size,
             "max_position_embeddings": self.size("context_length")?,
-            "rms_norm_eps": self.metadata.float(&self.key("attention.layer_norm_rms_epsilon"))?,
+            "rms_norm_eps": epsilon,
             "rope_theta": theta.unwrap_or(10000.0),
             "rope_scaling": self.rope_scaling()?,
             "tie_word_embeddings": facts.is_tied,
             "bos_token_id": token("bos")?,
             "eos_token_id": token("eos")?,
-        }))
+        });
+        json[family.activation_key] = family.activation.name().into();
+        if facts.has_linear_norms {
+            json["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": epsilon});
+        }
+        if family.query_pre_attn_scalar {
+            let scalar = query_pre_attn_scalar(layers, hidden_size, heads, head_dim);
+            json["query_pre_attn_scalar"] = scalar.into();
+        }
+        if family.local_rope_theta.is_some() {
+            self.windows(&mut json, layers)?;
+        }
+        Ok(json)
+    }
+
+    /// Adds which layers have a window: all but every sixth, unless a key says otherwise.
+    fn windows(&self, json: &mut Value, layers: u64) -> Result<()> {
+        let window = self.unsigned(SLIDING_WINDOW)?.filter(|n| *n > 0);
+        let pattern = self.unsigned("attention.sliding_window_pattern")?;
+        let pattern = pattern.unwrap_or(USUAL_PATTERN as u64);
+        let most = Config::MOST_LAYERS as u64;
+        if layers > most {
+            return Err(self.bad("block_count", format!("at most {most}"), layers));
+        }
+        let kind = |layer: u64| match (window, pattern) {
+            (Some(_), 0) => Config::SLIDING,
+            (Some(_), n) if !(layer + 1).is_multiple_of(n) => Config::SLIDING,
+            _ => Config::FULL,
+        };
+        json["layer_types"] = (0..layers).map(kind).collect();
+        json["sliding_window"] = window.into();
+        let theta = self.metadata.float(&self.key("rope.freq_base_swa"))?;
+        json["rope_local_base_freq"] = theta.unwrap_or(USUAL_LOCAL_THETA).into();
+        Ok(())
     }
 
     fn key(&self, name: &str) -> String {
@@ -214,6 +288,18 @@ impl Keys<'_> {
             }
             (kind, factor) => json!({ "rope_type": kind.unwrap_or("linear"), "factor": factor }),
         })
+    }
+
+    /// What to say about an embedding model whose vectors are not the last token's.
+    fn other_pooling(&self) -> Result<Option<String>> {
+        /// The number of the last token's in llama.cpp; 0 and 4 are none and ranks.
+        const LAST: u64 = 3;
+        let pooling = self.unsigned("pooling_type")?;
+        let other = pooling.filter(|n| [1, 2].contains(n));
+        Ok(other.map(|n| {
+            let key = self.key("pooling_type");
+            format!("{key} is {n}; `sterna embed` takes the last token's vector, as {LAST} says")
+        }))
     }
 
     fn refuse_unless_absent(&self, name: &str) -> Result<()> {

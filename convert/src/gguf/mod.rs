@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde_json::Value;
 use sterna_ternary::layout::{self, Dtype, HEAD, Role, Weight};
-use sterna_ternary::{Config, Scaling};
+use sterna_ternary::{Config, Family, Scaling};
 
 use self::container::{Container, Info};
 use self::names::Architecture;
@@ -96,7 +96,8 @@ impl Gguf {
         let is_untied = given
             .as_ref()
             .is_some_and(|c| c["tie_word_embeddings"] == false);
-        let facts = facts(&container, &types, is_untied, &mut warnings)?;
+        let family = architecture.family();
+        let facts = facts(&container, &types, family, is_untied, &mut warnings)?;
         let metadata = &container.metadata;
         let config = config::read(
             metadata,
@@ -150,7 +151,7 @@ impl Gguf {
         }
         let mut known = vec![names::ROPE_FACTORS.to_owned()];
         for weight in layout::weights(&self.config) {
-            let name = names::of(&weight.name);
+            let name = self.name(&weight.name);
             self.check_tensor(&weight, &name)?;
             if weight.role == Role::Linear {
                 known.push(companion(&name));
@@ -158,7 +159,7 @@ impl Gguf {
             known.push(name);
         }
         if self.config.tie_word_embeddings {
-            known.push(names::of(HEAD)); // it has the bytes of the embedding, or there is none
+            known.push(self.name(HEAD)); // it has the bytes of the embedding, or there is none
         }
         let known: std::collections::HashSet<_> = known.into_iter().collect();
         let surplus = self
@@ -227,7 +228,11 @@ impl Gguf {
     }
 
     fn info(&self, weight: &Weight) -> &Info {
-        &self.container.tensors[&names::of(&weight.name)]
+        &self.container.tensors[&self.name(&weight.name)]
+    }
+
+    fn name(&self, weight: &str) -> String {
+        names::of(self.config.family, weight)
     }
 
     fn kind(&self, info: &Info) -> &'static Type {
@@ -381,12 +386,13 @@ fn architecture(container: &Container) -> Result<&'static Architecture> {
 fn facts(
     container: &Container,
     types: &HashMap<u32, &'static Type>,
+    family: &Family,
     is_untied: bool,
     warnings: &mut Vec<String>,
 ) -> Result<config::Facts> {
     let find = |name: &str| container.tensors.get(name);
-    let embedding = find(&names::of(layout::EMBEDDING));
-    let head = find(&names::of(HEAD));
+    let embedding = find(&names::of(family, layout::EMBEDDING));
+    let head = find(&names::of(family, HEAD));
     let is_tied = match (embedding, head) {
         (Some(_), Some(_)) if is_untied => false,
         (Some(a), Some(b)) if a.type_id == b.type_id && a.dimensions == b.dimensions => {
@@ -413,6 +419,7 @@ fn facts(
         vocab_size: embedding.map_or(0, |e| e.elements() / e.columns()),
         is_tied,
         rope_factors,
+        has_linear_norms: find(names::FIRST_LINEAR_NORM).is_some(),
     })
 }
 

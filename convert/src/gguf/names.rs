@@ -1,7 +1,7 @@
 //! Names: tensors in GGUF and in Hugging Face checkpoints, architectures and families, rows of q and k.
 
-use sterna_ternary::Config;
-use sterna_ternary::layout::{EMBEDDING, FINAL_NORM, HEAD};
+use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD};
+use sterna_ternary::{Config, Family};
 
 /// A value of `general.architecture` and the family that it stands for.
 #[derive(Debug, PartialEq)]
@@ -14,16 +14,19 @@ pub(super) struct Architecture {
     pub permuted: bool,
     /// The split rule of the tokenizer where the file does not name it.
     pub pre: &'static str,
+    /// Whether bitnet.cpp knows it with norms in front of linear layers.
+    pub linear_norms: bool,
 }
 
 /// A writer takes the first row of a family.
-pub(super) static ARCHITECTURES: [Architecture; 5] = [
+pub(super) static ARCHITECTURES: [Architecture; 6] = [
     Architecture {
         name: "bitnet-b1.58",
         model_type: "bitnet",
         class: "BitNetForCausalLM",
         permuted: false,
         pre: "llama-bpe",
+        linear_norms: false,
     },
     Architecture {
         name: "bitnet-25",
@@ -31,6 +34,7 @@ pub(super) static ARCHITECTURES: [Architecture; 5] = [
         class: "BitNetForCausalLM",
         permuted: false,
         pre: "llama-bpe",
+        linear_norms: false,
     },
     Architecture {
         // The models of 1bitLLM: the same tensors as above, with another activation.
@@ -39,6 +43,7 @@ pub(super) static ARCHITECTURES: [Architecture; 5] = [
         class: "BitnetForCausalLM",
         permuted: false,
         pre: "default",
+        linear_norms: false,
     },
     Architecture {
         name: "llama",
@@ -46,6 +51,7 @@ pub(super) static ARCHITECTURES: [Architecture; 5] = [
         class: "LlamaForCausalLM",
         permuted: true,
         pre: "default",
+        linear_norms: false,
     },
     Architecture {
         name: "qwen3",
@@ -53,6 +59,15 @@ pub(super) static ARCHITECTURES: [Architecture; 5] = [
         class: "Qwen3ForCausalLM",
         permuted: false,
         pre: "qwen2",
+        linear_norms: true,
+    },
+    Architecture {
+        name: "gemma3",
+        model_type: "gemma3_text",
+        class: "Gemma3ForCausalLM",
+        permuted: false,
+        pre: "default",
+        linear_norms: true,
     },
 ];
 
@@ -68,13 +83,17 @@ impl Architecture {
             .find(|a| a.model_type == family.model_type && a.class == family.architecture)
     }
 
+    pub fn family(&self) -> &'static Family {
+        Family::find(self.model_type, self.class).expect("every architecture has a family")
+    }
+
     pub fn known() -> String {
         ARCHITECTURES.each_ref().map(|a| a.name).join(", ")
     }
 }
 
-/// Below `model.layers.N.` and below `blk.N.`; the sub-norms have a name of their own in each family.
-const PARTS: [(&str, &str); 11] = [
+/// Below `model.layers.N.` and below `blk.N.`; other norms have names of their own in each family.
+const PARTS: [(&str, &str); 10] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
@@ -82,7 +101,6 @@ const PARTS: [(&str, &str); 11] = [
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("self_attn.o_proj", "attn_output"),
-    ("post_attention_layernorm", "ffn_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
@@ -91,8 +109,15 @@ const PARTS: [(&str, &str); 11] = [
 /// The frequency factors of Llama 3.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// The norm in front of the first linear layer: a file that has it has one in front of each.
+pub(super) const FIRST_LINEAR_NORM: &str = "blk.0.attn_q_norm_in.weight";
+
 /// The GGUF name of a tensor of [`sterna_ternary::layout::weights`].
-pub(super) fn of(weight: &str) -> String {
+pub(super) fn of(family: &Family, weight: &str) -> String {
+    if let Some(linear) = weight.strip_suffix(layout::LINEAR_NORM) {
+        let linear = of(family, &format!("{linear}.weight"));
+        return linear.replace(".weight", "_norm_in.weight");
+    }
     let whole = match weight {
         EMBEDDING => "token_embd.weight",
         FINAL_NORM => "output_norm.weight",
@@ -100,10 +125,13 @@ pub(super) fn of(weight: &str) -> String {
         _ => {
             let (layer, part) = layer_and_part(weight);
             let known = PARTS.iter().find(|(name, _)| *name == part);
-            let name = match (known, part.starts_with("self_attn")) {
-                (Some((_, name)), _) => name,
-                (None, true) => "attn_sub_norm",
-                (None, false) => "ffn_sub_norm",
+            let name = match known {
+                Some((_, name)) => name,
+                None if part == family.ffn_norm => "ffn_norm",
+                None if Some(part) == family.attn_post_norm => "post_attention_norm",
+                None if Some(part) == family.ffn_post_norm => "post_ffw_norm",
+                None if part.starts_with("self_attn") => "attn_sub_norm",
+                None => "ffn_sub_norm",
             };
             return format!("blk.{layer}.{name}.weight");
         }
@@ -175,32 +203,68 @@ mod tests {
 
     #[test]
     fn names_of_every_part() {
-        for (weight, name) in [
-            (EMBEDDING, "token_embd.weight"),
-            (HEAD, "output.weight"),
-            (FINAL_NORM, "output_norm.weight"),
+        for (family, weight, name) in [
+            ("llama", EMBEDDING, "token_embd.weight"),
+            ("llama", HEAD, "output.weight"),
+            ("llama", FINAL_NORM, "output_norm.weight"),
             (
+                "llama",
                 "model.layers.12.mlp.down_proj.weight",
                 "blk.12.ffn_down.weight",
             ),
             (
+                "1bitllm",
                 "model.layers.0.self_attn.inner_attn_ln.weight",
                 "blk.0.attn_sub_norm.weight",
             ),
             (
+                "bitnet",
                 "model.layers.0.self_attn.attn_sub_norm.weight",
                 "blk.0.attn_sub_norm.weight",
             ),
             (
+                "1bitllm",
                 "model.layers.3.mlp.ffn_layernorm.weight",
                 "blk.3.ffn_sub_norm.weight",
             ),
             (
+                "qwen3",
                 "model.layers.3.self_attn.q_norm.weight",
                 "blk.3.attn_q_norm.weight",
             ),
+            (
+                "qwen3",
+                "model.layers.3.self_attn.q_proj.rms_norm.weight",
+                "blk.3.attn_q_norm_in.weight",
+            ),
+            (
+                "gemma3",
+                "model.layers.3.self_attn.o_proj.rms_norm.weight",
+                "blk.3.attn_output_norm_in.weight",
+            ),
+            (
+                "qwen3",
+                "model.layers.3.post_attention_layernorm.weight",
+                "blk.3.ffn_norm.weight",
+            ),
+            (
+                "gemma3",
+                "model.layers.3.post_attention_layernorm.weight",
+                "blk.3.post_attention_norm.weight",
+            ),
+            (
+                "gemma3",
+                "model.layers.3.pre_feedforward_layernorm.weight",
+                "blk.3.ffn_norm.weight",
+            ),
+            (
+                "gemma3",
+                "model.layers.3.post_feedforward_layernorm.weight",
+                "blk.3.post_ffw_norm.weight",
+            ),
         ] {
-            assert_eq!(of(weight), name);
+            let family = Family::from_name(family).unwrap();
+            assert_eq!(of(family, weight), name);
         }
     }
 }

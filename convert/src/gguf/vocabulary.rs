@@ -109,6 +109,7 @@ struct Vocabulary<'a> {
     unknown: Option<usize>,
     padding: Option<usize>,
     adds_bos: bool,
+    adds_eos: bool,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -154,11 +155,13 @@ impl<'a> Vocabulary<'a> {
             eos.extend(id(name)?);
         }
         let adds = metadata.boolean("tokenizer.ggml.add_bos_token")?;
+        let adds_eos = metadata.boolean("tokenizer.ggml.add_eos_token")?;
         Ok(Some(Vocabulary {
             bos: id("bos")?,
             unknown: id("unknown")?,
             padding: id("padding")?,
             adds_bos: adds.unwrap_or(split.is_none_or(|s| s.adds_bos)),
+            adds_eos: adds_eos.unwrap_or(false),
             tokens,
             kinds,
             split,
@@ -229,22 +232,47 @@ impl<'a> Vocabulary<'a> {
             json!({"Sequence": {"id": "A", "type_id": 0}}),
             json!({"Sequence": {"id": "B", "type_id": 1}}),
         );
-        match self.bos.filter(|_| self.adds_bos) {
-            None => Value::Null,
-            Some(id) => {
-                let name = self.tokens[id];
-                let bos = |kind| json!({"SpecialToken": {"id": name, "type_id": kind}});
-                json!({"type": "TemplateProcessing", "single": [bos(0), a],
-                    "pair": [bos(0), a, bos(1), b],
-                    "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]}}})
-            }
+        let (bos, eos) = (self.first_token(), self.last_token());
+        if bos.or(eos).is_none() {
+            return Value::Null;
         }
+        let token =
+            |id: usize, kind: u8| json!({"SpecialToken": {"id": self.tokens[id], "type_id": kind}});
+        let around = |sequence: &Value, kind: u8| -> Vec<Value> {
+            let (bos, eos) = (bos.map(|id| token(id, kind)), eos.map(|id| token(id, kind)));
+            bos.into_iter()
+                .chain([sequence.clone()])
+                .chain(eos)
+                .collect()
+        };
+        let special = |id: usize| {
+            let name = self.tokens[id];
+            (
+                name.to_owned(),
+                json!({"id": name, "ids": [id], "tokens": [name]}),
+            )
+        };
+        let special = bos.into_iter().chain(eos).map(special);
+        let pair = [around(&a, 0), around(&b, 1)].concat();
+        json!({"type": "TemplateProcessing", "single": around(&a, 0), "pair": pair,
+            "special_tokens": special.collect::<serde_json::Map<_, _>>()})
+    }
+
+    /// The token that is put in front of a text.
+    fn first_token(&self) -> Option<usize> {
+        self.bos.filter(|_| self.adds_bos)
+    }
+
+    /// The token that is put behind a text, as embedding models have it.
+    fn last_token(&self) -> Option<usize> {
+        self.eos.first().copied().filter(|_| self.adds_eos)
     }
 
     fn settings(&self) -> Value {
         let name = |id: Option<usize>| id.map(|id| self.tokens[id]);
         json!({
-            "add_bos_token": self.adds_bos && self.bos.is_some(),
+            "add_bos_token": self.first_token().is_some(),
+            "add_eos_token": self.last_token().is_some(),
             "bos_token": name(self.bos),
             "eos_token": name(self.eos.first().copied()),
             "pad_token": name(self.padding),

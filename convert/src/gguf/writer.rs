@@ -11,7 +11,7 @@ use std::path::Path;
 use half::f16;
 use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
-use sterna_ternary::{Scaling, durable};
+use sterna_ternary::{Config, Family, Scaling, durable};
 
 use super::container::DEFAULT_ALIGNMENT;
 use super::names::{self, Architecture};
@@ -106,7 +106,8 @@ pub(crate) fn write(
     if let Some(factors) = &factors {
         planned.push(vector(names::ROPE_FACTORS, factors.len()));
     }
-    planned.extend(weights.iter().map(|w| plan_tensor(w, kind, &plans)));
+    let family = source.config().family;
+    planned.extend(weights.iter().map(|w| plan_tensor(family, w, kind, &plans)));
 
     let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
@@ -274,6 +275,10 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
     };
     let no_name = || error("a family without a GGUF architecture");
     let architecture = Architecture::of(config).ok_or_else(no_name)?;
+    let not_said = not_said(config, architecture);
+    if let Some(what) = not_said {
+        return Err(error(what));
+    }
     let mut pairs = Pairs::default();
     pairs.text("general.architecture", architecture.name);
     pairs.text("general.type", "model");
@@ -299,6 +304,16 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
     let epsilon = key("attention.layer_norm_rms_epsilon");
     pairs.float(&epsilon, config.rms_norm_eps);
     pairs.float(&key("rope.freq_base"), config.rope.theta as f32);
+    if let Some(sliding) = &config.sliding {
+        let pattern = pattern(&sliding.layers).expect("files without one are refused");
+        pairs.number(&key("attention.sliding_window"), sliding.window as u32);
+        if pattern != config::USUAL_PATTERN {
+            pairs.number(&key("attention.sliding_window_pattern"), pattern as u32);
+        }
+        if sliding.rope.theta != config::USUAL_LOCAL_THETA {
+            pairs.float(&key("rope.freq_base_swa"), sliding.rope.theta as f32);
+        }
+    }
     match config.rope.scaling {
         RopeScaling::None => {}
         RopeScaling::Linear { factor } => {
@@ -345,6 +360,46 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
     Ok(pairs)
 }
 
+/// What a file of the architecture cannot say about a model.
+fn not_said(config: &Config, architecture: &Architecture) -> Option<&'static str> {
+    let scalar = config::query_pre_attn_scalar(
+        config.num_hidden_layers as u64,
+        config.hidden_size as u64,
+        config.num_attention_heads as u64,
+        config.head_dim as u64,
+    );
+    let has_pattern = |layers: &[bool]| pattern(layers).is_some();
+    match config.linear_norm_eps {
+        Some(_) if !architecture.linear_norms => Some("norms in front of linear layers"),
+        Some(eps) if eps != config.rms_norm_eps => {
+            Some("norms in front of linear layers with an epsilon of their own")
+        }
+        _ if config.family.query_pre_attn_scalar
+            && config.query_pre_attn_scalar != scalar as f32 =>
+        {
+            Some("a `query_pre_attn_scalar` other than the usual one")
+        }
+        _ if config
+            .sliding
+            .as_ref()
+            .is_some_and(|s| !has_pattern(&s.layers)) =>
+        {
+            Some("layers with a sliding window in no regular order")
+        }
+        _ => None,
+    }
+}
+
+/// The distance of layers without a window, if they are at equal distances.
+fn pattern(layers: &[bool]) -> Option<usize> {
+    let is_it = |n: &usize| {
+        (1..)
+            .zip(layers)
+            .all(|(i, s): (usize, _)| *s != i.is_multiple_of(*n))
+    };
+    (1..=layers.len() + 1).find(is_it)
+}
+
 fn vector(name: &str, len: usize) -> Planned {
     Planned {
         name: name.into(),
@@ -354,8 +409,8 @@ fn vector(name: &str, len: usize) -> Planned {
     }
 }
 
-fn plan_tensor(weight: &Weight, kind: &Type, plans: &[Plan]) -> Planned {
-    let name = names::of(&weight.name);
+fn plan_tensor(family: &Family, weight: &Weight, kind: &Type, plans: &[Plan]) -> Planned {
+    let name = names::of(family, &weight.name);
     let (columns, elements) = (weight.columns as u64, (weight.rows * weight.columns) as u64);
     let (type_id, bytes) = match weight.role {
         Role::Norm => return vector(&name, weight.columns),

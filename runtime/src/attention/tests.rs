@@ -41,6 +41,8 @@ struct Input {
     q: Vec<f32>, // (tokens, heads, head_dim)
     k: Vec<f32>, // (tokens, kv_heads, head_dim)
     v: Vec<f32>,
+    window: Option<usize>,
+    query_pre_attn_scalar: f32,
 }
 
 impl Input {
@@ -56,6 +58,8 @@ impl Input {
             q: floats(n * heads * d, 3.0),
             k: floats(n * kv_heads * d, 2.0),
             v: floats(n * kv_heads * d, 1.0),
+            window: None,
+            query_pre_attn_scalar: d as f32,
         }
     }
 
@@ -81,6 +85,8 @@ impl Input {
                 kernels,
                 layer: 1,
                 heads,
+                query_pre_attn_scalar: self.query_pre_attn_scalar,
+                window: self.window,
                 sequences: &[Sequence { cache, q }],
             };
             attention.compute(pool, &mut memory, &mut y[at]);
@@ -103,13 +109,15 @@ impl Input {
                     .map(|(q, k)| f64::from(*q) * f64::from(*k))
                     .sum()
             };
-            let score = |s: usize| dot(&self.k[at(s)]) / (d as f64).sqrt();
-            let scores: Vec<f64> = (0..=t).map(score).collect();
+            let score =
+                |s: usize| dot(&self.k[at(s)]) / f64::from(self.query_pre_attn_scalar).sqrt();
+            let seen = (t + 1).saturating_sub(self.window.unwrap_or(t + 1))..t + 1;
+            let scores: Vec<f64> = seen.clone().map(score).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for c in 0..d {
-                let values = (0..=t).map(|s| f64::from(self.v[at(s).start + c]));
+                let values = seen.clone().map(|s| f64::from(self.v[at(s).start + c]));
                 y.push(weights.iter().zip(values).map(|(w, v)| w / sum * v).sum());
             }
         }
@@ -144,6 +152,47 @@ fn the_result_is_that_of_the_formula() {
     }
 }
 
+/// Windows of one position, within a block, across two and across all; divisors of scores that are not head_dim.
+#[test]
+fn a_window_ends_what_is_seen() {
+    let pool = Pool::new(Some(2)).unwrap();
+    for (shape, window) in SHAPES.into_iter().zip([1, 5, 127, 128, 129, 200]) {
+        let mut input = Input::random(shape, 400, 9);
+        input.window = Some(window);
+        input.query_pre_attn_scalar = 1.3 * shape[2] as f32;
+        let expected = input.reference();
+        for (kv_type, tolerance) in ALL.into_iter().zip([3e-6, 2e-3, 3e-2]) {
+            let run = |pieces: &[usize]| {
+                input.run(
+                    Kernels::best(),
+                    &pool,
+                    &mut cache(shape, kv_type, 400),
+                    pieces,
+                )
+            };
+            let y = run(&[400]);
+            let errors = y.iter().zip(&expected);
+            let errors = errors.map(|(y, e)| (f64::from(*y) - e).abs());
+            let largest = errors.fold(0.0, f64::max);
+            assert!(
+                largest < tolerance,
+                "{shape:?} {window} {kv_type:?}: {largest:e}"
+            );
+            // Tokens one by one, and some of them behind a cache of several blocks.
+            assert_eq!(
+                bits(&run(&[1; 400])),
+                bits(&y),
+                "{shape:?} {window} {kv_type:?}"
+            );
+            assert_eq!(
+                bits(&run(&[300, 9, 91])),
+                bits(&y),
+                "{shape:?} {window} {kv_type:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_query_does_not_depend_on_those_of_its_group() {
     let pool = Pool::new(Some(2)).unwrap();
@@ -166,6 +215,7 @@ fn a_query_does_not_depend_on_those_of_its_group() {
                     q: of_member(&input.q),
                     k: input.k.clone(),
                     v: input.v.clone(),
+                    ..input
                 });
                 assert_eq!(
                     bits(&alone),

@@ -1,5 +1,7 @@
 //! Some rows against one block of positions.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -26,25 +28,25 @@ impl Tile {
         &self.sums[row * padded(head_dim)..][..padded(head_dim)]
     }
 
-    /// A block of floats for queries (rows, head_dim), of which each sees the first `lens` positions.
+    /// A block of floats for queries (rows, head_dim), of which each sees some of the positions.
     pub fn floats<T>(
         &mut self,
         kernels: &Kernels,
         product: fn(PanelProduct<f32, T>, &mut [f32]),
         block: Block<T>,
         q: &[f32],
-        lens: &[usize],
+        visible: &[Range<usize>],
     ) -> Found {
-        let (d, seen) = self.resize(q.len(), lens);
-        let scores = &mut self.scores[..lens.len() * BLOCK];
+        let (d, seen) = self.resize(q.len(), visible);
+        let scores = &mut self.scores[..visible.len() * BLOCK];
         product(keys(q, block.keys, d, seen), scores);
         let mut found = NOTHING;
-        let rows = scores.chunks_exact_mut(BLOCK).zip(lens);
-        for ((scores, len), found) in rows.zip(&mut found) {
-            *found = (kernels.softmax_block)(&mut scores[..seen], *len);
+        let rows = scores.chunks_exact_mut(BLOCK).zip(visible);
+        for ((scores, visible), found) in rows.zip(&mut found) {
+            *found = (kernels.softmax_block)(&mut scores[..seen], visible.clone());
         }
-        let sums = &mut self.sums[..lens.len() * padded(d)];
-        product(values(scores, block.values, lens), sums);
+        let sums = &mut self.sums[..visible.len() * padded(d)];
+        product(values(scores, block.values, visible), sums);
         found
     }
 
@@ -55,31 +57,32 @@ impl Tile {
         block: Block<i8>,
         q: &[i16],
         factors: &[f32],
-        lens: &[usize],
+        visible: &[Range<usize>],
     ) -> Found {
-        let (d, seen) = self.resize(q.len(), lens);
-        let scores = &mut self.scores[..lens.len() * BLOCK];
-        let weights = &mut self.weights[..lens.len() * BLOCK];
+        let (d, seen) = self.resize(q.len(), visible);
+        let scores = &mut self.scores[..visible.len() * BLOCK];
+        let weights = &mut self.weights[..visible.len() * BLOCK];
         (kernels.panels_i8)(keys(q, block.keys, d, seen), scores);
         let mut found = NOTHING;
         let scales = block.scales.map(|scales| &scales[..seen]);
-        for (row, found) in found[..lens.len()].iter_mut().enumerate() {
+        for (row, found) in found[..visible.len()].iter_mut().enumerate() {
             let at = row * BLOCK..row * BLOCK + seen;
             let (scores, weights) = (&mut scores[at.clone()], &mut weights[at]);
-            *found = (kernels.softmax_block_i8)(scores, lens[row], factors[row], scales, weights);
+            let (visible, factor) = (visible[row].clone(), factors[row]);
+            *found = (kernels.softmax_block_i8)(scores, visible, factor, scales, weights);
         }
-        let sums = &mut self.sums[..lens.len() * padded(d)];
-        (kernels.panels_i8)(values(weights, block.values, lens), sums);
+        let sums = &mut self.sums[..visible.len() * padded(d)];
+        (kernels.panels_i8)(values(weights, block.values, visible), sums);
         found
     }
 
     /// Makes room, and returns head_dim and the positions of the panels that any row sees.
-    fn resize(&mut self, q: usize, lens: &[usize]) -> (usize, usize) {
-        let d = q / lens.len();
+    fn resize(&mut self, q: usize, visible: &[Range<usize>]) -> (usize, usize) {
+        let d = q / visible.len();
         self.scores.resize(ROWS * BLOCK, 0.0);
         self.weights.resize(ROWS * BLOCK, 0);
         self.sums.resize(ROWS * padded(d), 0.0);
-        (d, most(lens).next_multiple_of(LANES))
+        (d, end(visible).next_multiple_of(LANES))
     }
 }
 
@@ -89,8 +92,10 @@ const NOTHING: Found = [kernels::Block {
     factor: 0.0,
 }; ROWS];
 
-fn most(lens: &[usize]) -> usize {
-    lens.iter().copied().max().expect("a tile has rows")
+/// Behind the last position that any row sees.
+fn end(visible: &[Range<usize>]) -> usize {
+    let ends = visible.iter().map(|visible| visible.end);
+    ends.max().expect("a tile has rows")
 }
 
 /// Queries times the first `seen` keys.
@@ -103,13 +108,17 @@ fn keys<'a, X, T>(q: &'a [X], keys: &'a [T], d: usize, seen: usize) -> PanelProd
     }
 }
 
-/// Weights times values. What lies behind a row's positions has the weight zero and is finite.
-fn values<'a, X, T>(weights: &'a [X], values: &'a [T], lens: &[usize]) -> PanelProduct<'a, X, T> {
+/// Weights times values. What a row does not see has the weight zero and is finite.
+fn values<'a, X, T>(
+    weights: &'a [X],
+    values: &'a [T],
+    visible: &[Range<usize>],
+) -> PanelProduct<'a, X, T> {
     PanelProduct {
         x: weights,
         panels: values,
         depth: BLOCK,
-        used: most(lens),
+        used: end(visible),
     }
 }
 

@@ -21,10 +21,13 @@ macro_rules! compile_for {
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
             fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
-            fn softmax_block(x: &mut [f32], len: usize) -> $crate::kernels::Block;
+            fn softmax_block(
+                x: &mut [f32],
+                seen: std::ops::Range<usize>
+            ) -> $crate::kernels::Block;
             fn softmax_block_i8(
                 x: &mut [f32],
-                len: usize,
+                seen: std::ops::Range<usize>,
                 factor: f32,
                 scales: [&[f32]; 2],
                 weights: &mut [i16]
@@ -33,6 +36,7 @@ macro_rules! compile_for {
             fn quantize_i16(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32;
             fn silu_mul(gate: &mut [f32], up: &[f32]) -> ();
             fn relu2_mul(gate: &mut [f32], up: &[f32]) -> ();
+            fn gelu_tanh_mul(gate: &mut [f32], up: &[f32]) -> ();
             fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
             fn add(x: &mut [f32], y: &[f32]) -> ();
         }
@@ -183,6 +187,19 @@ pub(super) fn relu2_mul(gate: &mut [f32], up: &[f32]) {
         // Written so that a NaN stays one.
         let relu = if *gate < 0.0 { 0.0 } else { *gate };
         *gate = relu * relu * up;
+    }
+}
+
+/// (1 + tanh u) / 2 is the sigmoid of 2u.
+#[inline(always)]
+pub(super) fn gelu_tanh_mul(gate: &mut [f32], up: &[f32]) {
+    /// 2 √(2/π)
+    const TWICE_ROOT: f32 = 1.595_769;
+    assert_eq!(gate.len(), up.len());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let g = *gate;
+        let twice_u = TWICE_ROOT * (g + 0.044715 * (g * g * g));
+        *gate = g / (1.0 + exp(-twice_u)) * up;
     }
 }
 

@@ -37,6 +37,7 @@ pub use panels::{LANES, PanelProduct};
 pub use softmax::Block;
 pub(crate) use softmax::{LARGEST, exp2};
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use half::{bf16, f16};
@@ -76,8 +77,8 @@ pub struct Kernels {
     pub panels_f16: fn(PanelProduct<f32, f16>, y: &mut [f32]),
     /// The same with codes; the sums are exact and then rounded to f32.
     pub panels_i8: fn(PanelProduct<i16, i8>, y: &mut [f32]),
-    /// x = 2^(x - max x) for the first `len` of x, zero for the others. x is a multiple of 16 long.
-    pub softmax_block: fn(x: &mut [f32], len: usize) -> Block,
+    /// x = 2^(x - max x) for those of x that are `seen`, zero for the others. x is a multiple of 16 long.
+    pub softmax_block: fn(x: &mut [f32], seen: Range<usize>) -> Block,
     /// The same of x · key scales · factor, followed by weights = x · value scales in 16 bits.
     pub softmax_block_i8: SoftmaxI8,
     /// y = y · a + x · b.
@@ -93,6 +94,8 @@ pub struct Kernels {
     pub silu_mul: fn(gate: &mut [f32], up: &[f32]),
     /// gate = max(gate, 0)² · up.
     pub relu2_mul: fn(gate: &mut [f32], up: &[f32]),
+    /// gate = gelu(gate) · up with the approximation by tanh: gate · sigmoid(√(8/π) · (gate + 0.044715 gate³)) · up.
+    pub gelu_tanh_mul: fn(gate: &mut [f32], up: &[f32]),
     /// Rotates one head by angles given as cos and sin (x.len() / 2): dimension i pairs with i + x.len() / 2.
     pub rotate: fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
     /// x = x + y.
@@ -115,8 +118,13 @@ pub type Plane =
     fn(x: &codes::Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]);
 
 /// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally long.
-pub type SoftmaxI8 =
-    fn(x: &mut [f32], len: usize, factor: f32, scales: [&[f32]; 2], weights: &mut [i16]) -> Block;
+pub type SoftmaxI8 = fn(
+    x: &mut [f32],
+    seen: Range<usize>,
+    factor: f32,
+    scales: [&[f32]; 2],
+    weights: &mut [i16],
+) -> Block;
 
 /// The tile, tokens by rows, in which threads compute products of so many tokens with so many rows in all.
 ///

@@ -28,6 +28,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rms_norm: float::rms_norm,
     silu_mul: float::silu_mul,
     relu2_mul: float::relu2_mul,
+    gelu_tanh_mul: float::gelu_tanh_mul,
     rotate: float::rotate,
     add: float::add,
 };

@@ -1,7 +1,10 @@
 //! Attention between its two products, one query and one block of positions at a time.
 //!
 //! The exponential is taken to base two, of scores that were multiplied by log₂ e beforehand. Sums run in the 16
-//! lanes of `float`. Weights are relative to the block's largest score; [`merge`] brings blocks together.
+//! lanes of `float`. A query sees a range of the positions of a block: those before may have left its window,
+//! those behind come after it. Weights are relative to the block's largest score; [`merge`] brings blocks together.
+
+use std::ops::Range;
 
 use super::float::tree;
 use super::panels::LANES;
@@ -17,13 +20,17 @@ pub struct Block {
     pub factor: f32,
 }
 
-/// x = 2^(x - max) for the first `len` scores, zero for the others.
+/// x = 2^(x - max) for the scores that are seen, zero for the others.
 ///
 /// # Panics
 /// Unless x is a multiple of 16 long.
 #[inline(always)]
-pub(super) fn softmax_block(x: &mut [f32], len: usize) -> Block {
-    x[len..].fill(f32::NEG_INFINITY);
+pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> Block {
+    let fill_others = |x: &mut [f32], with| {
+        x[..seen.start].fill(with);
+        x[seen.end..].fill(with);
+    };
+    fill_others(x, f32::NEG_INFINITY);
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
     assert!(rest.is_empty());
     let max = max(chunks);
@@ -35,7 +42,7 @@ pub(super) fn softmax_block(x: &mut [f32], len: usize) -> Block {
         }
     }
     // With an infinite maximum, what was filled in is not zero.
-    x[len..].fill(0.0);
+    fill_others(x, 0.0);
     Block {
         max,
         sum: tree(lanes),
@@ -51,7 +58,7 @@ pub(super) fn softmax_block(x: &mut [f32], len: usize) -> Block {
 #[inline(always)]
 pub(super) fn softmax_block_i8(
     x: &mut [f32],
-    len: usize,
+    seen: Range<usize>,
     factor: f32,
     [key_scales, value_scales]: [&[f32]; 2],
     weights: &mut [i16],
@@ -61,7 +68,7 @@ pub(super) fn softmax_block_i8(
     for (x, scale) in x.iter_mut().zip(key_scales) {
         *x *= scale * factor;
     }
-    let block = softmax_block(x, len);
+    let block = softmax_block(x, seen);
     for (x, scale) in x.iter_mut().zip(value_scales) {
         *x *= scale;
     }

@@ -231,6 +231,7 @@ fn float_slots_equal_the_scalar_table() {
             };
             elementwise("silu_mul", &|k, y| (k.silu_mul)(y, &w));
             elementwise("relu2_mul", &|k, y| (k.relu2_mul)(y, &w));
+            elementwise("gelu_tanh_mul", &|k, y| (k.gelu_tanh_mul)(y, &w));
             elementwise("add", &|k, y| (k.add)(y, &w));
             if n % 2 == 0 {
                 elementwise("rotate", &|k, y| (k.rotate)(y, &w[..n / 2], &w[n / 2..]));
@@ -419,6 +420,27 @@ fn exp_is_within_two_units_in_the_last_place() {
 }
 
 #[test]
+fn gelu_is_that_of_the_definition() {
+    for i in -2000..=2000 {
+        let x = i as f32 * 0.01;
+        let mut y = [x];
+        (scalar::KERNELS.gelu_tanh_mul)(&mut y, &[1.0]);
+        let x = f64::from(x);
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+        let exact = 0.5 * x * (1.0 + u.tanh());
+        assert!(
+            (f64::from(y[0]) - exact).abs() <= 2e-6 * exact.abs() + 1e-9,
+            "{x} {y:?}"
+        );
+    }
+    for (x, expected) in [(1e30, 1e30), (-1e30, 0.0), (0.0, 0.0), (-30.0, 0.0)] {
+        let mut y = [x];
+        (scalar::KERNELS.gelu_tanh_mul)(&mut y, &[1.0]);
+        assert_eq!(y[0], expected);
+    }
+}
+
+#[test]
 fn a_nan_never_disappears() {
     for table in Kernels::available() {
         for at in 0..40 {
@@ -431,7 +453,12 @@ fn a_nan_never_disappears() {
             let (mut a, mut b) = (with_nan(0.5), with_nan(0.5));
             (table.silu_mul)(&mut a, &ones);
             (table.relu2_mul)(&mut b, &ones);
-            assert!(a[at].is_nan() && b[at].is_nan(), "{table:?}");
+            let mut c = with_nan(0.5);
+            (table.gelu_tanh_mul)(&mut c, &ones);
+            assert!(
+                a[at].is_nan() && b[at].is_nan() && c[at].is_nan(),
+                "{table:?}"
+            );
             assert!(!quantize::is_usable((table.rms_norm)(
                 &mut with_nan(0.5),
                 &ones,

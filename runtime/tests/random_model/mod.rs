@@ -42,9 +42,10 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
     let (architecture, act) = match model_type {
         "bitnet" => ("BitNetForCausalLM", "relu2"),
         "llama" => ("LlamaForCausalLM", "silu"),
+        "gemma3_text" => ("Gemma3ForCausalLM", "gelu_pytorch_tanh"),
         _ => ("Qwen3ForCausalLM", "silu"),
     };
-    Recipe {
+    let mut recipe = Recipe {
         config: json!({
             "architectures": [architecture], "model_type": model_type, "hidden_act": act,
             "hidden_size": 100, "intermediate_size": 333, "num_hidden_layers": 2,
@@ -58,7 +59,22 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         scales: Vec::new(),
         scaling: Scaling::Matrix,
         files: Vec::new(),
+    };
+    if model_type == "gemma3_text" {
+        let config = &mut recipe.config;
+        config["hidden_activation"] = act.into();
+        config["layer_types"] = json!(["sliding_attention", "full_attention"]);
+        config["sliding_window"] = 5.into();
+        config["rope_local_base_freq"] = 500.0.into();
+        config["query_pre_attn_scalar"] = 30.into();
     }
+    recipe
+}
+
+/// The same with a norm in front of every linear layer.
+pub fn with_linear_norms(mut recipe: Recipe) -> Recipe {
+    recipe.config["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": 1e-4});
+    recipe
 }
 
 /// Writes the model of a recipe as `name` in `folder`.

@@ -1,4 +1,4 @@
-//! The gated product of the feed-forward network: act(gate) · up, with silu or squared ReLU.
+//! The gated product of the feed-forward network: act(gate) · up, with silu, squared ReLU or gelu.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use sterna_ternary::Activation;
@@ -24,6 +24,16 @@ fn silu(g: f32) -> (f32, f32) {
 fn relu2(g: f32) -> (f32, f32) {
     let r = g.max(0.0);
     (r * r, 2.0 * r)
+}
+
+/// The approximation by tanh: g times the sigmoid of u.
+#[inline(always)]
+fn gelu_tanh(g: f32) -> (f32, f32) {
+    /// 2 √(2/π)
+    const TWICE_ROOT: f32 = 1.595_769;
+    let s = sigmoid(TWICE_ROOT * (g + 0.044715 * g * g * g));
+    let slope = TWICE_ROOT * (1.0 + 3.0 * 0.044715 * g * g);
+    (g * s, s + g * s * (1.0 - s) * slope)
 }
 
 #[inline(always)]
@@ -71,6 +81,10 @@ impl CustomOp2 for Op {
                 #[inline(always)]
                 || forward(relu2, g, u),
             ),
+            Activation::GeluTanh => vectorized(
+                #[inline(always)]
+                || forward(gelu_tanh, g, u),
+            ),
         };
         Ok((CpuStorage::F32(y), g_layout.shape().clone()))
     }
@@ -93,6 +107,10 @@ impl CustomOp2 for Op {
                     Activation::Relu2 => vectorized(
                         #[inline(always)]
                         || backward(relu2, gv, uv, dy),
+                    ),
+                    Activation::GeluTanh => vectorized(
+                        #[inline(always)]
+                        || backward(gelu_tanh, gv, uv, dy),
                     ),
                 })
             })

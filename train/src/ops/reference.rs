@@ -65,6 +65,7 @@ pub fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor
     match activation {
         Activation::Silu => gate.silu()? * up,
         Activation::Relu2 => gate.relu()?.sqr()? * up,
+        Activation::GeluTanh => gate.gelu()? * up,
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rms_norm: compiled::rms_norm,
     silu_mul: compiled::silu_mul,
     relu2_mul: compiled::relu2_mul,
+    gelu_tanh_mul: compiled::gelu_tanh_mul,
     rotate: compiled::rotate,
     add: compiled::add,
 };

@@ -138,22 +138,35 @@ fn values(block: Block) -> [f32; 3] {
 fn the_slots_between_the_products_equal_the_scalar_table() {
     let mut noise = Noise(22);
     for n in [16, 32, 128] {
-        for len in [1, 2, 15, n - 1, n] {
+        for seen in [
+            0..1,
+            0..2,
+            0..15,
+            0..n - 1,
+            0..n,
+            1..2,
+            3..n - 1,
+            15..n,
+            n - 1..n,
+        ] {
             for scale in [1e-30, 1e-3, 1.0, 30.0, 1e4, 1e30] {
                 let x: Vec<f32> = noise.floats(n).iter().map(|x| x * scale).collect();
                 let positive = |x: Vec<f32>| -> Vec<f32> { x.iter().map(|x| x.abs()).collect() };
                 let scales = [positive(noise.floats(n)), positive(noise.floats(n))];
-                check_float(&format!("softmax_block {n} {len} {scale}"), |k| {
+                check_float(&format!("softmax_block {n} {seen:?} {scale}"), |k| {
                     let mut x = x.clone();
-                    let block = (k.softmax_block)(&mut x, len);
+                    let block = (k.softmax_block)(&mut x, seen.clone());
                     x.into_iter().chain(values(block)).collect()
                 });
-                check_float(&format!("softmax_block_i8 {n} {len} {scale}"), |k| {
+                check_float(&format!("softmax_block_i8 {n} {seen:?} {scale}"), |k| {
                     let (mut x, mut weights) = (x.clone(), vec![7; n]);
                     let scales = [&scales[0][..], &scales[1]];
-                    let block = (k.softmax_block_i8)(&mut x, len, 0.7, scales, &mut weights);
-                    assert!(weights[..len].contains(&32767) || block.factor == 1e-30 / 32767.0);
-                    assert!(weights[len..].iter().all(|w| *w == 0));
+                    let block =
+                        (k.softmax_block_i8)(&mut x, seen.clone(), 0.7, scales, &mut weights);
+                    let largest = weights[seen.clone()].contains(&32767);
+                    assert!(largest || block.factor == 1e-30 / 32767.0);
+                    let others = weights[..seen.start].iter().chain(&weights[seen.end..]);
+                    assert!(others.into_iter().all(|w| *w == 0));
                     let weights = weights.into_iter().map(f32::from);
                     weights.chain(values(block)).collect()
                 });
@@ -162,9 +175,9 @@ fn the_slots_between_the_products_equal_the_scalar_table() {
                     (k.merge)(&mut y, &x, [0.3, 1.7]);
                     y
                 });
-                check_float(&format!("quantize_i16 {len} {scale}"), |k| {
-                    let mut q = vec![7; len];
-                    let factor = (k.quantize_i16)(&x[..len], 0.1, 32767.0, &mut q);
+                check_float(&format!("quantize_i16 {seen:?} {scale}"), |k| {
+                    let mut q = vec![7; seen.len()];
+                    let factor = (k.quantize_i16)(&x[seen.clone()], 0.1, 32767.0, &mut q);
                     q.into_iter().map(f32::from).chain([factor]).collect()
                 });
             }
@@ -180,15 +193,17 @@ fn weights_are_those_of_the_definition() {
         .map(|x| 9.0 * x)
         .collect::<Vec<_>>();
     let mut weights = x.clone();
-    let block = (scalar::KERNELS.softmax_block)(&mut weights, 20);
-    let max = x[..20].iter().copied().fold(f32::MIN, f32::max);
-    let exact: Vec<f64> = x[..20].iter().map(|x| f64::from(x - max).exp2()).collect();
+    let block = (scalar::KERNELS.softmax_block)(&mut weights, 3..20);
+    let max = x[3..20].iter().copied().fold(f32::MIN, f32::max);
+    let exact = x[3..20].iter().map(|x| f64::from(x - max).exp2());
+    let exact: Vec<f64> = exact.collect();
     assert_eq!((block.max, block.factor), (max, 1.0));
     assert!((f64::from(block.sum) - exact.iter().sum::<f64>()).abs() < 1e-6);
-    for (weight, exact) in weights.iter().zip(exact) {
+    for (weight, exact) in weights[3..].iter().zip(exact) {
         assert!((f64::from(*weight) - exact).abs() < 1e-7);
     }
-    assert!(weights[20..].iter().all(|w| *w == 0.0));
+    let others = weights[..3].iter().chain(&weights[20..]);
+    assert!(others.into_iter().all(|w| *w == 0.0));
 }
 
 #[test]
@@ -202,16 +217,16 @@ fn a_bad_score_spoils_the_sum() {
                 let factor = (k.quantize_i16)(&x, 1.0, 32767.0, &mut q);
                 let ones = [1.0; 32];
                 let mut y = x.clone();
-                let block = (k.softmax_block_i8)(&mut y, 20, 1.0, [&ones, &ones], &mut weights);
+                let block = (k.softmax_block_i8)(&mut y, 0..20, 1.0, [&ones, &ones], &mut weights);
                 assert!(block.sum.is_nan(), "{k:?}");
-                assert!((k.softmax_block)(&mut x, 20).sum.is_nan(), "{k:?}");
+                assert!((k.softmax_block)(&mut x, 0..20).sum.is_nan(), "{k:?}");
                 assert!(!factor.is_finite(), "{k:?}");
             }
         }
-        // What lies behind is not looked at.
+        // What lies before and behind is not looked at.
         let mut x = vec![f32::NAN; 32];
-        x[..20].fill(0.5);
-        assert_eq!((k.softmax_block)(&mut x, 20).sum, 20.0);
+        x[2..20].fill(0.5);
+        assert_eq!((k.softmax_block)(&mut x, 2..20).sum, 18.0);
     }
 }
 

@@ -1,0 +1,164 @@
+//! `sterna embed`: vectors of texts, for search, clustering and comparison.
+//!
+//! The vector of a text is the hidden state of its last token behind the last norm, of length one: what
+//! sentence-transformers computes with last-token pooling and normalization. Several texts pass together, and each
+//! has the bits that it gets alone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::json;
+use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
+
+/// Print a vector for each text, one a line: the last token's hidden state, as embedding models with last-token
+/// pooling are trained for. Any model has one.
+///
+/// Special tokens are those of the model's tokenizer.json and tokenizer_config.json, and nothing is added: if the
+/// tokenizer ends texts with a token, as those of embedding models do, that token's hidden state is the vector.
+/// An instruction that a model wants in front of queries is part of the text.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: crate::model::Args,
+    /// A text; may be given several times [default: the lines of standard input]
+    #[arg(long, short, conflicts_with = "file")]
+    text: Vec<String>,
+    /// A file with a text a line.
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+    /// Leave the vectors as long as they are, instead of scaling them to length one.
+    #[arg(long)]
+    no_normalize: bool,
+    /// Print one JSON object a line with `index`, `embedding` and `tokens`, how many the text has.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Most tokens of the texts that pass together, unless one alone has more.
+const BATCH: usize = 1024;
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = args.model.open()?;
+    let tokenizer = model.tokenizer()?;
+    let mut batch = Batch {
+        model: &model,
+        args,
+        texts: Vec::new(),
+        done: 0,
+    };
+    for (index, text) in args.texts()?.enumerate() {
+        let ids = ids(&model, &tokenizer, &text?).with_context(|| format!("text {index}"))?;
+        batch.push(ids)?;
+    }
+    batch.finish()
+}
+
+impl Args {
+    fn texts(&self) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<String>> + '_>> {
+        if !self.text.is_empty() {
+            return Ok(Box::new(self.text.iter().map(|text| Ok(text.clone()))));
+        }
+        let Some(path) = &self.file else {
+            let lines = std::io::stdin().lock().lines();
+            return Ok(Box::new(lines.map(|line| line.context("standard input"))));
+        };
+        let name = || path.display().to_string();
+        let file = std::fs::File::open(path).with_context(name)?;
+        let lines = BufReader::new(file).lines();
+        Ok(Box::new(lines.map(move |line| line.with_context(name))))
+    }
+}
+
+/// The tokens of a text, as many as the model takes.
+fn ids(model: &Model, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
+    let ids = tokenizer.encode(text, true)?;
+    let most = model.config().max_position_embeddings;
+    anyhow::ensure!(
+        !ids.is_empty(),
+        "it has no tokens, and so no last one; leave empty lines out"
+    );
+    anyhow::ensure!(
+        ids.len() <= most,
+        "it has {} tokens, expected at most {most}; divide it",
+        ids.len()
+    );
+    Ok(ids)
+}
+
+/// Texts that wait to be computed together.
+struct Batch<'a> {
+    model: &'a Model,
+    args: &'a Args,
+    texts: Vec<Vec<u32>>,
+    done: usize,
+}
+
+impl Batch<'_> {
+    fn push(&mut self, ids: Vec<u32>) -> anyhow::Result<()> {
+        let waiting: usize = self.texts.iter().map(Vec::len).sum();
+        if waiting + ids.len() > BATCH {
+            self.finish()?;
+        }
+        self.texts.push(ids);
+        Ok(())
+    }
+
+    /// Computes and prints what waits.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let texts = std::mem::take(&mut self.texts);
+        let caches = texts.iter().map(|ids| self.model.new_cache(ids.len()));
+        let mut caches = caches.collect::<Result<Vec<KvCache>, _>>()?;
+        let parts = caches.iter_mut().zip(&texts).map(|(cache, ids)| Part {
+            cache,
+            ids,
+            logits: Logits::Last,
+        });
+        let mut hidden = self.model.hidden_many(&mut parts.collect::<Vec<_>>())?;
+        let mut stdout = std::io::stdout().lock();
+        let vectors = hidden.chunks_exact_mut(self.model.config().hidden_size);
+        for (vector, ids) in vectors.zip(&texts) {
+            if !self.args.no_normalize {
+                normalize(vector);
+            }
+            if self.args.json {
+                let object = json!({"index": self.done, "embedding": vector, "tokens": ids.len()});
+                writeln!(stdout, "{object}")?;
+            } else {
+                let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
+                writeln!(stdout, "{}", numbers.join(" "))?;
+            }
+            self.done += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Scales a vector to length one; one of zeros stays.
+fn normalize(vector: &mut [f32]) {
+    let squares: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+    if squares > 0.0 {
+        let length = squares.sqrt();
+        vector
+            .iter_mut()
+            .for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+
+    #[test]
+    fn vectors_get_length_one() {
+        let mut vector = [3.0, 0.0, -4.0];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, 0.0, -0.8]);
+        let mut large = [f32::MAX, f32::MAX];
+        normalize(&mut large);
+        assert_eq!(large, [0.5f32.sqrt(); 2]);
+        let mut zeros = [0.0; 3];
+        normalize(&mut zeros);
+        assert_eq!(zeros, [0.0; 3]);
+    }
+}
