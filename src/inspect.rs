@@ -1,5 +1,7 @@
 //! `sterna inspect`: what is in a packed file or a checkpoint.
 
+pub mod trits;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};

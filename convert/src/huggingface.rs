@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype as StoredDtype;
+use serde_json::Value;
 use sterna_ternary::config::Storage;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
@@ -47,8 +48,26 @@ impl HuggingFace {
                 why: "there is no config.json".into(),
             });
         }
-        let mut config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let mut json = parse_object(&path, &config_bytes)?;
+        let config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let json = parse_object(&path, &config_bytes)?;
+        HuggingFace::with_config(folder, json, config_bytes, allow_missing)
+    }
+
+    /// [`HuggingFace::open`] with another config.json than the one in the folder, which need not have one.
+    ///
+    /// # Errors
+    /// Those of [`HuggingFace::open`].
+    pub fn open_as(folder: &Path, config: Value, allow_missing: bool) -> Result<HuggingFace> {
+        let bytes = format!("{config:#}\n").into_bytes();
+        HuggingFace::with_config(folder, config, bytes, allow_missing)
+    }
+
+    fn with_config(
+        folder: &Path,
+        mut json: Value,
+        mut config_bytes: Vec<u8>,
+        allow_missing: bool,
+    ) -> Result<HuggingFace> {
         let weights = SafetensorsFiles::open(folder)?;
         if json["tie_word_embeddings"].is_null() {
             json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();

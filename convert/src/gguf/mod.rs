@@ -31,6 +31,7 @@ use sterna_ternary::{Config, Scaling};
 
 use self::container::{Container, Info};
 use self::names::Architecture;
+use self::splits::Split;
 use self::types::{Content, ScaleAt, Size, Type};
 use crate::embedded::REQUIRED;
 use crate::scales::factors;
@@ -62,6 +63,17 @@ pub enum I2sOrder {
     Blocks128,
     /// Blocks of 64, as bitnet.cpp writes them on ARM since November 2025.
     Blocks64,
+}
+
+/// The name of the rule by which a pre-tokenizer of tokenizer.json splits text, as in `tokenizer.ggml.pre`; none for
+/// a rule that is not known.
+pub fn split_rule(pre_tokenizer: &Value) -> Option<&'static str> {
+    Split::of(pre_tokenizer).map(|split| split.names[0])
+}
+
+/// The first of the names of a rule, one of which is `name`.
+pub fn split_rule_named(name: &str) -> Option<&'static str> {
+    Split::named(name).map(|split| split.names[0])
 }
 
 /// What Q8_0 makes of a row; its width is a multiple of 32.
@@ -139,6 +151,17 @@ impl Gguf {
         };
         gguf.check_tensors()?;
         Ok(gguf)
+    }
+
+    /// A string among the metadata, such as `tokenizer.ggml.pre`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.container.metadata.text(key).ok().flatten()
+    }
+
+    /// Whether the metadata have a key of the architecture, such as `rope.freq_base`.
+    pub fn has(&self, key: &str) -> bool {
+        let key = format!("{}.{key}", self.architecture.name);
+        self.container.metadata.has(&key)
     }
 
     fn check_tensors(&self) -> Result<()> {
