@@ -7,6 +7,7 @@ mod patient;
 mod refusals;
 mod texts;
 pub mod tokens;
+mod trials;
 mod variants;
 mod weights;
 

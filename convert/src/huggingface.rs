@@ -357,6 +357,15 @@ impl Source for HuggingFace {
         }
     }
 
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        let bytes = |name: &str| {
+            let stored = self.weights.find(name)?;
+            Some((stored.shape().iter().product::<usize>() * stored.dtype().bitsize() / 8) as u64)
+        };
+        let scale = layout::scale_name(&weight.name);
+        bytes(&weight.name).unwrap_or(0) + bytes(&scale).unwrap_or(0)
+    }
+
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {
         match self.storage {
             Storage::Products => Ok(self.take_apart(weight)?.scales.scaling),

@@ -1,12 +1,12 @@
-//! Checks that run the model: as it is, and with what a known mistake did undone. The one that predicts the built-in
-//! texts better is right. Where neither predicts anything, nothing can be told, and that is what they say.
+//! Checks that run the model: as it is, and with what a known mistake did undone ([`super::trials`]). Where no way
+//! predicts anything, nothing can be told, and that is what they say.
 
-use sterna_ternary::{Activation, Scaling, family::FAMILIES};
+use sterna_ternary::Activation;
 
 use super::finding::Finding;
 use super::patient::{Body, Patient};
-use super::texts::{self, Better, Comparison, KNOWS, TEXTS, mean};
-use super::variants::{Change, Order};
+use super::texts::{Better, KNOWS, TEXTS, mean};
+use super::trials::Trial;
 
 /// Whether a forward pass stays finite.
 pub fn logits(patient: &Patient) -> anyhow::Result<Finding> {
@@ -58,103 +58,52 @@ pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
-    let invert = |_: &str, scale: f32| (1.0 / scale).clamp(f32::MIN_POSITIVE, f32::MAX);
-    let other = compare(
-        body,
-        patient,
-        &Change::Scales(&invert),
-        "with scales inverted",
-    )?;
     let (gain, inverse) = gains(body);
-    let shown =
-        format!("a layer makes {gain:.3} of an input of size 1, {inverse:.3} with scales inverted");
-    Ok(match other.better {
+    let shown = format!(
+        "; a layer makes {gain:.3} of an input of size 1, {inverse:.3} with scales inverted"
+    );
+    let found = of_trials(patient, "scale direction", &shown);
+    let cannot_tell = |t: &Trial| t.compared.better == Better::CannotTell;
+    let all = patient.trials.as_deref().unwrap_or_default();
+    Ok(match all.iter().all(cannot_tell) {
         // Layers of trained models make something between 0.1 and 100.
-        Better::CannotTell if !(1e-3..=1e3).contains(&gain) => {
-            Finding::suspect(format!("{shown}; losses cannot tell"))
-        }
-        _ => judge(&other, "as they are", "inverted", patient, &shown),
+        true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
+        _ => found,
     })
 }
 
 /// Median over the layers of scale · √(columns · share of non-zeros), as it is and with the reciprocal.
 fn gains(body: &Body) -> (f64, f64) {
-    let median = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    let median = |of: fn(f32) -> f64| {
+        let inputs =
+            |c: &crate::inspect::trits::Counts| c.weight.columns as f64 * (1.0 - c.zeros());
+        let gains = body.counts.iter().map(|c| of(c.scale) * inputs(c).sqrt());
+        let mut gains: Vec<f64> = gains.collect();
+        gains.sort_by(f64::total_cmp);
+        gains[gains.len() / 2]
     };
-    let of = |scale: fn(f32) -> f64| {
-        let counts = body.counts.iter();
-        median(
-            counts
-                .map(|c| scale(c.scale) * (c.weight.columns as f64 * (1.0 - c.zeros())).sqrt())
-                .collect(),
-        )
-    };
-    (of(f64::from), of(|scale| 1.0 / f64::from(scale)))
+    (median(f64::from), median(|scale| 1.0 / f64::from(scale)))
 }
 
 /// Whether the other activation predicts better.
 pub fn activation(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_text(patient) {
-        Ok(body) => body,
-        Err(finding) => return Ok(finding),
-    };
-    let family = patient.source.config().family;
-    let has_same_norms = |other: &&sterna_ternary::Family| {
-        other.attn_sub_norm.is_some() == family.attn_sub_norm.is_some()
-            && other.ffn_sub_norm.is_some() == family.ffn_sub_norm.is_some()
-            && other.qk_norm == family.qk_norm
-            && other.activation != family.activation
-    };
-    let name = Activation::name;
-    let Some(other) = FAMILIES.iter().find(has_same_norms) else {
-        return Ok(Finding::not_applicable(format!(
-            "{}: no family with these norms has another activation",
-            name(family.activation)
-        )));
-    };
-    let (now, then) = (name(family.activation), name(other.activation));
-    let compared = compare(
-        body,
-        patient,
-        &Change::Family(other),
-        &format!("with {then}"),
-    )?;
-    Ok(judge(
-        &compared,
-        &format!("with {now}"),
-        &format!("with {then}"),
-        patient,
-        "",
-    ))
+    let name = Activation::name(patient.source.config().family.activation);
+    let shown = format!("{name}: no family with these norms has another activation");
+    Ok(match with_text(patient) {
+        Ok(_) if of(patient, "activation").next().is_none() && patient.trials.is_ok() => {
+            Finding::not_applicable(shown)
+        }
+        Ok(_) => of_trials(patient, "activation", ""),
+        Err(finding) => finding,
+    })
 }
 
 /// Whether another order of the rows of q and k predicts better.
 pub fn rotated_rows(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_text(patient) {
-        Ok(body) => body,
-        Err(finding) => return Ok(finding),
-    };
-    let mut worst: Option<Finding> = None;
-    for (order, name) in [
-        (Order::Deinterleave, "de-interleaved"),
-        (Order::Interleave, "interleaved"),
-    ] {
-        let what = format!("with q and k {name}");
-        let compared = compare(body, patient, &Change::Rows(order), &what)?;
-        let finding = judge(
-            &compared,
-            "with q and k in the order given",
-            &what,
-            patient,
-            "",
-        );
-        if worst.as_ref().is_none_or(|w| w.verdict < finding.verdict) {
-            worst = Some(finding);
-        }
-    }
-    Ok(worst.expect("two orders were tried"))
+    Ok(match with_text(patient) {
+        Ok(_) => of_trials(patient, "q and k order", ""),
+        Err(finding) => finding,
+    })
 }
 
 /// Whether scales without the factor that a second absmean brings predict better.
@@ -163,36 +112,26 @@ pub fn larger_scales(patient: &Patient) -> anyhow::Result<Finding> {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
-    let is_single = |c: &crate::inspect::trits::Counts| {
-        body.file.matrix(&c.weight.name).scaling == Scaling::Matrix && c.zero < c.all()
-    };
-    if !body.counts.iter().any(is_single) {
-        return Ok(Finding::not_applicable("no layer has one scale only"));
-    }
-    let enlarge = |name: &str, scale: f32| {
-        let counts = body.counts.iter().find(|c| c.weight.name == name);
-        match counts.filter(|c| is_single(c)) {
-            Some(c) => (f64::from(scale) / (1.0 - c.zeros())) as f32,
-            None => scale,
-        }
-    };
     let zeros = body.counts.iter().map(|c| c.zero).sum::<u64>() as f64;
     let share = 1.0 - zeros / body.counts.iter().map(|c| c.all()).sum::<u64>() as f64;
-    let shown =
-        format!("a second absmean makes scales smaller by the share of non-zeros, here {share:.3}");
-    let compared = compare(
-        body,
-        patient,
-        &Change::Scales(&enlarge),
-        "with larger scales",
-    )?;
-    Ok(judge(
-        &compared,
-        "with the scales given",
-        "with that undone",
-        patient,
-        &shown,
-    ))
+    let shown = format!("; a second absmean makes scales {share:.3} times as large here");
+    Ok(of_trials(patient, "double quantization", &shown))
+}
+
+fn of<'a>(patient: &'a Patient, check: &'a str) -> impl Iterator<Item = &'a Trial> {
+    let trials = patient.trials.as_deref().unwrap_or_default();
+    trials.iter().filter(move |trial| trial.check == check)
+}
+
+/// The worst verdict of the trials that belong to a check.
+fn of_trials(patient: &Patient, check: &str, shown: &str) -> Finding {
+    let trials = match &patient.trials {
+        Ok(trials) => trials,
+        Err(why) => return Finding::not_applicable(why),
+    };
+    let own = of(patient, check).map(|trial| trial.judge(trials, patient.chance(), shown));
+    let worst = own.max_by_key(|finding| finding.verdict);
+    worst.unwrap_or_else(|| Finding::not_applicable("no layer has one scale only"))
 }
 
 fn with_text(patient: &Patient) -> Result<&Body, Finding> {
@@ -200,47 +139,5 @@ fn with_text(patient: &Patient) -> Result<&Body, Finding> {
         Err(why) => Err(Finding::not_applicable(why)),
         Ok(body) if !body.has_text => Err(Finding::not_applicable("there is no tokenizer")),
         Ok(body) => Ok(body),
-    }
-}
-
-fn compare(
-    body: &Body,
-    patient: &Patient,
-    change: &Change,
-    what: &str,
-) -> anyhow::Result<Comparison> {
-    let other = body.losses_with(change, what)?;
-    Ok(texts::compare(&body.losses, &other, patient.chance()))
-}
-
-/// The verdict on the first of two ways to compute the model.
-fn judge(
-    compared: &Comparison,
-    first: &str,
-    second: &str,
-    patient: &Patient,
-    shown: &str,
-) -> Finding {
-    let nats = |x: f64| match x.is_finite() {
-        true => format!("{x:.2} nats a token"),
-        false => "no finite loss".to_owned(),
-    };
-    let [a, b] = compared.losses.map(nats);
-    let shown = match shown {
-        "" => String::new(),
-        shown => format!("; {shown}"),
-    };
-    let text = format!(
-        "the {} costs {a} {first}, {b} {second}{shown}",
-        compared.text
-    );
-    match compared.better {
-        Better::First => Finding::ok(text),
-        Better::PerhapsSecond => Finding::suspect(text),
-        Better::Second => Finding::broken(text),
-        Better::CannotTell => Finding::not_applicable(format!(
-            "losses cannot tell: {text}; guessing costs {:.2}",
-            patient.chance()
-        )),
     }
 }

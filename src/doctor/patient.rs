@@ -8,10 +8,13 @@ use sterna_runtime::{ChatTemplate, KvType, Model, Tokenizer};
 use sterna_ternary::{Memory, PackedFile, Packing};
 use tempfile::TempDir;
 
+use super::finding::{Finding, Verdict};
 use super::refusals;
-use super::texts::{self, Losses};
+use super::texts::{self, Losses, Pieces};
+use super::trials::{self, Trial};
 use super::variants::{self, Change};
-use crate::inspect::trits::{self, Counts};
+use super::weights;
+use crate::inspect::trits::{Counts, linear, of_file};
 use crate::terminal;
 
 /// A model and everything that several checks ask for.
@@ -23,6 +26,8 @@ pub struct Patient {
     pub tokenizer: Result<Tokenizer, sterna_runtime::Error>,
     /// What runs, or why nothing does.
     pub body: Result<Body, String>,
+    /// What changes to the model brought, or why none was made.
+    pub trials: Result<Vec<Trial>, String>,
 }
 
 /// What only one format says.
@@ -44,7 +49,7 @@ pub struct Body {
     pub counts: Vec<Counts>,
     pub losses: Losses,
     /// The built-in texts, or ids at random where there is no tokenizer.
-    ids: Vec<Vec<u32>>,
+    ids: Vec<Pieces>,
     pub has_text: bool,
     folder: TempDir,
 }
@@ -83,14 +88,35 @@ impl Patient {
                 None => return Err(error.into()),
             },
         };
-        let patient = Patient {
+        let mut patient = Patient {
             source,
             origin,
             refused,
             tokenizer,
             body,
+            trials: Err("nothing was tried".to_owned()),
         };
+        patient.trials = patient.make_trials()?;
         Ok(Admission::Patient(Box::new(patient)))
+    }
+
+    /// Makes the trials, unless something is worse than what they could find.
+    fn make_trials(&self) -> anyhow::Result<Result<Vec<Trial>, String>> {
+        let body = match &self.body {
+            Err(why) => return Ok(Err(why.clone())),
+            Ok(body) if !body.has_text => return Ok(Err("there is no tokenizer".to_owned())),
+            Ok(body) => body,
+        };
+        for (name, check) in [
+            ("values", weights::values as Examine),
+            ("zeros", weights::zeros),
+        ] {
+            if check(self)?.verdict == Verdict::Broken {
+                return Ok(Err(format!("see {name} first")));
+            }
+        }
+        let family = self.source.config().family;
+        Ok(Ok(trials::run(body, family, self.chance())?))
     }
 
     /// An embedded file.
@@ -115,6 +141,7 @@ impl Patient {
     }
 }
 
+type Examine = fn(&Patient) -> anyhow::Result<Finding>;
 type Opened = (Box<dyn Source>, Origin);
 
 /// Opens a model, its config repaired as often as that helps; none where it stays refused for a known reason.
@@ -150,7 +177,7 @@ fn read_config(folder: &Path) -> Value {
 fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
     if let Some(config) = config {
         let source = HuggingFace::open_as(path, config.clone(), true)?;
-        return Ok((Box::new(source), Origin::Folder));
+        return with_first_layer(Box::new(source), Origin::Folder);
     }
     if path.is_file() && sterna_convert::is_gguf(path)? {
         let gguf = Gguf::open(path, I2sOrder::default(), true)?;
@@ -167,7 +194,15 @@ fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
         true => Origin::Folder,
         false => Origin::Packed,
     };
-    Ok((sterna_convert::open(path, true)?, origin))
+    with_first_layer(sterna_convert::open(path, true)?, origin)
+}
+
+/// Whether the weights are as ternary as the config says shows when the first of them is read.
+fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> Result<Opened, Error> {
+    if let Some(first) = linear(source.config()).first() {
+        source.linear(first)?;
+    }
+    Ok((source, origin))
 }
 
 /// The model as a packed file: itself, or one in a temporary folder.
@@ -195,13 +230,14 @@ fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>
 impl Body {
     fn run(path: PathBuf, folder: TempDir, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Body> {
         let file = PackedFile::open(&path)?;
-        let counts = trits::of_file(&file)?;
+        let counts = of_file(&file)?;
         let context = file.config.max_position_embeddings;
+        let weights = counts.iter().map(|c| c.all() as usize).sum();
         let ids = match tokenizer {
-            Some(tokenizer) => texts::encode(tokenizer, context)?,
-            None => vec![at_random(&file)],
+            Some(tokenizer) => texts::encode(tokenizer, context, weights)?,
+            None => vec![vec![at_random(&file)]],
         };
-        let losses = losses(&path, "as it is", &ids)?;
+        let losses = losses(&path, "as it is", &ids, None)?;
         Ok(Body {
             file,
             counts,
@@ -216,11 +252,17 @@ impl Body {
     pub fn losses_with(&self, change: &Change, what: &str) -> anyhow::Result<Losses> {
         let path = self.folder.path().join("variant");
         variants::write(&self.file, &path, change)?;
-        losses(&path, what, &self.ids)
+        let chance = (self.file.config.vocab_size as f64).ln();
+        losses(
+            &path,
+            what,
+            &self.ids,
+            texts::best_known(&self.losses, chance),
+        )
     }
 }
 
-fn losses(path: &Path, what: &str, ids: &[Vec<u32>]) -> anyhow::Result<Losses> {
+fn losses(path: &Path, what: &str, ids: &[Pieces], only: Option<usize>) -> anyhow::Result<Losses> {
     if terminal::is_terminal() {
         eprintln!("  running the built-in texts {what}");
     }
@@ -229,7 +271,7 @@ fn losses(path: &Path, what: &str, ids: &[Vec<u32>]) -> anyhow::Result<Losses> {
         memory: Memory::Map,
         ..Default::default()
     };
-    texts::losses(&Model::open(path, options)?, ids)
+    texts::losses(&Model::open(path, options)?, ids, only)
 }
 
 /// Ids spread over the vocabulary: they show whether logits are finite, and nothing else.

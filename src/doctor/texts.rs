@@ -3,6 +3,7 @@
 //! They are short and of several kinds, because a model that knows anything knows one of them: prose and code for
 //! models of the world, a story of few words and sums for those that `sterna quickstart` trains.
 
+use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Error, Logits, Model, Tokenizer};
 
 pub const TEXTS: [(&str, &str); 4] = [
@@ -18,39 +19,82 @@ pub const TEXTS: [(&str, &str); 4] = [
     ),
     (
         "story",
-        "Once Tom sat in the park. Mia slept in the room. Tom found a red cup. He carried the cup to the barn. Mia went \
-         to the barn. She was happy. Mia took the cup. She carried the cup to the shop. Tom was sad.",
+        "Once Tom sat in the park. Mia slept in the room. Tom found a red cup. He carried the cup to the room. Mia felt \
+         glad. Tom handed the cup to Mia. She took the cup to the barn. Where is the cup? In the barn.\n\n\
+         Once Zoe stood in the shop. Ben was in the cave. He made a blue kite. Zoe went to the yard. Ben brought the \
+         kite to the yard. He was tired. Zoe felt happy. Who has the kite? Ben.\n\n\
+         Once Sam was in the mill. Amy sat in the hall. She bought a green lamp. She hid the lamp there. Sam ran to the \
+         hall. He got the lamp. Amy was sad. What colour is the lamp? It is green.",
     ),
+    // Digits of the result in reverse, as the generator writes them.
     ("sums", "12+35=74\n40+51=19\n23+34=75\n61+17=87\n"),
 ];
 
-/// Nats of every token but the first, one list for each text; or why there are none.
+/// Nats of every token but the first of a piece, one list for each text; or why there are none.
 pub type Losses = Result<Vec<Vec<f64>>, String>;
 
-/// The texts as ids, cut off where the context of the model ends.
-pub fn encode(tokenizer: &Tokenizer, context: usize) -> sterna_runtime::Result<Vec<Vec<u32>>> {
-    let texts = TEXTS.iter().map(|(_, text)| {
-        let mut ids = tokenizer.encode(text, true)?;
-        ids.truncate(context);
-        Ok(ids)
+/// Ids of a text, in pieces that fit into the context of the model.
+pub type Pieces = Vec<Vec<u32>>;
+
+/// The story goes on for models of fewer weights than this: there a mistake costs little, and takes many tokens to
+/// show.
+const SMALL: usize = 50_000_000;
+/// So many generated stories it then has.
+const STORIES: u64 = 48;
+
+/// The texts as ids, for a model of so many weights. A paragraph stands by itself, as the documents of a training set
+/// do.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    context: usize,
+    weights: usize,
+) -> sterna_runtime::Result<Vec<Pieces>> {
+    let texts = TEXTS.iter().map(|(name, text)| {
+        let mut paragraphs: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
+        if *name == "story" && weights < SMALL {
+            let story = |i| generate::document(Task::Stories, 1, i, Split::HeldOut).text;
+            paragraphs.extend((0..STORIES).map(story));
+        }
+        let mut pieces = Pieces::new();
+        for paragraph in paragraphs {
+            let ids = tokenizer.encode(&paragraph, true)?;
+            pieces.extend(ids.chunks(context).map(<[u32]>::to_vec));
+        }
+        Ok(pieces)
     });
     texts.collect()
 }
 
-/// The losses of a model; NaN and infinities are a finding, and every other error is one.
-pub fn losses(model: &Model, texts: &[Vec<u32>]) -> anyhow::Result<Losses> {
-    let mut all = Vec::new();
-    for ids in texts {
-        let mut cache = model.new_cache(ids.len())?;
-        let logits = match model.forward(&mut cache, ids, Logits::All) {
-            Err(error @ Error::NonFinite { .. }) => return Ok(Err(error.to_string())),
-            logits => logits?,
-        };
-        let rows = logits.chunks_exact(model.config().vocab_size);
-        let next = rows.zip(&ids[1..]);
-        all.push(next.map(|(row, id)| loss(row, *id)).collect());
+/// The losses of a model; NaN and infinities are a finding, and every other error is one. Where `only` names a text,
+/// the lists of the others stay empty.
+pub fn losses(model: &Model, texts: &[Pieces], only: Option<usize>) -> anyhow::Result<Losses> {
+    let mut all = vec![Vec::new(); texts.len()];
+    for (i, text) in texts.iter().enumerate() {
+        if only.is_some_and(|only| only != i) {
+            continue;
+        }
+        let mut losses = Vec::new();
+        for ids in text {
+            let mut cache = model.new_cache(ids.len())?;
+            let logits = match model.forward(&mut cache, ids, Logits::All) {
+                Err(error @ Error::NonFinite { .. }) => return Ok(Err(error.to_string())),
+                logits => logits?,
+            };
+            let rows = logits.chunks_exact(model.config().vocab_size);
+            let next = rows.zip(&ids[1..]);
+            losses.extend(next.map(|(row, id)| loss(row, *id)));
+        }
+        all[i] = losses;
     }
     Ok(Ok(all))
+}
+
+/// The text that a model predicts best, if better than chance: others need not be compared.
+pub fn best_known(losses: &Losses, chance: f64) -> Option<usize> {
+    let means = losses.as_ref().ok()?.iter().map(|l| mean(l)).enumerate();
+    let best = means.min_by(|a, b| a.1.total_cmp(&b.1));
+    best.filter(|(_, loss)| *loss <= KNOWS * chance)
+        .map(|(text, _)| text)
 }
 
 /// -ln softmax(logits)[id]
@@ -88,14 +132,17 @@ pub struct Comparison {
 /// A model that knows anything stays below this share of the loss of guessing.
 pub const KNOWS: f64 = 0.9;
 
-/// Compares token by token, on the text that either of the two predicts best: on the others both guess, and the more
-/// timid guess wins. `chance` is the logarithm of the vocabulary size.
+/// Compares token by token, on the text that the first predicts best, or where it knows none, the second: on the others
+/// both guess, and the more timid guess wins. `chance` is the logarithm of the vocabulary size.
 pub fn compare(first: &Losses, second: &Losses, chance: f64) -> Comparison {
     let of = |losses: &Losses, text: usize| match losses {
-        Ok(losses) => losses[text].clone(),
-        Err(_) => vec![f64::INFINITY],
+        Ok(losses) if !losses[text].is_empty() => losses[text].clone(),
+        _ => vec![f64::INFINITY],
     };
-    let pairs = TEXTS.iter().enumerate().map(|(i, (name, _))| {
+    let known = best_known(first, chance);
+    let texts = TEXTS.iter().enumerate();
+    let texts = texts.filter(|(i, _)| known.is_none_or(|known| known == *i));
+    let pairs = texts.map(|(i, (name, _))| {
         let (a, b) = (of(first, i), of(second, i));
         (*name, [mean(&a), mean(&b)], a, b)
     });
@@ -126,9 +173,9 @@ fn judge(a: &[f64], b: &[f64]) -> Better {
     let gain = mean(&gains);
     let variance = gains.iter().map(|g| (g - gain).powi(2)).sum::<f64>() / gains.len() as f64;
     let deviations = gain / (variance / gains.len() as f64).sqrt().max(1e-12);
-    if gain > 0.1 && deviations > 4.0 {
+    if gain > 0.01 && deviations > 4.0 {
         Better::Second
-    } else if gain > 0.03 && deviations > 2.5 {
+    } else if gain > 0.005 && deviations > 2.5 {
         Better::PerhapsSecond
     } else {
         Better::First
@@ -150,8 +197,8 @@ mod tests {
         };
         check(&constant(2.0), &constant(3.0), Better::First);
         check(&constant(3.0), &constant(2.0), Better::Second);
-        check(&constant(2.05), &constant(2.0), Better::PerhapsSecond);
-        check(&constant(2.0), &constant(1.99), Better::First);
+        check(&constant(2.008), &constant(2.0), Better::PerhapsSecond);
+        check(&constant(2.0), &constant(1.999), Better::First);
         check(&constant(9.0), &constant(6.0), Better::CannotTell);
         let overflow: Losses = Err("NaN".into());
         check(&overflow, &constant(2.0), Better::Second);
@@ -161,6 +208,10 @@ mod tests {
         let mut lucky = vec![vec![2.2; 40]; TEXTS.len()];
         lucky[0][..3].fill(0.0);
         check(&constant(2.1), &Ok(lucky), Better::First);
+        // Only the text that the first knows is looked at.
+        let mut one = vec![Vec::new(); TEXTS.len()];
+        one[0] = vec![1.0; 40];
+        check(&constant(2.0), &Ok(one), Better::Second);
     }
 
     #[test]

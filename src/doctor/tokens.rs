@@ -90,6 +90,9 @@ fn of_gguf(pre: Option<&str>, rule: Option<&str>, is_byte_level: bool) -> Option
 
 /// Whether every token has a row in the embedding, and the rows are not far more.
 pub fn vocabulary(patient: &Patient) -> anyhow::Result<Finding> {
+    if let (Err(error), Some(_)) = (&patient.tokenizer, patient.file("tokenizer.json")) {
+        return Ok(Finding::broken(error.to_string()));
+    }
     let tokenizer = match tokenizer(patient) {
         Ok(tokenizer) => tokenizer,
         Err(finding) => return Ok(finding),
@@ -258,13 +261,12 @@ pub fn format_of(template: &str) -> String {
 }
 
 fn tokenizer(patient: &Patient) -> Result<&Tokenizer, Finding> {
-    match &patient.tokenizer {
-        Ok(tokenizer) => Ok(tokenizer),
-        Err(_) if patient.file("tokenizer.json").is_none() => {
-            Err(Finding::not_applicable("there is no tokenizer.json"))
-        }
-        Err(error) => Err(Finding::broken(error.to_string())),
-    }
+    patient.tokenizer.as_ref().map_err(|_| {
+        Finding::not_applicable(match patient.file("tokenizer.json") {
+            None => "there is no tokenizer.json",
+            Some(_) => "the tokenizer cannot be used",
+        })
+    })
 }
 
 #[cfg(test)]

@@ -100,15 +100,12 @@ fn damaged(file: &PackedFile, weight: &Weight, matrix: Matrix) -> anyhow::Error 
     BadInput(why).into()
 }
 
-/// Counts of a checkpoint, which reads all of its linear layers.
-pub fn of_source(source: &dyn Source) -> sterna_convert::Result<Vec<Counts>> {
-    let counts = linear(source.config()).into_iter().map(|weight| {
-        let matrix = source.linear(&weight)?;
-        let rows = in_parallel(&matrix.trits, weight.columns, |row| Some(of_trits(row)));
-        let rows = rows.expect("counting trits cannot fail");
-        Ok(Counts::new(weight, &matrix.scales.values, rows))
-    });
-    counts.collect()
+/// Counts of one layer of a checkpoint, which is read for it.
+pub fn of_layer(source: &dyn Source, weight: Weight) -> sterna_convert::Result<Counts> {
+    let matrix = source.linear(&weight)?;
+    let rows = in_parallel(&matrix.trits, weight.columns, |row| Some(of_trits(row)));
+    let rows = rows.expect("counting trits cannot fail");
+    Ok(Counts::new(weight, &matrix.scales.values, rows))
 }
 
 fn of_trits(row: &[i8]) -> [u64; 3] {

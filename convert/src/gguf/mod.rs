@@ -158,6 +158,11 @@ impl Gguf {
         self.container.metadata.text(key).ok().flatten()
     }
 
+    /// The name of the type of a tensor.
+    pub fn type_name(&self, weight: &Weight) -> &'static str {
+        self.kind(self.info(weight)).name
+    }
+
     /// Whether the metadata have a key of the architecture, such as `rope.freq_base`.
     pub fn has(&self, key: &str) -> bool {
         let key = format!("{}.{key}", self.architecture.name);
@@ -491,6 +496,11 @@ impl Source for Gguf {
             "BF16" => Dtype::Bf16,
             _ => Dtype::U8,
         }
+    }
+
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        let info = self.info(weight);
+        self.kind(info).bytes(info).unwrap_or(0)
     }
 
     fn precision(&self, weight: &Weight) -> Precision {
