@@ -111,7 +111,7 @@ impl ChatTemplate {
     }
 
     /// The template itself, as its file has it.
-    pub fn source(&self) -> &str {
+    pub fn original(&self) -> &str {
         &self.original
     }
 

@@ -54,7 +54,7 @@ pub struct Body {
     folder: TempDir,
 }
 
-/// What could be found out: a patient, or the failure mode that made its readers give up.
+/// Who comes in: a patient, or the failure mode that made its readers give up.
 pub enum Admission {
     Patient(Box<Patient>),
     Refused(Vec<(&'static str, String)>),
@@ -205,9 +205,19 @@ fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> Result<Opened, E
     Ok((source, origin))
 }
 
+/// Gigabytes must not stay behind when somebody has no time to wait.
+fn remove_on_interrupt(folder: PathBuf) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        let _ = std::fs::remove_dir_all(&folder); // the process ends anyway
+        std::process::exit(130);
+    })?;
+    Ok(())
+}
+
 /// The model as a packed file: itself, or one in a temporary folder.
 fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>> {
     let folder = tempfile::Builder::new().prefix("sterna-doctor").tempdir()?;
+    remove_on_interrupt(folder.path().to_owned())?;
     let path = source.path();
     if path.is_file() && !sterna_convert::is_gguf(path)? {
         return Ok(Ok((path.to_owned(), folder)));

@@ -50,10 +50,10 @@ pub fn split_rule(patient: &Patient) -> anyhow::Result<Finding> {
     let known = KNOWN.iter().find(|known| {
         known.tokens.contains(&tokenizer.len()) && tokenizer.token_to_id(known.token).is_some()
     });
-    if let Origin::Gguf { pre, .. } = &patient.origin {
-        if let Some(finding) = of_gguf(pre.as_deref(), rule, is_byte_level(&json)) {
-            return Ok(finding);
-        }
+    if let Origin::Gguf { pre, .. } = &patient.origin
+        && let Some(finding) = of_gguf(pre.as_deref(), rule, is_byte_level(&json))
+    {
+        return Ok(finding);
     }
     let shown = rule.unwrap_or("one of its own");
     Ok(match known {
@@ -112,16 +112,13 @@ pub fn vocabulary(patient: &Patient) -> anyhow::Result<Finding> {
 
 /// Whether the template renders, and with tokens that the vocabulary has.
 pub fn template(patient: &Patient) -> anyhow::Result<Finding> {
-    if let Origin::Gguf { template, .. } = &patient.origin {
-        if template
-            .as_deref()
-            .is_some_and(|t| t.contains("BITNETAssistant"))
-        {
-            return Ok(Finding::broken(
-                "the file carries a template with \"BITNETAssistant\", an early mistake; Sterna replaces it, other \
-                 programs do not",
-            ));
-        }
+    const MISTAKE: &str = "BITNETAssistant";
+    if let Origin::Gguf { template, .. } = &patient.origin
+        && template.as_deref().is_some_and(|t| t.contains(MISTAKE))
+    {
+        return Ok(Finding::broken(format!(
+            "the file carries a template with {MISTAKE:?}, an early mistake; Sterna replaces it, other programs do not"
+        )));
     }
     let template = match patient.template() {
         Ok(template) => template,
@@ -146,7 +143,7 @@ pub fn template(patient: &Patient) -> anyhow::Result<Finding> {
     let unknown: Vec<&str> = marks(&text)
         .filter(|mark| tokenizer.token_to_id(mark).is_none())
         .collect();
-    let format = format_of(template.source());
+    let format = format_of(template.original());
     Ok(match unknown.first() {
         Some(_) => Finding::broken(format!(
             "{format}; the vocabulary has no {}: it is the template of another model",

@@ -28,12 +28,12 @@ impl Trial {
     /// The verdict on the model as it is; `trials` are all that were made. `shown` are more numbers.
     pub fn judge(&self, trials: &[Trial], chance: f64, shown: &str) -> Finding {
         let nats = |x: f64| match x.is_finite() {
-            true => format!("{x:.2} nats a token"),
+            true => format!("{x:.3} nats a token"),
             false => "no finite loss".to_owned(),
         };
         let ([a, b], [first, second]) = (self.compared.losses.map(nats), &self.ways);
         let text = self.compared.text;
-        let text = format!("the {text} costs {a} {first}, {b} {second}{shown}");
+        let text = format!("{text}: {a} {first}, {b} {second}{shown}");
         let worse = trials.iter().find(|other| other.gain() > self.gain());
         match (self.compared.better, worse) {
             (Better::First, _) => Finding::ok(text),

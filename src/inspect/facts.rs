@@ -259,9 +259,9 @@ fn set_tokenizer(facts: &mut Value, path: &Path, source: &dyn Source) {
     }
     facts["chat_template"] = match ChatTemplate::of_files(file) {
         Ok(template) => {
-            let lines = template.source().lines();
+            let lines = template.original().lines();
             let first = lines.map(str::trim).find(|line| !line.is_empty());
-            json!({"format": format_of(template.source()), "first_line": first})
+            json!({"format": format_of(template.original()), "first_line": first})
         }
         Err(sterna_runtime::Error::NoChatTemplate) => Value::Null,
         Err(error) => json!({"error": error.to_string()}),

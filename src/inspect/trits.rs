@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn rows_of_zeros_are_counted_on_any_number_of_cores() {
-        for rows in [1, 2, 7, 64] {
+        for rows in [1usize, 2, 7, 64] {
             let data: Vec<i8> = (0..rows)
                 .flat_map(|row| [0, i8::from(row % 3 == 0), 0])
                 .collect();
