@@ -45,11 +45,21 @@ pub fn prediction(patient: &Patient) -> anyhow::Result<Finding> {
     let best = means.iter().copied().fold(f64::INFINITY, f64::min);
     Ok(match best {
         x if x <= KNOWS * chance => Finding::ok(shown),
-        _ => Finding::suspect(format!(
-            "predicts no better than chance: it is untrained, knows only other texts than the built-in ones, or is \
-             damaged; checks that compare losses cannot tell. {shown}"
-        )),
+        _ => Finding::suspect(match explained(patient) {
+            Some(check) => format!("predicts no better than chance, see {check}. {shown}"),
+            None => format!(
+                "predicts no better than chance: it is untrained, knows only other texts than the built-in ones, or \
+                 is damaged; checks that compare losses cannot tell. {shown}"
+            ),
+        }),
     })
+}
+
+/// The check of a change with which the model predicts something.
+fn explained(patient: &Patient) -> Option<&'static str> {
+    let mut trials = patient.trials.as_deref().unwrap_or_default().iter();
+    let helps = trials.find(|trial| trial.compared.better == Better::Second);
+    helps.map(|trial| trial.check)
 }
 
 /// Whether the reciprocals of the scales predict better.
@@ -64,8 +74,8 @@ pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
     );
     let found = of_trials(patient, "scale direction", &shown);
     let cannot_tell = |t: &Trial| t.compared.better == Better::CannotTell;
-    let all = patient.trials.as_deref().unwrap_or_default();
-    Ok(match all.iter().all(cannot_tell) {
+    let trials = patient.trials.as_ref();
+    Ok(match trials.is_ok_and(|all| all.iter().all(cannot_tell)) {
         // Layers of trained models make something between 0.1 and 100.
         true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
         _ => found,
