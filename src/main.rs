@@ -9,6 +9,7 @@ mod completions;
 mod convert;
 mod cpu;
 mod data;
+mod doctor;
 mod embed;
 mod exit;
 mod generate;
@@ -65,6 +66,7 @@ enum Verb {
     Convert(convert::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
     Embed(embed::Args),
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Convert(args) => convert::run(&args),
         Verb::Verify(args) => return verify::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Doctor(args) => return doctor::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Embed(args) => embed::run(&args),

@@ -118,8 +118,26 @@ impl HuggingFace {
                 why: "there is no config.json".into(),
             });
         }
-        let mut config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let mut json = parse_object(&path, &config_bytes)?;
+        let config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let json = parse_object(&path, &config_bytes)?;
+        HuggingFace::with_config(folder, json, config_bytes, allow_missing)
+    }
+
+    /// [`HuggingFace::open`] with another config.json than the one in the folder, which need not have one.
+    ///
+    /// # Errors
+    /// Those of [`HuggingFace::open`].
+    pub fn open_as(folder: &Path, config: Value, allow_missing: bool) -> Result<HuggingFace> {
+        let bytes = format!("{config:#}\n").into_bytes();
+        HuggingFace::with_config(folder, config, bytes, allow_missing)
+    }
+
+    fn with_config(
+        folder: &Path,
+        mut json: Value,
+        mut config_bytes: Vec<u8>,
+        allow_missing: bool,
+    ) -> Result<HuggingFace> {
         let weights = SafetensorsFiles::open(folder)?;
         let spelling = Spelling::of(&weights);
         let given = json.clone();
@@ -439,6 +457,15 @@ impl Source for HuggingFace {
             StoredDtype::U8 => Dtype::U8,
             _ => Dtype::F32,
         }
+    }
+
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        let bytes = |name: &str| {
+            let stored = self.weights.find(name)?;
+            Some((stored.shape().iter().product::<usize>() * stored.dtype().bitsize() / 8) as u64)
+        };
+        let scale = layout::scale_name(&weight.name);
+        bytes(&weight.name).unwrap_or(0) + bytes(&scale).unwrap_or(0)
     }
 
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
-pub use gguf::{Gguf, GgufOptions, GgufType, I2sOrder};
+pub use gguf::{Gguf, GgufOptions, GgufType, I2sOrder, split_rule, split_rule_named};
 pub use huggingface::HuggingFace;
 pub use packed_source::Packed;
 pub use precision::Precision;

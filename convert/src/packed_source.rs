@@ -96,6 +96,13 @@ impl Source for Packed {
         }
     }
 
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        // A coded table has planes, multipliers and scales beside it, whose names begin with its own.
+        let entries = self.file.layout().entries.iter();
+        let own = entries.filter(|e| e.name.starts_with(&weight.name));
+        own.map(|e| e.len as u64).sum()
+    }
+
     fn precision(&self, weight: &Weight) -> Precision {
         let table = self.table(weight).map(|(_, table)| table);
         table.map_or(Precision::F32, Precision::of_table)

@@ -34,6 +34,11 @@ pub trait Source {
     /// The type in which a table or a norm is stored.
     fn dtype(&self, weight: &Weight) -> Dtype;
 
+    /// Bytes of a tensor as it is stored, with those of its scales.
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        (weight.rows * weight.columns * self.dtype(weight).bytes()) as u64
+    }
+
     /// How the values of a table or a norm are held.
     fn precision(&self, weight: &Weight) -> Precision {
         Precision::of(self.dtype(weight))

@@ -49,6 +49,7 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     file: &'static str,
+    original: String,
     /// The template with its checks.
     source: String,
     /// `bos_token`, `eos_token` and so on, and their texts.
@@ -66,8 +67,16 @@ impl ChatTemplate {
     /// [`Error::NoChatTemplate`], and [`Error::ChatTemplate`] for one that is too long, malformed or uses what is not
     /// supported.
     pub fn open(file: &PackedFile) -> Result<ChatTemplate> {
-        let settings = tokenizer::json(file, TOKENIZER_CONFIG)?;
-        let (name, source) = match file.file(TEMPLATE) {
+        ChatTemplate::of_files(|name| file.file(name))
+    }
+
+    /// [`ChatTemplate::open`] for a model that is not packed; `file` gives the bytes of a file by its name.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::open`].
+    pub fn of_files<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<ChatTemplate> {
+        let settings = tokenizer::json(&file, TOKENIZER_CONFIG)?;
+        let (name, source) = match file(TEMPLATE) {
             Some(bytes) => {
                 let text = std::str::from_utf8(bytes);
                 let text = text.map_err(|e| error(TEMPLATE, format!("expected UTF-8: {e}")))?;
@@ -87,6 +96,7 @@ impl ChatTemplate {
         let special_tokens = entries.filter(|(key, _)| key.ends_with("_token"));
         let template = ChatTemplate {
             file,
+            original: source.to_owned(),
             source: guard::guard(source).map_err(|why| error(file, why))?,
             special_tokens: special_tokens
                 .filter_map(|(key, value)| Some((key.clone(), token_name(value)?.to_owned())))
@@ -98,6 +108,11 @@ impl ChatTemplate {
             .map(drop);
         parsed.map_err(|e| error(file, describe(&e)))?;
         Ok(template)
+    }
+
+    /// The template itself, as its file has it.
+    pub fn original(&self) -> &str {
+        &self.original
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's answer begins. Encode it

@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
-use sterna_ternary::PackedFile;
+use sterna_ternary::{Config, PackedFile};
 
 use crate::{Error, Result};
 
@@ -36,12 +36,22 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`]: a file is missing, malformed or has ids that the model does not have.
     pub fn open(file: &PackedFile) -> Result<Tokenizer> {
-        let bytes = file
-            .file(TOKENIZER)
-            .ok_or_else(|| error(TOKENIZER, "expected, found nothing".into()))?;
-        let settings = json(file, TOKENIZER_CONFIG)?;
-        let generation = json(file, GENERATION_CONFIG)?;
-        let tokenizer = parse(bytes, file.config.vocab_size)?;
+        Tokenizer::of_files(&file.config, |name| file.file(name))
+    }
+
+    /// [`Tokenizer::open`] for a model that is not packed; `file` gives the bytes of a file by its name.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::open`].
+    pub fn of_files<'a>(
+        config: &Config,
+        file: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> Result<Tokenizer> {
+        let bytes =
+            file(TOKENIZER).ok_or_else(|| error(TOKENIZER, "expected, found nothing".into()))?;
+        let settings = json(&file, TOKENIZER_CONFIG)?;
+        let generation = json(&file, GENERATION_CONFIG)?;
+        let tokenizer = parse(bytes, config.vocab_size)?;
 
         let named = |key: &str| token_name(&settings[key]).and_then(|t| tokenizer.token_to_id(t));
         let added = |add: &str, token: &str, otherwise: Option<u32>| {
@@ -52,10 +62,10 @@ impl Tokenizer {
             let id = named(token).or(otherwise);
             id.map(Some).ok_or_else(|| error(TOKENIZER_CONFIG, why))
         };
-        let bos = added("add_bos_token", "bos_token", file.config.bos_token_id)?;
-        let eos = file.config.eos_token_id.first().copied();
+        let bos = added("add_bos_token", "bos_token", config.bos_token_id)?;
+        let eos = config.eos_token_id.first().copied();
         let end = added("add_eos_token", "eos_token", eos)?;
-        let mut eos = file.config.eos_token_id.clone();
+        let mut eos = config.eos_token_id.clone();
         eos.extend(ids(&generation["eos_token_id"])?);
         eos.extend(named("eos_token"));
         let added = tokenizer.get_added_tokens_decoder();
@@ -97,10 +107,27 @@ impl Tokenizer {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(Error::Encoding)
     }
 
+    /// The text of a token as the vocabulary has it, and whether it is a special one.
+    pub fn token(&self, id: u32) -> Option<(String, bool)> {
+        let special = self.tokenizer.get_added_tokens_decoder();
+        let is_special = special.get(&id).is_some_and(|token| token.special);
+        Some((self.tokenizer.id_to_token(id)?, is_special))
+    }
+
     /// Tokens that end a text: those of config.json, generation_config.json and tokenizer_config.json, and the
     /// special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
     pub fn eos(&self) -> &[u32] {
         &self.eos
+    }
+
+    /// How many tokens there are, special ones included.
+    pub fn len(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The id of a token by its name, such as `<|eot_id|>`.
@@ -197,8 +224,11 @@ fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<
 }
 
 /// An embedded JSON file; null where it is absent.
-pub(crate) fn json(file: &PackedFile, name: &'static str) -> Result<Value> {
-    let Some(bytes) = file.file(name) else {
+pub(crate) fn json<'a>(
+    file: &impl Fn(&str) -> Option<&'a [u8]>,
+    name: &'static str,
+) -> Result<Value> {
+    let Some(bytes) = file(name) else {
         return Ok(Value::Null);
     };
     serde_json::from_slice(bytes).map_err(|e| error(name, format!("expected JSON: {e}")))

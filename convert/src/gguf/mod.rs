@@ -31,6 +31,7 @@ use sterna_ternary::{Config, Family, Scaling};
 
 use self::container::{Container, Info};
 use self::names::Architecture;
+use self::splits::Split;
 use self::types::{Content, ScaleAt, Size, Type};
 use crate::embedded::REQUIRED;
 use crate::scales::factors;
@@ -62,6 +63,17 @@ pub enum I2sOrder {
     Blocks128,
     /// Blocks of 64, as bitnet.cpp writes them on ARM since November 2025.
     Blocks64,
+}
+
+/// The name of the rule by which a pre-tokenizer of tokenizer.json splits text, as in `tokenizer.ggml.pre`; none for
+/// a rule that is not known.
+pub fn split_rule(pre_tokenizer: &Value) -> Option<&'static str> {
+    Split::of(pre_tokenizer).map(|split| split.names[0])
+}
+
+/// The first of the names of a rule, one of which is `name`.
+pub fn split_rule_named(name: &str) -> Option<&'static str> {
+    Split::named(name).map(|split| split.names[0])
 }
 
 /// What Q8_0 makes of a row; its width is a multiple of 32.
@@ -140,6 +152,22 @@ impl Gguf {
         };
         gguf.check_tensors()?;
         Ok(gguf)
+    }
+
+    /// A string among the metadata, such as `tokenizer.ggml.pre`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.container.metadata.text(key).ok().flatten()
+    }
+
+    /// The name of the type of a tensor.
+    pub fn type_name(&self, weight: &Weight) -> &'static str {
+        self.kind(self.info(weight)).name
+    }
+
+    /// Whether the metadata have a key of the architecture, such as `rope.freq_base`.
+    pub fn has(&self, key: &str) -> bool {
+        let key = format!("{}.{key}", self.architecture.name);
+        self.container.metadata.has(&key)
     }
 
     fn check_tensors(&self) -> Result<()> {
@@ -475,6 +503,11 @@ impl Source for Gguf {
             "BF16" => Dtype::Bf16,
             _ => Dtype::U8,
         }
+    }
+
+    fn stored_bytes(&self, weight: &Weight) -> u64 {
+        let info = self.info(weight);
+        self.kind(info).bytes(info).unwrap_or(0)
     }
 
     fn precision(&self, weight: &Weight) -> Precision {

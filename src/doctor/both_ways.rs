@@ -1,0 +1,153 @@
+//! Checks that run the model: as it is, and with what a known mistake did undone ([`super::trials`]). Where no way
+//! predicts anything, nothing can be told, and that is what they say.
+
+use sterna_ternary::Activation;
+
+use super::finding::Finding;
+use super::patient::{Body, Patient};
+use super::texts::{Better, KNOWS, TEXTS, mean};
+use super::trials::Trial;
+
+/// Whether a forward pass stays finite.
+pub fn logits(patient: &Patient) -> anyhow::Result<Finding> {
+    Ok(match &patient.body {
+        Err(why) => Finding::not_applicable(why),
+        Ok(body) => match &body.losses {
+            Ok(losses) if losses.iter().flatten().all(|x| x.is_finite()) => {
+                let tokens: usize = losses.iter().map(|l| l.len() + 1).sum();
+                Finding::ok(format!("finite for {tokens} tokens"))
+            }
+            Ok(_) => Finding::broken("the loss of a token is not finite"),
+            Err(why) => Finding::broken(why),
+        },
+    })
+}
+
+/// Whether the model knows more than nothing.
+pub fn prediction(patient: &Patient) -> anyhow::Result<Finding> {
+    let body = match with_text(patient) {
+        Ok(body) => body,
+        Err(finding) => return Ok(finding),
+    };
+    let Ok(losses) = &body.losses else {
+        return Ok(Finding::not_applicable("logits are not finite"));
+    };
+    let chance = patient.chance();
+    let means: Vec<f64> = losses.iter().map(|l| mean(l)).collect();
+    let shown = TEXTS.iter().zip(&means);
+    let shown: Vec<String> = shown
+        .map(|((name, _), x)| format!("{name} {x:.2}"))
+        .collect();
+    let shown = format!(
+        "nats a token: {}; guessing costs {chance:.2}",
+        shown.join(", ")
+    );
+    let best = means.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(match best {
+        x if x <= KNOWS * chance => Finding::ok(shown),
+        _ => Finding::suspect(match explained(patient) {
+            Some(check) => format!("predicts no better than chance, see {check}. {shown}"),
+            None => format!(
+                "predicts no better than chance: it is untrained, knows only other texts than the built-in ones, or \
+                 is damaged; checks that compare losses cannot tell. {shown}"
+            ),
+        }),
+    })
+}
+
+/// The check of a change with which the model predicts something.
+fn explained(patient: &Patient) -> Option<&'static str> {
+    let mut trials = patient.trials.as_deref().unwrap_or_default().iter();
+    let helps = trials.find(|trial| trial.compared.better == Better::Second);
+    helps.map(|trial| trial.check)
+}
+
+/// Whether the reciprocals of the scales predict better.
+pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
+    let body = match with_text(patient) {
+        Ok(body) => body,
+        Err(finding) => return Ok(finding),
+    };
+    let (gain, inverse) = gains(body);
+    let shown = format!(
+        "; a layer makes {gain:.3} of an input of size 1, {inverse:.3} with scales inverted"
+    );
+    let found = of_trials(patient, "scale direction", &shown);
+    let cannot_tell = |t: &Trial| t.compared.better == Better::CannotTell;
+    let trials = patient.trials.as_ref();
+    Ok(match trials.is_ok_and(|all| all.iter().all(cannot_tell)) {
+        // Layers of trained models make something between 0.1 and 100.
+        true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
+        _ => found,
+    })
+}
+
+/// Median over the layers of scale · √(columns · share of non-zeros), as it is and with the reciprocal.
+fn gains(body: &Body) -> (f64, f64) {
+    let median = |of: fn(f32) -> f64| {
+        let inputs =
+            |c: &crate::inspect::trits::Counts| c.weight.columns as f64 * (1.0 - c.zeros());
+        let gains = body.counts.iter().map(|c| of(c.scale) * inputs(c).sqrt());
+        let mut gains: Vec<f64> = gains.collect();
+        gains.sort_by(f64::total_cmp);
+        gains[gains.len() / 2]
+    };
+    (median(f64::from), median(|scale| 1.0 / f64::from(scale)))
+}
+
+/// Whether the other activation predicts better.
+pub fn activation(patient: &Patient) -> anyhow::Result<Finding> {
+    let name = Activation::name(patient.source.config().family.activation);
+    let shown = format!("{name}: no family with these norms has another activation");
+    Ok(match with_text(patient) {
+        Ok(_) if of(patient, "activation").next().is_none() && patient.trials.is_ok() => {
+            Finding::not_applicable(shown)
+        }
+        Ok(_) => of_trials(patient, "activation", ""),
+        Err(finding) => finding,
+    })
+}
+
+/// Whether another order of the rows of q and k predicts better.
+pub fn rotated_rows(patient: &Patient) -> anyhow::Result<Finding> {
+    Ok(match with_text(patient) {
+        Ok(_) => of_trials(patient, "q and k order", ""),
+        Err(finding) => finding,
+    })
+}
+
+/// Whether scales without the factor that a second absmean brings predict better.
+pub fn larger_scales(patient: &Patient) -> anyhow::Result<Finding> {
+    let body = match with_text(patient) {
+        Ok(body) => body,
+        Err(finding) => return Ok(finding),
+    };
+    let zeros = body.counts.iter().map(|c| c.zero).sum::<u64>() as f64;
+    let share = 1.0 - zeros / body.counts.iter().map(|c| c.all()).sum::<u64>() as f64;
+    let shown = format!("; a second absmean makes scales {share:.3} times as large here");
+    Ok(of_trials(patient, "double quantization", &shown))
+}
+
+fn of<'a>(patient: &'a Patient, check: &'a str) -> impl Iterator<Item = &'a Trial> {
+    let trials = patient.trials.as_deref().unwrap_or_default();
+    trials.iter().filter(move |trial| trial.check == check)
+}
+
+/// The worst verdict of the trials that belong to a check.
+fn of_trials(patient: &Patient, check: &str, shown: &str) -> Finding {
+    let trials = match &patient.trials {
+        Ok(trials) => trials,
+        Err(why) => return Finding::not_applicable(why),
+    };
+    let own = of(patient, check).map(|trial| trial.judge(trials, patient.chance(), shown));
+    let worst = own.max_by_key(|finding| finding.verdict);
+    worst.unwrap_or_else(|| Finding::not_applicable("no layer has one scale only"))
+}
+
+fn with_text(patient: &Patient) -> Result<&Body, Finding> {
+    match &patient.body {
+        Err(why) => Err(Finding::not_applicable(why)),
+        Ok(body) if !body.has_text => Err(Finding::not_applicable("there is no tokenizer")),
+        Ok(body) => Ok(body),
+    }
+}

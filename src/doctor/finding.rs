@@ -1,0 +1,54 @@
+//! What a check says.
+
+use serde::Serialize;
+
+/// How bad it is, in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    NotApplicable,
+    Ok,
+    Suspect,
+    Broken,
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::NotApplicable => "-",
+            Verdict::Suspect => "suspect",
+            Verdict::Broken => "broken",
+        }
+    }
+}
+
+/// A verdict and why, with the numbers behind it.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub verdict: Verdict,
+    pub why: String,
+}
+
+impl Finding {
+    pub fn new(verdict: Verdict, why: impl Into<String>) -> Finding {
+        let why = why.into();
+        Finding { verdict, why }
+    }
+
+    pub fn ok(why: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Ok, why)
+    }
+
+    pub fn not_applicable(why: impl Into<String>) -> Finding {
+        Finding::new(Verdict::NotApplicable, why)
+    }
+
+    pub fn suspect(why: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Suspect, why)
+    }
+
+    pub fn broken(why: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Broken, why)
+    }
+}

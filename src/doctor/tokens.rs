@@ -1,0 +1,303 @@
+//! Checks of tokenizer, chat template and the tokens that end a turn.
+
+use serde_json::Value;
+use sterna_convert::{split_rule as rule_of, split_rule_named};
+use sterna_runtime::{Error, Message, Tokenizer};
+
+use super::finding::Finding;
+use super::patient::{Origin, Patient};
+
+/// A tokenizer that everybody knows: how to recognize it, and how it splits text.
+struct Known {
+    name: &'static str,
+    /// A token that it has.
+    token: &'static str,
+    /// How many tokens it has, fine-tunes with a few more included.
+    tokens: std::ops::RangeInclusive<usize>,
+    /// The name of the split rule in GGUF.
+    rule: &'static str,
+}
+
+static KNOWN: [Known; 3] = [
+    Known {
+        name: "Llama 3, which BitNet b1.58 2B4T has too",
+        token: "<|eot_id|>",
+        tokens: 128_000..=129_000,
+        rule: "llama-bpe",
+    },
+    Known {
+        name: "Falcon3",
+        token: ">>TITLE<<",
+        tokens: 131_000..=131_200,
+        rule: "llama-bpe",
+    },
+    Known {
+        name: "Qwen2 and Qwen3",
+        token: "<|im_end|>",
+        tokens: 151_600..=152_100,
+        rule: "qwen2",
+    },
+];
+
+/// Whether text is cut into the pieces that the tokenizer was trained on.
+pub fn split_rule(patient: &Patient) -> anyhow::Result<Finding> {
+    let tokenizer = match tokenizer(patient) {
+        Ok(tokenizer) => tokenizer,
+        Err(finding) => return Ok(finding),
+    };
+    let json = patient.json("tokenizer.json");
+    let rule = rule_of(&json["pre_tokenizer"]);
+    let known = KNOWN.iter().find(|known| {
+        known.tokens.contains(&tokenizer.len()) && tokenizer.token_to_id(known.token).is_some()
+    });
+    if let Origin::Gguf { pre, .. } = &patient.origin
+        && let Some(finding) = of_gguf(pre.as_deref(), rule, is_byte_level(&json))
+    {
+        return Ok(finding);
+    }
+    let shown = rule.unwrap_or("one of its own");
+    Ok(match known {
+        Some(known) if rule.is_some_and(|rule| rule != known.rule) => Finding::broken(format!(
+            "this is the tokenizer of {}, which splits text as {} does, and tokenizer.json says {shown}",
+            known.name, known.rule
+        )),
+        Some(known) => Finding::ok(format!("{shown}, the tokenizer of {}", known.name)),
+        None => Finding::ok(format!("{shown}; {} tokens", tokenizer.len())),
+    })
+}
+
+fn is_byte_level(tokenizer: &Value) -> bool {
+    tokenizer["decoder"]["type"] == "ByteLevel"
+}
+
+/// What the key of a GGUF file says, if that is a defect.
+fn of_gguf(pre: Option<&str>, rule: Option<&str>, is_byte_level: bool) -> Option<Finding> {
+    match pre {
+        None if is_byte_level => Some(Finding::suspect(format!(
+            "there is no tokenizer.ggml.pre: Sterna splits as {} does, other programs as GPT-2, and numbers then become \
+             other tokens",
+            rule.unwrap_or("tokenizer.json")
+        ))),
+        Some(pre) if rule.is_some() && split_rule_named(pre) != rule => {
+            Some(Finding::broken(format!(
+                "tokenizer.ggml.pre is {pre}, and the tokenizer.json in the same file splits as {} does",
+                rule.unwrap_or_default()
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// Whether every token has a row in the embedding, and the rows are not far more.
+pub fn vocabulary(patient: &Patient) -> anyhow::Result<Finding> {
+    if let (Err(error), Some(_)) = (&patient.tokenizer, patient.file("tokenizer.json")) {
+        return Ok(Finding::broken(error.to_string()));
+    }
+    let tokenizer = match tokenizer(patient) {
+        Ok(tokenizer) => tokenizer,
+        Err(finding) => return Ok(finding),
+    };
+    let (tokens, rows) = (tokenizer.len(), patient.source.config().vocab_size);
+    let shown = format!("{tokens} tokens, {rows} rows in the embedding");
+    let ends = tokenizer.eos().iter().find(|id| **id as usize >= rows);
+    Ok(match ends {
+        Some(id) => Finding::broken(format!("{shown}; {id}, which ends a text, is no token")),
+        // Models pad their vocabulary to a round number.
+        None if tokens * 10 < rows * 9 => {
+            Finding::suspect(format!("{shown}: the tokenizer is another, smaller one"))
+        }
+        None => Finding::ok(shown),
+    })
+}
+
+/// Whether the template renders, and with tokens that the vocabulary has.
+pub fn template(patient: &Patient) -> anyhow::Result<Finding> {
+    const MISTAKE: &str = "BITNETAssistant";
+    if let Origin::Gguf { template, .. } = &patient.origin
+        && template.as_deref().is_some_and(|t| t.contains(MISTAKE))
+    {
+        return Ok(Finding::broken(format!(
+            "the file carries a template with {MISTAKE:?}, an early mistake; Sterna replaces it, other programs do not"
+        )));
+    }
+    let template = match patient.template() {
+        Ok(template) => template,
+        Err(Error::NoChatTemplate) => {
+            return Ok(Finding::not_applicable(
+                "there is none: a base model, which continues text",
+            ));
+        }
+        Err(error) => return Ok(Finding::broken(error.to_string())),
+    };
+    let text = match template.render(&conversation(), true) {
+        Ok(text) => text,
+        Err(error) => return Ok(Finding::broken(error.to_string())),
+    };
+    let tokenizer = match tokenizer(patient) {
+        Ok(tokenizer) => tokenizer,
+        Err(finding) => return Ok(finding),
+    };
+    if !text.contains(QUESTION) {
+        return Ok(Finding::broken("the template drops what the user says"));
+    }
+    let unknown: Vec<&str> = marks(&text)
+        .filter(|mark| tokenizer.token_to_id(mark).is_none())
+        .collect();
+    let format = format_of(template.original());
+    Ok(match unknown.first() {
+        Some(_) => Finding::broken(format!(
+            "{format}; the vocabulary has no {}: it is the template of another model",
+            unknown.join(", no ")
+        )),
+        None => Finding::ok(format),
+    })
+}
+
+/// Whether the token behind an answer is one that ends it.
+pub fn end_of_turn(patient: &Patient) -> anyhow::Result<Finding> {
+    let tokenizer = match tokenizer(patient) {
+        Ok(tokenizer) => tokenizer,
+        Err(finding) => return Ok(finding),
+    };
+    let ends = ids(&patient.json("generation_config.json")["eos_token_id"]);
+    let text = patient
+        .template()
+        .and_then(|t| t.render(&conversation(), false));
+    let Ok(text) = text else {
+        return Ok(match tokenizer.eos() {
+            [] => Finding::suspect("nothing says which token ends a text: it never ends"),
+            eos => Finding::ok(format!(
+                "no template; {} ends a text",
+                names(tokenizer, eos)
+            )),
+        });
+    };
+    let behind = text.split(ANSWER).last().unwrap_or_default();
+    let end = tokenizer
+        .encode(behind.trim_start(), false)?
+        .first()
+        .copied();
+    let end = end.filter(|id| tokenizer.token(*id).is_some_and(|(_, special)| special));
+    let Some(end) = end else {
+        return Ok(Finding::ok("the template ends answers with plain text"));
+    };
+    let name = names(tokenizer, &[end]);
+    Ok(if ends.contains(&end) {
+        Finding::ok(format!("{name}, as generation_config.json says"))
+    } else if tokenizer.eos().contains(&end) {
+        Finding::suspect(format!(
+            "the template ends an answer with {name}, which generation_config.json does not list: Sterna stops there \
+             all the same, other programs may run on"
+        ))
+    } else {
+        Finding::broken(format!(
+            "the template ends an answer with {name}, and what ends a text is {}: answers run on",
+            names(tokenizer, tokenizer.eos())
+        ))
+    })
+}
+
+/// The tokens that end a text, by name and id.
+fn names(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let name = |id: &u32| match tokenizer.token(*id) {
+        Some((name, _)) => format!("{name} ({id})"),
+        None => id.to_string(),
+    };
+    let names: Vec<String> = ids.iter().map(name).collect();
+    match names.is_empty() {
+        true => "nothing".to_owned(),
+        false => names.join(", "),
+    }
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let list = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    list.iter()
+        .filter_map(|v| u32::try_from(v.as_u64()?).ok())
+        .collect()
+}
+
+const QUESTION: &str = "Which bird flies furthest?";
+const ANSWER: &str = "The Arctic tern.";
+
+fn conversation() -> [Message; 2] {
+    [
+        Message::new("user", QUESTION),
+        Message::new("assistant", ANSWER),
+    ]
+}
+
+/// Pieces of a text that look like special tokens, `<|name|>` or `[NAME]` of older formats not counted.
+fn marks(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.match_indices("<|").map(|(at, _)| at);
+    starts.filter_map(|at| {
+        let end = text[at..].find("|>")?;
+        let mark = &text[at..at + end + 2];
+        (!mark.contains(char::is_whitespace)).then_some(mark)
+    })
+}
+
+/// Formats by a piece of their templates.
+const FORMATS: [(&str, &str); 6] = [
+    ("<|im_start|>", "ChatML"),
+    ("<|start_header_id|>", "Llama 3"),
+    ("[INST]", "Llama 2"),
+    ("<start_of_turn>", "Gemma"),
+    ("<|assistant|>", "Falcon3"),
+    ("<|eot_id|>", "BitNet b1.58 2B4T"),
+];
+
+/// The name of the format that a template writes.
+pub fn format_of(template: &str) -> String {
+    match FORMATS.iter().find(|(piece, _)| template.contains(piece)) {
+        Some((_, name)) => format!("the format of {name}"),
+        None => "a format of its own".to_owned(),
+    }
+}
+
+fn tokenizer(patient: &Patient) -> Result<&Tokenizer, Finding> {
+    patient.tokenizer.as_ref().map_err(|_| {
+        Finding::not_applicable(match patient.file("tokenizer.json") {
+            None => "there is no tokenizer.json",
+            Some(_) => "the tokenizer cannot be used",
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_what_looks_like_a_special_token() {
+        let text = "<|im_start|>user\na <| b |> c<|im_end|>\n<|open";
+        assert_eq!(
+            marks(text).collect::<Vec<_>>(),
+            ["<|im_start|>", "<|im_end|>"]
+        );
+    }
+
+    #[test]
+    fn formats_are_told_by_their_tokens() {
+        assert_eq!(
+            format_of("{{ '<|im_start|>' + m.role }}"),
+            "the format of ChatML"
+        );
+        assert_eq!(format_of("{{ m.content }}"), "a format of its own");
+    }
+
+    #[test]
+    fn a_gguf_file_names_the_rule_of_its_tokenizer() {
+        use super::super::finding::Verdict;
+        let check = |pre, rule, expected: Option<Verdict>| {
+            assert_eq!(of_gguf(pre, rule, true).map(|f| f.verdict), expected);
+        };
+        check(Some("llama3"), Some("llama-bpe"), None);
+        check(Some("default"), Some("llama-bpe"), Some(Verdict::Broken));
+        check(None, Some("llama-bpe"), Some(Verdict::Suspect));
+        check(Some("llama3"), None, None);
+        assert!(of_gguf(None, None, false).is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! Checks that look at tensors and config, without running the model.
+
+use sterna_convert::StoredScale;
+use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
+
+use super::both_ways;
+use super::finding::Finding;
+use super::patient::{Origin, Patient};
+use crate::inspect::trits::{self, Counts};
+
+/// Rows that are read of a table or of master weights.
+const SAMPLE: usize = 64;
+
+/// How the checkpoint says that its layers are ternary; that nothing does is refused at opening.
+pub fn declaration(patient: &Patient) -> anyhow::Result<Finding> {
+    let stored = match patient.origin {
+        Origin::Packed => return Ok(Finding::ok("packed by Sterna")),
+        Origin::Gguf { .. } => return Ok(Finding::ok("GGUF with ternary tensors")),
+        Origin::Folder => first_linear(patient)?,
+    };
+    Ok(Finding::ok(match stored {
+        Some(StoredScale::Masters) => "master weights, ternarized with absmean",
+        Some(StoredScale::Multiply(_)) => "packed, scales to multiply by",
+        Some(StoredScale::Divide(_)) => "packed, scales to divide by",
+        Some(StoredScale::Products(_)) => "products of trits and scales",
+        None => "nothing is ternary here",
+    }))
+}
+
+/// NaN and infinities, which readers refuse, and norms or tables of zeros.
+pub fn values(patient: &Patient) -> anyhow::Result<Finding> {
+    let mut read = 0;
+    for weight in layout::weights(patient.source.config()) {
+        let (kind, values) = match weight.role {
+            Role::Linear => continue, // read when the model was packed
+            Role::Norm => ("norm", patient.source.vector(&weight)),
+            Role::Table => ("table", sample(patient, &weight)),
+        };
+        let values = match values {
+            Ok(values) => values,
+            Err(error) => return Ok(Finding::broken(error.to_string())),
+        };
+        if values.iter().all(|x| *x == 0.0) {
+            let why = format!(
+                "{}: every value of this {kind} that was read is zero",
+                weight.name
+            );
+            return Ok(Finding::broken(why));
+        }
+        read += 1;
+    }
+    Ok(match &patient.body {
+        Ok(_) => Finding::ok(format!("finite; {read} norms and tables are not zero")),
+        Err(why) => Finding::not_applicable(why),
+    })
+}
+
+/// Rows spread over a table.
+fn sample(patient: &Patient, weight: &Weight) -> sterna_convert::Result<Vec<f32>> {
+    let rows = weight.rows.min(SAMPLE);
+    let mut values = vec![0.0; rows * weight.columns];
+    for (i, row) in values.chunks_exact_mut(weight.columns).enumerate() {
+        patient.source.rows(weight, i * weight.rows / rows, row)?;
+    }
+    Ok(values)
+}
+
+/// Layers and rows without a trit that is not zero.
+pub fn zeros(patient: &Patient) -> anyhow::Result<Finding> {
+    let counts = match &patient.body {
+        Ok(body) => &body.counts,
+        Err(why) => return Ok(Finding::not_applicable(why)),
+    };
+    let empty: Vec<&Counts> = counts.iter().filter(|c| c.zero == c.all()).collect();
+    if let Some(first) = empty.first() {
+        let name = &first.weight.name;
+        let why = match empty.len() {
+            1 => format!("every weight of {name} is zero"),
+            n => format!("every weight of {n} layers is zero, the first of them {name}"),
+        };
+        return Ok(Finding::broken(why));
+    }
+    let share = |c: &Counts| c.zero_rows as f64 / c.weight.rows as f64;
+    let worst = counts.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
+    let zeros = counts.iter().map(|c| c.zero).sum::<u64>() as f64;
+    let all = counts.iter().map(Counts::all).sum::<u64>() as f64;
+    let shown = format!("{:.1} % of the trits are zero", 100.0 * zeros / all);
+    Ok(match worst.filter(|c| c.zero_rows > 1 && share(c) > 0.02) {
+        Some(c) => Finding::suspect(format!(
+            "{} of {} rows of {} are zero; {shown}",
+            c.zero_rows, c.weight.rows, c.weight.name
+        )),
+        None => Finding::ok(shown),
+    })
+}
+
+/// Master weights that are ternary already, and scales that a second absmean made smaller.
+pub fn double_quantization(patient: &Patient) -> anyhow::Result<Finding> {
+    if let (Origin::Folder, Some(StoredScale::Masters)) = (&patient.origin, first_linear(patient)?)
+    {
+        for weight in trits::linear(patient.source.config()) {
+            if let Some(magnitude) = only_magnitude(&sample(patient, &weight)?) {
+                return Ok(Finding::broken(format!(
+                    "{}: the master weights are -s, 0 and +s already, s = {magnitude}; absmean makes s times the \
+                     share of non-zeros of it. Remove `quantization_config`, then they are taken as they are",
+                    weight.name
+                )));
+            }
+        }
+    }
+    both_ways::larger_scales(patient)
+}
+
+/// The one magnitude of all values but the zeros, if there are zeros and there is one only.
+fn only_magnitude(values: &[f32]) -> Option<f32> {
+    let magnitude = values.iter().fold(0f32, |m, x| m.max(x.abs()));
+    // Exporters that multiply in bf16 are off by a step of it.
+    let is_same = |x: &f32| *x == 0.0 || (x.abs() / magnitude - 1.0).abs() < 1.0 / 128.0;
+    (values.contains(&0.0) && magnitude > 0.0 && values.iter().all(is_same)).then_some(magnitude)
+}
+
+/// A head that repeats the embedding and is not tied; that tie and tensors contradict is refused at opening.
+pub fn tied_head(patient: &Patient) -> anyhow::Result<Finding> {
+    let config = patient.source.config();
+    if config.tie_word_embeddings {
+        return Ok(Finding::ok(
+            "the head is the embedding, and there is no other",
+        ));
+    }
+    let weights = layout::weights(config);
+    let table = |name: &str| {
+        let weight = weights.iter().find(|w| w.name == name);
+        weight.map(|w| sample(patient, w)).transpose()
+    };
+    Ok(match table(HEAD)? == table(EMBEDDING)? {
+        true => Finding::suspect(
+            "the head repeats the embedding: either it should be tied, or the exporter lost the head",
+        ),
+        false => Finding::ok("the head is a table of its own"),
+    })
+}
+
+/// Sub-norms that do nothing; that they are absent or too many is refused at opening.
+pub fn sub_norms(patient: &Patient) -> anyhow::Result<Finding> {
+    let config = patient.source.config();
+    let family = config.family;
+    let norms: Vec<&str> = [family.attn_sub_norm, family.ffn_sub_norm]
+        .into_iter()
+        .flatten()
+        .collect();
+    if norms.is_empty() {
+        let why = format!("family {} has none, nor has the checkpoint", family.name);
+        return Ok(Finding::ok(why));
+    }
+    let mut all_ones = true;
+    for weight in layout::weights(config) {
+        if norms.iter().any(|norm| weight.name.contains(norm)) {
+            all_ones &= patient.source.vector(&weight)?.iter().all(|x| *x == 1.0);
+        }
+    }
+    Ok(match all_ones {
+        true => Finding::suspect(format!(
+            "{} are there, and all their values are 1: they were never trained, or an exporter made them up",
+            norms.join(" and ")
+        )),
+        false => Finding::ok(format!("{} are there", norms.join(" and "))),
+    })
+}
+
+/// A base of rotary positions that the file does not give; in a folder that is refused at opening.
+pub fn rope_theta(patient: &Patient) -> anyhow::Result<Finding> {
+    let theta = patient.source.config().rope.theta;
+    Ok(match &patient.origin {
+        Origin::Gguf {
+            has_rope_theta: false,
+            architecture,
+            ..
+        } => Finding::suspect(format!(
+            "there is no {architecture}.rope.freq_base; {theta} is taken, as other programs do"
+        )),
+        _ => Finding::ok(theta.to_string()),
+    })
+}
+
+fn first_linear(patient: &Patient) -> anyhow::Result<Option<StoredScale>> {
+    let first = trits::linear(patient.source.config()).into_iter().next();
+    Ok(match first {
+        Some(weight) => Some(patient.source.linear(&weight)?.stored),
+        None => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::only_magnitude;
+
+    #[test]
+    fn ternary_masters_have_one_magnitude() {
+        assert_eq!(only_magnitude(&[0.5, 0.0, -0.5, 0.0]), Some(0.5));
+        assert_eq!(only_magnitude(&[0.5, 0.0, -0.499, 0.5]), Some(0.5));
+        assert_eq!(only_magnitude(&[0.5, 0.0, -0.25]), None);
+        assert_eq!(only_magnitude(&[0.5, -0.5]), None);
+        assert_eq!(only_magnitude(&[0.0, 0.0]), None);
+    }
+}

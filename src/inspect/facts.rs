@@ -1,0 +1,296 @@
+//! The facts about a model as one JSON object: what its config, its tensors and its other files say.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sterna_convert::{Gguf, I2sOrder, Source};
+use sterna_runtime::{ChatTemplate, KvCache, KvType, Tokenizer};
+use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
+use sterna_ternary::{PackedFile, file::Values};
+
+use super::trits::{self, Counts};
+use crate::doctor::tokens::format_of;
+
+/// Checkpoints whose linear layers have more bytes than this are counted on request only.
+const QUICK: u64 = 2 << 30;
+
+/// Collects them. `verify` reads all, and what is wrong is then an error instead of a remark.
+pub fn of(
+    path: &Path,
+    source: &dyn Source,
+    verify: bool,
+    context: Option<usize>,
+) -> anyhow::Result<Value> {
+    let packed = match path.is_file() && !sterna_convert::is_gguf(path)? {
+        true => Some(PackedFile::open(path)?),
+        false => None,
+    };
+    let config = source.config();
+    let mut facts = of_config(path, source);
+    let mut remarks = Vec::new();
+    if let Some(file) = packed.as_ref().filter(|_| verify) {
+        file.verify()?;
+    }
+    let linear = stored_bytes(source, &trits::linear(config));
+    if let Some(file) = &packed {
+        set_counts(&mut facts, &trits::of_file(file)?, &mut remarks);
+    } else if verify || linear <= QUICK {
+        let counts = count(source, verify, &mut remarks)?;
+        set_counts(&mut facts, &counts, &mut remarks);
+    }
+    look_at_values(source, &mut remarks);
+    facts["packing"] = packing(path, source, packed.as_ref())?;
+    set_tables(&mut facts, source, packed.as_ref());
+    set_tokenizer(&mut facts, path, source);
+    facts["memory"] = packed.map_or(Value::Null, |file| memory(&file, context));
+    facts["remarks"] = remarks.into();
+    Ok(facts)
+}
+
+/// What config and sizes say; the keys that need more are null.
+fn of_config(path: &Path, source: &dyn Source) -> Value {
+    let c = source.config();
+    let size = |weights: &[Weight]| weights.iter().map(|w| w.rows * w.columns).sum::<usize>();
+    let parameters = size(&layout::weights(c));
+    let linear = trits::linear(c);
+    let bytes = source.bytes();
+    let files = source.files().iter().map(|(name, _)| name.as_str());
+    json!({
+        "path": path,
+        "bytes": bytes,
+        "family": c.family.name,
+        "architecture": c.family.architecture,
+        "parameters": parameters,
+        "ternary_weights": size(&linear),
+        "packing": null,
+        "bits_per_ternary_weight": 8.0 * stored_bytes(source, &linear) as f64 / size(&linear) as f64,
+        "bits_per_head_weight": null,
+        "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
+        "embedding": null,
+        "head": null,
+        "tied": c.tie_word_embeddings,
+        "hidden_size": c.hidden_size,
+        "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": c.num_hidden_layers,
+        "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "head_dim": c.head_dim,
+        "vocab_size": c.vocab_size,
+        "max_position_embeddings": c.max_position_embeddings,
+        "rope_theta": c.rope.theta,
+        "hidden_act": c.family.activation.name(),
+        "files": files.collect::<Vec<_>>(),
+        "tokenizer": null,
+        "chat_template": null,
+        "eos": null,
+        "zeros": null,
+        "layers": null,
+        "matrices": null,
+    })
+}
+
+fn stored_bytes(source: &dyn Source, weights: &[Weight]) -> u64 {
+    weights.iter().map(|w| source.stored_bytes(w)).sum()
+}
+
+/// How the ternary weights are stored; in a checkpoint, as the first of them shows.
+fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> anyhow::Result<Value> {
+    use sterna_convert::StoredScale::{Divide, Masters, Multiply, Products};
+    let Some(first) = trits::linear(source.config()).into_iter().next() else {
+        return Ok("none".into());
+    };
+    if let Some(file) = packed {
+        return Ok(file.packing.name().into());
+    }
+    if path.is_file() {
+        let gguf = Gguf::open(path, I2sOrder::default(), true)?;
+        return Ok(format!("GGUF, {}", gguf.type_name(&first)).into());
+    }
+    Ok(match source.linear(&first)?.stored {
+        Masters => "masters",
+        Products(_) => "products of trits and scales",
+        Multiply(_) => "2 bits, scales to multiply by",
+        Divide(_) => "2 bits, scales to divide by",
+    }
+    .into())
+}
+
+fn count(
+    source: &dyn Source,
+    verify: bool,
+    remarks: &mut Vec<String>,
+) -> sterna_convert::Result<Vec<Counts>> {
+    let mut counts = Vec::new();
+    for weight in trits::linear(source.config()) {
+        match trits::of_layer(source, weight) {
+            Ok(count) => counts.push(count),
+            Err(error) if verify => return Err(error),
+            Err(error) => remarks.push(error.to_string()),
+        }
+    }
+    Ok(counts)
+}
+
+/// Trits and scales of all matrices, of each layer, and in sum.
+fn set_counts(facts: &mut Value, counts: &[Counts], remarks: &mut Vec<String>) {
+    for c in counts {
+        let name = &c.weight.name;
+        if c.zero == c.all() {
+            remarks.push(format!("{name}: every weight is zero"));
+        } else if c.zero_rows > 0 {
+            remarks.push(format!(
+                "{name}: {} rows of {} are zero",
+                c.zero_rows, c.weight.rows
+            ));
+        }
+        if !c.scale.is_finite() {
+            remarks.push(format!("{name}: the scale is {}", c.scale));
+        }
+    }
+    facts["matrices"] = counts.iter().map(Counts::json).collect();
+    facts["zeros"] = zeros(counts).into();
+    let layers = facts["num_hidden_layers"].as_u64().unwrap_or(0);
+    let of_layer = |i: u64| -> Vec<Counts> {
+        let prefix = format!("model.layers.{i}.");
+        let own = counts.iter().filter(|c| c.weight.name.starts_with(&prefix));
+        own.cloned().collect()
+    };
+    facts["layers"] = (0..layers)
+        .map(|i| {
+            let counts = of_layer(i);
+            let scales = counts.iter().map(|c| c.scale);
+            let least = scales.clone().fold(f32::INFINITY, f32::min);
+            let most = scales.fold(0f32, f32::max);
+            json!({"layer": i, "zeros": zeros(&counts), "least_scale": least, "largest_scale": most})
+        })
+        .collect();
+}
+
+fn zeros(counts: &[Counts]) -> f64 {
+    let sum = |f: fn(&Counts) -> u64| counts.iter().map(f).sum::<u64>() as f64;
+    sum(|c| c.zero) / sum(Counts::all)
+}
+
+/// Remarks on norms and tables of zeros, or with NaN or infinities.
+fn look_at_values(source: &dyn Source, remarks: &mut Vec<String>) {
+    for weight in layout::weights(source.config()) {
+        let is_zero = match weight.role {
+            Role::Linear => continue,
+            Role::Norm => source.vector(&weight).map(|v| v.iter().all(|x| *x == 0.0)),
+            Role::Table => is_zero_table(source, &weight),
+        };
+        match is_zero {
+            Ok(true) => remarks.push(format!("{}: every value is zero", weight.name)),
+            Ok(false) => {}
+            Err(error) => remarks.push(error.to_string()),
+        }
+    }
+}
+
+/// Reads a table to its end: readers refuse what is not finite.
+fn is_zero_table(source: &dyn Source, weight: &Weight) -> sterna_convert::Result<bool> {
+    let rows = ((1 << 22) / weight.columns).clamp(1, weight.rows);
+    let mut values = vec![0.0; rows * weight.columns];
+    let mut is_zero = true;
+    for first in (0..weight.rows).step_by(rows) {
+        let count = rows.min(weight.rows - first);
+        let part = &mut values[..count * weight.columns];
+        source.rows(weight, first, part)?;
+        is_zero &= part.iter().all(|x| *x == 0.0);
+    }
+    Ok(is_zero)
+}
+
+/// Types and widths of embedding and head.
+fn set_tables(facts: &mut Value, source: &dyn Source, packed: Option<&PackedFile>) {
+    let config = source.config();
+    let head = if config.tie_word_embeddings {
+        EMBEDDING
+    } else {
+        HEAD
+    };
+    let weights = layout::weights(config);
+    for (key, name) in [("embedding", EMBEDDING), ("head", head)] {
+        let Some(weight) = weights.iter().find(|w| w.name == name) else {
+            continue;
+        };
+        facts[key] = match packed {
+            Some(file) if key == "head" => type_name(&file.head().values).into(),
+            Some(file) => type_name(&file.embedding().values).into(),
+            None => source.dtype(weight).name().to_lowercase().into(),
+        };
+        if key == "head" {
+            let bits = 8.0 * source.stored_bytes(weight) as f64;
+            facts["bits_per_head_weight"] = (bits / (weight.rows * weight.columns) as f64).into();
+        }
+    }
+}
+
+fn type_name(values: &Values) -> &'static str {
+    match values {
+        Values::F32(_) => "f32",
+        Values::F16(_) => "f16",
+        Values::Bf16(_) => "bf16",
+        Values::Codes(codes) => ["q4", "q6", "q8"][codes.planes - 1],
+    }
+}
+
+/// Tokenizer, template, and the tokens that end a text. One that cannot be used says why.
+fn set_tokenizer(facts: &mut Value, path: &Path, source: &dyn Source) {
+    let file = |name: &str| {
+        let found = source.files().iter().find(|(n, _)| n == name);
+        found.map(|(_, bytes)| bytes.as_slice())
+    };
+    if let Some(bytes) = file("tokenizer.json") {
+        let json: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        facts["tokenizer"] = json!({
+            "type": json["model"]["type"],
+            "tokens": null,
+            "split_rule": sterna_convert::split_rule(&json["pre_tokenizer"]),
+            "tokenizer.ggml.pre": pre(path),
+        });
+        match Tokenizer::of_files(source.config(), file) {
+            Err(error) => facts["tokenizer"]["error"] = error.to_string().into(),
+            Ok(tokenizer) => {
+                facts["tokenizer"]["tokens"] = tokenizer.len().into();
+                facts["eos"] = ends(&tokenizer);
+            }
+        }
+    }
+    facts["chat_template"] = match ChatTemplate::of_files(file) {
+        Ok(template) => {
+            let lines = template.original().lines();
+            let first = lines.map(str::trim).find(|line| !line.is_empty());
+            json!({"format": format_of(template.original()), "first_line": first})
+        }
+        Err(sterna_runtime::Error::NoChatTemplate) => Value::Null,
+        Err(error) => json!({"error": error.to_string()}),
+    };
+}
+
+/// What a GGUF file calls its split rule.
+fn pre(path: &Path) -> Option<String> {
+    let is_gguf = path.is_file() && sterna_convert::is_gguf(path).unwrap_or(false);
+    let gguf = is_gguf.then(|| Gguf::open(path, I2sOrder::default(), true).ok())??;
+    gguf.text("tokenizer.ggml.pre").map(str::to_owned)
+}
+
+fn ends(tokenizer: &Tokenizer) -> Value {
+    let ends = tokenizer.eos().iter();
+    ends.map(|id| json!({"id": id, "token": tokenizer.token(*id).map(|(name, _)| name)}))
+        .collect()
+}
+
+/// Bytes that generation needs with so many tokens of context: the weights as they lie in a packed file, and the
+/// cache in each of its types.
+fn memory(file: &PackedFile, context: Option<usize>) -> Value {
+    let context = context.unwrap_or(file.config.max_position_embeddings);
+    let cache = |kv_type| KvCache::bytes_for(&file.config, kv_type, context);
+    json!({
+        "context": context,
+        "weights": file.len(),
+        "cache": {
+            "f32": cache(KvType::F32), "f16": cache(KvType::F16), "q8": cache(KvType::Q8),
+        },
+    })
+}
