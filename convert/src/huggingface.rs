@@ -47,9 +47,11 @@ impl Spelling {
             let linear = name.strip_suffix(LINEAR_NORM);
             linear.is_some_and(|linear| linear.ends_with("_proj"))
         };
-        let without_prefix = EMBEDDING.trim_start_matches(PREFIX);
+        let bare = EMBEDDING
+            .strip_prefix(PREFIX)
+            .and_then(|name| weights.find(name));
         Spelling {
-            has_prefix: weights.find(EMBEDDING).is_some() || weights.find(without_prefix).is_none(),
+            has_prefix: weights.find(EMBEDDING).is_some() || bare.is_none(),
             linear_norm: match weights.names().any(is_linear_norm) {
                 true => LINEAR_NORM,
                 false => layout::LINEAR_NORM,
@@ -83,9 +85,10 @@ fn declare_linear_norms(json: &mut Value) -> String {
             "quantization_mode": "online",
         });
     }
-    if quantization["use_rms_norm"].is_null() {
+    // Anything else than an object is refused with the config.
+    if quantization.is_object() && quantization["use_rms_norm"].is_null() {
         quantization["use_rms_norm"] = true.into();
-        quantization["rms_norm_eps"] = eps.clone();
+        quantization["rms_norm_eps"] = eps;
     }
     format!(
         "every linear layer has a norm in front of it (tensors `<linear>{LINEAR_NORM}`); config.json does not \

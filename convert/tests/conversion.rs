@@ -319,6 +319,12 @@ fn embedding_models_say_by_names_that_linear_layers_have_norms() {
         let error = checkpoint.error().to_string();
         assert!(error.contains(missing), "{error}");
     }
+    let mut odd = embedding_model("qwen3");
+    odd.config["quantization_config"] = "bitnet".into();
+    assert!(odd.error().to_string().contains("quant_method"));
+    odd.config["quantization_config"] = json!({"quant_method": "bitnet", "use_rms_norm": false,
+        "linear_class": "autobitlinear", "quantization_mode": "online"});
+    assert!(odd.error().to_string().contains("proj.norm.weight"));
     let mut mixed = embedding_model("qwen3");
     mixed.add("model.norm.weight", &[10]);
     assert!(mixed.error().to_string().contains("model.norm.weight"));

@@ -127,7 +127,8 @@ fn embedding_models_have_norms_in_front_of_linear_layers() {
         );
         assert_eq!(config.sliding, None);
         let template = &json(&*source, "tokenizer.json")["post_processor"]["single"];
-        assert_eq!(template[2]["SpecialToken"]["id"], "<|end_of_text|>");
+        let last = template.as_array().unwrap().last().unwrap();
+        assert_eq!(last["SpecialToken"]["id"], "<|end_of_text|>");
         assert_eq!(
             json(&*source, "tokenizer_config.json")["add_eos_token"],
             true

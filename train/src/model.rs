@@ -397,8 +397,13 @@ pub(crate) fn refuse_family(family: &'static Family) -> Result<()> {
     }
 }
 
+/// Whether a family can be trained.
+pub fn trains(family: &Family) -> bool {
+    not_computed(family).is_none()
+}
+
 fn untrainable(family: &'static Family, what: &'static str) -> Error {
-    let known = FAMILIES.iter().filter(|f| not_computed(f).is_none());
+    let known = FAMILIES.iter().filter(|f| trains(f));
     let known: Vec<&str> = known.map(|f| f.name).collect();
     Error::Untrainable {
         what,

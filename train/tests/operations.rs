@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
 use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
+use sterna_train::model;
 use sterna_train::ops::{
     self, AttentionShape, Gradients, Input, Linear, RopeTable, UNSCORED, reference,
 };
@@ -201,6 +202,13 @@ fn cross_entropy_over_several_chunks() {
     }
 }
 
+/// Every family but those that the trainer refuses.
+fn trainable() -> impl Iterator<Item = &'static Family> {
+    let families: Vec<&Family> = FAMILIES.iter().filter(|f| model::trains(f)).collect();
+    assert!(families.len() >= 4);
+    families.into_iter()
+}
+
 fn config(family: &Family, tied: bool) -> Config {
     Config::from_json(&json!({
         "architectures": [family.architecture], "model_type": family.model_type,
@@ -215,7 +223,7 @@ fn config(family: &Family, tied: bool) -> Config {
 #[test]
 fn every_parameter_gets_a_gradient_and_moves() {
     let rows: Vec<u32> = (0..4 * 17).map(|i| i * 11 % 30).collect();
-    for family in FAMILIES {
+    for family in trainable() {
         for (tied, precision) in [(true, Precision::Ternary), (false, Precision::Full)] {
             let model = Model::new(config(family, tied), precision, 16, 0.1, 1).unwrap();
             let optimizer = Optimizer {
@@ -273,7 +281,7 @@ fn recomputed_activations_give_the_same_bits() {
 #[test]
 fn fused_and_plain_models_agree_and_learn() {
     let rows: Vec<u32> = (0..8 * 17).map(|i| i * 11 % 30).collect();
-    for family in FAMILIES {
+    for family in trainable() {
         let trainer = |plain: bool| {
             let model = Model::new(config(family, true), Precision::Full, 16, 0.1, 1).unwrap();
             let model = if plain {

@@ -292,13 +292,15 @@ impl Keys<'_> {
 
     /// What to say about an embedding model whose vectors are not the last token's.
     fn other_pooling(&self) -> Result<Option<String>> {
-        /// The number of the last token's in llama.cpp; 0 and 4 are none and ranks.
-        const LAST: u64 = 3;
+        /// In llama.cpp the mean and the first token's; 3 is the last token's.
+        const OTHERS: [u64; 2] = [1, 2];
         let pooling = self.unsigned("pooling_type")?;
-        let other = pooling.filter(|n| [1, 2].contains(n));
+        let other = pooling.filter(|n| OTHERS.contains(n));
         Ok(other.map(|n| {
             let key = self.key("pooling_type");
-            format!("{key} is {n}; `sterna embed` takes the last token's vector, as {LAST} says")
+            format!(
+                "{key} is {n} (1 mean, 2 first token); `sterna embed` takes the last token's vector"
+            )
         }))
     }
 
