@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sterna_convert::Source;
 use sterna_runtime::{KvCache, KvType};
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
-use sterna_ternary::{Config, PackedFile, file::Values};
+use sterna_ternary::{Config, PackedFile, Scaling, file::Values};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
@@ -56,7 +56,11 @@ fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
         .iter()
         .map(|w| {
             let matrix = file.matrix(&w.name);
-            matrix.data.len() + (matrix.scales.len() - 1) * size_of::<f32>()
+            let size = match matrix.scaling {
+                Scaling::Group => file.group_scales.bytes(),
+                Scaling::Matrix | Scaling::Row => size_of::<f32>(),
+            };
+            matrix.data.len() + (matrix.scales.len() - 1) * size
         })
         .sum();
     let files = sterna_ternary::file::FILES
@@ -71,6 +75,7 @@ fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
     let trits = facts["ternary_weights"].as_f64().unwrap_or(f64::NAN);
     facts["packing"] = file.packing.name().into();
     facts["bits_per_ternary_weight"] = (8.0 * packed as f64 / trits).into();
+    facts["activations"] = file.activations.name().into();
     facts["embedding"] = type_name(&file.embedding().values).into();
     facts["head"] = type_name(&file.head().values).into();
     if verify {
@@ -86,7 +91,7 @@ fn of_packed(path: &Path, verify: bool) -> anyhow::Result<Value> {
                 file.packing.unpack_row(row, &mut trits)?;
                 add(&mut counts, &trits);
             }
-            Ok((matrix.scales.to_vec(), counts))
+            Ok((matrix.scales.to_f32().into_owned(), counts))
         })?;
     }
     Ok(facts)
@@ -105,6 +110,7 @@ fn of_checkpoint(path: &Path, verify: bool) -> anyhow::Result<Value> {
         false => "GGUF",
     }
     .into();
+    facts["activations"] = source.activations().name().into();
     for (key, table) in [("embedding", EMBEDDING), ("head", HEAD)] {
         let table = if config.tie_word_embeddings {
             EMBEDDING
@@ -156,6 +162,7 @@ fn facts(path: &Path, bytes: u64, c: &Config, files: Vec<&str>) -> Value {
         "ternary_weights": size(&linear(c)),
         "packing": Value::Null,
         "bits_per_ternary_weight": Value::Null,
+        "activations": Value::Null,
         "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
         "embedding": Value::Null,
         "head": Value::Null,
@@ -204,6 +211,7 @@ fn type_name(values: &Values) -> &'static str {
         Values::F32(_) => "f32",
         Values::F16(_) => "f16",
         Values::Bf16(_) => "bf16",
+        Values::Trits(_) => "ternary",
         Values::Codes(codes) => ["q4", "q6", "q8"][codes.planes - 1],
     }
 }
@@ -263,6 +271,7 @@ fn describe(f: &Value) -> String {
             },
             number("bits_per_parameter")
         ),
+        format!("activations  {}", text("activations")),
         format!(
             "tables       embedding {}, head {}{}",
             text("embedding"),

@@ -12,7 +12,7 @@ use safetensors::Dtype as StoredDtype;
 use sterna_ternary::config::Storage;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
-use sterna_ternary::{Config, Scaling, quantize};
+use sterna_ternary::{Activations, Config, Scaling, quantize};
 
 use crate::embedded::{Embedded, parse_object};
 use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
@@ -342,6 +342,13 @@ impl Source for HuggingFace {
         match self.storage {
             Storage::Products => Ok(self.take_apart(weight)?.scales.scaling),
             _ => Ok(Scaling::Matrix),
+        }
+    }
+
+    fn activations(&self) -> Activations {
+        match self.storage {
+            Storage::Products => Activations::Int16,
+            Storage::Online | Storage::PackedMultiply | Storage::PackedDivide => Activations::Int8,
         }
     }
 

@@ -61,7 +61,7 @@ pub(crate) struct State {
     cos: Vec<f32>,    // (n, head_dim / 2)
     sin: Vec<f32>,    // (n, head_dim / 2)
     attention: attention::Memory,
-    int8: Quantized,
+    quantized: Quantized,
     sums: Vec<i32>, // (threads, working memory of a linear layer)
     pub head: HeadState,
 }
@@ -166,10 +166,7 @@ impl Model {
         let c = self.config();
         let (n, heads) = (count(runs), c.num_attention_heads * c.head_dim);
         let kv = c.num_key_value_heads * c.head_dim;
-        let widest = c.hidden_size.max(heads).max(c.intermediate_size);
         state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
-        let padded = self.file.packing.padded_columns(widest);
-        state.int8.resize(n, padded, self.weights.has_groups);
 
         let embedding = self.file.embedding();
         let ids = runs.iter().flat_map(|run| run.ids);
@@ -213,7 +210,7 @@ impl Model {
             cos,
             sin,
             attention,
-            int8,
+            quantized,
             sums,
             head: _,
         } = state;
@@ -230,14 +227,14 @@ impl Model {
         self.quantize(
             normed,
             n,
-            int8,
+            quantized,
             place,
             "the input of q_proj, k_proj and v_proj",
         )?;
         self.linear(
             n,
             [&layer.q_proj, &layer.k_proj, &layer.v_proj],
-            int8,
+            quantized,
             [q, k, v],
             sums,
         );
@@ -248,17 +245,23 @@ impl Model {
         if let Some(norm) = &layer.attn_sub_norm {
             self.rms_norm(attn, norm);
         }
-        self.quantize(attn, n, int8, place, "the input of o_proj")?;
-        self.linear(n, [&layer.o_proj], int8, [normed], sums);
+        self.quantize(attn, n, quantized, place, "the input of o_proj")?;
+        self.linear(n, [&layer.o_proj], quantized, [normed], sums);
         self.add(x, normed, c.hidden_size);
 
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.post_attention_layernorm);
-        self.quantize(normed, n, int8, place, "the input of gate_proj and up_proj")?;
+        self.quantize(
+            normed,
+            n,
+            quantized,
+            place,
+            "the input of gate_proj and up_proj",
+        )?;
         self.linear(
             n,
             [&layer.gate_proj, &layer.up_proj],
-            int8,
+            quantized,
             [gate, up],
             sums,
         );
@@ -266,8 +269,8 @@ impl Model {
         if let Some(norm) = &layer.ffn_sub_norm {
             self.rms_norm(gate, norm);
         }
-        self.quantize(gate, n, int8, place, "the input of down_proj")?;
-        self.linear(n, [&layer.down_proj], int8, [normed], sums);
+        self.quantize(gate, n, quantized, place, "the input of down_proj")?;
+        self.linear(n, [&layer.down_proj], quantized, [normed], sums);
         self.add(x, normed, c.hidden_size);
         Ok(())
     }
@@ -477,5 +480,6 @@ fn table_row(table: &Table, row: usize, x: &mut [f32]) {
                 .for_each(|(x, v)| *x = v.to_f32());
         }
         Values::Codes(codes) => codes.decode(row, x),
+        Values::Trits(trits) => trits.decode(row, x),
     }
 }
