@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use sterna_convert::{GgufOptions, GgufType, HeadType, I2sOrder, Options, Report};
-use sterna_ternary::Packing;
+use sterna_ternary::{Activations, Packing};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
@@ -28,9 +28,15 @@ pub struct Args {
     /// Of a packed file. i2: 2 bits a weight, fastest; t5: 1.6 bits a weight, smallest. Same results.
     #[arg(long, value_enum, default_value = "i2")]
     packing: PackingName,
-    /// Type of the head, and of the embedding of a tied model [default: q8; in GGUF f16].
+    /// Type of the head, and of the embedding of a tied model [default: ternary where it is, else q8; in
+    /// GGUF f16].
     #[arg(long, value_enum)]
     head: Option<Head>,
+    /// Of a packed file, how the runtime rounds the inputs of linear layers [default: int16 where the model was
+    /// trained without quantized activations, which int8 would cost a percent of the logits; else int8, which
+    /// BitNet training means]. int16 takes twice the arithmetic.
+    #[arg(long, value_enum)]
+    activations: Option<ActivationsName>,
     /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
@@ -85,6 +91,12 @@ enum PackingName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum ActivationsName {
+    Int8,
+    Int16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Head {
     /// 8 bits a value, a scale for each 128 of them (32 in GGUF): nothing measurable is lost
     Q8,
@@ -92,9 +104,11 @@ enum Head {
     Q6,
     /// 4 bits a value
     Q4,
+    /// Trits with a scale for each 128 of them, where the table is ternary: about 2.1 bits a value, exact
+    Ternary,
     /// Half precision
     F16,
-    /// The narrowest of f16, bf16 and f32 that holds every value
+    /// The narrowest of trits, f16, bf16 and f32 that holds every value
     Lossless,
 }
 
@@ -105,6 +119,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Head::Q8 => HeadType::Q8,
         Head::Q6 => HeadType::Q6,
         Head::Q4 => HeadType::Q4,
+        Head::Ternary => HeadType::Ternary,
     });
     let gguf = |weights| GgufOptions {
         weights,
@@ -117,6 +132,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
         return Err(Usage(why.into()).into());
     }
+    if args.to != To::Native && args.activations.is_some() {
+        let why = "--activations is for packed files; no other format says how they are rounded";
+        return Err(Usage(why.into()).into());
+    }
     let target = match args.to {
         To::Native => Target::Packed(Options {
             packing: match args.packing {
@@ -124,6 +143,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 PackingName::T5 => Packing::T5,
             },
             head: head.unwrap_or_default(),
+            activations: args.activations.map(|activations| match activations {
+                ActivationsName::Int8 => Activations::Int8,
+                ActivationsName::Int16 => Activations::Int16,
+            }),
             allow_missing: args.allow_missing,
         }),
         To::I2S => Target::Gguf(gguf(GgufType::I2S)),
@@ -172,6 +195,7 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
         &Target::Packed(Options {
             packing,
             head,
+            activations: None,
             allow_missing: false,
         }),
     )
@@ -225,6 +249,9 @@ fn describe(report: &Report, out: &Path) -> String {
         share(zero),
         share(plus),
     );
+    if let Some(activations) = report.activations {
+        text += &format!("activations: {activations}\n");
+    }
     if report.scale_rounding > 0.0 {
         text += &format!("scales: rounded by up to {:.1e}\n", report.scale_rounding);
     }

@@ -17,7 +17,7 @@ use sterna_ternary::config::Storage;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
-use sterna_ternary::{Config, Scaling, quantize};
+use sterna_ternary::{Activations, Config, Scaling, quantize};
 
 use crate::embedded::{Embedded, parse_object};
 use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
@@ -475,6 +475,13 @@ impl Source for HuggingFace {
         match self.storage {
             Storage::Products => Ok(self.take_apart(weight)?.scales.scaling),
             _ => Ok(Scaling::Matrix),
+        }
+    }
+
+    fn activations(&self) -> Activations {
+        match self.storage {
+            Storage::Products => Activations::Int16,
+            Storage::Online | Storage::PackedMultiply | Storage::PackedDivide => Activations::Int8,
         }
     }
 

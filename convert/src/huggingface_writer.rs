@@ -15,6 +15,7 @@ use sterna_ternary::{Config, Dtype, durable};
 use crate::embedded::parse_object;
 use crate::packed::Progress;
 use crate::proof::{self, sha256};
+use crate::report::coarser;
 use crate::safetensors_files::SINGLE;
 use crate::scales::several_scales;
 use crate::table::{self, Plan, is_same};
@@ -77,6 +78,9 @@ pub(crate) fn write(
         "hf, scales multiply"
     };
     let mut report = Report::new(name, source, &proof, &plans, matrices);
+    report
+        .warnings
+        .extend(coarser(source, "transformers, in this form,"));
     report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
     report.sha256 = sha256(&model)?;
     drop(result);

@@ -31,6 +31,7 @@ mod source;
 mod stream;
 mod synthesize;
 mod table;
+mod ternary_table;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,7 +47,7 @@ pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Packing, durable, layout};
+use sterna_ternary::{Activations, Packing, durable, layout};
 
 use crate::compare::Rule;
 use crate::packed::Progress;
@@ -60,6 +61,8 @@ pub struct Options {
     pub packing: Packing,
     /// Type of the head, and of the embedding of a tied model.
     pub head: HeadType,
+    /// How the activations of linear layers shall be rounded; by default as [`Source::activations`] says.
+    pub activations: Option<Activations>,
     /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
     pub allow_missing: bool,
 }

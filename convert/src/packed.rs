@@ -5,12 +5,13 @@ use std::path::Path;
 
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{PackedWriter, Packing, Scaling, TableType};
+use sterna_ternary::{Activations, Dtype, PackedWriter, Packing, Scaling, TableType};
 
 use crate::proof::{self, proven};
 use crate::table::{self, Encoded, Plan};
 use crate::{
     Error, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary, parallel,
+    ternary_table,
 };
 
 /// Bytes that are packed at once.
@@ -50,12 +51,25 @@ pub(crate) fn write(
     let plans = tables
         .map(|w| {
             let is_separate = w.name == EMBEDDING && !source.config().tie_word_embeddings;
-            let choice = options.head.choice(is_separate);
-            table::plan(source, w, choice, &mut |n| progress.add(n))
+            let mut advance = |n| progress.add(n);
+            match ternary_table::plan(source, w, options.head, is_separate, &mut advance)? {
+                Some(plan) => Ok(plan),
+                None => table::plan(source, w, options.head.choice(is_separate), &mut advance),
+            }
         })
         .collect::<Result<Vec<Plan>>>()?;
     let scaling = plan_scales(source, &weights, options.packing, &mut progress)?;
-    let description = describe(source, options.packing, &plans, scaling);
+    let group_scales = group_scales(source, &weights, &scaling, &plans)?;
+    let description = Description {
+        config: source.config().clone(),
+        packing: options.packing,
+        activations: options.activations.unwrap_or(source.activations()),
+        embedding: table_type(plans.first().expect("every model has an embedding")),
+        head: table_type(plans.last().expect("every model has an embedding")),
+        scaling,
+        group_scales,
+        files: source.files().to_vec(),
+    };
 
     let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
@@ -79,7 +93,11 @@ pub(crate) fn write(
         Ok((proof, matrices))
     })?;
     let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);
-    report.warnings.extend(warnings(&report.matrices));
+    report.activations = Some(description.activations.name());
+    let trained = source.activations();
+    report
+        .warnings
+        .extend(warnings(&report.matrices, trained, description.activations));
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
     Ok(report)
@@ -117,35 +135,40 @@ fn plan_scales(
     Ok(found)
 }
 
-fn describe(
+/// The type of the scales of groups: F16 where there are any and it holds each.
+fn group_scales(
     source: &dyn Source,
-    packing: Packing,
+    weights: &[Weight],
+    scaling: &HashMap<String, Scaling>,
     plans: &[Plan],
-    scaling: HashMap<String, Scaling>,
-) -> Description {
-    let embedding = plans.iter().find(|p| p.name == EMBEDDING);
-    let embedding = embedding.expect("every model has an embedding");
-    let head = plans.last().expect("every model has an embedding");
-    Description {
-        config: source.config().clone(),
-        packing,
-        embedding: table_type(embedding),
-        head: table_type(head),
-        scaling,
-        files: source.files().to_vec(),
+) -> Result<Dtype> {
+    let is_ternary = |plan: &Plan| table_type(plan) == TableType::Ternary;
+    let mut any = plans.iter().any(is_ternary);
+    if plans.iter().any(|plan| plan.has_wide_scales) {
+        return Ok(Dtype::F32);
     }
+    for weight in weights {
+        if scaling.get(&weight.name) == Some(&Scaling::Group) {
+            any = true;
+            if !source.has_f16_scales(weight)? {
+                return Ok(Dtype::F32);
+            }
+        }
+    }
+    Ok(if any { Dtype::F16 } else { Dtype::F32 })
 }
 
 /// Where the result is not what was trained.
-fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
+fn warnings(
+    matrices: &[MatrixReport],
+    trained: Activations,
+    activations: Activations,
+) -> Vec<String> {
     let mut warnings = Vec::new();
-    if matrices
-        .iter()
-        .any(|m| m.scales > 1 || m.stored_scale == "products")
-    {
+    if trained == Activations::Int16 && activations == Activations::Int8 {
         warnings.push(
-            "models with weights scaled like these are trained without quantized activations; the runtime rounds \
-             them to int8, one scale per token"
+            "the model was trained without quantized activations; the runtime will round them to int8, one scale \
+             per token, as --activations int8 asks"
                 .into(),
         );
     }

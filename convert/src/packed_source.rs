@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use sterna_ternary::file::{FILES, Table, Values};
 use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Weight};
+use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Config, PackedFile, Scaling, TableType};
+use sterna_ternary::{Activations, Config, PackedFile, Scaling, TableType};
 
 use crate::embedded::REQUIRED;
 use crate::source::check_finite;
 use crate::table::is_same;
-use crate::{Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel};
+use crate::{
+    Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel, ternary_table,
+};
 
 /// A packed file.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Source for Packed {
         match self.table(weight).map(|(_, table)| table) {
             Some(TableType::F16) => Dtype::F16,
             Some(TableType::Bf16) => Dtype::Bf16,
-            Some(TableType::Q8 | TableType::Q6 | TableType::Q4) => Dtype::U8,
+            Some(TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary) => Dtype::U8,
             Some(TableType::F32) | None => Dtype::F32,
         }
     }
@@ -112,6 +115,15 @@ impl Source for Packed {
         Ok(self.file.matrix(&weight.name).scaling)
     }
 
+    fn has_f16_scales(&self, weight: &Weight) -> Result<bool> {
+        let scales = self.file.matrix(&weight.name).scales;
+        Ok(group_dtype(&scales.to_f32()) == Dtype::F16)
+    }
+
+    fn activations(&self) -> Activations {
+        self.file.activations
+    }
+
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let matrix = self.file.matrix(&weight.name);
         let packing = self.file.packing;
@@ -126,10 +138,10 @@ impl Source for Packed {
         })?;
         Ok(Ternary {
             trits,
-            stored: StoredScale::Multiply(matrix.scales[0]),
+            stored: StoredScale::Multiply(matrix.scales.at(0)),
             scales: Scales {
                 scaling: matrix.scaling,
-                values: matrix.scales.to_vec(),
+                values: matrix.scales.to_f32().into_owned(),
             },
         })
     }
@@ -150,6 +162,10 @@ impl Source for Packed {
                         Values::F16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
                         Values::Bf16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
                         Values::Codes(codes) => codes.decode(row, values),
+                        Values::Trits(trits) => {
+                            trits.check(row, columns)?;
+                            trits.decode(row, values);
+                        }
                     }
                 }
                 Ok(())
@@ -167,13 +183,21 @@ impl Source for Packed {
         }
     }
 
-    /// Codes are compared themselves: they hold more than their values show.
+    /// Codes are compared themselves: they hold more than their values show. So are trits and their scales, by rows.
     fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
         let (table, table_type) = self.table(weight)?;
-        let Values::Codes(codes) = table.values else {
-            return None;
-        };
         let columns = table.columns;
+        let codes = match table.values {
+            Values::Codes(codes) => codes,
+            Values::Trits(trits) => {
+                let rows = (first..).zip(values.chunks_exact(columns));
+                let differs = |(row, values): &(usize, &[f32])| {
+                    ternary_table::encode_row(values).as_ref() != Some(&trits.row(*row))
+                };
+                return Some((rows.filter(differs).count() * columns) as u64);
+            }
+            _ => return None,
+        };
         let mut rows = vec![0u64; values.len() / columns];
         let compared = parallel::rows(values.len(), &mut rows, 1, |start, rows| {
             for (i, differ) in (start..).zip(rows) {

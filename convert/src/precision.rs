@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Dtype, TableType};
 
-use crate::gguf;
+use crate::{gguf, ternary_table};
 
 /// How the values of a table or norm are held.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +17,7 @@ pub enum Precision {
     Bf16,
     /// GGUF's eight bits a value, a scale for each 32.
     Q8_0,
-    /// A coded table of a packed file.
+    /// A coded or ternary table of a packed file.
     Coded(TableType),
     /// A type that Sterna reads and does not write.
     Other(&'static str),
@@ -40,7 +40,9 @@ impl Precision {
             TableType::F32 => Precision::F32,
             TableType::F16 => Precision::F16,
             TableType::Bf16 => Precision::Bf16,
-            TableType::Q8 | TableType::Q6 | TableType::Q4 => Precision::Coded(table),
+            TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary => {
+                Precision::Coded(table)
+            }
         }
     }
 
@@ -67,13 +69,15 @@ impl Precision {
         }
     }
 
-    /// Replaces a row of values by what this type makes of them; false if Sterna cannot write the type.
+    /// Replaces a row of values by what this type makes of them; false if Sterna cannot write the type, or the type
+    /// is ternary and the row is not.
     pub(crate) fn round(self, row: &mut [f32]) -> bool {
         match self {
             Precision::F32 => {}
             Precision::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).into()),
             Precision::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).into()),
             Precision::Q8_0 => gguf::round_to_q8_0(row),
+            Precision::Coded(TableType::Ternary) => return ternary_table::round(row),
             Precision::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
             Precision::Other(_) => return false,
         }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{Dtype, PackedFile, PackedWriter, Packing};
@@ -23,9 +25,11 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
     let description = Description {
         config: file.config.clone(),
         packing,
+        activations: file.activations,
         embedding: file.embedding_type,
         head: file.head_type,
         scaling,
+        group_scales: file.group_scales,
         files: files.collect(),
     };
     PackedWriter::write(out, &description, |writer| {
@@ -42,16 +46,21 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
                     stream::packed_rows(weight, packing, fill, |_, bytes| {
                         Ok(writer.rows(name, bytes)?)
                     })?;
-                    writer.vector(&layout::scale_name(name), matrix.scales)?;
+                    writer.vector(&layout::scale_name(name), &matrix.scales.to_f32())?;
                 }
                 Role::Norm => writer.vector(name, file.vector(name))?,
                 Role::Table => {
                     let parts = file.layout().entries.iter();
                     for part in parts.filter(|e| e.name.starts_with(name.as_str())) {
                         let bytes = &file.data()[part.offset..][..part.len];
+                        let is_table = part.name == *name;
                         match part.dtype {
-                            Dtype::F32 if part.name != *name => {
+                            Dtype::F32 if !is_table => {
                                 writer.vector(&part.name, bytemuck::cast_slice(bytes))?;
+                            }
+                            Dtype::F16 if !is_table => {
+                                let scales: &[f16] = bytemuck::cast_slice(bytes);
+                                writer.vector(&part.name, &scales.to_f32_vec())?;
                             }
                             _ => writer.rows(&part.name, bytes)?,
                         }

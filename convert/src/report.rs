@@ -1,6 +1,7 @@
 //! What a conversion did and what its proof found.
 
 use serde::Serialize;
+use sterna_ternary::Activations;
 use sterna_ternary::layout::Weight;
 
 use crate::compare::{Comparison, MatrixComparison};
@@ -12,6 +13,8 @@ use crate::{Source, StoredScale, Ternary};
 pub struct Report {
     /// Name of the packing.
     pub packing: &'static str,
+    /// How the runtime rounds activations, where the result says it.
+    pub activations: Option<&'static str>,
     /// Ternary weights compared after writing.
     pub weights: u64,
     /// Those that differ from the source.
@@ -53,6 +56,7 @@ impl Report {
         let rounding = |m: &MatrixComparison| f64::from((m.scales[1] / m.scales[0] - 1.0).abs());
         Report {
             packing,
+            activations: None,
             weights: proof.weights,
             differ: proof.differ,
             scales: proof.scales,
@@ -68,6 +72,16 @@ impl Report {
             warnings: source.warnings().to_vec(),
         }
     }
+}
+
+/// What a format loses that has no word for activations of more than 8 bits, if the source needs it.
+pub(crate) fn coarser(source: &dyn Source, reader: &str) -> Option<String> {
+    (source.activations() == Activations::Int16).then(|| {
+        format!(
+            "the model was trained without quantized activations, and {reader} rounds them to int8: its output will \
+             differ by about a percent of the logits; a packed file computes them in 16 bits"
+        )
+    })
 }
 
 /// A table and what its type cost.

@@ -116,28 +116,54 @@ const STEP: f32 = 1.0 / 1024.0;
 /// The position of a weight that is neither zero nor within a step of the largest magnitude of its group.
 pub(crate) fn factors(weights: &[f32], columns: usize) -> Result<Factors, usize> {
     let rows = weights.len() / columns;
-    let mut values = vec![1.0; columns.div_ceil(GROUP_COLUMNS) * rows];
+    let groups = columns.div_ceil(GROUP_COLUMNS);
+    let mut values = vec![1.0; groups * rows];
+    let mut trits = vec![0; weights.len()];
+    let mut of_row = vec![0.0; groups];
     let mut rounded = 0;
-    for (row, weights) in weights.chunks_exact(columns).enumerate() {
-        for (group, weights) in weights.chunks(GROUP_COLUMNS).enumerate() {
-            let scale = weights.iter().fold(0f32, |s, w| s.max(w.abs()));
-            let is_far = |w: &f32| *w != 0.0 && w.abs() < scale * (1.0 - STEP);
-            if let Some(column) = weights.iter().position(is_far) {
-                return Err(row * columns + group * GROUP_COLUMNS + column);
-            }
-            let differs = |w: &&f32| **w != 0.0 && w.abs() != scale;
-            rounded += weights.iter().filter(differs).count() as u64;
-            values[group * rows + row] = scale;
+    let of_rows = weights
+        .chunks_exact(columns)
+        .zip(trits.chunks_exact_mut(columns));
+    for (row, (weights, trits)) in of_rows.enumerate() {
+        let found = row_factors(weights, trits, &mut of_row);
+        rounded += found.map_err(|column| row * columns + column)?;
+        for (group, scale) in of_row.iter().enumerate() {
+            values[group * rows + row] = *scale;
         }
     }
-    let trit = |w: &f32| i8::from(*w > 0.0) - i8::from(*w < 0.0);
-    let trits: Vec<i8> = weights.iter().map(trit).collect();
     let scales = Scales::of_groups(&trits, columns, values);
     Ok(Factors {
         trits,
         scales,
         rounded,
     })
+}
+
+/// Takes one row of finite weights apart, into trits and a scale a group, which is 1 for zeros. Returns how many
+/// weights are not exactly trit × scale.
+///
+/// # Errors
+/// As [`factors`].
+pub(crate) fn row_factors(
+    weights: &[f32],
+    trits: &mut [i8],
+    scales: &mut [f32],
+) -> Result<u64, usize> {
+    let mut rounded = 0;
+    for (group, weights) in weights.chunks(GROUP_COLUMNS).enumerate() {
+        let scale = weights.iter().fold(0f32, |s, w| s.max(w.abs()));
+        let is_far = |w: &f32| *w != 0.0 && w.abs() < scale * (1.0 - STEP);
+        if let Some(column) = weights.iter().position(is_far) {
+            return Err(group * GROUP_COLUMNS + column);
+        }
+        let differs = |w: &&f32| **w != 0.0 && w.abs() != scale;
+        rounded += weights.iter().filter(differs).count() as u64;
+        scales[group] = if scale > 0.0 { scale } else { 1.0 };
+    }
+    for (trit, w) in trits.iter_mut().zip(weights) {
+        *trit = i8::from(*w > 0.0) - i8::from(*w < 0.0);
+    }
+    Ok(rounded)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::layout::{Dtype, Weight};
+use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Config, Scaling};
+use sterna_ternary::{Activations, Config, Scaling};
 
 use crate::{Error, Precision, Result, Scales};
 
@@ -47,6 +48,17 @@ pub trait Source {
     /// Which weights of a linear layer share a scale; reads the layer where nothing else tells.
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {
         Ok(self.linear(weight)?.scales.scaling)
+    }
+
+    /// Whether f16 holds every scale of a linear layer.
+    fn has_f16_scales(&self, weight: &Weight) -> Result<bool> {
+        Ok(group_dtype(&self.linear(weight)?.scales.values) == Dtype::F16)
+    }
+
+    /// How the activations of its linear layers were rounded in training, or are by the programs that run it; 16 bits
+    /// stand for not at all.
+    fn activations(&self) -> Activations {
+        Activations::Int8
     }
 
     /// A linear layer.

@@ -3,34 +3,42 @@
 use half::{bf16, f16};
 use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::table::CodedRow;
+use sterna_ternary::trits::TritRow;
 use sterna_ternary::{PackedWriter, TableType};
 
-use crate::{Error, Precision, Result, Source, TableReport, parallel};
+use crate::{Error, Precision, Result, Source, TableReport, parallel, ternary_table};
 
 /// Type of the head, and of the embedding of a tied model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HeadType {
-    /// The narrowest of F16, BF16 and F32 that holds every value exactly.
+    /// The narrowest type that holds every value exactly: trits, F16, BF16 or F32.
     Lossless,
     /// F16, rounded half to even; an untied embedding too.
     F16,
-    /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
+    /// Trits where the table is ternary, else codes of eight bits; an untied embedding that is not ternary stays
+    /// lossless.
     #[default]
+    Auto,
+    /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
     Q8,
     /// Codes of six bits.
     Q6,
     /// Codes of four bits.
     Q4,
+    /// Trits with a scale for each 128 columns, an error where the head is not ternary.
+    Ternary,
 }
 
 impl HeadType {
     /// All of them.
-    pub const ALL: [HeadType; 5] = [
+    pub const ALL: [HeadType; 7] = [
         HeadType::Lossless,
         HeadType::F16,
+        HeadType::Auto,
         HeadType::Q8,
         HeadType::Q6,
         HeadType::Q4,
+        HeadType::Ternary,
     ];
 
     /// The name on the command line.
@@ -38,9 +46,11 @@ impl HeadType {
         match self {
             HeadType::Lossless => "lossless",
             HeadType::F16 => "f16",
+            HeadType::Auto => "auto",
             HeadType::Q8 => "q8",
             HeadType::Q6 => "q6",
             HeadType::Q4 => "q4",
+            HeadType::Ternary => "ternary",
         }
     }
 
@@ -58,6 +68,8 @@ pub(crate) struct Plan {
     pub source_dtype: &'static str,
     pub mean_error: f64,
     pub max_error: f32,
+    /// Whether it is ternary with a scale that F16 does not hold.
+    pub has_wide_scales: bool,
 }
 
 impl Plan {
@@ -69,6 +81,7 @@ impl Plan {
             source_dtype: source_type(source, weight),
             mean_error: 0.0,
             max_error: 0.0,
+            has_wide_scales: false,
         }
     }
 
@@ -93,7 +106,7 @@ pub(crate) enum Choice {
 }
 
 impl HeadType {
-    /// What it means for a table of a packed file.
+    /// What it means for a table of a packed file that is not held in trits ([`crate::ternary_table`]).
     pub(crate) fn choice(self, is_separate_embedding: bool) -> Choice {
         let coded = |table| match is_separate_embedding {
             true => Choice::Lossless,
@@ -102,9 +115,10 @@ impl HeadType {
         match self {
             HeadType::Lossless => Choice::Lossless,
             HeadType::F16 => Choice::As(Precision::F16),
-            HeadType::Q8 => coded(TableType::Q8),
+            HeadType::Auto | HeadType::Q8 => coded(TableType::Q8),
             HeadType::Q6 => coded(TableType::Q6),
             HeadType::Q4 => coded(TableType::Q4),
+            HeadType::Ternary => Choice::Lossless, // an embedding that need not be ternary
         }
     }
 }
@@ -179,10 +193,11 @@ pub(crate) fn plan(
         source_dtype: source_type(source, weight),
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
+        has_wide_scales: false,
     })
 }
 
-fn source_type(source: &dyn Source, weight: &Weight) -> &'static str {
+pub(crate) fn source_type(source: &dyn Source, weight: &Weight) -> &'static str {
     match source.dtype(weight) {
         Dtype::U8 => source.precision(weight).name(),
         dtype => dtype.name(),
@@ -254,6 +269,7 @@ fn refuse_overflow(
 pub(crate) enum Encoded {
     Bytes(Vec<u8>),
     Rows(Vec<CodedRow>),
+    Trits(Vec<TritRow>),
 }
 
 impl Encoded {
@@ -261,6 +277,7 @@ impl Encoded {
         match self {
             Encoded::Bytes(bytes) => writer.rows(name, bytes)?,
             Encoded::Rows(rows) => writer.coded_rows(name, rows)?,
+            Encoded::Trits(rows) => writer.trit_rows(name, rows)?,
         }
         Ok(())
     }
@@ -270,6 +287,9 @@ pub(crate) fn encode(precision: Precision, values: &[f32], columns: usize) -> Re
     let Precision::Coded(table) = precision else {
         return Ok(Encoded::Bytes(number_bytes(precision, values)?));
     };
+    if table == TableType::Ternary {
+        return Ok(Encoded::Trits(ternary_table::encode(values, columns)?));
+    }
     let mut rows = vec![None; values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
         let values = values[first * columns..].chunks_exact(columns);

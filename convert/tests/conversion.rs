@@ -126,7 +126,7 @@ fn the_worked_example_of_the_published_packing() {
     checkpoint.set(&format!("{name}_scale"), 0, 1.21875);
     let (_, packed, _folder) = checkpoint.convert(&OPTIONS).unwrap();
     assert_eq!(unpack(&packed, name), formula);
-    assert_eq!(packed.matrix(name).scales, [1.21875]);
+    assert_eq!(*packed.matrix(name).scales.to_f32(), [1.21875]);
 }
 
 #[test]

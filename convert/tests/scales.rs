@@ -5,10 +5,10 @@ mod checkpoint;
 use checkpoint::{Checkpoint, OPTIONS, Storage, config, store, unpack};
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use sterna_convert::{Options, Report, repack, verify};
+use sterna_convert::{HeadType, Options, Report, repack, verify};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::scales::GROUP_COLUMNS;
-use sterna_ternary::{Config, PackedFile, Packing, Scaling};
+use sterna_ternary::{Activations, Config, PackedFile, Packing, Scaling, TableType, file::Values};
 
 const UP: &str = "model.layers.1.mlp.up_proj.weight";
 
@@ -68,9 +68,9 @@ fn check(checkpoint: &Checkpoint, packed: &PackedFile) {
         };
         assert_eq!(matrix.scaling, scaling, "{}", w.name);
         let scale = |row: usize, column: usize| match scaling {
-            Scaling::Matrix => matrix.scales[0],
-            Scaling::Row => matrix.scales[row],
-            Scaling::Group => matrix.scales[column / GROUP_COLUMNS * w.rows + row],
+            Scaling::Matrix => matrix.scales.at(0),
+            Scaling::Row => matrix.scales.at(row),
+            Scaling::Group => matrix.scales.at(column / GROUP_COLUMNS * w.rows + row),
         };
         let trits = unpack(packed, &w.name).into_iter().enumerate();
         let weights = trits.map(|(i, t)| f32::from(t) * scale(i / w.columns, i % w.columns));
@@ -85,7 +85,9 @@ fn every_weight_is_the_product_again() {
     check(&checkpoint, &packed);
     let up = report.matrices.iter().find(|m| m.name == UP).unwrap();
     assert_eq!((up.scales, up.stored_scale), (3 * 260, "products"));
-    assert!(report.warnings.join("").contains("int8"));
+    assert_eq!(report.activations, Some("int16"));
+    assert_eq!(packed.activations, Activations::Int16);
+    assert_eq!(packed.group_scales, sterna_ternary::Dtype::F16);
     let again = folder.path().join("again");
     repack(&packed, Packing::I2, &again).unwrap();
     check(&checkpoint, &PackedFile::open(&again).unwrap());
@@ -123,4 +125,122 @@ fn a_scale_that_differs_is_found() {
     let found = verify(packed.path(), changed.path(), &mut |_, _| {}).unwrap();
     assert_eq!((found.differ, found.scales_differ), (0, 3));
     assert_eq!(found.first.as_deref(), Some(UP));
+}
+
+/// The same with tables of trits with a scale a group, of which every sixteenth group is zeros.
+fn ternary_tables() -> Checkpoint {
+    let mut checkpoint = products();
+    let value = |i: usize| {
+        let (row, column) = (i / 300, i % 300);
+        let scale = 0.25 + 0.125 * ((row * 3 + column / GROUP_COLUMNS) % 5) as f32;
+        let is_zero = (row * 3 + column / GROUP_COLUMNS) % 16 == 1;
+        [1.0, 0.0, -1.0, 1.0][(i * i + i / 3) % 4] * if is_zero { 0.0 } else { scale }
+    };
+    for name in [layout::EMBEDDING, layout::HEAD] {
+        if checkpoint.values.contains_key(name) {
+            let rows = checkpoint.values[name].len() / 300;
+            let values: Vec<f32> = (0..rows * 300).map(value).collect();
+            let (tensor, values) = store(Dtype::F16, &[rows, 300], &values);
+            checkpoint.tensors.insert(name.into(), tensor);
+            checkpoint.values.insert(name.into(), values);
+        }
+    }
+    checkpoint
+}
+
+fn with_head(
+    checkpoint: &Checkpoint,
+    head: HeadType,
+) -> sterna_convert::Result<(Report, PackedFile, tempfile::TempDir)> {
+    checkpoint.convert(&Options {
+        head,
+        packing: Packing::I2,
+        ..OPTIONS
+    })
+}
+
+#[test]
+fn ternary_tables_are_found() {
+    let checkpoint = ternary_tables();
+    for head in [HeadType::Auto, HeadType::Lossless, HeadType::Ternary] {
+        let (report, packed, folder) = with_head(&checkpoint, head).unwrap();
+        packed.verify().unwrap();
+        assert_eq!(packed.head_type, TableType::Ternary);
+        assert!(
+            report
+                .tables
+                .iter()
+                .all(|t| t.dtype == "ternary" && t.max_error == 0.0)
+        );
+        let Values::Trits(trits) = packed.head().values else {
+            panic!("{:?}", packed.head_type);
+        };
+        let name = match packed.config.tie_word_embeddings {
+            true => layout::EMBEDDING,
+            false => layout::HEAD,
+        };
+        let expected = &checkpoint.values[name];
+        let mut row = vec![0.0; 300];
+        for (r, expected) in expected.chunks(300).enumerate() {
+            trits.decode(r, &mut row);
+            assert_eq!(row, expected);
+        }
+        let again = folder.path().join("again");
+        repack(&packed, Packing::I2, &again).unwrap();
+        let found = verify(folder.path(), &again, &mut |_, _| {}).unwrap();
+        assert!(found.is_equal(), "{found:?}");
+        assert_eq!(
+            PackedFile::open(&again).unwrap().activations,
+            Activations::Int16
+        );
+    }
+    let (report, packed, _folder) = with_head(&checkpoint, HeadType::Q8).unwrap();
+    assert_eq!(
+        (packed.head_type, report.tables.last().unwrap().dtype),
+        (TableType::Q8, "q8")
+    );
+}
+
+#[test]
+fn tables_that_are_not_ternary_are_named() {
+    let mut checkpoint = ternary_tables();
+    let name = match checkpoint.values.contains_key(layout::HEAD) {
+        true => layout::HEAD,
+        false => layout::EMBEDDING,
+    };
+    let value = checkpoint.values[name][3 * 300];
+    checkpoint.set(name, 3 * 300, value * (1.0 - 1.0 / 2048.0));
+    let (report, packed, _folder) = with_head(&checkpoint, HeadType::Auto).unwrap();
+    assert_eq!(packed.head_type, TableType::Ternary);
+    assert!(report.tables.last().unwrap().max_error > 0.0);
+    let (_, packed, _folder) = with_head(&checkpoint, HeadType::Lossless).unwrap();
+    assert_eq!(packed.head_type, TableType::F16);
+    checkpoint.set(name, 3 * 300, value * 0.5);
+    let (_, packed, _folder) = with_head(&checkpoint, HeadType::Auto).unwrap();
+    assert_eq!(packed.head_type, TableType::Q8);
+    let error = with_head(&checkpoint, HeadType::Ternary)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("row 3, column") && error.contains("--head q8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn activations_as_asked_for() {
+    let asked = |activations| {
+        let options = Options {
+            activations,
+            packing: Packing::I2,
+            ..OPTIONS
+        };
+        products().convert(&options).unwrap()
+    };
+    let (report, packed, _folder) = asked(Some(Activations::Int8));
+    assert_eq!(packed.activations, Activations::Int8);
+    assert!(report.warnings.join("").contains("--activations int8"));
+    let (report, packed, _folder) = asked(Some(Activations::Int16));
+    assert_eq!(packed.activations, Activations::Int16);
+    assert!(!report.warnings.join("").contains("int8"));
 }

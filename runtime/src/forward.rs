@@ -71,7 +71,7 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct LinearState {
     normed: Vec<f32>, // (n, columns): the input after the layer's own norm
-    int8: Quantized,
+    quantized: Quantized,
     sums: Vec<i32>, // (threads, working memory of a linear layer)
 }
 
@@ -205,11 +205,9 @@ impl Model {
         let c = self.config();
         let (n, heads) = (count(runs), c.num_attention_heads * c.head_dim);
         let kv = c.num_key_value_heads * c.head_dim;
-        let widest = c.hidden_size.max(heads).max(c.intermediate_size);
         state.resize(n, c.hidden_size, heads, kv, c.intermediate_size);
-        let padded = self.file.packing.padded_columns(widest);
-        state.linear.int8.resize(n, padded, self.weights.has_groups);
         if c.linear_norm_eps.is_some() {
+            let widest = c.hidden_size.max(heads).max(c.intermediate_size);
             grow(&mut state.linear.normed, n * widest);
         }
 
@@ -320,10 +318,14 @@ impl Model {
         state: &mut LinearState,
         (place, tensor): (Place, &'static str),
     ) -> Result<()> {
-        let LinearState { normed, int8, sums } = state;
+        let LinearState {
+            normed,
+            quantized,
+            sums,
+        } = state;
         let Some(eps) = self.config().linear_norm_eps else {
-            self.quantize(x, n, int8, place, tensor)?;
-            self.linear(n, linears, int8, y, sums);
+            self.quantize(x, n, quantized, place, tensor)?;
+            self.linear(n, linears, quantized, y, sums);
             return Ok(());
         };
         let normed = &mut normed[..x.len()];
@@ -331,8 +333,8 @@ impl Model {
             normed.copy_from_slice(x);
             let gain = linear.norm.as_ref().expect("all linear layers have norms");
             self.rms_norm_with(normed, gain, eps);
-            self.quantize(normed, n, int8, place, tensor)?;
-            self.linear(n, [linear], int8, [y], sums);
+            self.quantize(normed, n, quantized, place, tensor)?;
+            self.linear(n, [linear], quantized, [y], sums);
         }
         Ok(())
     }
@@ -559,5 +561,6 @@ fn table_row(table: &Table, row: usize, x: &mut [f32]) {
                 .for_each(|(x, v)| *x = v.to_f32());
         }
         Values::Codes(codes) => codes.decode(row, x),
+        Values::Trits(trits) => trits.decode(row, x),
     }
 }

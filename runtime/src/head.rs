@@ -1,7 +1,8 @@
 //! The head: the last hidden state times one row a token of the vocabulary.
 //!
 //! Tables of floats are multiplied in single precision. Coded tables ([`sterna_ternary::table`]) take the hidden
-//! state in 16 bits and sum exact integers.
+//! state in 16 bits and sum exact integers. Ternary tables ([`sterna_ternary::trits`]) are linear layers with a scale
+//! a group, with activations of 16 bits; all of their logits are computed, whatever the screen.
 //!
 //! A sampler that looks at the most probable tokens only does not need every logit. [`Screen`] says what it
 //! needs; then all rows are multiplied with their first plane, half of the bytes. The most promising of them are
@@ -20,6 +21,7 @@ use sterna_ternary::table::{Codes, PLANE_BYTES, plane_weights};
 use crate::error::Place;
 use crate::kernels::Kernels;
 use crate::kernels::codes::Int16;
+use crate::linear::Quantized;
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -40,10 +42,12 @@ pub struct Screen {
 /// Working memory.
 #[derive(Debug, Default)]
 pub(crate) struct HeadState {
-    x: Vec<Int16>,     // (tokens)
-    sums: Vec<i64>,    // (vocab_size): the planes so far, or [`LEFT`]
-    best: Vec<Best>,   // (blocks of ROWS rows)
-    forced: Vec<bool>, // (vocab_size)
+    x: Vec<Int16>,        // (tokens)
+    sums: Vec<i64>,       // (vocab_size): the planes so far, or [`LEFT`]
+    best: Vec<Best>,      // (blocks of ROWS rows)
+    forced: Vec<bool>,    // (vocab_size)
+    quantized: Quantized, // x for a ternary head
+    memory: Vec<i32>,     // (threads, working memory of a linear layer)
     /// Bytes of the table that were read since the state was made.
     pub bytes: usize,
 }
@@ -78,6 +82,7 @@ impl Model {
         }
         let table = self.file.head();
         let overflowed = match (table.values, screen) {
+            (Values::Trits(_), _) => self.ternary(state, x, logits),
             (Values::Codes(codes), Some(screen)) => self.screened(state, &codes, x, screen, logits),
             _ => self.full(state, &table, x, logits),
         };
@@ -85,6 +90,18 @@ impl Model {
             true => Err(non_finite("the logits")),
             false => Ok(()),
         }
+    }
+
+    /// Every logit of a ternary head. Returns whether any is not finite.
+    fn ternary(&self, state: &mut HeadState, x: &[f32], logits: &mut [f32]) -> bool {
+        let head = self.weights.head.as_ref();
+        let head = head.expect("a ternary table is a linear layer too");
+        let n = x.len() / head.columns;
+        state.bytes += self.table_bytes(&self.file.head());
+        let is_finite = self.quantize_finely(x, n, &mut state.quantized);
+        let (quantized, memory) = (&state.quantized, &mut state.memory);
+        self.linear(n, [head], quantized, [&mut *logits], memory);
+        !is_finite || !quantize::is_usable(quantize::activation_scale(logits))
     }
 
     /// Every logit. Returns whether any is not finite.
@@ -128,7 +145,9 @@ impl Model {
             Values::F32(values) => (self.kernels.gemv_f32)(x, &values[range], y),
             Values::F16(values) => (self.kernels.gemv_f16)(x, &values[range], y),
             Values::Bf16(values) => (self.kernels.gemv_bf16)(x, &values[range], y),
-            Values::Codes(_) => unreachable!("codes have products of their own"),
+            Values::Codes(_) | Values::Trits(_) => {
+                unreachable!("integers have products of their own")
+            }
         }
     }
 
@@ -198,6 +217,10 @@ impl Model {
         match table.values {
             Values::F32(_) => values * 4,
             Values::F16(_) | Values::Bf16(_) => values * 2,
+            Values::Trits(trits) => {
+                let dtype = self.file.group_scales;
+                trits.bytes.len() + trits.scales.len() * dtype.bytes()
+            }
             Values::Codes(codes) => {
                 let planes: usize = PLANE_BYTES[..codes.planes].iter().sum();
                 codes.multipliers.len() * (planes + 1) + 4 * table.rows

@@ -1,111 +1,123 @@
 //! Linear layers: int8 activations times trits, then scales.
 //!
-//! Activations are quantized per token just before each linear layer. With one scale for the matrix, or one a row,
-//! the output is ((Σ trit · q) / s) · scale: the sum exact, rounded to f32, divided by the activations' factor s,
-//! multiplied by the scale, the order of transformers. With one scale a group of columns it is
-//! (Σ (Σ trit · q) · scale) / s: the inner sum over a group exact, the outer one over the groups from the first to
-//! the last in f32.
+//! Activations are quantized per token just before each linear layer, to int8, or to 16 bits for models that were
+//! trained without. A token of 16 bits is two tokens of int8, of its high and of its low digits: q = 256 · h + l, so
+//! no kernel knows of it.
 //!
-//! For groups the same kernels compute one group after the other. Its packed bytes are one block of each row and
-//! are copied together; its activations lie together already.
+//! With one scale for the matrix, or one a row, the output is ((Σ trit · q) / s) · scale: the sum exact, rounded to
+//! f32, divided by the activations' factor s, multiplied by the scale, the order of transformers. With one scale a
+//! group of columns it is (Σ (Σ trit · q) · scale) / s: the inner sum over a group exact, the outer one over the
+//! groups from the first to the last in f32 ([`crate::kernels::GroupProduct`]). The outer sums of high and low
+//! digits are apart, and 256 times the one plus the other is Σ before it is divided.
 
-use sterna_ternary::packing::BLOCK_BYTES;
-use sterna_ternary::quantize;
+use std::ops::Range;
+
 use sterna_ternary::scales::{GROUP_COLUMNS, Scaling};
+use sterna_ternary::{Activations, Packing, quantize};
 
 use crate::error::Place;
 use crate::forward::grow;
-use crate::kernels;
+use crate::kernels::{self, GroupProduct};
 use crate::model::{Linear, Model};
 use crate::threads::Tile;
 use crate::{Error, Result};
 
-/// The input of a linear layer.
+/// The input of linear layers.
 #[derive(Debug, Default)]
 pub(crate) struct Quantized {
-    q: Vec<i8>,       // (n, padded columns), zero behind the last column
-    scales: Vec<f32>, // (n): x = q / scale
-    sums: Vec<i32>,   // (n): Σ q
-    grouped: Grouped,
-}
-
-/// The same for a model with a scale a group.
-#[derive(Debug, Default)]
-struct Grouped {
-    q: Vec<i8>,     // (groups, n, columns of a group)
-    sums: Vec<i32>, // (groups, n)
+    activations: Activations,
+    q: Vec<i8>,           // (n, digits, padded columns), zero behind the last column
+    scales: Vec<f32>,     // (n): x = q / scale
+    sums: Vec<i32>,       // (n, digits): Σ q
+    group_sums: Vec<i32>, // (n, digits, groups): the same of each group
 }
 
 impl Quantized {
-    /// Makes room for n tokens of at most `padded` columns, with groups if there are any.
-    pub fn resize(&mut self, n: usize, padded: usize, has_groups: bool) {
-        grow(&mut self.q, n * padded);
-        grow(&mut self.scales, n);
-        grow(&mut self.sums, n);
-        if has_groups {
-            grow(&mut self.grouped.q, n * padded);
-            grow(&mut self.grouped.sums, n * padded / GROUP_COLUMNS);
-        }
+    /// The rows of digits of some tokens.
+    fn digits(&self, tokens: &Range<usize>) -> Range<usize> {
+        let digits = self.activations.digits();
+        tokens.start * digits..tokens.end * digits
     }
 
-    /// The sums of (n, padded) codes `q`, and of their groups if any are asked for.
-    fn add_up(&mut self, n: usize, padded: usize, has_groups: bool, sum: fn(&[i8]) -> i32) {
-        let tokens = self.q[..n * padded].chunks_exact(padded);
+    /// The sums of `count` rows of digits, (count, padded), and of their groups if any are asked for.
+    fn add_up(&mut self, count: usize, padded: usize, has_groups: bool, sum: fn(&[i8]) -> i32) {
+        grow(&mut self.sums, count);
+        let rows = self.q[..count * padded].chunks_exact(padded);
         if !has_groups {
-            return self
-                .sums
-                .iter_mut()
-                .zip(tokens)
-                .for_each(|(s, q)| *s = sum(q));
+            let sums = self.sums.iter_mut().zip(rows);
+            return sums.for_each(|(s, q)| *s = sum(q));
         }
-        for (t, q) in tokens.enumerate() {
-            self.sums[t] = 0;
-            for (g, q) in q.chunks_exact(GROUP_COLUMNS).enumerate() {
-                let at = g * n + t;
-                self.grouped.q[at * GROUP_COLUMNS..][..GROUP_COLUMNS].copy_from_slice(q);
-                self.grouped.sums[at] = sum(q);
-                self.sums[t] += self.grouped.sums[at];
+        let groups = padded / GROUP_COLUMNS;
+        grow(&mut self.group_sums, count * groups);
+        let of_groups = self.group_sums.chunks_exact_mut(groups);
+        for ((total, q), sums) in self.sums.iter_mut().zip(rows).zip(of_groups) {
+            for (s, q) in sums.iter_mut().zip(q.chunks_exact(GROUP_COLUMNS)) {
+                *s = sum(q);
             }
+            *total = sums.iter().sum();
         }
     }
-}
-
-/// Memory of one thread for a tile of `height` tokens and `width` rows: its sums, and a block of each row.
-fn scratch(height: usize, width: usize, has_groups: bool) -> usize {
-    let blocks = width * BLOCK_BYTES / size_of::<i32>();
-    height * width + if has_groups { blocks } else { 0 }
 }
 
 impl Model {
-    /// Quantizes the n rows of x.
+    /// Quantizes the n rows of x for the linear layers of the model.
     pub(crate) fn quantize(
         &self,
         x: &[f32],
         n: usize,
-        int8: &mut Quantized,
+        quantized: &mut Quantized,
         place: Place,
         tensor: &'static str,
     ) -> Result<()> {
-        let columns = x.len() / n;
-        let padded = self.file.packing.padded_columns(columns);
-        let q = &mut int8.q[..n * padded];
-        self.pool.zip_chunks_mut(
-            (&mut *q, padded),
-            (&mut int8.scales[..n], 1),
-            |t, q, scale| {
-                let (q, padding) = q.split_at_mut(columns);
-                scale[0] = (self.kernels.quantize)(&x[t * columns..][..columns], q);
-                padding.fill(0);
-            },
-        );
-        int8.add_up(n, padded, self.weights.has_groups, self.kernels.sum);
-        match int8.scales[..n]
-            .iter()
-            .all(|scale| quantize::is_usable(*scale))
-        {
+        quantized.activations = self.file.activations;
+        let (packing, has_groups) = (self.file.packing, self.weights.has_groups);
+        match self.quantize_for(packing, has_groups, x, n, quantized) {
             true => Ok(()),
             false => Err(Error::NonFinite { place, tensor }),
         }
+    }
+
+    /// Quantizes the n rows of x to 16 bits for a matrix with a scale a group.
+    pub(crate) fn quantize_finely(&self, x: &[f32], n: usize, quantized: &mut Quantized) -> bool {
+        quantized.activations = Activations::Int16;
+        self.quantize_for(Packing::I2, true, x, n, quantized)
+    }
+
+    /// Quantizes to the kind of activations that `quantized` has. False where x is not finite.
+    fn quantize_for(
+        &self,
+        packing: Packing,
+        has_groups: bool,
+        x: &[f32],
+        n: usize,
+        quantized: &mut Quantized,
+    ) -> bool {
+        let columns = x.len() / n;
+        let padded = packing.padded_columns(columns);
+        let digits = quantized.activations.digits();
+        grow(&mut quantized.q, n * digits * padded);
+        grow(&mut quantized.scales, n);
+        self.pool.zip_chunks_mut(
+            (&mut quantized.q[..n * digits * padded], digits * padded),
+            (&mut quantized.scales[..n], 1),
+            |t, q, scale| {
+                let x = &x[t * columns..][..columns];
+                let (q, low) = q.split_at_mut(padded);
+                let (q, padding) = q.split_at_mut(columns);
+                padding.fill(0);
+                scale[0] = match low {
+                    [] => (self.kernels.quantize)(x, q),
+                    low => {
+                        let (low, padding) = low.split_at_mut(columns);
+                        padding.fill(0);
+                        (self.kernels.quantize_int16)(x, q, low)
+                    }
+                };
+            },
+        );
+        quantized.add_up(n * digits, padded, has_groups, self.kernels.sum);
+        let mut scales = quantized.scales[..n].iter();
+        scales.all(|scale| quantize::is_usable(*scale))
     }
 
     /// y = x · Wᵀ for several matrices with one input, in one region; each y is (n, rows).
@@ -113,81 +125,113 @@ impl Model {
         &self,
         n: usize,
         linears: [&Linear; N],
-        int8: &Quantized,
+        quantized: &Quantized,
         y: [&mut [f32]; N],
-        sums: &mut Vec<i32>,
+        memory: &mut Vec<i32>,
     ) {
         let threads = self.pool.threads();
+        let digits = quantized.activations.digits();
         let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
-        let (height, width) = kernels::tile(n, rows, threads);
-        let scratch = scratch(height, width, self.weights.has_groups);
-        grow(sums, threads * scratch);
-        let sums = &mut sums[..threads * scratch];
-        self.pool
-            .tiles_mut(n, (height, width), y, sums, |matrix, mut tile, sums| {
-                let linear = linears[matrix];
-                let (tokens, rows) = (tile.rows(), tile.columns());
-                let (sums, rest) = sums.split_at_mut(tokens.len() * rows.len()); // (tokens, rows)
-                if linear.scaling == Scaling::Group {
-                    let blocks = &mut rest[..rows.len() * BLOCK_BYTES / size_of::<i32>()];
-                    return self.groups(
-                        linear,
-                        n,
-                        int8,
-                        tile,
-                        sums,
-                        bytemuck::cast_slice_mut(blocks),
-                    );
-                }
-                let padded = self.file.packing.padded_columns(linear.columns);
-                let gemm = self.kernels.gemm(self.file.packing);
-                let q = &int8.q[tokens.start * padded..tokens.end * padded];
-                let q_sums = &int8.sums[tokens.clone()];
-                gemm(self.rows(linear, rows.clone()), q, q_sums, sums);
-                let scales = self.scales(linear);
-                for (t, sums) in tokens.zip(sums.chunks_exact(rows.len())) {
-                    let (s, y) = (int8.scales[t], tile.row(t));
-                    match linear.scaling {
-                        Scaling::Row => dequantize_rows(sums, s, &scales[rows.clone()], y),
-                        _ => (self.kernels.dequantize)(sums, s, scales[0], y),
-                    }
-                }
-            });
+        let (height, width) = kernels::tile(n * digits, rows, threads);
+        let groups = linears.iter().map(|l| l.groups()).max().unwrap_or(0);
+        let each = width * (height + groups); // sums, and scales
+        grow(memory, threads * each);
+        self.pool.tiles_mut(
+            n,
+            (height / digits, width),
+            y,
+            &mut memory[..threads * each],
+            |matrix, tile, memory| match linears[matrix].scaling {
+                Scaling::Group => self.by_groups(linears[matrix], quantized, tile, memory),
+                _ => self.by_rows(linears[matrix], quantized, tile, memory),
+            },
+        );
     }
 
-    /// The tile of a matrix with a scale a group. `sums` is (tokens, rows), `blocks` has room for one of each row.
-    fn groups(
+    /// The tile of a matrix with one scale, or one a row; `memory` has room for (tokens, digits, rows).
+    fn by_rows(
         &self,
         linear: &Linear,
-        n: usize,
-        int8: &Quantized,
+        quantized: &Quantized,
         mut tile: Tile<f32>,
-        sums: &mut [i32],
-        blocks: &mut [u8],
+        memory: &mut [i32],
     ) {
         let (tokens, rows) = (tile.rows(), tile.columns());
-        let gemm = self.kernels.gemm(self.file.packing);
+        let digits = quantized.digits(&tokens);
+        let padded = linear.packing.padded_columns(linear.columns);
+        let sums = &mut memory[..digits.len() * rows.len()];
+        let gemm = self.kernels.gemm(linear.packing);
+        let q = &quantized.q[digits.start * padded..digits.end * padded];
         let packed = self.rows(linear, rows.clone());
-        let scales = self.scales(linear); // (groups, all rows)
-        let stride = scales.len() / linear.columns.div_ceil(GROUP_COLUMNS);
-        for (g, scales) in scales.chunks_exact(stride).enumerate() {
-            let of_rows = packed.chunks_exact(linear.row_bytes);
-            for (to, row) in blocks.chunks_exact_mut(BLOCK_BYTES).zip(of_rows) {
-                to.copy_from_slice(&row[g * BLOCK_BYTES..][..BLOCK_BYTES]);
+        gemm(packed, q, &quantized.sums[digits], sums);
+        let mut scales = vec![
+            0.0;
+            if linear.scaling == Scaling::Row {
+                rows.len()
+            } else {
+                1
             }
-            let at = g * n + tokens.start..g * n + tokens.end;
-            let q = &int8.grouped.q[at.start * GROUP_COLUMNS..at.end * GROUP_COLUMNS];
-            gemm(blocks, q, &int8.grouped.sums[at], sums);
-            for (t, sums) in tokens.clone().zip(sums.chunks_exact(rows.len())) {
-                let y = tile.row(t);
-                if g == 0 {
-                    y.fill(0.0);
+        ];
+        let first = if scales.len() > 1 { rows.start } else { 0 };
+        self.scales(linear).read(first, &mut scales);
+        let of_tokens = sums.chunks_exact(sums.len() / tokens.len());
+        for (t, sums) in tokens.zip(of_tokens) {
+            let (s, y) = (quantized.scales[t], tile.row(t));
+            match (quantized.activations, &scales[..]) {
+                (Activations::Int8, [scale]) => (self.kernels.dequantize)(sums, s, *scale, y),
+                (Activations::Int8, scales) => dequantize_rows(sums, s, scales, y),
+                (Activations::Int16, [scale]) => {
+                    join(sums, y);
+                    y.iter_mut().for_each(|y| *y = *y / s * scale);
                 }
-                add_scaled(sums, &scales[rows.clone()], y);
+                (Activations::Int16, scales) => {
+                    join(sums, y);
+                    let scaled = y.iter_mut().zip(scales);
+                    scaled.for_each(|(y, scale)| *y = *y / s * scale);
+                }
             }
         }
-        for t in tokens {
-            tile.row(t).iter_mut().for_each(|y| *y /= int8.scales[t]);
+    }
+
+    /// The tile of a matrix with a scale a group; `memory` has room for (tokens, digits, rows) and (groups, rows).
+    fn by_groups(
+        &self,
+        linear: &Linear,
+        quantized: &Quantized,
+        mut tile: Tile<f32>,
+        memory: &mut [i32],
+    ) {
+        let (tokens, rows) = (tile.rows(), tile.columns());
+        let digits = quantized.digits(&tokens);
+        let groups = linear.groups();
+        let memory: &mut [f32] = bytemuck::cast_slice_mut(memory);
+        let (scales, rest) = memory.split_at_mut(groups * rows.len());
+        let sums = &mut rest[..digits.len() * rows.len()];
+        let all = self.scales(linear); // (groups, all rows)
+        for (g, scales) in scales.chunks_exact_mut(rows.len()).enumerate() {
+            all.read(g * all.len() / groups + rows.start, scales);
+        }
+        let padded = groups * GROUP_COLUMNS;
+        let product = GroupProduct {
+            groups,
+            rows: self.rows(linear, rows),
+            scales,
+            q: &quantized.q[digits.start * padded..digits.end * padded],
+            q_sums: &quantized.group_sums[digits.start * groups..digits.end * groups],
+        };
+        (self.kernels.gemm_groups)(product, sums);
+        let of_tokens = sums.chunks_exact(sums.len() / tokens.len());
+        for (t, sums) in tokens.zip(of_tokens) {
+            let (s, y) = (quantized.scales[t], tile.row(t));
+            let (high, low) = sums.split_at(y.len());
+            match quantized.activations {
+                Activations::Int8 => y.iter_mut().zip(high).for_each(|(y, h)| *y = h / s),
+                Activations::Int16 => {
+                    for (y, (h, l)) in y.iter_mut().zip(high.iter().zip(low)) {
+                        *y = (256.0 * h + l) / s;
+                    }
+                }
+            }
         }
     }
 }
@@ -199,9 +243,10 @@ fn dequantize_rows(sums: &[i32], s: f32, scales: &[f32], y: &mut [f32]) {
     }
 }
 
-/// y = y + sums · scales.
-fn add_scaled(sums: &[i32], scales: &[f32], y: &mut [f32]) {
-    for ((y, sum), scale) in y.iter_mut().zip(sums).zip(scales) {
-        *y += *sum as f32 * scale;
+/// y = 256 · high + low of sums (2, rows), exact in f64 and then rounded.
+fn join(sums: &[i32], y: &mut [f32]) {
+    let (high, low) = sums.split_at(y.len());
+    for (y, (high, low)) in y.iter_mut().zip(high.iter().zip(low)) {
+        *y = (256.0 * f64::from(*high) + f64::from(*low)) as f32;
     }
 }

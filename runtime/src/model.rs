@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
-use sterna_ternary::{Config, Memory, PackedFile, Role, Scaling, layout};
+use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues};
+use sterna_ternary::{
+    Config, Dtype, Memory, PackedFile, Packing, Role, Scaling, TableType, layout, trits,
+};
 
 use crate::Result;
 use crate::cache::{KvCache, KvType};
@@ -48,8 +51,10 @@ pub struct Model {
 pub(crate) struct Weights {
     pub layers: Vec<Layer>,
     pub norm: Vector, // (hidden)
-    /// Whether any matrix has a scale a group.
+    /// Whether any matrix of the layers has a scale a group.
     pub has_groups: bool,
+    /// The head (vocab_size, hidden), if it is ternary.
+    pub head: Option<Linear>,
 }
 
 /// The tensors of one decoder layer. A norm that the family does not have is `None`.
@@ -80,6 +85,8 @@ pub(crate) struct Linear {
     pub norm: Option<Vector>,
     /// Input features.
     pub columns: usize,
+    /// How its trits are packed.
+    pub packing: Packing,
     /// Bytes of a packed row.
     pub row_bytes: usize,
     /// The packed rows.
@@ -87,6 +94,17 @@ pub(crate) struct Linear {
     /// Which weights share a scale.
     pub scaling: Scaling,
     scales: Range<usize>,
+    scales_dtype: Dtype,
+}
+
+impl Linear {
+    /// Scales of a row; 0 where groups share one.
+    pub fn groups(&self) -> usize {
+        match self.scaling {
+            Scaling::Group => self.columns.div_ceil(GROUP_COLUMNS),
+            Scaling::Matrix | Scaling::Row => 0,
+        }
+    }
 }
 
 /// A norm's gain.
@@ -160,8 +178,12 @@ impl Model {
     }
 
     /// The scales of a matrix, in the shape of [`Scaling::shape`].
-    pub(crate) fn scales(&self, linear: &Linear) -> &[f32] {
-        bytemuck::cast_slice(&self.file.data()[linear.scales.clone()])
+    pub(crate) fn scales(&self, linear: &Linear) -> ScaleValues<'_> {
+        let bytes = &self.file.data()[linear.scales.clone()];
+        match linear.scales_dtype {
+            Dtype::F16 => ScaleValues::F16(bytemuck::cast_slice(bytes)),
+            _ => ScaleValues::F32(bytemuck::cast_slice(bytes)),
+        }
     }
 
     /// The packed rows `rows` of a matrix.
@@ -174,10 +196,23 @@ impl Model {
 impl Weights {
     fn of(file: &PackedFile) -> Weights {
         let family = file.config.family;
-        let range = |name: &str| {
+        let entry = |name: &str| {
             let entry = file.layout().find(name);
-            let entry = entry.expect("an open file has every tensor of its config");
-            entry.offset..entry.offset + entry.len
+            entry.expect("an open file has every tensor of its config")
+        };
+        let range = |name: &str| entry(name).offset..entry(name).offset + entry(name).len;
+        let linear = |name: &str, columns, packing: Packing, scaling| {
+            let scale = layout::scale_name(name);
+            Linear {
+                norm: None,
+                columns,
+                packing,
+                row_bytes: packing.row_bytes(columns),
+                bytes: range(name),
+                scaling,
+                scales: range(&scale),
+                scales_dtype: entry(&scale).dtype,
+            }
         };
         let layer = |i: usize| {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
@@ -186,14 +221,10 @@ impl Weights {
                 let norm = file
                     .config
                     .linear_norm_eps
-                    .map(|_| name(&format!("{part}.rms_norm")));
+                    .map(|_| Vector(range(&name(&format!("{part}.rms_norm")))));
                 Linear {
-                    norm: norm.map(|norm| Vector(range(&norm))),
-                    columns: matrix.columns,
-                    row_bytes: file.packing.row_bytes(matrix.columns),
-                    bytes: range(&name(part)),
-                    scaling: matrix.scaling,
-                    scales: range(&layout::scale_name(&name(part))),
+                    norm,
+                    ..linear(&name(part), matrix.columns, file.packing, matrix.scaling)
                 }
             };
             let vector = |part: &str| Vector(range(&name(part)));
@@ -228,6 +259,14 @@ impl Weights {
             layers: (0..file.config.num_hidden_layers).map(layer).collect(),
             norm: Vector(range(layout::FINAL_NORM)),
             has_groups,
+            head: (file.head_type == TableType::Ternary).then(|| {
+                let name = match file.config.tie_word_embeddings {
+                    true => layout::EMBEDDING,
+                    false => layout::HEAD,
+                };
+                let columns = file.config.hidden_size;
+                linear(name, columns, trits::PACKING, Scaling::Group)
+            }),
         }
     }
 }

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use random_model::{Recipe, odd, with_linear_norms, write};
 use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Part, Screen};
-use sterna_ternary::{Packing, Scaling, TableType};
+use sterna_ternary::{Activations, Dtype, Packing, Scaling, TableType};
 
 const SEED: u64 = 1;
 const THREADS: [usize; 5] = [1, 2, 3, 4, 8];
@@ -273,12 +273,26 @@ fn walk(recipe: &Recipe, folder: &Path, seed: u64) {
 
 /// Walks with a family's models: tied and untied, each with heads (heads, kv_heads, head_dim), types of the tables
 /// and sizes of the other dimensions that are multiples of nothing.
-fn check(family: &str, scaling: Scaling, models: [([usize; 3], [TableType; 2], [usize; 2]); 2]) {
+fn check(family: &str, scaling: Scaling, models: Models) {
+    check_with(family, scaling, Activations::Int8, Dtype::F32, models);
+}
+
+type Models = [([usize; 3], [TableType; 2], [usize; 2]); 2];
+
+fn check_with(
+    family: &str,
+    scaling: Scaling,
+    activations: Activations,
+    group_scales: Dtype,
+    models: Models,
+) {
     let folder = tempfile::tempdir().unwrap();
     for (seed, (heads, tables, sizes)) in (SEED..).zip(models) {
         let mut recipe = odd(family, seed % 2 == 0, tables[0]);
         recipe.embedding = tables[1];
         recipe.scaling = scaling;
+        recipe.activations = activations;
+        recipe.group_scales = group_scales;
         let [heads, kv_heads, head_dim] = heads;
         let [hidden_size, intermediate_size] = sizes;
         for (name, size) in [
@@ -349,6 +363,30 @@ fn gemma3_with_norms_in_front_of_linear_layers() {
             ([6, 3, 18], [Q8, Bf16], [65, 129]),
         ],
     );
+}
+
+#[test]
+fn activations_of_sixteen_bits() {
+    use TableType::{F16, Ternary};
+    let models = [
+        ([4, 2, 64], [Ternary, F16], [200, 333]),
+        ([2, 1, 80], [F16, F16], [130, 400]),
+    ];
+    for scaling in Scaling::ALL {
+        check_with("llama", scaling, Activations::Int16, Dtype::F16, models);
+    }
+}
+
+#[test]
+fn ternary_tables() {
+    use TableType::Ternary;
+    let models = [
+        ([4, 2, 64], [Ternary, Ternary], [200, 333]),
+        ([6, 2, 22], [Ternary, Ternary], [100, 70]),
+    ];
+    let (int8, int16) = (Activations::Int8, Activations::Int16);
+    check_with("qwen3", Scaling::Group, int16, Dtype::F16, models);
+    check_with("qwen3", Scaling::Matrix, int8, Dtype::F32, models);
 }
 
 #[test]

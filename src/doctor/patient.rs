@@ -227,6 +227,7 @@ fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>
     let options = sterna_convert::Options {
         packing: Packing::I2,
         head: HeadType::default(),
+        activations: None,
         allow_missing: true,
     };
     let packed = sterna_convert::write_packed(source, &out, &options, &mut |done, total| {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use sterna_ternary::file::Description;
-use sterna_ternary::layout::{self, Role};
+use sterna_ternary::layout::{self, Entry, Role};
 use sterna_ternary::{Dtype, Family, PackedFile, PackedWriter, Result, Scaling};
 
 /// What is changed.
@@ -56,9 +56,11 @@ pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
     let scaling = linear.map(|w| (w.name.clone(), base.matrix(&w.name).scaling));
     let description = Description {
         packing: base.packing,
+        activations: base.activations,
         embedding: base.embedding_type,
         head: base.head_type,
         scaling: scaling.filter(|(_, s)| *s != Scaling::Matrix).collect(),
+        group_scales: Dtype::F32, // changed ones may have no place in F16
         files: vec![(
             "config.json".to_owned(),
             config.to_json().to_string().into_bytes(),
@@ -74,10 +76,10 @@ pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
             if entry.offset < matrices_len {
                 let bytes = &base.data()[entry.offset..][..entry.len];
                 writer.rows(&entry.name, &rows(base, &entry.name, bytes, change))?;
-            } else if entry.dtype == Dtype::F32 {
+            } else if [Dtype::F32, Dtype::F16].contains(&entry.dtype) {
                 let place = of_base.iter().position(|w| w.name == entry.name);
                 let name = place.map_or(&entry.name, |i| &of_variant[i].name);
-                writer.vector(name, &vector(base, &entry.name, change))?;
+                writer.vector(name, &vector(base, entry, change))?;
             }
         }
         Ok(())
@@ -101,16 +103,16 @@ fn rows<'a>(
 }
 
 /// A norm, or the scales of a matrix or of a table.
-fn vector(base: &PackedFile, name: &str, change: &Change) -> Vec<f32> {
-    let values = base.vector(name);
-    let matrix = name.strip_suffix("_scale").filter(|m| is_linear(m));
+fn vector(base: &PackedFile, entry: &Entry, change: &Change) -> Vec<f32> {
+    let values = base.scale_values(entry).to_f32().into_owned();
+    let matrix = entry.name.strip_suffix("_scale").filter(|m| is_linear(m));
     match (change, matrix) {
         (Change::Scales(scale), Some(matrix)) => values.iter().map(|s| scale(matrix, *s)).collect(),
         // One scale a row, or for every group of columns one a row.
         (Change::Rows(order), Some(matrix)) if is_rotated(matrix) && values.len() > 1 => {
-            order.apply(values, 1, base.config.head_dim)
+            order.apply(&values, 1, base.config.head_dim)
         }
-        _ => values.to_vec(),
+        _ => values,
     }
 }
 

@@ -65,6 +65,7 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "packing": null,
         "bits_per_ternary_weight": 8.0 * stored_bytes(source, &linear) as f64 / size(&linear) as f64,
         "bits_per_head_weight": null,
+        "activations": source.activations().name(),
         "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
         "embedding": null,
         "head": null,
@@ -231,6 +232,7 @@ fn type_name(values: &Values) -> &'static str {
         Values::F32(_) => "f32",
         Values::F16(_) => "f16",
         Values::Bf16(_) => "bf16",
+        Values::Trits(_) => "ternary",
         Values::Codes(codes) => ["q4", "q6", "q8"][codes.planes - 1],
     }
 }

@@ -50,6 +50,7 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
             ),
         ),
         ("packing", p("packing")),
+        ("activations", p("activations")),
         (
             "bits",
             format!(

@@ -83,7 +83,7 @@ pub fn of_file(file: &PackedFile) -> anyhow::Result<Vec<Counts>> {
             Some([minus, zero.checked_sub(padding as u64)?, plus])
         });
         match rows {
-            Some(rows) => Ok(Counts::new(weight, matrix.scales, rows)),
+            Some(rows) => Ok(Counts::new(weight, &matrix.scales.to_f32(), rows)),
             None => Err(damaged(file, &weight, matrix)),
         }
     });

@@ -52,7 +52,7 @@ pub enum Error {
     Version {
         /// The file.
         path: PathBuf,
-        /// The version that this crate writes.
+        /// The versions that this crate reads.
         expected: &'static str,
         /// The version in the file.
         found: String,

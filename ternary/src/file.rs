@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 
-use crate::header::{self, Header, Tensor};
+use crate::header::{self, Form, Header, Tensor};
 use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
 use crate::memory::{Bytes, Memory};
+use crate::scales::ScaleValues;
 use crate::table::{CodedRow, Codes, MOST_COLUMNS};
-use crate::{Config, Error, Packing, Result, Scaling, TableType, durable};
+use crate::trits::{TritRow, Trits};
+use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, durable};
 
 /// The files of a Hugging Face folder that travel inside a packed file, in this order.
 pub const FILES: [&str; 5] = [
@@ -39,6 +41,10 @@ pub struct PackedFile {
     pub config: Config,
     /// How the trits are packed.
     pub packing: Packing,
+    /// How the activations of its linear layers are rounded.
+    pub activations: Activations,
+    /// Type of the scales of groups: F32 or F16.
+    pub group_scales: Dtype,
     /// How the embedding is stored.
     pub embedding_type: TableType,
     /// How the head is stored.
@@ -57,7 +63,7 @@ pub struct Matrix<'a> {
     /// Which weights share a scale; the weight is trit × scale.
     pub scaling: Scaling,
     /// The scales, in the shape of [`Scaling::shape`].
-    pub scales: &'a [f32],
+    pub scales: ScaleValues<'a>,
 }
 
 /// The embedding or the head in place, row-major.
@@ -82,6 +88,8 @@ pub enum Values<'a> {
     Bf16(&'a [bf16]),
     /// Codes of 8, 6 or 4 bits.
     Codes(Codes<'a>),
+    /// Trits with a scale a group.
+    Trits(Trits<'a>),
 }
 
 impl PackedFile {
@@ -120,9 +128,11 @@ impl PackedFile {
             matrices_sha256: header.matrices_sha256,
             layout,
             config,
-            packing: header.packing,
-            embedding_type: header.embedding,
-            head_type: header.head,
+            packing: header.form.packing,
+            activations: header.form.activations,
+            group_scales: header.form.group_scales,
+            embedding_type: header.form.tables[0],
+            head_type: header.form.tables[1],
         };
         file.check_vectors()?;
         Ok(file)
@@ -180,6 +190,9 @@ impl PackedFile {
                 continue;
             }
             let table = self.table(name);
+            if let Values::Trits(trits) = table.values {
+                (0..table.rows).try_for_each(|row| trits.check(row, table.columns))?;
+            }
             if let Values::Codes(codes) = table.values {
                 let bad = (0..table.rows).find(|row| !codes.is_consistent(*row, table.columns));
                 if let Some(row) = bad {
@@ -209,11 +222,20 @@ impl PackedFile {
             columns,
             data: self.bytes(weights),
             scaling: scaling.expect("the layout shapes the scales"),
-            scales: bytemuck::cast_slice(self.bytes(scales)),
+            scales: self.scale_values(scales),
         }
     }
 
-    /// A norm or a scale.
+    /// The numbers of a tensor of [`PackedFile::layout`] that is F32 or F16 and no matrix.
+    pub fn scale_values(&self, entry: &Entry) -> ScaleValues<'_> {
+        let bytes = self.bytes(entry);
+        match entry.dtype {
+            Dtype::F16 => ScaleValues::F16(bytemuck::cast_slice(bytes)),
+            _ => ScaleValues::F32(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    /// A norm or another vector of F32.
     ///
     /// # Panics
     /// If the model has no such tensor.
@@ -250,12 +272,24 @@ impl PackedFile {
             Dtype::F32 => Values::F32(bytemuck::cast_slice(bytes)),
             Dtype::F16 => Values::F16(bytemuck::cast_slice(bytes)),
             Dtype::Bf16 => Values::Bf16(bytemuck::cast_slice(bytes)),
+            Dtype::U8 if self.table_type(name) == TableType::Ternary => Values::Trits(Trits {
+                rows: entry.shape[0],
+                bytes,
+                scales: self.scale_values(self.entry(&layout::scale_name(name))),
+            }),
             Dtype::U8 => Values::Codes(self.codes(name)),
         };
         Table {
             rows: entry.shape[0],
             columns: self.config.hidden_size,
             values,
+        }
+    }
+
+    fn table_type(&self, name: &str) -> TableType {
+        match name == EMBEDDING && !self.config.tie_word_embeddings {
+            true => self.embedding_type,
+            false => self.head_type,
         }
     }
 
@@ -305,20 +339,20 @@ impl PackedFile {
             .iter()
             .filter(|e| e.offset >= self.layout.matrices_len)
         {
-            if entry.dtype != Dtype::F32 {
+            if entry.dtype == Dtype::U8 {
                 continue;
             }
             let is_scale = entry.name.ends_with("_scale");
-            let values = self.vector(&entry.name);
+            let values = self.scale_values(entry);
             let is_remainder = entry.name.ends_with("_remainders");
             let bad =
-                |x: &f32| !x.is_finite() || (is_scale && *x <= 0.0) || (is_remainder && *x < 0.0);
-            if let Some(index) = values.iter().position(bad) {
+                |x: f32| !x.is_finite() || (is_scale && x <= 0.0) || (is_remainder && x < 0.0);
+            if let Some(index) = (0..values.len()).find(|i| bad(values.at(*i))) {
                 return Err(Error::Value {
                     path: self.path.clone(),
                     tensor: entry.name.clone(),
                     index,
-                    value: values[index],
+                    value: values.at(index),
                 });
             }
         }
@@ -357,7 +391,8 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             found: format!("{} tensors", header.tensors.len()),
         });
     }
-    if header.head.planes() + header.embedding.planes() > 0 && config.hidden_size > MOST_COLUMNS {
+    let planes: usize = header.form.tables.iter().map(|t| t.planes()).sum();
+    if planes > 0 && config.hidden_size > MOST_COLUMNS {
         return Err(Error::Tensor {
             path: path.to_owned(),
             tensor: HEAD.into(),
@@ -374,7 +409,8 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             scaling.insert(weight.name, found.unwrap_or_default());
         }
     }
-    check_scaling(path, header.packing, &scaling)?;
+    let form = &header.form;
+    check_scaling(path, form.packing, &scaling)?;
     let files: Vec<(String, usize)> = FILES
         .iter()
         .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
@@ -382,10 +418,10 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         .collect();
     Ok(Layout::new(
         config,
-        header.packing,
-        header.embedding,
-        header.head,
+        form.packing,
+        form.tables,
         &scaling,
+        form.group_scales,
         &files,
     ))
 }
@@ -461,12 +497,16 @@ pub struct Description {
     pub config: Config,
     /// How the trits are packed.
     pub packing: Packing,
+    /// How the activations of its linear layers are to be rounded.
+    pub activations: Activations,
     /// Type of the embedding; in a tied model it is the head's.
     pub embedding: TableType,
     /// Type of the head.
     pub head: TableType,
     /// Matrices with more than one scale.
     pub scaling: HashMap<String, Scaling>,
+    /// Type of the scales of groups: F16 if it holds every one of matrices and tables, else F32.
+    pub group_scales: Dtype,
     /// Embedded files, a subset of [`FILES`] in that order, `config.json` among them.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -479,14 +519,14 @@ pub struct PackedWriter<'a> {
     matrices: Sha256,
     /// Next matrix and how many of its bytes are there.
     due: (usize, usize),
-    /// What waits behind the first plane of a coded table.
+    /// What waits behind the first plane of a coded table, or behind the rows of a ternary one.
     behind: Behind,
     /// Everything after the matrices.
     vectors: Vec<u8>,
     have: Vec<bool>,
 }
 
-/// The parts of a coded table that follow its first plane.
+/// The parts of a coded table that follow its first plane; of a ternary table the scales, row by row.
 #[derive(Default)]
 struct Behind {
     /// Second and third plane, then multipliers.
@@ -569,9 +609,39 @@ impl PackedWriter<'_> {
         }
     }
 
-    /// Sets a norm or a scale, in any order.
+    /// Appends rows to the ternary table `name`.
+    pub fn trit_rows(&mut self, name: &str, rows: &[TritRow]) -> Result<()> {
+        let at = self.due.0;
+        for row in rows {
+            self.behind.scales.extend(&row.scales);
+            self.rows(name, &row.bytes)?;
+        }
+        if !self.have[at] {
+            return Ok(());
+        }
+        let of_rows = std::mem::take(&mut self.behind).scales; // (rows, groups)
+        let rows = self.layout.entries[at].shape[0];
+        let groups = of_rows.len() / rows;
+        let of_groups = (0..groups).flat_map(|g| of_rows.iter().skip(g).step_by(groups));
+        let scales: Vec<f32> = of_groups.copied().collect();
+        self.vector(&layout::scale_name(name), &scales)
+    }
+
+    /// Sets a norm or scales, in any order.
+    ///
+    /// # Panics
+    /// If scales of groups are to be stored in F16, and that does not hold one.
     pub fn vector(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let half = |x: &f32| {
+            let half = f16::from_f32(*x);
+            assert_eq!(half.to_f32(), *x, "{name}: F16 holds every scale");
+            half.to_le_bytes()
+        };
+        let dtype = self.layout.find(name).map(|entry| entry.dtype);
+        let bytes: Vec<u8> = match dtype {
+            Some(Dtype::F16) => values.iter().flat_map(half).collect(),
+            _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
         self.place(name, &bytes)
     }
 
@@ -630,9 +700,11 @@ fn write_all<E: From<Error>>(
     let Description {
         config,
         packing,
+        activations,
         embedding,
         head,
         scaling,
+        group_scales,
         files,
     } = description;
     check_scaling(path, *packing, scaling)?;
@@ -644,10 +716,22 @@ fn write_all<E: From<Error>>(
         .iter()
         .map(|(name, bytes)| (name.clone(), bytes.len()))
         .collect();
-    let layout = Layout::new(config, *packing, *embedding, *head, scaling, &sizes);
-    let tables = [*embedding, *head];
+    let form = Form {
+        packing: *packing,
+        activations: *activations,
+        group_scales: *group_scales,
+        tables: [*embedding, *head],
+    };
+    let layout = Layout::new(
+        config,
+        *packing,
+        form.tables,
+        scaling,
+        *group_scales,
+        &sizes,
+    );
     let blank = "0".repeat(64);
-    let place_holder = header::encode(&layout, *packing, tables, &blank, &blank);
+    let place_holder = header::encode(&layout, &form, &blank, &blank);
     out.write_all(&place_holder).map_err(Error::io(path))?;
     let mut writer = PackedWriter {
         path,
@@ -676,8 +760,7 @@ fn write_all<E: From<Error>>(
     let sum = |bytes: &[u8]| header::hex(&Sha256::digest(bytes));
     let header = header::encode(
         &layout,
-        *packing,
-        tables,
+        &form,
         &sum(&vectors),
         &header::hex(&matrices.finalize()),
     );

@@ -6,11 +6,13 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::layout::{ALIGNMENT, Dtype, Layout};
-use crate::{Error, Packing, Result, TableType};
+use crate::{Activations, Error, Packing, Result, TableType};
 use std::path::Path;
 
-/// The format version written here and the only one read.
-pub(crate) const VERSION: &str = "2";
+/// The format version of files that say how activations are rounded and how scales of groups are stored.
+const VERSION: &str = "3";
+/// The version of files that need not: int8 and f32. Written where it says all, so that older programs read it.
+const PLAIN_VERSION: &str = "2";
 /// Longest header that is read: that of the safetensors crate.
 const LONGEST: usize = 100_000_000;
 /// Stands where the header's own checksum will be while it is computed.
@@ -18,15 +20,33 @@ const BLANK: &str = "00000000000000000000000000000000000000000000000000000000000
 
 /// What the header says, before it is compared with the layout that the config calls for.
 pub(crate) struct Header {
-    pub packing: Packing,
-    pub embedding: TableType,
-    pub head: TableType,
+    pub form: Form,
     pub vectors_sha256: String,
     pub matrices_sha256: String,
     /// Type, shape and byte range of every tensor.
     pub tensors: HashMap<String, Tensor>,
     /// Where the data starts in the file.
     pub data_start: usize,
+}
+
+/// How a file holds its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub packing: Packing,
+    pub activations: Activations,
+    /// Type of the scales of groups: F32 or F16.
+    pub group_scales: Dtype,
+    /// Types of embedding and head.
+    pub tables: [TableType; 2],
+}
+
+impl Form {
+    /// Whether a file of [`PLAIN_VERSION`] can say it.
+    fn is_plain(&self) -> bool {
+        self.activations == Activations::Int8
+            && self.group_scales == Dtype::F32
+            && !self.tables.contains(&TableType::Ternary)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,25 +58,31 @@ pub(crate) struct Tensor {
 }
 
 /// The bytes from the start of the file to its data; always the same length for the same layout.
-pub(crate) fn encode(
-    layout: &Layout,
-    packing: Packing,
-    [embedding, head]: [TableType; 2],
-    vectors: &str,
-    matrices: &str,
-) -> Vec<u8> {
+pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str) -> Vec<u8> {
     let mut json = Map::new();
-    let metadata = json!({
-        "format": "sterna",
-        "version": VERSION,
-        "packing": packing.name(),
-        "embedding": embedding.name(),
-        "head": head.name(),
-        "header_sha256": BLANK,
-        "vectors_sha256": vectors,
-        "matrices_sha256": matrices,
-    });
-    json.insert("__metadata__".into(), metadata);
+    let [embedding, head] = form.tables;
+    let mut metadata = Map::new();
+    let mut say = |key: &str, value: &str| metadata.insert(key.into(), value.into());
+    say("format", "sterna");
+    say(
+        "version",
+        if form.is_plain() {
+            PLAIN_VERSION
+        } else {
+            VERSION
+        },
+    );
+    say("packing", form.packing.name());
+    if !form.is_plain() {
+        say("activations", form.activations.name());
+        say("group_scales", form.group_scales.name());
+    }
+    say("embedding", embedding.name());
+    say("head", head.name());
+    say("header_sha256", BLANK);
+    say("vectors_sha256", vectors);
+    say("matrices_sha256", matrices);
+    json.insert("__metadata__".into(), Value::Object(metadata));
     for entry in &layout.entries {
         let value = json!({
             "dtype": entry.dtype.name(),
@@ -99,22 +125,38 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     if text("format") != "sterna" {
         return Err(not_packed("its header has no `format` sterna"));
     }
-    if text("version") != VERSION {
+    if ![PLAIN_VERSION, VERSION].contains(&text("version")) {
         let found = text("version").to_owned();
         return Err(Error::Version {
             path: path.to_owned(),
-            expected: VERSION,
+            expected: "2 and 3",
             found,
         });
     }
+    let is_plain = text("version") == PLAIN_VERSION;
     check_own_sum(path, &file[..data_start], text("header_sha256"))?;
-    let packing = Packing::from_name(text("packing"))
-        .ok_or_else(|| not_packed(&format!("its packing {:?} is unknown", text("packing"))))?;
+    let unknown = |key| not_packed(&format!("its {key} {:?} is unknown", text(key)));
+    let packing = Packing::from_name(text("packing")).ok_or_else(|| unknown("packing"))?;
     let table = |key| {
         let unknown = || not_packed(&format!("its {key} type {:?} is unknown", text(key)));
         TableType::from_name(text(key)).ok_or_else(unknown)
     };
-    let (embedding, head) = (table("embedding")?, table("head")?);
+    let mut form = Form {
+        packing,
+        activations: Activations::Int8,
+        group_scales: Dtype::F32,
+        tables: [table("embedding")?, table("head")?],
+    };
+    if is_plain && !form.is_plain() {
+        return Err(not_packed("version 2 has no ternary tables"));
+    }
+    if !is_plain {
+        let activations = Activations::from_name(text("activations"));
+        form.activations = activations.ok_or_else(|| unknown("activations"))?;
+        let dtype = Dtype::from_name(text("group_scales"));
+        let dtype = dtype.filter(|d| [Dtype::F32, Dtype::F16].contains(d));
+        form.group_scales = dtype.ok_or_else(|| unknown("group_scales"))?;
+    }
     if !data_start.is_multiple_of(ALIGNMENT) {
         return Err(not_packed("its data is not aligned to 64 bytes"));
     }
@@ -130,9 +172,7 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         })
         .collect::<Result<_>>()?;
     Ok(Header {
-        packing,
-        embedding,
-        head,
+        form,
         vectors_sha256: text("vectors_sha256").to_owned(),
         matrices_sha256: text("matrices_sha256").to_owned(),
         tensors,

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::table::{self, TableType};
-use crate::{Config, Packing, Scaling};
+use crate::{Config, Packing, Scaling, trits};
 
 /// Alignment of matrices in a packed file: a cache line.
 pub const ALIGNMENT: usize = 64;
@@ -222,13 +222,15 @@ pub struct Layout {
 impl Layout {
     /// The layout of a model.
     ///
-    /// `embedding` counts where it is not the head. Matrices that `scaling` does not name have one scale. `files` are the names and sizes of the embedded files.
+    /// `tables` are the types of embedding and head; the first counts where it is not the head. Matrices that
+    /// `scaling` does not name have one scale; scales of groups are `group_scales`, F32 or F16. `files` are the
+    /// names and sizes of the embedded files.
     pub fn new(
         config: &Config,
         packing: Packing,
-        embedding: TableType,
-        head: TableType,
+        [embedding, head]: [TableType; 2],
         scaling: &HashMap<String, Scaling>,
+        group_scales: Dtype,
         files: &[(String, usize)],
     ) -> Layout {
         let mut layout = Layout {
@@ -251,26 +253,40 @@ impl Layout {
             }
         }
         layout.matrices_len = layout.len();
+        let mut vectors = Vec::new();
         for weight in &weights {
             let scale = scale_name(&weight.name);
+            let mut push = |name, dtype, shape| vectors.push((name, dtype, shape));
             match weight.role {
-                Role::Norm => layout.push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
+                Role::Norm => push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
                 Role::Linear => {
                     let scaling = scaling.get(&weight.name).copied().unwrap_or_default();
-                    let shape = scaling.shape(weight.rows, weight.columns);
-                    layout.push(scale, Dtype::F32, shape);
+                    let dtype = match scaling {
+                        Scaling::Matrix | Scaling::Row => Dtype::F32,
+                        Scaling::Group => group_scales,
+                    };
+                    push(scale, dtype, scaling.shape(weight.rows, weight.columns));
+                }
+                Role::Table if table(weight) == TableType::Ternary => {
+                    let shape = Scaling::Group.shape(weight.rows, weight.columns);
+                    push(scale, group_scales, shape);
                 }
                 Role::Table => {
                     let planes = table(weight).planes();
                     if planes > 0 {
-                        layout.push(scale, Dtype::F32, vec![weight.rows]);
+                        push(scale, Dtype::F32, vec![weight.rows]);
                     }
                     if planes > 1 {
                         let shape = vec![weight.rows, planes - 1];
-                        layout.push(remainders_name(&weight.name), Dtype::F32, shape);
+                        push(remainders_name(&weight.name), Dtype::F32, shape);
                     }
                 }
             }
+        }
+        // An odd number of F16 would leave what follows unaligned.
+        vectors.sort_by_key(|(_, dtype, _)| *dtype == Dtype::F16);
+        for (name, dtype, shape) in vectors {
+            layout.push(name, dtype, shape);
         }
         for (name, len) in files {
             layout.push(name.clone(), Dtype::U8, vec![*len]);
@@ -298,6 +314,10 @@ impl Layout {
             TableType::F32 => Dtype::F32,
             TableType::F16 => Dtype::F16,
             TableType::Bf16 => Dtype::Bf16,
+            TableType::Ternary => {
+                let row_bytes = trits::PACKING.row_bytes(weight.columns);
+                return self.matrix(&weight.name, Dtype::U8, weight.rows, row_bytes);
+            }
             TableType::Q8 | TableType::Q6 | TableType::Q4 => {
                 let groups = table::groups(weight.columns);
                 for (plane, bytes) in table::PLANE_BYTES[..table.planes()].iter().enumerate() {

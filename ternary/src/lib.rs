@@ -1,6 +1,6 @@
 //! What a ternary language model is: its [`Config`], the model [`family`] rows, the two quantizers
-//! ([`quantize`]), the packings of trits into bytes ([`packing`]), the types of embedding and head ([`table`])
-//! and the packed file ([`mod@file`]).
+//! ([`quantize`]), the packings of trits into bytes ([`packing`]), the types of embedding and head ([`table`],
+//! [`trits`]) and the packed file ([`mod@file`]).
 //!
 //! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
 //! disagree about a weight, a scale or a byte.
@@ -19,6 +19,7 @@ pub mod quantize;
 pub mod rope;
 pub mod scales;
 pub mod table;
+pub mod trits;
 
 pub use config::Config;
 pub use error::{Error, Result};
@@ -27,5 +28,6 @@ pub use file::{PackedFile, PackedWriter};
 pub use layout::{Dtype, Layout, Role};
 pub use memory::Memory;
 pub use packing::Packing;
+pub use quantize::Activations;
 pub use scales::Scaling;
 pub use table::TableType;

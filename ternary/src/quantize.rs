@@ -1,11 +1,50 @@
 //! The two quantizers of BitNet b1.58, written once: absmean for weights, absmax for activations; and the
 //! quantizer of 8-bit embeddings and heads, absmax per row.
 //!
+//! Models that were trained with ternary weights and float activations get activations in 16 bits, as two int8
+//! digits to the base 256: products with trits stay sums of int8, and what rounding costs is below that of f32.
+//!
 //! All round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
 //! Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024.
 
 /// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
 pub const EPSILON: f32 = 1e-5;
+
+/// How the activations of linear layers are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activations {
+    /// To int8, as BitNet b1.58 is trained.
+    #[default]
+    Int8,
+    /// To 16 bits, for models whose activations were not quantized in training.
+    Int16,
+}
+
+impl Activations {
+    /// Both.
+    pub const ALL: [Activations; 2] = [Activations::Int8, Activations::Int16];
+
+    /// The name in headers and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activations::Int8 => "int8",
+            Activations::Int16 => "int16",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Activations> {
+        Activations::ALL.into_iter().find(|a| a.name() == name)
+    }
+
+    /// int8 digits of one activation.
+    pub fn digits(self) -> usize {
+        match self {
+            Activations::Int8 => 1,
+            Activations::Int16 => 2,
+        }
+    }
+}
 
 /// Rounds half to even where |x| ≤ 2²²; what lies beyond stays beyond, which a clamp then sees.
 ///
@@ -59,13 +98,22 @@ pub fn ternarize(w: &[f32], trits: &mut [i8]) -> f32 {
 /// NaN or zero if `x` holds a NaN or an infinity: a caller that must not go on checks [`is_usable`].
 #[inline(always)]
 pub fn activation_scale(x: &[f32]) -> f32 {
+    127.0 / absmax(x)
+}
+
+/// max|x|, at least [`EPSILON`]; NaN or infinite if `x` holds such a value.
+#[inline(always)]
+fn absmax(x: &[f32]) -> f32 {
     // Bit patterns of absolute values order like the values, with infinity and NaN on top.
     let absmax = x
         .iter()
         .fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
     let absmax = f32::from_bits(absmax);
-    127.0 / if absmax < EPSILON { EPSILON } else { absmax }
+    if absmax < EPSILON { EPSILON } else { absmax }
 }
+
+/// The largest magnitude of an activation in 16 bits: both of its digits are then in ±127.
+pub const LARGEST_INT16: f32 = 32639.0;
 
 /// Whether an [`activation_scale`] came from finite activations.
 pub fn is_usable(scale: f32) -> bool {
@@ -82,6 +130,24 @@ pub fn quantize_activations(x: &[f32], q: &mut [i8]) -> f32 {
     let scale = activation_scale(x);
     for (q, x) in q.iter_mut().zip(x) {
         *q = round_half_even(x * scale).clamp(-128.0, 127.0) as i8;
+    }
+    scale
+}
+
+/// Quantizes one token's activations to 16 bits and returns their factor s = [`LARGEST_INT16`] / max|x|, max|x|
+/// being at least [`EPSILON`]: x ≈ (256 · high + low) / s. NaN and infinities show in s as in
+/// [`activation_scale`].
+///
+/// # Panics
+/// If the slices differ in length.
+#[inline(always)]
+pub fn quantize_activations_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+    assert!(x.len() == high.len() && x.len() == low.len());
+    let scale = LARGEST_INT16 / absmax(x);
+    for (x, (high, low)) in x.iter().zip(high.iter_mut().zip(low)) {
+        let q = round_half_even(x * scale).clamp(-LARGEST_INT16, LARGEST_INT16) as i32;
+        *high = ((q + 128) >> 8) as i8;
+        *low = q as i8; // q mod 256 in ±128: what the rounded high digit leaves
     }
     scale
 }
@@ -149,6 +215,25 @@ mod tests {
         let mut q = [0; 2];
         assert_eq!(quantize_activations(&[0.5, -2.0], &mut q), 63.5);
         assert_eq!(q, [32, -127]);
+    }
+
+    #[test]
+    fn two_digits_hold_sixteen_bits() {
+        let x: Vec<f32> = (-32_639..=32_639).map(|q| q as f32).collect();
+        let (mut high, mut low) = (vec![0; x.len()], vec![0; x.len()]);
+        assert_eq!(quantize_activations_int16(&x, &mut high, &mut low), 1.0);
+        for (x, (high, low)) in x.iter().zip(high.iter().zip(&low)) {
+            assert_eq!(*x, f32::from(*high) * 256.0 + f32::from(*low));
+        }
+        assert_eq!((high[0], low[0]), (-127, -127));
+        let (mut high, mut low) = ([1; 3], [1; 3]);
+        let scale = quantize_activations_int16(&[0.5, -0.4999, 0.0], &mut high, &mut low);
+        assert_eq!(scale, 65278.0);
+        assert_eq!((high, low), ([127, -127, 0], [127, -120, 0])); // -32632.47 is -127 · 256 - 120
+        for bad in [f32::NAN, f32::INFINITY] {
+            let scale = quantize_activations_int16(&[bad, 1.0, 2.0], &mut high, &mut low);
+            assert!(!is_usable(scale), "{bad}");
+        }
     }
 
     #[test]

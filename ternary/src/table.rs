@@ -40,17 +40,20 @@ pub enum TableType {
     Q6,
     /// Four bits a value: one plane.
     Q4,
+    /// Trits with a scale for each 128 columns: [`crate::trits`].
+    Ternary,
 }
 
 impl TableType {
     /// All of them.
-    pub const ALL: [TableType; 6] = [
+    pub const ALL: [TableType; 7] = [
         TableType::F32,
         TableType::F16,
         TableType::Bf16,
         TableType::Q8,
         TableType::Q6,
         TableType::Q4,
+        TableType::Ternary,
     ];
 
     /// The name in headers and on the command line.
@@ -62,6 +65,7 @@ impl TableType {
             TableType::Q8 => "q8",
             TableType::Q6 => "q6",
             TableType::Q4 => "q4",
+            TableType::Ternary => "ternary",
         }
     }
 
@@ -73,7 +77,7 @@ impl TableType {
     /// Planes of a coded type; 0 of the others.
     pub fn planes(self) -> usize {
         match self {
-            TableType::F32 | TableType::F16 | TableType::Bf16 => 0,
+            TableType::F32 | TableType::F16 | TableType::Bf16 | TableType::Ternary => 0,
             TableType::Q8 => 3,
             TableType::Q6 => 2,
             TableType::Q4 => 1,

@@ -26,8 +26,9 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use serde_json::Value;
+use sterna_ternary::config::Storage;
 use sterna_ternary::layout::{self, Dtype, HEAD, Role, Weight};
-use sterna_ternary::{Config, Family, Scaling};
+use sterna_ternary::{Activations, Config, Family, Scaling};
 
 use self::container::{Container, Info};
 use self::names::Architecture;
@@ -90,6 +91,7 @@ pub struct Gguf {
     types: HashMap<u32, &'static Type>,
     architecture: &'static Architecture,
     config: Config,
+    activations: Activations,
     files: Vec<(String, Vec<u8>)>,
     warnings: Vec<String>,
 }
@@ -120,8 +122,12 @@ impl Gguf {
         )?;
         let config_json = match metadata.text(CONFIG)? {
             Some(text) => text.as_bytes().to_vec(),
-            None => format!("{:#}\n", packed_config(&config)).into_bytes(),
+            None => {
+                let json = packed_config(&config, is_weights_only(&container, &types));
+                format!("{json:#}\n").into_bytes()
+            }
         };
+        let activations = activations(&config_json);
         let mut files = vec![("config.json".to_owned(), config_json)];
         files.extend(vocabulary::read(
             metadata,
@@ -147,6 +153,7 @@ impl Gguf {
             types,
             architecture,
             config,
+            activations,
             files,
             warnings,
         };
@@ -464,11 +471,32 @@ fn embedded_config(container: &Container) -> Result<Option<Value>> {
     json.map(Some).ok_or_else(bad)
 }
 
-/// config.json of a model whose trits are packed.
-fn packed_config(config: &Config) -> Value {
+/// config.json of a model whose trits are packed. Without `quantization_config`, which means int8 activations, where
+/// it was trained without them.
+fn packed_config(config: &Config, is_weights_only: bool) -> Value {
     let mut json = config.to_json();
     json["quantization_config"]["quantization_mode"] = "offline".into();
+    if let Some(json) = json.as_object_mut().filter(|_| is_weights_only) {
+        json.remove("quantization_config");
+    }
     json
+}
+
+/// Whether a matrix is of a type of which all models were trained without quantized activations.
+fn is_weights_only(container: &Container, types: &HashMap<u32, &'static Type>) -> bool {
+    const TYPES: [&str; 4] = ["Q2_0", "Q2_0 in groups of 128", "PQ2_0", "PTQ1_0"];
+    let is_matrix = |name: &str| name.starts_with("blk.");
+    let mut tensors = container.tensors.values().filter(|t| is_matrix(&t.name));
+    tensors.any(|t| TYPES.contains(&types[&t.type_id].name))
+}
+
+/// What config.json says about activations: nothing where they are not quantized.
+fn activations(config_json: &[u8]) -> Activations {
+    let json: Value = serde_json::from_slice(config_json).unwrap_or_default();
+    match Config::storage(&json) {
+        Ok(Storage::Products) => Activations::Int16,
+        _ => Activations::Int8,
+    }
 }
 
 impl Source for Gguf {
@@ -523,6 +551,10 @@ impl Source for Gguf {
             ScaleAt::MatrixF32 => Ok(Scaling::Matrix),
             _ => Ok(self.linear(weight)?.scales.scaling),
         }
+    }
+
+    fn activations(&self) -> Activations {
+        self.activations
     }
 
     fn linear(&self, weight: &Weight) -> Result<Ternary> {

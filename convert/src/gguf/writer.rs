@@ -20,6 +20,7 @@ use super::types::{self, ScaleAt, Size, TAIL, Type};
 use super::{CONFIG, FILE_KEYS, Gguf, I2sOrder, config, floats, tokens};
 use crate::packed::Progress;
 use crate::proof::{self, proven};
+use crate::report::coarser;
 use crate::scales::several_scales;
 use crate::table::{self, Choice, Plan};
 use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, Ternary, parallel};
@@ -144,6 +145,9 @@ pub(crate) fn write(
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
     report.warnings.extend(warnings(source, options.weights));
+    report
+        .warnings
+        .extend(coarser(source, "every program that reads GGUF"));
     Ok(report)
 }
 
@@ -247,10 +251,10 @@ fn plan(
     let is_head = weight.name == HEAD || source.config().tie_word_embeddings;
     let choice = match head {
         HeadType::Lossless => Choice::Lossless,
-        HeadType::F16 => Choice::As(Precision::F16),
+        HeadType::F16 | HeadType::Auto => Choice::As(Precision::F16),
         HeadType::Q8 if !is_head => Choice::Lossless,
         HeadType::Q8 if weight.columns.is_multiple_of(32) => Choice::As(Precision::Q8_0),
-        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 => {
+        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 | HeadType::Ternary => {
             return Err(Error::Tensor {
                 path: source.path().to_owned(),
                 tensor: weight.name.clone(),

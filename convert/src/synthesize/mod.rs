@@ -16,7 +16,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{Config, PackedWriter, Packing, TableType};
+use sterna_ternary::{Activations, Config, Dtype, PackedWriter, Packing, TableType};
 
 use crate::{Error, Precision, Result, check_output, embedded, stream, table};
 use random::Seed;
@@ -94,9 +94,11 @@ impl Synthetic {
         let description = Description {
             config: self.config.clone(),
             packing,
+            activations: Activations::Int8,
             embedding,
             head,
             scaling: HashMap::new(),
+            group_scales: Dtype::F32,
             files: self.files.clone(),
         };
         let mut count = Count::new(&self.config, progress);

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 pub const OPTIONS: Options = Options {
     packing: Packing::I2,
     head: HeadType::Lossless,
+    activations: None,
     allow_missing: false,
 };
 
@@ -257,7 +258,10 @@ impl Checkpoint {
                 Role::Linear => {
                     let (trits, scale) = &self.matrices[&w.name];
                     assert_eq!(&unpack(packed, &w.name), trits, "{}", w.name);
-                    assert_eq!(packed.matrix(&w.name).scales[0].to_bits(), scale.to_bits());
+                    assert_eq!(
+                        packed.matrix(&w.name).scales.at(0).to_bits(),
+                        scale.to_bits()
+                    );
                 }
                 Role::Norm => assert_eq!(packed.vector(&w.name), self.values[&w.name]),
                 Role::Table => {
@@ -337,6 +341,13 @@ pub fn table_values(values: Values, columns: usize) -> Vec<f32> {
         Values::F32(v) => v.to_vec(),
         Values::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
         Values::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
+        Values::Trits(trits) => {
+            let mut values = vec![0.0; trits.rows * columns];
+            for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+                trits.decode(row, values);
+            }
+            values
+        }
         Values::Codes(codes) => {
             let mut values = vec![f32::NAN; codes.scales.len() * columns];
             for (row, values) in values.chunks_exact_mut(columns).enumerate() {

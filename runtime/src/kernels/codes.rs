@@ -5,11 +5,8 @@
 //! codes themselves. All sums are exact integers, so their order does not matter and every table gives the
 //! same bits.
 
-use sterna_ternary::quantize::{EPSILON, round_half_even};
+use sterna_ternary::quantize::quantize_activations_int16;
 use sterna_ternary::table::{GROUP, PLANE_BYTES};
-
-/// Largest magnitude of an activation: its high byte is then at most 127.
-const LARGEST: f32 = 32512.0;
 
 /// One token's activations in 16 bits: x ≈ q / scale, q = 256 · high + low.
 #[derive(Debug, Default)]
@@ -27,20 +24,14 @@ pub struct Int16 {
 impl Int16 {
     /// Quantizes finite activations.
     pub fn fill(&mut self, x: &[f32]) {
-        let absmax = x.iter().fold(EPSILON, |m, x| m.max(x.abs()));
-        self.scale = LARGEST / absmax;
         for bytes in [&mut self.high, &mut self.low] {
             bytes.clear();
             bytes.resize(x.len().div_ceil(GROUP), [0; GROUP]);
         }
         let (high, low) = (self.high.as_flattened_mut(), self.low.as_flattened_mut());
-        let mut squares = 0f64;
-        for (x, (high, low)) in x.iter().zip(high.iter_mut().zip(low)) {
-            let q = round_half_even(x * self.scale).clamp(-LARGEST, LARGEST) as i32;
-            *high = ((q + 128) >> 8) as i8;
-            *low = (q - 256 * i32::from(*high)) as i8;
-            squares += f64::from(*high) * f64::from(*high);
-        }
+        let (high, low) = (&mut high[..x.len()], &mut low[..x.len()]);
+        self.scale = quantize_activations_int16(x, high, low);
+        let squares: f64 = high.iter().map(|h| f64::from(*h).powi(2)).sum();
         self.high_norm = 256.0 * squares.sqrt() * (1.0 + 1e-9);
         self.high_pairs = self.high.iter().map(pairs).collect();
         self.low_pairs = self.low.iter().map(pairs).collect();

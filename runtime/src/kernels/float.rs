@@ -16,6 +16,7 @@ const LANES: usize = 16;
 macro_rules! compile_for {
     ($feature:literal) => {
         $crate::kernels::float::compile_for! { $feature:
+            fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32;
             fn sum(q: &[i8]) -> i32;
             fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) -> ();
             fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
@@ -62,6 +63,11 @@ pub(super) use compile_for;
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     sterna_ternary::quantize::quantize_activations(x, q)
+}
+
+#[inline(always)]
+pub(super) fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+    sterna_ternary::quantize::quantize_activations_int16(x, high, low)
 }
 
 #[inline(always)]

@@ -22,6 +22,7 @@ pub mod codes;
 ))]
 mod dot;
 mod float;
+mod groups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;
@@ -33,6 +34,7 @@ pub(crate) mod tests;
 mod wasm;
 
 pub(crate) use float::exp;
+pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
 pub use softmax::Block;
 pub(crate) use softmax::{LARGEST, exp2};
@@ -51,6 +53,9 @@ pub struct Kernels {
 
     /// [`sterna_ternary::quantize::quantize_activations`]: fills `q` and returns the factor s, x ≈ q / s.
     pub quantize: fn(x: &[f32], q: &mut [i8]) -> f32,
+    /// [`sterna_ternary::quantize::quantize_activations_int16`]: fills the digits and returns the factor s,
+    /// x ≈ (256 · high + low) / s.
+    pub quantize_int16: fn(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32,
     /// Σ q.
     pub sum: fn(q: &[i8]) -> i32,
     /// y = (sums / s) · scale, `sums` rounded to f32 beforehand.
@@ -59,6 +64,8 @@ pub struct Kernels {
     pub gemm_i2: Gemm,
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
+    /// Ternary matrix product for [`Packing::I2`] with a scale a group.
+    pub gemm_groups: GemmGroups,
 
     /// The first plane of a coded table.
     pub plane4: Plane,
@@ -108,6 +115,10 @@ pub struct Kernels {
 /// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as the packing
 /// defines them; bytes that no packer writes give an unspecified sum.
 pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
+
+/// `y[t][r] = Σ over groups g in their order of scale[g][r] · Σ trit[r][c] · q[t][c]`, the inner sum exact, the
+/// outer one in f32.
+pub type GemmGroups = fn(product: GroupProduct, y: &mut [f32]);
 
 /// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their columns i, exact.
 /// For the first plane q has 16 bits, for the others 256 times its high byte.

@@ -14,7 +14,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use sterna_ternary::Packing;
 
 use super::dot::{self, CACHED_STEPS, Cache, Multiply, Product, Unpack};
-use super::{Kernels, scalar};
+use super::{Kernels, groups, scalar};
 
 /// A table whose products are those of `$gemm`, which wants the target features `$features`.
 macro_rules! table {
@@ -49,6 +49,7 @@ macro_rules! table {
                 // SAFETY: as in `detect`.
                 unsafe { gemm_t5(product) }
             },
+            gemm_groups: |product, y| groups::by_groups($table.gemm_i2, product, y),
             ..scalar::KERNELS
         };
     };

@@ -4,15 +4,17 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, codes, float, panels, softmax};
+use super::{Kernels, Shape, codes, float, groups, panels, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
     quantize: float::quantize,
+    quantize_int16: float::quantize_int16,
     sum: float::sum,
     dequantize: float::dequantize,
     gemm_i2,
     gemm_t5,
+    gemm_groups: groups::reference,
     gemv_f32: float::gemv_f32,
     gemv_f16: float::gemv_f16,
     gemv_bf16: float::gemv_bf16,

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use sterna_ternary::{Packing, quantize, table};
 
 use super::codes::Int16;
-use super::{Kernels, float, scalar};
+use super::{GroupProduct, Kernels, float, groups, scalar};
 
 /// A small generator of repeatable noise (splitmix64).
 pub(crate) struct Noise(pub u64);
@@ -162,6 +162,96 @@ fn gemm_of_worst_cases() {
     }
 }
 
+/// Runs every table on rows with a scale a group and compares with the definition, bit for bit.
+fn check_groups(groups: usize, rows: usize, trits: &[i8], q: &[i8], noise: &mut Noise) {
+    let row_bytes = Packing::I2.row_bytes(groups * 128);
+    let mut packed = vec![0; rows * row_bytes];
+    let of_rows = trits.chunks(groups * 128);
+    for (trits, bytes) in of_rows.zip(packed.chunks_mut(row_bytes)) {
+        Packing::I2.pack_row(trits, bytes);
+    }
+    let scales: Vec<f32> = (0..groups * rows)
+        .map(|_| 0.1 + noise.float().abs())
+        .collect();
+    let q_sums: Vec<i32> = q
+        .chunks(128)
+        .map(|q| q.iter().map(|q| i32::from(*q)).sum())
+        .collect();
+    let product = GroupProduct {
+        groups,
+        rows: &packed,
+        scales: &scales,
+        q,
+        q_sums: &q_sums,
+    };
+    let mut expected = Vec::new();
+    for q in q.chunks(groups * 128) {
+        for (r, trits) in trits.chunks(groups * 128).enumerate() {
+            let blocks = q.chunks(128).zip(trits.chunks(128)).enumerate();
+            expected.push(blocks.fold(0f32, |y, (g, (q, trits))| {
+                let products = q.iter().zip(trits);
+                let sum: i32 = products.map(|(q, t)| i32::from(*q) * i32::from(*t)).sum();
+                y + sum as f32 * scales[g * rows + r]
+            }));
+        }
+    }
+    for table in Kernels::available() {
+        let mut y = vec![f32::NAN; expected.len()];
+        (table.gemm_groups)(product, &mut y);
+        let shape = (groups, rows, q_sums.len() / groups);
+        assert_eq!(bits(&y), bits(&expected), "{table:?} {shape:?}");
+        y.fill(f32::NAN);
+        groups::by_groups(table.gemm_i2, product, &mut y);
+        assert_eq!(bits(&y), bits(&expected), "{table:?} by groups {shape:?}");
+    }
+}
+
+#[test]
+fn products_with_a_scale_a_group() {
+    let mut noise = Noise(11);
+    let few = (1..10).flat_map(|rows| (1..6).map(move |tokens| (3, rows, tokens)));
+    let many = [
+        (1, 192, 20),
+        (16, 33, 2),
+        (9, 205, 33),
+        (2, 250, 53),
+        (8, 2049, 64),
+        (7, 200, 150),
+    ];
+    for (groups, rows, tokens) in few.chain(many) {
+        let trits = noise.trits(rows * groups * 128);
+        let q: Vec<i8> = (0..tokens * groups * 128)
+            .map(|_| noise.next() as i8)
+            .collect();
+        check_groups(groups, rows, &trits, &q, &mut noise);
+    }
+    for (trit, q) in [(-1, -128), (1, -128), (-1, 127), (1, 127)] {
+        for (rows, tokens) in [(5, 2), (200, 32)] {
+            let (trits, q) = (vec![trit; rows * 512], vec![q; tokens * 512]);
+            check_groups(4, rows, &trits, &q, &mut noise);
+        }
+    }
+}
+
+#[test]
+fn activations_of_sixteen_bits() {
+    let mut noise = Noise(12);
+    for width in WIDTHS {
+        let x = noise.floats(width);
+        let (mut high, mut low) = (vec![9; width], vec![9; width]);
+        let scale = quantize::quantize_activations_int16(&x, &mut high, &mut low);
+        for table in Kernels::available() {
+            let (mut h, mut l) = (vec![9; width], vec![9; width]);
+            let found = (table.quantize_int16)(&x, &mut h, &mut l);
+            assert_eq!((found, &h, &l), (scale, &high, &low), "{table:?} {width}");
+        }
+        for (x, (h, l)) in x.iter().zip(high.iter().zip(&low)) {
+            let q = f32::from(*h) * 256.0 + f32::from(*l);
+            assert!((x * scale - q).abs() <= 0.51, "{x} {q}");
+        }
+    }
+}
+
 #[test]
 #[cfg(panic = "unwind")]
 fn gemm_refuses_lengths_that_disagree() {
@@ -306,7 +396,7 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                     assert_eq!(run(table), expected, "{table:?} {rows}x{n}");
                 }
                 // Σ |m · digit · q| is a bound that the worst case must come near.
-                let most = largest * 15.0 * 32512.0 * n as f64 * 16.0;
+                let most = largest * 15.0 * f64::from(quantize::LARGEST_INT16) * n as f64 * 16.0;
                 assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
             }
         }

@@ -10,7 +10,7 @@ use std::arch::wasm32::*;
 use sterna_ternary::Packing;
 
 use super::dot::{self, Multiply, Product, Unpack};
-use super::{Kernels, scalar};
+use super::{Kernels, groups, scalar};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",
@@ -30,6 +30,7 @@ pub(super) static KERNELS: Kernels = Kernels {
         };
         gemm(Product::of(Packing::T5, rows, q, q_sums, sums), unpack);
     },
+    gemm_groups: |product, y| groups::by_groups(KERNELS.gemm_i2, product, y),
     ..scalar::KERNELS
 };
 

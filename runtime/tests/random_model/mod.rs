@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, scale_name};
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Config, PackedWriter, Packing, Role, Scaling, TableType};
+use sterna_ternary::trits::TritRow;
+use sterna_ternary::{
+    Activations, Config, Dtype, PackedWriter, Packing, Role, Scaling, TableType, quantize,
+};
 
 /// What to make.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub struct Recipe {
     pub scales: Vec<(&'static str, f32)>,
     /// Which weights of a layer share a scale.
     pub scaling: Scaling,
+    /// How activations are rounded.
+    pub activations: Activations,
+    /// Type of the scales of groups; those are then numbers that it holds.
+    pub group_scales: Dtype,
     /// Embedded beside config.json, in the order of the packed file.
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -58,6 +65,8 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         seed: 1,
         scales: Vec::new(),
         scaling: Scaling::Matrix,
+        activations: Activations::Int8,
+        group_scales: Dtype::F32,
         files: Vec::new(),
     };
     if model_type == "gemma3_text" {
@@ -97,9 +106,11 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
     let description = Description {
         config: config.clone(),
         packing,
+        activations: recipe.activations,
         embedding: recipe.embedding,
         head: recipe.table,
         scaling,
+        group_scales: recipe.group_scales,
         files,
     };
     let mut plain = Plain {
@@ -133,7 +144,7 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
                     }
                     let shape = recipe.scaling.shape(weight.rows, weight.columns);
                     let given = recipe.scales.iter().find(|(part, _)| name.contains(part));
-                    let scale = |random: f32| given.map_or(0.1 + 0.05 * random, |(_, s)| *s);
+                    let scale = |random: f32| given.map_or(scale_of(random), |(_, s)| *s);
                     let scales = (0..shape.iter().product()).map(|_| scale(uniform()));
                     let scales: Vec<f32> = scales.collect();
                     writer.vector(&scale_name(name), &scales)?;
@@ -158,6 +169,11 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
     (path, plain)
 }
 
+/// A scale, which f16 holds too, from a random number in ±1.
+fn scale_of(random: f32) -> f32 {
+    f16::from_f32(0.1 + 0.05 * random).to_f32()
+}
+
 /// Writes a table and returns the values that it holds.
 fn write_table(
     writer: &mut PackedWriter,
@@ -180,6 +196,17 @@ fn write_table(
             let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
             writer.rows(name, bytemuck::cast_slice(&x))?;
             Ok(x.iter().map(|x| x.to_f32()).collect())
+        }
+        TableType::Ternary => {
+            let mut values = Vec::new();
+            for x in x.chunks_exact(columns) {
+                let trits: Vec<i8> = x.iter().map(|x| quantize::trit(*x, 0.6) as i8).collect();
+                let scales: Vec<f32> = x.chunks(128).map(|x| scale_of(x[0])).collect();
+                writer.trit_rows(name, &[TritRow::encode(&trits, &scales)])?;
+                let weights = trits.iter().enumerate();
+                values.extend(weights.map(|(i, t)| f32::from(*t) * scales[i / 128]));
+            }
+            Ok(values)
         }
         TableType::Q8 | TableType::Q6 | TableType::Q4 => {
             let mut values = vec![0.0; x.len()];

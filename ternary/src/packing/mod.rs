@@ -89,12 +89,28 @@ impl Packing {
     /// # Panics
     /// If `bytes` is not `row_bytes(trits.len())` long.
     pub fn unpack_row(self, bytes: &[u8], trits: &mut [i8]) -> Result<()> {
+        match self.read_row(bytes, trits) {
+            None => Ok(()),
+            Some(block) => Err(Error::Code {
+                packing: self.name(),
+                offset: block * BLOCK_BYTES,
+            }),
+        }
+    }
+
+    /// Unpacks one row whatever its bytes are; those that no packer writes give unspecified numbers. Returns the
+    /// first block that has any.
+    ///
+    /// # Panics
+    /// If `bytes` is not `row_bytes(trits.len())` long.
+    pub fn read_row(self, bytes: &[u8], trits: &mut [i8]) -> Option<usize> {
         assert_eq!(bytes.len(), self.row_bytes(trits.len()));
         let columns = self.block_columns();
         let mut block = [0i8; i2::BLOCK_COLUMNS + t5::BLOCK_COLUMNS];
         let blocks = bytes
             .chunks_exact(BLOCK_BYTES)
             .zip(trits.chunks_mut(columns));
+        let mut bad = None;
         for (index, (bytes, trits)) in blocks.enumerate() {
             let valid = match self {
                 Packing::I2 => i2::unpack_block(bytes, &mut block),
@@ -102,14 +118,11 @@ impl Packing {
             };
             let (kept, padding) = block[..columns].split_at(trits.len());
             if !valid || padding.iter().any(|t| *t != 0) {
-                return Err(Error::Code {
-                    packing: self.name(),
-                    offset: index * BLOCK_BYTES,
-                });
+                bad.get_or_insert(index);
             }
             trits.copy_from_slice(kept);
         }
-        Ok(())
+        bad
     }
 }
 

@@ -9,7 +9,8 @@
 //! all rows pass over them. A pass over a unit adds eight entries to each row's 32 running sums. An entry is
 //! at most 4 · 128 = 512 in magnitude and a 16-bit lane holds 63 of them, whatever the activations: after
 //! seven units (56 groups) the running sums are added to 32-bit sums and start again. The 32-bit sums lie
-//! tokens along the vector as well and are transposed at the end.
+//! tokens along the vector as well and are transposed at the end. With a scale a group of columns the running sums
+//! are scaled and added to sums in f32 instead, after the four units of each block of `i2`.
 //!
 //! Ranks are made from packed bytes once for some blocks of all rows and for two
 //! sets of tables, and are laid out in the order of the passes: for each unit, for each row, eight ranks in a u64.
@@ -66,6 +67,8 @@ pub(in super::super) trait Sums: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn add_to(self, to: &mut Wide);
+    /// The same times a scale, to sums whose bits are those of f32.
+    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide);
 }
 
 /// The two inner loops, compiled for an instruction set.
@@ -109,9 +112,11 @@ thread_local! {
 }
 
 /// `sums[t][r] = Σ trit[r][c] · q[t][c]` for blocks of `UNITS` units. `ranks` are those of a block of four
-/// rows: for each unit, eight bytes a row.
+/// rows: for each unit, eight bytes a row. With `scales` (blocks, rows) each block's sum is multiplied by its own
+/// and the sums are bits of f32.
 #[target_feature(enable = "avx2")]
 #[inline]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn gemm<const UNITS: usize>(
     shape: Shape,
     rows: &[u8],
@@ -119,7 +124,14 @@ pub(super) fn gemm<const UNITS: usize>(
     sums: &mut [i32],
     ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
     loops: Loops,
+    scales: Option<&[f32]>,
 ) {
+    // Units whose sums stay in 16 bits.
+    let narrow_units = if scales.is_some() {
+        UNITS
+    } else {
+        NARROW_UNITS
+    };
     let Shape {
         tokens,
         rows: n,
@@ -171,8 +183,12 @@ pub(super) fn gemm<const UNITS: usize>(
                                 ranks: &scratch.ranks[u * stride(rows)..][..rows],
                                 narrow: &mut scratch.narrow[..rows],
                                 wide,
-                                first: u % NARROW_UNITS == 0,
-                                last: u % NARROW_UNITS == NARROW_UNITS - 1 || u + 1 == units,
+                                first: u % narrow_units == 0,
+                                last: u % narrow_units == narrow_units - 1 || u + 1 == units,
+                                scales: scales.map(|scales| {
+                                    let block = first + u / UNITS;
+                                    &scales[block * n + first_row..][..rows]
+                                }),
                             };
                             // SAFETY: as above; `fill_ranks` makes ranks of the table.
                             unsafe { (loops.run)(pass) };
@@ -243,6 +259,8 @@ pub(in super::super) struct Pass<'a> {
     first: bool,
     /// Running sums are added to the wide sums.
     last: bool,
+    /// What they are multiplied by before, (rows); the wide sums are then bits of f32.
+    scales: Option<&'a [f32]>,
 }
 
 impl Pass<'_> {
@@ -255,6 +273,7 @@ impl Pass<'_> {
             match (self.first, self.last) {
                 (true, true) => self.rows::<S, true, true>(),
                 (true, false) => self.rows::<S, true, false>(),
+                (false, true) if self.scales.is_some() => self.scaled_rows::<S>(),
                 (false, true) => self.rows::<S, false, true>(),
                 (false, false) => self.rows::<S, false, false>(),
             }
@@ -266,16 +285,12 @@ impl Pass<'_> {
     #[inline(always)]
     unsafe fn rows<S: Sums, const FIRST: bool, const LAST: bool>(self) {
         assert!(self.tables.len() == GROUPS * RANKS);
-        let tables = self.tables.as_ptr();
         let sums = self.narrow.iter_mut().zip(self.wide);
         for (ranks, (narrow, wide)) in self.ranks.iter().zip(sums) {
-            // SAFETY: as for `run`; the ranks are below RANKS, so entries are of the tables.
+            // SAFETY: as for `run`.
             unsafe {
-                let mut sum = if FIRST { S::zero() } else { S::load(narrow) };
-                for g in 0..GROUPS {
-                    let entry = tables.wrapping_byte_add(offset(*ranks, g));
-                    sum = sum.add(S::load(&*entry));
-                }
+                let sum = if FIRST { S::zero() } else { S::load(narrow) };
+                let sum = add_entries(self.tables, *ranks, sum);
                 if LAST {
                     sum.add_to(wide);
                 } else {
@@ -284,6 +299,37 @@ impl Pass<'_> {
             }
         }
     }
+
+    /// The last pass over a block whose sums have scales.
+    ///
+    /// # Safety
+    /// As for `run`.
+    #[inline(always)]
+    unsafe fn scaled_rows<S: Sums>(self) {
+        assert!(self.tables.len() == GROUPS * RANKS);
+        let scales = self.scales.unwrap_or_default();
+        let sums = self.narrow.iter_mut().zip(self.wide);
+        for ((ranks, scale), (narrow, wide)) in self.ranks.iter().zip(scales).zip(sums) {
+            // SAFETY: as for `run`.
+            unsafe {
+                add_entries(self.tables, *ranks, S::load(narrow)).add_scaled_to(*scale, wide)
+            };
+        }
+    }
+}
+
+/// Adds the entries that the ranks of a unit select.
+///
+/// # Safety
+/// As for [`Pass::run`], and there are `GROUPS * RANKS` entries.
+#[inline(always)]
+unsafe fn add_entries<S: Sums>(tables: &[Narrow], ranks: u64, mut sum: S) -> S {
+    for g in 0..GROUPS {
+        let entry = tables.as_ptr().wrapping_byte_add(offset(ranks, g));
+        // SAFETY: as here; the ranks are below RANKS, so entries are of the tables.
+        sum = unsafe { sum.add(S::load(&*entry)) };
+    }
+    sum
 }
 
 /// The bytes before the entry that rank `g` of a unit selects: a shift and a mask, no load.
@@ -362,6 +408,24 @@ impl Sums for [__m256i; 2] {
                 _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), low));
                 let to = to.add(1);
                 _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), high));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
+        let to = to.0.as_mut_ptr().cast::<f32>();
+        for (half, sums) in self.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                let scale = _mm256_set1_ps(scale);
+                let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
+                let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
+                for (i, sums) in [low, high].into_iter().enumerate() {
+                    let to = to.add(16 * half + 8 * i);
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
+                    _mm256_store_ps(to, _mm256_add_ps(_mm256_load_ps(to), scaled));
+                }
             }
         }
     }

@@ -17,6 +17,7 @@
 
 mod codes;
 mod float;
+pub(super) mod groups;
 pub(super) mod lut;
 pub(super) mod panels;
 mod shuffle;
@@ -42,6 +43,11 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`; the shape was checked.
         unsafe { gemm_t5(shape, rows, q, q_sums, sums, lut::LOOPS) }
     },
+    gemm_groups: |product, y| {
+        let (tokens, rows) = product.shape(y);
+        // SAFETY: as in `detect`; the shape was checked.
+        unsafe { groups::gemm(product, tokens, rows, y) }
+    },
     plane4: |x, rows, multipliers, weight, sums| {
         // SAFETY: as in `detect`.
         unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
@@ -58,6 +64,7 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`.
         unsafe { float::quantize(x, q) }
     },
+    quantize_int16: compiled::quantize_int16,
     sum: compiled::sum,
     dequantize: compiled::dequantize,
     gemv_f32: compiled::gemv_f32,
@@ -354,7 +361,8 @@ fn gemm<const STEPS: usize>(
     let (q, rest_q) = q.split_at(q.len() / shape.tokens * tokens);
     let (sums, rest_sums) = sums.split_at_mut(shape.rows * tokens);
     if tokens > 0 {
-        lut::gemm(Shape { tokens, ..shape }, rows, q, sums, ranks, loops);
+        let shape = Shape { tokens, ..shape };
+        lut::gemm(shape, rows, q, sums, ranks, loops, None);
     }
     if tokens < shape.tokens {
         let shape = Shape {

@@ -70,4 +70,19 @@ impl Sums for __m512i {
             _mm512_store_si512(to, _mm512_add_epi32(_mm512_load_si512(to), high));
         }
     }
+
+    #[inline(always)]
+    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
+        let to = to.0.as_mut_ptr().cast::<f32>();
+        // SAFETY: as above.
+        unsafe {
+            let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
+            let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));
+            for (i, sums) in [low, high].into_iter().enumerate() {
+                let to = to.add(16 * i);
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale));
+                _mm512_store_ps(to, _mm512_add_ps(_mm512_load_ps(to), scaled));
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! `avx2`, with wider registers.
 
 mod codes;
+mod groups;
 mod lut;
 mod panels;
 
@@ -31,6 +32,11 @@ static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`; the shape was checked.
         unsafe { gemm_t5(shape, rows, q, q_sums, sums) }
     },
+    gemm_groups: |product, y| {
+        let (tokens, rows) = product.shape(y);
+        // SAFETY: as in `detect`; the shape was checked.
+        unsafe { groups::gemm(product, tokens, rows, y) }
+    },
     plane4: |x, rows, multipliers, weight, sums| {
         // SAFETY: as in `detect`.
         unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
@@ -39,6 +45,7 @@ static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`.
         unsafe { codes::plane2(x, rows, multipliers, weight, sums) }
     },
+    quantize_int16: compiled::quantize_int16,
     sum: compiled::sum,
     dequantize: compiled::dequantize,
     gemv_f32: compiled::gemv_f32,

@@ -1,0 +1,177 @@
+//! Embedding and head in trits with a scale for each 128 columns, where their values are such products.
+
+use sterna_ternary::TableType;
+use sterna_ternary::layout::{Dtype, Weight};
+use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
+use sterna_ternary::trits::TritRow;
+
+use crate::scales::row_factors;
+use crate::table::{self, Plan, is_same};
+use crate::{Error, HeadType, Precision, Result, Source, parallel};
+
+/// What one row says.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    /// The column of a value that is no product.
+    odd: Option<usize>,
+    sum_error: f64,
+    max_error: f32,
+    has_wide_scales: bool,
+    /// A value is not bit for bit the product: beside it, or minus zero.
+    is_inexact: bool,
+}
+
+/// The plan of a table that is to be held in trits, if it is: where `head` asks for exact values, only without any
+/// rounding, else with values one step of f16 beside the others of their group.
+///
+/// # Errors
+/// The first row that is not ternary, where trits are asked for.
+pub(crate) fn plan(
+    source: &dyn Source,
+    weight: &Weight,
+    head: HeadType,
+    is_separate_embedding: bool,
+    advance: &mut dyn FnMut(usize),
+) -> Result<Option<Plan>> {
+    let (may_round, must) = match head {
+        HeadType::Auto => (true, false),
+        HeadType::Ternary => (true, !is_separate_embedding),
+        HeadType::Lossless => (false, false),
+        HeadType::Q8 | HeadType::Q6 | HeadType::Q4 if is_separate_embedding => (false, false),
+        HeadType::F16 | HeadType::Q8 | HeadType::Q6 | HeadType::Q4 => return Ok(None),
+    };
+    let mut all = Row::default();
+    let mut odd = None;
+    table::for_each_chunk(source, weight, |first, values| {
+        if odd.is_some() {
+            return Ok(());
+        }
+        for (row, found) in (first..).zip(survey(values, weight.columns)?) {
+            let is_odd = found.odd.is_some() || (found.is_inexact && !may_round);
+            if is_odd && odd.is_none() {
+                let column = found.odd.unwrap_or(0);
+                odd = Some((row, column, values[(row - first) * weight.columns + column]));
+            }
+            all.sum_error += found.sum_error;
+            all.max_error = all.max_error.max(found.max_error);
+            all.has_wide_scales |= found.has_wide_scales;
+        }
+        Ok(())
+    })?;
+    match odd {
+        Some((row, column, value)) if must => Err(not_ternary(source, weight, row, column, value)),
+        Some(_) => Ok(None),
+        None => {
+            let count = weight.rows * weight.columns;
+            advance(count);
+            Ok(Some(Plan {
+                name: weight.name.clone(),
+                precision: Precision::Coded(TableType::Ternary),
+                source_dtype: table::source_type(source, weight),
+                mean_error: all.sum_error / count as f64,
+                max_error: all.max_error,
+                has_wide_scales: all.has_wide_scales,
+            }))
+        }
+    }
+}
+
+fn not_ternary(
+    source: &dyn Source,
+    weight: &Weight,
+    row: usize,
+    column: usize,
+    value: f32,
+) -> Error {
+    Error::Tensor {
+        path: source.path().to_owned(),
+        tensor: weight.name.clone(),
+        expected:
+            "-s, 0 and +s with one s for each 128 columns of a row, as a ternary table has them"
+                .into(),
+        found: format!("{value} in row {row}, column {column}"),
+        advice: "choose another type of the head (--head q8)",
+    }
+}
+
+fn survey(values: &[f32], columns: usize) -> Result<Vec<Row>> {
+    let mut rows = vec![Row::default(); values.len() / columns];
+    parallel::rows(values.len(), &mut rows, 1, |first, rows| {
+        let values = values[first * columns..].chunks_exact(columns);
+        for (row, values) in rows.iter_mut().zip(values) {
+            *row = survey_row(values);
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn survey_row(values: &[f32]) -> Row {
+    let mut scales = vec![0.0; values.len().div_ceil(GROUP_COLUMNS)];
+    let rounded = match row_factors(values, &mut vec![0; values.len()], &mut scales) {
+        Ok(rounded) => rounded,
+        Err(column) => {
+            return Row {
+                odd: Some(column),
+                ..Row::default()
+            };
+        }
+    };
+    let mut row = Row {
+        has_wide_scales: group_dtype(&scales) != Dtype::F16,
+        is_inexact: rounded > 0 || values.iter().any(|x| is_same(*x, -0.0)),
+        ..Row::default()
+    };
+    if rounded > 0 {
+        for (values, scale) in values.chunks(GROUP_COLUMNS).zip(scales) {
+            for x in values.iter().filter(|x| **x != 0.0) {
+                let error = scale - x.abs();
+                row.sum_error += f64::from(error);
+                row.max_error = row.max_error.max(error);
+            }
+        }
+    }
+    row
+}
+
+/// Rows of values that are ternary, which [`plan`] has found.
+pub(crate) fn encode(values: &[f32], columns: usize) -> Result<Vec<TritRow>> {
+    let mut rows = vec![None; values.len() / columns];
+    parallel::rows(values.len(), &mut rows, 1, |first, rows| {
+        let values = values[first * columns..].chunks_exact(columns);
+        for (row, values) in rows.iter_mut().zip(values) {
+            *row = encode_row(values);
+        }
+        Ok(())
+    })?;
+    // A row that changed since it was planned becomes zeros, and the proof finds it.
+    let zeros = || {
+        TritRow::encode(
+            &vec![0; columns],
+            &vec![1.0; columns.div_ceil(GROUP_COLUMNS)],
+        )
+    };
+    let rows = rows.into_iter().map(|row| row.unwrap_or_else(zeros));
+    Ok(rows.collect())
+}
+
+/// A row in trits, if it is ternary.
+pub(crate) fn encode_row(values: &[f32]) -> Option<TritRow> {
+    let mut trits = vec![0; values.len()];
+    let mut scales = vec![0.0; values.len().div_ceil(GROUP_COLUMNS)];
+    row_factors(values, &mut trits, &mut scales).ok()?;
+    Some(TritRow::encode(&trits, &scales))
+}
+
+/// Replaces the values of a row by trits times scales; false if it is not ternary.
+pub(crate) fn round(row: &mut [f32]) -> bool {
+    let mut trits = vec![0; row.len()];
+    let mut scales = vec![0.0; row.len().div_ceil(GROUP_COLUMNS)];
+    if row_factors(row, &mut trits, &mut scales).is_err() {
+        return false;
+    }
+    for (i, (x, trit)) in row.iter_mut().zip(trits).enumerate() {
+        *x = f32::from(trit) * scales[i / GROUP_COLUMNS];
+    }
+    true
+}
