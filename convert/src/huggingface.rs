@@ -14,7 +14,7 @@ use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Config, Scaling, quantize};
 
-use crate::embedded::{Embedded, parse_object};
+use crate::embedded::{self, Embedded, parse_object};
 use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
 use crate::scales::factors;
 use crate::source::check_finite;
@@ -23,6 +23,10 @@ use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
 const NOT_DECLARED: &str = "nothing declares the matrices ternary. Master weights of BitNet training need `quantization_config` \
      {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \"quantization_mode\": \"online\", \
      \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not supported";
+
+/// Tensors of every layer of every family: seven matrices and two norms. A config with more layers than that has room
+/// for is refused before the names of its tensors are made.
+const LEAST_PER_LAYER: usize = 9;
 
 /// A Hugging Face folder.
 #[derive(Debug)]
@@ -41,13 +45,11 @@ impl HuggingFace {
     /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
     pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
-        if !path.exists() {
-            return Err(Error::Input {
-                path: folder.to_owned(),
-                why: "there is no config.json".into(),
-            });
-        }
-        let mut config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let absent = || Error::Input {
+            path: folder.to_owned(),
+            why: "there is no config.json".into(),
+        };
+        let mut config_bytes = embedded::read(&path)?.ok_or_else(absent)?;
         let mut json = parse_object(&path, &config_bytes)?;
         let weights = SafetensorsFiles::open(folder)?;
         if json["tie_word_embeddings"].is_null() {
@@ -82,7 +84,7 @@ impl HuggingFace {
     fn check_tensors(&self) -> Result<()> {
         let layers = self.config.num_hidden_layers;
         let count = self.weights.names().count();
-        if layers > count {
+        if layers * LEAST_PER_LAYER > count {
             return Err(Error::Tensor {
                 path: self.folder.clone(),
                 tensor: format!("model.layers.{}", layers - 1),

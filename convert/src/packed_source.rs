@@ -113,7 +113,13 @@ impl Source for Packed {
         parallel::rows(trits.len(), &mut trits, matrix.columns, |first, trits| {
             let rows = matrix.data[first * row_bytes..].chunks_exact(row_bytes);
             for (trits, row) in trits.chunks_exact_mut(matrix.columns).zip(rows) {
-                packing.unpack_row(row, trits)?;
+                packing.unpack_row(row, trits).map_err(|e| Error::Tensor {
+                    path: self.path().to_owned(),
+                    tensor: weight.name.clone(),
+                    expected: "rows of trits".into(),
+                    found: e.to_string(),
+                    advice: "copy or convert the file again",
+                })?;
             }
             Ok(())
         })?;

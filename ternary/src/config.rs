@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
 use crate::rope::{self, Rope, RopeScaling};
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// Everything about a decoder but its weights. Field names are those of config.json.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +83,7 @@ impl Config {
             head_dim,
             vocab_size: keys.size("vocab_size")?,
             max_position_embeddings: keys.size("max_position_embeddings")?,
-            rms_norm_eps: keys.positive("rms_norm_eps")? as f32,
+            rms_norm_eps: keys.positive_single("rms_norm_eps")?,
             rope: rope(&keys)?,
             tie_word_embeddings: keys.boolean("tie_word_embeddings")?,
             bos_token_id: keys.ids("bos_token_id")?.first().copied(),
@@ -391,7 +391,7 @@ fn unsupported(what: &str, hint: &str) -> Error {
         format!("; {hint}")
     };
     Error::Unsupported {
-        what: what.to_owned(),
+        what: json::shown(what),
         hint,
     }
 }
@@ -427,6 +427,16 @@ impl<'a> Keys<'a> {
         number.ok_or_else(|| bad(key, "a number above zero", value))
     }
 
+    /// A number that f32 does not make zero or infinite.
+    fn positive_single(&self, key: &'static str) -> Result<f32> {
+        let single = self.positive(key)? as f32;
+        let is_usable = single.is_finite() && single > 0.0;
+        let expected = "a number above zero that f32 holds";
+        is_usable
+            .then_some(single)
+            .ok_or_else(|| bad(key, expected, &self.0[key]))
+    }
+
     fn boolean(&self, key: &'static str) -> Result<bool> {
         let value = self.required(key)?;
         value
@@ -454,14 +464,10 @@ impl<'a> Keys<'a> {
 }
 
 fn bad(key: &'static str, expected: &str, found: &Value) -> Error {
-    let mut found = found.to_string();
-    if found.chars().count() > 80 {
-        found = found.chars().take(80).chain("...".chars()).collect();
-    }
     Error::BadKey {
         key,
         expected: expected.to_owned(),
-        found,
+        found: json::shown(&found.to_string()),
     }
 }
 
