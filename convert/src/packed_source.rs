@@ -123,6 +123,7 @@ impl Source for Packed {
             }
             Ok(())
         })?;
+        self.file.release(&weight.name); // memory shall not grow with the file
         Ok(Ternary {
             trits,
             stored: StoredScale::Multiply(matrix.scales[0]),
@@ -154,13 +155,16 @@ impl Source for Packed {
                 Ok(())
             })?,
         }
+        self.file.release(&weight.name);
         check_finite(self.path(), weight, start, values)
     }
 
     fn coded_rows(&self, weight: &Weight, first: usize, count: usize) -> Option<Vec<CodedRow>> {
         match self.table(weight)?.0.values {
             Values::Codes(codes) => {
-                Some((first..first + count).map(|row| codes.row(row)).collect())
+                let rows = (first..first + count).map(|row| codes.row(row)).collect();
+                self.file.release(&weight.name);
+                Some(rows)
             }
             _ => None,
         }
@@ -188,6 +192,7 @@ impl Source for Packed {
             }
             Ok(())
         });
+        self.file.release(&weight.name);
         compared.ok().map(|()| rows.iter().sum())
     }
 

@@ -306,6 +306,17 @@ impl PackedFile {
         &self.map[self.data_start..]
     }
 
+    /// Gives the memory that a matrix or table takes in this process back, until it is read again.
+    pub fn release(&self, name: &str) {
+        let parts = self.layout.entries.iter();
+        for entry in
+            parts.filter(|e| e.name.starts_with(name) && e.offset < self.layout.matrices_len)
+        {
+            let start = self.data_start + entry.offset;
+            self.map.release(start..start + entry.len);
+        }
+    }
+
     fn bytes(&self, entry: &Entry) -> &[u8] {
         &self.data()[entry.offset..entry.offset + entry.len]
     }
