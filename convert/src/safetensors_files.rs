@@ -98,8 +98,10 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     };
     let text = embedded::read(index)?.unwrap_or_default();
     check_values(&text).map_err(error)?;
-    let Index { weight_map } =
-        serde_json::from_slice(&text).map_err(|e| error(shown(&e.to_string())))?;
+    let Index { weight_map } = serde_json::from_slice(&text).map_err(|e| {
+        let expected = "expected a `weight_map` of tensors and names of files in this folder";
+        error(format!("{expected}: {}", shown(&e.to_string())))
+    })?;
     let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (tensor, file) in &weight_map {
         if !is_plain_name(file) {

@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn released_parts_have_the_same_bytes() {
-        let content: Vec<u8> = (0..1 << 20).map(|i| ((i * 7919) >> 3) as u8).collect();
+        let content: Vec<u8> = (0..1usize << 20).map(|i| ((i * 7919) >> 3) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         for memory in [Memory::Map, Memory::Copy] {

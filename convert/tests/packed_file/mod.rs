@@ -114,7 +114,7 @@ impl File {
         }
         let text = Value::Object(header).to_string().into_bytes();
         let mut text = self.raw.clone().unwrap_or(text);
-        let end = (8 + text.len()).next_multiple_of(64) / 64 * self.alignment;
+        let end = (8 + text.len()).div_ceil(64) * self.alignment;
         text.resize(end.max(8 + text.len()) - 8, b' ');
         let length = self.length.unwrap_or(text.len() as u64);
         let mut bytes = [&length.to_le_bytes()[..], &text, &self.data].concat();
