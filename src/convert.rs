@@ -44,7 +44,7 @@ pub struct Args {
     /// November 2025.
     #[arg(long, value_enum, default_value = "x86")]
     i2s_order: Order,
-    /// In GGUF, round scales that f16 does not hold, where the type stores them so, instead of refusing.
+    /// In GGUF, move scales that the type does not hold (f16, or one for more weights) instead of refusing.
     #[arg(long)]
     lossy: bool,
     /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
@@ -77,10 +77,13 @@ enum To {
     /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are no multiple of 256
     #[value(name = "q2_0")]
     Q2_0,
+    /// The older layout of q2_0, with a scale for each 128 weights, for programs that expect it
+    #[value(name = "q2_0_g128")]
+    Q2_0G128,
     /// GGUF for ik_llama.cpp, 2 bits a weight
     #[value(name = "iq2_bn")]
     Iq2Bn,
-    /// A Hugging Face folder with packed weights, as transformers loads it
+    /// A Hugging Face folder, as transformers loads it: packed weights, or products of several scales
     Hf,
 }
 
@@ -129,7 +132,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         allow_missing: args.allow_missing,
     };
     if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.lossy) {
-        let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0 or iq2_bn";
+        let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0, q2_0_g128 or iq2_bn";
         return Err(Usage(why.into()).into());
     }
     if args.to != To::Native && args.activations.is_some() {
@@ -153,6 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         To::Tq1_0 => Target::Gguf(gguf(GgufType::Tq1_0)),
         To::Tq2_0 => Target::Gguf(gguf(GgufType::Tq2_0)),
         To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
+        To::Q2_0G128 => Target::Gguf(gguf(GgufType::Q2_0G128)),
         To::Hf if head.is_some() => {
             let why = "--to hf keeps the head as it is: leave out --head";
             return Err(Usage(why.into()).into());

@@ -1,9 +1,12 @@
 //! The files that travel inside a packed file: config, tokenizer, generation settings and chat template.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use sterna_ternary::file::FILES;
+use sterna_ternary::json;
 
 use crate::{Error, Result};
 
@@ -38,33 +41,59 @@ impl Embedded {
         for name in &FILES[1..] {
             let path = folder.join(name);
             let required = REQUIRED.iter().find(|(file, _)| file == name);
-            match (std::fs::read(&path), required) {
-                (Ok(bytes), _) => {
-                    if name.ends_with(".json") {
-                        parse_object(&path, &bytes)?;
-                    } else if let Err(e) = std::str::from_utf8(&bytes) {
-                        let why = format!("it is not UTF-8 ({e})");
-                        return Err(Error::File { path, why });
-                    }
+            match (read(&path)?, required) {
+                (Some(bytes), _) => {
+                    check_text(&path, &bytes)?;
                     files.push((name.to_string(), bytes));
                 }
-                (Err(e), _) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(&path)(e));
-                }
-                (Err(_), Some((file, consequence))) if allow_missing => {
+                (None, Some((file, consequence))) if allow_missing => {
                     warnings.push(format!("there is no {file}: {consequence}"));
                 }
-                (Err(_), Some((file, consequence))) => {
+                (None, Some((file, consequence))) => {
                     return Err(Error::MissingFile {
                         path: folder.to_owned(),
                         file,
                         consequence,
                     });
                 }
-                (Err(_), None) => {}
+                (None, None) => {}
             }
         }
         Ok(Embedded { files, warnings })
+    }
+}
+
+/// A whole file; none where there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let metadata = match path.metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        metadata => metadata.map_err(Error::io(path))?,
+    };
+    if !metadata.is_file() {
+        return Err(Error::File {
+            path: path.to_owned(),
+            why: "it is not a file".into(), // opening a pipe would wait forever
+        });
+    }
+    std::fs::read(path).map(Some).map_err(Error::io(path))
+}
+
+/// Refuses what is no UTF-8, and in a `.json` what is no object. Nothing of it is kept: tokenizers are large.
+fn check_text(path: &Path, bytes: &[u8]) -> Result<()> {
+    let error = |why: String| {
+        let path = path.to_owned();
+        Err(Error::File { path, why })
+    };
+    if let Err(e) = std::str::from_utf8(bytes) {
+        return error(format!("it is not UTF-8 ({e})"));
+    }
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(());
+    }
+    match serde_json::from_slice::<IgnoredAny>(bytes) {
+        Err(e) => error(format!("it is not JSON ({e})")),
+        Ok(_) if bytes.trim_ascii_start().starts_with(b"{") => Ok(()),
+        Ok(_) => error("it is not a JSON object".into()),
     }
 }
 
@@ -74,8 +103,7 @@ pub(crate) fn parse_object(path: &Path, bytes: &[u8]) -> Result<Value> {
         path: path.to_owned(),
         why,
     };
-    let json: Value =
-        serde_json::from_slice(bytes).map_err(|e| error(format!("it is not JSON ({e})")))?;
+    let json = json::parse(bytes).map_err(|e| error(format!("it is not JSON ({e})")))?;
     if json.is_object() {
         Ok(json)
     } else {

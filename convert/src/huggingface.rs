@@ -19,7 +19,7 @@ use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling, quantize};
 
-use crate::embedded::{Embedded, parse_object};
+use crate::embedded::{self, Embedded, parse_object};
 use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
 use crate::scales::factors;
 use crate::source::check_finite;
@@ -97,6 +97,10 @@ fn declare_linear_norms(json: &mut Value) -> String {
     )
 }
 
+/// Tensors of every layer of every family: seven matrices and two norms. A config with more layers than that has room
+/// for is refused before the names of its tensors are made.
+const LEAST_PER_LAYER: usize = 9;
+
 /// A Hugging Face folder.
 #[derive(Debug)]
 pub struct HuggingFace {
@@ -115,13 +119,11 @@ impl HuggingFace {
     /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
     pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
-        if !path.exists() {
-            return Err(Error::Input {
-                path: folder.to_owned(),
-                why: "there is no config.json".into(),
-            });
-        }
-        let config_bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let absent = || Error::Input {
+            path: folder.to_owned(),
+            why: "there is no config.json".into(),
+        };
+        let config_bytes = embedded::read(&path)?.ok_or_else(absent)?;
         let json = parse_object(&path, &config_bytes)?;
         HuggingFace::with_config(folder, json, config_bytes, allow_missing)
     }
@@ -191,7 +193,7 @@ impl HuggingFace {
     fn check_tensors(&self) -> Result<()> {
         let layers = self.config.num_hidden_layers;
         let count = self.weights.names().count();
-        if layers > count {
+        if layers * LEAST_PER_LAYER > count {
             return Err(Error::Tensor {
                 path: self.folder.clone(),
                 tensor: format!("model.layers.{}", layers - 1),

@@ -1,35 +1,62 @@
-//! Writer of a Hugging Face folder with packed weights, as `transformers` loads it.
+//! Writer of a Hugging Face folder, as `transformers` loads it.
 //!
-//! Four codes a byte in the layout that [`crate::HuggingFace`] reads. A scale is stored to multiply by or to
+//! Packed: four codes a byte in the layout that [`crate::HuggingFace`] reads. A scale is stored to multiply by or to
 //! divide by, whichever is exact in the narrower type: `transformers` reads scales, norms and tables in one type,
 //! so that is bf16 if it holds every one of them, and f32 otherwise.
+//!
+//! A model with several scales a matrix, or whose weights came as products, has no such form: its weights are
+//! written as trit × scale in the narrowest of f16, bf16 and f32 that holds them all, and nothing says that they are
+//! quantized, so that `transformers` loads an ordinary model.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use half::bf16;
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use sterna_ternary::layout::{self, Role, Weight};
-use sterna_ternary::{Config, Dtype, durable};
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Config, Dtype, Scaling, durable};
 
 use crate::embedded::parse_object;
 use crate::packed::Progress;
 use crate::proof::{self, sha256};
 use crate::report::coarser;
 use crate::safetensors_files::SINGLE;
-use crate::scales::several_scales;
 use crate::table::{self, Plan, is_same};
 use crate::{
-    Error, HuggingFace, MatrixReport, Precision, Report, Result, Source, StoredScale, Ternary,
-    parallel,
+    Error, HuggingFace, MatrixReport, Precision, Report, Result, Scales, Source, StoredScale,
+    Ternary, parallel, stream,
 };
 
-/// How scales are stored, and the type of everything that is not packed.
+/// How linear layers are stored, and the type of everything that is not packed.
 struct Form {
-    divides: bool,
+    linear: Linear,
     precision: Precision,
-    /// The stored number of each matrix, in order.
-    stored: Vec<f32>,
+}
+
+enum Linear {
+    /// Codes, and the stored number of each matrix, in order.
+    Packed { divides: bool, stored: Vec<f32> },
+    /// Numbers, trit × scale.
+    Products,
+}
+
+impl Form {
+    fn name(&self) -> &'static str {
+        match self.linear {
+            Linear::Packed { divides: true, .. } => "hf, scales divide",
+            Linear::Packed { divides: false, .. } => "hf, scales multiply",
+            Linear::Products => "hf, products",
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self.precision {
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
+            _ => Dtype::F32,
+        }
+    }
 }
 
 pub(crate) fn write(
@@ -38,22 +65,13 @@ pub(crate) fn write(
     show: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     let weights = layout::weights(source.config());
-    if let Some(odd) = weights
-        .iter()
-        .find(|w| w.role == Role::Linear && w.rows % 4 != 0)
-    {
-        return Err(Error::Tensor {
-            path: source.path().to_owned(),
-            tensor: odd.name.clone(),
-            expected: "a multiple of four rows, by which transformers tells packed weights".into(),
-            found: odd.rows.to_string(),
-            advice: "write a packed file of Sterna",
-        });
-    }
     let size = |w: &Weight| (w.rows * w.columns) as u64;
     let total = 3 * weights.iter().map(size).sum::<u64>();
     let mut progress = Progress::new(total, show);
     let form = survey(source, &weights, &mut progress)?;
+    if let Linear::Packed { .. } = form.linear {
+        check_rows(source, &weights)?;
+    }
     let files = files(source, &form)?;
 
     // The folder gets its name only after the proof.
@@ -72,15 +90,11 @@ pub(crate) fn write(
     let exact = Precision::F32;
     let proof = proof::prove(source, &result, &files, out, exact, &mut progress)?;
     let plans = table_plans(source, &weights, form.precision);
-    let name = if form.divides {
-        "hf, scales divide"
-    } else {
-        "hf, scales multiply"
-    };
-    let mut report = Report::new(name, source, &proof, &plans, matrices);
-    report
-        .warnings
-        .extend(coarser(source, "transformers, in this form,"));
+    let mut report = Report::new(form.name(), source, &proof, &plans, matrices);
+    if let Linear::Packed { .. } = form.linear {
+        let warning = coarser(source, "transformers, in this form,");
+        report.warnings.extend(warning);
+    }
     report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
     report.sha256 = sha256(&model)?;
     drop(result);
@@ -122,27 +136,81 @@ pub(crate) fn check_output(out: &Path) -> Result<()> {
     }
 }
 
+/// By the number of rows `transformers` tells packed weights from others.
+fn check_rows(source: &dyn Source, weights: &[Weight]) -> Result<()> {
+    let mut linears = weights.iter().filter(|w| w.role == Role::Linear);
+    match linears.find(|w| w.rows % 4 != 0) {
+        None => Ok(()),
+        Some(odd) => Err(Error::Tensor {
+            path: source.path().to_owned(),
+            tensor: odd.name.clone(),
+            expected: "a multiple of four rows, by which transformers tells packed weights".into(),
+            found: odd.rows.to_string(),
+            advice: "write a packed file of Sterna",
+        }),
+    }
+}
+
+/// Which types hold all that was seen.
+struct Fits {
+    f16: bool,
+    bf16: bool,
+}
+
+impl Fits {
+    fn see(&mut self, values: &[f32]) {
+        self.f16 &= values.iter().all(|x| is_f16(*x));
+        self.bf16 &= values.iter().all(|x| is_bf16(*x));
+    }
+}
+
 fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> Result<Form> {
-    let mut fits_bf16 = true;
+    let mut others = Fits {
+        f16: true,
+        bf16: true,
+    };
+    let mut products = Fits {
+        f16: true,
+        bf16: true,
+    };
     let mut scales = Vec::new();
+    let mut are_products = false;
     for weight in weights {
         match weight.role {
             Role::Linear => {
                 let Ternary {
                     scales: of, stored, ..
                 } = source.linear(weight)?;
-                let scale = of.single();
-                let scale = scale.ok_or_else(|| several_scales(source, weight, of.scaling))?;
-                scales.push((scale, stored));
+                products.see(&of.values);
+                are_products |= matches!(stored, StoredScale::Products(_));
+                match of.single() {
+                    Some(scale) => scales.push((scale, stored)),
+                    None => are_products = true,
+                }
             }
             Role::Norm | Role::Table => table::for_each_chunk(source, weight, |_, values| {
                 let offset = weight.offset(source.config());
-                fits_bf16 &= values.iter().all(|x| is_bf16(*x - offset));
+                let stored: Vec<f32> = values.iter().map(|x| x - offset).collect();
+                others.see(&stored);
                 Ok(())
             })?,
         }
         progress.add(weight.rows * weight.columns);
     }
+    Ok(match are_products {
+        true => Form {
+            linear: Linear::Products,
+            precision: match (others.f16 && products.f16, others.bf16 && products.bf16) {
+                (true, _) => Precision::F16,
+                (false, true) => Precision::Bf16,
+                (false, false) => Precision::F32,
+            },
+        },
+        false => packed_form(&scales, others.bf16),
+    })
+}
+
+fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> Form {
     let multiply: Vec<f32> = scales.iter().map(|(scale, _)| *scale).collect();
     let divide: Option<Vec<f32>> = scales
         .iter()
@@ -159,24 +227,27 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
         let stored = stored?;
         let narrow = fits_bf16 && stored.iter().all(|x| is_bf16(*x));
         Some(Form {
-            divides,
             precision: if narrow {
                 Precision::Bf16
             } else {
                 Precision::F32
             },
-            stored,
+            linear: Linear::Packed { divides, stored },
         })
     });
     let first = forms.next().expect("every scale can be multiplied by");
-    Ok(match forms.next() {
+    match forms.next() {
         Some(second)
             if second.precision != first.precision && second.precision == Precision::Bf16 =>
         {
             second
         }
         _ => first,
-    })
+    }
+}
+
+fn is_f16(x: f32) -> bool {
+    is_same(f16::from_f32(x).to_f32(), x)
 }
 
 fn is_bf16(x: f32) -> bool {
@@ -200,20 +271,27 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
     let config = files.iter_mut().find(|(name, _)| name == "config.json");
     let (_, bytes) = config.expect("every source has a config.json");
     let mut json = parse_object(&source.path().join("config.json"), bytes)?;
-    let mut quantization = json!({"modules_to_not_convert": ["lm_head"], "quant_method": "bitnet"});
-    if !form.divides {
-        quantization["linear_class"] = "autobitlinear".into();
-        quantization["quantization_mode"] = "offline".into();
+    let object = json.as_object_mut().expect("an object was parsed");
+    for key in ["quantization_config", "weight_bits", "input_bits"] {
+        object.shift_remove(key);
     }
-    if let Some(eps) = source.config().linear_norm_eps {
-        quantization["use_rms_norm"] = true.into();
-        quantization["rms_norm_eps"] = json!(eps);
+    if let Linear::Packed { divides, .. } = form.linear {
+        let mut quantization =
+            json!({"modules_to_not_convert": ["lm_head"], "quant_method": "bitnet"});
+        if !divides {
+            quantization["linear_class"] = "autobitlinear".into();
+            quantization["quantization_mode"] = "offline".into();
+        }
+        if let Some(eps) = source.config().linear_norm_eps {
+            quantization["use_rms_norm"] = true.into();
+            quantization["rms_norm_eps"] = json!(eps);
+        }
+        json["quantization_config"] = quantization;
     }
-    json["quantization_config"] = quantization;
-    let dtype = if form.precision == Precision::Bf16 {
-        "bfloat16"
-    } else {
-        "float32"
+    let dtype = match form.precision {
+        Precision::F16 => "float16",
+        Precision::Bf16 => "bfloat16",
+        _ => "float32",
     };
     json["torch_dtype"] = dtype.into();
     if let Some(other) = json.get_mut("dtype") {
@@ -263,15 +341,21 @@ fn write_weights(
     let mut failed = None;
     let written = durable::write(path, |file| {
         let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path));
-        let mut stored = form.stored.iter();
         let mut all = || -> Result<()> {
-            put(&header(weights, form.precision))?;
+            put(&header(weights, form))?;
             for weight in weights {
                 if weight.role == Role::Linear {
                     let ternary = source.linear(weight)?;
-                    put(&pack(weight, &ternary.trits)?)?;
-                    let scale = stored.next().expect("every matrix was surveyed");
-                    put(&table::number_bytes(form.precision, &[*scale])?)?;
+                    match &form.linear {
+                        Linear::Packed { stored, .. } => {
+                            put(&pack(weight, &ternary.trits)?)?;
+                            let scale = stored[matrices.len()];
+                            put(&table::number_bytes(form.precision, &[scale])?)?;
+                        }
+                        Linear::Products => for_each_product(weight, &ternary, |values| {
+                            put(&table::number_bytes(form.precision, values)?)
+                        })?,
+                    }
                     matrices.push(MatrixReport::new(weight, &ternary));
                 } else {
                     let offset = weight.offset(source.config());
@@ -295,13 +379,32 @@ fn write_weights(
     }
 }
 
-/// The header of the safetensors file, padded with spaces to a multiple of eight.
-fn header(weights: &[Weight], precision: Precision) -> Vec<u8> {
-    let dtype = if precision == Precision::Bf16 {
-        Dtype::Bf16
-    } else {
-        Dtype::F32
+/// The weights of a matrix as numbers, some rows at a time.
+fn for_each_product(
+    weight: &Weight,
+    ternary: &Ternary,
+    mut f: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<()> {
+    let (rows, columns) = (weight.rows, weight.columns);
+    let Scales { scaling, values } = &ternary.scales;
+    let scale = |row: usize, column: usize| match scaling {
+        Scaling::Matrix => values[0],
+        Scaling::Row => values[row],
+        Scaling::Group => values[column / GROUP_COLUMNS * rows + row],
     };
+    let fill = |row: usize, products: &mut [f32]| {
+        let trits = &ternary.trits[row * columns..][..columns];
+        for (column, (product, trit)) in products.iter_mut().zip(trits).enumerate() {
+            *product = f32::from(*trit) * scale(row, column);
+        }
+        Ok(())
+    };
+    stream::rows(rows, columns, columns, fill, |products| f(products))
+}
+
+/// The header of the safetensors file, padded with spaces to a multiple of eight.
+fn header(weights: &[Weight], form: &Form) -> Vec<u8> {
+    let dtype = form.dtype();
     let mut entries = Map::new();
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut end = 0;
@@ -317,15 +420,14 @@ fn header(weights: &[Weight], precision: Precision) -> Vec<u8> {
         match w.role {
             Role::Norm => push(name, dtype, json!([w.columns]), elements),
             Role::Table => push(name, dtype, json!([w.rows, w.columns]), elements),
-            Role::Linear => {
-                push(
-                    name,
-                    Dtype::U8,
-                    json!([w.rows / 4, w.columns]),
-                    elements / 4,
-                );
-                push(layout::scale_name(&w.name), dtype, json!([1]), 1);
-            }
+            Role::Linear => match form.linear {
+                Linear::Products => push(name, dtype, json!([w.rows, w.columns]), elements),
+                Linear::Packed { .. } => {
+                    let shape = json!([w.rows / 4, w.columns]);
+                    push(name, Dtype::U8, shape, elements / 4);
+                    push(layout::scale_name(&w.name), dtype, json!([1]), 1);
+                }
+            },
         }
     }
     let mut text = Value::Object(entries).to_string().into_bytes();

@@ -132,10 +132,17 @@ impl Source for Packed {
         parallel::rows(trits.len(), &mut trits, matrix.columns, |first, trits| {
             let rows = matrix.data[first * row_bytes..].chunks_exact(row_bytes);
             for (trits, row) in trits.chunks_exact_mut(matrix.columns).zip(rows) {
-                packing.unpack_row(row, trits)?;
+                packing.unpack_row(row, trits).map_err(|e| Error::Tensor {
+                    path: self.path().to_owned(),
+                    tensor: weight.name.clone(),
+                    expected: "rows of trits".into(),
+                    found: e.to_string(),
+                    advice: "copy or convert the file again",
+                })?;
             }
             Ok(())
         })?;
+        self.file.release(&weight.name); // memory shall not grow with the file
         Ok(Ternary {
             trits,
             stored: StoredScale::Multiply(matrix.scales.at(0)),
@@ -171,13 +178,16 @@ impl Source for Packed {
                 Ok(())
             })?,
         }
+        self.file.release(&weight.name);
         check_finite(self.path(), weight, start, values)
     }
 
     fn coded_rows(&self, weight: &Weight, first: usize, count: usize) -> Option<Vec<CodedRow>> {
         match self.table(weight)?.0.values {
             Values::Codes(codes) => {
-                Some((first..first + count).map(|row| codes.row(row)).collect())
+                let rows = (first..first + count).map(|row| codes.row(row)).collect();
+                self.file.release(&weight.name);
+                Some(rows)
             }
             _ => None,
         }
@@ -213,6 +223,7 @@ impl Source for Packed {
             }
             Ok(())
         });
+        self.file.release(&weight.name);
         compared.ok().map(|()| rows.iter().sum())
     }
 

@@ -4,7 +4,7 @@
 //! Headers are checked at opening; afterwards a part of a file is mapped for as long as it is read, so that
 //! the memory in use does not grow with the checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
+use serde::Deserialize;
+use sterna_ternary::json::{self, shown};
 
 use crate::mapped::{self, map};
-use crate::{Error, Result, parallel};
+use crate::{Error, Result, embedded, parallel};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -83,26 +84,35 @@ impl SafetensorsFiles {
     }
 }
 
+/// The part of an index that counts.
+#[derive(Deserialize)]
+struct Index {
+    /// Tensor → file.
+    weight_map: BTreeMap<String, String>,
+}
+
 fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     let error = |why: String| Error::Index {
         path: index.to_owned(),
         why,
     };
-    let text = std::fs::read(index).map_err(Error::io(index))?;
-    let json: Value = serde_json::from_slice(&text).map_err(|e| error(e.to_string()))?;
-    let map = json["weight_map"]
-        .as_object()
-        .ok_or_else(|| error("`weight_map` is not an object".into()))?;
-    let mut files = BTreeMap::new();
-    for (tensor, file) in map {
-        let file = file
-            .as_str()
-            .filter(|file| is_plain_name(file))
-            .ok_or_else(|| {
-                let expected = "expected the name of a file in this folder";
-                error(format!("{tensor} lies in {file}, {expected}"))
-            })?;
-        files.entry(file).or_insert_with(Vec::new).push(tensor);
+    let text = embedded::read(index)?.unwrap_or_default();
+    check_values(&text).map_err(error)?;
+    let Index { weight_map } = serde_json::from_slice(&text).map_err(|e| {
+        let expected = "expected a `weight_map` of tensors and names of files in this folder";
+        error(format!("{expected}: {}", shown(&e.to_string())))
+    })?;
+    let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (tensor, file) in &weight_map {
+        if !is_plain_name(file) {
+            let (tensor, file) = (shown(tensor), shown(file));
+            let expected = "expected the name of a file in this folder";
+            return Err(error(format!("{tensor} lies in \"{file}\", {expected}")));
+        }
+        files.entry(file).or_default().insert(tensor);
+    }
+    if files.is_empty() {
+        return Err(error("`weight_map` is empty".into()));
     }
     let mut all = SafetensorsFiles {
         shards: Vec::new(),
@@ -111,9 +121,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     for (file, tensors) in files {
         let shard = Shard::open(folder.join(file))?;
         if let Some(absent) = tensors.iter().find(|t| !shard.tensors.contains_key(**t)) {
+            let absent = shown(absent);
             return Err(error(format!("{absent} should lie in {file} and does not")));
         }
-        if let Some(extra) = shard.tensors.keys().find(|t| !tensors.contains(t)) {
+        let extra = shard.tensors.keys().find(|t| !tensors.contains(t.as_str()));
+        if let Some(extra) = extra {
             return Err(error(format!("{file} holds {extra}, which is not listed")));
         }
         let shard_index = all.shards.len();
@@ -125,8 +137,30 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     Ok(all)
 }
 
+/// Whether a name stays in the folder that it is joined to, on every system, and can be shown. What the file of that
+/// name links to is the business of whoever made the folder: the cache of the hub is made of links.
 fn is_plain_name(file: &str) -> bool {
-    !file.contains(['/', '\\', ':', '\0']) && !["", ".", ".."].contains(&file)
+    let is_plain = |c: char| !c.is_control() && !['/', '\\', ':'].contains(&c);
+    file.len() <= 255 && file.chars().all(is_plain) && !["", ".", ".."].contains(&file)
+}
+
+/// Most values of an index or a header, eight a tensor: bounds what a hostile one can make us allocate.
+const MOST_VALUES: usize = 100_000;
+
+fn check_values(text: &[u8]) -> std::result::Result<(), String> {
+    match json::count(text) {
+        ..=MOST_VALUES => Ok(()),
+        found => Err(format!(
+            "it holds {found} values, expected at most {MOST_VALUES}"
+        )),
+    }
+}
+
+/// Names of tensors that are longer are refused.
+const LONGEST_NAME: usize = 256;
+
+fn is_tensor_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 impl Shard {
@@ -143,11 +177,17 @@ impl Shard {
         let bytes = metadata.len();
         let len = usize::try_from(bytes).map_err(|e| error(e.to_string()))?;
         let map = map(&path, &file, 0, len)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            let why = format!("{e} ({bytes} bytes)");
-            error(why)
-        })?;
+        check_values(json_part(&map)).map_err(error)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| error(format!("{} ({bytes} bytes)", shown(&e.to_string()))))?;
         let tensors = metadata.tensors();
+        if let Some(name) = tensors.keys().find(|name| !is_tensor_name(name)) {
+            let expected = format!("1 to {LONGEST_NAME} bytes that can be shown");
+            let name = shown(name);
+            return Err(error(format!(
+                "a tensor is named \"{name}\", expected {expected}"
+            )));
+        }
         let tensors = tensors
             .into_iter()
             .map(|(name, info)| (name, info.clone()))
@@ -160,6 +200,15 @@ impl Shard {
             tensors,
         })
     }
+}
+
+/// The JSON that the first eight bytes announce, as far as it is there.
+fn json_part(file: &[u8]) -> &[u8] {
+    let Some((length, rest)) = file.split_first_chunk() else {
+        return &[];
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    &rest[..length.min(rest.len())]
 }
 
 impl<'a> Stored<'a> {
@@ -177,7 +226,7 @@ impl<'a> Stored<'a> {
 
     /// Type and shape, for messages.
     pub fn describe(self) -> String {
-        format!("{} {:?}", self.dtype(), self.shape())
+        format!("{} {}", self.dtype(), shown(&format!("{:?}", self.shape())))
     }
 
     /// The bytes of some elements; `elements` lies within the tensor.
@@ -220,8 +269,21 @@ mod tests {
 
     #[test]
     fn shards_are_plain_names() {
-        for bad in ["", ".", "..", "../x", "/x", "a/b", "a\\b", "C:x"] {
-            assert!(!is_plain_name(bad), "{bad}");
+        let long = "x".repeat(256);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "/x",
+            "a/b",
+            "a\\b",
+            "C:x",
+            "x\0",
+            "x\u{1b}[2J",
+            &long,
+        ] {
+            assert!(!is_plain_name(bad), "{bad:?}");
         }
         assert!(is_plain_name("model-00001-of-00002.safetensors"));
     }

@@ -4,10 +4,7 @@
 //! one a row if those of each row do, else one a group. The scale of a row or group of zeros is 1. So two sources of
 //! the same weights have the same scales, whatever they store.
 
-use sterna_ternary::layout::Weight;
 use sterna_ternary::scales::{GROUP_COLUMNS, Scaling};
-
-use crate::{Error, Source};
 
 /// The scales of a matrix, each finite and above zero.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,17 +82,6 @@ impl Scales {
             values = of_rows.into_iter().map(|s| s.unwrap_or(1.0)).collect();
         }
         Scales { scaling, values }
-    }
-}
-
-/// The refusal of a writer whose format has one scale for a matrix.
-pub(crate) fn several_scales(source: &dyn Source, weight: &Weight, scaling: Scaling) -> Error {
-    Error::Tensor {
-        path: source.path().to_owned(),
-        tensor: weight.name.clone(),
-        expected: "one scale for the matrix, as this format is written".into(),
-        found: format!("one a {}", scaling.name()),
-        advice: "write a packed file",
     }
 }
 

@@ -5,7 +5,7 @@ mod checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, OPTIONS, Storage};
+use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, tokenizer};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
@@ -61,21 +61,6 @@ const FAMILIES: [(&str, &str, &str); 5] = [
     ("llama", "BitnetForCausalLM", "silu"),
     ("gemma3_text", "Gemma3ForCausalLM", "gelu_pytorch_tanh"),
 ];
-
-/// A byte-level tokenizer with two added tokens.
-fn tokenizer(pre_tokenizer: Value) -> Value {
-    json!({
-        "added_tokens": [{"id": 8, "content": "<s>", "special": true},
-            {"id": 9, "content": "<x>", "special": false}],
-        "pre_tokenizer": pre_tokenizer,
-        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, "ab": 3, "Ġab": 4},
-            "merges": [["a", "b"], ["Ġ", "ab"]]},
-    })
-}
-
-fn byte_level() -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true})
-}
 
 /// A checkpoint whose widths fit every type.
 fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir {
@@ -167,6 +152,57 @@ fn scales_that_f16_does_not_hold() {
         assert!(report.scale_rounding > 0.0 && report.scale_rounding < 4.9e-4);
         let found = verify(folder.path(), &out, &mut |_, _| {}).unwrap();
         assert!(found.differ == 0 && found.scales_differ > 0 && !found.is_equal());
+    }
+}
+
+#[test]
+fn every_writer_meets_odd_widths() {
+    for width in [63, 64, 100, 128, 130, 192, 250, 320] {
+        let mut config = checkpoint::config(Storage::Multiply, true);
+        config["hidden_size"] = width.into();
+        config["intermediate_size"] = width.into();
+        config["num_attention_heads"] = 1.into();
+        config["head_dim"] = 256.into();
+        let checkpoint = Checkpoint::from_config(config, Storage::Multiply, Dtype::BF16);
+        let folder = checkpoint.folder();
+        let text = tokenizer(byte_level()).to_string();
+        fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        let out = folder.path().join("out");
+        for packing in [Packing::I2, Packing::T5] {
+            let options = Options { packing, ..OPTIONS };
+            convert(folder.path(), &out, &options, &mut |_, _| {}).unwrap();
+            check_equal(folder.path(), &out);
+        }
+        for weights in GgufType::ALL {
+            let block = match weights {
+                GgufType::Q2_0 | GgufType::Iq2Bn => 64,
+                GgufType::I2S | GgufType::Q2_0G128 => 128,
+                GgufType::Tq1_0 | GgufType::Tq2_0 => 256,
+            };
+            let _ = fs::remove_file(&out);
+            let made = write(folder.path(), &out, &gguf(weights));
+            match width % block {
+                0 => {
+                    made.unwrap();
+                    check_equal(folder.path(), &out);
+                }
+                _ => {
+                    let error = made.unwrap_err().to_string();
+                    let says = error.contains(&format!("multiple of {block}"));
+                    assert!(says && error.contains(&width.to_string()), "{error}");
+                    assert!(!out.exists());
+                }
+            }
+        }
+        let source = open(folder.path(), false).unwrap();
+        let out = folder.path().join("folder");
+        match write_huggingface(&*source, &out, &mut |_, _| {}) {
+            Ok(_) => check_equal(folder.path(), &out),
+            Err(error) => {
+                assert!(width % 4 != 0 && error.to_string().contains("multiple of four"));
+                assert!(!out.exists());
+            }
+        }
     }
 }
 

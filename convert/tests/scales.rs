@@ -2,10 +2,16 @@
 
 mod checkpoint;
 
-use checkpoint::{Checkpoint, OPTIONS, Storage, config, store, unpack};
+use std::fs;
+use std::path::Path;
+
+use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, config, store, tokenizer, unpack};
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use sterna_convert::{HeadType, Options, Report, repack, verify};
+use sterna_convert::{
+    Error, GgufOptions, GgufType, HeadType, Options, Report, open, repack, to_gguf, verify,
+    write_huggingface,
+};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Activations, Config, PackedFile, Packing, Scaling, TableType, file::Values};
@@ -25,10 +31,16 @@ fn scale(name: &str, row: usize, column: usize) -> f32 {
 }
 
 fn products() -> Checkpoint {
+    products_of(&[("hidden_size", 300), ("intermediate_size", 260)], scale)
+}
+
+/// A model whose weights are products with these scales of tensor, row and column.
+fn products_of(sizes: &[(&str, usize)], scale: impl Fn(&str, usize, usize) -> f32) -> Checkpoint {
     let mut json = config(Storage::Online, true);
     json["quantization_config"] = Value::Null;
-    json["hidden_size"] = json!(300);
-    json["intermediate_size"] = json!(260);
+    for (key, size) in sizes {
+        json[*key] = json!(size);
+    }
     let mut made = Checkpoint::from_config(json.clone(), Storage::Online, Dtype::F16);
     for w in layout::weights(&Config::from_json(&json).unwrap()) {
         if w.role == Role::Linear {
@@ -243,4 +255,189 @@ fn activations_as_asked_for() {
     let (report, packed, _folder) = asked(Some(Activations::Int16));
     assert_eq!(packed.activations, Activations::Int16);
     assert!(!report.warnings.join("").contains("int8"));
+}
+
+/// Sizes that are whole blocks in every type.
+const WHOLE: &[(&str, usize)] = &[
+    ("hidden_size", 256),
+    ("intermediate_size", 512),
+    ("num_attention_heads", 4),
+    ("num_key_value_heads", 2),
+    ("head_dim", 64),
+];
+
+/// A folder of a llama, whose rows GGUF holds in another order.
+fn folder(checkpoint: &mut Checkpoint) -> tempfile::TempDir {
+    checkpoint.config["model_type"] = "llama".into();
+    checkpoint.config["architectures"] = json!(["LlamaForCausalLM"]);
+    checkpoint.config["hidden_act"] = "silu".into();
+    let norms = |name: &String| name.contains("sub_norm");
+    let norms: Vec<String> = checkpoint
+        .tensors
+        .keys()
+        .filter(|n| norms(n))
+        .cloned()
+        .collect();
+    for name in norms {
+        checkpoint.tensors.remove(&name);
+    }
+    let folder = checkpoint.folder();
+    let text = tokenizer(byte_level()).to_string();
+    fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+    folder
+}
+
+fn to(weights: GgufType, lossy: bool, source: &Path, out: &Path) -> Result<Report, Error> {
+    let options = GgufOptions {
+        weights,
+        head: HeadType::Lossless,
+        pre: None,
+        lossy,
+        allow_missing: false,
+    };
+    to_gguf(source, out, &options, &mut |_, _| {})
+}
+
+fn check_equal(a: &Path, b: &Path) {
+    let found = verify(a, b, &mut |_, _| {}).unwrap();
+    assert!(
+        found.is_equal(),
+        "{} {}: {found:?}",
+        a.display(),
+        b.display()
+    );
+}
+
+#[test]
+fn a_scale_a_group_is_exact_in_blocks_of_64_and_128_and_nowhere_else() {
+    let folder = folder(&mut products_of(WHOLE, scale));
+    let [out, back, again] = ["out", "back", "again"].map(|name| folder.path().join(name));
+    for weights in GgufType::ALL {
+        let made = to(weights, false, folder.path(), &out);
+        if [GgufType::Q2_0, GgufType::Q2_0G128].contains(&weights) {
+            assert_eq!(made.unwrap().scale_rounding, 0.0);
+            check_equal(folder.path(), &out);
+            sterna_convert::convert(&out, &back, &OPTIONS, &mut |_, _| {}).unwrap();
+            check_equal(folder.path(), &back);
+            to(weights, false, &back, &again).unwrap();
+            check_equal(folder.path(), &again);
+            continue;
+        }
+        let error = made.unwrap_err().to_string();
+        for part in [
+            "_proj",
+            weights.name().to_uppercase().as_str(),
+            "off by",
+            "--lossy",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        let report = to(weights, true, folder.path(), &out).unwrap();
+        assert!(report.scale_rounding > 0.1 && report.scale_rounding < 1.0);
+        let found = verify(folder.path(), &out, &mut |_, _| {}).unwrap();
+        assert!(
+            found.differ == 0 && found.scales_differ > 0,
+            "trits stay as they are"
+        );
+    }
+}
+
+#[test]
+fn a_scale_a_row_is_exact_where_blocks_lie_in_rows() {
+    let rows = |_: &str, row: usize, _: usize| [0.25, 0.375, 0.5][row % 3];
+    let folder = folder(&mut products_of(WHOLE, rows));
+    let out = folder.path().join("out");
+    for weights in GgufType::ALL {
+        let made = to(weights, false, folder.path(), &out);
+        match weights {
+            GgufType::I2S => assert!(made.unwrap_err().to_string().contains("for the matrix")),
+            _ => {
+                made.unwrap();
+                check_equal(folder.path(), &out);
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_that_f16_does_not_hold_are_refused_or_rounded() {
+    let mut checkpoint = products_of(WHOLE, scale);
+    for (name, values) in &checkpoint.values {
+        let (rows, columns) = (values.len() / 256, 256);
+        if name.ends_with("up_proj.weight") {
+            let small: Vec<f32> = (0..rows * columns)
+                .map(|i| [1.0, 0.0, -1.0][i % 3] * [1e-9, 0.2][i / columns % 2])
+                .collect();
+            let (tensor, _) = store(Dtype::F32, &[rows, columns], &small);
+            checkpoint.tensors.insert(name.clone(), tensor);
+        }
+    }
+    let folder = folder(&mut checkpoint);
+    let out = folder.path().join("out");
+    let error = to(GgufType::Q2_0, false, folder.path(), &out).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("f16 holds") && error.contains("off by"),
+        "{error}"
+    );
+    let error = to(GgufType::Q2_0, true, folder.path(), &out).unwrap_err();
+    assert!(error.to_string().contains("become 0"), "{error}");
+}
+
+#[test]
+fn several_scales_become_an_ordinary_folder_in_the_narrowest_type() {
+    let fine = |_: &str, row: usize, _: usize| 0.25 + row as f32 / 1024.0; // eleven bits
+    let wide = |_: &str, row: usize, _: usize| [1e-30f32, 1.0][row % 2];
+    let wide =
+        move |name: &str, row, column| half::bf16::from_f32(wide(name, row, column)).to_f32();
+    let check = |checkpoint: &mut Checkpoint, dtype: &str| {
+        let folder = folder(checkpoint);
+        let [out, packed, other] = ["out", "packed", "other"].map(|n| folder.path().join(n));
+        let source = open(folder.path(), false).unwrap();
+        let report = write_huggingface(&*source, &out, &mut |_, _| {}).unwrap();
+        assert_eq!(report.packing, "hf, products");
+        check_equal(folder.path(), &out);
+        let config = fs::read(out.join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(
+            (&config["torch_dtype"], config.get("quantization_config")),
+            (&json!(dtype), None)
+        );
+        sterna_convert::convert(&out, &packed, &OPTIONS, &mut |_, _| {}).unwrap();
+        let source = open(&packed, false).unwrap();
+        write_huggingface(&*source, &other, &mut |_, _| {}).unwrap();
+        let bytes = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+        assert_eq!(bytes(&out), bytes(&other));
+    };
+    // No number of rows, columns or groups is a multiple of four.
+    let odd = &[("hidden_size", 301), ("intermediate_size", 263)];
+    check(&mut products_of(odd, fine), "float16");
+    let in_type = |checkpoint: Checkpoint, dtype: Dtype| {
+        let mut checkpoint = checkpoint;
+        for (name, values) in &checkpoint.values {
+            let shape = checkpoint.tensors[name].shape.clone();
+            let scale = |row: usize| wide(name, row, 0);
+            let width = shape[shape.len() - 1];
+            let weights: Vec<f32> = match shape.len() == 2 && name.contains("_proj") {
+                true => (0..values.len())
+                    .map(|i| [1.0, 0.0, -1.0][i * i % 3] * scale(i / width))
+                    .collect(),
+                false => values
+                    .iter()
+                    .map(|x| half::bf16::from_f32(*x).to_f32())
+                    .collect(),
+            };
+            checkpoint
+                .tensors
+                .insert(name.clone(), store(dtype, &shape, &weights).0);
+        }
+        checkpoint
+    };
+    check(
+        &mut in_type(products_of(odd, wide), Dtype::BF16),
+        "bfloat16",
+    );
+    let mut both = in_type(products_of(odd, wide), Dtype::F32);
+    both.set("model.norm.weight", 0, 1.0 + 1.0 / 1024.0);
+    check(&mut both, "float32");
 }

@@ -231,7 +231,7 @@ pub(crate) fn json<'a>(
     let Some(bytes) = file(name) else {
         return Ok(Value::Null);
     };
-    serde_json::from_slice(bytes).map_err(|e| error(name, format!("expected JSON: {e}")))
+    sterna_ternary::json::parse(bytes).map_err(|e| error(name, format!("expected JSON: {e}")))
 }
 
 /// A token is given by its text or by an object with the text as `content`.

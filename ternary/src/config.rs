@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Activation, DefaultHeadDim, Family};
 use crate::rope::Rope;
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// Everything about a decoder but its weights. Field names are those of config.json.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +108,7 @@ impl Config {
         };
         let num_hidden_layers = keys.size("num_hidden_layers")?;
         let query_pre_attn_scalar = match family.query_pre_attn_scalar {
-            true => keys.positive("query_pre_attn_scalar")? as f32,
+            true => keys.positive_single("query_pre_attn_scalar")?,
             false => head_dim as f32,
         };
         let config = Config {
@@ -121,7 +121,7 @@ impl Config {
             head_dim,
             vocab_size: keys.size("vocab_size")?,
             max_position_embeddings: keys.size("max_position_embeddings")?,
-            rms_norm_eps: keys.positive("rms_norm_eps")? as f32,
+            rms_norm_eps: keys.positive_single("rms_norm_eps")?,
             linear_norm_eps: linear_norm_eps(&keys)?,
             rope: positions::rope(&keys, family)?,
             sliding: positions::sliding(&keys, family, num_hidden_layers)?,
@@ -356,7 +356,7 @@ fn linear_norm_eps(keys: &Keys) -> Result<Option<f32>> {
     }
     // The default is that of transformers' BitNetQuantConfig.
     match quantization.get("rms_norm_eps") {
-        Some(_) => Ok(Some(quantization.positive("rms_norm_eps")? as f32)),
+        Some(_) => Ok(Some(quantization.positive_single("rms_norm_eps")?)),
         None => Ok(Some(1e-6)),
     }
 }
@@ -422,7 +422,7 @@ fn unsupported(what: &str, hint: &str) -> Error {
         format!("; {hint}")
     };
     Error::Unsupported {
-        what: what.to_owned(),
+        what: json::shown(what),
         hint,
     }
 }
@@ -456,6 +456,16 @@ impl<'a> Keys<'a> {
         number.ok_or_else(|| bad(key, "a number above zero", value))
     }
 
+    /// A number that f32 does not make zero or infinite.
+    fn positive_single(&self, key: &'static str) -> Result<f32> {
+        let single = self.positive(key)? as f32;
+        let is_usable = single.is_finite() && single > 0.0;
+        let expected = "a number above zero that f32 holds";
+        is_usable
+            .then_some(single)
+            .ok_or_else(|| bad(key, expected, &self.0[key]))
+    }
+
     fn boolean(&self, key: &'static str) -> Result<bool> {
         let value = self.required(key)?;
         value
@@ -483,13 +493,9 @@ impl<'a> Keys<'a> {
 }
 
 fn bad(key: &'static str, expected: &str, found: &Value) -> Error {
-    let mut found = found.to_string();
-    if found.chars().count() > 80 {
-        found = found.chars().take(80).chain("...".chars()).collect();
-    }
     Error::BadKey {
         key,
         expected: expected.to_owned(),
-        found,
+        found: json::shown(&found.to_string()),
     }
 }

@@ -18,7 +18,7 @@ use crate::memory::{Bytes, Memory};
 use crate::scales::ScaleValues;
 use crate::table::{CodedRow, Codes, MOST_COLUMNS};
 use crate::trits::{TritRow, Trits};
-use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, durable};
+use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, durable, json};
 
 /// The files of a Hugging Face folder that travel inside a packed file, in this order.
 pub const FILES: [&str; 5] = [
@@ -100,10 +100,22 @@ impl PackedFile {
 
     /// [`PackedFile::open`] with a choice of memory.
     pub fn open_in(path: &Path, memory: Memory) -> Result<PackedFile> {
+        if !path.metadata().map_err(Error::io(path))?.is_file() {
+            return Err(Error::NotPacked {
+                path: path.to_owned(),
+                why: "it is not a file".into(), // opening a pipe would wait forever
+            });
+        }
         let file = File::open(path).map_err(Error::io(path))?;
         let map = Bytes::open(&file, memory).map_err(Error::io(path))?;
         let header = header::decode(path, &map)?;
         let config = read_config(path, &map[header.data_start..], &header)?;
+        if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {
+            return Err(Error::NotPacked {
+                path: path.to_owned(),
+                why: "its embedding type is not that of its head, and its model is tied".into(),
+            });
+        }
         let layout = expected_layout(path, &config, &header)?;
         compare(path, &layout, &header)?;
         let (expected, found) = ((header.data_start + layout.len()) as u64, map.len() as u64);
@@ -328,6 +340,17 @@ impl PackedFile {
         &self.map[self.data_start..]
     }
 
+    /// Gives the memory that a matrix or table takes in this process back, until it is read again.
+    pub fn release(&self, name: &str) {
+        let parts = self.layout.entries.iter();
+        for entry in
+            parts.filter(|e| e.name.starts_with(name) && e.offset < self.layout.matrices_len)
+        {
+            let start = self.data_start + entry.offset;
+            self.map.release(start..start + entry.len);
+        }
+    }
+
     fn bytes(&self, entry: &Entry) -> &[u8] {
         &self.data()[entry.offset..entry.offset + entry.len]
     }
@@ -361,29 +384,28 @@ impl PackedFile {
 }
 
 fn read_config(path: &Path, data: &[u8], header: &Header) -> Result<Config> {
-    let missing = |found: String| Error::Tensor {
+    let bad = |expected: &str, found: String| Error::Tensor {
         path: path.to_owned(),
         tensor: "config.json".into(),
-        expected: "the embedded config".into(),
+        expected: expected.into(),
         found,
     };
-    let tensor = header
-        .tensors
-        .get("config.json")
-        .ok_or_else(|| missing("nothing".into()))?;
-    let bytes = data
-        .get(tensor.start..tensor.end)
-        .ok_or_else(|| missing("a part of it".into()))?;
-    let json = serde_json::from_slice(bytes).map_err(|e| missing(e.to_string()))?;
-    Config::from_json(&json)
+    let tensor = header.tensors.get("config.json");
+    let tensor = tensor.ok_or_else(|| bad("the embedded config", "nothing".into()))?;
+    let bytes = data.get(tensor.start..tensor.end);
+    let bytes = bytes.ok_or_else(|| bad("the embedded config", "a part of it".into()))?;
+    let json = json::parse(bytes).map_err(|e| bad("the embedded config", e))?;
+    Config::from_json(&json).map_err(|e| bad("a config that can be computed", e.to_string()))
 }
+
+/// Tensors of every layer of every family: seven matrices with their scales, two norms.
+const LEAST_PER_LAYER: usize = 16;
 
 /// The layout that the config calls for, given the types of the tables and the files that the header lists.
 fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layout> {
     let tensor = |name: &str| header.tensors.get(name);
-    // Each layer has more tensors than this; a config with more layers than the header has entries is
-    // refused before its layout is computed.
-    if config.num_hidden_layers > header.tensors.len() {
+    // A config with more layers than the header has room for is refused before its layout is computed.
+    if config.num_hidden_layers * LEAST_PER_LAYER > header.tensors.len() {
         return Err(Error::Tensor {
             path: path.to_owned(),
             tensor: format!("model.layers.{}", config.num_hidden_layers - 1),
@@ -472,7 +494,7 @@ fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {
         .min()
     {
         Some(name) => error(
-            name,
+            &json::shown(name),
             "no such tensor".into(),
             describe(&header.tensors[name]),
         ),
@@ -482,9 +504,9 @@ fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {
 
 fn describe(t: &Tensor) -> String {
     format!(
-        "{} {:?} at bytes {}..{}",
+        "{} {} at bytes {}..{}",
         t.dtype.name(),
-        t.shape,
+        json::shown(&format!("{:?}", t.shape)),
         t.start,
         t.end
     )

@@ -1,10 +1,14 @@
 //! The header of the packed file: JSON in the safetensors layout, with a checksum over itself.
 
 use std::collections::HashMap;
+use std::fmt::{self, Formatter};
 
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::json::{count, shown};
 use crate::layout::{ALIGNMENT, Dtype, Layout};
 use crate::{Activations, Error, Packing, Result, TableType};
 use std::path::Path;
@@ -15,6 +19,8 @@ const VERSION: &str = "3";
 const PLAIN_VERSION: &str = "2";
 /// Longest header that is read: that of the safetensors crate.
 const LONGEST: usize = 100_000_000;
+/// Most values of its JSON, eight a tensor: bounds what a hostile header can make us allocate.
+const MOST_VALUES: usize = 100_000;
 /// Stands where the header's own checksum will be while it is computed.
 const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -118,15 +124,24 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         )));
     }
     let data_start = 8 + length;
-    let json: Value = serde_json::from_slice(&file[8..data_start])
-        .map_err(|e| not_packed(&format!("its header is not JSON ({e})")))?;
-    let metadata = &json["__metadata__"];
-    let text = |key: &str| metadata[key].as_str().unwrap_or("");
+    let values = count(&file[8..data_start]);
+    if values > MOST_VALUES {
+        let why = format!("its header holds {values} values, expected at most {MOST_VALUES}");
+        return Err(not_packed(&why));
+    }
+    let Parsed { metadata, entries } =
+        serde_json::from_slice(&file[8..data_start]).map_err(|e| {
+            not_packed(&format!(
+                "its header is malformed ({})",
+                shown(&e.to_string())
+            ))
+        })?;
+    let text = |key: &str| metadata.get(key).map_or("", String::as_str);
     if text("format") != "sterna" {
         return Err(not_packed("its header has no `format` sterna"));
     }
     if ![PLAIN_VERSION, VERSION].contains(&text("version")) {
-        let found = text("version").to_owned();
+        let found = shown(text("version"));
         return Err(Error::Version {
             path: path.to_owned(),
             expected: "2 and 3",
@@ -135,10 +150,13 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     }
     let is_plain = text("version") == PLAIN_VERSION;
     check_own_sum(path, &file[..data_start], text("header_sha256"))?;
-    let unknown = |key| not_packed(&format!("its {key} {:?} is unknown", text(key)));
+    let unknown = |key| not_packed(&format!("its {key} {} is unknown", shown(text(key))));
     let packing = Packing::from_name(text("packing")).ok_or_else(|| unknown("packing"))?;
     let table = |key| {
-        let unknown = || not_packed(&format!("its {key} type {:?} is unknown", text(key)));
+        let unknown = || {
+            let found = shown(text(key));
+            not_packed(&format!("its {key} type {found} is unknown"))
+        };
         TableType::from_name(text(key)).ok_or_else(unknown)
     };
     let mut form = Form {
@@ -160,15 +178,14 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     if !data_start.is_multiple_of(ALIGNMENT) {
         return Err(not_packed("its data is not aligned to 64 bytes"));
     }
-    let object = json
-        .as_object()
-        .expect("a value with a member is an object");
-    let tensors = object.iter().filter(|(name, _)| *name != "__metadata__");
-    let tensors = tensors
-        .map(|(name, value)| {
-            let tensor = tensor(value)
-                .ok_or_else(|| not_packed(&format!("its entry {name:?} is malformed")))?;
-            Ok((name.clone(), tensor))
+    let tensors = entries
+        .into_iter()
+        .map(|(name, entry)| {
+            let malformed = || shown(&name);
+            let tensor = entry
+                .tensor()
+                .ok_or_else(|| not_packed(&format!("its entry {} is malformed", malformed())))?;
+            Ok((name, tensor))
         })
         .collect::<Result<_>>()?;
     Ok(Header {
@@ -203,20 +220,65 @@ pub(crate) fn check_sum(
     Err(Error::Damaged {
         path: path.to_owned(),
         part,
-        expected: expected.to_owned(),
+        expected: shown(expected),
         found,
     })
 }
 
-fn tensor(value: &Value) -> Option<Tensor> {
-    let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-    let shape: Option<Vec<usize>> = value["shape"].as_array()?.iter().map(number).collect();
-    Some(Tensor {
-        dtype: Dtype::from_name(value["dtype"].as_str()?)?,
-        shape: shape?,
-        start: number(&value["data_offsets"][0])?,
-        end: number(&value["data_offsets"][1])?,
-    })
+/// The JSON of a header; of a name that comes twice, the last one counts, and the checksum of the data finds the rest.
+struct Parsed {
+    metadata: HashMap<String, String>,
+    entries: HashMap<String, ParsedTensor>,
+}
+
+#[derive(Deserialize)]
+struct ParsedTensor {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+impl ParsedTensor {
+    fn tensor(self) -> Option<Tensor> {
+        let [start, end] = self.data_offsets;
+        Some(Tensor {
+            dtype: Dtype::from_name(&self.dtype)?,
+            shape: self.shape,
+            start,
+            end,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Parsed, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Parsed;
+
+    fn expecting(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str("an object with `__metadata__` and tensors")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Parsed, M::Error> {
+        let mut parsed = Parsed {
+            metadata: HashMap::new(),
+            entries: HashMap::new(),
+        };
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                parsed.metadata = map.next_value()?;
+            } else {
+                parsed.entries.insert(name, map.next_value()?);
+            }
+        }
+        Ok(parsed)
+    }
 }
 
 /// Lower-case hexadecimal.

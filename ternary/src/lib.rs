@@ -12,6 +12,7 @@ mod error;
 pub mod family;
 pub mod file;
 mod header;
+pub mod json;
 pub mod layout;
 pub mod memory;
 pub mod packing;

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use memmap2::{Mmap, MmapMut};
 
@@ -36,6 +36,9 @@ pub(crate) enum Bytes {
     },
 }
 
+/// A multiple of every page size of a mapping.
+#[cfg(unix)]
+const PAGE: usize = 64 << 10;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 /// Smaller files are not worth a look.
@@ -60,6 +63,32 @@ impl Bytes {
         let len = map.len();
         drop(map); // or what was touched of it would count beside the copy
         copy(file, len)
+    }
+
+    /// Gives the pages of a part back that lie in it whole: a file that is read once from end to end then takes the
+    /// memory of one part. They come again from the file where they are read again.
+    #[allow(unsafe_code)]
+    pub fn release(&self, part: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            let (start, end) = (
+                part.start.next_multiple_of(PAGE),
+                part.end.min(map.len()) / PAGE * PAGE,
+            );
+            if start < end {
+                // SAFETY: the mapping is of a file, read-only and never written, so pages that were dropped have the
+                // same bytes when they are read again. Where the system refuses, they stay: nothing else depends on it.
+                let _ = unsafe {
+                    map.unchecked_advise_range(
+                        memmap2::UncheckedAdvice::DontNeed,
+                        start,
+                        end - start,
+                    )
+                };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = part;
     }
 
     /// Whether the file was copied.
@@ -181,6 +210,27 @@ mod tests {
                 assert!(*bytes == *content, "{len} {memory:?}");
                 assert_eq!(bytes.is_copied(), memory == Memory::Copy);
                 assert_eq!(bytes.as_ptr().align_offset(64), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn released_parts_have_the_same_bytes() {
+        let content: Vec<u8> = (0..1usize << 20).map(|i| ((i * 7919) >> 3) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        for memory in [Memory::Map, Memory::Copy] {
+            let bytes = Bytes::open(&file, memory).unwrap();
+            for part in [
+                0..1 << 20,
+                5..70_000,
+                65_536..131_072,
+                9..9,
+                (1 << 20) - 7..1 << 20,
+            ] {
+                assert!(bytes[part.clone()] == content[part.clone()]);
+                bytes.release(part.clone());
+                assert!(*bytes == *content, "{part:?}");
             }
         }
     }

@@ -173,6 +173,15 @@ pub(super) static Q2_0: Type = ternary(
     trits::decode_q2_0,
     trits::encode_q2_0,
 );
+/// The same number with blocks of 128, from before llama.cpp had the type.
+pub(super) static Q2_0_G128: Type = ternary(
+    42,
+    "Q2_0 in groups of 128",
+    blocks(128, 34),
+    ScaleAt::HeadF16,
+    trits::decode_q2_0,
+    trits::encode_q2_0,
+);
 pub(super) static IQ2_BN: Type = ternary(
     135,
     "IQ2_BN",
@@ -183,19 +192,11 @@ pub(super) static IQ2_BN: Type = ternary(
 );
 
 /// Types with fewer users, and those that share a number with one of ours.
-static OTHERS: [Type; 12] = [
+static OTHERS: [Type; 11] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
     floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
     refused(41, "Q1_0", 128, 18, "it has two levels, not three"),
-    ternary(
-        42,
-        "Q2_0 in groups of 128",
-        blocks(128, 34),
-        ScaleAt::HeadF16,
-        trits::decode_q2_0,
-        trits::encode_q2_0,
-    ),
     refused(
         42,
         "STQ1_0",
@@ -242,7 +243,7 @@ static OTHERS: [Type; 12] = [
 /// Every type; ARM's I2_S is taken on request.
 pub(super) fn all() -> impl Iterator<Item = &'static Type> {
     let ours = [
-        &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &IQ2_BN,
+        &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &Q2_0_G128, &IQ2_BN,
     ];
     ours.into_iter().chain(&OTHERS)
 }
@@ -373,26 +374,28 @@ impl Type {
         valid
     }
 
-    /// Codes of whole units with one scale for all; the tail of a matrix is [`matrix_tail`].
-    pub fn encode(&self, trits: &[i8], columns: usize, scale: f32, bytes: &mut [u8]) {
+    /// Codes of whole units, each with its scales; the tail of a matrix is [`matrix_tail`].
+    pub fn encode(&self, trits: &[i8], columns: usize, scales: &[f32], bytes: &mut [u8]) {
         let Content::Trits { encode, .. } = self.content else {
             unreachable!("only trits are encoded");
         };
         let unit = self.unit(columns);
-        let half = f16::from_f32(scale).to_le_bytes();
-        for (bytes, trits) in bytes
-            .chunks_exact_mut(unit.bytes)
-            .zip(trits.chunks_exact(unit.weights))
-        {
+        let units = bytes.chunks_exact_mut(unit.bytes).enumerate();
+        for ((i, bytes), trits) in units.zip(trits.chunks_exact(unit.weights)) {
             let (head, rest) = bytes.split_at_mut(unit.head);
             let (codes, tail) = rest.split_at_mut(unit.bytes - unit.head - unit.tail);
             encode(trits, codes);
+            let scales = scales[i * unit.scales..].iter().take(unit.scales);
             match self.scale {
-                ScaleAt::HeadF16 => head.copy_from_slice(&half),
-                ScaleAt::TailF16 => tail.copy_from_slice(&half),
+                ScaleAt::HeadF16 | ScaleAt::TailF16 => {
+                    let place = if unit.tail > 0 { tail } else { head };
+                    for (to, scale) in place.chunks_exact_mut(2).zip(scales) {
+                        to.copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
+                    }
+                }
                 ScaleAt::HeadF32 => {
-                    for head in head.chunks_exact_mut(4) {
-                        head.copy_from_slice(&scale.to_le_bytes());
+                    for (to, scale) in head.chunks_exact_mut(4).zip(scales) {
+                        to.copy_from_slice(&scale.to_le_bytes());
                     }
                 }
                 ScaleAt::Within | ScaleAt::MatrixF32 => {}
@@ -438,7 +441,7 @@ mod tests {
         let trits = formula(rows * columns);
         let unit = kind.unit(columns);
         let mut bytes = vec![0; trits.len() / unit.weights * unit.bytes];
-        kind.encode(&trits, columns, 0.5, &mut bytes);
+        kind.encode(&trits, columns, &vec![0.5; trits.len()], &mut bytes);
         if kind.scale == ScaleAt::MatrixF32 {
             bytes.extend(matrix_tail(0.5));
         }
@@ -505,7 +508,7 @@ mod tests {
                 let trits = formula(rows * columns);
                 let unit = kind.unit(columns);
                 let mut bytes = vec![0; trits.len() / unit.weights * unit.bytes];
-                kind.encode(&trits, columns, 0.75, &mut bytes);
+                kind.encode(&trits, columns, &vec![0.75; trits.len()], &mut bytes);
                 if kind.scale == ScaleAt::MatrixF32 {
                     bytes.extend(matrix_tail(0.75));
                 }

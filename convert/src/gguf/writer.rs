@@ -2,18 +2,18 @@
 //! llama.cpp and what is built on it read TQ1_0, TQ2_0 and Q2_0.
 //!
 //! All sizes are known before the first weight, so the header comes first and tensors follow one at a time.
-//! A value that a type cannot hold is refused: see `check_width` and `written_scale`.
+//! A value that a type cannot hold is refused: see `check_width` and [`super::held`].
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use half::f16;
 use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
-use sterna_ternary::{Config, Family, Scaling, durable};
+use sterna_ternary::{Config, Family, durable};
 
 use super::container::DEFAULT_ALIGNMENT;
+use super::held::{Held, Runs};
 use super::names::{self, Architecture};
 use super::pairs::{Pairs, Planned, header};
 use super::types::{self, ScaleAt, Size, TAIL, Type};
@@ -21,9 +21,8 @@ use super::{CONFIG, FILE_KEYS, Gguf, I2sOrder, config, floats, tokens};
 use crate::packed::Progress;
 use crate::proof::{self, proven};
 use crate::report::coarser;
-use crate::scales::several_scales;
 use crate::table::{self, Choice, Plan};
-use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, Ternary, parallel};
+use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, parallel};
 
 /// Type of the linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +35,20 @@ pub enum GgufType {
     Tq2_0,
     /// 2.25 bits a weight with an f16 scale for each 64.
     Q2_0,
+    /// 2.13 bits a weight with an f16 scale for each 128: the older layout of Q2_0.
+    Q2_0G128,
     /// Two bits a weight with an f32 scale for each row.
     Iq2Bn,
 }
 
 impl GgufType {
     /// All of them.
-    pub const ALL: [GgufType; 5] = [
+    pub const ALL: [GgufType; 6] = [
         GgufType::I2S,
         GgufType::Tq1_0,
         GgufType::Tq2_0,
         GgufType::Q2_0,
+        GgufType::Q2_0G128,
         GgufType::Iq2Bn,
     ];
 
@@ -62,6 +64,7 @@ impl GgufType {
             GgufType::Tq1_0 => (&types::TQ1_0, "tq1_0", 36),
             GgufType::Tq2_0 => (&types::TQ2_0, "tq2_0", 37),
             GgufType::Q2_0 => (&types::Q2_0, "q2_0", 41),
+            GgufType::Q2_0G128 => (&types::Q2_0_G128, "q2_0_g128", 41),
             GgufType::Iq2Bn => (&types::IQ2_BN, "iq2_bn", 137),
         }
     }
@@ -76,7 +79,7 @@ pub struct GgufOptions {
     pub head: HeadType,
     /// The name of the tokenizer's split rule in llama.cpp, where it cannot be recognized.
     pub pre: Option<String>,
-    /// Whether scales that f16 does not hold are rounded instead of refused.
+    /// Whether scales that the type does not hold are moved instead of refused.
     pub lossy: bool,
     /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
     pub allow_missing: bool,
@@ -93,7 +96,6 @@ pub(crate) fn write(
     let mut progress = Progress::new(crate::packed::total(&weights), show);
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
         check_width(source, weight, kind)?;
-        check_scaling(source, weight)?;
         progress.add(weight.rows * weight.columns);
     }
     let tables = weights.iter().filter(|w| w.role == Role::Table);
@@ -110,8 +112,10 @@ pub(crate) fn write(
     let family = source.config().family;
     planned.extend(weights.iter().map(|w| plan_tensor(family, w, kind, &plans)));
 
-    let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
+    let held = Held { source, kind };
+    let ((proof, written), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
+        let mut rounding = 0f64;
         let mut failed = None;
         let written = durable::write(unproven, |file| {
             let mut writer = Writer {
@@ -121,8 +125,11 @@ pub(crate) fn write(
             };
             let done = writer.all(&header(&pairs, &planned), factors.as_deref(), |writer| {
                 for weight in &weights {
-                    let report = writer.tensor(source, weight, kind, &plans, options.lossy)?;
-                    matrices.extend(report);
+                    let report = writer.tensor(&held, weight, &plans, options.lossy)?;
+                    if let Some((report, error)) = report {
+                        matrices.push(report);
+                        rounding = rounding.max(error);
+                    }
                     progress.add(weight.rows * weight.columns);
                 }
                 Ok(())
@@ -137,11 +144,13 @@ pub(crate) fn write(
             None => written.map_err(Error::io(out))?,
         }
         let result = Gguf::open(unproven, I2sOrder::default(), true)?;
-        let scales = scale_precision(kind);
-        let proof = proof::prove(source, &result, source.files(), out, scales, &mut progress)?;
-        Ok((proof, matrices))
+        let scales = Precision::F32;
+        let proof = proof::prove(&held, &result, source.files(), out, scales, &mut progress)?;
+        Ok((proof, (matrices, rounding)))
     })?;
+    let (matrices, rounding) = written;
     let mut report = Report::new(name, source, &proof, &plans, matrices);
+    report.scale_rounding = rounding;
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
     report.warnings.extend(warnings(source, options.weights));
@@ -158,7 +167,7 @@ fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
         return Vec::new();
     }
     let mut warnings = Vec::new();
-    if [GgufType::Tq1_0, GgufType::Tq2_0, GgufType::Q2_0].contains(&weights) {
+    if ![GgufType::I2S, GgufType::Iq2Bn].contains(&weights) {
         warnings.push(
             "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The \
              file says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in \
@@ -174,13 +183,6 @@ fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
         );
     }
     warnings
-}
-
-fn scale_precision(kind: &Type) -> Precision {
-    match kind.scale {
-        ScaleAt::HeadF16 | ScaleAt::TailF16 => Precision::F16,
-        ScaleAt::Within | ScaleAt::HeadF32 | ScaleAt::MatrixF32 => Precision::F32,
-    }
 }
 
 /// Padding would change the shape of the model, so the width must be whole blocks.
@@ -200,44 +202,8 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
             kind.name
         ),
         found: weight.columns.to_string(),
-        advice: "i2_s takes multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the packed file \
-                 of Sterna any",
-    })
-}
-
-fn check_scaling(source: &dyn Source, weight: &Weight) -> Result<()> {
-    match source.scaling(weight)? {
-        Scaling::Matrix => Ok(()),
-        scaling => Err(several_scales(source, weight, scaling)),
-    }
-}
-
-/// The scale as the type holds it.
-fn written_scale(
-    source: &dyn Source,
-    weight: &Weight,
-    kind: &Type,
-    scale: f32,
-    rounds: bool,
-) -> Result<f32> {
-    if scale_precision(kind) == Precision::F32 {
-        return Ok(scale);
-    }
-    let rounded = f16::from_f32(scale).to_f32();
-    let is_usable = rounded > 0.0 && rounded.is_finite();
-    if rounded == scale || rounds && is_usable {
-        return Ok(rounded);
-    }
-    let error = (rounded - scale).abs() / scale;
-    Err(Error::Tensor {
-        path: source.path().to_owned(),
-        tensor: weight.name.clone(),
-        expected: format!("a scale that f16 holds, as {} stores it", kind.name),
-        found: format!("{scale}, which would become {rounded}, off by {error:.1e}"),
-        advice: match is_usable {
-            true => "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--lossy)",
-            false => "write i2_s or iq2_bn, whose scales are f32",
-        },
+        advice: "i2_s and q2_0_g128 take multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the \
+                 packed file of Sterna any",
     })
 }
 
@@ -490,12 +456,12 @@ impl Writer<'_> {
 
     fn tensor(
         &mut self,
-        source: &dyn Source,
+        held: &Held,
         weight: &Weight,
-        kind: &Type,
         plans: &[Plan],
-        rounds: bool,
-    ) -> Result<Option<MatrixReport>> {
+        lossy: bool,
+    ) -> Result<Option<(MatrixReport, f64)>> {
+        let Held { source, kind } = *held;
         let mut report = None;
         match weight.role {
             Role::Norm => {
@@ -511,44 +477,41 @@ impl Writer<'_> {
             }
             Role::Linear => {
                 let mut ternary = source.linear(weight)?;
-                let scales = &ternary.scales;
-                let scale = scales.single();
-                let scale = scale.ok_or_else(|| several_scales(source, weight, scales.scaling))?;
-                let scale = written_scale(source, weight, kind, scale, rounds)?;
-                report = Some(MatrixReport::new(weight, &ternary));
+                let mut runs = Runs::of(&ternary, weight.columns, kind);
+                runs.check(source, weight, kind, lossy)?;
+                report = Some((MatrixReport::new(weight, &ternary), runs.error));
                 let architecture = Architecture::of(source.config());
                 let heads = names::rotated_heads(source.config(), &weight.name);
                 if let Some(heads) = heads.filter(|_| architecture.is_some_and(|a| a.permuted)) {
                     ternary.trits = names::interleave(&ternary.trits, heads, weight.columns);
+                    let a_row = runs.scales.len() / weight.rows;
+                    if a_row > 0 {
+                        runs.scales = names::interleave(&runs.scales, heads, a_row);
+                    }
                 }
-                self.matrix(weight, kind, &ternary, scale)?;
+                self.matrix(weight, kind, &ternary.trits, &runs.scales)?;
             }
         }
         self.end()?;
         Ok(report)
     }
 
-    fn matrix(
-        &mut self,
-        weight: &Weight,
-        kind: &Type,
-        ternary: &Ternary,
-        scale: f32,
-    ) -> Result<()> {
+    fn matrix(&mut self, weight: &Weight, kind: &Type, trits: &[i8], scales: &[f32]) -> Result<()> {
         let unit = kind.unit(weight.columns);
-        let step = (CHUNK / unit.bytes).max(1) * unit.weights;
+        let step = (CHUNK / unit.bytes).max(1);
         let mut bytes = Vec::new();
-        for trits in ternary.trits.chunks(step) {
+        for (i, trits) in trits.chunks(step * unit.weights).enumerate() {
             bytes.resize(trits.len() / unit.weights * unit.bytes, 0);
             parallel::rows(trits.len(), &mut bytes, unit.bytes, |first, bytes| {
                 let trits = &trits[first * unit.weights..];
-                kind.encode(trits, weight.columns, scale, bytes);
+                let scales = &scales[(i * step + first) * unit.scales..];
+                kind.encode(trits, weight.columns, scales, bytes);
                 Ok(())
             })?;
             self.put(&bytes)?;
         }
         match kind.scale {
-            ScaleAt::MatrixF32 => self.put(&types::matrix_tail(scale)),
+            ScaleAt::MatrixF32 => self.put(&types::matrix_tail(scales[0])),
             _ => Ok(()),
         }
     }

@@ -357,3 +357,18 @@ pub fn table_values(values: Values, columns: usize) -> Vec<f32> {
         }
     }
 }
+
+/// A byte-level tokenizer with two added tokens.
+pub fn tokenizer(pre_tokenizer: Value) -> Value {
+    json!({
+        "added_tokens": [{"id": 8, "content": "<s>", "special": true},
+            {"id": 9, "content": "<x>", "special": false}],
+        "pre_tokenizer": pre_tokenizer,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, "ab": 3, "Ġab": 4},
+            "merges": [["a", "b"], ["Ġ", "ab"]]},
+    })
+}
+
+pub fn byte_level() -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true})
+}

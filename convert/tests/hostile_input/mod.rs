@@ -1,0 +1,182 @@
+//! How hostile files are read, damaged and watched: what one may cost in time and memory.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use sterna_convert::{Error, open};
+use sterna_ternary::layout::{self, Role};
+use tempfile::TempDir;
+
+use crate::checkpoint::Random;
+
+/// What a hostile file may take beside its own size.
+const MEMORY: usize = 16 << 20;
+const TIME: Duration = Duration::from_millis(100);
+
+/// The allocator of the system, counting what each thread holds.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    HELD.set(HELD.get() + bytes);
+    MOST.set(MOST.get().max(HELD.get()));
+}
+
+// SAFETY: every call goes to the allocator of the system as it came; counting touches plain cells only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+/// Time of this thread on a processor, so that other programs do not count; by the clock where the system does not tell.
+fn time() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let mut text = [0; 64];
+    let file = File::open("/proc/thread-self/schedstat");
+    let read = file.and_then(|mut file| file.read(&mut text)).unwrap_or(0);
+    let text = str::from_utf8(&text[..read]).unwrap_or("");
+    let nanoseconds = text.split(' ').next().and_then(|n| n.parse().ok());
+    nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
+/// Runs `f` on input of so many bytes and fails where it takes too much.
+pub fn watched<T>(name: &str, bytes: usize, f: impl Fn() -> T) -> T {
+    let (before, start) = (HELD.get(), time());
+    MOST.set(before);
+    let result = f();
+    let (memory, time) = ((MOST.get() - before) as usize, time() - start);
+    assert!(
+        memory <= bytes + MEMORY,
+        "{name}: {memory} bytes for {bytes}"
+    );
+    assert!(time <= TIME, "{name}: {time:?}");
+    result
+}
+
+/// A place for files: memory is faster than a disk, where there is such a place.
+pub struct Place(TempDir);
+
+impl Place {
+    pub fn new() -> Place {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Place(folder.unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Opens a model as the command line does and reads all of it.
+pub fn read(path: &Path) -> Result<(), Error> {
+    let source = open(path, true)?;
+    for weight in layout::weights(source.config()) {
+        match weight.role {
+            Role::Linear => drop(source.linear(&weight)?),
+            Role::Norm => drop(source.vector(&weight)?),
+            Role::Table => {
+                let mut values = vec![0.0; weight.rows * weight.columns];
+                source.rows(&weight, 0, &mut values)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a refusal: a part that it lacks, too much text, or text that steers a terminal.
+pub fn complaint(name: &str, result: Result<(), Error>, parts: &[&str]) -> Option<String> {
+    let error = result.err().map_or("nothing".into(), |e| e.to_string());
+    if let Some(part) = parts.iter().find(|part| !error.contains(**part)) {
+        return Some(format!("{name}: {part:?} is not in: {error}"));
+    }
+    let plain = error.len() <= 2000 && !error.chars().any(char::is_control);
+    (!plain).then(|| format!("{name}: {error:?}"))
+}
+
+/// Overwrites, repeats, removes or swaps some bytes, mostly near the front, where the header lies.
+pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    let mut below = |n: usize| (random.next() * n as f32) as usize;
+    for _ in 0..1 + below(4) {
+        let reach = [64, 512, 2048, bytes.len()][below(4)].min(bytes.len());
+        let at = below(reach.max(1)).min(bytes.len().saturating_sub(1));
+        let len = (1 + below(8)).min(bytes.len() - at);
+        match below(7) {
+            0 => bytes[at] ^= 1 << below(8),
+            1 => bytes[at..at + len].fill([0, 1, 0x7f, 0x80, 0xff][below(5)]),
+            2 => drop(bytes.drain(at..at + len)),
+            3 => {
+                let part = bytes[at..at + len].to_vec();
+                bytes.splice(at..at, part);
+            }
+            4 => {
+                let to = below(bytes.len() - len + 1);
+                bytes.copy_within(at..at + len, to);
+            }
+            5 => bytes[at..at + len].fill(b"0189-[{}]\",:.eE"[below(15)]),
+            _ => bytes[at] = below(256) as u8,
+        }
+        if bytes.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Runs `turn` so many times with numbers in order on two threads, each with a place and a stream of its own, and returns
+/// how often it gave true.
+pub fn turns(all: usize, turn: impl Fn(usize, &Place, &mut Random) -> bool + Sync) -> usize {
+    const THREADS: usize = 2;
+    let run = |thread: usize| {
+        let (place, mut random) = (Place::new(), Random(thread as u64 + 1));
+        let mine = (0..all).skip(thread).step_by(THREADS);
+        mine.filter(|i| turn(*i, &place, &mut random)).count()
+    };
+    std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = (0..THREADS).map(|t| scope.spawn(move || run(t))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    })
+}

@@ -1,0 +1,146 @@
+//! A packed file taken apart, so that each part can lie; its checksums are made anew unless they lie themselves.
+#![allow(dead_code)] // each test binary uses a part
+
+pub mod lies;
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use sterna_convert::{Error, HeadType, Options, convert};
+use sterna_ternary::Packing;
+
+#[derive(Clone)]
+pub struct File {
+    /// In place of the length of the header.
+    pub length: Option<u64>,
+    pub header: Map<String, Value>,
+    /// In place of the header.
+    pub raw: Option<Vec<u8>>,
+    pub data: Vec<u8>,
+    /// In place of the whole file.
+    pub whole: Option<Vec<u8>>,
+    /// Which checksums are made anew.
+    pub seals: bool,
+    /// Pads the header so that the data begin at a multiple of this.
+    pub alignment: usize,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let sum = Sha256::digest(bytes);
+    sum.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl File {
+    /// What the converter makes of a folder.
+    pub fn of(folder: &Path, out: &Path, packing: Packing, head: HeadType) -> Result<File, Error> {
+        let options = Options {
+            packing,
+            head,
+            allow_missing: true,
+            activations: None,
+        };
+        convert(folder, out, &options, &mut |_, _| {})?;
+        let bytes = std::fs::read(out).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        Ok(File {
+            length: None,
+            header: header.as_object().unwrap().clone(),
+            raw: None,
+            data: bytes[8 + length..].to_vec(),
+            whole: None,
+            seals: true,
+            alignment: 64,
+        })
+    }
+
+    pub fn entry(&mut self, name: &str) -> &mut Value {
+        &mut self.header[name]
+    }
+
+    pub fn metadata(&mut self, key: &str, value: Value) {
+        self.header["__metadata__"][key] = value;
+    }
+
+    /// The bytes of a tensor.
+    pub fn bytes_of(&mut self, name: &str) -> &mut [u8] {
+        let offset = |i: usize| self.header[name]["data_offsets"][i].as_u64().unwrap() as usize;
+        let range = offset(0)..offset(1);
+        &mut self.data[range]
+    }
+
+    /// Overwrites a number.
+    pub fn number(&mut self, name: &str, index: usize, value: f32) {
+        self.bytes_of(name)[4 * index..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Changes the config in place; spaces behind it make room.
+    pub fn config(&mut self, key: &str, value: Value) {
+        let mut config: Value = serde_json::from_slice(self.bytes_of("config.json")).unwrap();
+        config[key] = value;
+        self.raw_config(config.to_string().as_bytes());
+    }
+
+    pub fn raw_config(&mut self, text: &[u8]) {
+        let bytes = self.bytes_of("config.json");
+        bytes.fill(b' ');
+        bytes[..text.len()].copy_from_slice(text);
+    }
+
+    /// Adds a tensor behind the others.
+    pub fn push(&mut self, name: &str, dtype: &str, shape: Value, bytes: &[u8]) {
+        let start = self.data.len();
+        self.data.extend(bytes);
+        let offsets = [start, self.data.len()];
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": offsets});
+        self.header.insert(name.into(), entry);
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        if let Some(whole) = &self.whole {
+            return whole.clone();
+        }
+        let mut header = self.header.clone();
+        let norm = header.get("model.layers.0.input_layernorm.weight");
+        let start = norm.and_then(|norm| norm["data_offsets"][0].as_u64());
+        let start = start.map_or(0, |n| n as usize).min(self.data.len());
+        let metadata = header
+            .get_mut("__metadata__")
+            .and_then(Value::as_object_mut);
+        if let Some(metadata) = metadata.filter(|_| self.seals) {
+            let (matrices, vectors) = self.data.split_at(start);
+            metadata.insert("matrices_sha256".into(), hex(matrices).into());
+            metadata.insert("vectors_sha256".into(), hex(vectors).into());
+        }
+        let text = Value::Object(header).to_string().into_bytes();
+        let mut text = self.raw.clone().unwrap_or(text);
+        let end = (8 + text.len()).div_ceil(64) * self.alignment;
+        text.resize(end.max(8 + text.len()) - 8, b' ');
+        let length = self.length.unwrap_or(text.len() as u64);
+        let mut bytes = [&length.to_le_bytes()[..], &text, &self.data].concat();
+        if self.seals {
+            seal(&mut bytes);
+        }
+        bytes
+    }
+}
+
+/// Makes the checksum of the header anew, if it is where it should be.
+pub fn seal(bytes: &mut [u8]) {
+    const KEY: &[u8] = b"\"header_sha256\":\"";
+    let Some(length) = bytes.first_chunk().map(|b| u64::from_le_bytes(*b)) else {
+        return;
+    };
+    let end = usize::try_from(length).ok().and_then(|n| n.checked_add(8));
+    let Some(end) = end.filter(|end| *end <= bytes.len()) else {
+        return;
+    };
+    let at = bytes[..end].windows(KEY.len()).position(|w| w == KEY);
+    let Some(at) = at.map(|at| at + KEY.len()).filter(|at| at + 64 <= end) else {
+        return;
+    };
+    bytes[at..at + 64].fill(b'0');
+    let sum = hex(&bytes[..end]);
+    bytes[at..at + 64].copy_from_slice(sum.as_bytes());
+}

@@ -1,0 +1,141 @@
+//! Packed files that lie: an error that says where, or a model, never a panic, in little time and memory.
+
+mod checkpoint;
+mod hostile_input;
+mod packed_file;
+mod safetensors_file;
+
+use std::fs;
+use std::path::Path;
+
+use hostile_input::{Place, complaint, mutate, read, turns, watched};
+use packed_file::lies::LIES;
+use packed_file::{File, seal};
+use safetensors_file::Folder;
+use sterna_convert::{Error, HeadType};
+use sterna_ternary::{PackedFile, Packing};
+
+const NAME: &str = "model.sterna";
+
+/// A folder of one layer with room behind its config.
+fn folder(place: &Place) -> std::path::PathBuf {
+    let mut folder = Folder::good();
+    let mut config = folder.config.to_string().into_bytes();
+    config.resize(config.len() + 500, b' ');
+    folder.raw_config = Some(config);
+    let path = place.path("folder");
+    folder.write(&path);
+    path
+}
+
+fn good(packing: Packing, head: HeadType) -> File {
+    let place = Place::new();
+    let folder = folder(&place);
+    File::of(&folder, &place.path(NAME), packing, head).unwrap()
+}
+
+/// Reads a model as a converter does, and as the runtime and `inspect --verify` do.
+fn read_all(path: &Path) -> Result<(), Error> {
+    read(path)?;
+    Ok(PackedFile::open(path)?.verify()?)
+}
+
+#[test]
+fn every_lie_is_named() {
+    let place = Place::new();
+    let good = good(Packing::I2, HeadType::Lossless);
+    let path = place.write(NAME, &good.bytes());
+    read_all(&path).unwrap();
+    assert!(LIES.len() >= 60, "{}", LIES.len());
+    let mut wrong = Vec::new();
+    for (name, lie, parts) in LIES {
+        let mut file = good.clone();
+        lie(&mut file);
+        let bytes = file.bytes();
+        let path = place.write(NAME, &bytes);
+        let result = watched(name, bytes.len(), || read_all(&path));
+        wrong.extend(complaint(name, result, parts));
+        let opened = watched(name, bytes.len(), || PackedFile::open(&path).map(drop));
+        if let Err(error) = opened.map_err(Error::Packed) {
+            wrong.extend(complaint(name, Err(error), &[NAME]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn truncation_at_every_byte_is_an_error() {
+    let place = Place::new();
+    let bytes = good(Packing::T5, HeadType::Q6).bytes();
+    for cut in 0..bytes.len() {
+        let path = place.write(NAME, &bytes[..cut]);
+        let error = read_all(&path).expect_err("a file that was cut off");
+        assert!(error.to_string().contains(NAME), "{cut}: {error}");
+        // The same with a checksum that fits.
+        let mut bytes = bytes[..cut].to_vec();
+        seal(&mut bytes);
+        place.write(NAME, &bytes);
+        read_all(&path).expect_err("a file that was cut off");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_mutations_never_panic() {
+    const ALL: usize = 100_000;
+    let heads = [
+        HeadType::Lossless,
+        HeadType::Q8,
+        HeadType::Q4,
+        HeadType::F16,
+    ];
+    let packings = [Packing::I2, Packing::T5];
+    let seeds: Vec<Vec<u8>> = packings
+        .into_iter()
+        .flat_map(|packing| heads.map(|head| good(packing, head).bytes()))
+        .collect();
+    let refused = turns(ALL, |i, place, random| {
+        let mut bytes = seeds[i / 2 % seeds.len()].clone();
+        mutate(&mut bytes, random);
+        if random.next() < 0.9 {
+            seal(&mut bytes);
+        }
+        let path = place.write(NAME, &bytes);
+        watched("mutation", bytes.len(), || read_all(&path)).is_err()
+    });
+    assert!(refused > ALL / 2, "{refused}");
+}
+
+#[test]
+fn parts_that_lie_behind_right_checksums_never_panic() {
+    const ALL: usize = 20_000;
+    let good = good(Packing::I2, HeadType::Q8);
+    let names: Vec<String> = good.header.keys().skip(1).cloned().collect();
+    let refused = turns(ALL, |_, place, random| {
+        let mut below = |n: usize| (random.next() * n as f32) as usize;
+        let mut file = good.clone();
+        for _ in 0..1 + below(2) {
+            let name = &names[below(names.len())];
+            let bytes = file.bytes_of(name);
+            let at = below(bytes.len());
+            bytes[at] = [0, 1, 0x7f, 0x80, 0xff, b'9', b'"', below(256) as u8][below(8)];
+        }
+        let bytes = file.bytes();
+        let path = place.write(NAME, &bytes);
+        watched("mutation", bytes.len(), || read_all(&path)).is_err()
+    });
+    assert!(refused > ALL / 10, "{refused}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let place = Place::new();
+    let path = place.path(NAME);
+    for device in ["/dev/zero", "/dev/tty", "/dev"] {
+        std::os::unix::fs::symlink(device, &path).unwrap();
+        let error = watched(device, 0, || PackedFile::open(&path)).unwrap_err();
+        assert!(error.to_string().contains("not a file"), "{error}");
+        watched(device, 0, || read(&path)).unwrap_err();
+        fs::remove_file(&path).unwrap();
+    }
+}
