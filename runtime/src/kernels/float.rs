@@ -194,7 +194,7 @@ pub(super) fn relu2_mul(gate: &mut [f32], up: &[f32]) {
 #[inline(always)]
 pub(super) fn gelu_tanh_mul(gate: &mut [f32], up: &[f32]) {
     /// 2 √(2/π)
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     assert_eq!(gate.len(), up.len());
     for (gate, up) in gate.iter_mut().zip(up) {
         let g = *gate;

@@ -30,7 +30,7 @@ fn relu2(g: f32) -> (f32, f32) {
 #[inline(always)]
 fn gelu_tanh(g: f32) -> (f32, f32) {
     /// 2 √(2/π)
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     let s = sigmoid(TWICE_ROOT * (g + 0.044715 * g * g * g));
     let slope = TWICE_ROOT * (1.0 + 3.0 * 0.044715 * g * g);
     (g * s, s + g * s * (1.0 - s) * slope)
