@@ -90,6 +90,8 @@ fn other_activation(family: &Family) -> Option<&'static Family> {
     FAMILIES.iter().find(|other| {
         other.attn_sub_norm.is_some() == family.attn_sub_norm.is_some()
             && other.ffn_sub_norm.is_some() == family.ffn_sub_norm.is_some()
+            && other.attn_post_norm.is_some() == family.attn_post_norm.is_some()
+            && other.ffn_post_norm.is_some() == family.ffn_post_norm.is_some()
             && other.qk_norm == family.qk_norm
             && other.activation != family.activation
     })
