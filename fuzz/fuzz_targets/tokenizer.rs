@@ -1,0 +1,19 @@
+//! tokenizer.json inside a packed file, and a text through it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sterna_fuzz::packed;
+use sterna_runtime::Tokenizer;
+
+fuzz_target!(init: {
+    // The library of tokenizers meets some files with a panic, which is caught; the fuzzer would stop at it.
+    std::panic::set_hook(Box::new(|_| {}));
+}, |bytes: &[u8]| {
+    let file = packed(&[("tokenizer.json", bytes)]);
+    let Ok(tokenizer) = Tokenizer::open(&file) else {
+        return;
+    };
+    if let Ok(ids) = tokenizer.encode("The tern, 12345 naïve 北極 <s>\n", true) {
+        let _ = tokenizer.decode(&ids);
+    }
+});
