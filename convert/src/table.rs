@@ -136,14 +136,19 @@ struct Row {
 /// Values that are read at once: a few MiB.
 const CHUNK: usize = 1 << 20;
 
+/// Rows of a table that are read at once, at most all.
+pub(crate) fn rows_at_once(weight: &Weight) -> usize {
+    (CHUNK / weight.columns).max(1).min(weight.rows)
+}
+
 /// Reads a table as chunks of whole rows: `f` gets the index of the first row and the values.
 pub(crate) fn for_each_chunk(
     source: &dyn Source,
     weight: &Weight,
     mut f: impl FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
-    let step = (CHUNK / weight.columns).max(1);
-    let mut values = vec![0.0; step.min(weight.rows) * weight.columns];
+    let step = rows_at_once(weight);
+    let mut values = vec![0.0; step * weight.columns];
     for first in (0..weight.rows).step_by(step) {
         let values = &mut values[..step.min(weight.rows - first) * weight.columns];
         source.rows(weight, first, values)?;

@@ -42,22 +42,25 @@ pub(crate) fn plan(
     };
     let mut all = Row::default();
     let mut odd = None;
-    table::for_each_chunk(source, weight, |first, values| {
-        if odd.is_some() {
-            return Ok(());
-        }
+    let step = table::rows_at_once(weight);
+    let mut values = vec![0.0; step * weight.columns];
+    for first in (0..weight.rows).step_by(step) {
+        let values = &mut values[..step.min(weight.rows - first) * weight.columns];
+        source.rows(weight, first, values)?;
         for (row, found) in (first..).zip(survey(values, weight.columns)?) {
-            let is_odd = found.odd.is_some() || (found.is_inexact && !may_round);
-            if is_odd && odd.is_none() {
+            if found.odd.is_some() || (found.is_inexact && !may_round) {
                 let column = found.odd.unwrap_or(0);
                 odd = Some((row, column, values[(row - first) * weight.columns + column]));
+                break;
             }
             all.sum_error += found.sum_error;
             all.max_error = all.max_error.max(found.max_error);
             all.has_wide_scales |= found.has_wide_scales;
         }
-        Ok(())
-    })?;
+        if odd.is_some() {
+            break; // most tables show what they are in their first row
+        }
+    }
     match odd {
         Some((row, column, value)) if must => Err(not_ternary(source, weight, row, column, value)),
         Some(_) => Ok(None),

@@ -12,7 +12,7 @@ use sterna_convert::{
     Error, GgufOptions, GgufType, HeadType, Options, Report, convert, open, to_gguf, verify,
     write_huggingface,
 };
-use sterna_ternary::Packing;
+use sterna_ternary::{Activations, Packing};
 
 fn gguf(weights: GgufType) -> GgufOptions {
     GgufOptions {
@@ -306,6 +306,27 @@ fn a_packed_file_in_another_packing_keeps_its_codes() {
         convert(&b, &c, &t5, &mut |_, _| {}).unwrap();
         assert_eq!(fs::read(&a).unwrap(), fs::read(&c).unwrap());
         check_equal(&a, &b);
+    }
+}
+
+/// No other format says how activations are rounded; programs round them to int8.
+#[test]
+fn what_activations_of_16_bits_become_elsewhere_is_said() {
+    let folder = checkpoint(1, Storage::Multiply, true);
+    for (activations, is_said) in [(Activations::Int8, false), (Activations::Int16, true)] {
+        let path = |name: &str| folder.path().join(format!("{name}-{}", activations.name()));
+        let options = Options {
+            activations: Some(activations),
+            ..OPTIONS
+        };
+        convert(folder.path(), &path("packed"), &options, &mut |_, _| {}).unwrap();
+        let source = open(&path("packed"), false).unwrap();
+        assert_eq!(source.activations(), activations);
+        let hf = write_huggingface(&*source, &path("hf"), &mut |_, _| {}).unwrap();
+        let gguf = write(&path("packed"), &path("gguf"), &gguf(GgufType::I2S)).unwrap();
+        for report in [hf, gguf] {
+            assert_eq!(report.warnings.join("").contains("to int8"), is_said);
+        }
     }
 }
 

@@ -4,8 +4,8 @@ mod gguf_file;
 
 use gguf_file::{File, text, value};
 use serde_json::Value;
-use sterna_convert::{Error, Source, open};
-use sterna_ternary::Scaling;
+use sterna_convert::{Error, HeadType, Options, Source, open, verify, write_packed};
+use sterna_ternary::{Activations, Dtype, PackedFile, Packing, Scaling};
 
 fn read(file: &File) -> Result<Box<dyn Source>, Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -261,19 +261,19 @@ fn read_all(file: &File, name: &str) -> sterna_convert::Ternary {
         .unwrap()
 }
 
-/// Replaces a matrix by 4 × 64 codes of Q2_0 with a scale for each row.
-fn coded(file: &mut File, name: &str, scales: [u16; 4]) {
+/// Replaces a matrix by rows of 64 codes of Q2_0 with a scale for each row.
+fn coded<const ROWS: usize>(file: &mut File, name: &str, scales: [u16; ROWS]) {
     let tensor = file.find(name);
     tensor.type_id = 42;
-    tensor.dimensions = vec![64, 4];
+    tensor.dimensions = vec![64, ROWS as u64];
     tensor.bytes = scales
         .iter()
         .flat_map(|scale| [scale.to_le_bytes().to_vec(), vec![0b00_01_10_01; 16]].concat())
         .collect();
 }
 
-#[test]
-fn rows_keep_their_scales_and_zero_scales_are_zeros() {
+/// A model with matrices of 4 × 64 or 64 × 4 numbers.
+fn wide() -> File {
     let mut file = File::good();
     file.set("llama.embedding_length", 4, value::u32(64));
     for key in ["head_count", "head_count_kv"] {
@@ -289,14 +289,25 @@ fn rows_keep_their_scales_and_zero_scales_are_zeros() {
         tensor.bytes = tensor.bytes.repeat(16);
         made.append(tensor);
     }
+    made
+}
+
+/// The same with offsets that follow from its tensors.
+fn relaid(mut file: File) -> File {
+    let tensors = std::mem::take(&mut file.tensors);
+    tensors.into_iter().for_each(|tensor| file.append(tensor));
+    file
+}
+
+#[test]
+fn rows_keep_their_scales_and_zero_scales_are_zeros() {
+    let made = wide();
     read(&made).unwrap();
     let relaid = |scales: [u16; 4]| {
         let mut file = made.clone();
         coded(&mut file, "blk.0.ffn_up.weight", scales);
         coded(&mut file, "blk.0.attn_q.weight", scales);
-        let tensors = std::mem::take(&mut file.tensors);
-        tensors.into_iter().for_each(|tensor| file.append(tensor));
-        file
+        relaid(file)
     };
     let up = "model.layers.0.mlp.up_proj.weight";
     let half = half::f16::from_f32(0.5).to_bits();
@@ -322,4 +333,42 @@ fn rows_keep_their_scales_and_zero_scales_are_zeros() {
             .unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+/// Bonsai in small: matrices and embedding ternary, trained without quantized activations.
+#[test]
+fn a_model_in_q2_0_keeps_its_activations_and_its_ternary_tables() {
+    let plain = read(&wide()).unwrap();
+    assert_eq!(plain.activations(), Activations::Int8);
+    let mut file = wide();
+    let [half, quarter] = [0.5, 0.25].map(|s| half::f16::from_f32(s).to_bits());
+    coded(&mut file, "blk.0.ffn_up.weight", [half; 4]);
+    coded(
+        &mut file,
+        "token_embd.weight",
+        [half, quarter, 0, quarter, half],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let [gguf, packed] = ["model.gguf", "model.sterna"].map(|name| folder.path().join(name));
+    std::fs::write(&gguf, relaid(file).bytes()).unwrap();
+    let source = open(&gguf, false).unwrap();
+    assert_eq!(source.activations(), Activations::Int16);
+    assert!(json(&*source, "config.json")["quantization_config"].is_null());
+    let options = Options {
+        packing: Packing::T5,
+        head: HeadType::Auto,
+        activations: None,
+        allow_missing: false,
+    };
+    let report = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap();
+    assert_eq!(
+        (report.tables[0].dtype, report.tables[0].max_error),
+        ("ternary", 0.0)
+    );
+    let found = verify(&gguf, &packed, &mut |_, _| {}).unwrap();
+    assert!(found.is_equal(), "{found:?}");
+    let packed = PackedFile::open(&packed).unwrap();
+    packed.verify().unwrap();
+    assert_eq!(packed.activations, Activations::Int16);
+    assert_eq!(packed.group_scales, Dtype::F16);
 }

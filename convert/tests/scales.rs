@@ -146,7 +146,7 @@ fn ternary_tables() -> Checkpoint {
         let (row, column) = (i / 300, i % 300);
         let scale = 0.25 + 0.125 * ((row * 3 + column / GROUP_COLUMNS) % 5) as f32;
         let is_zero = (row * 3 + column / GROUP_COLUMNS) % 16 == 1;
-        [1.0, 0.0, -1.0, 1.0][(i * i + i / 3) % 4] * if is_zero { 0.0 } else { scale }
+        [1.0, 0.0, -1.0, 1.0][(i * i + i / 3) % 4] * if is_zero { 0.0 } else { scale } + 0.0 // no minus zero
     };
     for name in [layout::EMBEDDING, layout::HEAD] {
         if checkpoint.values.contains_key(name) {

@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use sterna_ternary::scales::{GROUP_COLUMNS, Scaling};
+use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
 use sterna_ternary::{Activations, Packing, quantize};
 
 use crate::error::Place;
@@ -134,6 +134,12 @@ impl Model {
         let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
         let (height, width) = kernels::tile(n * digits, rows, threads);
         let groups = linears.iter().map(|l| l.groups()).max().unwrap_or(0);
+        // The scales of a few rows are short pieces, far apart.
+        let width = if groups > 0 {
+            width.max((rows / (8 * threads)).min(128) & !15)
+        } else {
+            width
+        };
         let each = width * (height + groups); // sums, and scales
         grow(memory, threads * each);
         self.pool.tiles_mut(
@@ -164,20 +170,15 @@ impl Model {
         let q = &quantized.q[digits.start * padded..digits.end * padded];
         let packed = self.rows(linear, rows.clone());
         gemm(packed, q, &quantized.sums[digits], sums);
-        let mut scales = vec![
-            0.0;
-            if linear.scaling == Scaling::Row {
-                rows.len()
-            } else {
-                1
-            }
-        ];
-        let first = if scales.len() > 1 { rows.start } else { 0 };
-        self.scales(linear).read(first, &mut scales);
+        let scales = match (linear.scaling, self.scales(linear)) {
+            (Scaling::Row, ScaleValues::F32(scales)) => &scales[rows.clone()],
+            (_, ScaleValues::F32(scales)) => &scales[..1],
+            (_, ScaleValues::F16(_)) => unreachable!("only scales of groups are F16"),
+        };
         let of_tokens = sums.chunks_exact(sums.len() / tokens.len());
         for (t, sums) in tokens.zip(of_tokens) {
             let (s, y) = (quantized.scales[t], tile.row(t));
-            match (quantized.activations, &scales[..]) {
+            match (quantized.activations, scales) {
                 (Activations::Int8, [scale]) => (self.kernels.dequantize)(sums, s, *scale, y),
                 (Activations::Int8, scales) => dequantize_rows(sums, s, scales, y),
                 (Activations::Int16, [scale]) => {

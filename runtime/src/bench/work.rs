@@ -3,7 +3,7 @@
 //! A generated token reads every packed row and norm once, of the head what the screen left to read, and the keys
 //! and values of all positions before it; nothing of that fits a cache. A prompt reads the weights once at least, whatever the
 //! batch. Multiply-adds are those of the linear layers, of the head for positions with logits, and of
-//! attention, all counted at the int8 rate although the last two are float: the limit is one that no
+//! attention, all counted at the int8 rate although the last two are float, activations of 16 bits twice: the limit is one that no
 //! program can pass, not one that every program can reach. A table of partial sums, which does fewer additions
 //! than there are multiply-adds, is the exception.
 
@@ -66,7 +66,7 @@ impl Work {
         Work {
             bytes: passes as f64 * weight_bytes(file) as f64
                 + (read * kv_bytes + head_bytes) as f64,
-            macs: (n * ternary + passes * head + attention) as f64,
+            macs: (n * ternary * file.activations.digits() + passes * head + attention) as f64,
         }
     }
 
