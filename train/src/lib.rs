@@ -7,12 +7,15 @@
 
 mod backward;
 pub mod checkpoint;
+pub mod collective;
 pub mod data;
 mod draft;
 mod error;
 pub mod export;
 mod metrics;
 pub mod model;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod ops;
 pub mod optimizer;
 pub mod plan;
@@ -26,6 +29,7 @@ pub mod spikes;
 pub mod statistics;
 pub mod tensorboard;
 mod trainer;
+mod tree;
 
 pub use backward::Activations;
 pub use draft::Draft;
