@@ -123,6 +123,11 @@ impl Ranks {
         self.collective.rank() == 0
     }
 
+    /// Which rank this is, from 0.
+    pub fn rank(&self) -> usize {
+        self.collective.rank()
+    }
+
     /// How many ranks there are.
     pub fn size(&self) -> usize {
         self.collective.size()
@@ -152,10 +157,7 @@ impl Ranks {
         self.collective.broadcast(&mut first)?;
         match first == own {
             true => Ok(()),
-            false => Err(Error::RanksDiffer {
-                rank: self.collective.rank(),
-                what,
-            }),
+            false => Err(Error::RanksDiffer { what }),
         }
     }
 

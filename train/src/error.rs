@@ -54,11 +54,9 @@ pub enum Error {
     Collective(String),
     /// The ranks of a run would not compute the same.
     #[error(
-        "rank {rank} has another {what} than rank 0; give all ranks the same arguments, folders and program"
+        "this rank has another {what} than rank 0; give all ranks the same arguments, folders and program"
     )]
     RanksDiffer {
-        /// The rank.
-        rank: usize,
         /// What is not the same.
         what: &'static str,
     },

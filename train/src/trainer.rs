@@ -5,13 +5,15 @@
 
 use std::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use crate::backward::Activations;
 use crate::collective::Ranks;
 use crate::model::values_of;
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::spikes::Spikes;
-use crate::tree::{Sum, Tree};
+use crate::tree::{Sum, Tree, shards};
 use crate::{Error, Model, Result};
 
 /// A model with the state of its optimizer.
@@ -78,7 +80,13 @@ impl Trainer {
             let rows = &rows[sequences.start * row..sequences.end * row];
             model.gradients(&prepared, rows, context, scale, activations)
         };
-        let tree = Tree::in_parts(0..rows.len() / row, self.accumulate, context);
+        // One graph for each rank fills a GPU best; a CPU computes several side by side.
+        let ranks = self.ranks.size();
+        let shards = |sequences| match model.is_on_cpu() {
+            true => shards(sequences, context),
+            false => ranks.next_power_of_two(),
+        };
+        let tree = Tree::in_parts(0..rows.len() / row, self.accumulate, &shards);
         let (loss, gradients) = self.ranks.sum(&tree, model.parameter_count(), &shard)?;
         Ok((loss / tokens as f64, gradients))
     }
@@ -142,6 +150,18 @@ impl Trainer {
         let tree = Tree::new(0..sequences, sequences.next_power_of_two());
         let (loss, _) = self.ranks.sum(&tree, 0, &shard)?;
         Ok(loss / (sequences * context) as f64)
+    }
+
+    /// Refuses to go on where the ranks have not all the same step and weights; `what` names them.
+    pub(crate) fn agree(&self, what: &'static str) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut sum = Sha256::new_with_prefix(self.step.to_le_bytes());
+        for (_, var) in self.model.parameters() {
+            sum.update(bytemuck::cast_slice::<f32, u8>(&values_of(var)?));
+        }
+        self.ranks.agree(what, &sum.finalize())
     }
 
     /// Copies of all parameters in the order of the model.

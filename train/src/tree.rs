@@ -36,17 +36,21 @@ impl Tree {
         Tree::Together(halves.map(|half| Tree::new(half, shards / 2)).into())
     }
 
-    /// Halves the sequences until there are `parts`, and each of these for sequences of `context` tokens.
-    pub fn in_parts(sequences: Range<usize>, parts: usize, context: usize) -> Tree {
+    /// Halves the sequences until there are `parts`, and each of these as its number of sequences wants it.
+    pub fn in_parts(
+        sequences: Range<usize>,
+        parts: usize,
+        shards: &impl Fn(usize) -> usize,
+    ) -> Tree {
         if parts <= 1 {
-            let shards = shards(sequences.len(), context);
+            let shards = shards(sequences.len());
             return Tree::new(sequences, shards);
         }
         let left = parts.div_ceil(2);
         let middle = sequences.start + sequences.len() * left / parts;
         Tree::InTurn(Box::new([
-            Tree::in_parts(sequences.start..middle, left, context),
-            Tree::in_parts(middle..sequences.end, parts - left, context),
+            Tree::in_parts(sequences.start..middle, left, shards),
+            Tree::in_parts(middle..sequences.end, parts - left, shards),
         ]))
     }
 
@@ -75,8 +79,8 @@ impl Tree {
     }
 }
 
-/// A power of two that depends on the batch alone.
-fn shards(sequences: usize, context: usize) -> usize {
+/// Into how many shards a CPU divides sequences: a power of two that depends on the batch alone.
+pub(crate) fn shards(sequences: usize, context: usize) -> usize {
     let wanted = (sequences * context / SHARD_TOKENS)
         .clamp(1, MOST_SHARDS)
         .min(sequences.max(1));
