@@ -8,6 +8,7 @@ use sterna_train::{Place, Processor};
 use crate::exit::{self, Interrupted, Usage};
 
 #[derive(clap::Args)]
+#[group(id = "place")]
 pub struct Args {
     /// How several ranks (`mpirun -np N sterna train`) add their gradients: fixed gives the very weights of one
     /// rank, fast is MPI's own way, whose last bits depend on the number of ranks
