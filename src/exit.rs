@@ -38,7 +38,8 @@ fn is_broken_pipe(error: &Error) -> bool {
     io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn code(error: &Error) -> u8 {
+/// The exit code of an error.
+pub fn code(error: &Error) -> u8 {
     if error.is::<Interrupted>() {
         return INTERRUPTED;
     }

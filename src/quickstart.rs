@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Generation, Logits, Model, Options, Sampling, Settings, Tokenizer};
-use sterna_train::Recipe;
+use sterna_train::{Place, Recipe};
 
 use crate::{convert, terminal, train};
 
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.out.display(),
         if exists { " (finished before)" } else { "" }
     );
-    let trained = train::train(&recipe, &args.out)?;
+    let trained = train::train(&recipe, &args.out, &Place::default())?;
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (

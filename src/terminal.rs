@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sterna_train::Control;
 
 /// A bar of `len` units on stderr; hidden where stderr is not a terminal.
 pub fn bar(len: u64, template: &str) -> ProgressBar {
@@ -82,6 +83,14 @@ pub fn catch_interrupts() -> anyhow::Result<()> {
 /// Whether Ctrl-C was pressed since [`catch_interrupts`].
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Whether training goes on.
+pub fn control() -> Control {
+    match interrupted() {
+        true => Control::Stop,
+        false => Control::Continue,
+    }
 }
 
 /// Makes Ctrl-C stop an answer, and end the process where none is being given.

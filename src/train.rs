@@ -1,6 +1,7 @@
 //! `sterna train`: from a recipe to a Hugging Face folder, with a bar.
 
 mod find_rate;
+mod place;
 mod presets;
 mod show;
 mod watch;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use sterna_train::tensorboard::Board;
-use sterna_train::{Control, Draft, Outcome, Recipe};
+use sterna_train::{Control, Draft, Outcome, Place, Recipe};
 
 use crate::exit::{Interrupted, Usage};
 use crate::terminal;
@@ -48,6 +49,8 @@ pub struct Args {
     /// Threads [default: all cores]; the weights do not depend on it
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    place: place::Args,
     /// Print every value of the recipe and where it comes from, and stop.
     #[arg(long, group = "instead")]
     print_config: bool,
@@ -66,8 +69,20 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let ranks = args.place.join()?;
+    let result = args.place.place(&ranks);
+    let result = result.and_then(|place| run_at(args, &place));
+    place::end(&ranks, result)
+}
+
+fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     let recipe = recipe(args)?;
     use_threads(args.threads)?;
+    let is_training = !(args.print_config || args.plan || args.find_lr);
+    if !is_training && (place.ranks.size() > 1 || args.place.is_on_gpu()) {
+        let why = "only training itself runs on several ranks or a GPU";
+        return Err(Usage(why.into()).into());
+    }
     if args.print_config {
         return show::values(&recipe, args.json);
     }
@@ -78,7 +93,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
         return find_rate::run(&recipe, args.find_lr_steps, args.json);
     };
-    let trained = train(&recipe, out)?;
+    let trained = train(&recipe, out, place)?;
+    if !place.ranks.is_first() {
+        return trained.finished();
+    }
     let Outcome {
         step,
         held_out_loss,
@@ -158,6 +176,15 @@ pub struct Trained {
 }
 
 impl Trained {
+    fn new(outcome: Outcome, losses: Vec<f64>, recipe: &Recipe) -> Trained {
+        let stopped = outcome.step < recipe.train.steps;
+        Trained {
+            outcome,
+            losses,
+            stopped,
+        }
+    }
+
     /// An error if Ctrl-C ended the run.
     pub fn finished(&self) -> anyhow::Result<()> {
         if self.stopped {
@@ -168,12 +195,16 @@ impl Trained {
     }
 }
 
-/// Trains with progress on stderr and curves for TensorBoard.
-pub fn train(recipe: &Recipe, folder: &Path) -> anyhow::Result<Trained> {
+/// Trains with progress on stderr and curves for TensorBoard, both of the first rank.
+pub fn train(recipe: &Recipe, folder: &Path, place: &Place) -> anyhow::Result<Trained> {
+    if !place.ranks.is_first() {
+        let outcome = sterna_train::train(recipe, folder, place, |_| terminal::control())?;
+        return Ok(Trained::new(outcome, Vec::new(), recipe));
+    }
     let mut watch = Watch::new(recipe.train.steps);
     let mut board = Board::new(&folder.join("tensorboard"));
     let mut failed = None;
-    let outcome = sterna_train::train(recipe, folder, |event| {
+    let outcome = sterna_train::train(recipe, folder, place, |event| {
         let control = watch.see(&event);
         if let Err(error) = board.see(&event) {
             failed.get_or_insert(error);
@@ -188,10 +219,5 @@ pub fn train(recipe: &Recipe, folder: &Path) -> anyhow::Result<Trained> {
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let stopped = outcome.step < recipe.train.steps;
-    Ok(Trained {
-        outcome,
-        losses,
-        stopped,
-    })
+    Ok(Trained::new(outcome, losses, recipe))
 }

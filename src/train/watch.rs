@@ -89,11 +89,7 @@ impl Watch {
             Event::Evaluated { step, of } => self.say(&evaluation(*step, of)),
             Event::Saved(_) => {}
         }
-        if terminal::interrupted() {
-            Control::Stop
-        } else {
-            Control::Continue
-        }
+        terminal::control()
     }
 
     fn step(&mut self, step: u64, loss: f64, tokens: usize) {

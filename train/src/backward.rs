@@ -5,7 +5,7 @@
 //! its gradient is due (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). Both give the same
 //! bits.
 
-use candle_core::{Tensor, Var, backprop::GradStore};
+use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Prepared, Sequences};
@@ -101,7 +101,8 @@ impl Sum<'_> {
             (of_var, rest) = rest.split_at_mut(var.elem_count());
             if let Some(gradient) = gradients.get(var) {
                 *seen = true;
-                with_values(&gradient.contiguous()?, |values| {
+                let gradient = gradient.to_device(&Device::Cpu)?.contiguous()?;
+                with_values(&gradient, |values| {
                     of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g);
                 })?;
             }

@@ -59,6 +59,17 @@ pub enum Error {
         /// The cause.
         why: String,
     },
+    /// The ranks of a run cannot reach each other.
+    #[error("ranks: {0}")]
+    Collective(String),
+    /// The ranks of a run would not compute the same.
+    #[error(
+        "this rank has another {what} than rank 0; give all ranks the same arguments, folders and program"
+    )]
+    RanksDiffer {
+        /// What is not the same.
+        what: &'static str,
+    },
     /// The loss or a gradient is no longer a number.
     #[error(
         "step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint"

@@ -7,14 +7,18 @@
 
 mod backward;
 pub mod checkpoint;
+pub mod collective;
 pub mod data;
 mod draft;
 mod error;
 pub mod export;
 mod metrics;
 pub mod model;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod ops;
 pub mod optimizer;
+mod place;
 pub mod plan;
 mod provenance;
 pub mod range_test;
@@ -26,11 +30,13 @@ pub mod spikes;
 pub mod statistics;
 pub mod tensorboard;
 mod trainer;
+mod tree;
 
 pub use backward::Activations;
 pub use draft::Draft;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
+pub use place::{Place, Processor};
 pub use recipe::Recipe;
 pub use run::{Control, Evaluation, Event, Outcome, train};
 pub use trainer::{Step, Trainer};

@@ -12,10 +12,10 @@ use sterna_ternary::durable;
 
 use crate::{Error, Result};
 
-/// The file, open at its end.
+/// The file, open at its end; none on ranks that write no files.
 pub struct Metrics {
     path: PathBuf,
-    out: BufWriter<File>,
+    out: Option<BufWriter<File>>,
 }
 
 impl Metrics {
@@ -42,21 +42,32 @@ impl Metrics {
             .map_err(Error::io(path))?;
         Ok(Metrics {
             path: path.to_owned(),
-            out: BufWriter::new(file),
+            out: Some(BufWriter::new(file)),
         })
+    }
+
+    /// Of a rank that writes no files.
+    pub fn discarded() -> Metrics {
+        Metrics {
+            path: PathBuf::new(),
+            out: None,
+        }
     }
 
     /// Adds a line.
     pub fn push(&mut self, line: Value) -> Result<()> {
-        writeln!(self.out, "{line}").map_err(Error::io(&self.path))
+        match &mut self.out {
+            Some(out) => writeln!(out, "{line}").map_err(Error::io(&self.path)),
+            None => Ok(()),
+        }
     }
 
     /// Puts every line so far on the disk, so that no checkpoint is newer than its metrics.
     pub fn sync(&mut self) -> Result<()> {
-        let synced = self
-            .out
-            .flush()
-            .and_then(|()| self.out.get_ref().sync_data());
+        let Some(out) = &mut self.out else {
+            return Ok(());
+        };
+        let synced = out.flush().and_then(|()| out.get_ref().sync_data());
         synced.map_err(Error::io(&self.path))
     }
 }

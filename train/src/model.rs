@@ -167,6 +167,22 @@ impl Model {
         })
     }
 
+    /// The same model in the memory of another device, which runs plain candle operations.
+    pub fn on(mut self, device: &Device) -> Result<Model> {
+        if !device.is_cpu() {
+            self.operations = Operations::Reference;
+            for var in &mut self.vars {
+                *var = Var::from_tensor(&var.as_tensor().to_device(device)?)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether the weights are in the memory of the CPU.
+    pub(crate) fn is_on_cpu(&self) -> bool {
+        self.vars[0].device().is_cpu()
+    }
+
     /// The same model on plain candle operations, for comparison.
     pub fn with_reference_operations(mut self) -> Model {
         self.operations = Operations::Reference;

@@ -5,7 +5,7 @@
 //! rates fit as for AdamW (Liu et al., "Muon is Scalable for LLM Training", 2025). Norms, embedding and head
 //! are always AdamW's and are not decayed.
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, Var, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sterna_ternary::layout::{Role, Weight};
@@ -133,10 +133,7 @@ impl Optimizer {
                 }
             },
         );
-        Ok(var.inplace_op1(&Subtract {
-            keep,
-            change: &change,
-        })?)
+        subtract(var, keep, &change)
     }
 }
 
@@ -159,10 +156,7 @@ fn muon(
     orthogonalize(&mut direction, rows, columns);
     let step_size = (rate * UPDATE_RMS * (rows.max(columns) as f64).sqrt()) as f32;
     direction.iter_mut().for_each(|d| *d *= step_size);
-    Ok(var.inplace_op1(&Subtract {
-        keep,
-        change: &direction,
-    })?)
+    subtract(var, keep, &direction)
 }
 
 /// Brings all singular values of a matrix near 1 by five steps of a quintic Newton-Schulz iteration.
@@ -202,6 +196,20 @@ fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
 }
 
 /// w ← keep · w - change
+fn subtract(var: &Var, keep: f32, change: &[f32]) -> Result<()> {
+    match var.device() {
+        Device::Cpu => Ok(var.inplace_op1(&Subtract { keep, change })?),
+        _ => subtract_anywhere(var, keep, change),
+    }
+}
+
+/// The same on any device, which gets the change from the memory of the CPU.
+fn subtract_anywhere(var: &Var, keep: f32, change: &[f32]) -> Result<()> {
+    let change = Tensor::from_slice(change, var.shape(), var.device())?;
+    let kept = var.as_tensor().affine(f64::from(keep), 0.0)?;
+    Ok(var.set(&(kept - change)?)?)
+}
+
 struct Subtract<'a> {
     keep: f32,
     change: &'a [f32],
@@ -227,6 +235,19 @@ impl InplaceOp1 for Subtract<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_change_alike_in_place_and_on_any_device() {
+        let values: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
+        let change: Vec<f32> = (0..60).map(|i| (i as f32 * 0.3).cos() * 1e-2).collect();
+        let var = || Var::from_slice(&values, (6, 10), &Device::Cpu).unwrap();
+        let (in_place, anywhere) = (var(), var());
+        subtract(&in_place, 0.999, &change).unwrap();
+        subtract_anywhere(&anywhere, 0.999, &change).unwrap();
+        let values_of = |var: &Var| var.to_vec2::<f32>().unwrap();
+        assert_eq!(values_of(&in_place), values_of(&anywhere));
+        assert!((values_of(&anywhere)[0][1] - (values[1] * 0.999 - change[1])).abs() < 1e-7);
+    }
 
     #[test]
     fn orthogonalized_matrices_have_singular_values_near_one() {

@@ -16,7 +16,7 @@ use sterna_ternary::durable;
 use crate::{Error, Recipe, Result};
 
 /// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
-pub fn record(recipe: &Recipe, folder: &Path, step: u64) -> Result<()> {
+pub fn record(recipe: &Recipe, folder: &Path, step: u64, ranks: usize) -> Result<()> {
     let path = folder.join("run.json");
     let mut run = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::Recipe {
@@ -31,7 +31,7 @@ pub fn record(recipe: &Recipe, folder: &Path, step: u64) -> Result<()> {
         }),
     };
     if let Some(sessions) = run["sessions"].as_array_mut() {
-        sessions.push(session(step));
+        sessions.push(session(step, ranks));
     }
     let text = format!("{run:#}\n");
     durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
@@ -77,13 +77,14 @@ fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
     paths.map(|path| hash(path)).collect()
 }
 
-fn session(step: u64) -> Value {
+fn session(step: u64, ranks: usize) -> Value {
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     json!({
         "from_step": step,
         "started_unix": started.map_or(0, |time| time.as_secs()),
         "sterna": env!("CARGO_PKG_VERSION"),
         "cpu": cpu(),
+        "ranks": ranks,
         "threads": rayon::current_num_threads(),
         "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     })

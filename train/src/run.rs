@@ -3,6 +3,7 @@
 //! A run is a folder: `recipe.toml` as resolved, `data/` with tokenizer and token shards, `checkpoints/`,
 //! `metrics.jsonl` with one line a step, `run.json` with where all came from, and `model/`, the Hugging Face
 //! folder, once it is finished. Running the same recipe in the same folder again goes on where it stopped.
+//! Of several ranks, which share the folder, the first writes it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,14 @@ use candle_core::Device;
 use serde_json::json;
 use sterna_ternary::{Config, durable};
 
+use crate::collective::Ranks;
 use crate::data::{self, Data};
 use crate::metrics::Metrics;
 use crate::spikes::Spikes;
 use crate::statistics::{Layer, Statistics};
 use crate::{
-    Error, Model, Recipe, Result, Step, Trainer, checkpoint, export, plan, provenance, sample,
+    Error, Model, Place, Recipe, Result, Step, Trainer, checkpoint, export, plan, provenance,
+    sample,
 };
 
 /// What the loop reports while it runs.
@@ -95,18 +98,26 @@ pub struct Outcome {
 /// Tokens of held-out text that a sample goes on from.
 const SAMPLE_PROMPT: usize = 8;
 
-/// Trains a recipe in `folder` until its last step, or until `observe` says stop.
+/// Trains a recipe in `folder` until its last step, or until `observe` says stop on any rank.
 pub fn train(
     recipe: &Recipe,
     folder: &Path,
+    place: &Place,
     mut observe: impl FnMut(Event) -> Control,
 ) -> Result<Outcome> {
-    let data = prepared(recipe, folder, &mut observe)?;
-    let (mut trainer, mut statistics) = resumed(recipe, folder, &data, &mut observe)?;
-    let mut metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.step)?;
+    let ranks = &place.ranks;
+    let data = prepared(recipe, folder, ranks, &mut observe)?;
+    let (mut trainer, mut statistics) = resumed(recipe, folder, place, &data, &mut observe)?;
+    trainer.agree("checkpoint")?;
+    let mut metrics = match ranks.is_first() {
+        true => Metrics::open(&folder.join("metrics.jsonl"), trainer.step)?,
+        false => Metrics::discarded(),
+    };
     let checkpoints = folder.join("checkpoints");
     let (train, schedule) = (&recipe.train, recipe.schedule());
-    provenance::record(recipe, folder, trainer.step)?;
+    if ranks.is_first() {
+        provenance::record(recipe, folder, trainer.step, ranks.size())?;
+    }
     observe(Event::Started {
         parameters: trainer.model.parameter_count(),
         step: trainer.step,
@@ -131,6 +142,9 @@ pub fn train(
             learning_rate,
             tokens: batch.batch * batch.context,
         });
+        if ranks.any(control == Control::Stop)? {
+            control = Control::Stop;
+        }
         if index.is_multiple_of(train.evaluate_every) || last {
             let found = evaluate(&trainer, &data, recipe, &mut statistics)?;
             metrics.push(json!({"step": index, "held_out_loss": found.loss,
@@ -142,16 +156,21 @@ pub fn train(
             held_out_loss = last.then_some(found.loss);
         }
         if index.is_multiple_of(train.checkpoint_every) || last || control == Control::Stop {
+            trainer.agree("result of its steps")?;
             metrics.sync()?;
-            let path = checkpoint::save(&trainer, &statistics, recipe, &checkpoints)?;
-            observe(Event::Saved(&path));
+            if ranks.is_first() {
+                let path = checkpoint::save(&trainer, &statistics, recipe, &checkpoints)?;
+                observe(Event::Saved(&path));
+            }
         }
     }
     if trainer.step == train.steps && held_out_loss.is_none() {
         held_out_loss = Some(trainer.evaluate(&data.held_out, train.context)?);
     }
     let model = folder.join("model");
-    export::huggingface(&trainer.model, &data.tokenizer, &model)?;
+    if ranks.is_first() {
+        export::huggingface(&trainer.model, &data.tokenizer, &model)?;
+    }
     Ok(Outcome {
         step: trainer.step,
         held_out_loss,
@@ -185,37 +204,48 @@ fn evaluate(
     })
 }
 
-/// The data of the run; made if the folder is new, refused if it belongs to another recipe.
+/// The data of the run, which the first rank makes while the others wait.
 fn prepared(
     recipe: &Recipe,
     folder: &Path,
+    ranks: &Ranks,
     observe: &mut impl FnMut(Event) -> Control,
 ) -> Result<Data> {
+    ranks.agree("recipe", recipe.to_toml().as_bytes())?;
+    if ranks.is_first() {
+        claim(recipe, folder, observe)?;
+    }
+    ranks.barrier()?;
+    data::open(recipe, &folder.join("data"))
+}
+
+/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe.
+fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
     let path = folder.join("recipe.toml");
     match std::fs::read_to_string(&path) {
-        Ok(there) if there == recipe.to_toml() => {}
+        Ok(there) if there == recipe.to_toml() => Ok(()),
         Ok(_) => {
             let why = "this folder belongs to a run of another recipe; choose another folder, or \
                        remove this one to start over";
-            return Err(Error::Recipe {
+            Err(Error::Recipe {
                 path,
                 why: why.into(),
-            });
+            })
         }
         Err(_) => {
             observe(Event::Preparing);
             data::prepare(recipe, &folder.join("data"))?;
             let text = recipe.to_toml();
-            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))?;
+            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
     }
-    data::open(recipe, &folder.join("data"))
 }
 
 /// The trainer at its last checkpoint, or fresh.
 fn resumed(
     recipe: &Recipe,
     folder: &Path,
+    place: &Place,
     data: &Data,
     observe: &mut impl FnMut(Event) -> Control,
 ) -> Result<(Trainer, Statistics)> {
@@ -228,13 +258,13 @@ fn resumed(
         observe(Event::Warning(warning));
     }
     let Some(found) = found else {
-        let trainer = fresh(recipe, config)?;
+        let trainer = placed(fresh(recipe, config)?, place)?;
         let statistics = Statistics::new(&trainer.model)?;
         return Ok((trainer, statistics));
     };
     let (precision, context) = (recipe.train.precision, recipe.train.context);
     let model = Model::from_values(config, precision, context, found.parameters, &Device::Cpu)?;
-    let mut trainer = with_settings(recipe, model);
+    let mut trainer = placed(with_settings(recipe, model), place)?;
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
     let statistics = statistics.ok_or_else(|| Error::Checkpoint {
         path: checkpoints,
@@ -270,4 +300,10 @@ fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
     trainer.activations = train.activations;
     trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
     trainer
+}
+
+fn placed(mut trainer: Trainer, place: &Place) -> Result<Trainer> {
+    trainer.model = trainer.model.on(&place.device)?;
+    trainer.ranks = place.ranks.clone();
+    Ok(trainer)
 }

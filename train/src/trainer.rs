@@ -1,19 +1,20 @@
 //! One optimizer step: shards of whole sequences side by side, gradients added in a fixed tree.
 //!
 //! The number of shards depends on the batch alone, and their gradients are added pairwise in the same
-//! order whoever computed them, so results do not depend on the number of threads.
+//! order whoever computed them, so results do not depend on the number of threads or ranks.
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
 
 use crate::backward::Activations;
+use crate::collective::Ranks;
 use crate::model::values_of;
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::spikes::Spikes;
+use crate::tree::{Sum, Tree, shards};
 use crate::{Error, Model, Result};
-
-/// Tokens that a shard should have: enough for matrix products at full rate.
-const SHARD_TOKENS: usize = 512;
-/// Shards at most; each holds a copy of the gradients.
-const MOST_SHARDS: usize = 16;
 
 /// A model with the state of its optimizer.
 pub struct Trainer {
@@ -31,6 +32,8 @@ pub struct Trainer {
     pub accumulate: usize,
     /// Which steps leave the weights as they are.
     pub spikes: Spikes,
+    /// Who computes the shards of a step.
+    pub ranks: Ranks,
     /// Steps taken.
     pub step: u64,
     /// Norm of the gradient of each parameter in the last step, before clipping; empty before the first.
@@ -60,6 +63,7 @@ impl Trainer {
             activations: Activations::default(),
             accumulate: 1,
             spikes: Spikes::new(0.0, 1),
+            ranks: Ranks::default(),
             step: 0,
             gradient_norms: Vec::new(),
         }
@@ -71,13 +75,19 @@ impl Trainer {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
         let scale = 1.0 / tokens as f64;
-        let shard = |rows: &[u32]| {
-            self.model
-                .gradients(&prepared, rows, context, scale, self.activations)
+        let (model, activations, row) = (&self.model, self.activations, context + 1);
+        let shard = |sequences: Range<usize>| {
+            let rows = &rows[sequences.start * row..sequences.end * row];
+            model.gradients(&prepared, rows, context, scale, activations)
         };
-        let row = context + 1;
-        let part = |rows: &[u32]| tree(rows, shards(rows.len() / row, context), row, &shard);
-        let (loss, gradients) = accumulated(rows, self.accumulate, row, &part)?;
+        // One graph for each rank fills a GPU best; a CPU computes several side by side.
+        let ranks = self.ranks.size();
+        let shards = |sequences| match model.is_on_cpu() {
+            true => shards(sequences, context),
+            false => ranks.next_power_of_two(),
+        };
+        let tree = Tree::in_parts(0..rows.len() / row, self.accumulate, &shards);
+        let (loss, gradients) = self.ranks.sum(&tree, model.parameter_count(), &shard)?;
         Ok((loss / tokens as f64, gradients))
     }
 
@@ -129,17 +139,29 @@ impl Trainer {
     /// however far quantization is blended in.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare_blended(1.0)?;
-        let shard = |rows: &[u32]| -> Result<(f64, Vec<f32>)> {
-            let loss = self.model.loss(
-                &prepared,
-                &self.model.sequences(rows, context),
-                Gradients::Unwanted,
-            )?;
+        let (model, row) = (&self.model, context + 1);
+        let shard = |sequences: Range<usize>| -> Result<Sum> {
+            let rows = &rows[sequences.start * row..sequences.end * row];
+            let sequences = model.sequences(rows, context);
+            let loss = model.loss(&prepared, &sequences, Gradients::Unwanted)?;
             Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))
         };
-        let sequences = rows.len() / (context + 1);
-        let (loss, _) = tree(rows, sequences.next_power_of_two(), context + 1, &shard)?;
+        let sequences = rows.len() / row;
+        let tree = Tree::new(0..sequences, sequences.next_power_of_two());
+        let (loss, _) = self.ranks.sum(&tree, 0, &shard)?;
         Ok(loss / (sequences * context) as f64)
+    }
+
+    /// Refuses to go on where the ranks have not all the same step and weights; `what` names them.
+    pub(crate) fn agree(&self, what: &'static str) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut sum = Sha256::new_with_prefix(self.step.to_le_bytes());
+        for (_, var) in self.model.parameters() {
+            sum.update(bytemuck::cast_slice::<f32, u8>(&values_of(var)?));
+        }
+        self.ranks.agree(what, &sum.finalize())
     }
 
     /// Copies of all parameters in the order of the model.
@@ -149,62 +171,6 @@ impl Trainer {
             .map(|(_, var)| values_of(var))
             .collect()
     }
-}
-
-/// A power of two that depends on the batch alone.
-fn shards(sequences: usize, context: usize) -> usize {
-    let wanted = (sequences * context / SHARD_TOKENS)
-        .clamp(1, MOST_SHARDS)
-        .min(sequences.max(1));
-    1 << wanted.ilog2()
-}
-
-/// Halves the rows until `shards` is 1, runs both halves side by side and adds the right to the left.
-fn tree(
-    rows: &[u32],
-    shards: usize,
-    row: usize,
-    shard: &(impl Fn(&[u32]) -> Result<(f64, Vec<f32>)> + Sync),
-) -> Result<(f64, Vec<f32>)> {
-    let sequences = rows.len() / row;
-    if shards <= 1 || sequences <= 1 {
-        return shard(rows);
-    }
-    let (left, right) = rows.split_at(sequences.div_ceil(2) * row);
-    let (left, right) = rayon::join(
-        || tree(left, shards / 2, row, shard),
-        || tree(right, shards / 2, row, shard),
-    );
-    Ok(added(left?, right?))
-}
-
-/// Halves the rows until `parts` is 1 and runs one part after the other; the additions are those of [`tree`].
-fn accumulated(
-    rows: &[u32],
-    parts: usize,
-    row: usize,
-    part: &impl Fn(&[u32]) -> Result<(f64, Vec<f32>)>,
-) -> Result<(f64, Vec<f32>)> {
-    if parts <= 1 {
-        return part(rows);
-    }
-    let left = parts.div_ceil(2);
-    let (first, rest) = rows.split_at(rows.len() / row * left / parts * row);
-    Ok(added(
-        accumulated(first, left, row, part)?,
-        accumulated(rest, parts - left, row, part)?,
-    ))
-}
-
-fn added(
-    (mut loss, mut sum): (f64, Vec<f32>),
-    (right_loss, right): (f64, Vec<f32>),
-) -> (f64, Vec<f32>) {
-    loss += right_loss;
-    sum.iter_mut()
-        .zip(&right)
-        .for_each(|(sum, right)| *sum += right);
-    (loss, sum)
 }
 
 /// Euclidean norm, in f64 over fixed lanes.

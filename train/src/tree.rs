@@ -1,0 +1,97 @@
+//! The fixed tree in which the losses and gradients of a step's sequences are added.
+//!
+//! Its shape depends on the batch alone and each of its additions on the two sums below it, so the result has
+//! the same bits whichever thread or rank computes which part.
+
+use std::ops::Range;
+
+use crate::Result;
+
+/// Tokens that a shard should have: enough for matrix products at full rate.
+const SHARD_TOKENS: usize = 512;
+/// Shards of a part at most; each holds a copy of the gradients.
+const MOST_SHARDS: usize = 16;
+
+/// A loss in nats, and gradients in the order of the parameters; none where only the loss is wanted.
+pub(crate) type Sum = (f64, Vec<f32>);
+
+/// Sequences, and how their sums are added.
+pub(crate) enum Tree {
+    /// Sequences of one graph.
+    Shard(Range<usize>),
+    /// Two halves, computed side by side.
+    Together(Box<[Tree; 2]>),
+    /// Two halves, computed one after the other; memory holds one of them.
+    InTurn(Box<[Tree; 2]>),
+}
+
+impl Tree {
+    /// Halves the sequences until there are `shards`, a power of two.
+    pub fn new(sequences: Range<usize>, shards: usize) -> Tree {
+        if shards <= 1 || sequences.len() <= 1 {
+            return Tree::Shard(sequences);
+        }
+        let middle = sequences.start + sequences.len().div_ceil(2);
+        let halves = [sequences.start..middle, middle..sequences.end];
+        Tree::Together(halves.map(|half| Tree::new(half, shards / 2)).into())
+    }
+
+    /// Halves the sequences until there are `parts`, and each of these as its number of sequences wants it.
+    pub fn in_parts(
+        sequences: Range<usize>,
+        parts: usize,
+        shards: &impl Fn(usize) -> usize,
+    ) -> Tree {
+        if parts <= 1 {
+            let shards = shards(sequences.len());
+            return Tree::new(sequences, shards);
+        }
+        let left = parts.div_ceil(2);
+        let middle = sequences.start + sequences.len() * left / parts;
+        Tree::InTurn(Box::new([
+            Tree::in_parts(sequences.start..middle, left, shards),
+            Tree::in_parts(middle..sequences.end, parts - left, shards),
+        ]))
+    }
+
+    /// The number of leaves.
+    pub fn shards(&self) -> usize {
+        self.halves()
+            .map_or(1, |[left, right]| left.shards() + right.shards())
+    }
+
+    /// The two trees below; none below a shard.
+    pub fn halves(&self) -> Option<&[Tree; 2]> {
+        match self {
+            Tree::Shard(_) => None,
+            Tree::Together(halves) | Tree::InTurn(halves) => Some(halves),
+        }
+    }
+
+    /// The sum over all shards.
+    pub fn sum(&self, shard: &(impl Fn(Range<usize>) -> Result<Sum> + Sync)) -> Result<Sum> {
+        let (left, right) = match self {
+            Tree::Shard(sequences) => return shard(sequences.clone()),
+            Tree::InTurn(halves) => (halves[0].sum(shard), halves[1].sum(shard)),
+            Tree::Together(halves) => rayon::join(|| halves[0].sum(shard), || halves[1].sum(shard)),
+        };
+        Ok(added(left?, right?))
+    }
+}
+
+/// Into how many shards a CPU divides sequences: a power of two that depends on the batch alone.
+pub(crate) fn shards(sequences: usize, context: usize) -> usize {
+    let wanted = (sequences * context / SHARD_TOKENS)
+        .clamp(1, MOST_SHARDS)
+        .min(sequences.max(1));
+    1 << wanted.ilog2()
+}
+
+/// Adds the right sum to the left.
+pub(crate) fn added((mut loss, mut sum): Sum, (right_loss, right): Sum) -> Sum {
+    loss += right_loss;
+    sum.iter_mut()
+        .zip(&right)
+        .for_each(|(sum, right)| *sum += right);
+    (loss, sum)
+}

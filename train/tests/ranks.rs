@@ -1,0 +1,200 @@
+//! Several ranks take the steps of one: threads of this process that talk through channels.
+
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use serde_json::json;
+use sterna_ternary::Config;
+use sterna_train::collective::{Collective, Ranks, Reduction};
+use sterna_train::optimizer::{Method, Optimizer};
+use sterna_train::{Error, Model, Precision, Result, Trainer};
+
+const CONTEXT: usize = 64;
+const VOCABULARY: usize = 50;
+
+/// A rank with a channel to and one from each rank.
+struct Thread {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Vec<Receiver<Vec<u8>>>,
+}
+
+impl Thread {
+    fn all(size: usize) -> Vec<Thread> {
+        let mut ranks: Vec<Thread> = (0..size)
+            .map(|rank| Thread {
+                rank,
+                to: Vec::new(),
+                from: Vec::new(),
+            })
+            .collect();
+        for a in 0..size {
+            for b in 0..size {
+                let (sender, receiver) = channel();
+                ranks[a].to.push(sender);
+                ranks[b].from.push(receiver);
+            }
+        }
+        ranks
+    }
+}
+
+impl Collective for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn send(&self, bytes: &[u8], to: usize) -> Result<()> {
+        let sent = self.to[to].send(bytes.to_vec());
+        sent.map_err(|_| Error::Collective(format!("rank {to} is gone")))
+    }
+
+    fn receive(&self, bytes: &mut [u8], from: usize) -> Result<()> {
+        let message = self.from[from].recv();
+        let message = message.map_err(|_| Error::Collective(format!("rank {from} is gone")))?;
+        bytes.copy_from_slice(&message);
+        Ok(())
+    }
+
+    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
+        match self.rank {
+            0 => (1..self.size()).try_for_each(|rank| self.send(bytes, rank)),
+            _ => self.receive(bytes, 0),
+        }
+    }
+
+    /// Adds in the reverse order of the ranks, so that it differs from the fixed tree.
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+        if self.rank > 0 {
+            self.send(bytemuck::cast_slice(values), 0)?;
+        } else {
+            let mut other = vec![0f32; values.len()];
+            for rank in (1..self.size()).rev() {
+                self.receive(bytemuck::cast_slice_mut(&mut other), rank)?;
+                values.iter_mut().zip(&other).for_each(|(x, y)| *x += y);
+            }
+        }
+        self.broadcast(bytemuck::cast_slice_mut(values))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.all_reduce(&mut [])
+    }
+
+    fn abort(&self, code: u8) -> ! {
+        panic!("aborted with {code}")
+    }
+}
+
+/// What `of_one` returns on each of the ranks.
+fn on_ranks<R: Send>(
+    size: usize,
+    reduction: Reduction,
+    of_one: impl Fn(Ranks) -> R + Sync,
+) -> Vec<R> {
+    let of_one = &of_one;
+    std::thread::scope(|scope| {
+        let threads = Thread::all(size).into_iter();
+        let threads: Vec<_> = threads
+            .map(|thread| scope.spawn(move || of_one(Ranks::new(Rc::new(thread), reduction))))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+fn trainer(ranks: Ranks, accumulate: usize) -> Trainer {
+    let config = Config::from_json(&json!({
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
+        "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": 1e-5, "rope_theta": 100.0, "tie_word_embeddings": true,
+    }));
+    let model = Model::new(config.unwrap(), Precision::Ternary, CONTEXT, 0.1, 1).unwrap();
+    let optimizer = Optimizer {
+        method: Method::AdamW,
+        betas: (0.9, 0.95),
+        eps: 1e-8,
+        weight_decay: 0.1,
+    };
+    let mut trainer = Trainer::new(model, optimizer, 1.0);
+    (trainer.ranks, trainer.accumulate) = (ranks, accumulate);
+    trainer
+}
+
+fn rows(sequences: usize) -> Vec<u32> {
+    let ids = 0..(sequences * (CONTEXT + 1)) as u32;
+    ids.map(|i| (i * i * 11 + i / 7) % VOCABULARY as u32)
+        .collect()
+}
+
+/// Losses of two steps and of an evaluation, and the weights after them.
+fn trained(ranks: Ranks, sequences: usize, accumulate: usize) -> (Vec<f64>, Vec<Vec<f32>>) {
+    let (mut trainer, rows) = (trainer(ranks, accumulate), rows(sequences));
+    let mut losses: Vec<f64> = (0..2)
+        .map(|_| trainer.step(&rows, CONTEXT, 1e-2).unwrap().loss)
+        .collect();
+    losses.push(
+        trainer
+            .evaluate(&rows[..7 * (CONTEXT + 1)], CONTEXT)
+            .unwrap(),
+    );
+    (losses, trainer.parameters().unwrap())
+}
+
+#[test]
+fn any_number_of_ranks_takes_the_very_steps_of_one() {
+    // 32 sequences are four shards, 33 in three parts are three of one shard, 8 are one: fewer than ranks.
+    for (sequences, accumulate) in [(32, 1), (32, 2), (33, 3), (8, 1)] {
+        let one = trained(Ranks::default(), sequences, accumulate);
+        for size in [2, 3, 4, 5] {
+            let run = |ranks| trained(ranks, sequences, accumulate);
+            for (rank, other) in on_ranks(size, Reduction::Fixed, run).iter().enumerate() {
+                assert!(
+                    *other == one,
+                    "rank {rank} of {size}, {sequences} sequences"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fast_reduction_is_the_same_on_all_ranks_and_near_that_of_one() {
+    let gradients = |ranks| trainer(ranks, 2).gradients(&rows(32), CONTEXT).unwrap();
+    let (loss, one) = gradients(Ranks::default());
+    let all = on_ranks(3, Reduction::Fast, gradients);
+    assert!(all.iter().all(|of_rank| *of_rank == all[0]));
+    assert!((all[0].0 - loss).abs() < 1e-6, "{} {loss}", all[0].0);
+    let largest = one.iter().fold(0f32, |max, g| max.max(g.abs()));
+    let apart = all[0].1.iter().zip(&one).map(|(a, b)| (a - b).abs());
+    let apart = apart.fold(0f32, f32::max);
+    assert!(apart < 1e-6 * largest, "{apart} of {largest}");
+    assert!(
+        all[0].1 != one,
+        "another order gives other bits, or this test shows nothing"
+    );
+}
+
+#[test]
+fn ranks_find_out_that_they_differ_and_what_any_of_them_says() {
+    let all = on_ranks(3, Reduction::Fixed, |ranks| {
+        let is_second = !ranks.is_first() && ranks.size() == 3;
+        let asked = (ranks.any(is_second).unwrap(), ranks.any(false).unwrap());
+        ranks.barrier().unwrap();
+        ranks.agree("recipe", b"the same").unwrap();
+        let own = if ranks.is_first() { "0" } else { "1" };
+        let differ = ranks.agree("recipe", own.as_bytes());
+        (asked, differ.map_err(|e| e.to_string()))
+    });
+    assert!(all.iter().all(|(asked, _)| *asked == (true, false)));
+    assert!(all[0].1.is_ok());
+    for (_, differ) in &all[1..] {
+        let message = differ.as_ref().unwrap_err();
+        assert!(message.contains("another recipe than rank 0"), "{message}");
+    }
+}
