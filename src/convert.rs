@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sterna_convert::{GgufOptions, GgufType, HeadType, I2sOrder, Options, Report};
+use sterna_convert::{
+    GgufOptions, GgufType, HeadType, HuggingFace, I2sOrder, Options, Report, Source,
+};
 use sterna_ternary::{Activations, Packing};
 
 use crate::exit::Usage;
@@ -47,6 +49,10 @@ pub struct Args {
     /// In GGUF, move scales that the type does not hold (f16, or one for more weights) instead of refusing.
     #[arg(long)]
     lossy: bool,
+    /// Take the weights of a Hugging Face folder for masters, to be ternarized, whatever config.json says: the
+    /// revision `prequantized` of Falcon-E, and fine-tunes of it.
+    #[arg(long)]
+    masters: bool,
     /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
     #[arg(long)]
     allow_missing: bool,
@@ -174,7 +180,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it
     }
     let source = locate(&args.source, Want::Checkpoint)?;
-    let report = convert(&source, &args.out, order, &target)?;
+    let open = |allow_missing| -> sterna_convert::Result<Box<dyn Source>> {
+        match args.masters {
+            true => Ok(Box::new(HuggingFace::open_masters(&source, allow_missing)?)),
+            false => sterna_convert::open_with(&source, order, allow_missing),
+        }
+    };
+    if args.masters && !source.is_dir() {
+        let why = format!("--masters: {} is no folder", source.display());
+        return Err(Usage(why).into());
+    }
+    let report = convert(open, &args.out, &target)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -193,9 +209,8 @@ enum Target {
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
     let (packing, head) = (Packing::I2, HeadType::default());
     convert(
-        source,
+        |allow_missing| sterna_convert::open(source, allow_missing),
         out,
-        I2sOrder::default(),
         &Target::Packed(Options {
             packing,
             head,
@@ -205,13 +220,17 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
     )
 }
 
-fn convert(source: &Path, out: &Path, order: I2sOrder, target: &Target) -> anyhow::Result<Report> {
+fn convert(
+    open: impl FnOnce(bool) -> sterna_convert::Result<Box<dyn Source>>,
+    out: &Path,
+    target: &Target,
+) -> anyhow::Result<Report> {
     let allow_missing = match target {
         Target::Packed(options) => options.allow_missing,
         Target::Gguf(options) => options.allow_missing,
         Target::HuggingFace { allow_missing } => *allow_missing,
     };
-    let source = sterna_convert::open_with(source, order, allow_missing)?;
+    let source = open(allow_missing)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let show = &mut |done, total| {
         bar.set_length(total);

@@ -25,9 +25,10 @@ use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
 
-const NOT_DECLARED: &str = "nothing declares the matrices ternary. Master weights of BitNet training need `quantization_config` \
-     {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \"quantization_mode\": \"online\", \
-     \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not supported";
+const NOT_DECLARED: &str = "nothing declares the matrices ternary. Convert master weights of BitNet training with --masters, \
+     or say `quantization_config` {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
+     \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not \
+     supported";
 
 /// How a checkpoint spells names that [`layout`] spells as transformers does.
 #[derive(Debug, Clone, Copy)]
@@ -72,18 +73,23 @@ impl Spelling {
     }
 }
 
+/// What config.json says of master weights.
+fn masters() -> Value {
+    json!({
+        "linear_class": "autobitlinear",
+        "modules_to_not_convert": ["lm_head"],
+        "quant_method": "bitnet",
+        "quantization_mode": "online",
+    })
+}
+
 /// Says in config.json what tensors named `<linear>.norm.weight` say: a norm in front of every linear layer, of
 /// master weights if nothing tells otherwise. Returns what the user should know.
 fn declare_linear_norms(json: &mut Value) -> String {
     let eps = json["rms_norm_eps"].clone();
     let quantization = &mut json["quantization_config"];
     if quantization.is_null() {
-        *quantization = json!({
-            "linear_class": "autobitlinear",
-            "modules_to_not_convert": ["lm_head"],
-            "quant_method": "bitnet",
-            "quantization_mode": "online",
-        });
+        *quantization = masters();
     }
     // Anything else than an object is refused with the config.
     if quantization.is_object() && quantization["use_rms_norm"].is_null() {
@@ -128,6 +134,18 @@ impl HuggingFace {
         HuggingFace::with_config(folder, json, config_bytes, allow_missing)
     }
 
+    /// [`HuggingFace::open`] of master weights, whatever config.json says of quantization.
+    ///
+    /// # Errors
+    /// Those of [`HuggingFace::open`].
+    pub fn open_masters(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
+        let path = folder.join("config.json");
+        let bytes = embedded::read(&path)?.unwrap_or_default();
+        let mut config = parse_object(&path, &bytes)?;
+        config["quantization_config"] = masters();
+        HuggingFace::open_as(folder, config, allow_missing)
+    }
+
     /// [`HuggingFace::open`] with another config.json than the one in the folder, which need not have one.
     ///
     /// # Errors
@@ -149,6 +167,16 @@ impl HuggingFace {
         let mut warnings = Vec::new();
         if json["tie_word_embeddings"].is_null() {
             json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();
+        }
+        let embedding = weights.find(&spelling.name(EMBEDDING));
+        let rows = embedding.and_then(|e| e.shape().first().copied());
+        if let (Some(rows), Some(said)) = (rows, json["vocab_size"].as_u64())
+            && rows as u64 != said
+        {
+            warnings.push(format!(
+                "config.json says `vocab_size` {said}, {EMBEDDING} has {rows} rows: taken for {rows}"
+            ));
+            json["vocab_size"] = rows.into();
         }
         if spelling.linear_norm == LINEAR_NORM {
             warnings.push(declare_linear_norms(&mut json));

@@ -7,7 +7,7 @@ use std::fs;
 use checkpoint::{Checkpoint, OPTIONS, Storage, convert, pack, store, table_values, unpack};
 use safetensors::Dtype;
 use serde_json::json;
-use sterna_convert::{HeadType, Options};
+use sterna_convert::{HeadType, HuggingFace, Options, write_packed};
 use sterna_ternary::layout::{EMBEDDING, HEAD};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{PackedFile, Packing};
@@ -328,4 +328,27 @@ fn embedding_models_say_by_names_that_linear_layers_have_norms() {
     let mut mixed = embedding_model("qwen3");
     mixed.add("model.norm.weight", &[10]);
     assert!(mixed.error().to_string().contains("model.norm.weight"));
+}
+
+#[test]
+fn masters_that_config_json_does_not_declare() {
+    let mut checkpoint = Checkpoint::new(Storage::Online, Dtype::BF16, true);
+    let keys = checkpoint.config.as_object_mut().unwrap();
+    keys.shift_remove("quantization_config").unwrap();
+    let folder = checkpoint.folder();
+    let source = HuggingFace::open_masters(folder.path(), false).unwrap();
+    let out = folder.path().join("out");
+    write_packed(&source, &out, &OPTIONS, &mut |_, _| {}).unwrap();
+    checkpoint.check(&PackedFile::open(&out).unwrap());
+}
+
+#[test]
+fn the_size_of_the_vocabulary_is_that_of_the_embedding() {
+    let mut checkpoint = Checkpoint::new(Storage::Divide, Dtype::F16, false);
+    let said = checkpoint.config["vocab_size"].as_u64().unwrap();
+    checkpoint.config["vocab_size"] = json!(said - 1);
+    let (report, packed, _folder) = checkpoint.convert(&OPTIONS).unwrap();
+    assert_eq!(packed.config.vocab_size as u64, said);
+    let warning = format!("has {said} rows");
+    assert!(report.warnings.iter().any(|w| w.contains(&warning)));
 }
