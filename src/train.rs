@@ -3,6 +3,7 @@
 mod find_rate;
 mod presets;
 mod show;
+mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,10 @@ pub struct Args {
     /// A recipe inside the program, by the size of its model; needs --text or a [data] of --config.
     #[arg(long, value_parser = PossibleValuesParser::new(presets::names()))]
     preset: Option<String>,
+    /// A checkpoint to start from, instead of the recipe's shape: a file, a folder or a name of the hub, in any format
+    /// that convert reads.
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     /// Files or folders of .txt or .jsonl to train on.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
@@ -104,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     trained.finished()
 }
 
-/// Preset, file and flags, one over the other.
+/// Preset, file and flags, one over the other, and the checkpoint that they name.
 fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     let mut draft = match &args.preset {
         Some(name) => presets::draft(name)?,
@@ -119,6 +124,9 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
             .iter()
             .map(|path| path.to_string_lossy().into_owned());
         draft.set("data.text", paths.collect::<Vec<_>>().into(), "--text")?;
+    }
+    if let Some(from) = &args.from {
+        draft.set("model.from", from.clone().into(), "--from")?;
     }
     for (key, value, flag) in [
         ("train.steps", args.steps, "--steps"),
@@ -137,7 +145,9 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     }
     let config = args.config.as_ref().map(|path| path.display().to_string());
     let name = args.preset.as_ref().map(|name| format!("preset {name}"));
-    Ok(draft.finish(&config.or(name).unwrap_or_default())?)
+    let mut recipe = draft.finish(&config.or(name).unwrap_or_default())?;
+    start::from(&mut recipe)?;
+    Ok(recipe)
 }
 
 /// Lets the trainer use this many threads.

@@ -139,6 +139,12 @@ impl Tokenizer {
     ///
     /// Errors if a file cannot be read or parsed, or if there is no token to begin a document with.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_with(path, None)
+    }
+
+    /// Like [`Tokenizer::load`], where documents begin with the token `fallback` if `tokenizer_config.json` names none, as
+    /// that of Qwen3.
+    pub fn load_with(path: &Path, fallback: Option<u32>) -> Result<Self> {
         let path = &json_path(path);
         let json = fs::read(path).map_err(Error::io(path, "read"))?;
         let config_path = path.with_file_name("tokenizer_config.json");
@@ -163,10 +169,11 @@ impl Tokenizer {
             }
             Err(error) => return Err(Error::io(&config_path, "read")(error)),
         };
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| fail(e.to_string()))?;
+        let bos = bos.or_else(|| inner.id_to_token(fallback?));
         let bos = bos.ok_or_else(|| {
             fail("no `bos_token` in tokenizer_config.json; name one to begin documents with".into())
         })?;
-        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| fail(e.to_string()))?;
         Self::new(inner, json, &bos, eos.as_deref()).map_err(|error| fail(error.to_string()))
     }
 

@@ -1,11 +1,13 @@
 //! From a recipe's texts to a tokenizer, a loader and held-out rows, in the run's `data` folder.
 
+use std::io::Write;
 use std::path::Path;
 
 use sterna_datasets::{Corpus, Loader, Prepared, Rows, Split, Tokenizer, prepare, read, train_bpe};
+use sterna_ternary::durable;
 
 use crate::recipe::Recipe;
-use crate::{Error, Result};
+use crate::{Error, Result, Start};
 
 /// Documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
@@ -14,7 +16,7 @@ const HELD_OUT_ROWS: usize = 128;
 
 /// What a run trains on.
 pub struct Data {
-    /// The tokenizer, trained on the same texts.
+    /// The tokenizer, trained on the same texts or taken over from a checkpoint.
     pub tokenizer: Tokenizer,
     /// Training batches.
     pub loader: Loader,
@@ -24,41 +26,86 @@ pub struct Data {
     pub held_out_bytes: usize,
 }
 
-/// Trains the tokenizer and writes the token shards of a recipe into `folder`.
+/// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on the texts, or is
+/// that of the checkpoint that the recipe starts from.
 pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Prepared> {
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let tokenizer = match &recipe.start {
+        Some(start) => taken_over(start, folder)?,
+        None => trained(recipe, folder)?,
+    };
     if let Some(mix) = &data.mix {
-        let corpus = Corpus {
-            mix: mix.clone(),
-            seed: data.seed,
-            split: Split::Train,
-        };
-        let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
-        let tokenizer = train_bpe(texts, data.vocab_size, &[])?;
-        tokenizer.save(folder, recipe.train.context)?;
         let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
         let (train, seed) = (data.documents, data.seed);
         return Ok(prepare::generated(
             mix, seed, train, held_out, &tokenizer, folder,
         )?);
     }
-    let paths = data
-        .text
-        .clone()
-        .expect("a checked recipe has a mix or texts");
-    let documents = || read::documents(&paths, data.separator.clone());
-    let sample: Vec<String> = documents()?
-        .take(TOKENIZER_DOCUMENTS)
-        .collect::<sterna_datasets::Result<_>>()?;
-    let tokenizer = train_bpe(sample, data.vocab_size, &[])?;
-    tokenizer.save(folder, recipe.train.context)?;
     Ok(prepare::held_out_share(
-        documents()?,
+        texts(recipe)?,
         &tokenizer,
         folder,
         data.held_out,
     )?)
+}
+
+/// Trains a tokenizer on the data and saves it.
+fn trained(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
+    let data = &recipe.data;
+    let tokenizer = match &data.mix {
+        Some(mix) => {
+            let corpus = Corpus {
+                mix: mix.clone(),
+                seed: data.seed,
+                split: Split::Train,
+            };
+            let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
+            train_bpe(texts, data.vocab_size, &[])?
+        }
+        None => {
+            let texts = texts(recipe)?.take(TOKENIZER_DOCUMENTS);
+            let texts: Vec<String> = texts.collect::<sterna_datasets::Result<_>>()?;
+            train_bpe(texts, data.vocab_size, &[])?
+        }
+    };
+    tokenizer.save(folder, recipe.train.context)?;
+    Ok(tokenizer)
+}
+
+/// Copies the tokenizer's files of a checkpoint.
+fn taken_over(start: &Start, folder: &Path) -> Result<Tokenizer> {
+    for (name, bytes) in &start.files {
+        let path = folder.join(name);
+        durable::write(&path, |w| w.write_all(bytes)).map_err(Error::io(&path))?;
+    }
+    if !folder.join("tokenizer.json").exists() {
+        let why = "it has no tokenizer.json; put the one that it was trained with beside it";
+        return Err(start.error(why.into()));
+    }
+    let tokenizer = loaded(Some(start), folder)?;
+    let (found, most) = (tokenizer.vocab_size(), start.config.vocab_size);
+    if found > most {
+        return Err(start.error(format!(
+            "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in config.json"
+        )));
+    }
+    Ok(tokenizer)
+}
+
+/// The tokenizer in a run's `data` folder.
+fn loaded(start: Option<&Start>, folder: &Path) -> Result<Tokenizer> {
+    let bos = start.and_then(|start| start.config.bos_token_id);
+    Ok(Tokenizer::load_with(folder, bos)?)
+}
+
+/// The documents of a recipe without a mix.
+fn texts(recipe: &Recipe) -> Result<read::Documents> {
+    let (paths, separator) = (&recipe.data.text, &recipe.data.separator);
+    let paths = paths
+        .as_deref()
+        .expect("a checked recipe has a mix or texts");
+    Ok(read::documents(paths, separator.clone())?)
 }
 
 /// Opens what [`prepare()`] wrote.
@@ -76,7 +123,7 @@ pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
         .or_else(|_| load("held_out.tokens", 1, Rows::Contiguous))?;
     let rows = held_out.rows().min(HELD_OUT_ROWS as u64);
     let held_out: Vec<u32> = (0..rows).flat_map(|i| held_out.batch(i).ids).collect();
-    let tokenizer = Tokenizer::load(folder)?;
+    let tokenizer = loaded(recipe.start.as_ref(), folder)?;
     let mut held_out_bytes = 0;
     for row in held_out.chunks_exact(train.context + 1) {
         held_out_bytes += tokenizer.decode(&row[1..])?.len();

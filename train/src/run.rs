@@ -151,7 +151,8 @@ pub fn train(
         held_out_loss = Some(trainer.evaluate(&data.held_out, train.context)?);
     }
     let model = folder.join("model");
-    export::huggingface(&trainer.model, &data.tokenizer, &model)?;
+    let start = recipe.start.as_ref();
+    export::huggingface(&trainer.model, &data.tokenizer, start, &model)?;
     Ok(Outcome {
         step: trainer.step,
         held_out_loss,
@@ -246,16 +247,16 @@ fn resumed(
     Ok((trainer, statistics))
 }
 
-/// A recipe's trainer before its first step.
+/// A recipe's trainer before its first step: with fresh weights or those of the checkpoint that it starts from.
 pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
     let (deviation, train) = (recipe.model.initializer_range, &recipe.train);
-    let model = Model::new(
-        config,
-        train.precision,
-        train.context,
-        deviation,
-        train.seed,
-    )?;
+    let (precision, context) = (train.precision, train.context);
+    let model = match &recipe.start {
+        Some(start) => {
+            Model::from_values(config, precision, context, start.weights()?, &Device::Cpu)?
+        }
+        None => Model::new(config, precision, context, deviation, train.seed)?,
+    };
     Ok(with_settings(recipe, model))
 }
 
