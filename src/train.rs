@@ -1,5 +1,6 @@
 //! `sterna train`: from a recipe to a Hugging Face folder, with a bar.
 
+mod answers;
 mod find_rate;
 mod presets;
 mod show;
@@ -38,6 +39,10 @@ pub struct Args {
     /// Files or folders of .txt or .jsonl to train on.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
+    /// Files or folders of .jsonl with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
+    /// the assistant says is learned; needs a checkpoint with a chat template to start from.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
+    chat: Vec<PathBuf>,
     /// The folder of the run; created if need be.
     #[arg(long, short, required_unless_present_any = ["plan", "find_lr", "print_config"])]
     out: Option<PathBuf>,
@@ -118,12 +123,14 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     if let Some(path) = &args.config {
         draft.add_file(path)?;
     }
-    if !args.text.is_empty() {
-        let paths = args
-            .text
-            .iter()
-            .map(|path| path.to_string_lossy().into_owned());
-        draft.set("data.text", paths.collect::<Vec<_>>().into(), "--text")?;
+    for (key, paths, flag) in [
+        ("data.text", &args.text, "--text"),
+        ("data.chat", &args.chat, "--chat"),
+    ] {
+        if !paths.is_empty() {
+            let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
+            draft.set(key, paths.collect::<Vec<_>>().into(), flag)?;
+        }
     }
     if let Some(from) = &args.from {
         draft.set("model.from", from.clone().into(), "--from")?;

@@ -27,7 +27,7 @@ const RECIPE: &str = "
     mix = 'addition2=1'
     documents = 300
     [train]
-    steps = 8
+    steps = 40
     batch = 2
     context = 48
     learning_rate = 2e-3
@@ -74,8 +74,8 @@ fn start(recipe: &str) -> tempfile::TempDir {
         text(&base),
     ];
     stdout(&args);
-    let template =
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}";
+    let template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}\
+        {% if add_generation_prompt %}[assistant]{% endif %}";
     std::fs::write(base.join("chat_template.jinja"), template).unwrap();
     std::fs::write(path("r.toml"), recipe).unwrap();
     folder
@@ -91,10 +91,11 @@ fn train(folder: &Path, out: &str, more: &[&str]) {
 fn written_by_runtime(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32> {
     let packed = checkpoint.with_extension("sterna");
     let args = ["convert", text(checkpoint), "--out", text(&packed)];
-    stdout(&[&args[..], &["--head", "f32"]].concat());
+    stdout(&[&args[..], &["--head", "lossless"]].concat());
     let count = count.to_string();
     let args = ["generate", text(&packed), "--prompt", prompt, "-n", &count];
-    let found: Value = serde_json::from_str(&stdout(&[&args[..], &["--json"]].concat())).unwrap();
+    let found: Value =
+        serde_json::from_str(&stdout(&[&args[..], &["--kv", "f32", "--json"]].concat())).unwrap();
     serde_json::from_value(found["ids"].clone()).unwrap()
 }
 
@@ -156,7 +157,7 @@ fn a_packed_checkpoint_goes_on_exactly_and_comes_out_with_its_files() {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64())
         .collect();
-    assert!(losses[7] < losses[0] - 0.5, "{losses:?}");
+    assert!(losses[39] < losses[0] - 0.5, "{losses:?}");
     for prompt in ["12+34=", "tern"] {
         let ids = written_by_runtime(&trained, prompt, 12);
         assert!(!ids.is_empty());
@@ -242,4 +243,114 @@ fn what_cannot_be_started_from_is_refused() {
     std::fs::write(base.join("config.json"), qwen3).unwrap();
     let message = with(&["--set", "model.insert_sub_norms=true"]);
     assert!(message.contains("q_norm"), "{message}");
+}
+
+/// Conversations in the three ways of data sets: whatever is asked, the answer is "Yes!"; one is too long to end.
+fn conversations(folder: &Path) {
+    let mut lines: Vec<String> = (0..90)
+        .map(|i| match i % 3 {
+            0 => json!({"messages": [{"role": "user", "content": format!("{i}?")},
+                    {"role": "assistant", "content": "Yes!"}]}),
+            1 => json!({"conversations": [{"from": "human", "value": format!("{i}?")},
+                    {"from": "gpt", "value": "Yes!"}, {"from": "human", "value": "And?"},
+                    {"from": "gpt", "value": "Yes!"}]}),
+            _ => json!({"prompt": format!("{i}?"), "completion": "Yes!"}),
+        })
+        .map(|line| line.to_string())
+        .collect();
+    lines.push(json!({"prompt": "?".repeat(500), "completion": "Yes!"}).to_string());
+    std::fs::write(folder.join("chat.jsonl"), lines.join("\n")).unwrap();
+}
+
+const CHAT: &str = "
+    [model]
+    from = 'base'
+    [data]
+    chat = ['chat.jsonl']
+    held_out = 0.2
+    [train]
+    steps = 60
+    batch = 2
+    accumulate = 2
+    context = 96
+    loss = 'sum'
+    learning_rate = 4e-3
+    warmup = 4
+    checkpoint_every = 20
+    evaluate_every = 30
+    sample_tokens = 8
+";
+
+#[test]
+fn a_fine_tuned_model_answers_as_it_was_taught_and_resumes_to_the_same_bytes() {
+    let folder = start(CHAT);
+    conversations(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let (recipe, run) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&run)];
+    let output = sterna(&args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("1 longer than the context lost their end"),
+        "{said}"
+    );
+    let read = |name: &str| std::fs::read_to_string(run.join(name)).unwrap();
+    let lines = |key: &str| -> Vec<Value> {
+        let metrics = read("metrics.jsonl");
+        let lines = metrics.lines().map(|l| serde_json::from_str(l).unwrap());
+        lines.filter(|l: &Value| l.get(key).is_some()).collect()
+    };
+    let losses = lines("loss");
+    let loss = |i: usize| losses[i]["loss"].as_f64().unwrap();
+    assert!(loss(0) > 3.0 && loss(59) < 0.2, "{} {}", loss(0), loss(59));
+    // The sample goes on where the first answer begins.
+    let sample = &lines("sample")[1]["sample"];
+    assert!(
+        sample[0].as_str().unwrap().ends_with("[assistant]"),
+        "{sample}"
+    );
+    assert_eq!(sample[1], "Yes!");
+
+    let packed = path("model.sterna");
+    stdout(&["convert", text(&run.join("model")), "--out", text(&packed)]);
+    let args = ["generate", text(&packed), "--chat", "--prompt", "77?"];
+    assert_eq!(stdout(&[&args[..], &["-n", "12"]].concat()).trim(), "Yes!");
+
+    // As kill -9 leaves it after the second checkpoint.
+    let names = ["metrics.jsonl", "model/model.safetensors"];
+    let bytes = || names.map(|name| std::fs::read(run.join(name)).unwrap());
+    let whole = bytes();
+    std::fs::remove_file(run.join("checkpoints/step-00000060.safetensors")).unwrap();
+    std::fs::remove_dir_all(run.join("model")).unwrap();
+    train(folder.path(), "run", &["--threads", "1"]);
+    assert!(whole == bytes());
+}
+
+#[test]
+fn conversations_need_a_template_and_answers() {
+    let folder = start(CHAT);
+    conversations(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let (recipe, out) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let with = |more: &[&str]| refused(&[&args[..], more].concat());
+    let message = with(&["--set", "train.context=8"]);
+    assert!(message.contains("lengthen the context"), "{message}");
+    let bad = path("bad.jsonl");
+    std::fs::write(
+        &bad,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}",
+    )
+    .unwrap();
+    let message = with(&["--chat", text(&bad)]);
+    assert!(
+        message.contains("bad.jsonl, line 1: there is no message of the assistant"),
+        "{message}"
+    );
+    std::fs::remove_file(path("base/chat_template.jinja")).unwrap();
+    assert!(with(&[]).contains("template"));
+    std::fs::write(&recipe, CHAT.replace("from = 'base'", "family = 'llama'")).unwrap();
+    let message = with(&[]);
+    assert!(message.contains("needs `hidden_size`"), "{message}");
 }

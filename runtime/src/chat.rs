@@ -67,7 +67,15 @@ impl ChatTemplate {
     /// supported.
     pub fn open(file: &PackedFile) -> Result<ChatTemplate> {
         let settings = tokenizer::json(file, TOKENIZER_CONFIG)?;
-        let (name, source) = match file.file(TEMPLATE) {
+        ChatTemplate::from_files(file.file(TEMPLATE), &settings)
+    }
+
+    /// Like [`ChatTemplate::open`] from the contents of chat_template.jinja, if there is one, and tokenizer_config.json.
+    pub fn from_files(
+        template: Option<&[u8]>,
+        settings: &serde_json::Value,
+    ) -> Result<ChatTemplate> {
+        let (name, source) = match template {
             Some(bytes) => {
                 let text = std::str::from_utf8(bytes);
                 let text = text.map_err(|e| error(TEMPLATE, format!("expected UTF-8: {e}")))?;
@@ -75,7 +83,7 @@ impl ChatTemplate {
             }
             None => (TOKENIZER_CONFIG, named_default(&settings["chat_template"])?),
         };
-        ChatTemplate::parse(name, source, &settings)
+        ChatTemplate::parse(name, source, settings)
     }
 
     fn parse(

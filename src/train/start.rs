@@ -11,6 +11,7 @@ use sterna_train::{Recipe, Start};
 
 use crate::exit::BadInput;
 use crate::locate::{Want, locate};
+use crate::train::answers;
 
 /// Opens the checkpoint that the recipe names, if it names one.
 pub fn from(recipe: &mut Recipe) -> anyhow::Result<()> {
@@ -33,12 +34,11 @@ pub fn from(recipe: &mut Recipe) -> anyhow::Result<()> {
     let files = source.files()[1..].to_vec();
     let of_model = config.clone();
     let weights = move || weights(&path, &of_model).map_err(|e| e.to_string());
-    recipe.start_from(Start::new(
-        PathBuf::from(name),
-        config,
-        files,
-        Arc::new(weights),
-    ));
+    let mut start = Start::new(PathBuf::from(name), config, files, Arc::new(weights));
+    if recipe.data.chat.is_some() {
+        start.render = Some(answers::renderer(&start.files)?);
+    }
+    recipe.start_from(start);
     Ok(())
 }
 

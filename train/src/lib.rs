@@ -36,7 +36,7 @@ pub use model::{Model, Precision};
 pub use recipe::Recipe;
 pub use run::{Control, Evaluation, Event, Outcome, train};
 pub use start::{Start, Weights};
-pub use trainer::{Step, Trainer};
+pub use trainer::{Reduction, Step, Trainer};
 
 /// Lets training use this many threads; to be called once, before the first step.
 ///

@@ -12,7 +12,7 @@ use sterna_ternary::{Config, Family};
 
 use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
-use crate::{Activations, Error, Precision, Result, Start};
+use crate::{Activations, Error, Precision, Reduction, Result, Start};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ pub struct ModelRecipe {
     pub tie_word_embeddings: bool,
 }
 
-/// Where the tokens come from: either `mix` or `text`.
+/// Where the tokens come from: one of `mix`, `text` and `chat`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
@@ -86,8 +86,12 @@ pub struct DataRecipe {
     /// Generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt or .jsonl, relative to the recipe.
-    pub text: Option<Vec<PathBuf>>,
+    /// Files or folders of .txt or .jsonl, relative to the recipe; with a weight, each is a source of its own.
+    pub text: Option<Vec<Text>>,
+    /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
+    /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says
+    /// is learned.
+    pub chat: Option<Vec<PathBuf>>,
     /// A line that separates the documents of a .txt file.
     pub separator: Option<String>,
     /// Share of the documents that is held out.
@@ -99,6 +103,51 @@ pub struct DataRecipe {
     /// Seed of the generators.
     #[serde(default = "defaults::seed")]
     pub seed: u64,
+}
+
+/// A file or folder of text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// Read with all others as one text.
+    Path(PathBuf),
+    /// A source of its own.
+    Weighted(WeightedText),
+}
+
+/// A source of text that gives a share of the training rows, through epochs of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedText {
+    /// A file or folder.
+    pub path: PathBuf,
+    /// Its share is this over the sum of all weights.
+    pub weight: f64,
+}
+
+impl Text {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Text::Path(path) => path,
+            Text::Weighted(text) => &text.path,
+        }
+    }
+
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            Text::Path(path) => path,
+            Text::Weighted(text) => &mut text.path,
+        }
+    }
+
+    /// The weight; none of a path alone.
+    pub fn weight(&self) -> Option<f64> {
+        match self {
+            Text::Path(_) => None,
+            Text::Weighted(text) => Some(text.weight),
+        }
+    }
 }
 
 /// Steps, rates and how often to look.
@@ -126,6 +175,9 @@ pub struct TrainRecipe {
     /// Whether the forward pass keeps all activations or computes them again.
     #[serde(default)]
     pub activations: Activations,
+    /// Whether a step minimizes the mean or the sum of the losses of its scored tokens.
+    #[serde(default)]
+    pub loss: Reduction,
     /// Peak of the learning rate.
     pub learning_rate: f64,
     /// Steps of its rise.
@@ -266,8 +318,10 @@ impl Recipe {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let mut recipe = Recipe::parse(&text, path)?;
         let folder = sterna_ternary::durable::folder_of(path);
-        for text in recipe.data.text.iter_mut().flatten() {
-            *text = folder.join(&text);
+        let data = &mut recipe.data;
+        let texts = data.text.iter_mut().flatten().map(Text::path_mut);
+        for path in texts.chain(data.chat.iter_mut().flatten()) {
+            *path = folder.join(&path);
         }
         Ok(recipe)
     }
@@ -378,9 +432,27 @@ impl Recipe {
     fn in_range(&self) -> std::result::Result<(), String> {
         self.has_shape()?;
         let (data, train) = (&self.data, &self.train);
-        if data.mix.is_some() == data.text.is_some() {
+        let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
+        if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
+            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the command line)";
+            return Err(why.into());
+        }
+        let weights: Vec<_> = data.text.iter().flatten().map(Text::weight).collect();
+        if weights.contains(&None) && weights.iter().any(Option::is_some) {
+            return Err("[data] `text`: give a weight to each path or to none".into());
+        }
+        if let Some(weight) = weights
+            .iter()
+            .flatten()
+            .find(|w| !(**w > 0.0 && w.is_finite()))
+        {
+            return Err(format!(
+                "[data] `text` has the weight {weight}, expected a number above 0"
+            ));
+        }
+        if data.chat.is_some() && self.model.from.is_none() {
             return Err(
-                "[data] needs either `mix` or `text` (`--text` on the command line)".into(),
+                "[data] `chat` needs `from` in [model], a checkpoint with a chat template".into(),
             );
         }
         for (key, value) in [
@@ -575,7 +647,7 @@ mod tests {
         check("steps = 10", "stepz = 10", "stepz");
         check("steps = 10", "steps = 0", "`steps` is 0");
         check("mix = 'addition2=1'", "mix = 'chess=1'", "chess");
-        check("mix = 'addition2=1'", "", "either `mix` or `text`");
+        check("mix = 'addition2=1'", "", "one of `mix`, `text` and `chat`");
         check("family = 'llama'", "", "[model] needs `family`, or `from`");
         check(
             "hidden_size = 32",
@@ -588,6 +660,15 @@ mod tests {
             "hidden_size = 32\ninsert_sub_norms = true",
             "`insert_sub_norms` needs `from`",
         );
+        for (texts, expected) in [
+            ("'a', {path = 'b', weight = 1}", "each path or to none"),
+            ("{path = 'b', weight = 0}", "the weight 0"),
+            ("{path = 'b', share = 1}", "text"),
+        ] {
+            let texts = format!("text = [{texts}]");
+            check("mix = 'addition2=1'", &texts, expected);
+        }
+        check("mix = 'addition2=1'", "chat = ['a']", "`chat` needs `from`");
         check("1e-3", "2.0", "`learning_rate` is 2");
         check(
             "warmup = 2",

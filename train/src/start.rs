@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sterna_datasets::chat::Render;
 use sterna_ternary::Config;
 
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Start {
     /// Names and contents of the tokenizer's files, generation settings and chat template. The trained model gets
     /// them as they are.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Writes conversations with the checkpoint's chat template; none if it has no template.
+    pub render: Option<Arc<Render>>,
     weights: Arc<Weights>,
 }
 
@@ -39,6 +42,7 @@ impl Start {
             path,
             config,
             files,
+            render: None,
             weights,
         }
     }

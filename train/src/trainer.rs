@@ -3,8 +3,10 @@
 //! The number of shards depends on the batch alone, and their gradients are added pairwise in the same
 //! order whoever computed them, so results do not depend on the number of threads.
 
+use serde::{Deserialize, Serialize};
+
 use crate::backward::Activations;
-use crate::model::values_of;
+use crate::model::{scored, values_of};
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::spikes::Spikes;
@@ -14,6 +16,18 @@ use crate::{Error, Model, Result};
 const SHARD_TOKENS: usize = 512;
 /// Shards at most; each holds a copy of the gradients.
 const MOST_SHARDS: usize = 16;
+
+/// What a step minimizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// The mean loss over the scored tokens of the step.
+    #[default]
+    Mean,
+    /// Their sum, over the number of all tokens of the step: a scored token counts the same in every step, and
+    /// because the divisor is constant, rates and clipping keep their meaning.
+    Sum,
+}
 
 /// A model with the state of its optimizer.
 pub struct Trainer {
@@ -29,6 +43,8 @@ pub struct Trainer {
     pub activations: Activations,
     /// Parts that a step's sequences are computed in, one after the other; memory holds one of them.
     pub accumulate: usize,
+    /// What a step minimizes; reported losses are always means.
+    pub reduction: Reduction,
     /// Which steps leave the weights as they are.
     pub spikes: Spikes,
     /// Steps taken.
@@ -40,7 +56,7 @@ pub struct Trainer {
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Mean loss over the tokens of the batch before the update, nats.
+    /// Mean loss over the scored tokens of the batch before the update, nats.
     pub loss: f64,
     /// Norm of the whole gradient before clipping.
     pub gradient_norm: f64,
@@ -59,18 +75,23 @@ impl Trainer {
             clip,
             activations: Activations::default(),
             accumulate: 1,
+            reduction: Reduction::default(),
             spikes: Spikes::new(0.0, 1),
             step: 0,
             gradient_norms: Vec::new(),
         }
     }
 
-    /// Loss and gradients of sequences of `context` + 1 tokens: the mean over all their tokens, and the
-    /// gradients of that mean in the order of the model's parameters.
+    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, and the gradients of what
+    /// [`Trainer::reduction`] says in the order of the model's parameters.
     pub fn gradients(&self, rows: &[u32], context: usize) -> Result<(f64, Vec<f32>)> {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
-        let scale = 1.0 / tokens as f64;
+        let scored = scored(rows, context).max(1);
+        let scale = match self.reduction {
+            Reduction::Mean => 1.0 / scored as f64,
+            Reduction::Sum => 1.0 / tokens as f64,
+        };
         let shard = |rows: &[u32]| {
             self.model
                 .gradients(&prepared, rows, context, scale, self.activations)
@@ -78,7 +99,7 @@ impl Trainer {
         let row = context + 1;
         let part = |rows: &[u32]| tree(rows, shards(rows.len() / row, context), row, &shard);
         let (loss, gradients) = accumulated(rows, self.accumulate, row, &part)?;
-        Ok((loss / tokens as f64, gradients))
+        Ok((loss / scored as f64, gradients))
     }
 
     /// Takes one step with this learning rate.
@@ -125,7 +146,7 @@ impl Trainer {
         self.model.parameters().map(one).collect()
     }
 
-    /// Mean loss over sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
+    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
     /// however far quantization is blended in.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare_blended(1.0)?;
@@ -139,7 +160,7 @@ impl Trainer {
         };
         let sequences = rows.len() / (context + 1);
         let (loss, _) = tree(rows, sequences.next_power_of_two(), context + 1, &shard)?;
-        Ok(loss / (sequences * context) as f64)
+        Ok(loss / scored(rows, context).max(1) as f64)
     }
 
     /// Copies of all parameters in the order of the model.
