@@ -111,7 +111,7 @@ fn of_train(error: &sterna_train::Error) -> bool {
         Ternary(error) => of_ternary(error),
         Data(error) => of_datasets(error),
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        Recipe { .. } | Checkpoint { .. } => true,
+        Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
         _ => false,
     }
 }

@@ -1,9 +1,11 @@
 //! `sterna train`: from a recipe to a Hugging Face folder, with a bar.
 
+mod answers;
 mod find_rate;
 mod place;
 mod presets;
 mod show;
+mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -31,9 +33,17 @@ pub struct Args {
     /// A recipe inside the program, by the size of its model; needs --text or a [data] of --config.
     #[arg(long, value_parser = PossibleValuesParser::new(presets::names()))]
     preset: Option<String>,
+    /// A checkpoint to start from, instead of the recipe's shape: a file, a folder or a name of the hub, in any format
+    /// that convert reads.
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     /// Files or folders of .txt or .jsonl to train on.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
+    /// Files or folders of .jsonl with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
+    /// the assistant says is learned; needs a checkpoint with a chat template to start from.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
+    chat: Vec<PathBuf>,
     /// The folder of the run; created if need be.
     #[arg(long, short, required_unless_present_any = ["plan", "find_lr", "print_config"])]
     out: Option<PathBuf>,
@@ -122,7 +132,7 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     trained.finished()
 }
 
-/// Preset, file and flags, one over the other.
+/// Preset, file and flags, one over the other, and the checkpoint that they name.
 fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     let mut draft = match &args.preset {
         Some(name) => presets::draft(name)?,
@@ -131,12 +141,17 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     if let Some(path) = &args.config {
         draft.add_file(path)?;
     }
-    if !args.text.is_empty() {
-        let paths = args
-            .text
-            .iter()
-            .map(|path| path.to_string_lossy().into_owned());
-        draft.set("data.text", paths.collect::<Vec<_>>().into(), "--text")?;
+    for (key, paths, flag) in [
+        ("data.text", &args.text, "--text"),
+        ("data.chat", &args.chat, "--chat"),
+    ] {
+        if !paths.is_empty() {
+            let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
+            draft.set(key, paths.collect::<Vec<_>>().into(), flag)?;
+        }
+    }
+    if let Some(from) = &args.from {
+        draft.set("model.from", from.clone().into(), "--from")?;
     }
     for (key, value, flag) in [
         ("train.steps", args.steps, "--steps"),
@@ -155,7 +170,9 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     }
     let config = args.config.as_ref().map(|path| path.display().to_string());
     let name = args.preset.as_ref().map(|name| format!("preset {name}"));
-    Ok(draft.finish(&config.or(name).unwrap_or_default())?)
+    let mut recipe = draft.finish(&config.or(name).unwrap_or_default())?;
+    start::from(&mut recipe)?;
+    Ok(recipe)
 }
 
 /// Lets the trainer use this many threads.

@@ -202,7 +202,7 @@ fn a_preset_a_file_and_flags_make_a_recipe() {
         "{message}"
     );
     let message = refused(&["train", "--preset", "tiny-1m", "--plan"], 3);
-    assert!(message.contains("`mix` or `text`"), "{message}");
+    assert!(message.contains("`mix`, `text` and `chat`"), "{message}");
     refused(&["train", "--out", "x"], 2);
     refused(&["train", "--preset", "1b", "--out", "x"], 2);
 }

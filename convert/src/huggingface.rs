@@ -533,6 +533,19 @@ impl Source for HuggingFace {
         })
     }
 
+    fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
+        match self.storage {
+            Storage::Online => self.values(weight),
+            // Full precision says as little about itself as products do: what cannot be taken apart is no product.
+            Storage::Products => match self.take_apart(weight) {
+                Ok(ternary) => Ok(ternary.masters(weight.columns)),
+                Err(Error::Tensor { .. }) => self.values(weight),
+                Err(error) => Err(error),
+            },
+            _ => Ok(self.linear(weight)?.masters(weight.columns)),
+        }
+    }
+
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
         let stored = self.stored(&weight.name);
         let first = first * weight.columns;

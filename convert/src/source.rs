@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::layout::{Dtype, Weight};
-use sterna_ternary::scales::group_dtype;
+use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Scaling};
 
@@ -64,6 +64,15 @@ pub trait Source {
     /// A linear layer.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;
 
+    /// Full-precision values (rows, columns) of a linear layer, for training that starts from them.
+    ///
+    /// Its master weights where the checkpoint has them. Else its products trit × scale, larger by 1 / mean|trit| where
+    /// the matrix has one scale: then [`sterna_ternary::quantize::ternarize`] gives the same trits and, but for
+    /// rounding, the same scale.
+    fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
+        Ok(self.linear(weight)?.masters(weight.columns))
+    }
+
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
 
@@ -91,6 +100,26 @@ pub struct Ternary {
     pub scales: Scales,
     /// What the scale was before.
     pub stored: StoredScale,
+}
+
+impl Ternary {
+    /// See [`Source::masters`].
+    pub(crate) fn masters(&self, columns: usize) -> Vec<f32> {
+        let Scales { scaling, values } = &self.scales;
+        let rows = self.trits.len() / columns;
+        let nonzero = self.trits.iter().filter(|t| **t != 0).count().max(1);
+        let larger = match scaling {
+            Scaling::Matrix => (self.trits.len() as f64 / nonzero as f64) as f32,
+            _ => 1.0,
+        };
+        let scale = |i: usize| match scaling {
+            Scaling::Matrix => values[0],
+            Scaling::Row => values[i / columns],
+            Scaling::Group => values[i % columns / GROUP_COLUMNS * rows + i / columns],
+        };
+        let product = |(i, trit): (usize, &i8)| f32::from(*trit) * scale(i) * larger;
+        self.trits.iter().enumerate().map(product).collect()
+    }
 }
 
 /// How a checkpoint gives the scale of a matrix; with it, a writer can give the same bits back.
@@ -136,5 +165,38 @@ pub(crate) fn check_finite(
             expected: "a finite number",
             advice: "the training diverged or the file is damaged",
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sterna_ternary::quantize;
+
+    use super::*;
+
+    #[test]
+    fn masters_of_trits_give_the_trits_and_the_scale_again() {
+        let trits: Vec<i8> = (0..12 * 40).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
+        let ternary = Ternary {
+            trits: trits.clone(),
+            scales: Scales::one(0.37),
+            stored: StoredScale::Multiply(0.37),
+        };
+        let mut again = vec![0; trits.len()];
+        let scale = quantize::ternarize(&ternary.masters(40), &mut again);
+        assert_eq!(again, trits);
+        assert!((scale / 0.37 - 1.0).abs() < 1e-6, "{scale}");
+    }
+
+    #[test]
+    fn masters_of_many_scales_are_the_products() {
+        let trits = vec![1, -1, 0, 1];
+        let (scaling, values) = (Scaling::Row, vec![0.5, 3.0]);
+        let ternary = Ternary {
+            trits,
+            scales: Scales { scaling, values },
+            stored: StoredScale::Products(0),
+        };
+        assert_eq!(ternary.masters(2), [0.5, -0.5, 0.0, 3.0]);
     }
 }

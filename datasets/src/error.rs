@@ -42,6 +42,28 @@ pub enum Error {
         reason: String,
     },
 
+    #[error("{}: conversations are read from .jsonl files, and here is none", path.display())]
+    NotJsonl { path: PathBuf },
+
+    #[error("{}, line {line}: {reason}; expected an object with `messages` (a list of {{role, content}}), with \
+             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`", path.display())]
+    Conversation {
+        path: PathBuf,
+        line: u64,
+        reason: String,
+    },
+
+    #[error("{}, line {line}: the chat template cannot write this conversation: {reason}", path.display())]
+    Template {
+        path: PathBuf,
+        line: u64,
+        reason: String,
+    },
+
+    #[error("{}: no conversation would be in it; add some, hold out a larger share, or lengthen the context",
+            path.display())]
+    NoConversation { path: PathBuf },
+
     #[error("the share of held-out documents is {found}; expected at least 0 and less than 1")]
     HeldOutShare { found: f64 },
 
@@ -105,6 +127,12 @@ pub enum Error {
         found: u64,
         expected: u64,
     },
+
+    #[error("a source of text has the weight {found}; expected a number above 0")]
+    Weight { found: f64 },
+
+    #[error("{found} sources of text are mixed; expected at most 1024")]
+    Sources { found: usize },
 
     #[error("the loader has {name} = 0; expected at least 1")]
     Zero { name: &'static str },

@@ -2,7 +2,8 @@
 //!
 //! Text comes from [`generate`] (seeded tasks whose entropy and right answers are known) or from
 //! [`read`] (txt and jsonl files). [`tokenizer`] trains a byte-level BPE on it, [`prepare`] encodes
-//! it into [`shard`] files, and [`loader`] cuts those into training batches. Every step is a pure
+//! it into [`shard`] files, and [`loader`] cuts those into training batches. Conversations ([`conversation`], [`chat`])
+//! become [`rows`], which know what is learned. Every step is a pure
 //! function of its inputs and a seed: the same command writes the same bytes, and the batch of step
 //! `n` does not depend on how the run reached step `n`.
 //!
@@ -23,15 +24,19 @@
 
 #![deny(unsafe_code)]
 
+pub mod chat;
+pub mod conversation;
 mod error;
 pub mod generate;
 pub mod loader;
 pub mod prepare;
 mod random;
 pub mod read;
+pub mod rows;
 pub mod shard;
 pub mod tokenizer;
 
+pub use conversation::Message;
 pub use error::Error;
 pub use generate::{Corpus, Document, Mix, Problem, Split, Task};
 pub use loader::{Batch, Loader, Rows};

@@ -9,12 +9,17 @@
 //!   longer than the context lose their rest. [`Loader::coverage`] says how much is used.
 //! * [`Rows::Contiguous`]: rows follow each other without a gap; for long documents.
 //!
+//! Conversations come in rows that were packed before ([`Loader::open_packed`]).
+//!
+//! Several sources can be mixed by weights ([`Loader::mixed`]).
+//!
 //! Each epoch visits every row once, in an order that a keyed permutation computes on the spot:
 //! no table of the order is kept, and resuming at step `n` needs nothing but `n`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::random::{mix64, permute};
+use crate::rows::PackedRows;
 use crate::{Error, Result, Shard};
 
 /// Where rows begin.
@@ -30,7 +35,7 @@ pub enum Rows {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Row-major, (batch, context + 1): inputs are all but the last of a row, targets all but the
-    /// first.
+    /// first. Those of conversations carry the flags of [`crate::rows`].
     pub ids: Vec<u32>,
     /// Rows.
     pub batch: usize,
@@ -41,13 +46,53 @@ pub struct Batch {
 /// Shuffled rows of one or more shards.
 #[derive(Debug)]
 pub struct Loader {
-    shards: Vec<Shard>,
-    /// Where rows begin: shard, position.
-    starts: Vec<(u32, usize)>,
+    parts: Vec<Part>,
     batch: usize,
     context: usize,
     seed: u64,
     coverage: f64,
+}
+
+/// Rows and their share of the batches.
+#[derive(Debug)]
+struct Part {
+    source: Source,
+    /// Rows in each [`BLOCK`] of several parts.
+    slots: u64,
+}
+
+/// Rows served in which each of several parts has exactly its share.
+const BLOCK: u64 = 1024;
+
+/// What rows are taken from.
+#[derive(Debug)]
+enum Source {
+    Shards {
+        shards: Vec<Shard>,
+        /// Where rows begin: shard, position.
+        starts: Vec<(u32, usize)>,
+    },
+    Packed(PackedRows),
+}
+
+impl Source {
+    fn len(&self) -> u64 {
+        match self {
+            Source::Shards { starts, .. } => starts.len() as u64,
+            Source::Packed(rows) => rows.len(),
+        }
+    }
+
+    /// Appends a row of `context` + 1 tokens.
+    fn push(&self, row: u64, context: usize, ids: &mut Vec<u32>) {
+        match self {
+            Source::Shards { shards, starts } => {
+                let (shard, start) = starts[row as usize];
+                ids.extend(shards[shard as usize].tokens(start..start + context + 1));
+            }
+            Source::Packed(rows) => ids.extend(rows.row(row)),
+        }
+    }
 }
 
 impl Loader {
@@ -95,8 +140,7 @@ impl Loader {
         let tokens: u64 = shards.iter().map(|shard| shard.header().tokens).sum();
         let coverage = (starts.len() * context) as f64 / tokens as f64;
         Ok(Self {
-            shards,
-            starts,
+            parts: whole(Source::Shards { shards, starts }),
             batch,
             context,
             seed,
@@ -104,15 +148,72 @@ impl Loader {
         })
     }
 
+    /// Opens and checks packed rows.
+    ///
+    /// Errors if `batch` is 0, or the file is damaged or empty.
+    pub fn open_packed(path: &Path, batch: usize, seed: u64) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::Zero { name: "batch" });
+        }
+        let rows = PackedRows::open(path)?;
+        if rows.is_empty() {
+            let path = path.to_owned();
+            return Err(Error::NoConversation { path });
+        }
+        Ok(Self {
+            context: rows.width() - 1,
+            parts: whole(Source::Packed(rows)),
+            batch,
+            seed,
+            coverage: 1.0,
+        })
+    }
+
+    /// Joins loaders that were opened with the same batch, context and seed: each gives a share of the rows in
+    /// proportion to its weight, and goes through its own epochs, however large it is.
+    ///
+    /// Errors if a weight is not above zero, there are more than 1024 loaders, or two loaders come from different tokenizers.
+    pub fn mixed(loaders: Vec<(Loader, f64)>) -> Result<Self> {
+        let weights: Vec<f64> = loaders.iter().map(|(_, weight)| *weight).collect();
+        if let Some(found) = weights.iter().find(|w| !(**w > 0.0 && w.is_finite())) {
+            return Err(Error::Weight { found: *found });
+        }
+        if weights.len() as u64 > BLOCK {
+            let found = weights.len();
+            return Err(Error::Sources { found });
+        }
+        let total = weights.iter().sum::<f64>();
+        let coverage = loaders
+            .iter()
+            .map(|(l, weight)| l.coverage * weight / total);
+        let coverage = coverage.sum();
+        let mut loaders = loaders.into_iter().map(|(loader, _)| loader);
+        let mut joined = loaders.next().ok_or(Error::Zero { name: "sources" })?;
+        for loader in loaders {
+            if let (Some(a), Some(b)) = (joined.shards().first(), loader.shards().first())
+                && a.header().tokenizer != b.header().tokenizer
+            {
+                let (path, other) = (b.path().to_owned(), a.path().to_owned());
+                return Err(Error::TokenizerMismatch { path, other });
+            }
+            joined.parts.extend(loader.parts);
+        }
+        for (part, slots) in joined.parts.iter_mut().zip(slots(&weights)) {
+            part.slots = slots;
+        }
+        joined.coverage = coverage;
+        Ok(joined)
+    }
+
     /// The rows of a step; steps beyond the last row of an epoch go on with the next epoch.
     pub fn batch(&self, step: u64) -> Batch {
         let mut ids = Vec::with_capacity(self.batch * (self.context + 1));
-        for place in 0..self.batch as u64 {
-            let (epoch, place) = self.epoch_and_place(step, place);
+        for place in 0..self.batch as u128 {
+            let (source, served) = self.source_of(u128::from(step) * self.batch as u128 + place);
+            let rows = u128::from(source.len());
+            let (epoch, place) = ((served / rows) as u64, (served % rows) as u64);
             let key = mix64(self.seed ^ mix64(epoch));
-            let row = permute(place, self.rows(), key) as usize;
-            let (shard, start) = self.starts[row];
-            ids.extend(self.shards[shard as usize].tokens(start..start + self.context + 1));
+            source.push(permute(place, source.len(), key), self.context, &mut ids);
         }
         Batch {
             ids,
@@ -121,16 +222,30 @@ impl Loader {
         }
     }
 
-    /// The epoch of a row of a batch, and its place in the order of that epoch.
-    fn epoch_and_place(&self, step: u64, place: u64) -> (u64, u64) {
-        let served = u128::from(step) * self.batch as u128 + u128::from(place);
-        let rows = u128::from(self.rows());
-        ((served / rows) as u64, (served % rows) as u64)
+    /// Where the `n`th row that is served comes from, and how many rows that source served before it.
+    ///
+    /// Of several sources, each has its slots in every block of rows, in an order that a keyed permutation computes.
+    fn source_of(&self, n: u128) -> (&Source, u128) {
+        if let [part] = &self.parts[..] {
+            return (&part.source, n);
+        }
+        let (block, place) = (n / u128::from(BLOCK), (n % u128::from(BLOCK)) as u64);
+        let mut slot = permute(place, BLOCK, mix64(!self.seed ^ mix64(block as u64)));
+        for part in &self.parts {
+            if slot < part.slots {
+                return (
+                    &part.source,
+                    block * u128::from(part.slots) + u128::from(slot),
+                );
+            }
+            slot -= part.slots;
+        }
+        unreachable!("the slots of all parts fill a block")
     }
 
-    /// Rows in an epoch.
+    /// Rows in an epoch; of all sources together, if there are several.
     pub fn rows(&self) -> u64 {
-        self.starts.len() as u64
+        self.parts.iter().map(|part| part.source.len()).sum()
     }
 
     /// Epochs completed before a step, with the fraction of the one under way.
@@ -153,10 +268,35 @@ impl Loader {
         self.context
     }
 
-    /// The shards, in the order of their paths.
+    /// The shards, in the order of their paths; those of the first of several sources, none of packed rows.
     pub fn shards(&self) -> &[Shard] {
-        &self.shards
+        match &self.parts[0].source {
+            Source::Shards { shards, .. } => shards,
+            Source::Packed(_) => &[],
+        }
     }
+}
+
+/// One source that gives all rows.
+fn whole(source: Source) -> Vec<Part> {
+    let slots = BLOCK;
+    vec![Part { source, slots }]
+}
+
+/// Slots of a block in proportion to weights above zero, at least one each: those with the largest remainders get the
+/// slots that rounding down leaves.
+fn slots(weights: &[f64]) -> Vec<u64> {
+    let free = BLOCK - weights.len() as u64;
+    let total: f64 = weights.iter().sum();
+    let exact: Vec<f64> = weights.iter().map(|w| w / total * free as f64).collect();
+    let mut slots: Vec<u64> = exact.iter().map(|e| 1 + *e as u64).collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()));
+    let missing = BLOCK - slots.iter().sum::<u64>();
+    order[..missing as usize]
+        .iter()
+        .for_each(|i| slots[*i] += 1);
+    slots
 }
 
 /// The positions in a shard at which rows of `context + 1` tokens begin.
@@ -331,6 +471,49 @@ mod tests {
         );
         let mixed = open(&[&a.path, &c.path]);
         assert!(matches!(mixed, Err(Error::TokenizerMismatch { .. })));
+    }
+
+    #[test]
+    fn sources_have_their_shares_and_their_own_epochs() {
+        let (small, large) = (data(40, 300), data(300, 300));
+        let mixed = || {
+            let part = |data: &Data, weight| (data.open(2, 5, Rows::Contiguous), weight);
+            Loader::mixed(vec![part(&small, 1.0), part(&large, 3.0)]).unwrap()
+        };
+        let loader = mixed();
+        let slots = [0, 1].map(|i| u128::from(slots(&[1.0, 3.0])[i]));
+        assert!(slots[0].abs_diff(256) <= 1, "{slots:?}");
+        for block in 0..3 {
+            // Each source serves the rows that come next in its own order, as many as it has slots.
+            let mut served = [Vec::new(), Vec::new()];
+            for n in block * 1024..(block + 1) * 1024 {
+                let (source, count) = loader.source_of(n);
+                served[usize::from(!std::ptr::eq(source, &loader.parts[0].source))].push(count);
+            }
+            assert!(!served[0].is_sorted());
+            for (mut served, slots) in served.into_iter().zip(slots) {
+                served.sort();
+                assert!(served.into_iter().eq(block * slots..(block + 1) * slots));
+            }
+        }
+        let again = mixed();
+        assert!(
+            (0..50)
+                .rev()
+                .all(|step| again.batch(step) == loader.batch(step))
+        );
+        again.batch(u64::MAX);
+        let zero = Loader::mixed(vec![(small.open(1, 5, Rows::Contiguous), 0.0)]);
+        assert!(matches!(zero, Err(Error::Weight { .. })));
+    }
+
+    #[test]
+    fn slots_fill_a_block_whatever_the_weights() {
+        for weights in [&[1.0][..], &[1.0, 1.0, 1.0], &[1e-9, 5.0], &[0.3; 700]] {
+            let slots = slots(weights);
+            assert_eq!(slots.iter().sum::<u64>(), BLOCK);
+            assert!(slots.iter().all(|s| *s > 0));
+        }
     }
 
     #[test]

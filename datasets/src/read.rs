@@ -34,6 +34,30 @@ pub struct Documents {
 ///
 /// Errors if a path does not exist, a named file has another extension, or nothing is found.
 pub fn documents(paths: &[PathBuf], separator: Option<String>) -> Result<Documents> {
+    Ok(Documents {
+        files: files(paths)?.into_iter(),
+        separator,
+        current: None,
+    })
+}
+
+/// The .jsonl files among paths and in folders; a named file of another kind, or a folder without one, is refused.
+pub(crate) fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut jsonl = Vec::new();
+    for path in paths {
+        let before = jsonl.len();
+        let of_path = files(std::slice::from_ref(path))?.into_iter();
+        let of_path = of_path.filter(|(_, format)| matches!(format, Format::Jsonl));
+        jsonl.extend(of_path.map(|(path, _)| path));
+        if jsonl.len() == before {
+            return Err(Error::NotJsonl { path: path.clone() });
+        }
+    }
+    Ok(jsonl)
+}
+
+/// The files that paths mean, each with its format.
+fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>> {
     let mut files = Vec::new();
     for path in paths {
         let before = files.len();
@@ -51,11 +75,7 @@ pub fn documents(paths: &[PathBuf], separator: Option<String>) -> Result<Documen
             return Err(Error::NoInput { path: path.clone() });
         }
     }
-    Ok(Documents {
-        files: files.into_iter(),
-        separator,
-        current: None,
-    })
+    Ok(files)
 }
 
 /// Adds the files below a folder that have a known extension, in the order of their names; links to
@@ -126,7 +146,7 @@ impl Iterator for Documents {
 
 /// One open file.
 #[derive(Debug)]
-struct Lines {
+pub(crate) struct Lines {
     path: PathBuf,
     format: Format,
     reader: BufReader<File>,
@@ -135,6 +155,21 @@ struct Lines {
 }
 
 impl Lines {
+    /// The lines of a .jsonl file.
+    pub(crate) fn jsonl(path: PathBuf) -> Result<Self> {
+        Self::open(path, Format::Jsonl)
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines read so far.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
     fn open(path: PathBuf, format: Format) -> Result<Self> {
         let file = File::open(&path).map_err(Error::io(&path, "open"))?;
         Ok(Self {
@@ -179,7 +214,7 @@ impl Lines {
     }
 
     /// The next line with its line break, without a byte order mark.
-    fn next_line(&mut self) -> Result<Option<String>> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<String>> {
         let mut bytes = Vec::new();
         let read = self.reader.read_until(b'\n', &mut bytes);
         if read.map_err(Error::io(&self.path, "read"))? == 0 {

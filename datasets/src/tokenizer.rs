@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -21,7 +22,8 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::processors::template::TemplateProcessing;
 
-use crate::{Error, Result};
+use crate::chat::Rendered;
+use crate::{Error, Result, rows};
 
 /// Begins every document; id 0 of a tokenizer trained here.
 pub const BOS: &str = "<|begin_of_text|>";
@@ -139,6 +141,12 @@ impl Tokenizer {
     ///
     /// Errors if a file cannot be read or parsed, or if there is no token to begin a document with.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_with(path, None)
+    }
+
+    /// Like [`Tokenizer::load`], where documents begin with the token `fallback` if `tokenizer_config.json` names none, as
+    /// that of Qwen3.
+    pub fn load_with(path: &Path, fallback: Option<u32>) -> Result<Self> {
         let path = &json_path(path);
         let json = fs::read(path).map_err(Error::io(path, "read"))?;
         let config_path = path.with_file_name("tokenizer_config.json");
@@ -163,10 +171,11 @@ impl Tokenizer {
             }
             Err(error) => return Err(Error::io(&config_path, "read")(error)),
         };
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| fail(e.to_string()))?;
+        let bos = bos.or_else(|| inner.id_to_token(fallback?));
         let bos = bos.ok_or_else(|| {
             fail("no `bos_token` in tokenizer_config.json; name one to begin documents with".into())
         })?;
-        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| fail(e.to_string()))?;
         Self::new(inner, json, &bos, eos.as_deref()).map_err(|error| fail(error.to_string()))
     }
 
@@ -199,17 +208,26 @@ impl Tokenizer {
         Ok(encoding.map_err(failed)?.get_ids().to_vec())
     }
 
-    /// The tokens of documents, each between [`Tokenizer::bos_id`] and, if there is one,
+    /// The tokens of documents, each between [`Tokenizer::bos_id`] and, if there is another one,
     /// [`Tokenizer::eos_id`]; works on all cores.
     pub fn encode_documents(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(failed)?;
+        // Where one token is both, the next document's first ends this one.
+        let end = self.eos_id().filter(|eos| *eos != self.bos.1);
         let document = |encoding: tokenizers::Encoding| {
             std::iter::once(self.bos.1)
                 .chain(encoding.get_ids().iter().copied())
-                .chain(self.eos_id())
+                .chain(end)
                 .collect()
         };
         Ok(encodings.into_iter().map(document).collect())
+    }
+
+    /// The encoder of texts that a chat template made.
+    pub fn of_templates(&self) -> TemplateEncoder {
+        let mut inner = self.inner.clone();
+        inner.set_encode_special_tokens(false);
+        TemplateEncoder(inner)
     }
 
     /// The text of tokens, special tokens left out.
@@ -235,6 +253,28 @@ impl Tokenizer {
     /// SHA-256 of `tokenizer.json`.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.json).into()
+    }
+}
+
+/// Encodes texts in which special tokens stand by their names, as chat templates write them.
+pub struct TemplateEncoder(tokenizers::Tokenizer);
+
+impl TemplateEncoder {
+    /// The tokens of each text, [`rows::UNSCORED`] where they do not begin in an answer; works on all cores.
+    pub fn encode(&self, texts: Vec<Rendered>) -> Result<Vec<Vec<u32>>> {
+        let (texts, answers): (Vec<_>, Vec<_>) =
+            texts.into_iter().map(|r| (r.text, r.answers)).unzip();
+        let encodings = self.0.encode_batch(texts, false).map_err(failed)?;
+        let document = |(encoding, answers): (tokenizers::Encoding, Vec<Range<usize>>)| {
+            let is_learned = |at: &usize| answers.iter().any(|answer| answer.contains(at));
+            let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+            let flagged = |(id, (start, _)): (&u32, &(usize, usize))| match is_learned(start) {
+                true => *id,
+                false => *id | rows::UNSCORED,
+            };
+            tokens.map(flagged).collect()
+        };
+        Ok(encodings.into_iter().zip(answers).map(document).collect())
     }
 }
 

@@ -76,7 +76,18 @@ impl ChatTemplate {
     /// Those of [`ChatTemplate::open`].
     pub fn of_files<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<ChatTemplate> {
         let settings = tokenizer::json(&file, TOKENIZER_CONFIG)?;
-        let (name, source) = match file(TEMPLATE) {
+        ChatTemplate::from_files(file(TEMPLATE), &settings)
+    }
+
+    /// Like [`ChatTemplate::open`] from the contents of chat_template.jinja, if there is one, and tokenizer_config.json.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::open`].
+    pub fn from_files(
+        template: Option<&[u8]>,
+        settings: &serde_json::Value,
+    ) -> Result<ChatTemplate> {
+        let (name, source) = match template {
             Some(bytes) => {
                 let text = std::str::from_utf8(bytes);
                 let text = text.map_err(|e| error(TEMPLATE, format!("expected UTF-8: {e}")))?;
@@ -84,7 +95,7 @@ impl ChatTemplate {
             }
             None => (TOKENIZER_CONFIG, named_default(&settings["chat_template"])?),
         };
-        ChatTemplate::parse(name, source, &settings)
+        ChatTemplate::parse(name, source, settings)
     }
 
     fn parse(

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use sterna_datasets::chat::Counts;
 use sterna_train::{Control, Evaluation, Event, plan};
 
 use crate::terminal;
@@ -53,6 +54,11 @@ impl Watch {
     pub fn see(&mut self, event: &Event) -> Control {
         match event {
             Event::Preparing => self.say("training the tokenizer and encoding the data"),
+            Event::Packed(counts) => {
+                for (name, counts) in ["train", "held out"].iter().zip(counts) {
+                    self.say(&packed(name, counts));
+                }
+            }
             Event::Warning(error) => self.say(&format!("warning: {error}")),
             Event::Started {
                 parameters,
@@ -118,6 +124,25 @@ impl Watch {
             eprintln!("{line}")
         }
     }
+}
+
+/// What became of conversations.
+fn packed(name: &str, counts: &Counts) -> String {
+    let Counts {
+        texts,
+        rows,
+        scored,
+        cut,
+        left_out,
+    } = counts;
+    let mut text =
+        format!("{name}: {texts} conversations in {rows} rows, {scored} tokens to learn");
+    if cut + left_out > 0 {
+        text += &format!(
+            "; {cut} longer than the context lost their end, {left_out} without a token to learn were left out"
+        );
+    }
+    text
 }
 
 /// Characters of a sample that are shown.

@@ -174,11 +174,36 @@ impl Family {
         FAMILIES.iter().find(|f| f.name == name)
     }
 
+    /// The family that differs from this one in having both sub-norms; itself if it has them, none if there is none.
+    pub fn with_sub_norms(&self) -> Option<&'static Family> {
+        let is_like = |f: &&Family| f.activation == self.activation && f.qk_norm == self.qk_norm;
+        let has_both = |f: &&Family| f.attn_sub_norm.is_some() && f.ffn_sub_norm.is_some();
+        FAMILIES.iter().filter(is_like).find(has_both)
+    }
+
     /// The names of all families, for error messages.
     pub fn known() -> String {
         let names = FAMILIES
             .iter()
             .map(|f| format!("{} ({})", f.name, f.architecture));
         names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_norms_are_the_only_difference_of_the_family_that_has_them() {
+        for (name, expected) in [
+            ("bitnet", Some("bitnet")),
+            ("llama", Some("1bitllm")),
+            ("1bitllm", Some("1bitllm")),
+            ("qwen3", None),
+        ] {
+            let family = Family::from_name(name).unwrap();
+            assert_eq!(family.with_sub_norms().map(|f| f.name), expected, "{name}");
+        }
     }
 }

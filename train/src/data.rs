@@ -1,20 +1,27 @@
 //! From a recipe's texts to a tokenizer, a loader and held-out rows, in the run's `data` folder.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use sterna_datasets::{Corpus, Loader, Prepared, Rows, Split, Tokenizer, prepare, read, train_bpe};
+use sterna_datasets::{
+    Corpus, Loader, Rows, Split, Tokenizer, chat, prepare, read, rows, train_bpe,
+};
+use sterna_ternary::durable;
 
-use crate::recipe::Recipe;
-use crate::{Error, Result};
+use crate::recipe::{Recipe, Text};
+use crate::{Error, Result, Start};
 
 /// Documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
 /// Held-out rows that an evaluation reads at most.
 const HELD_OUT_ROWS: usize = 128;
 
+/// The files of token shards.
+const SHARDS: [&str; 2] = ["train.tokens", "held_out.tokens"];
+
 /// What a run trains on.
 pub struct Data {
-    /// The tokenizer, trained on the same texts.
+    /// The tokenizer, trained on the same texts or taken over from a checkpoint.
     pub tokenizer: Tokenizer,
     /// Training batches.
     pub loader: Loader,
@@ -24,62 +31,166 @@ pub struct Data {
     pub held_out_bytes: usize,
 }
 
-/// Trains the tokenizer and writes the token shards of a recipe into `folder`.
-pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Prepared> {
+/// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on the texts, or is
+/// that of the checkpoint that the recipe starts from.
+///
+/// Returns what became of conversations, if it has some: those that are trained on, and those that are held out.
+pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let tokenizer = match &recipe.start {
+        Some(start) => taken_over(start, folder)?,
+        None => trained(recipe, folder)?,
+    };
     if let Some(mix) = &data.mix {
-        let corpus = Corpus {
-            mix: mix.clone(),
-            seed: data.seed,
-            split: Split::Train,
-        };
-        let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
-        let tokenizer = train_bpe(texts, data.vocab_size, &[])?;
-        tokenizer.save(folder, recipe.train.context)?;
         let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
         let (train, seed) = (data.documents, data.seed);
-        return Ok(prepare::generated(
-            mix, seed, train, held_out, &tokenizer, folder,
-        )?);
+        prepare::generated(mix, seed, train, held_out, &tokenizer, folder)?;
+        return Ok(None);
     }
-    let paths = data
-        .text
-        .clone()
-        .expect("a checked recipe has a mix or texts");
-    let documents = || read::documents(&paths, data.separator.clone());
-    let sample: Vec<String> = documents()?
-        .take(TOKENIZER_DOCUMENTS)
-        .collect::<sterna_datasets::Result<_>>()?;
-    let tokenizer = train_bpe(sample, data.vocab_size, &[])?;
-    tokenizer.save(folder, recipe.train.context)?;
-    Ok(prepare::held_out_share(
-        documents()?,
-        &tokenizer,
-        folder,
-        data.held_out,
+    if let Some(paths) = &data.chat {
+        return conversations(recipe, paths, &tokenizer, folder).map(Some);
+    }
+    for source in sources(recipe, folder) {
+        let documents = read::documents(&source.paths, data.separator.clone())?;
+        prepare::held_out_share(documents, &tokenizer, &source.folder, data.held_out)?;
+    }
+    Ok(None)
+}
+
+/// Writes conversations as the checkpoint's chat template does, packed into rows.
+fn conversations(
+    recipe: &Recipe,
+    paths: &[PathBuf],
+    tokenizer: &Tokenizer,
+    folder: &Path,
+) -> Result<[chat::Counts; 2]> {
+    let start = recipe.start.as_ref();
+    let start = start.expect("a checked recipe with conversations has a checkpoint");
+    let render = start.render.as_ref().ok_or_else(|| {
+        let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
+        start.error(why.into())
+    })?;
+    let (context, share) = (recipe.train.context, recipe.data.held_out);
+    Ok(chat::prepare(
+        paths, &**render, tokenizer, context, folder, share,
     )?)
+}
+
+/// Trains a tokenizer on the data and saves it.
+fn trained(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
+    let data = &recipe.data;
+    let tokenizer = match &data.mix {
+        Some(mix) => {
+            let corpus = Corpus {
+                mix: mix.clone(),
+                seed: data.seed,
+                split: Split::Train,
+            };
+            let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
+            train_bpe(texts, data.vocab_size, &[])?
+        }
+        None => {
+            let mut texts = Vec::new();
+            for source in sources(recipe, folder) {
+                let count = (TOKENIZER_DOCUMENTS as f64 * source.share).ceil() as usize;
+                let documents = read::documents(&source.paths, data.separator.clone())?;
+                texts.extend(
+                    documents
+                        .take(count)
+                        .collect::<sterna_datasets::Result<Vec<String>>>()?,
+                );
+            }
+            train_bpe(texts, data.vocab_size, &[])?
+        }
+    };
+    tokenizer.save(folder, recipe.train.context)?;
+    Ok(tokenizer)
+}
+
+/// Copies the tokenizer's files of a checkpoint.
+fn taken_over(start: &Start, folder: &Path) -> Result<Tokenizer> {
+    for (name, bytes) in &start.files {
+        let path = folder.join(name);
+        durable::write(&path, |w| w.write_all(bytes)).map_err(Error::io(&path))?;
+    }
+    if !folder.join("tokenizer.json").exists() {
+        let why = "it has no tokenizer.json; put the one that it was trained with beside it";
+        return Err(start.error(why.into()));
+    }
+    let tokenizer = loaded(Some(start), folder)?;
+    let (found, most) = (tokenizer.vocab_size(), start.config.vocab_size);
+    if found > most {
+        return Err(start.error(format!(
+            "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in config.json"
+        )));
+    }
+    Ok(tokenizer)
+}
+
+/// The tokenizer in a run's `data` folder.
+fn loaded(start: Option<&Start>, folder: &Path) -> Result<Tokenizer> {
+    let bos = start.and_then(|start| start.config.bos_token_id);
+    Ok(Tokenizer::load_with(folder, bos)?)
+}
+
+/// Texts that are mixed with others, and where their shards lie.
+struct Source {
+    paths: Vec<PathBuf>,
+    /// Of the training rows.
+    share: f64,
+    folder: PathBuf,
+}
+
+/// The sources of a recipe; one, in the folder itself, if its texts have no weights, and if it has none.
+fn sources(recipe: &Recipe, folder: &Path) -> Vec<Source> {
+    let texts = recipe.data.text.as_deref().unwrap_or_default();
+    let total: f64 = texts.iter().filter_map(Text::weight).sum();
+    let weighted = texts.iter().filter_map(|text| {
+        Some(Source {
+            share: text.weight()? / total,
+            paths: vec![text.path().to_owned()],
+            folder: folder.to_owned(),
+        })
+    });
+    let mut sources: Vec<Source> = weighted.collect();
+    for (i, source) in sources.iter_mut().enumerate() {
+        source.folder = folder.join(format!("source-{i}"));
+    }
+    if sources.is_empty() {
+        sources.push(Source {
+            paths: texts.iter().map(|text| text.path().to_owned()).collect(),
+            share: 1.0,
+            folder: folder.to_owned(),
+        });
+    }
+    sources
+}
+
+/// The files that [`prepare()`] writes for a recipe, the tokenizer's first.
+pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
+    let names = match recipe.data.chat {
+        Some(_) => chat::FILES,
+        None => SHARDS,
+    };
+    let of_sources = sources(recipe, folder).into_iter();
+    let of_sources = of_sources.flat_map(|s| names.map(|name| s.folder.join(name)));
+    [folder.join("tokenizer.json")]
+        .into_iter()
+        .chain(of_sources)
+        .collect()
 }
 
 /// Opens what [`prepare()`] wrote.
 pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     let train = &recipe.train;
-    let shard = |name: &str| [folder.join(name)];
-    let load =
-        |name, batch, rows| Loader::open(&shard(name), batch, train.context, train.seed, rows);
-    let loader = load(
-        "train.tokens",
-        train.batch * train.accumulate,
-        recipe.rows(),
-    )?;
-    let held_out = load("held_out.tokens", 1, Rows::Documents)
-        .or_else(|_| load("held_out.tokens", 1, Rows::Contiguous))?;
-    let rows = held_out.rows().min(HELD_OUT_ROWS as u64);
-    let held_out: Vec<u32> = (0..rows).flat_map(|i| held_out.batch(i).ids).collect();
-    let tokenizer = Tokenizer::load(folder)?;
+    let (loader, held_out) = loaders(recipe, folder)?;
+    let tokenizer = loaded(recipe.start.as_ref(), folder)?;
     let mut held_out_bytes = 0;
     for row in held_out.chunks_exact(train.context + 1) {
-        held_out_bytes += tokenizer.decode(&row[1..])?.len();
+        let scored = row[1..].iter().filter(|token| *token & rows::UNSCORED == 0);
+        let scored: Vec<u32> = scored.copied().map(rows::id).collect();
+        held_out_bytes += tokenizer.decode(&scored)?.len();
     }
     Ok(Data {
         tokenizer,
@@ -87,4 +198,37 @@ pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
         held_out,
         held_out_bytes,
     })
+}
+
+/// The batches of training, and held-out rows: of each source as many as its share is.
+fn loaders(recipe: &Recipe, folder: &Path) -> Result<(Loader, Vec<u32>)> {
+    let train = &recipe.train;
+    let batch = train.batch * train.accumulate;
+    if recipe.data.chat.is_some() {
+        let [of_training, held_out] = chat::FILES.map(|name| folder.join(name));
+        let held_out = Loader::open_packed(&held_out, 1, train.seed)?;
+        let loader = Loader::open_packed(&of_training, batch, train.seed)?;
+        return Ok((loader, first_rows(&held_out, 1.0)));
+    }
+    let (mut parts, mut held_out) = (Vec::new(), Vec::new());
+    for source in sources(recipe, folder) {
+        let [of_training, of_held_out] = SHARDS.map(|name| [source.folder.join(name)]);
+        let open = |shard, batch, rows| Loader::open(shard, batch, train.context, train.seed, rows);
+        let loader = open(&of_held_out, 1, Rows::Documents)
+            .or_else(|_| open(&of_held_out, 1, Rows::Contiguous))?;
+        held_out.extend(first_rows(&loader, source.share));
+        parts.push((open(&of_training, batch, recipe.rows())?, source.share));
+    }
+    let loader = match parts.len() {
+        1 => parts.remove(0).0,
+        _ => Loader::mixed(parts)?,
+    };
+    Ok((loader, held_out))
+}
+
+/// This share of the rows that an evaluation reads, one after the other.
+fn first_rows(loader: &Loader, share: f64) -> Vec<u32> {
+    let count = (HELD_OUT_ROWS as f64 * share).ceil() as u64;
+    let rows = 0..loader.rows().min(count);
+    rows.flat_map(|i| loader.batch(i).ids).collect()
 }

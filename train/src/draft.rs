@@ -17,8 +17,8 @@ pub struct Draft {
     origins: BTreeMap<String, String>,
 }
 
-/// Keys of which a recipe has only one: a layer that sets one takes the other away.
-const ALTERNATIVES: [(&str, &str); 2] = [("data.mix", "data.text"), ("data.text", "data.mix")];
+/// Keys of which a recipe has only one: a layer that sets one takes the others away.
+const ALTERNATIVES: [&str; 3] = ["data.mix", "data.text", "data.chat"];
 
 impl Draft {
     /// Lays a TOML text over what is there; `origin` says where it comes from and stands in errors.
@@ -34,6 +34,8 @@ impl Draft {
         for (section, values) in layer {
             match values {
                 Value::Table(values) => {
+                    let there = self.table.entry(&section);
+                    there.or_insert_with(|| Table::new().into()); // a section may be empty
                     for (key, value) in values {
                         self.put(&section, &key, value, origin);
                     }
@@ -54,16 +56,34 @@ impl Draft {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let origin = path.display().to_string();
         self.add(&text, &origin)?;
-        if self.origins.get("data.text") == Some(&origin)
-            && let Some(Value::Array(paths)) = self.value("data", "text")
+        if self.origins.get("model.from") == Some(&origin)
+            && let Some(Value::String(from)) = self.value("model", "from")
         {
-            let folder = sterna_ternary::durable::folder_of(path);
-            let joined = |text: &Value| {
-                let path = folder.join(text.as_str().unwrap_or_default());
-                Value::String(path.to_string_lossy().into_owned())
-            };
-            let paths = Value::Array(paths.iter().map(joined).collect());
-            self.put("data", "text", paths, &origin);
+            // What does not lie beside the file may be a name.
+            let path = sterna_ternary::durable::folder_of(path).join(from);
+            if path.exists() {
+                let path = path.to_string_lossy().into_owned();
+                self.put("model", "from", path.into(), &origin);
+            }
+        }
+        for key in ["text", "chat"] {
+            if self.origins.get(&format!("data.{key}")) == Some(&origin)
+                && let Some(Value::Array(paths)) = self.value("data", key)
+            {
+                let folder = sterna_ternary::durable::folder_of(path);
+                let mut paths = paths.clone();
+                for path in &mut paths {
+                    let path = match path {
+                        Value::Table(weighted) => weighted.get_mut("path"),
+                        path => Some(path),
+                    };
+                    if let Some(Value::String(path)) = path {
+                        *path = folder.join(&*path).to_string_lossy().into_owned();
+                    }
+                }
+                let paths = Value::Array(paths);
+                self.put("data", key, paths, &origin);
+            }
         }
         Ok(())
     }
@@ -105,7 +125,8 @@ impl Draft {
 
     fn put(&mut self, section: &str, key: &str, value: Value, origin: &str) {
         let name = format!("{section}.{key}");
-        for (_, other) in ALTERNATIVES.iter().filter(|(one, _)| *one == name) {
+        let others = ALTERNATIVES.iter().filter(|other| **other != name);
+        for other in others.filter(|_| ALTERNATIVES.contains(&&*name)) {
             let (section, key) = other.split_once('.').expect("the names above have one dot");
             if let Some(values) = self.table.get_mut(section).and_then(Value::as_table_mut) {
                 values.remove(key);
@@ -138,6 +159,7 @@ fn refused(origin: &str, why: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Text;
 
     const BASE: &str = "
         [model]
@@ -194,7 +216,22 @@ mod tests {
         draft.add_file(&file).unwrap();
         let recipe = draft.clone().finish("mine.toml").unwrap();
         assert_eq!(recipe.data.mix, None);
-        assert_eq!(recipe.data.text, Some(vec![folder.path().join("a.txt")]));
+        let text = Text::Path(folder.path().join("a.txt"));
+        assert_eq!(recipe.data.text, Some(vec![text]));
+        std::fs::write(&file, "[data]\ntext = [{path = 'a.txt', weight = 2}]").unwrap();
+        draft.add_file(&file).unwrap();
+        let weighted = draft
+            .clone()
+            .finish("mine.toml")
+            .unwrap()
+            .data
+            .text
+            .unwrap();
+        let expected = folder.path().join("a.txt");
+        assert_eq!(
+            (weighted[0].path(), weighted[0].weight()),
+            (&*expected, Some(2.0))
+        );
         draft.set_text("data.mix=stories=1", "--set").unwrap();
         assert!(draft.finish("--set").unwrap().data.text.is_none());
     }

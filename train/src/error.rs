@@ -51,6 +51,14 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A checkpoint to start from cannot be used.
+    #[error("{path}, which `from` names: {why}")]
+    Start {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// Threads could not be started.
     #[error("{threads} threads: {why}; ask for fewer")]
     Threads {

@@ -12,16 +12,32 @@ use sterna_datasets::Tokenizer;
 use sterna_ternary::durable;
 
 use crate::model::values_of;
-use crate::{Error, Model, Result};
+use crate::{Error, Model, Result, Start};
+
+const GENERATION: &str = "generation_config.json";
 
 /// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
-/// which is created.
-pub fn huggingface(model: &Model, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+/// which is created. The files of a checkpoint that training started from stay as they were.
+pub fn huggingface(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    start: Option<&Start>,
+    folder: &Path,
+) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let config = &model.config;
-    tokenizer.save(folder, config.max_position_embeddings)?;
+    let files = start.map_or(&[][..], |start| &start.files);
+    for (name, bytes) in files {
+        write(&folder.join(name), bytes)?;
+    }
     write(&folder.join("model.safetensors"), &weights(model)?)?;
     write_json(&folder.join("config.json"), &config.to_json())?;
+    if start.is_none() {
+        tokenizer.save(folder, config.max_position_embeddings)?;
+    }
+    if files.iter().any(|(name, _)| name == GENERATION) {
+        return Ok(());
+    }
     let generation = json!({
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
@@ -30,7 +46,7 @@ pub fn huggingface(model: &Model, tokenizer: &Tokenizer, folder: &Path) -> Resul
         "top_p": 0.95,
         "max_length": config.max_position_embeddings,
     });
-    write_json(&folder.join("generation_config.json"), &generation)
+    write_json(&folder.join(GENERATION), &generation)
 }
 
 fn weights(model: &Model) -> Result<Vec<u8>> {

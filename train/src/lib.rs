@@ -27,19 +27,22 @@ mod run;
 pub mod sample;
 pub mod schedule;
 pub mod spikes;
+mod start;
 pub mod statistics;
 pub mod tensorboard;
 mod trainer;
 mod tree;
 
 pub use backward::Activations;
+pub use candle_core::Device;
 pub use draft::Draft;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
 pub use place::{Place, Processor};
 pub use recipe::Recipe;
 pub use run::{Control, Evaluation, Event, Outcome, train};
-pub use trainer::{Step, Trainer};
+pub use start::{Start, Weights};
+pub use trainer::{LossReduction, Step, Trainer};
 
 /// Lets training use this many threads; to be called once, before the first step.
 ///

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sterna_datasets::rows;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 use sterna_ternary::{Config, Family};
@@ -72,31 +73,64 @@ pub struct Sequences {
 
 impl Sequences {
     /// From rows of `context` + 1 tokens: each token but the last of a row predicts the next.
+    ///
+    /// Tokens may carry the flags of [`sterna_datasets::rows`]: what is unscored is no target, and documents whose
+    /// first tokens are flagged are hidden from each other.
     pub fn new(rows: &[u32], context: usize) -> Sequences {
-        let rows = rows.chunks_exact(context + 1);
-        let ids = rows.clone().flat_map(|row| &row[..context]);
+        let inputs = || inputs(rows, context);
+        let is_flagged = inputs().any(|token| token & rows::FIRST != 0);
+        let starts = is_flagged.then(|| starts(inputs().map(|t| t & rows::FIRST != 0), context));
+        let target = |token: u32| match token & rows::UNSCORED {
+            0 => rows::id(token),
+            _ => ops::UNSCORED,
+        };
         Sequences {
             context,
-            ids: ids.copied().collect(),
-            targets: rows.flat_map(|row| &row[1..]).copied().collect(),
-            starts: None,
+            ids: inputs().map(rows::id).collect(),
+            targets: targets(rows, context).map(target).collect(),
+            starts,
         }
     }
 
     /// Hides documents from each other: one starts at each token `first`, and none looks before its start.
     pub fn apart(mut self, first: u32) -> Sequences {
-        let mut starts = Vec::with_capacity(self.ids.len());
-        for (i, id) in self.ids.iter().enumerate() {
-            let position = i % self.context;
-            let start = match position == 0 || *id == first {
-                true => position as u32,
-                false => starts[i - 1],
-            };
-            starts.push(start);
-        }
-        self.starts = Some(Arc::new(starts));
+        let firsts = self.ids.iter().map(|id| *id == first);
+        self.starts = Some(starts(firsts, self.context));
         self
     }
+}
+
+/// All tokens of rows but the last of each.
+fn inputs(rows: &[u32], context: usize) -> impl Iterator<Item = u32> {
+    let rows = rows.chunks_exact(context + 1);
+    rows.flat_map(move |row| &row[..context]).copied()
+}
+
+/// All tokens of rows but the first of each.
+fn targets(rows: &[u32], context: usize) -> impl Iterator<Item = u32> {
+    rows.chunks_exact(context + 1)
+        .flat_map(|row| &row[1..])
+        .copied()
+}
+
+/// How many targets of rows of `context` + 1 tokens are scored.
+pub(crate) fn scored(rows: &[u32], context: usize) -> usize {
+    let targets = targets(rows, context);
+    targets.filter(|token| token & rows::UNSCORED == 0).count()
+}
+
+/// Where the document of each token starts in its sequence, from whether it is the first of one.
+fn starts(firsts: impl Iterator<Item = bool>, context: usize) -> Starts {
+    let mut starts = Vec::new();
+    for (i, is_first) in firsts.enumerate() {
+        let position = i % context;
+        let start = match position == 0 || is_first {
+            true => position as u32,
+            false => starts[i - 1],
+        };
+        starts.push(start);
+    }
+    Arc::new(starts)
 }
 
 impl Model {
@@ -226,8 +260,8 @@ impl Model {
     pub(crate) fn sequences(&self, rows: &[u32], context: usize) -> Sequences {
         let sequences = Sequences::new(rows, context);
         match self.document_start {
-            None => sequences,
-            Some(first) => sequences.apart(first),
+            Some(first) if sequences.starts.is_none() => sequences.apart(first),
+            _ => sequences,
         }
     }
 

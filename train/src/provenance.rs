@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
-use crate::{Error, Recipe, Result};
+use crate::recipe::Text;
+use crate::{Error, Recipe, Result, data};
 
 /// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
 pub fn record(recipe: &Recipe, folder: &Path, step: u64, ranks: usize) -> Result<()> {
@@ -53,13 +54,11 @@ fn values(recipe: &Recipe) -> Value {
 
 /// SHA-256 of what the run reads, by path.
 fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
-    let made = ["tokenizer.json", "train.tokens", "held_out.tokens"];
-    let made = made.map(|name| folder.join("data").join(name));
-    let texts = recipe
-        .data
-        .text
-        .iter()
-        .flatten()
+    let made = data::files(recipe, &folder.join("data"));
+    let (texts, chats) = (&recipe.data.text, &recipe.data.chat);
+    let texts = texts.iter().flatten().map(Text::path);
+    let texts = texts
+        .chain(chats.iter().flatten().map(PathBuf::as_path))
         .filter(|path| path.is_file());
     let hash = |path: &Path| -> Result<(String, Value)> {
         let mut file = File::open(path).map_err(Error::io(path))?;
@@ -73,8 +72,8 @@ fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
         let sum: String = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
         Ok((path.display().to_string(), json!(sum)))
     };
-    let paths = made.iter().chain(texts);
-    paths.map(|path| hash(path)).collect()
+    let paths = made.iter().map(PathBuf::as_path).chain(texts);
+    paths.map(hash).collect()
 }
 
 fn session(step: u64, ranks: usize) -> Value {

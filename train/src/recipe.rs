@@ -12,7 +12,7 @@ use sterna_ternary::{Config, Family};
 
 use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
-use crate::{Activations, Error, Precision, Result};
+use crate::{Activations, Error, LossReduction, Precision, Result, Start};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,21 +27,37 @@ pub struct Recipe {
     /// Where values came from, by keys like `train.steps`, if a [`Draft`](crate::Draft) was its source.
     #[serde(skip)]
     pub origins: BTreeMap<String, String>,
+    /// The checkpoint that `model.from` names, once [`Recipe::start_from`] was told.
+    #[serde(skip)]
+    pub start: Option<Start>,
 }
 
-/// Shape of the decoder; the names are those of config.json.
+/// Shape of the decoder, whose names are those of config.json; or the checkpoint that has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
-    /// `model_type` of a family: bitnet, llama or qwen3.
+    /// A checkpoint to start from. The model has its shape, its tokenizer and its weights.
+    pub from: Option<String>,
+    /// Whether a checkpoint without norms before `o_proj` and `down_proj` gets some, with gains of 1.
+    ///
+    /// They bring what these layers read to a mean square of 1, so the model is another one until it has learned to
+    /// live with them, whatever λ is.
+    #[serde(default)]
+    pub insert_sub_norms: bool,
+    /// Name of a family: bitnet, llama or qwen3.
+    #[serde(default)]
     pub family: String,
     /// Width of the residual stream.
+    #[serde(default)]
     pub hidden_size: usize,
     /// Width of the feed-forward network.
+    #[serde(default)]
     pub intermediate_size: usize,
     /// Decoder layers.
+    #[serde(default)]
     pub num_hidden_layers: usize,
     /// Query heads.
+    #[serde(default)]
     pub num_attention_heads: usize,
     /// Key and value heads; as many as query heads if absent.
     pub num_key_value_heads: Option<usize>,
@@ -61,7 +77,7 @@ pub struct ModelRecipe {
     pub tie_word_embeddings: bool,
 }
 
-/// Where the tokens come from: either `mix` or `text`.
+/// Where the tokens come from: one of `mix`, `text` and `chat`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
@@ -70,18 +86,68 @@ pub struct DataRecipe {
     /// Generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt or .jsonl, relative to the recipe.
-    pub text: Option<Vec<PathBuf>>,
+    /// Files or folders of .txt or .jsonl, relative to the recipe; with a weight, each is a source of its own.
+    pub text: Option<Vec<Text>>,
+    /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
+    /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says
+    /// is learned.
+    pub chat: Option<Vec<PathBuf>>,
     /// A line that separates the documents of a .txt file.
     pub separator: Option<String>,
     /// Share of the documents that is held out.
     #[serde(default = "defaults::held_out")]
     pub held_out: f64,
-    /// Tokens of the tokenizer that is trained on the data; it may come out smaller.
+    /// Tokens of the tokenizer that is trained on the data; it may come out smaller. A checkpoint has its own.
+    #[serde(default)]
     pub vocab_size: usize,
     /// Seed of the generators.
     #[serde(default = "defaults::seed")]
     pub seed: u64,
+}
+
+/// A file or folder of text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// Read with all others as one text.
+    Path(PathBuf),
+    /// A source of its own.
+    Weighted(WeightedText),
+}
+
+/// A source of text that gives a share of the training rows, through epochs of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedText {
+    /// A file or folder.
+    pub path: PathBuf,
+    /// Its share is this over the sum of all weights.
+    pub weight: f64,
+}
+
+impl Text {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Text::Path(path) => path,
+            Text::Weighted(text) => &text.path,
+        }
+    }
+
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match self {
+            Text::Path(path) => path,
+            Text::Weighted(text) => &mut text.path,
+        }
+    }
+
+    /// The weight; none of a path alone.
+    pub fn weight(&self) -> Option<f64> {
+        match self {
+            Text::Path(_) => None,
+            Text::Weighted(text) => Some(text.weight),
+        }
+    }
 }
 
 /// Steps, rates and how often to look.
@@ -109,6 +175,9 @@ pub struct TrainRecipe {
     /// Whether the forward pass keeps all activations or computes them again.
     #[serde(default)]
     pub activations: Activations,
+    /// Whether a step minimizes the mean or the sum of the losses of its scored tokens.
+    #[serde(default)]
+    pub loss: LossReduction,
     /// Peak of the learning rate.
     pub learning_rate: f64,
     /// Steps of its rise.
@@ -166,6 +235,21 @@ pub struct TrainRecipe {
     #[serde(default = "defaults::seed")]
     pub seed: u64,
 }
+
+/// What [`Recipe::start_from`] sets.
+const OF_A_CHECKPOINT: [&str; 11] = [
+    "model.family",
+    "model.hidden_size",
+    "model.intermediate_size",
+    "model.num_hidden_layers",
+    "model.num_attention_heads",
+    "model.num_key_value_heads",
+    "model.head_dim",
+    "model.rope_theta",
+    "model.rms_norm_eps",
+    "model.tie_word_embeddings",
+    "data.vocab_size",
+];
 
 mod defaults {
     use crate::Precision;
@@ -234,8 +318,10 @@ impl Recipe {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let mut recipe = Recipe::parse(&text, path)?;
         let folder = sterna_ternary::durable::folder_of(path);
-        for text in recipe.data.text.iter_mut().flatten() {
-            *text = folder.join(&text);
+        let data = &mut recipe.data;
+        let texts = data.text.iter_mut().flatten().map(Text::path_mut);
+        for path in texts.chain(data.chat.iter_mut().flatten()) {
+            *path = folder.join(&path);
         }
         Ok(recipe)
     }
@@ -268,6 +354,26 @@ impl Recipe {
         self
     }
 
+    /// Takes shape and vocabulary from the checkpoint that `model.from` names; they win over what was set.
+    pub fn start_from(&mut self, start: Start) {
+        let (m, c) = (&mut self.model, &start.config);
+        m.family = c.family.name.to_owned();
+        m.hidden_size = c.hidden_size;
+        m.intermediate_size = c.intermediate_size;
+        m.num_hidden_layers = c.num_hidden_layers;
+        m.num_attention_heads = c.num_attention_heads;
+        m.num_key_value_heads = Some(c.num_key_value_heads);
+        m.head_dim = Some(c.head_dim);
+        m.rope_theta = c.rope.theta;
+        m.rms_norm_eps = f64::from(c.rms_norm_eps);
+        m.tie_word_embeddings = c.tie_word_embeddings;
+        self.data.vocab_size = c.vocab_size;
+        for key in OF_A_CHECKPOINT {
+            self.origins.insert(key.into(), "the checkpoint".into());
+        }
+        self.start = Some(start);
+    }
+
     /// Whether every setting is in range; `path` stands in error messages.
     pub fn check(&self, path: &Path) -> Result<()> {
         self.in_range().map_err(|why| Error::Recipe {
@@ -298,11 +404,55 @@ impl Recipe {
         self.origins.get(key).map_or("default", String::as_str)
     }
 
+    /// Whether the model has a shape, or a checkpoint to take one from.
+    fn has_shape(&self) -> std::result::Result<(), String> {
+        let m = &self.model;
+        if m.from.is_some() {
+            return Ok(());
+        }
+        if m.insert_sub_norms {
+            return Err("[model] `insert_sub_norms` needs `from`".into());
+        }
+        let missing = [
+            ("model", "family", usize::from(!m.family.is_empty())),
+            ("model", "hidden_size", m.hidden_size),
+            ("model", "intermediate_size", m.intermediate_size),
+            ("model", "num_hidden_layers", m.num_hidden_layers),
+            ("model", "num_attention_heads", m.num_attention_heads),
+            ("data", "vocab_size", self.data.vocab_size),
+        ];
+        match missing.into_iter().find(|(_, _, value)| *value == 0) {
+            None => Ok(()),
+            Some((section, key, _)) => Err(format!(
+                "[{section}] needs `{key}`, or `from` in [model], a checkpoint (`--from` on the command line)"
+            )),
+        }
+    }
+
     fn in_range(&self) -> std::result::Result<(), String> {
+        self.has_shape()?;
         let (data, train) = (&self.data, &self.train);
-        if data.mix.is_some() == data.text.is_some() {
+        let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
+        if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
+            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the command line)";
+            return Err(why.into());
+        }
+        let weights: Vec<_> = data.text.iter().flatten().map(Text::weight).collect();
+        if weights.contains(&None) && weights.iter().any(Option::is_some) {
+            return Err("[data] `text`: give a weight to each path or to none".into());
+        }
+        if let Some(weight) = weights
+            .iter()
+            .flatten()
+            .find(|w| !(**w > 0.0 && w.is_finite()))
+        {
+            return Err(format!(
+                "[data] `text` has the weight {weight}, expected a number above 0"
+            ));
+        }
+        if data.chat.is_some() && self.model.from.is_none() {
             return Err(
-                "[data] needs either `mix` or `text` (`--text` on the command line)".into(),
+                "[data] `chat` needs `from` in [model], a checkpoint with a chat template".into(),
             );
         }
         for (key, value) in [
@@ -364,9 +514,24 @@ impl Recipe {
         Ok(())
     }
 
-    /// The decoder's config for a tokenizer of so many tokens.
+    /// The decoder's config for a tokenizer of so many tokens; that of the checkpoint to start from, if there is one.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let m = &self.model;
+        match (&self.start, &m.from) {
+            (Some(start), _) => {
+                let mut config = start.config.clone();
+                let longest = config.max_position_embeddings.max(self.train.context);
+                config.max_position_embeddings = longest;
+                return Ok(config);
+            }
+            (None, Some(from)) => {
+                return Err(Error::Start {
+                    path: from.into(),
+                    why: "it was not opened; give it to `Recipe::start_from`".into(),
+                });
+            }
+            (None, None) => {}
+        }
         let family = Family::from_name(&m.family).ok_or_else(|| Error::Recipe {
             path: "[model]".into(),
             why: format!(
@@ -483,7 +648,28 @@ mod tests {
         check("steps = 10", "stepz = 10", "stepz");
         check("steps = 10", "steps = 0", "`steps` is 0");
         check("mix = 'addition2=1'", "mix = 'chess=1'", "chess");
-        check("mix = 'addition2=1'", "", "either `mix` or `text`");
+        check("mix = 'addition2=1'", "", "one of `mix`, `text` and `chat`");
+        check("family = 'llama'", "", "[model] needs `family`, or `from`");
+        check(
+            "hidden_size = 32",
+            "hidden_size = 0",
+            "[model] needs `hidden_size`",
+        );
+        check("vocab_size = 300", "", "[data] needs `vocab_size`");
+        check(
+            "hidden_size = 32",
+            "hidden_size = 32\ninsert_sub_norms = true",
+            "`insert_sub_norms` needs `from`",
+        );
+        for (texts, expected) in [
+            ("'a', {path = 'b', weight = 1}", "each path or to none"),
+            ("{path = 'b', weight = 0}", "the weight 0"),
+            ("{path = 'b', share = 1}", "text"),
+        ] {
+            let texts = format!("text = [{texts}]");
+            check("mix = 'addition2=1'", &texts, expected);
+        }
+        check("mix = 'addition2=1'", "chat = ['a']", "`chat` needs `from`");
         check("1e-3", "2.0", "`learning_rate` is 2");
         check(
             "warmup = 2",

@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde_json::json;
+use sterna_datasets::chat::Counts;
+use sterna_datasets::rows;
 use sterna_ternary::{Config, durable};
 
 use crate::collective::Ranks;
 use crate::data::{self, Data};
 use crate::metrics::Metrics;
+use crate::model::scored;
 use crate::spikes::Spikes;
 use crate::statistics::{Layer, Statistics};
 use crate::{
@@ -27,6 +30,8 @@ use crate::{
 pub enum Event<'a> {
     /// The tokenizer and the shards are being made.
     Preparing,
+    /// Conversations were written into rows: those to train on, and those that are held out.
+    Packed([Counts; 2]),
     /// Training begins, or goes on, at this step.
     Started {
         /// Values that are trained.
@@ -169,7 +174,8 @@ pub fn train(
     }
     let model = folder.join("model");
     if ranks.is_first() {
-        export::huggingface(&trainer.model, &data.tokenizer, &model)?;
+        let start = recipe.start.as_ref();
+        export::huggingface(&trainer.model, &data.tokenizer, start, &model)?;
     }
     Ok(Outcome {
         step: trainer.step,
@@ -185,16 +191,16 @@ fn evaluate(
     recipe: &Recipe,
     statistics: &mut Statistics,
 ) -> Result<Evaluation> {
-    let (rows, context) = (&data.held_out, recipe.train.context);
-    let loss = trainer.evaluate(rows, context)?;
-    let tokens = rows.len() / (context + 1) * context;
+    let (held_out, context) = (&data.held_out, recipe.train.context);
+    let loss = trainer.evaluate(held_out, context)?;
+    let tokens = scored(held_out, context);
     let nats_per_byte = loss * tokens as f64 / data.held_out_bytes.max(1) as f64;
     let (count, tokenizer) = (recipe.train.sample_tokens, &data.tokenizer);
     let mut sample = None;
     if count > 0 {
-        let prompt = &rows[..SAMPLE_PROMPT.min(context)];
-        let ids = sample::greedy(&trainer.model, prompt, count, context, tokenizer.eos_id())?;
-        sample = Some((tokenizer.decode(prompt)?, tokenizer.decode(&ids)?));
+        let prompt = prompt(&held_out[..context]);
+        let ids = sample::greedy(&trainer.model, &prompt, count, context, tokenizer.eos_id())?;
+        sample = Some((tokenizer.decode(&prompt)?, tokenizer.decode(&ids)?));
     }
     Ok(Evaluation {
         loss,
@@ -202,6 +208,17 @@ fn evaluate(
         layers: statistics.look(trainer)?,
         sample,
     })
+}
+
+/// What a sample goes on from: the first few tokens of a text, or of a conversation all that comes before its first
+/// answer.
+fn prompt(row: &[u32]) -> Vec<u32> {
+    let is_scored = |token: &u32| token & rows::UNSCORED == 0;
+    let length = match row.iter().position(is_scored) {
+        Some(answer) if answer > 0 => answer,
+        _ => SAMPLE_PROMPT.min(row.len()),
+    };
+    row[..length].iter().copied().map(rows::id).collect()
 }
 
 /// The data of the run, which the first rank makes while the others wait.
@@ -234,7 +251,9 @@ fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Cont
         }
         Err(_) => {
             observe(Event::Preparing);
-            data::prepare(recipe, &folder.join("data"))?;
+            if let Some(counts) = data::prepare(recipe, &folder.join("data"))? {
+                observe(Event::Packed(counts));
+            }
             let text = recipe.to_toml();
             durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
@@ -276,16 +295,16 @@ fn resumed(
     Ok((trainer, statistics))
 }
 
-/// A recipe's trainer before its first step.
+/// A recipe's trainer before its first step: with fresh weights or those of the checkpoint that it starts from.
 pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
     let (deviation, train) = (recipe.model.initializer_range, &recipe.train);
-    let model = Model::new(
-        config,
-        train.precision,
-        train.context,
-        deviation,
-        train.seed,
-    )?;
+    let (precision, context) = (train.precision, train.context);
+    let model = match &recipe.start {
+        Some(start) => {
+            Model::from_values(config, precision, context, start.weights()?, &Device::Cpu)?
+        }
+        None => Model::new(config, precision, context, deviation, train.seed)?,
+    };
     Ok(with_settings(recipe, model))
 }
 
@@ -297,6 +316,7 @@ fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
     }
     let mut trainer = Trainer::new(model, recipe.optimizer(), train.clip);
     trainer.accumulate = train.accumulate;
+    trainer.reduction = train.loss;
     trainer.activations = train.activations;
     trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
     trainer

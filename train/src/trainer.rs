@@ -7,14 +7,28 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use serde::{Deserialize, Serialize};
+
 use crate::backward::Activations;
 use crate::collective::Ranks;
-use crate::model::values_of;
+use crate::model::{scored, values_of};
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
 use crate::spikes::Spikes;
 use crate::tree::{Sum, Tree, shards};
 use crate::{Error, Model, Result};
+
+/// What a step minimizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossReduction {
+    /// The mean loss over the scored tokens of the step.
+    #[default]
+    Mean,
+    /// Their sum, over the number of all tokens of the step: a scored token counts the same in every step, and
+    /// because the divisor is constant, rates and clipping keep their meaning.
+    Sum,
+}
 
 /// A model with the state of its optimizer.
 pub struct Trainer {
@@ -30,6 +44,8 @@ pub struct Trainer {
     pub activations: Activations,
     /// Parts that a step's sequences are computed in, one after the other; memory holds one of them.
     pub accumulate: usize,
+    /// What a step minimizes; reported losses are always means.
+    pub reduction: LossReduction,
     /// Which steps leave the weights as they are.
     pub spikes: Spikes,
     /// Who computes the shards of a step.
@@ -43,7 +59,7 @@ pub struct Trainer {
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Mean loss over the tokens of the batch before the update, nats.
+    /// Mean loss over the scored tokens of the batch before the update, nats.
     pub loss: f64,
     /// Norm of the whole gradient before clipping.
     pub gradient_norm: f64,
@@ -62,6 +78,7 @@ impl Trainer {
             clip,
             activations: Activations::default(),
             accumulate: 1,
+            reduction: LossReduction::default(),
             spikes: Spikes::new(0.0, 1),
             ranks: Ranks::default(),
             step: 0,
@@ -69,12 +86,16 @@ impl Trainer {
         }
     }
 
-    /// Loss and gradients of sequences of `context` + 1 tokens: the mean over all their tokens, and the
-    /// gradients of that mean in the order of the model's parameters.
+    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, and the gradients of what
+    /// [`Trainer::reduction`] says in the order of the model's parameters.
     pub fn gradients(&self, rows: &[u32], context: usize) -> Result<(f64, Vec<f32>)> {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
-        let scale = 1.0 / tokens as f64;
+        let scored = scored(rows, context).max(1);
+        let scale = match self.reduction {
+            LossReduction::Mean => 1.0 / scored as f64,
+            LossReduction::Sum => 1.0 / tokens as f64,
+        };
         let (model, activations, row) = (&self.model, self.activations, context + 1);
         let shard = |sequences: Range<usize>| {
             let rows = &rows[sequences.start * row..sequences.end * row];
@@ -88,7 +109,7 @@ impl Trainer {
         };
         let tree = Tree::in_parts(0..rows.len() / row, self.accumulate, &shards);
         let (loss, gradients) = self.ranks.sum(&tree, model.parameter_count(), &shard)?;
-        Ok((loss / tokens as f64, gradients))
+        Ok((loss / scored as f64, gradients))
     }
 
     /// Takes one step with this learning rate.
@@ -135,7 +156,7 @@ impl Trainer {
         self.model.parameters().map(one).collect()
     }
 
-    /// Mean loss over sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
+    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
     /// however far quantization is blended in.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare_blended(1.0)?;
@@ -149,7 +170,7 @@ impl Trainer {
         let sequences = rows.len() / row;
         let tree = Tree::new(0..sequences, sequences.next_power_of_two());
         let (loss, _) = self.ranks.sum(&tree, 0, &shard)?;
-        Ok(loss / (sequences * context) as f64)
+        Ok(loss / scored(rows, context).max(1) as f64)
     }
 
     /// Refuses to go on where the ranks have not all the same step and weights; `what` names them.

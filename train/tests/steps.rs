@@ -1,11 +1,12 @@
 //! Steps of several batches, of blended quantization and those that are skipped.
 
 use serde_json::json;
+use sterna_datasets::rows as flags;
 use sterna_ternary::Config;
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::spikes::Spikes;
 use sterna_train::statistics::Statistics;
-use sterna_train::{Model, Precision, Trainer, sample};
+use sterna_train::{LossReduction, Model, Precision, Trainer, sample};
 
 const CONTEXT: usize = 64;
 const VOCABULARY: usize = 50;
@@ -155,4 +156,50 @@ fn documents_that_are_hidden_from_each_other_have_losses_of_their_own() {
     };
     let (apart, together) = (interaction(Some(FIRST)), interaction(None));
     assert!(apart < 1e-6 && together > 1e-4, "{apart:e} {together:e}");
+}
+
+/// Two conversations with what is not learned flagged, 30 and 35 tokens.
+fn conversations() -> [Vec<u32>; 2] {
+    [(30, 12), (35, 20)].map(|(tokens, prompt)| {
+        let ids = (0..tokens).map(|i| (i * i * 3 + i) % VOCABULARY as u32);
+        let mut ids: Vec<u32> = ids.collect();
+        ids[..prompt]
+            .iter_mut()
+            .for_each(|id| *id |= flags::UNSCORED);
+        ids[0] |= flags::FIRST;
+        ids
+    })
+}
+
+#[test]
+fn conversations_in_a_row_have_the_losses_they_have_alone_over_what_is_learned() {
+    let mut trainer = trainer();
+    trainer.model.precision = Precision::Full;
+    let [a, b] = conversations();
+    let alone = |row: &[u32]| trainer.gradients(row, row.len() - 1).unwrap();
+    let ((loss_a, of_a), (loss_b, of_b)) = (alone(&a), alone(&b));
+    let (loss, gradients) = alone(&[&a[..], &b].concat());
+    let (scored_a, scored_b) = (18.0, 15.0);
+    let mean = (scored_a * loss_a + scored_b * loss_b) / (scored_a + scored_b);
+    assert!((loss / mean - 1.0).abs() < 1e-5, "{loss} {mean}");
+    let share = (scored_a / (scored_a + scored_b)) as f32;
+    for (i, g) in gradients.iter().enumerate() {
+        let expected = share * of_a[i] + (1.0 - share) * of_b[i];
+        assert!((g - expected).abs() < 1e-5, "{i}: {g} {expected}");
+    }
+    // The sum counts each of the 33 the same, over the constant 64.
+    trainer.reduction = LossReduction::Sum;
+    let (same, sum) = trainer.gradients(&[&a[..], &b].concat(), CONTEXT).unwrap();
+    assert_eq!(same, loss);
+    let factor = 33.0 / CONTEXT as f32;
+    for (sum, mean) in sum.iter().zip(&gradients) {
+        assert!((sum - factor * mean).abs() < 1e-6, "{sum} {mean}");
+    }
+}
+
+#[test]
+fn a_row_without_a_scored_token_has_no_loss_and_no_gradient() {
+    let row = vec![3 | flags::UNSCORED; CONTEXT + 1];
+    let (loss, gradients) = trainer().gradients(&row, CONTEXT).unwrap();
+    assert!(loss == 0.0 && gradients.iter().all(|g| *g == 0.0));
 }

@@ -1,0 +1,214 @@
+//! Conversations from .jsonl files, one a line, in the three ways that data sets have.
+//!
+//! | keys | roles |
+//! |---|---|
+//! | `messages`: a list of `role` and `content` | as they stand |
+//! | `conversations`: a list of `from` and `value` | `human` is user, `gpt` assistant, others as they stand |
+//! | `prompt`, `completion` | user, assistant |
+//!
+//! A conversation without an answer of the assistant teaches nothing and is an error.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::read::{self, Lines};
+use crate::{Error, Result};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or what a chat template knows beside them.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// The role whose messages are learned.
+pub const ASSISTANT: &str = "assistant";
+
+/// Conversations of files, in order, read line by line.
+#[derive(Debug)]
+pub struct Conversations {
+    files: std::vec::IntoIter<PathBuf>,
+    current: Option<Lines>,
+}
+
+/// One conversation and where it stands, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    /// The file.
+    pub path: PathBuf,
+    /// Its line, counted from 1.
+    pub line: u64,
+    /// What was said.
+    pub messages: Vec<Message>,
+}
+
+/// Opens .jsonl files and folders of them.
+///
+/// Errors if a path does not exist, a named file is of another kind, or nothing is found.
+pub fn conversations(paths: &[PathBuf]) -> Result<Conversations> {
+    let files = read::jsonl_files(paths)?;
+    Ok(Conversations {
+        files: files.into_iter(),
+        current: None,
+    })
+}
+
+impl Iterator for Conversations {
+    type Item = Result<Conversation>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(lines) = &mut self.current else {
+                match Lines::jsonl(self.files.next()?) {
+                    Ok(lines) => self.current = Some(lines),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            match lines.next_line() {
+                Ok(Some(line)) if line.trim().is_empty() => {}
+                Ok(Some(line)) => return Some(parsed(lines.path(), lines.line(), &line)),
+                Ok(None) => self.current = None,
+                Err(error) => {
+                    self.current = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+fn parsed(path: &Path, line: u64, text: &str) -> Result<Conversation> {
+    let path = path.to_owned();
+    match messages(text) {
+        Ok(messages) => Ok(Conversation {
+            path,
+            line,
+            messages,
+        }),
+        Err(reason) => Err(Error::Conversation { path, line, reason }),
+    }
+}
+
+/// The messages of one line, or what is wrong with it.
+fn messages(line: &str) -> Result<Vec<Message>, String> {
+    let record: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let list = |key: &str, role: &str, content: &str| -> Result<Vec<Message>, String> {
+        let list = record[key].as_array();
+        let list = list.ok_or_else(|| format!("`{key}` is not a list"))?;
+        let message = |m: &Value| message(named(&string(m, role)?), string(m, content)?);
+        list.iter().map(message).collect()
+    };
+    let messages = if record.get("messages").is_some() {
+        list("messages", "role", "content")?
+    } else if record.get("conversations").is_some() {
+        list("conversations", "from", "value")?
+    } else if record.get("prompt").is_some() || record.get("completion").is_some() {
+        vec![
+            message("user", string(&record, "prompt")?)?,
+            message(ASSISTANT, string(&record, "completion")?)?,
+        ]
+    } else {
+        return Err("there is none of these keys".into());
+    };
+    match messages.iter().any(|m| m.role == ASSISTANT) {
+        true => Ok(messages),
+        false => Err("there is no message of the assistant".into()),
+    }
+}
+
+fn message(role: &str, content: String) -> Result<Message, String> {
+    let role = role.to_owned();
+    Ok(Message { role, content })
+}
+
+/// The name that chat templates have for a role of `conversations`.
+fn named(role: &str) -> &str {
+    match role {
+        "human" => "user",
+        "gpt" => ASSISTANT,
+        role => role,
+    }
+}
+
+fn string(value: &Value, key: &str) -> Result<String, String> {
+    match value.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("`{key}` is not a string")),
+        None => Err(format!("there is no `{key}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &str) -> Vec<Result<Vec<(String, String)>, String>> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jsonl"), lines).unwrap();
+        let found = conversations(&[folder.path().to_owned()]).unwrap();
+        let pairs = |c: Conversation| {
+            let pair = |m: Message| (m.role, m.content);
+            c.messages.into_iter().map(pair).collect()
+        };
+        found
+            .map(|c| c.map(pairs).map_err(|e| e.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn the_three_kinds_of_records_say_the_same() {
+        let lines = r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}
+
+            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}
+            {"prompt": "Hi", "completion": "Yo"}"#;
+        let expected = [("user", "Hi"), ("assistant", "Yo")].map(|(a, b)| (a.into(), b.into()));
+        assert_eq!(read(lines), vec![Ok(expected.to_vec()); 3]);
+    }
+
+    #[test]
+    fn errors_name_line_and_reason_and_reading_goes_on() {
+        let lines = r#"{"messages": 3}
+            {"messages": [{"role": "user"}]}
+            {"conversations": [{"from": "human", "value": "Hi"}]}
+            {"prompt": "Hi"}
+            {"text": "x"}
+            nothing
+            {"prompt": "Hi", "completion": "Yo"}"#;
+        let found = read(lines);
+        for (i, expected) in [
+            "line 1: `messages` is not a list",
+            "line 2: there is no `content`",
+            "line 3: there is no message of the assistant",
+            "line 4: there is no `completion`",
+            "line 5: there is none of these keys",
+            "line 6: expected",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = found[i].as_ref().unwrap_err();
+            assert!(
+                error.contains("a.jsonl") && error.contains(expected),
+                "{error}"
+            );
+        }
+        assert!(found[6].is_ok() && found.len() == 7);
+    }
+
+    #[test]
+    fn files_of_another_kind_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        std::fs::write(&path, "Hi").unwrap();
+        assert!(matches!(
+            conversations(&[path]),
+            Err(Error::NotJsonl { .. })
+        ));
+        let empty = conversations(&[folder.path().to_owned()]);
+        assert!(matches!(empty, Err(Error::NotJsonl { .. })));
+    }
+}

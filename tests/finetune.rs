@@ -1,0 +1,356 @@
+//! Training that starts from a checkpoint, as people use it: continued, from full precision, and what comes out.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use sterna_convert as convert;
+use sterna_ternary::layout::{self, Role};
+use sterna_train::{Device, Model, Precision, sample};
+
+/// Falcon-E, made small.
+fn shape() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 1000042.0,
+        "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1,
+    })
+}
+
+/// No shape: the checkpoint has one.
+const RECIPE: &str = "
+    [model]
+    from = 'base'
+    [data]
+    mix = 'addition2=1'
+    documents = 300
+    [train]
+    steps = 40
+    batch = 2
+    context = 48
+    learning_rate = 2e-3
+    warmup = 2
+    sample_tokens = 8
+";
+
+fn sterna(args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_sterna");
+    Command::new(program).args(args).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "sterna {args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that must refuse its input, and returns what it says.
+fn refused(args: &[&str]) -> String {
+    let output = sterna(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{args:?}: {stderr}");
+    stderr
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A folder with a synthesized checkpoint `base` and a recipe `r.toml` that starts from it.
+fn start(recipe: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("shape.json"), shape().to_string()).unwrap();
+    let (shape, base) = (path("shape.json"), path("base"));
+    let args = [
+        "synthesize",
+        text(&shape),
+        "--as",
+        "hf",
+        "--out",
+        text(&base),
+    ];
+    stdout(&args);
+    let template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}\
+        {% if add_generation_prompt %}[assistant]{% endif %}";
+    std::fs::write(base.join("chat_template.jinja"), template).unwrap();
+    std::fs::write(path("r.toml"), recipe).unwrap();
+    folder
+}
+
+fn train(folder: &Path, out: &str, more: &[&str]) {
+    let (recipe, out) = (folder.join("r.toml"), folder.join(out));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    stdout(&[&args[..], more].concat());
+}
+
+/// The ids that a converted checkpoint writes greedily after a prompt.
+fn written_by_runtime(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32> {
+    let packed = checkpoint.with_extension("sterna");
+    let args = ["convert", text(checkpoint), "--out", text(&packed)];
+    stdout(&[&args[..], &["--head", "lossless"]].concat());
+    let count = count.to_string();
+    let args = ["generate", text(&packed), "--prompt", prompt, "-n", &count];
+    let found: Value =
+        serde_json::from_str(&stdout(&[&args[..], &["--kv", "f32", "--json"]].concat())).unwrap();
+    serde_json::from_value(found["ids"].clone()).unwrap()
+}
+
+/// The same by the trainer's own forward pass over the checkpoint's weights.
+fn written_by_trainer(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32> {
+    let source = convert::open(checkpoint, false).unwrap();
+    let config = source.config().clone();
+    let weights = layout::weights(&config);
+    let values = weights.iter().map(|weight| match weight.role {
+        Role::Linear => source.masters(weight).unwrap(),
+        Role::Norm => source.vector(weight).unwrap(),
+        Role::Table => {
+            let mut values = vec![0.0; weight.rows * weight.columns];
+            source.rows(weight, 0, &mut values).unwrap();
+            values
+        }
+    });
+    let (values, cpu) = (values.collect(), Device::Cpu);
+    let model = Model::from_values(config, Precision::Ternary, 128, values, &cpu).unwrap();
+    // The synthetic tokenizer: BOS, then two special tokens before the bytes.
+    let prompt: Vec<u32> = [0]
+        .into_iter()
+        .chain(prompt.bytes().map(|b| u32::from(b) + 2))
+        .collect();
+    sample::greedy(&model, &prompt, count, 128, Some(1)).unwrap()
+}
+
+#[test]
+fn a_packed_checkpoint_goes_on_exactly_and_comes_out_with_its_files() {
+    let folder = start(RECIPE);
+    let (base, run) = (folder.path().join("base"), folder.path().join("run"));
+    for prompt in ["12+34=", "tern"] {
+        let ids = written_by_runtime(&base, prompt, 12);
+        assert_eq!(ids.len(), 12);
+        assert_eq!(
+            ids,
+            written_by_trainer(&base, prompt, 12),
+            "before training"
+        );
+    }
+    train(folder.path(), "run", &[]);
+    let trained = run.join("model");
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ] {
+        let bytes = |folder: &Path| std::fs::read(folder.join(name)).unwrap();
+        assert!(bytes(&base) == bytes(&trained), "{name}");
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let config: Value = serde_json::from_str(&read(&trained.join("config.json"))).unwrap();
+    for (key, value) in shape().as_object().unwrap() {
+        assert_eq!(&config[key], value, "{key}");
+    }
+    let metrics = read(&run.join("metrics.jsonl"));
+    let losses: Vec<f64> = metrics
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64())
+        .collect();
+    assert!(losses[39] < losses[0] - 0.5, "{losses:?}");
+    for prompt in ["12+34=", "tern"] {
+        let ids = written_by_runtime(&trained, prompt, 12);
+        assert!(!ids.is_empty());
+        assert_eq!(ids, written_by_trainer(&trained, prompt, 12), "{prompt}");
+    }
+    // The recipe of the run says what the checkpoint decided.
+    let recipe = read(&run.join("recipe.toml"));
+    assert!(recipe.contains("num_key_value_heads = 2"), "{recipe}");
+    let facts: Value = serde_json::from_str(&read(&run.join("run.json"))).unwrap();
+    assert_eq!(
+        facts["values"]["model.hidden_size"]["from"],
+        "the checkpoint"
+    );
+    assert_eq!(facts["values"]["model.from"]["value"], text(&base));
+}
+
+#[test]
+fn steps_of_rate_zero_keep_every_trit() {
+    let folder = start(RECIPE);
+    let set = ["--set", "train.learning_rate=0", "--steps", "1"];
+    train(folder.path(), "run", &set);
+    let open = |name: &str| convert::open(&folder.path().join(name), false).unwrap();
+    let (before, after) = (open("base"), open("run/model"));
+    for weight in layout::weights(before.config()) {
+        if weight.role == Role::Linear {
+            let [a, b] = [&before, &after].map(|source| source.linear(&weight).unwrap());
+            assert!(a.trits == b.trits, "{}", weight.name);
+            let ratio = a.scales.single().unwrap() / b.scales.single().unwrap();
+            assert!((ratio - 1.0).abs() < 1e-6, "{}: {ratio}", weight.name);
+        }
+    }
+}
+
+#[test]
+fn full_precision_becomes_ternary_with_norms_that_it_did_not_have() {
+    let folder = start(RECIPE);
+    let path = |name: &str| folder.path().join(name);
+    train(folder.path(), "full", &["--set", "train.precision=full"]);
+    let full = path("full/model");
+    let read = |path: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(path.join("config.json")).unwrap()).unwrap()
+    };
+    let mut config = read(&full);
+    config
+        .as_object_mut()
+        .unwrap()
+        .remove("quantization_config");
+    std::fs::write(full.join("config.json"), config.to_string()).unwrap();
+
+    let ramp = ["--from", text(&full), "--set", "train.ternary_ramp=4"];
+    let norms = ["--set", "model.insert_sub_norms=true"];
+    train(folder.path(), "run", &[&ramp[..], &norms].concat());
+    let trained = path("run/model");
+    assert_eq!(
+        read(&trained)["architectures"],
+        json!(["BitnetForCausalLM"])
+    );
+    let ids = written_by_runtime(&trained, "12+34=", 12);
+    assert_eq!(ids, written_by_trainer(&trained, "12+34=", 12));
+}
+
+#[test]
+fn what_cannot_be_started_from_is_refused() {
+    let folder = start(RECIPE);
+    let path = |name: &str| folder.path().join(name);
+    let (recipe, out) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let with = |more: &[&str]| refused(&[&args[..], more].concat());
+    let message = with(&["--from", "./nothing"]);
+    assert!(message.contains("nothing"), "{message}");
+    let base = path("base");
+    std::fs::rename(base.join("tokenizer.json"), path("tokenizer.json")).unwrap();
+    let message = with(&[]);
+    assert!(
+        message.contains("base") && message.contains("no tokenizer.json"),
+        "{message}"
+    );
+    std::fs::rename(path("tokenizer.json"), base.join("tokenizer.json")).unwrap();
+    let config = std::fs::read_to_string(base.join("config.json")).unwrap();
+    let qwen3 = config
+        .replace("LlamaFor", "Qwen3For")
+        .replace("\"llama\"", "\"qwen3\"");
+    std::fs::write(base.join("config.json"), qwen3).unwrap();
+    let message = with(&["--set", "model.insert_sub_norms=true"]);
+    assert!(message.contains("q_norm"), "{message}");
+}
+
+/// Conversations in the three ways of data sets: whatever is asked, the answer is "Yes!"; one is too long to end.
+fn conversations(folder: &Path) {
+    let mut lines: Vec<String> = (0..90)
+        .map(|i| match i % 3 {
+            0 => json!({"messages": [{"role": "user", "content": format!("{i}?")},
+                    {"role": "assistant", "content": "Yes!"}]}),
+            1 => json!({"conversations": [{"from": "human", "value": format!("{i}?")},
+                    {"from": "gpt", "value": "Yes!"}, {"from": "human", "value": "And?"},
+                    {"from": "gpt", "value": "Yes!"}]}),
+            _ => json!({"prompt": format!("{i}?"), "completion": "Yes!"}),
+        })
+        .map(|line| line.to_string())
+        .collect();
+    lines.push(json!({"prompt": "?".repeat(500), "completion": "Yes!"}).to_string());
+    std::fs::write(folder.join("chat.jsonl"), lines.join("\n")).unwrap();
+}
+
+const CHAT: &str = "
+    [model]
+    from = 'base'
+    [data]
+    chat = ['chat.jsonl']
+    held_out = 0.2
+    [train]
+    steps = 60
+    batch = 2
+    accumulate = 2
+    context = 96
+    loss = 'sum'
+    learning_rate = 4e-3
+    warmup = 4
+    checkpoint_every = 20
+    evaluate_every = 30
+    sample_tokens = 8
+";
+
+#[test]
+fn a_fine_tuned_model_answers_as_it_was_taught_and_resumes_to_the_same_bytes() {
+    let folder = start(CHAT);
+    conversations(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let (recipe, run) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&run)];
+    let output = sterna(&args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("1 longer than the context lost their end"),
+        "{said}"
+    );
+    let read = |name: &str| std::fs::read_to_string(run.join(name)).unwrap();
+    let lines = |key: &str| -> Vec<Value> {
+        let metrics = read("metrics.jsonl");
+        let lines = metrics.lines().map(|l| serde_json::from_str(l).unwrap());
+        lines.filter(|l: &Value| l.get(key).is_some()).collect()
+    };
+    let losses = lines("loss");
+    let loss = |i: usize| losses[i]["loss"].as_f64().unwrap();
+    assert!(loss(0) > 3.0 && loss(59) < 0.2, "{} {}", loss(0), loss(59));
+    // The sample goes on where the first answer begins.
+    let sample = &lines("sample")[1]["sample"];
+    assert!(
+        sample[0].as_str().unwrap().ends_with("[assistant]"),
+        "{sample}"
+    );
+    assert_eq!(sample[1], "Yes!");
+
+    let packed = path("model.sterna");
+    stdout(&["convert", text(&run.join("model")), "--out", text(&packed)]);
+    let args = ["generate", text(&packed), "--chat", "--prompt", "77?"];
+    assert_eq!(stdout(&[&args[..], &["-n", "12"]].concat()).trim(), "Yes!");
+
+    // As kill -9 leaves it after the second checkpoint.
+    let names = ["metrics.jsonl", "model/model.safetensors"];
+    let bytes = || names.map(|name| std::fs::read(run.join(name)).unwrap());
+    let whole = bytes();
+    std::fs::remove_file(run.join("checkpoints/step-00000060.safetensors")).unwrap();
+    std::fs::remove_dir_all(run.join("model")).unwrap();
+    train(folder.path(), "run", &["--threads", "1"]);
+    assert!(whole == bytes());
+}
+
+#[test]
+fn conversations_need_a_template_and_answers() {
+    let folder = start(CHAT);
+    conversations(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    let (recipe, out) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let with = |more: &[&str]| refused(&[&args[..], more].concat());
+    let message = with(&["--set", "train.context=8"]);
+    assert!(message.contains("lengthen the context"), "{message}");
+    let bad = path("bad.jsonl");
+    std::fs::write(
+        &bad,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}",
+    )
+    .unwrap();
+    let message = with(&["--chat", text(&bad)]);
+    assert!(
+        message.contains("bad.jsonl, line 1: there is no message of the assistant"),
+        "{message}"
+    );
+    std::fs::remove_file(path("base/chat_template.jinja")).unwrap();
+    assert!(with(&[]).contains("template"));
+    std::fs::write(&recipe, CHAT.replace("from = 'base'", "family = 'llama'")).unwrap();
+    let message = with(&[]);
+    assert!(message.contains("needs `hidden_size`"), "{message}");
+}

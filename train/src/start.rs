@@ -1,0 +1,77 @@
+//! A checkpoint that training starts from: its shape, its tokenizer's files and its weights.
+//!
+//! Where it comes from is the caller's business, so that this crate knows no formats. The weights are asked for once,
+//! when a run takes its first step, and not when it goes on from a checkpoint of its own.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sterna_datasets::chat::Render;
+use sterna_ternary::Config;
+
+use crate::{Error, Result};
+
+/// Reads all weights in the order of [`sterna_ternary::layout::weights`], each row-major, or says why it cannot.
+pub type Weights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send + Sync;
+
+/// A checkpoint to start from.
+#[derive(Clone)]
+pub struct Start {
+    /// Where it lies, for messages.
+    pub path: PathBuf,
+    /// Shapes and constants of the model that is trained.
+    pub config: Config,
+    /// Names and contents of the tokenizer's files, generation settings and chat template. The trained model gets
+    /// them as they are.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Writes conversations with the checkpoint's chat template; none if it has no template.
+    pub render: Option<Arc<Render>>,
+    weights: Arc<Weights>,
+}
+
+impl Start {
+    /// A checkpoint whose weights are read by `weights`.
+    pub fn new(
+        path: PathBuf,
+        config: Config,
+        files: Vec<(String, Vec<u8>)>,
+        weights: Arc<Weights>,
+    ) -> Start {
+        Start {
+            path,
+            config,
+            files,
+            render: None,
+            weights,
+        }
+    }
+
+    /// The weights in the order of [`sterna_ternary::layout::weights`].
+    ///
+    /// # Errors
+    /// [`Error::Start`] if they cannot be read.
+    pub fn weights(&self) -> Result<Vec<Vec<f32>>> {
+        (self.weights)().map_err(|why| self.error(why))
+    }
+
+    /// What is wrong with this checkpoint.
+    pub(crate) fn error(&self, why: String) -> Error {
+        Error::Start {
+            path: self.path.clone(),
+            why,
+        }
+    }
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_tuple("Start").field(&self.path).finish()
+    }
+}
+
+impl PartialEq for Start {
+    fn eq(&self, other: &Start) -> bool {
+        (&self.path, &self.config, &self.files) == (&other.path, &other.config, &other.files)
+    }
+}
