@@ -235,3 +235,15 @@ fn a_plan_is_measured_and_rates_are_tried() {
         "nothing else is written"
     );
 }
+
+/// Each process that a launcher started would take itself for the only one and write the same files.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_program_without_mpi_is_no_rank() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+    command.args(["train", "--preset", "tiny-1m", "--print-config"]);
+    let refused = command.env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--features mpi"), "{stderr}");
+}
