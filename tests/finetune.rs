@@ -349,7 +349,11 @@ fn conversations_need_a_template_and_answers() {
         "{message}"
     );
     std::fs::remove_file(path("base/chat_template.jinja")).unwrap();
-    assert!(with(&[]).contains("template"));
+    let message = with(&[]);
+    assert!(
+        message.contains("base") && message.contains("no chat template"),
+        "{message}"
+    );
     std::fs::write(&recipe, CHAT.replace("from = 'base'", "family = 'llama'")).unwrap();
     let message = with(&[]);
     assert!(message.contains("needs `hidden_size`"), "{message}");

@@ -15,8 +15,8 @@ use sterna_runtime::ChatTemplate;
 
 use crate::exit::BadInput;
 
-/// The renderer of a checkpoint's files.
-pub fn renderer(files: &[(String, Vec<u8>)]) -> anyhow::Result<Arc<Render>> {
+/// The renderer of a checkpoint's files; none if they have no template.
+pub fn renderer(files: &[(String, Vec<u8>)]) -> anyhow::Result<Option<Arc<Render>>> {
     let file = |name: &str| files.iter().find(|(n, _)| n == name);
     let settings = match file("tokenizer_config.json") {
         Some((name, bytes)) => {
@@ -25,10 +25,12 @@ pub fn renderer(files: &[(String, Vec<u8>)]) -> anyhow::Result<Arc<Render>> {
         None => Value::Null,
     };
     let template = file("chat_template.jinja").map(|(_, bytes)| &**bytes);
-    let template = ChatTemplate::from_files(template, &settings)?;
-    Ok(Arc::new(move |messages: &[Message]| {
-        render(&template, messages)
-    }))
+    let template = match ChatTemplate::from_files(template, &settings) {
+        Err(sterna_runtime::Error::NoChatTemplate) => return Ok(None),
+        template => template?,
+    };
+    let render = move |messages: &[Message]| render(&template, messages);
+    Ok(Some(Arc::new(render)))
 }
 
 fn render(template: &ChatTemplate, messages: &[Message]) -> Result<Vec<Rendered>, String> {

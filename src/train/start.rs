@@ -36,7 +36,7 @@ pub fn from(recipe: &mut Recipe) -> anyhow::Result<()> {
     let weights = move || weights(&path, &of_model).map_err(|e| e.to_string());
     let mut start = Start::new(PathBuf::from(name), config, files, Arc::new(weights));
     if recipe.data.chat.is_some() {
-        start.render = Some(answers::renderer(&start.files)?);
+        start.render = answers::renderer(&start.files)?;
     }
     recipe.start_from(start);
     Ok(())
