@@ -435,8 +435,10 @@ fn keys_that_are_absent() {
 
 #[test]
 fn the_vocabulary() {
+    // The tables themselves say how many tokens there are.
     let model = Model::of("bitnet").config(|c| c["vocab_size"] = 299.into());
-    is_broken(model.path(), "vocabulary size", "[300, 64]");
+    let (code, report) = examine(model.path());
+    assert_eq!((code, with_verdict(&report, "broken").len()), (0, 0));
     let model = Model::of("bitnet").json("tokenizer.json", |t| {
         let mut token = t["added_tokens"][0].clone();
         (token["id"], token["content"]) = (json!(777), json!("<|more|>"));

@@ -163,9 +163,10 @@ impl HuggingFace {
     ) -> Result<HuggingFace> {
         let weights = SafetensorsFiles::open(folder)?;
         let spelling = Spelling::of(&weights);
-        let given = json.clone();
         let mut warnings = Vec::new();
+        let mut is_changed = false;
         if json["tie_word_embeddings"].is_null() {
+            is_changed = true;
             json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();
         }
         let embedding = weights.find(&spelling.name(EMBEDDING));
@@ -177,18 +178,20 @@ impl HuggingFace {
                 "config.json says `vocab_size` {said}, {EMBEDDING} has {rows} rows: taken for {rows}"
             ));
             json["vocab_size"] = rows.into();
+            is_changed = true;
         }
         if spelling.linear_norm == LINEAR_NORM {
             warnings.push(declare_linear_norms(&mut json));
+            is_changed = true;
         }
         let scales_embeddings = FAMILIES
             .iter()
             .any(|f| f.scales_embeddings && json["model_type"] == f.model_type);
         if scales_embeddings && json["dtype"].is_null() && json["torch_dtype"].is_null() {
-            let embedding = weights.find(&spelling.name(EMBEDDING));
+            is_changed = true;
             json["torch_dtype"] = embedding.and_then(|e| torch_dtype(e.dtype())).into();
         }
-        if json != given {
+        if is_changed {
             config_bytes = format!("{json:#}\n").into_bytes();
         }
         let config_error = |source| Error::Config {

@@ -486,12 +486,12 @@ fn checkpoints_of_another_implementation() {
             assert!(found.scales_differ == 0 || report.scale_rounding > 0.0);
             assert_eq!(open(&file, false).unwrap().files(), source.files());
             let [a, b] = ["a", "b"].map(|name| out.path().join(name));
-            let t5 = Options {
-                packing: Packing::T5,
+            let i2 = Options {
+                packing: Packing::I2, // the one that holds every kind of scales
                 ..OPTIONS
             };
-            convert(&folder, &a, &t5, &mut |_, _| {}).unwrap();
-            convert(&file, &b, &t5, &mut |_, _| {}).unwrap();
+            convert(&folder, &a, &i2, &mut |_, _| {}).unwrap();
+            convert(&file, &b, &i2, &mut |_, _| {}).unwrap();
             let found = verify(&a, &b, &mut |_, _| {}).unwrap();
             assert_eq!((found.differ, found.values_differ), (0, 0));
         }

@@ -142,9 +142,14 @@ pub const LIES: &[Lie] = &[
         &["version 1", "reads 2"],
     ),
     (
-        "version 3",
+        "version 4",
+        |f| f.metadata("version", json!("4")),
+        &["version 4", "update"],
+    ),
+    (
+        "version 3 without what it says",
         |f| f.metadata("version", json!("3")),
-        &["version 3", "update"],
+        &["activations"],
     ),
     (
         "no version",

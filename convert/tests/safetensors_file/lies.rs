@@ -780,8 +780,8 @@ pub const FILE_LIES: &[Lie] = &[
         &["intermediate_size"],
     ),
     (
-        "vocab_size 2^22",
-        |f| config(f, "vocab_size", json!(1 << 22)),
+        "hidden_size 2^22",
+        |f| config(f, "hidden_size", json!(1 << 22)),
         &[EMBEDDING],
     ),
     (
