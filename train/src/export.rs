@@ -1,7 +1,7 @@
 //! A Hugging Face folder with the master weights, which `transformers` loads and `sterna convert` packs.
 //!
-//! The linear layers stay in full precision and config.json declares that they are ternarized online with
-//! absmean: the forward pass of the folder is that of the trainer.
+//! The linear layers stay in full precision. Of a ternary model config.json declares that they are ternarized online
+//! with absmean, so the forward pass of the folder is that of the trainer.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use sterna_datasets::Tokenizer;
 use sterna_ternary::durable;
 
 use crate::model::values_of;
-use crate::{Error, Model, Result, Start};
+use crate::{Error, Model, Precision, Result, Start};
 
 const GENERATION: &str = "generation_config.json";
 
@@ -31,7 +31,12 @@ pub fn huggingface(
         write(&folder.join(name), bytes)?;
     }
     write(&folder.join("model.safetensors"), &weights(model)?)?;
-    write_json(&folder.join("config.json"), &config.to_json())?;
+    let mut json = config.to_json();
+    if model.precision == Precision::Full {
+        let keys = json.as_object_mut().expect("a config is an object");
+        keys.shift_remove("quantization_config");
+    }
+    write_json(&folder.join("config.json"), &json)?;
     if start.is_none() {
         tokenizer.save(folder, config.max_position_embeddings)?;
     }
