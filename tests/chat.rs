@@ -1,10 +1,13 @@
 //! Conversations on the command line, with a small trained model that got a chat template.
 
+mod program;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use program::text;
 use serde_json::{Value, json};
 
 const RECIPE: &str = "
@@ -60,10 +63,6 @@ fn objects(args: &[&str], input: &str) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 struct Models {

@@ -1,9 +1,11 @@
 //! The command line as people use it: the whole pipeline on a tiny model, and what it says to broken files.
 
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use program::{json, stdout, sterna, text};
 use serde_json::Value;
 
 const RECIPE: &str = "
@@ -27,39 +29,11 @@ const RECIPE: &str = "
     checkpoint_every = 4
 ";
 
-fn sterna(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sterna"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// Runs a command that must succeed and returns its stdout.
-fn stdout(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "sterna {args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(stdout(args).trim()).unwrap()
-}
-
-/// Runs a command that must refuse its input, and returns what it says.
+/// Runs a command that must refuse its input, and returns what it says, which is nothing but that.
 fn refused(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "sterna {args:?}: {stderr}");
-    assert!(
-        stderr.starts_with("error: ") && !stderr.contains("panicked"),
-        "{stderr}"
-    );
-    stderr
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    let message = program::refused(3, args);
+    assert!(message.starts_with("error: "), "{message}");
+    message
 }
 
 /// A run of the recipe above, its Hugging Face folder and its packed file; made once.

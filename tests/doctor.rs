@@ -1,30 +1,21 @@
 //! `sterna doctor` and `sterna inspect`: a trained model is damaged in each of the known ways, and the damage must be
 //! named, that one and no other; healthy models are called healthy, untrained ones untrained.
 
+mod program;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use program::{sterna, text};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn sterna(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sterna"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(name)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// What `sterna doctor` says, and its exit code.

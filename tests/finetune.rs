@@ -1,8 +1,10 @@
 //! Training that starts from a checkpoint, as people use it: continued, from full precision, and what comes out.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod program;
 
+use std::path::Path;
+
+use program::{refused, stdout, sterna, text};
 use serde_json::{Value, json};
 use sterna_convert as convert;
 use sterna_ternary::layout::{self, Role};
@@ -34,30 +36,6 @@ const RECIPE: &str = "
     warmup = 2
     sample_tokens = 8
 ";
-
-fn sterna(args: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_sterna");
-    Command::new(program).args(args).output().unwrap()
-}
-
-fn stdout(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "sterna {args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs a command that must refuse its input, and returns what it says.
-fn refused(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{args:?}: {stderr}");
-    stderr
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A folder with a synthesized checkpoint `base` and a recipe `r.toml` that starts from it.
 fn start(recipe: &str) -> tempfile::TempDir {
@@ -220,7 +198,7 @@ fn what_cannot_be_started_from_is_refused() {
     let path = |name: &str| folder.path().join(name);
     let (recipe, out) = (path("r.toml"), path("run"));
     let args = ["train", "--config", text(&recipe), "--out", text(&out)];
-    let with = |more: &[&str]| refused(&[&args[..], more].concat());
+    let with = |more: &[&str]| refused(3, &[&args[..], more].concat());
     let message = with(&["--from", "./nothing"]);
     assert!(message.contains("nothing"), "{message}");
     let base = path("base");
@@ -329,7 +307,7 @@ fn conversations_need_a_template_and_answers() {
     let path = |name: &str| folder.path().join(name);
     let (recipe, out) = (path("r.toml"), path("run"));
     let args = ["train", "--config", text(&recipe), "--out", text(&out)];
-    let with = |more: &[&str]| refused(&[&args[..], more].concat());
+    let with = |more: &[&str]| refused(3, &[&args[..], more].concat());
     let message = with(&["--set", "train.context=8"]);
     assert!(message.contains("lengthen the context"), "{message}");
     let bad = path("bad.jsonl");

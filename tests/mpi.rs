@@ -1,5 +1,8 @@
 //! `mpirun -np N sterna train`: the files of one rank, whatever N is and wherever the run was stopped.
 
+mod program;
+
+use program::text;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -82,10 +85,6 @@ impl Runs {
         assert_eq!(lines.matches("held-out loss").count(), 1, "{lines}");
         out
     }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 fn bytes(run: &Path, name: &str) -> Vec<u8> {

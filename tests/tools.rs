@@ -1,42 +1,13 @@
 //! The tools around a model: `synthesize`, `bench` and `cpu`, as people use them, on tiny shapes.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod program;
 
+use std::path::Path;
+
+use program::{json, refused, stdout};
 use serde_json::{Value, json};
 use sterna_ternary::PackedFile;
 use tempfile::TempDir;
-
-fn sterna(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sterna"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// Runs a command that must succeed and returns its stdout.
-fn stdout(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "sterna {args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(stdout(args).trim()).unwrap()
-}
-
-/// Runs a command that must end with this exit code, and returns what it says.
-fn refused(code: i32, args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(
-        output.status.code(),
-        Some(code),
-        "sterna {args:?}: {stderr}"
-    );
-    stderr
-}
 
 /// A folder with shapes: no width is a multiple of a block, rows are no multiple of four.
 struct Folder(TempDir);

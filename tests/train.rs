@@ -1,9 +1,12 @@
 //! `sterna train` and `sterna plot` as people use them: recipes from layers, exact resume with all that a run
 //! remembers, and what a run leaves to look at.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod program;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use program::{json, refused, stdout, text};
 use serde_json::Value;
 
 /// Checkpoints at every step, evaluations between them, several batches a step, and a ramp from full precision.
@@ -37,34 +40,6 @@ const RECIPE: &str = "
     keep_every = 4
     sample_tokens = 4
 ";
-
-fn sterna(args: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_sterna");
-    Command::new(program).args(args).output().unwrap()
-}
-
-fn stdout(args: &[&str]) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "sterna {args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&stdout(args)).unwrap()
-}
-
-/// Runs a command that must fail with this code, and returns what it says.
-fn refused(args: &[&str], code: i32) -> String {
-    let output = sterna(args);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-    stderr
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -148,9 +123,9 @@ fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
             .unwrap()
             .starts_with(b"\x89PNG\r\n")
     );
-    let message = refused(&["plot", text(folder.path())], 3);
+    let message = refused(3, &["plot", text(folder.path())]);
     assert!(message.contains("metrics.jsonl"), "{message}");
-    let message = refused(&["plot", text(&whole), "--out", "loss.gif"], 2);
+    let message = refused(2, &["plot", text(&whole), "--out", "loss.gif"]);
     assert!(message.contains(".svg or .png"), "{message}");
 }
 
@@ -194,17 +169,17 @@ fn a_preset_a_file_and_flags_make_a_recipe() {
     }
     assert!(stdout(&[&args[..], &["--print-config"]].concat()).contains("batch = 3 "));
     let message = refused(
-        &[&args[..], &["--plan", "--set", "train.stepz=1"]].concat(),
         3,
+        &[&args[..], &["--plan", "--set", "train.stepz=1"]].concat(),
     );
     assert!(
         message.contains("--set") && message.contains("stepz"),
         "{message}"
     );
-    let message = refused(&["train", "--preset", "tiny-1m", "--plan"], 3);
+    let message = refused(3, &["train", "--preset", "tiny-1m", "--plan"]);
     assert!(message.contains("`mix`, `text` and `chat`"), "{message}");
-    refused(&["train", "--out", "x"], 2);
-    refused(&["train", "--preset", "1b", "--out", "x"], 2);
+    refused(2, &["train", "--out", "x"]);
+    refused(2, &["train", "--preset", "1b", "--out", "x"]);
 }
 
 #[test]
