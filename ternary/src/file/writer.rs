@@ -1,0 +1,297 @@
+//! Writing a packed file as a stream: matrices as they come, everything else behind them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use half::f16;
+use sha2::{Digest, Sha256};
+
+use super::check_scaling;
+use crate::header::{self, Form};
+use crate::layout::{self, Dtype, Layout};
+use crate::table::CodedRow;
+use crate::trits::TritRow;
+use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, durable};
+
+/// What a packed file will hold, known before its first weight.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Shapes and constants; the embedded config.json must say the same.
+    pub config: Config,
+    /// How the trits are packed.
+    pub packing: Packing,
+    /// How the activations of its linear layers are to be rounded.
+    pub activations: Activations,
+    /// Type of the embedding; in a tied model it is the head's.
+    pub embedding: TableType,
+    /// Type of the head.
+    pub head: TableType,
+    /// Matrices with more than one scale.
+    pub scaling: HashMap<String, Scaling>,
+    /// Type of the scales of groups: F16 if it holds every one of matrices and tables, else F32.
+    pub group_scales: Dtype,
+    /// Embedded files, a subset of [`super::FILES`] in that order, `config.json` among them.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Writes a packed file as a stream: matrices in layout order, vectors whenever they are known.
+pub struct PackedWriter<'a> {
+    path: &'a Path,
+    layout: Layout,
+    out: &'a mut BufWriter<File>,
+    matrices: Sha256,
+    /// Next matrix and how many of its bytes are there.
+    due: (usize, usize),
+    /// What waits behind the first plane of a coded table, or behind the rows of a ternary one.
+    behind: Behind,
+    /// Everything after the matrices.
+    vectors: Vec<u8>,
+    have: Vec<bool>,
+}
+
+/// The parts of a coded table that follow its first plane; of a ternary table the scales, row by row.
+#[derive(Default)]
+struct Behind {
+    /// Second and third plane, then multipliers.
+    bytes: [Vec<u8>; 3],
+    scales: Vec<f32>,
+    remainders: Vec<f32>,
+}
+
+impl PackedWriter<'_> {
+    /// Creates `path` durably: `fill` hands over every tensor, then the file gets its name.
+    ///
+    /// # Errors
+    /// Those of `fill`, of the file system, and [`Error::Order`] where `fill` forgot or repeated a tensor.
+    pub fn write<E: From<Error>>(
+        path: &Path,
+        description: &Description,
+        fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut failed = None;
+        let written = durable::write(path, |out| {
+            let done = write_all(path, description, out, fill);
+            done.map_err(|e| {
+                failed = Some(e);
+                io::Error::other("the content could not be made")
+            })
+        });
+        match (failed, written) {
+            (Some(e), _) => Err(e),
+            (None, written) => Ok(written.map_err(Error::io(path))?),
+        }
+    }
+
+    /// Appends bytes to the matrix or table `name`; matrices come in the order of [`Layout::entries`].
+    pub fn rows(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let entry = &self.layout.entries[self.due.0];
+        let is_matrix = entry.offset < self.layout.matrices_len;
+        if !is_matrix || entry.name != name || self.due.1 + bytes.len() > entry.len {
+            return Err(self.order(name));
+        }
+        self.due.1 += bytes.len();
+        if self.due.1 == entry.len {
+            self.have[self.due.0] = true;
+            self.due = (self.due.0 + 1, 0);
+        }
+        self.append(bytes)?;
+        self.append_padding()
+    }
+
+    /// Appends rows to the coded table `name`. Planes behind the first stay in memory until it is complete.
+    pub fn coded_rows(&mut self, name: &str, rows: &[CodedRow]) -> Result<()> {
+        let at = self.due.0;
+        for row in rows {
+            let behind = &mut self.behind;
+            for (bytes, plane) in behind.bytes.iter_mut().zip(&row.planes[1..]) {
+                bytes.extend(plane);
+            }
+            behind.bytes[2].extend(&row.multipliers);
+            behind.scales.push(row.scale);
+            behind.remainders.extend(&row.remainders);
+            self.rows(name, &row.planes[0])?;
+        }
+        if !self.have[at] {
+            return Ok(());
+        }
+        let Behind {
+            bytes: [second, third, multipliers],
+            scales,
+            remainders,
+        } = std::mem::take(&mut self.behind);
+        for (plane, bytes) in [(1, second), (2, third)] {
+            if !bytes.is_empty() {
+                self.rows(&layout::plane_name(name, plane), &bytes)?;
+            }
+        }
+        self.rows(&layout::multipliers_name(name), &multipliers)?;
+        self.vector(&layout::scale_name(name), &scales)?;
+        match remainders.is_empty() {
+            true => Ok(()),
+            false => self.vector(&layout::remainders_name(name), &remainders),
+        }
+    }
+
+    /// Appends rows to the ternary table `name`.
+    pub fn trit_rows(&mut self, name: &str, rows: &[TritRow]) -> Result<()> {
+        let at = self.due.0;
+        for row in rows {
+            self.behind.scales.extend(&row.scales);
+            self.rows(name, &row.bytes)?;
+        }
+        if !self.have[at] {
+            return Ok(());
+        }
+        let of_rows = std::mem::take(&mut self.behind).scales; // (rows, groups)
+        let rows = self.layout.entries[at].shape[0];
+        let groups = of_rows.len() / rows;
+        let of_groups = (0..groups).flat_map(|g| of_rows.iter().skip(g).step_by(groups));
+        let scales: Vec<f32> = of_groups.copied().collect();
+        self.vector(&layout::scale_name(name), &scales)
+    }
+
+    /// Sets a norm or scales, in any order.
+    ///
+    /// # Panics
+    /// If scales of groups are to be stored in F16, and that does not hold one.
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let half = |x: &f32| {
+            let half = f16::from_f32(*x);
+            assert_eq!(half.to_f32(), *x, "{name}: F16 holds every scale");
+            half.to_le_bytes()
+        };
+        let dtype = self.layout.find(name).map(|entry| entry.dtype);
+        let bytes: Vec<u8> = match dtype {
+            Some(Dtype::F16) => values.iter().flat_map(half).collect(),
+            _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        self.place(name, &bytes)
+    }
+
+    fn place(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let index = self
+            .layout
+            .entries
+            .iter()
+            .position(|e| e.name == name && e.len == bytes.len());
+        let index = index
+            .filter(|i| !self.have[*i])
+            .ok_or_else(|| self.order(name))?;
+        let offset = self.layout.entries[index]
+            .offset
+            .checked_sub(self.layout.matrices_len);
+        let offset = offset.ok_or_else(|| self.order(name))?;
+        self.vectors[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.have[index] = true;
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.matrices.update(bytes);
+        self.out.write_all(bytes).map_err(Error::io(self.path))
+    }
+
+    fn append_padding(&mut self) -> Result<()> {
+        let entry = &self.layout.entries[self.due.0];
+        if self.due.1 == 0 && entry.name.starts_with("padding.") {
+            let zeros = [0; layout::ALIGNMENT];
+            let len = entry.len;
+            self.have[self.due.0] = true;
+            self.due.0 += 1;
+            self.append(&zeros[..len])?;
+        }
+        Ok(())
+    }
+
+    fn order(&self, found: &str) -> Error {
+        let missing = self.have.iter().position(|have| !have);
+        let expected = missing.map_or("nothing".into(), |i| self.layout.entries[i].name.clone());
+        Error::Order {
+            path: self.path.to_owned(),
+            expected,
+            found: found.to_owned(),
+        }
+    }
+}
+
+fn write_all<E: From<Error>>(
+    path: &Path,
+    description: &Description,
+    out: &mut BufWriter<File>,
+    fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let Description {
+        config,
+        packing,
+        activations,
+        embedding,
+        head,
+        scaling,
+        group_scales,
+        files,
+    } = description;
+    check_scaling(path, *packing, scaling)?;
+    let embedding = match config.tie_word_embeddings {
+        true => head,
+        false => embedding,
+    };
+    let sizes: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| (name.clone(), bytes.len()))
+        .collect();
+    let form = Form {
+        packing: *packing,
+        activations: *activations,
+        group_scales: *group_scales,
+        tables: [*embedding, *head],
+    };
+    let layout = Layout::new(
+        config,
+        *packing,
+        form.tables,
+        scaling,
+        *group_scales,
+        &sizes,
+    );
+    let blank = "0".repeat(64);
+    let place_holder = header::encode(&layout, &form, &blank, &blank);
+    out.write_all(&place_holder).map_err(Error::io(path))?;
+    let mut writer = PackedWriter {
+        path,
+        matrices: Sha256::new(),
+        due: (0, 0),
+        behind: Behind::default(),
+        vectors: vec![0; layout.len() - layout.matrices_len],
+        have: vec![false; layout.entries.len()],
+        layout,
+        out,
+    };
+    fill(&mut writer)?;
+    for (name, bytes) in files {
+        writer.place(name, bytes)?;
+    }
+    if writer.have.contains(&false) {
+        return Err(writer.order("the end").into());
+    }
+    let PackedWriter {
+        layout,
+        out,
+        matrices,
+        vectors,
+        ..
+    } = writer;
+    let sum = |bytes: &[u8]| header::hex(&Sha256::digest(bytes));
+    let header = header::encode(
+        &layout,
+        &form,
+        &sum(&vectors),
+        &header::hex(&matrices.finalize()),
+    );
+    out.write_all(&vectors)
+        .and_then(|()| out.seek(SeekFrom::Start(0)))
+        .and_then(|_| out.write_all(&header))
+        .map_err(Error::io(path))?;
+    Ok(())
+}
