@@ -159,29 +159,11 @@ fn refused(origin: &str, why: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Text;
-
-    const BASE: &str = "
-        [model]
-        family = 'llama'
-        hidden_size = 32
-        intermediate_size = 64
-        num_hidden_layers = 1
-        num_attention_heads = 2
-        [data]
-        mix = 'addition2=1'
-        vocab_size = 300
-        [train]
-        steps = 10
-        batch = 2
-        context = 16
-        learning_rate = 1e-3
-        warmup = 2
-    ";
+    use crate::recipe::{Text, tests::SMALL};
 
     fn draft() -> Draft {
         let mut draft = Draft::default();
-        draft.add(BASE, "preset small").unwrap();
+        draft.add(SMALL, "preset small").unwrap();
         draft
     }
 
