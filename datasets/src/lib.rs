@@ -29,6 +29,7 @@ pub mod conversation;
 mod error;
 pub mod generate;
 pub mod loader;
+mod mapped;
 pub mod prepare;
 mod random;
 pub mod read;

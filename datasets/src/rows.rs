@@ -13,13 +13,12 @@
 //! The two highest bits of a token are flags: [`UNSCORED`] and [`FIRST`]. Documents lie side by side in a row and
 //! are never cut by its end. [`PackedRows::open`] checks every byte once.
 
-use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::{Error, Result, Tokenizer};
+use crate::{Error, Result, Tokenizer, mapped};
 
 /// Flag of a token that is read and not learned: it has no loss as the target of the token before it.
 pub const UNSCORED: u32 = 1 << 31;
@@ -133,11 +132,7 @@ impl PackedRows {
     /// The file must not be changed while it is mapped; the writers of this crate replace files instead of changing
     /// them.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        // SAFETY: the mapping is read-only and lives as long as the rows. Changing the file meanwhile is excluded by
-        // the contract above.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        let map = mapped::map(path)?;
         let (vocab_size, width, rows) = header(path, &map)?;
         let rows = Self {
             path: path.to_owned(),

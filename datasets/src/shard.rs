@@ -15,14 +15,13 @@
 //! A document is a BOS token and all that follows up to the next; the file begins with one.
 //! [`Shard::open`] checks every byte once: all ids lie in the vocabulary and the counts are true.
 
-use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::{Error, Result, Tokenizer};
+use crate::{Error, Result, Tokenizer, mapped};
 
 const MAGIC: [u8; 8] = *b"STERNTOK";
 const VERSION: u32 = 1;
@@ -207,11 +206,7 @@ impl Shard {
     /// The file must not be changed while it is mapped; the writers of this crate replace files
     /// instead of changing them.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        // SAFETY: the mapping is read-only and lives as long as the shard. Changing the file
-        // meanwhile is excluded by the contract above.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        let map = mapped::map(path)?;
         let header = Header::parse(path, &map)?;
         let shard = Self {
             path: path.to_owned(),
