@@ -40,6 +40,8 @@ pub struct ByLength {
 pub struct Divergence {
     /// KL divergence of the reference from the model, nats per token.
     pub kl: Estimate,
+    /// Probability of so large a mean by chance if the truth were 0.
+    pub kl_p_value: Option<f64>,
     /// Half of the tokens have less.
     pub kl_median: f64,
     /// 90 of 100 tokens have less.
@@ -80,16 +82,19 @@ pub enum Verdict {
     Identical,
     /// The difference is smaller than chance makes.
     NotSignificant,
-    /// Significantly worse: p < 0.05.
+    /// Its loss on the text is significantly higher.
     Worse,
-    /// Significantly better: p < 0.05.
+    /// Its loss on the text is not significantly different, but on text that the reference would write it would be
+    /// higher, by the KL divergence, and that is significant.
+    WorseByKl,
+    /// Its loss on the text is significantly lower.
     Better,
     /// Too little text to tell.
     Unknown,
 }
 
 /// Probability of chance below which a difference counts.
-pub const SIGNIFICANT: f64 = 0.05;
+pub const SIGNIFICANT: f64 = 0.01;
 /// Documents from which on each is a block of its own.
 const DOCUMENTS: usize = 30;
 /// Most tokens of a block where documents are fewer.
@@ -200,6 +205,7 @@ impl Scored<'_> {
             values
         };
         let (kl, delta_p) = (sorted(|a| a.kl), sorted(|a| a.delta_p));
+        let mean_kl = Estimate::of(&of(|a| a.kl));
         let loss_difference = Estimate::of(&self.differences(reference));
         let bound = |sign: f64| {
             let error = loss_difference.error?;
@@ -208,7 +214,8 @@ impl Scored<'_> {
         let p_value = loss_difference.p_value();
         let squares = delta_p.iter().map(|d| d * d);
         Some(Divergence {
-            kl: Estimate::of(&of(|a| a.kl)),
+            kl: mean_kl,
+            kl_p_value: mean_kl.p_value(),
             kl_median: quantile(&kl, 0.5),
             kl_p90: quantile(&kl, 0.9),
             kl_p99: quantile(&kl, 0.99),
@@ -224,7 +231,7 @@ impl Scored<'_> {
             ratio_range: bound(-1.0).zip(bound(1.0)),
             loss_difference,
             p_value,
-            verdict: verdict(&loss_difference, p_value, quantile(&kl, 1.0)),
+            verdict: verdict(&loss_difference, &mean_kl),
             histogram: histogram(&kl),
         })
     }
@@ -264,13 +271,17 @@ impl Scored<'_> {
     }
 }
 
-fn verdict(difference: &Estimate, p_value: Option<f64>, kl_max: f64) -> Verdict {
-    match p_value {
-        _ if kl_max == 0.0 && difference.mean == 0.0 => Verdict::Identical,
-        None => Verdict::Unknown,
-        Some(p) if p >= SIGNIFICANT => Verdict::NotSignificant,
-        Some(_) if difference.mean > 0.0 => Verdict::Worse,
-        Some(_) => Verdict::Better,
+/// KL divergence of the reference is the loss that a model adds on text that the reference would write: the same
+/// comparison as that of losses on a text, without the chance that lies in which text it was.
+fn verdict(difference: &Estimate, kl: &Estimate) -> Verdict {
+    let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
+    match (is_significant(difference), is_significant(kl)) {
+        _ if kl.mean == 0.0 && difference.mean == 0.0 => Verdict::Identical,
+        (None, _) | (_, None) => Verdict::Unknown,
+        (Some(true), _) if difference.mean > 0.0 => Verdict::Worse,
+        (Some(true), _) => Verdict::Better,
+        (Some(false), Some(true)) => Verdict::WorseByKl,
+        (Some(false), Some(false)) => Verdict::NotSignificant,
     }
 }
 
@@ -372,7 +383,8 @@ mod tests {
         let same = check(|_| 0.0, Verdict::Identical);
         assert_eq!((same.perplexity_ratio, same.p_value), (1.0, Some(1.0)));
         let noise = |i: usize| if i % 2 == 0 { 0.1 } else { -0.1 };
-        check(noise, Verdict::NotSignificant);
+        check(noise, Verdict::WorseByKl);
+        check(|i| if i == 7 { 0.1 } else { 0.0 }, Verdict::NotSignificant);
         let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, Verdict::Worse);
         assert!((worse.perplexity_ratio - 0.1f64.exp()).abs() < 1e-9);
         let (low, high) = worse.ratio_range.unwrap();
