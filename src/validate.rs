@@ -28,7 +28,7 @@ use progress::Progress;
 #[derive(clap::Args)]
 pub struct Args {
     /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub; the first
-    /// is the reference.
+    /// is the reference. What is no packed file is packed without rounding, also its head.
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
     /// Texts to predict: .txt, .jsonl, or folders of them [default: stories of the built-in generator]
@@ -123,6 +123,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .collect(),
         gates: Vec::new(),
     };
+    for gate in &gates {
+        gate.check(&report.models)?; // whether it can be asked at all, before hours of work
+    }
     for convention in conventions(args, &models.subjects)? {
         let task = Task {
             text: &text,

@@ -1,8 +1,12 @@
 //! What was named on the command line, as packed files: others are packed into a folder that vanishes.
+//!
+//! Nothing is rounded then, so that a folder stands for the model as it was published; what a smaller head costs is
+//! measured on a file that was converted with it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use sterna_convert::HeadType;
 use sterna_runtime::Options;
 use sterna_ternary::PackedFile;
 use sterna_validate::Subject;
@@ -31,7 +35,7 @@ impl Models {
                 false => {
                     eprintln!("packing {}", path.display());
                     let out = folder.path().join(format!("{i}.sterna"));
-                    convert::convert_with_defaults(&path, &out)?;
+                    convert::convert_with_head(&path, &out, HeadType::Lossless)?;
                     out
                 }
             };

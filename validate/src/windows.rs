@@ -120,7 +120,10 @@ impl Convention {
                 windows
             }
         };
-        Ok(windows)
+        match windows.is_empty() {
+            true => Err(short(0, 1)),
+            false => Ok(windows),
+        }
     }
 }
 

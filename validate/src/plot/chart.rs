@@ -20,6 +20,8 @@ pub struct Chart {
 pub struct Curve {
     /// In the legend; none if it is empty.
     pub name: String,
+    /// Which of the colors it has; by default that of its place in the chart.
+    pub color: Option<usize>,
     /// Points that are joined.
     pub line: Vec<(f64, f64)>,
     /// Points that are marked, and joined by a thin line.
@@ -155,7 +157,7 @@ impl Chart {
         for (i, curve) in self.curves.iter().enumerate() {
             let color = match curve.name.is_empty() {
                 true => GREY,
-                false => COLORS[i % COLORS.len()],
+                false => COLORS[curve.color.unwrap_or(i) % COLORS.len()],
             };
             if let Some(row) = rows.iter().position(|of| std::ptr::eq(*of, curve)) {
                 marks.extend(legend(row, curve, color));

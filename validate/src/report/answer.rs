@@ -141,20 +141,16 @@ fn gained(first: &ModelReport, other: &ModelReport) -> String {
     let Some((a, b)) = rate(first).zip(rate(other)) else {
         return format!("{}.", capital(&size));
     };
-    let (ratio, overlap) = (
-        b.tokens_per_second / a.tokens_per_second,
-        a.range.0 <= b.range.1 && b.range.0 <= a.range.1,
-    );
-    let sure = if overlap {
-        ", a difference within what this machine varies by"
-    } else {
-        ""
-    };
+    let (slow, fast) = (figures(a.tokens_per_second), figures(b.tokens_per_second));
+    if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
+        return format!(
+            "Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary by more than they \
+             differ), and {size}."
+        );
+    }
     format!(
-        "It writes {} times as fast ({} instead of {} tokens per second{sure}), and {size}.",
-        figures(ratio),
-        figures(b.tokens_per_second),
-        figures(a.tokens_per_second)
+        "It writes {} times as fast ({fast} instead of {slow} tokens per second), and {size}.",
+        figures(b.tokens_per_second / a.tokens_per_second)
     )
 }
 

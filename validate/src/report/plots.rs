@@ -1,7 +1,7 @@
 //! The plots of a report.
 
 use super::{ModelReport, Report};
-use crate::accuracy::kl_bins;
+use crate::accuracy::{Divergence, kl_bins};
 use crate::plot::{Chart, Curve, Picture, Reach, SMALL, Scale};
 
 /// A picture, the name of its files and what it shows.
@@ -104,19 +104,19 @@ fn front(
 
 fn histogram(report: &Report) -> Option<Plot> {
     let ends = kl_bins();
-    let compared = report
-        .models
-        .iter()
-        .filter_map(|m| Some((m, m.divergence()?)));
-    let compared: Vec<_> = compared.collect();
+    let models = report.models.iter().enumerate();
+    let compared = models.filter_map(|(i, m)| Some((i, m, m.divergence()?)));
+    let is_apart = |(.., d): &(usize, &ModelReport, &Divergence)| d.kl_max > 0.0;
+    let compared: Vec<_> = compared.filter(is_apart).collect();
     let heights = |bins: &[u64]| -> Vec<f64> {
         let all = bins.iter().sum::<u64>().max(1) as f64;
         bins.iter().map(|n| 100.0 * *n as f64 / all).collect()
     };
-    let curves = compared.iter().map(|(model, d)| {
+    let curves = compared.iter().map(|(i, model, d)| {
         let heights = heights(&d.histogram);
         let mut curve = Curve {
             name: model.name.clone(),
+            color: Some(*i),
             ..Curve::default()
         };
         for (i, height) in heights.into_iter().enumerate() {
