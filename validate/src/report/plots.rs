@@ -112,6 +112,13 @@ fn histogram(report: &Report) -> Option<Plot> {
         let all = bins.iter().sum::<u64>().max(1) as f64;
         bins.iter().map(|n| 100.0 * *n as f64 / all).collect()
     };
+    let last =
+        |(.., d): &(usize, &ModelReport, &Divergence)| d.histogram.iter().rposition(|n| *n > 0);
+    let shown = compared
+        .iter()
+        .filter_map(last)
+        .max()
+        .map_or(0, |last| last + 1);
     let curves = compared.iter().map(|(i, model, d)| {
         let heights = heights(&d.histogram);
         let mut curve = Curve {
@@ -119,7 +126,7 @@ fn histogram(report: &Report) -> Option<Plot> {
             color: Some(*i),
             ..Curve::default()
         };
-        for (i, height) in heights.into_iter().enumerate() {
+        for (i, height) in heights.into_iter().enumerate().take(shown) {
             match compared.len() {
                 1 => curve.bars.push((ends[i], ends[i + 1], height)),
                 _ => curve.line.push(((ends[i] * ends[i + 1]).sqrt(), height)),
