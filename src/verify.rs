@@ -88,6 +88,12 @@ fn describe(found: &Comparison) -> String {
             ),
         };
     }
+    let [a, b] = found.activations;
+    if a != b {
+        text += &format!(
+            "activations: {a} and {b}, which is how they are run and no part of a model\n"
+        );
+    }
     for key in &found.config_differs {
         text += &format!("config: {key} differs\n");
     }
