@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod tasks;
 
 pub use error::{Error, Result};
