@@ -99,11 +99,11 @@ fn bootstrap(values: &[f64]) -> f64 {
     };
     let drawn = |seed| {
         let mut random = Random::new(seed);
-        let mut sample = move |_| {
+        let sample = move |_| {
             let draw = |_| values[(random.unit() * n as f64) as usize];
             perplexity((0..n).map(draw).sum::<f64>() / n as f64)
         };
-        (0..BOOTSTRAP_PART).map(move |i| sample(i))
+        (0..BOOTSTRAP_PART).map(sample)
     };
     deviation(&(0..parts).flat_map(drawn).collect::<Vec<_>>())
 }
