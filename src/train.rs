@@ -37,10 +37,10 @@ pub struct Args {
     /// that convert reads.
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
-    /// Files or folders of .txt or .jsonl to train on.
+    /// Files or folders of .txt, .jsonl or .parquet to train on.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// Files or folders of .jsonl with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
+    /// Files or folders of .jsonl or .parquet with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
     /// the assistant says is learned; needs a checkpoint with a chat template to start from.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
     chat: Vec<PathBuf>,

@@ -86,7 +86,7 @@ pub struct DataRecipe {
     /// Generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt or .jsonl, relative to the recipe; with a weight, each is a source of its own.
+    /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe; with a weight, each is a source of its own.
     pub text: Option<Vec<Text>>,
     /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
     /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says

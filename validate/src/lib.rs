@@ -17,6 +17,7 @@ pub mod report;
 pub mod speed;
 pub mod statistics;
 pub mod store;
+pub mod tasks;
 pub mod text;
 pub mod windows;
 
