@@ -127,7 +127,7 @@ fn of_validate(error: &sterna_validate::Error) -> bool {
         Runtime(error) => of_runtime(error),
         Data(error) => of_datasets(error),
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        NoText { .. } | TooShort { .. } | NoPrefix => true,
+        NoText { .. } | TooShort { .. } | NoPrefix | Task(_) => true,
         _ => false,
     }
 }

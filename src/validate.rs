@@ -12,7 +12,9 @@ use sterna_runtime::bench::Machine;
 use sterna_runtime::{Kernels, Options, threads};
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::{self, Plan, Speed};
-use sterna_validate::{Convention, Gate, Judgment, Report, Subject, Task, Text, judge, store};
+use sterna_validate::{
+    Convention, Gate, Judgment, Report, Subject, Task, Text, exam, judge, store, tasks,
+};
 
 use crate::exit::{Interrupted, Usage};
 use crate::{model, terminal};
@@ -31,7 +33,7 @@ pub struct Args {
     /// is the reference. What is no packed file is packed without rounding, also its head.
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
-    /// Texts to predict: .txt, .jsonl, or folders of them [default: stories of the built-in generator]
+    /// Texts to predict: .txt, .jsonl, .parquet, or folders of them [default: stories of the built-in generator]
     #[arg(long, num_args = 1..)]
     text: Vec<PathBuf>,
     /// The line that separates the documents of a .txt file.
@@ -49,6 +51,16 @@ pub struct Args {
     /// Score about so many tokens and leave the rest of the text out.
     #[arg(long)]
     tokens: Option<usize>,
+    /// Tasks to solve: files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH, task
+    /// files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
+    #[arg(long, num_args = 1..)]
+    tasks: Vec<String>,
+    /// Solved examples in front of each item of a task.
+    #[arg(long, requires = "tasks")]
+    fewshot: Option<usize>,
+    /// Items of each task at most.
+    #[arg(long, requires = "tasks")]
+    limit: Option<usize>,
     /// Leave speed out.
     #[arg(long)]
     no_speed: bool,
@@ -109,6 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => Text::stories(STORIES),
         false => Text::open(&args.text, args.separator.clone())?,
     };
+    let exams = exams(args)?;
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, options)?;
     terminal::catch_interrupts()?;
@@ -141,6 +154,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         progress.finish();
         add(&mut report, &task, &judgments.ok_or(Interrupted)?);
     }
+    for task in &exams {
+        let mut progress = Progress::new(&format!("items of {}", task.name()));
+        let found = exam::examine(&models.subjects, task, &state.folder, &mut |done, total| {
+            progress.see(done, total);
+        })?;
+        progress.finish();
+        for (model, exam) in report.models.iter_mut().zip(found) {
+            model.tasks.push(exam);
+        }
+    }
     if !args.no_speed {
         let plan = plan(args, &models.subjects)?;
         let (speeds, energy) = state.speeds(&models.subjects, &plan, options)?;
@@ -172,6 +195,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// The tasks that were asked for.
+fn exams(args: &Args) -> anyhow::Result<Vec<tasks::Task>> {
+    let options = tasks::Options {
+        fewshot: args.fewshot,
+        limit: args.limit,
+        ..tasks::Options::default()
+    };
+    let tasks = args
+        .tasks
+        .iter()
+        .map(|name| tasks::Task::load(name, &options));
+    Ok(tasks
+        .collect::<Result<_, _>>()
+        .map_err(sterna_validate::Error::from)?)
 }
 
 /// What one convention says about each model.

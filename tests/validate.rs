@@ -287,6 +287,58 @@ fn a_report_is_written_and_gates_decide() {
 }
 
 #[test]
+fn tasks_are_solved_and_compared_item_by_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let model = fixture("trained/bitnet");
+    let [copy, damaged] = ["copy", "damaged"].map(|name| folder.path().join(name));
+    with_scales(&model, 0, 1.0, &copy);
+    with_scales(&model, 0, 20.0, &damaged);
+    let mut args = vec![
+        "validate",
+        text(&model),
+        text(&copy),
+        text(&damaged),
+        "--out",
+        text(&out),
+        "--json",
+    ];
+    args.extend([
+        "--tasks",
+        "stories",
+        "--limit",
+        "60",
+        "--tokens",
+        "500",
+        "--no-speed",
+    ]);
+    args.extend(["--gate", "stories:acc>=0"]);
+    let report = json(&args);
+    let exam = |model: usize| &report["models"][model]["tasks"][0];
+    assert_eq!(exam(0)["scores"], exam(1)["scores"]);
+    assert_eq!(exam(1)["beside_first"]["p"], 1.0);
+    assert!(
+        exam(2)["beside_first"]["only_first"].as_u64() > Some(0),
+        "{}",
+        exam(2)
+    );
+    assert_eq!(exam(2)["scores"][0]["items"], 60);
+    let answer = report["answer"][1].as_str().unwrap();
+    assert!(answer.contains("Of 60 items of stories it has"), "{answer}");
+    // What was answered is not asked again, but for a line that is torn.
+    let entries = std::fs::read_dir(out.join("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let answers: Vec<_> = entries
+        .filter(|path| path.extension().unwrap() == "outcomes")
+        .collect();
+    let before = std::fs::read(&answers[0]).unwrap();
+    std::fs::write(&answers[0], &before[..before.len() - 3]).unwrap();
+    assert_eq!(json(&args)["models"], report["models"]);
+    assert!(std::fs::read(&answers[0]).unwrap() == before);
+}
+
+#[test]
 fn models_with_other_tokens_are_compared_by_bytes() {
     let (a, b) = (
         fixture("trained/bitnet"),

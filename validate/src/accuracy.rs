@@ -382,7 +382,7 @@ mod tests {
         };
         let same = check(|_| 0.0, Verdict::Identical);
         assert_eq!((same.perplexity_ratio, same.p_value), (1.0, Some(1.0)));
-        let noise = |i: usize| if i % 2 == 0 { 0.1 } else { -0.1 };
+        let noise = |i: usize| [0.1, -0.1][i % 2];
         check(noise, Verdict::WorseByKl);
         check(|i| if i == 7 { 0.1 } else { 0.0 }, Verdict::NotSignificant);
         let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, Verdict::Worse);

@@ -49,6 +49,9 @@ pub enum Error {
          eos_token, which the convention `rolling` puts in front of documents, found neither; use `chunks`"
     )]
     NoPrefix,
+    /// A task could not be read or scored.
+    #[error(transparent)]
+    Task(#[from] crate::tasks::Error),
     /// A condition that cannot be read.
     #[error("--gate {condition}: {why}")]
     Gate {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Gate {
     text: String,
-    figure: &'static Figure,
+    figure: Bounded,
     relation: Relation,
     bound: f64,
 }
@@ -28,6 +28,31 @@ pub struct Outcome {
     pub value: Option<f64>,
     /// Whether it holds.
     pub holds: bool,
+}
+
+/// What is bounded.
+#[derive(Debug, Clone)]
+enum Bounded {
+    Known(&'static Figure),
+    /// A task and its metric.
+    Task(String, String),
+}
+
+impl Bounded {
+    fn of(&self, model: &ModelReport) -> Option<f64> {
+        match self {
+            Bounded::Known(figure) => (figure.of)(model),
+            Bounded::Task(task, metric) => {
+                let exam = model.tasks.iter().find(|exam| exam.task == *task)?;
+                let score = exam.scores.iter().find(|score| score.metric == *metric)?;
+                Some(score.value)
+            }
+        }
+    }
+
+    fn is_relative(&self) -> bool {
+        matches!(self, Bounded::Known(figure) if figure.is_relative)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +182,13 @@ impl FromStr for Gate {
             .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?.trim())));
         let (relation, number) = found.expect("it begins with < or >");
         let bound = number.parse::<f64>().ok().filter(|bound| bound.is_finite());
-        let figure = FIGURES.iter().find(|figure| figure.name == name);
+        let known_figure = FIGURES.iter().find(|figure| figure.name == name);
+        let of_task = name
+            .rsplit_once(':')
+            .map(|(task, metric)| (task.to_owned(), metric.to_owned()));
+        let figure = known_figure
+            .map(Bounded::Known)
+            .or(of_task.map(|(task, metric)| Bounded::Task(task, metric)));
         Ok(Gate {
             text: text.trim().to_owned(),
             figure: figure
@@ -173,7 +204,7 @@ fn known() -> String {
     let figures = FIGURES
         .iter()
         .map(|f| format!("{} ({})", f.name, f.meaning));
-    figures.collect::<Vec<_>>().join(", ")
+    figures.collect::<Vec<_>>().join(", ") + ", and TASK:METRIC"
 }
 
 impl Gate {
@@ -182,7 +213,7 @@ impl Gate {
     /// # Errors
     /// A figure that needs a reference where there is one model.
     pub fn check(&self, models: &[ModelReport]) -> Result<Vec<Outcome>> {
-        if models.len() < 2 && self.figure.is_relative {
+        if models.len() < 2 && self.figure.is_relative() {
             return Err(Error::Gate {
                 condition: self.text.clone(),
                 why: "it compares a model with the first one: expected at least two models".into(),
@@ -193,7 +224,7 @@ impl Gate {
     }
 
     fn of(&self, model: &ModelReport) -> Outcome {
-        let value = (self.figure.of)(model);
+        let value = self.figure.of(model);
         let holds = value.is_some_and(|value| match self.relation {
             Relation::Less => value < self.bound,
             Relation::AtMost => value <= self.bound,
@@ -224,6 +255,7 @@ mod tests {
             bits_per_weight: 2.5,
             bits_per_layer_weight: 2.0,
             accuracy: Vec::new(),
+            tasks: Vec::new(),
             speed: None,
         }
     }
@@ -241,6 +273,7 @@ mod tests {
         check("bytes > 10", &[false, true]);
         check("bits_per_weight>=2.5", &[true, true]);
         check("kl<1", &[false, false]); // not measured
+        check("sums:acc>0", &[false, false]);
     }
 
     #[test]

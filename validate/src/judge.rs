@@ -237,7 +237,7 @@ fn fill(
                 }
             }
             goes_on = seen(window + 1);
-            Ok::<bool, crate::Error>(goes_on)
+            Ok(goes_on)
         })?;
         if !goes_on {
             return Ok(false);

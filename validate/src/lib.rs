@@ -9,6 +9,7 @@
 
 pub mod accuracy;
 mod error;
+pub mod exam;
 pub mod gate;
 pub mod judge;
 pub mod pass;

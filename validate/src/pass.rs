@@ -34,28 +34,30 @@ pub struct Apart {
     pub top5: u8,
 }
 
+/// Gets the index of a window and its positions for every model, and says whether to go on.
+pub type Seen<'a> = dyn FnMut(usize, &[Vec<Position>]) -> Result<bool> + 'a;
+
 /// Bytes of logits that are in memory at a time, of each of two models.
 const LOGITS: usize = 256 << 20;
 /// Tokens of windows that pass together, unless one alone has more.
 const BATCH: usize = 1024;
 
-/// Scores windows with each model. `seen` gets the index of a window and for every model its positions, window
-/// after window; it returns whether to go on. With `has_reference`, the first model is what the others are
-/// compared with.
+/// Scores windows with each model, one window after the other. With `has_reference`, the first model is what the
+/// others are compared with.
 ///
 /// # Errors
 /// Those of [`Model::forward`], and those of `seen`.
-pub fn score<E: From<crate::Error>>(
+pub fn score(
     models: &[&Model],
     has_reference: bool,
     windows: &[Window],
     indices: Range<usize>,
-    seen: &mut dyn FnMut(usize, &[Vec<Position>]) -> Result<bool, E>,
-) -> Result<(), E> {
+    seen: &mut Seen,
+) -> Result<()> {
     let mut start = indices.start;
     while start < indices.end {
         let end = batch(windows, start..indices.end);
-        let scored = pass(models, has_reference, &windows[start..end]).map_err(E::from)?;
+        let scored = pass(models, has_reference, &windows[start..end])?;
         for (offset, positions) in scored.iter().enumerate() {
             if !seen(start + offset, positions)? {
                 return Ok(());

@@ -143,7 +143,7 @@ mod tests {
     fn positions(n: usize) -> Vec<Position> {
         let position = |i: usize| Position {
             nll: 0.1 + i as f64,
-            apart: (i % 2 == 0).then_some(Apart {
+            apart: i.is_multiple_of(2).then_some(Apart {
                 kl: 1e-3,
                 delta_p: -0.25,
                 same_top: i == 0,

@@ -34,7 +34,7 @@ pub struct Source {
 const SEED: u64 = 7;
 
 impl Text {
-    /// Reads `.txt`, `.jsonl` and folders of them, as [`read::documents`] does.
+    /// Reads `.txt`, `.jsonl`, `.parquet` and folders of them, as [`read::documents`] does.
     ///
     /// # Errors
     /// Those of the readers, and no document at all.

@@ -2,6 +2,7 @@
 
 use super::{ModelReport, Report};
 use crate::accuracy::{Divergence, SIGNIFICANT, Verdict};
+use crate::exam::Exam;
 
 /// For each later model one answer; for a model alone what it is.
 pub fn of(report: &Report) -> Vec<String> {
@@ -10,11 +11,48 @@ pub fn of(report: &Report) -> Vec<String> {
     };
     match others.is_empty() {
         true => vec![alone(first)],
-        false => others
-            .iter()
-            .map(|other| format!("{} {}", lost(first, other), gained(first, other)))
-            .collect(),
+        false => {
+            let answer = |other| {
+                [
+                    lost(first, other),
+                    solved(first, other),
+                    gained(first, other),
+                ]
+            };
+            others.iter().map(|other| answer(other).concat()).collect()
+        }
     }
+}
+
+/// What the model solves of each task, beside the first.
+fn solved(first: &ModelReport, other: &ModelReport) -> String {
+    let sentence = |(a, b): (&Exam, &Exam)| {
+        let (before, now, test) = (a.main()?, b.main()?, b.beside_first.as_ref()?);
+        if (test.only_first, test.only_second) == (0, 0) {
+            let (items, task, share) = (now.items, &b.task, 100.0 * now.value);
+            return Some(format!(
+                " Of {items} items of {task} it has the same right ({share:.1} %)."
+            ));
+        }
+        let verdict = match test.p < SIGNIFICANT {
+            true => "more than chance explains",
+            false => "which chance explains",
+        };
+        Some(format!(
+            " Of {} items of {} it has {:.1} % right instead of {:.1} %, {verdict} ({}).",
+            now.items,
+            b.task,
+            100.0 * now.value,
+            100.0 * before.value,
+            chance(Some(test.p))
+        ))
+    };
+    first
+        .tasks
+        .iter()
+        .zip(&other.tasks)
+        .filter_map(sentence)
+        .collect()
 }
 
 fn alone(model: &ModelReport) -> String {
@@ -139,17 +177,17 @@ fn gained(first: &ModelReport, other: &ModelReport) -> String {
     };
     let rate = |model: &ModelReport| Some(model.speed.as_ref()?.main()?.generate.clone());
     let Some((a, b)) = rate(first).zip(rate(other)) else {
-        return format!("{}.", capital(&size));
+        return format!(" {}.", capital(&size));
     };
     let (slow, fast) = (figures(a.tokens_per_second), figures(b.tokens_per_second));
     if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
         return format!(
-            "Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary by more than they \
+            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary by more than they \
              differ), and {size}."
         );
     }
     format!(
-        "It writes {} times as fast ({fast} instead of {slow} tokens per second), and {size}.",
+        " It writes {} times as fast ({fast} instead of {slow} tokens per second), and {size}.",
         figures(b.tokens_per_second / a.tokens_per_second)
     )
 }

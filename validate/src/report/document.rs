@@ -35,6 +35,7 @@ pub fn of(report: &Report) -> Document {
         short(report),
         accuracy(report),
         divergence(report),
+        tasks(report),
         speed(report),
         setting(report),
     ];
@@ -248,6 +249,56 @@ fn divergence(report: &Report) -> Option<Section> {
     })
 }
 
+fn tasks(report: &Report) -> Option<Section> {
+    let mut rows = Vec::new();
+    for model in &report.models {
+        for exam in &model.tasks {
+            for score in &exam.scores {
+                let test = exam.beside_first.filter(|_| score.metric == exam.metric);
+                let count = |n: Option<usize>| n.map_or("–".to_owned(), |n| n.to_string());
+                rows.push(row(&[
+                    model.name.clone(),
+                    exam.task.clone(),
+                    score.metric.clone(),
+                    match score.stderr {
+                        Some(error) if score.value < 1e3 => {
+                            format!("{:.4} ± {error:.4}", score.value)
+                        }
+                        Some(error) => format!("{:.3e} ± {error:.1e}", score.value),
+                        None => format!("{:.4}", score.value),
+                    },
+                    score.items.to_string(),
+                    count(test.map(|t| t.only_first)),
+                    count(test.map(|t| t.only_second)),
+                    test.map_or("–".into(), |t| format!("{:.4}", t.p)),
+                ]));
+            }
+        }
+    }
+    (!rows.is_empty()).then(|| Section {
+        title: "Tasks",
+        intro: format!(
+            "Shares of items that are right, computed as lm-evaluation-harness does: acc takes the likeliest answer, acc_norm \
+             the likeliest for its length. p compares a model with the reference on the same items by those that only one \
+             of the two has right (McNemar's test); below {SIGNIFICANT} it counts as significant."
+        ),
+        table: Table {
+            head: head(&[
+                "model",
+                "task",
+                "figure",
+                "value",
+                "items",
+                "only the reference right",
+                "only this right",
+                "p",
+            ]),
+            rows,
+        },
+        plots: Vec::new(),
+    })
+}
+
 fn speed(report: &Report) -> Option<Section> {
     let mut rows = Vec::new();
     for model in &report.models {
@@ -337,6 +388,12 @@ fn setting(report: &Report) -> Option<Section> {
             ),
         ]),
     ];
+    let exams = report.models.first().map_or(&[][..], |m| &m.tasks);
+    rows.extend(
+        exams
+            .iter()
+            .map(|e| row(&[e.task.clone(), format!("items with sha256 {}", e.sha256)])),
+    );
     rows.extend(report.models.iter().map(|m| {
         let facts = format!(
             "{}: {} weights, packing {}, {:.2} bits a weight ({:.2} in the layers), sha256 {}",

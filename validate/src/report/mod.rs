@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sterna_ternary::layout::{self, Role};
 
 use crate::accuracy::{Divergence, Perplexity};
+use crate::exam::Exam;
 use crate::gate::Outcome;
 use crate::judge::Subject;
 use crate::speed::Speed;
@@ -78,6 +79,9 @@ pub struct ModelReport {
     pub bits_per_layer_weight: f64,
     /// Per convention.
     pub accuracy: Vec<Accuracy>,
+    /// Per task.
+    #[serde(default)]
+    pub tasks: Vec<Exam>,
     /// `None` where it was not measured.
     pub speed: Option<Speed>,
 }
@@ -116,6 +120,7 @@ impl ModelReport {
             bits_per_weight: 8.0 * file.len() as f64 / parameters as f64,
             bits_per_layer_weight: 8.0 * stored as f64 / in_layers as f64,
             accuracy: Vec::new(),
+            tasks: Vec::new(),
             speed: None,
         }
     }
