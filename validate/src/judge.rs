@@ -121,13 +121,7 @@ pub fn judge(
                 .windows(task.text, &subject.model, &subject.tokenizer)?,
         );
     }
-    let vocab_size = |i: usize| subjects[i].model.config().vocab_size;
-    let like_first = |i: usize| all[i] == all[0] && vocab_size(i) == vocab_size(0);
-    let together: Vec<usize> = (0..subjects.len()).filter(|i| like_first(*i)).collect();
-    let alone = (0..subjects.len())
-        .filter(|i| !together.contains(i))
-        .map(|i| vec![i]);
-    let groups: Vec<Vec<usize>> = std::iter::once(together.clone()).chain(alone).collect();
+    let groups = groups(subjects, &all);
     let counts: Vec<usize> = all.iter().map(|w| wanted(w, task)).collect();
     let tokens = |i: usize| all[i][..counts[i]].iter().map(|w| w.scored).sum::<usize>();
     let total = groups.iter().map(|group| tokens(group[0])).sum();
@@ -140,10 +134,14 @@ pub fn judge(
         for member in &members {
             stores.push(open(member, members[0], task, windows)?);
         }
-        let mut count = |done: usize| {
-            let scored = windows[..done].iter().map(|w| w.scored);
-            seen(before + scored.sum::<usize>(), total)
-        };
+        let ends: Vec<usize> = windows
+            .iter()
+            .scan(before, |end, window| {
+                *end += window.scored;
+                Some(*end)
+            })
+            .collect();
+        let mut count = |done: usize| seen(ends[done - 1], total);
         if !fill(&members, &mut stores, windows, counts[group[0]], &mut count)? {
             return Ok(None);
         }
@@ -158,6 +156,15 @@ pub fn judge(
         before += tokens(group[0]);
     }
     Ok(judgments.into_iter().collect())
+}
+
+/// Those with the tokens of the first one together with it, any other alone.
+fn groups(subjects: &[Subject], windows: &[Vec<Window>]) -> Vec<Vec<usize>> {
+    let vocab_size = |i: usize| subjects[i].model.config().vocab_size;
+    let like_first = |i: &usize| windows[*i] == windows[0] && vocab_size(*i) == vocab_size(0);
+    let (together, others): (Vec<usize>, Vec<usize>) = (0..subjects.len()).partition(like_first);
+    let alone = others.into_iter().map(|i| vec![i]);
+    std::iter::once(together).chain(alone).collect()
 }
 
 /// How many windows there are until enough tokens are scored; at least one, and whole documents.

@@ -277,7 +277,7 @@ impl Axis {
         let range = (self.low / step).ceil() as i64..=(self.high / step).floor() as i64;
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         let label = |tick: f64| match decimals {
-            0..=4 => format!("{tick:.decimals$}"),
+            0..=6 => format!("{tick:.decimals$}"),
             _ => format!("{tick:.1e}"),
         };
         range
@@ -378,6 +378,10 @@ mod tests {
             "1.95", "2.00", "2.05", "2.10", "2.15", "2.20", "2.25", "2.30", "2.35", "2.40",
         ];
         assert_eq!(ticks(1.93, 2.41, false), expected);
+        assert_eq!(
+            ticks(0.143781, 0.143829, false)[..2],
+            ["0.143785", "0.143790"]
+        );
         assert_eq!(ticks(0.3, 1.2, true), ["2", "5", "10"]);
         assert_eq!(ticks(-8.0, -1.0, true), ["1e-8", "1e-6", "1e-4", "0.01"]);
     }

@@ -31,7 +31,7 @@ fn solved(first: &ModelReport, other: &ModelReport) -> String {
         if (test.only_first, test.only_second) == (0, 0) {
             let (items, task, share) = (now.items, &b.task, 100.0 * now.value);
             return Some(format!(
-                " Of {items} items of {task} it has the same right ({share:.1} %)."
+                " Of {items} items of {task} it gets the same ones right ({share:.1} %)."
             ));
         }
         let verdict = match test.p < SIGNIFICANT {
