@@ -152,6 +152,7 @@ fn capital(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -243,6 +244,30 @@ mod tests {
         check(7, "line 8:", "UTF-8");
         assert_eq!(found[8].as_deref(), Ok("end"));
         assert_eq!(found.len(), 9);
+    }
+
+    #[test]
+    fn rows_of_parquet_are_read_like_lines_of_jsonl() {
+        let fixtures = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/parquet"
+        ));
+        let read = |name: &str| -> Vec<Result<String, String>> {
+            let documents = documents(&[fixtures.join(name)], None).unwrap();
+            let shown = |error: Error| error.to_string().replace(", line ", ", record ");
+            documents.map(|document| document.map_err(shown)).collect()
+        };
+        let found = read("zstd.parquet");
+        assert_eq!(found.iter().filter(|document| document.is_ok()).count(), 27);
+        let missing = found
+            .iter()
+            .find_map(|document| document.as_ref().err())
+            .unwrap();
+        let expected = "zstd.parquet, record 6: `text` is not a string";
+        assert!(missing.contains(expected), "{missing}");
+        let lines = read("rows.jsonl").into_iter();
+        let lines = lines.map(|line| line.map_err(|e| e.replace("rows.jsonl", "zstd.parquet")));
+        assert_eq!(lines.collect::<Vec<_>>(), found);
     }
 
     #[test]

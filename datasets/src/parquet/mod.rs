@@ -10,7 +10,8 @@
 //! Files come from strangers. Every length is checked against the bytes that are there, a page may
 //! unpack to [`page::MAX_PAGE`] bytes, a row hold [`rows::MAX_VALUES`] values, the schema be
 //! [`schema::MAX_DEPTH`] deep, and encodings that repeat a value are unrolled only as far as rows
-//! are asked for; so memory holds a page of each column, whatever a file claims.
+//! are asked for; so memory holds a page of each column, whatever a file claims. A file is mapped, and
+//! must not be changed while it is read.
 //!
 //! | Parquet | JSON |
 //! |---|---|
