@@ -37,6 +37,10 @@ pub struct Args {
     /// that convert reads.
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
+    /// A checkpoint to learn from beside the text, like --from; [teacher] of the recipe says how much. Without --from
+    /// the model gets its tokenizer.
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<String>,
     /// Files or folders of .txt or .jsonl to train on.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
@@ -150,8 +154,13 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
             draft.set(key, paths.collect::<Vec<_>>().into(), flag)?;
         }
     }
-    if let Some(from) = &args.from {
-        draft.set("model.from", from.clone().into(), "--from")?;
+    for (key, name, flag) in [
+        ("model.from", &args.from, "--from"),
+        ("teacher.from", &args.teacher, "--teacher"),
+    ] {
+        if let Some(name) = name {
+            draft.set(key, name.clone().into(), flag)?;
+        }
     }
     for (key, value, flag) in [
         ("train.steps", args.steps, "--steps"),

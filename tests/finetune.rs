@@ -192,6 +192,94 @@ fn full_precision_becomes_ternary_with_norms_that_it_did_not_have() {
     assert_eq!(ids, written_by_trainer(&trained, "12+34=", 12));
 }
 
+/// A narrow student from scratch; its tokenizer is the teacher's.
+const STUDENT: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 1
+    num_attention_heads = 2
+    [data]
+    mix = 'addition2=1'
+    documents = 300
+    [train]
+    steps = 12
+    batch = 2
+    context = 48
+    learning_rate = 2e-3
+    warmup = 2
+    checkpoint_every = 4
+    keep_last = 9
+    sample_tokens = 8
+    [teacher]
+    from = 'full/model'
+    weight = 0.7
+    temperature = 2
+";
+
+#[test]
+fn a_student_has_its_teachers_tokenizer_and_goes_on_exactly_with_no_other_teacher() {
+    let folder = start(RECIPE);
+    let path = |name: &str| folder.path().join(name);
+    train(folder.path(), "full", &["--set", "train.precision=full"]);
+    std::fs::write(path("r.toml"), STUDENT).unwrap();
+    train(folder.path(), "run", &[]);
+    let files = ["model/model.safetensors", "metrics.jsonl"];
+    let results = || files.map(|name| std::fs::read(path("run").join(name)).unwrap());
+    let before = results();
+    for step in [8, 12] {
+        let name = format!("run/checkpoints/step-{step:08}.safetensors");
+        std::fs::remove_file(path(&name)).unwrap();
+    }
+    train(folder.path(), "run", &["--threads", "1"]);
+    assert!(results() == before);
+    let bytes = |run: &str, name: &str| std::fs::read(path(run).join("model").join(name)).unwrap();
+    let tokenizer = "tokenizer.json";
+    assert!(bytes("run", tokenizer) == bytes("full", tokenizer));
+    assert_eq!(written_by_runtime(&path("run/model"), "12+34=", 8).len(), 8);
+    let facts = std::fs::read(path("run/run.json")).unwrap();
+    let facts: Value = serde_json::from_slice(&facts).unwrap();
+    for key in ["began", "teacher"] {
+        assert_eq!(facts["weights"][key].as_str().unwrap().len(), 64, "{key}");
+    }
+
+    std::fs::remove_file(path("run/checkpoints/step-00000012.safetensors")).unwrap();
+    let weights = "full/model/model.safetensors";
+    let mut other = std::fs::read(path(weights)).unwrap();
+    *other.last_mut().unwrap() ^= 1;
+    std::fs::write(path(weights), other).unwrap();
+    let (recipe, out) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let message = refused(3, &args);
+    let expected = "not those of the teacher";
+    assert!(
+        message.contains(expected) && message.contains("full/model"),
+        "{message}"
+    );
+
+    let (base, out) = (path("base"), path("other"));
+    std::fs::write(
+        base.join(tokenizer),
+        [bytes("full", tokenizer), b"\n".to_vec()].concat(),
+    )
+    .unwrap();
+    let args = [
+        "train",
+        "--config",
+        text(&recipe),
+        "--out",
+        text(&out),
+        "--from",
+        text(&base),
+    ];
+    let message = refused(3, &args);
+    assert!(
+        message.contains("a teacher needs the tokenizer.json"),
+        "{message}"
+    );
+}
+
 #[test]
 fn what_cannot_be_started_from_is_refused() {
     let folder = start(RECIPE);

@@ -19,6 +19,8 @@ use crate::{Error, Recipe, Result, Trainer};
 
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
+/// In the metadata, the sum of the teacher's weights.
+const TEACHER: &str = "teacher";
 
 /// A checkpoint that was read.
 pub struct Checkpoint {
@@ -30,6 +32,8 @@ pub struct Checkpoint {
     pub moments: Moments,
     /// Losses that the next one is compared with.
     pub losses: VecDeque<f64>,
+    /// SHA-256 of the teacher's weights, if there is a teacher.
+    pub teacher: Option<String>,
     /// Trits at the last evaluation, as [`Statistics`] packs them.
     pub(crate) trits: Vec<u8>,
 }
@@ -135,12 +139,15 @@ fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (name, view.expect("the shape is that of the values"))
     });
+    let teacher = trainer.model.teacher.as_ref();
+    let teacher = teacher.map(|teacher| (TEACHER.to_owned(), teacher.sum.clone()));
     let metadata = [
         ("format".to_owned(), "sterna-checkpoint".to_owned()),
         ("step".to_owned(), trainer.step.to_string()),
         ("recipe".to_owned(), recipe_sum(recipe)),
     ];
-    let bytes = safetensors::serialize(views, Some(metadata.into()));
+    let metadata = metadata.into_iter().chain(teacher).collect();
+    let bytes = safetensors::serialize(views, Some(metadata));
     Ok(bytes.expect("valid views serialize"))
 }
 
@@ -201,6 +208,7 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight")))
             .collect(),
+        teacher: metadata.get(TEACHER).cloned(),
         trits: data("trits")?.to_vec(),
     })
 }

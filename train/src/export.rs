@@ -12,22 +12,22 @@ use sterna_datasets::Tokenizer;
 use sterna_ternary::durable;
 
 use crate::model::values_of;
-use crate::{Error, Model, Precision, Result, Start};
+use crate::{Error, Model, Precision, Result};
 
 const GENERATION: &str = "generation_config.json";
 
 /// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
-/// which is created. The files of a checkpoint that training started from stay as they were.
+/// which is created. `files` are those of the checkpoint that the tokenizer came from, if it came from one; they stay
+/// as they were.
 pub fn huggingface(
     model: &Model,
     tokenizer: &Tokenizer,
-    start: Option<&Start>,
+    files: Option<&[(String, Vec<u8>)]>,
     folder: &Path,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let config = &model.config;
-    let files = start.map_or(&[][..], |start| &start.files);
-    for (name, bytes) in files {
+    for (name, bytes) in files.unwrap_or_default() {
         write(&folder.join(name), bytes)?;
     }
     write(&folder.join("model.safetensors"), &weights(model)?)?;
@@ -37,10 +37,14 @@ pub fn huggingface(
         keys.shift_remove("quantization_config");
     }
     write_json(&folder.join("config.json"), &json)?;
-    if start.is_none() {
+    if files.is_none() {
         tokenizer.save(folder, config.max_position_embeddings)?;
     }
-    if files.iter().any(|(name, _)| name == GENERATION) {
+    if files
+        .unwrap_or_default()
+        .iter()
+        .any(|(name, _)| name == GENERATION)
+    {
         return Ok(());
     }
     let generation = json!({

@@ -13,8 +13,10 @@ use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 use sterna_ternary::{Config, Family};
 
-use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, reference};
-use crate::{Error, Result};
+use crate::ops::{
+    self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, Student, reference,
+};
+use crate::{Error, Result, Teacher};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -48,6 +50,8 @@ pub struct Model {
     pub z_loss: f32,
     /// The token that starts a document, if documents are hidden from each other.
     pub document_start: Option<u32>,
+    /// Whom it learns from, beside the text; what is scored without gradients is the text alone.
+    pub teacher: Option<Box<Teacher>>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -184,6 +188,7 @@ impl Model {
             lambda: 1.0,
             z_loss: 0.0,
             document_start: None,
+            teacher: None,
             index: weights
                 .iter()
                 .enumerate()
@@ -208,6 +213,10 @@ impl Model {
             for var in &mut self.vars {
                 *var = Var::from_tensor(&var.as_tensor().to_device(device)?)?;
             }
+            self.teacher = match self.teacher.take() {
+                Some(teacher) => Some(Box::new(teacher.on(device)?)),
+                None => None,
+            };
         }
         Ok(self)
     }
@@ -265,7 +274,8 @@ impl Model {
         }
     }
 
-    /// The sum of the losses in nats: a tensor of one element.
+    /// The sum of the losses in nats, a tensor of one element: of the text, and where gradients are wanted mixed with
+    /// what the teacher expects, if there is one.
     pub fn loss(
         &self,
         prepared: &Prepared,
@@ -285,7 +295,7 @@ impl Model {
             starts: None,
         };
         let x = self.body(prepared, &sequences)?;
-        let hidden = self.norm(&x.narrow(0, ids.len() - 1, 1)?, FINAL_NORM)?;
+        let hidden = self.final_norm(&x.narrow(0, ids.len() - 1, 1)?)?;
         let logits = hidden.matmul(&self.head().t()?)?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
@@ -353,15 +363,37 @@ impl Model {
         sequences: &Sequences,
         gradients: Gradients,
     ) -> Result<Tensor> {
-        let hidden = self.norm(x, FINAL_NORM)?;
+        let hidden = self.final_norm(x)?;
         let (head, targets, z_loss) = (self.head(), &sequences.targets, self.z_loss);
+        if let (Some(teacher), Gradients::Wanted) = (&self.teacher, gradients) {
+            let (theirs, their_head) = teacher.expects(sequences)?;
+            let teacher_side = (&theirs, &their_head);
+            let student = Student {
+                hidden: &hidden,
+                head,
+                targets,
+                z_loss,
+            };
+            return Ok(match self.operations {
+                Operations::Fused => ops::distillation(&student, teacher_side, teacher.settings)?,
+                Operations::Reference => {
+                    reference::distillation(&student, teacher_side, teacher.settings)?
+                }
+            });
+        }
         Ok(match self.operations {
             Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients, z_loss)?,
             Operations::Reference => reference::cross_entropy(&hidden, head, targets, z_loss)?,
         })
     }
 
-    fn head(&self) -> &Var {
+    /// What the head takes, of the residual stream behind the last layer.
+    pub(crate) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm(x, FINAL_NORM)
+    }
+
+    /// The head (vocabulary, hidden_size).
+    pub(crate) fn head(&self) -> &Var {
         match self.config.tie_word_embeddings {
             true => self.var(EMBEDDING),
             false => self.var(HEAD),

@@ -121,7 +121,7 @@ pub fn train(
     let checkpoints = folder.join("checkpoints");
     let (train, schedule) = (&recipe.train, recipe.schedule());
     if ranks.is_first() {
-        provenance::record(recipe, folder, trainer.step, ranks.size())?;
+        provenance::record(recipe, folder, &trainer)?;
     }
     observe(Event::Started {
         parameters: trainer.model.parameter_count(),
@@ -174,8 +174,8 @@ pub fn train(
     }
     let model = folder.join("model");
     if ranks.is_first() {
-        let start = recipe.start.as_ref();
-        export::huggingface(&trainer.model, &data.tokenizer, start, &model)?;
+        let files = recipe.tokenizer_from().map(|start| &start.files[..]);
+        export::huggingface(&trainer.model, &data.tokenizer, files, &model)?;
     }
     Ok(Outcome {
         step: trainer.step,
@@ -283,7 +283,8 @@ fn resumed(
     };
     let (precision, context) = (recipe.train.precision, recipe.train.context);
     let model = Model::from_values(config, precision, context, found.parameters, &Device::Cpu)?;
-    let mut trainer = placed(with_settings(recipe, model), place)?;
+    let mut trainer = placed(with_settings(recipe, model)?, place)?;
+    check_teacher(&trainer.model, found.teacher, recipe)?;
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
     let statistics = statistics.ok_or_else(|| Error::Checkpoint {
         path: checkpoints,
@@ -305,11 +306,27 @@ pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
         }
         None => Model::new(config, precision, context, deviation, train.seed)?,
     };
-    Ok(with_settings(recipe, model))
+    with_settings(recipe, model)
 }
 
-fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
+/// Refuses to go on with another teacher than the one so far.
+fn check_teacher(model: &Model, so_far: Option<String>, recipe: &Recipe) -> Result<()> {
+    let now = model.teacher.as_ref().map(|teacher| &teacher.sum);
+    if now == so_far.as_ref() {
+        return Ok(());
+    }
+    let teacher = recipe.teacher.as_ref();
+    Err(Error::Start {
+        path: teacher.map_or_else(PathBuf::new, |t| (&t.from).into()),
+        why: "its weights are not those of the teacher that this run had so far; bring that one back, or start a new \
+              run"
+            .into(),
+    })
+}
+
+fn with_settings(recipe: &Recipe, mut model: Model) -> Result<Trainer> {
     let train = &recipe.train;
+    model.teacher = recipe.teacher()?;
     model.z_loss = train.z_loss as f32;
     if train.mask_documents {
         model.document_start = model.config.bos_token_id;
@@ -319,7 +336,7 @@ fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
     trainer.reduction = train.loss;
     trainer.activations = train.activations;
     trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
-    trainer
+    Ok(trainer)
 }
 
 fn placed(mut trainer: Trainer, place: &Place) -> Result<Trainer> {

@@ -55,6 +55,12 @@ impl Start {
         (self.weights)().map_err(|why| self.error(why))
     }
 
+    /// The contents of one of its files.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        let file = self.files.iter().find(|(n, _)| n == name);
+        file.map(|(_, bytes)| &**bytes)
+    }
+
     /// What is wrong with this checkpoint.
     pub(crate) fn error(&self, why: String) -> Error {
         Error::Start {

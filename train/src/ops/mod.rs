@@ -7,6 +7,7 @@
 
 mod attention;
 mod cross_entropy;
+mod distillation;
 mod embedding;
 mod gate;
 mod linear;
@@ -18,6 +19,7 @@ mod rms_norm;
 
 pub use attention::{AttentionShape, RopeTable, Starts, attention};
 pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
+pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;
 pub use gate::gate;
 pub use linear::{Input, Linear, linear};

@@ -5,7 +5,7 @@
 use candle_core::{D, Device, Result, Tensor};
 use sterna_ternary::{Activation, quantize};
 
-use super::{AttentionShape, RopeTable, Starts, UNSCORED};
+use super::{AttentionShape, Distillation, RopeTable, Starts, Student, UNSCORED};
 
 /// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
 fn round_ties_even(x: &Tensor) -> Result<Tensor> {
@@ -95,6 +95,34 @@ pub fn cross_entropy(
     let loss = ((&log_sum - right)? * &scored)?.sum_all()?.reshape(1)?;
     let z = (log_sum.sqr()? * scored)?.sum_all()?.reshape(1)?;
     loss + (&z - z.detach())?.affine(f64::from(z_loss), 0.0)? // its gradient, not its value
+}
+
+/// See [`super::distillation()`].
+pub fn distillation(
+    student: &Student,
+    teacher: (&Tensor, &Tensor),
+    settings: Distillation,
+) -> Result<Tensor> {
+    let (w, t) = (f64::from(settings.weight), f64::from(settings.temperature));
+    let Student {
+        hidden,
+        head,
+        targets,
+        z_loss,
+    } = student;
+    let log_softmax = |logits: Tensor| {
+        let logits = logits.affine(1.0 / t, 0.0)?;
+        let logits = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
+        logits.broadcast_sub(&logits.exp()?.sum_keepdim(1)?.log()?)
+    };
+    let log_q = log_softmax(hidden.matmul(&head.t()?)?)?;
+    let log_p = log_softmax(teacher.0.matmul(&teacher.1.t()?)?)?.detach();
+    let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum(1)?;
+    let scored = targets.iter().map(|t| f32::from(*t != UNSCORED));
+    let scored = Tensor::from_iter(scored, hidden.device())?;
+    let divergence = (divergence * scored)?.sum_all()?.reshape(1)?;
+    cross_entropy(hidden, head, targets, *z_loss)?.affine(1.0 - w, 0.0)?
+        + divergence.affine(w * t * t, 0.0)?
 }
 
 /// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).
