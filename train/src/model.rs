@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sterna_datasets::rows;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
-use sterna_ternary::{Config, Family};
+use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
     self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, Student, reference,
@@ -44,6 +44,8 @@ pub struct Model {
     pub config: Config,
     /// What the linear layers multiply with.
     pub precision: Precision,
+    /// Which weights of a ternary matrix share a scale.
+    pub scaling: Scaling,
     /// How far quantization is blended in, λ from 0 to 1: layers multiply with (1 - λ) · W + λ · Q(W).
     pub lambda: f32,
     /// Weight of the squared log-sum of the logits in the gradient.
@@ -185,6 +187,7 @@ impl Model {
         let (cos, sin) = config.rope.table(config.head_dim, context);
         Ok(Model {
             precision,
+            scaling: Scaling::default(),
             lambda: 1.0,
             z_loss: 0.0,
             document_start: None,
@@ -251,7 +254,7 @@ impl Model {
     pub fn prepare_blended(&self, lambda: f32) -> Result<Prepared> {
         let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
             (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
-                Linear::blended(var, lambda).map(Some)
+                Linear::blended(var, self.scaling, lambda).map(Some)
             }
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
@@ -416,7 +419,10 @@ impl Model {
         let i = self.index[name];
         Ok(match (&prepared.linears[i], self.operations) {
             (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => reference::linear(x.values(), &self.vars[i], prepared.lambda)?,
+            _ => {
+                let (x, w) = (x.values(), &self.vars[i]);
+                reference::linear(x, w, self.scaling, prepared.lambda)?
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sterna_datasets::{Mix, Rows};
-use sterna_ternary::{Config, Family};
+use sterna_ternary::{Config, Family, Scaling};
 
 use candle_core::Device;
 
@@ -67,6 +67,9 @@ pub struct ModelRecipe {
     /// live with them, whatever λ is.
     #[serde(default)]
     pub insert_sub_norms: bool,
+    /// Which weights of a matrix share a scale; as a checkpoint to start from has it if absent, else `tensor`.
+    #[serde(default)]
+    pub scaling: ScalePer,
     /// Name of a family: bitnet, llama or qwen3.
     #[serde(default)]
     pub family: String,
@@ -98,6 +101,39 @@ pub struct ModelRecipe {
     /// Whether the head is the embedding.
     #[serde(default = "defaults::yes")]
     pub tie_word_embeddings: bool,
+}
+
+/// What each scale of a ternary matrix is for; it is mean|W| of that part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScalePer {
+    /// The matrix, as BitNet b1.58 has it.
+    #[default]
+    Tensor,
+    /// A row.
+    Row,
+    /// 128 columns of a row.
+    Group,
+}
+
+impl From<ScalePer> for Scaling {
+    fn from(per: ScalePer) -> Scaling {
+        match per {
+            ScalePer::Tensor => Scaling::Matrix,
+            ScalePer::Row => Scaling::Row,
+            ScalePer::Group => Scaling::Group,
+        }
+    }
+}
+
+impl From<Scaling> for ScalePer {
+    fn from(scaling: Scaling) -> ScalePer {
+        match scaling {
+            Scaling::Matrix => ScalePer::Tensor,
+            Scaling::Row => ScalePer::Row,
+            Scaling::Group => ScalePer::Group,
+        }
+    }
 }
 
 /// Where the tokens come from: one of `mix`, `text` and `chat`.
@@ -399,9 +435,12 @@ impl Recipe {
         m.rms_norm_eps = f64::from(c.rms_norm_eps);
         m.tie_word_embeddings = c.tie_word_embeddings;
         self.data.vocab_size = c.vocab_size;
+        m.scaling = start.scaling.into();
         for key in OF_A_CHECKPOINT {
             self.origins.insert(key.into(), "the checkpoint".into());
         }
+        let of_scaling = self.origins.entry("model.scaling".into());
+        of_scaling.or_insert_with(|| "the checkpoint".into());
         self.start = Some(start);
     }
 
@@ -448,7 +487,8 @@ impl Recipe {
         };
         let (config, weights) = (teacher.config.clone(), teacher.weights()?);
         let context = self.train.context;
-        let model = Model::from_values(config, *precision, context, weights, &Device::Cpu)?;
+        let mut model = Model::from_values(config, *precision, context, weights, &Device::Cpu)?;
+        model.scaling = teacher.scaling;
         let settings = Distillation {
             weight: recipe.weight as f32,
             temperature: recipe.temperature as f32,

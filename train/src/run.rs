@@ -327,6 +327,7 @@ fn check_teacher(model: &Model, so_far: Option<String>, recipe: &Recipe) -> Resu
 fn with_settings(recipe: &Recipe, mut model: Model) -> Result<Trainer> {
     let train = &recipe.train;
     model.teacher = recipe.teacher()?;
+    model.scaling = recipe.model.scaling.into();
     model.z_loss = train.z_loss as f32;
     if train.mask_documents {
         model.document_start = model.config.bos_token_id;

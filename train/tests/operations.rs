@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
-use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
+use sterna_ternary::{Activation, Config, Family, Scaling, family::FAMILIES};
 use sterna_train::model;
 use sterna_train::ops::{
     self, AttentionShape, Distillation, Gradients, Input, Linear, RopeTable, Student, UNSCORED,
@@ -64,34 +64,18 @@ fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
 
 #[test]
 fn linear_layers() {
-    for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128)] {
+    for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128), (70, 21, 300)] {
         let (x, w) = (random(&[tokens, columns], 1), random(&[rows, columns], 2));
-        let input = Input::new(x.as_tensor().clone(), 0.0).unwrap();
-        let full = ops::linear(&input, &w, &Linear::Full).unwrap();
-        compare(
-            "linear",
-            &[&x, &w],
-            &full,
-            &reference::linear(&x, &w, 0.0).unwrap(),
-        );
-        let mode = Linear::ternary(&w).unwrap();
-        let input = Input::new(x.as_tensor().clone(), 1.0).unwrap();
-        let ternary = ops::linear(&input, &w, &mode).unwrap();
-        compare(
-            "bit-linear",
-            &[&x, &w],
-            &ternary,
-            &reference::linear(&x, &w, 1.0).unwrap(),
-        );
-        let mode = Linear::blended(&w, 0.3).unwrap();
-        let input = Input::new(x.as_tensor().clone(), 0.3).unwrap();
-        let blended = ops::linear(&input, &w, &mode).unwrap();
-        compare(
-            "blended bit-linear",
-            &[&x, &w],
-            &blended,
-            &reference::linear(&x, &w, 0.3).unwrap(),
-        );
+        for scaling in Scaling::ALL {
+            for lambda in [0.0, 0.3, 1.0] {
+                let mode = Linear::blended(&w, scaling, lambda).unwrap();
+                let input = Input::new(x.as_tensor().clone(), lambda).unwrap();
+                let fused = ops::linear(&input, &w, &mode).unwrap();
+                let plain = reference::linear(&x, &w, scaling, lambda).unwrap();
+                let name = format!("linear of {columns} columns, {scaling:?}, λ {lambda}");
+                compare(&name, &[&x, &w], &fused, &plain);
+            }
+        }
     }
 }
 

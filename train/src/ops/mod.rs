@@ -22,6 +22,7 @@ pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
 pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;
 pub use gate::gate;
+pub(crate) use linear::products;
 pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
 pub use rms_norm::rms_norm;

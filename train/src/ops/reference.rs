@@ -3,7 +3,8 @@
 //! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
 
 use candle_core::{D, Device, Result, Tensor};
-use sterna_ternary::{Activation, quantize};
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Activation, Scaling, quantize};
 
 use super::{AttentionShape, Distillation, RopeTable, Starts, Student, UNSCORED};
 
@@ -18,14 +19,25 @@ fn straight_through(from: &Tensor, to: &Tensor) -> Result<Tensor> {
 }
 
 /// The weight that a ternary layer multiplies with: scale · trit.
-pub fn ternary_weight(w: &Tensor) -> Result<Tensor> {
-    let scale = w
-        .detach()
-        .abs()?
-        .mean_all()?
-        .maximum(f64::from(quantize::EPSILON))?;
-    let trits = round_ties_even(&w.detach().broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
-    straight_through(w, &trits.broadcast_mul(&scale)?)
+pub fn ternary_weight(w: &Tensor, scaling: Scaling) -> Result<Tensor> {
+    let columns = w.dim(1)?;
+    let span = match scaling {
+        Scaling::Matrix => return straight_through(w, &ternary_part(w, w.abs()?.mean_all()?)?),
+        Scaling::Row => columns,
+        Scaling::Group => GROUP_COLUMNS,
+    };
+    let part = |first: usize| {
+        let w = w.narrow(1, first, span.min(columns - first))?;
+        ternary_part(&w, w.abs()?.mean_keepdim(1)?)
+    };
+    let parts = (0..columns).step_by(span).map(part);
+    straight_through(w, &Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
+}
+
+fn ternary_part(w: &Tensor, absmean: Tensor) -> Result<Tensor> {
+    let scale = absmean.maximum(f64::from(quantize::EPSILON))?;
+    let trits = round_ties_even(&w.broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
+    trits.broadcast_mul(&scale)
 }
 
 /// int8 activations per token, as floats.
@@ -40,7 +52,7 @@ pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`super::linear()`]; λ is 0 for full precision and 1 for ternary.
-pub fn linear(x: &Tensor, weight: &Tensor, lambda: f32) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, scaling: Scaling, lambda: f32) -> Result<Tensor> {
     let blend =
         |from: &Tensor, to: &Tensor| from + (to - from)?.detach().affine(f64::from(lambda), 0.0)?;
     if lambda == 0.0 {
@@ -48,7 +60,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, lambda: f32) -> Result<Tensor> {
     }
     let (x, weight) = (
         blend(x, &int8_activations(x)?)?,
-        blend(weight, &ternary_weight(weight)?)?,
+        blend(weight, &ternary_weight(weight, scaling)?)?,
     );
     x.matmul(&weight.t()?)
 }
