@@ -52,6 +52,7 @@ struct Results {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
+    train::refuse_ranks("quickstart")?;
     let mut recipe = Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?;
     recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
     train::use_threads(args.threads)?;

@@ -17,6 +17,7 @@ use sterna_train::{Control, Draft, Outcome, Place, Recipe};
 
 use crate::exit::{Interrupted, Usage};
 use crate::terminal;
+pub use place::refuse_ranks;
 use watch::Watch;
 
 /// Train a model as a recipe says and write it as a Hugging Face folder.

@@ -129,6 +129,65 @@ fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
     assert!(message.contains(".svg or .png"), "{message}");
 }
 
+#[test]
+fn a_run_gets_more_steps_where_its_past_stays_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("r.toml");
+    let wsd = RECIPE.replace("'two-stage'", "'wsd'");
+    std::fs::write(
+        &recipe,
+        wsd.replace("evaluate_every = 5", "evaluate_every = 50"),
+    )
+    .unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (whole, longer) = (path("whole"), path("longer"));
+    let args = |out: &Path, steps: &str| -> Vec<String> {
+        let args = [
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(out),
+            "--steps",
+            steps,
+        ];
+        args.map(str::to_owned).into()
+    };
+    let run =
+        |out: &Path, steps| stdout(&args(out, steps).iter().map(|a| &**a).collect::<Vec<_>>());
+    run(&whole, "20");
+    run(&longer, "12");
+    let refusal = args(&longer, "20");
+    let refusal = refused(3, &refusal.iter().map(|a| &**a).collect::<Vec<_>>());
+    for expected in ["took 12 steps of 12", "from step 11 on", "--from"] {
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    // Before the rate falls the two are one.
+    for step in [11, 12] {
+        let name = format!("checkpoints/step-{step:08}.safetensors");
+        std::fs::remove_file(longer.join(name)).unwrap();
+    }
+    run(&longer, "20");
+    let last = "checkpoints/step-00000020.safetensors";
+    for name in ["model/model.safetensors", "recipe.toml", last] {
+        let bytes = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(bytes(&whole) == bytes(&longer), "{name}");
+    }
+    let message = refused(
+        3,
+        &[
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(&whole),
+            "--set",
+            "train.seed=2",
+        ],
+    );
+    assert!(message.contains("another recipe"), "{message}");
+}
+
 /// One text as long as a book.
 fn book(folder: &Path) -> PathBuf {
     let path = folder.join("book.txt");

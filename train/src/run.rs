@@ -18,6 +18,7 @@ use crate::collective::Ranks;
 use crate::data::{self, Data};
 use crate::metrics::Metrics;
 use crate::model::scored;
+use crate::schedule::Schedule;
 use crate::spikes::Spikes;
 use crate::statistics::{Layer, Statistics};
 use crate::{
@@ -236,18 +237,19 @@ fn prepared(
     data::open(recipe, &folder.join("data"))
 }
 
-/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe.
+/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe; more steps of the same are
+/// fine where those that were taken stay what they were.
 fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
     let path = folder.join("recipe.toml");
     match std::fs::read_to_string(&path) {
         Ok(there) if there == recipe.to_toml() => Ok(()),
-        Ok(_) => {
-            let why = "this folder belongs to a run of another recipe; choose another folder, or \
-                       remove this one to start over";
-            Err(Error::Recipe {
-                path,
-                why: why.into(),
-            })
+        Ok(there) => {
+            other_steps(recipe, &there, folder).map_err(|why| Error::Recipe {
+                path: path.clone(),
+                why,
+            })?;
+            let text = recipe.to_toml();
+            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
         Err(_) => {
             observe(Event::Preparing);
@@ -257,6 +259,35 @@ fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Cont
             let text = recipe.to_toml();
             durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
+    }
+}
+
+/// Whether the run of the recipe `there` can go on as this one: only `steps` may differ, and what the schedule was for
+/// the steps so far may not.
+fn other_steps(recipe: &Recipe, there: &str, folder: &Path) -> std::result::Result<(), String> {
+    let another = "this folder belongs to a run of another recipe; choose another folder, or remove this one to start \
+                   over";
+    let before = toml::from_str::<Recipe>(there).map_err(|_| another)?;
+    let mut same = recipe.clone();
+    same.train.steps = before.train.steps;
+    if same.to_toml() != before.to_toml() {
+        return Err(another.into());
+    }
+    let checkpoints = folder.join("checkpoints");
+    let (found, _) = checkpoint::latest(recipe, &checkpoints).map_err(|e| e.to_string())?;
+    let (taken, steps) = (found.map_or(0, |found| found.step), recipe.train.steps);
+    let (old, new) = (before.schedule(), recipe.schedule());
+    let at = |s: &Schedule, step| (s.rate(step), s.weight_decay(step), s.lambda(step));
+    let differs = |step: &u64| *step >= steps || at(&old, *step) != at(&new, *step);
+    match (0..taken).find(differs) {
+        None => Ok(()),
+        Some(step) => Err(format!(
+            "this run took {taken} steps of {}, and a schedule over {steps} is another one from step {} on; remove the \
+             newer checkpoints to go on from an older one (`keep_every` keeps some), choose the first number of steps \
+             again, or start another run from its model with --from",
+            before.train.steps,
+            step + 1
+        )),
     }
 }
 
