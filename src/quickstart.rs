@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.out.display(),
         if exists { " (finished before)" } else { "" }
     );
-    let trained = train::train(&recipe, &args.out, &Place::default())?;
+    let trained = train::train(&recipe, &args.out, &Place::default(), None)?;
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (

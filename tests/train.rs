@@ -280,4 +280,40 @@ fn a_program_without_mpi_is_no_rank() {
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("--features mpi"), "{stderr}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+    let refused = command.args(["quickstart"]).env("PMI_SIZE", "2");
+    let refused = refused.current_dir(std::env::temp_dir()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("runs alone, without mpirun"), "{stderr}");
+}
+
+#[test]
+fn a_run_can_be_watched_and_needs_no_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("r.toml");
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (watch, expected) in [
+        ("--watch".to_owned(), "watch at http://127.0.0.1:"),
+        (format!("--watch={port}"), "warning: no page to watch"),
+    ] {
+        let out = folder.path().join(expected.len().to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+        command.args([
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(&out),
+            &watch,
+        ]);
+        let ran = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(
+            ran.status.success() && stderr.contains(expected),
+            "{stderr}"
+        );
+    }
 }
