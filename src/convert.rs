@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sterna_convert::{
-    GgufOptions, GgufType, HeadType, HuggingFace, I2sOrder, Options, Report, Source,
-};
+use sterna_convert::{GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source};
 use sterna_ternary::{Activations, Packing};
 
 use crate::exit::Usage;
+use crate::hints::Hints;
 use crate::locate::{Want, locate};
 use crate::terminal;
 
@@ -42,10 +41,8 @@ pub struct Args {
     /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// How the I2_S of a GGUF source is laid out, which the file does not say. arm: bitnet.cpp on ARM after
-    /// November 2025.
-    #[arg(long, value_enum, default_value = "x86")]
-    i2s_order: Order,
+    #[command(flatten)]
+    hints: Hints,
     /// In GGUF, move scales that the type does not hold (f16, or one for more weights) instead of refusing.
     #[arg(long)]
     lossy: bool,
@@ -59,12 +56,6 @@ pub struct Args {
     /// Print one JSON object with counts, scales, errors and checksum.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Order {
-    X86,
-    Arm,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -172,10 +163,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
         To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
     };
-    let order = match args.i2s_order {
-        Order::X86 => I2sOrder::Blocks128,
-        Order::Arm => I2sOrder::Blocks64,
-    };
+    let hints = args.hints.read()?;
     if args.to != To::Hf {
         sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it
     }
@@ -183,7 +171,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let open = |allow_missing| -> sterna_convert::Result<Box<dyn Source>> {
         match args.masters {
             true => Ok(Box::new(HuggingFace::open_masters(&source, allow_missing)?)),
-            false => sterna_convert::open_with(&source, order, allow_missing),
+            false => sterna_convert::open_with(&source, &hints, allow_missing),
         }
     };
     if args.masters && !source.is_dir() {

@@ -13,6 +13,7 @@ mod doctor;
 mod embed;
 mod exit;
 mod generate;
+mod hints;
 #[cfg(feature = "hub")]
 mod hub;
 mod inspect;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use sterna_convert::Comparison;
 
+use crate::hints::Hints;
 use crate::terminal;
 
 /// Compare two models trit by trit: Hugging Face folders, GGUF files and packed files, in any combination.
@@ -17,6 +18,8 @@ pub struct Args {
     a: PathBuf,
     /// Another form of it.
     b: PathBuf,
+    #[command(flatten)]
+    hints: Hints,
     /// Print one JSON object with counts and scales of every matrix.
     #[arg(long)]
     json: bool,
@@ -24,7 +27,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let bar = terminal::bar(0, "  comparing {wide_bar} {percent}%");
-    let found = sterna_convert::verify(&args.a, &args.b, &mut |done, total| {
+    let hints = args.hints.read()?;
+    let open = |path| sterna_convert::open_with(path, &hints, true);
+    let (a, b) = (open(&args.a)?, open(&args.b)?);
+    let found = sterna_convert::verify_open(&*a, &*b, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -81,6 +87,12 @@ fn describe(found: &Comparison) -> String {
                 t.name, t.max_error
             ),
         };
+    }
+    let [a, b] = found.activations;
+    if a != b {
+        text += &format!(
+            "activations: {a} and {b}, which is how they are run and no part of a model\n"
+        );
     }
     for key in &found.config_differs {
         text += &format!("config: {key} differs\n");

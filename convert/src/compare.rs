@@ -26,6 +26,9 @@ pub struct Comparison {
     pub values: u64,
     /// Those that differ by more than the rounding of a type.
     pub values_differ: u64,
+    /// How each would have the inputs of linear layers rounded, int8 or int16: a matter of running them, so no
+    /// difference between the models.
+    pub activations: [&'static str; 2],
     /// Constants of the config that differ.
     pub config_differs: Vec<&'static str>,
     /// The first tensor that differs.
@@ -105,6 +108,7 @@ pub(crate) fn compare(
     let weights = layout::weights(a.config());
     let mut found = Comparison {
         config_differs: compare_configs(a, b, &weights)?,
+        activations: [a, b].map(|source| source.activations().name()),
         ..Comparison::default()
     };
     for weight in &weights {

@@ -89,6 +89,16 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// The kernel configuration given for TL1 or TL2 does not describe the file.
+    #[error(
+        "{path}: {why}; give the include/kernel_config.ini of the program that wrote the model"
+    )]
+    Kernels {
+        /// The configuration.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The index and the shards disagree, or the index is malformed.
     #[error("{path}: {why}; download the checkpoint again")]
     Index {

@@ -39,7 +39,9 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
-pub use gguf::{Gguf, GgufOptions, GgufType, I2sOrder, split_rule, split_rule_named};
+pub use gguf::{
+    Gguf, GgufHints, GgufOptions, GgufType, I2sOrder, LutKernels, split_rule, split_rule_named,
+};
 pub use huggingface::HuggingFace;
 pub use packed_source::Packed;
 pub use precision::Precision;
@@ -143,11 +145,11 @@ pub fn write_huggingface(
 /// # Errors
 /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
 pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
-    open_with(path, I2sOrder::default(), allow_missing)
+    open_with(path, &GgufHints::default(), allow_missing)
 }
 
-/// [`open`] with a choice that a GGUF file leaves to its reader.
-pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Box<dyn Source>> {
+/// [`open`] with what a GGUF file does not say.
+pub fn open_with(path: &Path, hints: &GgufHints, allow_missing: bool) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
     if metadata.is_dir() {
         return Ok(Box::new(HuggingFace::open(path, allow_missing)?));
@@ -159,7 +161,7 @@ pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Bo
         });
     }
     if is_gguf(path)? {
-        return Ok(Box::new(Gguf::open(path, order, allow_missing)?));
+        return Ok(Box::new(Gguf::open(path, hints, allow_missing)?));
     }
     match Packed::open(path, allow_missing) {
         Err(Error::Packed(sterna_ternary::Error::NotPacked { why, .. })) => Err(Error::Input {
@@ -175,7 +177,15 @@ pub fn open_with(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Bo
 /// # Errors
 /// Those of [`open`], and [`Error::Shapes`] if they are of different shapes. That weights differ is no error.
 pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Comparison> {
-    let (a, b) = (open(a, true)?, open(b, true)?);
+    verify_open(&*open(a, true)?, &*open(b, true)?, progress)
+}
+
+/// Compares two open models, as [`verify`] does.
+pub fn verify_open(
+    a: &dyn Source,
+    b: &dyn Source,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Comparison> {
     let weights = layout::weights(a.config());
     let total = weights.iter().map(|w| (w.rows * w.columns) as u64).sum();
     let mut progress = Progress::new(total, progress);
@@ -183,7 +193,7 @@ pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<
         scales: Precision::F32,
         is_made: false,
     };
-    compare::compare(&*a, &*b, rule, &mut progress)
+    compare::compare(a, b, rule, &mut progress)
 }
 
 /// Whether a file begins as GGUF does.

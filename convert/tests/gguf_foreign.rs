@@ -4,7 +4,9 @@ mod gguf_file;
 
 use gguf_file::{File, text, value};
 use serde_json::Value;
-use sterna_convert::{Error, HeadType, Options, Source, open, verify, write_packed};
+use sterna_convert::{
+    Error, GgufHints, HeadType, LutKernels, Options, Source, open, open_with, verify, write_packed,
+};
 use sterna_ternary::{Activations, Dtype, PackedFile, Packing, Scaling};
 
 fn read(file: &File) -> Result<Box<dyn Source>, Error> {
@@ -333,6 +335,64 @@ fn rows_keep_their_scales_and_zero_scales_are_zeros() {
             .unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+/// Lookup kernels of bitnet.cpp read weights in an order that no file tells.
+#[test]
+fn a_matrix_in_tl1_is_read_with_the_blocks_of_its_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, ini] = ["model.gguf", "kernel_config.ini"].map(|name| folder.path().join(name));
+    let mut file = wide();
+    file.set("llama.feed_forward_length", 4, value::u32(16));
+    for tensor in &mut file.tensors {
+        let is_wider = tensor.name.contains("ffn");
+        let dimension = usize::from(!tensor.name.contains("down"));
+        if is_wider && tensor.dimensions.len() == 2 {
+            tensor.dimensions[dimension] = 16;
+            tensor.bytes = tensor.bytes.repeat(4);
+        }
+    }
+    let up = file.find("blk.0.ffn_up.weight");
+    up.type_id = 38;
+    up.bytes = [&[0x81; 256][..], &0.5f32.to_le_bytes(), &[0; 28]].concat();
+    let file = relaid(file);
+    std::fs::write(&path, file.bytes()).unwrap();
+    let error = open(&path, false).err().unwrap().to_string();
+    assert!(
+        error.contains("TL1") && error.contains("--kernel-config"),
+        "{error}"
+    );
+
+    let open_as = |sections: &str| {
+        std::fs::write(&ini, sections).unwrap();
+        let hints = GgufHints {
+            kernels: Some(LutKernels::open(&ini).unwrap()),
+            ..GgufHints::default()
+        };
+        open_with(&path, &hints, false)
+    };
+    let error = open_as("[K]\nm = 64\nk = 16\nbm = 16\nbk = 16\nbmm = 16\n")
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("m = 16, k = 64"), "{error}");
+    let right = "[K]\nm = 16\nk = 64\nbm = 16\nbk = 32\nbmm = 16\n";
+    let source = open_as(right).unwrap();
+    assert!(
+        source
+            .warnings()
+            .iter()
+            .any(|w| w.contains("kernel configuration"))
+    );
+    let weights = sterna_ternary::layout::weights(source.config());
+    let up = weights.iter().find(|w| w.name.contains("up_proj")).unwrap();
+    let found = source.linear(up).unwrap();
+    assert_eq!(found.scales.single(), Some(0.5));
+    assert_eq!(found.trits, [1, 1, -1, 0].repeat(256));
+    let mut bad = file;
+    bad.find("blk.0.ffn_up.weight").bytes[77] = 0x9f;
+    std::fs::write(&path, bad.bytes()).unwrap();
+    let error = open_as(right).unwrap().linear(up).unwrap_err();
+    assert!(error.to_string().contains("codes of trits"), "{error}");
 }
 
 /// Bonsai in small: matrices and embedding ternary, trained without quantized activations.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sterna_convert::{Error, Gguf, HeadType, HuggingFace, I2sOrder, Source};
+use sterna_convert::{Error, Gguf, GgufHints, HeadType, HuggingFace, Source};
 use sterna_runtime::{ChatTemplate, KvType, Model, Tokenizer};
 use sterna_ternary::{Memory, PackedFile, Packing};
 use tempfile::TempDir;
@@ -180,7 +180,7 @@ fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
         return with_first_layer(Box::new(source), Origin::Folder);
     }
     if path.is_file() && sterna_convert::is_gguf(path)? {
-        let gguf = Gguf::open(path, I2sOrder::default(), true)?;
+        let gguf = Gguf::open(path, &GgufHints::default(), true)?;
         let text = |key: &str| gguf.text(key).map(str::to_owned);
         let origin = Origin::Gguf {
             architecture: text("general.architecture").unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sterna_convert::{Gguf, I2sOrder, Source};
+use sterna_convert::{Gguf, GgufHints, Source};
 use sterna_runtime::{ChatTemplate, KvCache, KvType, Tokenizer};
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{PackedFile, file::Values};
@@ -79,6 +79,9 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "vocab_size": c.vocab_size,
         "max_position_embeddings": c.max_position_embeddings,
         "rope_theta": c.rope.theta,
+        "sliding_window": c.sliding.as_ref().map(|s| s.window),
+        "windowed_layers": c.sliding.as_ref().map_or(0, |s| s.layers.iter().filter(|l| **l).count()),
+        "norms_before_linear_layers": c.linear_norm_eps.is_some(),
         "hidden_act": c.family.activation.name(),
         "files": files.collect::<Vec<_>>(),
         "tokenizer": null,
@@ -104,7 +107,7 @@ fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> any
         return Ok(file.packing.name().into());
     }
     if path.is_file() {
-        let gguf = Gguf::open(path, I2sOrder::default(), true)?;
+        let gguf = Gguf::open(path, &GgufHints::default(), true)?;
         return Ok(format!("GGUF, {}", gguf.type_name(&first)).into());
     }
     Ok(match source.linear(&first)?.stored {
@@ -273,7 +276,7 @@ fn set_tokenizer(facts: &mut Value, path: &Path, source: &dyn Source) {
 /// What a GGUF file calls its split rule.
 fn pre(path: &Path) -> Option<String> {
     let is_gguf = path.is_file() && sterna_convert::is_gguf(path).unwrap_or(false);
-    let gguf = is_gguf.then(|| Gguf::open(path, I2sOrder::default(), true).ok())??;
+    let gguf = is_gguf.then(|| Gguf::open(path, &GgufHints::default(), true).ok())??;
     gguf.text("tokenizer.ggml.pre").map(str::to_owned)
 }
 

@@ -31,6 +31,17 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
     } else {
         ""
     };
+    let norms = match f["norms_before_linear_layers"].as_bool() {
+        Some(true) => ", a norm before each linear layer",
+        _ => "",
+    };
+    let window = match f["sliding_window"].as_u64() {
+        Some(window) => format!(
+            ", {} layers see the last {window} tokens",
+            p("windowed_layers")
+        ),
+        None => String::new(),
+    };
     let mut lines = vec![
         (
             "family",
@@ -67,7 +78,7 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
         (
             "shape",
             format!(
-                "{} layers, hidden {}, feed-forward {}, {} heads ({} kv) of {}",
+                "{} layers, hidden {}, feed-forward {}, {} heads ({} kv) of {}{norms}",
                 p("num_hidden_layers"),
                 p("hidden_size"),
                 p("intermediate_size"),
@@ -80,7 +91,7 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
         (
             "context",
             format!(
-                "{}, rope theta {}",
+                "{}, rope theta {}{window}",
                 p("max_position_embeddings"),
                 p("rope_theta")
             ),

@@ -115,7 +115,7 @@ impl Runs {
                 let run = match kind.size {
                     Size::Blocks { weights, .. } => format!("each {weights} weights"),
                     Size::Rows { .. } => "each row".into(),
-                    Size::Matrix { .. } => "the matrix".into(),
+                    Size::Matrix { .. } | Size::Triples => "the matrix".into(),
                 };
                 let expected = format!("one scale for {run}, as {name} stores it");
                 (expected, format!("several; the farthest is {would}"))
@@ -149,7 +149,7 @@ fn span(kind: &Type, columns: usize, elements: usize) -> usize {
     match kind.size {
         Size::Blocks { weights, .. } => weights,
         Size::Rows { .. } => columns,
-        Size::Matrix { .. } => elements,
+        Size::Matrix { .. } | Size::Triples => elements,
     }
 }
 

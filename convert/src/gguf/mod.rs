@@ -11,6 +11,7 @@ mod container;
 mod cursor;
 mod floats;
 mod held;
+mod lut;
 mod metadata;
 mod names;
 mod pairs;
@@ -40,6 +41,7 @@ use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel};
 
+pub use self::lut::LutKernels;
 pub(crate) use self::writer::write;
 pub use self::writer::{GgufOptions, GgufType};
 
@@ -67,6 +69,15 @@ pub enum I2sOrder {
     Blocks64,
 }
 
+/// What a GGUF file does not say of itself.
+#[derive(Debug, Clone, Default)]
+pub struct GgufHints {
+    /// Of I2_S.
+    pub i2s_order: I2sOrder,
+    /// Of TL1 and TL2, which cannot be read without.
+    pub kernels: Option<LutKernels>,
+}
+
 /// The name of the rule by which a pre-tokenizer of tokenizer.json splits text, as in `tokenizer.ggml.pre`; none for
 /// a rule that is not known.
 pub fn split_rule(pre_tokenizer: &Value) -> Option<&'static str> {
@@ -90,6 +101,7 @@ pub(crate) fn round_to_q8_0(row: &mut [f32]) {
 pub struct Gguf {
     container: Container,
     types: HashMap<u32, &'static Type>,
+    kernels: Option<LutKernels>,
     architecture: &'static Architecture,
     config: Config,
     activations: Activations,
@@ -102,9 +114,9 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::MissingFile`] where the file has no tokenizer, unless `allow_missing`.
-    pub fn open(path: &Path, order: I2sOrder, allow_missing: bool) -> Result<Gguf> {
+    pub fn open(path: &Path, hints: &GgufHints, allow_missing: bool) -> Result<Gguf> {
         let container = Container::open(path)?;
-        let types = resolve::resolve(&container, order == I2sOrder::Blocks64)?;
+        let types = resolve::resolve(&container, hints)?;
         let architecture = architecture(&container)?;
         let mut warnings = Vec::new();
         let given = embedded_config(&container)?;
@@ -149,9 +161,10 @@ impl Gguf {
             }
             warnings.push(format!("there is no {file}: {consequence}"));
         }
-        let gguf = Gguf {
+        let mut gguf = Gguf {
             container,
             types,
+            kernels: hints.kernels.clone(),
             architecture,
             config,
             activations,
@@ -159,6 +172,13 @@ impl Gguf {
             warnings,
         };
         gguf.check_tensors()?;
+        if gguf
+            .types
+            .values()
+            .any(|t| matches!(t.content, Content::Lut(_)))
+        {
+            gguf.warnings.push(UNCONFIRMED.into());
+        }
         Ok(gguf)
     }
 
@@ -236,7 +256,12 @@ impl Gguf {
         let fits = match weight.role {
             Role::Norm => is_float && info.columns().is_multiple_of(kind.unit(0).weights as u64),
             Role::Table => is_blocks,
-            Role::Linear => true,
+            Role::Linear => {
+                if let (Content::Lut(layout), Some(kernels)) = (&kind.content, &self.kernels) {
+                    kernels.blocks(layout, weight.rows, weight.columns)?;
+                }
+                true
+            }
         };
         match fits {
             true => Ok(()),
@@ -308,7 +333,13 @@ impl Gguf {
         let kind = self.kind(info);
         let bytes = self.whole(info)?;
         let mut trits = vec![0; weight.rows * weight.columns];
-        if !kind.trits(&bytes, weight.columns, &mut trits)? {
+        let is_valid = match (&kind.content, &self.kernels) {
+            (Content::Lut(layout), Some(kernels)) => {
+                kernels.trits(layout, &bytes, weight.columns, &mut trits)?
+            }
+            _ => kind.trits(&bytes, weight.columns, &mut trits)?,
+        };
+        if !is_valid {
             return self.no_trit(info);
         }
         let scales: Vec<f32> = kind.scales(&bytes, weight.columns).collect();
@@ -378,6 +409,8 @@ impl Gguf {
 }
 
 const INCOMPLETE: &str = "the file is incomplete, or of another family than its metadata say";
+const UNCONFIRMED: &str = "nothing in the file confirms the kernel configuration given for it: with another one its weights would change \
+     places; try the result, and compare it with the original where that can be had (sterna verify)";
 const NO_TRIT: &str = "the file is damaged, or of a later variant of the type; export it again";
 const LOST_SCALE: &str =
     "a quantizer that ran with several threads loses it; quantize again with one";
@@ -561,7 +594,7 @@ impl Source for Gguf {
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let info = self.info(weight);
         let (mut trits, mut scales, mut stored) = match self.kind(info).content {
-            Content::Trits { .. } => {
+            Content::Trits { .. } | Content::Lut(_) => {
                 let (trits, scales) = self.coded(weight, info)?;
                 let stored = StoredScale::Multiply(scales.values[0]);
                 (trits, scales, stored)

@@ -8,13 +8,18 @@ use std::collections::HashMap;
 
 use super::container::{Container, Info};
 use super::types::{Content, I2_S, I2_S_ARM, OTHER, Type, all};
+use super::{GgufHints, I2sOrder};
 use crate::{Error, Result};
 
 const LUT: &str = "its layout depends on the kernel configuration of the program that wrote it, which the \
-                   file does not hold; convert the original checkpoint, or a file in I2_S";
+                   file does not hold; give that program's include/kernel_config.ini (--kernel-config), or convert \
+                   the original checkpoint or a file in I2_S";
 
 /// The type of each number in a file.
-pub(super) fn resolve(container: &Container, arm: bool) -> Result<HashMap<u32, &'static Type>> {
+pub(super) fn resolve(
+    container: &Container,
+    hints: &GgufHints,
+) -> Result<HashMap<u32, &'static Type>> {
     let mut by_id: HashMap<u32, Vec<&Info>> = HashMap::new();
     for info in container.tensors.values() {
         by_id.entry(info.type_id).or_default().push(info);
@@ -24,10 +29,10 @@ pub(super) fn resolve(container: &Container, arm: bool) -> Result<HashMap<u32, &
     ids.sort_by_key(|(id, _)| *id);
     for (id, mut infos) in ids {
         infos.sort_by(|a, b| (b.span, &a.name).cmp(&(a.span, &b.name)));
-        let found = candidate(container, id, &infos)?;
+        let found = candidate(container, hints, id, &infos)?;
         types.insert(
             id,
-            if arm && found.id == I2_S.id {
+            if hints.i2s_order == I2sOrder::Blocks64 && found.id == I2_S.id {
                 &I2_S_ARM
             } else {
                 found
@@ -38,7 +43,12 @@ pub(super) fn resolve(container: &Container, arm: bool) -> Result<HashMap<u32, &
 }
 
 /// The one candidate for tensors of a number, the largest first.
-fn candidate(container: &Container, id: u32, infos: &[&Info]) -> Result<&'static Type> {
+fn candidate(
+    container: &Container,
+    hints: &GgufHints,
+    id: u32,
+    infos: &[&Info],
+) -> Result<&'static Type> {
     let error = |info: &Info, expected: String, found: String, advice| {
         Err(Error::Gguf {
             path: container.path.clone(),
@@ -49,19 +59,6 @@ fn candidate(container: &Container, id: u32, infos: &[&Info]) -> Result<&'static
         })
     };
     let candidates: Vec<&Type> = all().filter(|t| t.id == id).collect();
-    if matches!(id, 38 | 39)
-        && !candidates
-            .iter()
-            .any(|t| fits(container, t, infos).is_none())
-    {
-        let found = format!("TL{}", id - 37);
-        return error(
-            infos[0],
-            "a layout that the file describes".into(),
-            found,
-            LUT,
-        );
-    }
     if candidates.is_empty() {
         let names: Vec<_> = all().map(|t| format!("{} ({})", t.name, t.id)).collect();
         let expected = format!("one of the types {}", names.join(", "));
@@ -75,6 +72,10 @@ fn candidate(container: &Container, id: u32, infos: &[&Info]) -> Result<&'static
             Content::Refused(why) => {
                 let expected = "a type that can be read".into();
                 error(infos[0], expected, one.name.into(), why)
+            }
+            Content::Lut(_) if hints.kernels.is_none() => {
+                let expected = "a layout that the file describes".into();
+                error(infos[0], expected, one.name.into(), LUT)
             }
             _ => Ok(one),
         },

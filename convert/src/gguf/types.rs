@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::f16;
 
 use super::container::Info;
+use super::lut::{self, Layout};
 use super::{floats, trits};
 use crate::{Result, parallel};
 
@@ -26,6 +27,8 @@ pub(super) enum Size {
     Blocks { weights: usize, bytes: usize },
     /// Blocks of `weights` elements at four a byte; 32 bytes with the scale behind all of them.
     Matrix { weights: usize },
+    /// Five eighths of a byte a triple of columns but for the last 256, these four bits a pair; 32 bytes with the scale behind.
+    Triples,
     /// Units of `rows` rows: their scales, then `bytes` for each 64 elements.
     Rows { rows: usize, bytes: usize },
 }
@@ -55,6 +58,8 @@ pub(super) enum Content {
         decode: fn(&[u8], &mut [i8]) -> bool,
         encode: fn(&[i8], &mut [u8]),
     },
+    /// Trits of a matrix in an order that the blocks of a kernel make.
+    Lut(&'static Layout),
     /// Nothing that can be read, and why.
     Refused(&'static str),
 }
@@ -103,6 +108,16 @@ const fn ternary(
         size,
         scale,
         content,
+    }
+}
+
+const fn lut(id: u32, name: &'static str, size: Size, layout: &'static Layout) -> Type {
+    Type {
+        id,
+        name,
+        size,
+        scale: ScaleAt::MatrixF32,
+        content: Content::Lut(layout),
     }
 }
 
@@ -192,7 +207,7 @@ pub(super) static IQ2_BN: Type = ternary(
 );
 
 /// Types with fewer users, and those that share a number with one of ours.
-static OTHERS: [Type; 11] = [
+static OTHERS: [Type; 13] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
     floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
@@ -206,6 +221,8 @@ static OTHERS: [Type; 11] = [
     ),
     refused(39, "MXFP4", 32, 17, OTHER),
     refused(40, "NVFP4", 64, 36, OTHER),
+    lut(38, "TL1", Size::Matrix { weights: 128 }, &lut::TL1),
+    lut(39, "TL2", Size::Triples, &lut::TL2),
     ternary(
         134,
         "IQ1_BN",
@@ -259,6 +276,11 @@ impl Type {
             Size::Matrix { weights } => elements
                 .is_multiple_of(weights as u64)
                 .then(|| elements / 4 + TAIL as u64),
+            Size::Triples => {
+                let rows = elements / columns;
+                let triples = columns.checked_sub(256)? * rows / 3 * 5 / 8;
+                Some((triples + rows * 64).next_multiple_of(TAIL as u64) + TAIL as u64)
+            }
             Size::Rows { rows, bytes } => {
                 let count = elements / columns;
                 let fits = columns.is_multiple_of(64) && count.is_multiple_of(rows as u64);
@@ -281,6 +303,7 @@ impl Type {
         let (weights, bytes, scales) = match self.size {
             Size::Blocks { weights, bytes } => (weights, bytes, usize::from(size > 0)),
             Size::Matrix { weights } => (weights, weights / 4, 0),
+            Size::Triples => (1, 1, 0),
             Size::Rows { rows, bytes } => {
                 let blocks = rows * columns / 64;
                 (rows * columns, rows * size + blocks * bytes, rows)
@@ -357,7 +380,7 @@ impl Type {
                 return true;
             }
             Content::Trits { decode, .. } => (self.unit(0), decode),
-            Content::Refused(_) => return false,
+            Content::Lut(_) | Content::Refused(_) => return false,
         };
         let mut trits = vec![0; unit.weights];
         let mut valid = true;

@@ -17,7 +17,7 @@ use super::held::{Held, Runs};
 use super::names::{self, Architecture};
 use super::pairs::{Pairs, Planned, header};
 use super::types::{self, ScaleAt, Size, TAIL, Type};
-use super::{CONFIG, FILE_KEYS, Gguf, I2sOrder, config, floats, tokens};
+use super::{CONFIG, FILE_KEYS, Gguf, GgufHints, config, floats, tokens};
 use crate::packed::Progress;
 use crate::proof::{self, proven};
 use crate::report::coarser;
@@ -143,7 +143,7 @@ pub(crate) fn write(
             Some(e) => return Err(e),
             None => written.map_err(Error::io(out))?,
         }
-        let result = Gguf::open(unproven, I2sOrder::default(), true)?;
+        let result = Gguf::open(unproven, &GgufHints::default(), true)?;
         let scales = Precision::F32;
         let proof = proof::prove(&held, &result, source.files(), out, scales, &mut progress)?;
         Ok((proof, (matrices, rounding)))
@@ -190,6 +190,7 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
     let block = match kind.size {
         Size::Blocks { weights, .. } | Size::Matrix { weights } => weights,
         Size::Rows { .. } => 64,
+        Size::Triples => unreachable!("only read"),
     };
     if weight.columns.is_multiple_of(block) {
         return Ok(());

@@ -252,12 +252,12 @@ pub const LIES: &[Lie] = &[
     (
         "TL1",
         |f| f.find(Q).type_id = 38,
-        &["attn_q", "TL1", "kernel configuration"],
+        &["attn_q", "TL1", "width"],
     ),
     (
         "TL2",
         |f| f.find(Q).type_id = 39,
-        &["attn_q", "TL2", "kernel configuration"],
+        &["attn_q", "TL2", "width"],
     ),
     (
         "offset that is not aligned",
