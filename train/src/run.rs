@@ -44,6 +44,13 @@ pub enum Event<'a> {
         /// Multiplications and additions of a step, per token.
         flops_per_token: f64,
     },
+    /// There are more ranks than a step has parts.
+    Idle {
+        /// Ranks without work.
+        ranks: usize,
+        /// Parts of a step.
+        shards: usize,
+    },
     /// A damaged checkpoint was passed over.
     Warning(&'a Error),
     /// A step was taken.
@@ -130,6 +137,14 @@ pub fn train(
         epochs: data.loader.epochs(train.steps),
         flops_per_token: plan::flops_per_token(&trainer.model.config, train.context),
     });
+
+    let shards = trainer.shards(train.batch * train.accumulate, train.context);
+    if ranks.size() > shards {
+        observe(Event::Idle {
+            ranks: ranks.size() - shards,
+            shards,
+        });
+    }
 
     let mut held_out_loss = None;
     let mut control = Control::Continue;
