@@ -44,7 +44,7 @@ pub struct Args {
     /// the model gets its tokenizer.
     #[arg(long, value_name = "MODEL")]
     teacher: Option<String>,
-    /// Files or folders of .txt or .jsonl to train on.
+    /// Files or folders of .txt or .jsonl to train on, or data sets of the hub like hf:org/name@revision.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Files or folders of .jsonl with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
@@ -187,6 +187,7 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     let config = args.config.as_ref().map(|path| path.display().to_string());
     let name = args.preset.as_ref().map(|name| format!("preset {name}"));
     let mut recipe = draft.finish(&config.or(name).unwrap_or_default())?;
+    start::datasets(&mut recipe)?;
     start::from(&mut recipe)?;
     Ok(recipe)
 }

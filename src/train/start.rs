@@ -8,10 +8,11 @@ use std::sync::Arc;
 use sterna_convert::{self as convert, Scales, Source, StoredScale, Ternary};
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling};
+use sterna_train::recipe::{ON_HUB, Text};
 use sterna_train::{Precision, Recipe, Start};
 
 use crate::exit::BadInput;
-use crate::locate::{Want, locate};
+use crate::locate::{Want, dataset, locate};
 use crate::train::answers;
 
 /// Opens the checkpoints that the recipe names, if it names some: the one to start from, and a teacher.
@@ -49,6 +50,19 @@ pub fn from(recipe: &mut Recipe) -> anyhow::Result<()> {
         let mut teacher = start(recipe, &*source, &teacher.from, config, read)?;
         teacher.scaling = scaling;
         recipe.taught_by(teacher, precision)?;
+    }
+    Ok(())
+}
+
+/// Puts the folders of data sets of the hub in the place of their names. They are of one commit each, so the resolved
+/// recipe of a run says which.
+pub fn datasets(recipe: &mut Recipe) -> anyhow::Result<()> {
+    let data = &mut recipe.data;
+    let texts = data.text.iter_mut().flatten().map(Text::path_mut);
+    for path in texts.chain(data.chat.iter_mut().flatten()) {
+        if let Some(name) = path.to_str().and_then(|path| path.strip_prefix(ON_HUB)) {
+            *path = dataset(name)?;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use crate::recipe::is_on_hub;
 use crate::{Error, Recipe, Result};
 
 /// Layers so far, later ones on top.
@@ -79,7 +80,9 @@ impl Draft {
                         Value::Table(weighted) => weighted.get_mut("path"),
                         path => Some(path),
                     };
-                    if let Some(Value::String(path)) = path {
+                    if let Some(Value::String(path)) = path
+                        && !is_on_hub(Path::new(path))
+                    {
                         *path = folder.join(&*path).to_string_lossy().into_owned();
                     }
                 }

@@ -145,7 +145,8 @@ pub struct DataRecipe {
     /// Generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt or .jsonl, relative to the recipe; with a weight, each is a source of its own.
+    /// Files or folders of .txt or .jsonl, relative to the recipe, or data sets of the hub like `hf:org/name`; with a
+    /// weight, each is a source of its own.
     pub text: Option<Vec<Text>>,
     /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
     /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says
@@ -193,7 +194,8 @@ impl Text {
         }
     }
 
-    fn path_mut(&mut self) -> &mut PathBuf {
+    /// The file or folder, to be put in another place.
+    pub fn path_mut(&mut self) -> &mut PathBuf {
         match self {
             Text::Path(path) => path,
             Text::Weighted(text) => &mut text.path,
@@ -207,6 +209,14 @@ impl Text {
             Text::Weighted(text) => Some(text.weight),
         }
     }
+}
+
+/// What stands before the name of a data set of the hub, in place of a path; whoever knows the hub puts the path there.
+pub const ON_HUB: &str = "hf:";
+
+/// Whether a path is the name of a data set of the hub.
+pub(crate) fn is_on_hub(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with(ON_HUB))
 }
 
 /// Steps, rates and how often to look.
@@ -388,7 +398,9 @@ impl Recipe {
         let data = &mut recipe.data;
         let texts = data.text.iter_mut().flatten().map(Text::path_mut);
         for path in texts.chain(data.chat.iter_mut().flatten()) {
-            *path = folder.join(&path);
+            if !is_on_hub(path) {
+                *path = folder.join(&path);
+            }
         }
         Ok(recipe)
     }
