@@ -3,13 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use sterna_datasets::records::records;
+use sterna_fuzz::write;
 
 fuzz_target!(|bytes: &[u8]| {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
     for name in ["data.parquet", "data.json"] {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).expect("room for temporary files");
-        let records = records(&[path]).expect("the file is there");
+        let records = records(&[write(name, bytes)]).expect("the file is there");
         records.take(1000).for_each(drop);
     }
 });

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use sterna_convert::{Error, open};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{Config, PackedFile, PackedWriter, Packing, TableType};
+use sterna_ternary::{Activations, Config, Dtype, PackedFile, PackedWriter, Packing, TableType};
 use tempfile::TempDir;
 
 static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
@@ -68,9 +68,11 @@ pub fn packed(files: &[(&str, &[u8])]) -> PackedFile {
     let description = Description {
         config: config.clone(),
         packing: Packing::I2,
+        activations: Activations::Int8,
         embedding: TableType::F32,
         head: TableType::F32,
         scaling: Default::default(),
+        group_scales: Dtype::F32,
         files: all,
     };
     let written = PackedWriter::write(&path, &description, |writer| {
