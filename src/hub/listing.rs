@@ -37,7 +37,7 @@ impl Entry {
 }
 
 /// Endings of files that the trainer reads.
-const TEXTS: [&str; 2] = [".jsonl", ".txt"];
+const TEXTS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
 
 /// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
 #[derive(Deserialize)]
@@ -191,7 +191,10 @@ impl Listing {
                 "packed model (.sterna)",
                 format!("; convert it first: sterna convert {name} --out FILE"),
             ),
-            Want::Texts => (".jsonl or .txt", "; name a data set with such files".into()),
+            Want::Texts => (
+                ".jsonl, .parquet or .txt",
+                "; name a data set with such files".into(),
+            ),
             _ => ("model.safetensors and no .gguf", String::new()),
         };
         Error::NothingToRun {
