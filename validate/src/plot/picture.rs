@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(pixel(20, 9), [255, 0, 0]);
         assert_eq!(pixel(20, 2), [255, 255, 255]);
         assert_eq!(
-            (pixel(32, 14), pixel(31, 19)),
+            (pixel(37, 15), pixel(38, 13)),
             (&[0, 0, 255][..], &[255; 3][..])
         );
     }
