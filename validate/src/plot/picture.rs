@@ -285,17 +285,17 @@ mod tests {
                     color: [255, 0, 0],
                     width: 2.0,
                 },
-                Mark::Area {
-                    from: (18.0, 7.0),
-                    to: (20.0, 10.0),
-                    color: [0, 0, 255],
-                },
                 Mark::Text {
                     at: (1.0, 9.0),
                     text: "a<b&c".into(),
                     size: 5.0,
                     color: [0, 0, 0],
                     anchor: Anchor::Start,
+                },
+                Mark::Area {
+                    from: (18.0, 7.0),
+                    to: (20.0, 10.0),
+                    color: [0, 0, 255],
                 },
             ],
         };
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(pixel(20, 9), [255, 0, 0]);
         assert_eq!(pixel(20, 2), [255, 255, 255]);
         assert_eq!(
-            (pixel(32, 14), pixel(31, 19)),
+            (pixel(37, 15), pixel(38, 13)),
             (&[0, 0, 255][..], &[255; 3][..])
         );
     }
