@@ -67,10 +67,11 @@ pub fn packed(files: &[(&str, &[u8])]) -> PackedFile {
     );
     let description = Description {
         config: config.clone(),
-        packing: Packing::I2,
+        packing: Packing::I2.into(),
         embedding: TableType::F32,
         head: TableType::F32,
         scaling: Default::default(),
+        numbers: Default::default(),
         files: all,
     };
     let written = PackedWriter::write(&path, &description, |writer| {
