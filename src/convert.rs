@@ -224,7 +224,12 @@ enum Target {
 
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    let (packing, head) = (Packing::I2.into(), HeadType::default());
+    convert_with_head(source, out, HeadType::default())
+}
+
+/// What `sterna convert --head` does.
+pub fn convert_with_head(source: &Path, out: &Path, head: HeadType) -> anyhow::Result<Report> {
+    let packing = Packing::I2.into();
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
         out,

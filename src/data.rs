@@ -40,10 +40,10 @@ enum SplitName {
     HeldOut,
 }
 
-/// Encode .txt and .jsonl files into `train.tokens` and `held_out.tokens`.
+/// Encode .txt, .jsonl and .parquet files into `train.tokens` and `held_out.tokens`.
 #[derive(clap::Args)]
 pub struct Prepare {
-    /// Files or folders of .txt (one document each, or see --separator) and .jsonl (`text`, `messages`, or
+    /// Files or folders of .txt (one document each, or see --separator), .jsonl and .parquet (`text`, `messages`, or
     /// `prompt` and `completion`).
     #[arg(required = true)]
     text: Vec<PathBuf>,

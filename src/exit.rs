@@ -43,7 +43,11 @@ pub fn code(error: &Error) -> u8 {
     if error.is::<Interrupted>() {
         return INTERRUPTED;
     }
-    if error.is::<Usage>() {
+    let is_gate = matches!(
+        error.downcast_ref(),
+        Some(sterna_validate::Error::Gate { .. })
+    );
+    if error.is::<Usage>() || is_gate {
         return USAGE;
     }
     let bad_input = error.is::<BadInput>()
@@ -52,6 +56,7 @@ pub fn code(error: &Error) -> u8 {
         || error.downcast_ref().is_some_and(of_runtime)
         || error.downcast_ref().is_some_and(of_datasets)
         || error.downcast_ref().is_some_and(of_train)
+        || error.downcast_ref().is_some_and(of_validate)
         || of_hub(error);
     if bad_input { BAD_INPUT } else { FAILED }
 }
@@ -112,6 +117,17 @@ fn of_train(error: &sterna_train::Error) -> bool {
         Data(error) => of_datasets(error),
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
         Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
+        _ => false,
+    }
+}
+
+fn of_validate(error: &sterna_validate::Error) -> bool {
+    use sterna_validate::Error::*;
+    match error {
+        Runtime(error) => of_runtime(error),
+        Data(error) => of_datasets(error),
+        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        NoText { .. } | TooShort { .. } | NoPrefix | Task(_) => true,
         _ => false,
     }
 }

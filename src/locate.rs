@@ -12,6 +12,8 @@ pub enum Want {
     Packed,
     /// Either, a checkpoint first.
     Either,
+    /// What the trainer reads, of a data set.
+    Texts,
 }
 
 /// The path that was given, if something is there or it cannot be a name; else the hub is asked.
@@ -42,4 +44,19 @@ fn from_hub(given: &Path, _: Want) -> anyhow::Result<PathBuf> {
     let given = given.display();
     let why = format!("{given}: no such file or folder; this program was built without the hub");
     Err(crate::exit::BadInput(why).into())
+}
+
+/// Where the files of a data set of the hub lie, as of one commit, whose hash is in the path.
+#[cfg(feature = "hub")]
+pub fn dataset(name: &str) -> anyhow::Result<PathBuf> {
+    use crate::hub::{Hub, Name, Settings};
+    let name = Name::dataset(name)?;
+    Ok(Hub::open(Settings::from_env()?)
+        .fetch(&name, Want::Texts)?
+        .path)
+}
+
+#[cfg(not(feature = "hub"))]
+pub fn dataset(name: &str) -> anyhow::Result<PathBuf> {
+    from_hub(Path::new(name), Want::Texts)
 }

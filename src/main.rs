@@ -31,6 +31,7 @@ mod synthesize;
 mod terminal;
 mod tokenizer;
 mod train;
+mod validate;
 mod verify;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ enum Verb {
     Embed(embed::Args),
     Logits(logits::Args),
     Bench(bench::Args),
+    Validate(validate::Args),
     Cpu(cpu::Args),
     Synthesize(synthesize::Args),
     Completions(completions::Args),
@@ -101,6 +103,9 @@ fn main() -> ExitCode {
         Verb::Embed(args) => embed::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Validate(args) => {
+            return validate::run(&args).unwrap_or_else(|e| exit::report(&e));
+        }
         Verb::Cpu(args) => cpu::run(&args),
         Verb::Synthesize(args) => synthesize::run(&args),
         Verb::Completions(args) => completions::run(&args),

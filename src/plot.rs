@@ -1,16 +1,12 @@
 //! `sterna plot`: the loss curves of runs as a picture.
 
-mod chart;
-mod font;
-mod picture;
-
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::Value;
+use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 use crate::exit::{BadInput, Usage};
-use chart::{Chart, Curve};
 
 /// Draw the loss curves of runs, over each other: training as a line, held-out text as dots.
 ///
@@ -29,9 +25,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let curves = args.runs.iter().map(|run| curve(run));
     let chart = Chart {
+        size: LARGE,
         curves: curves.collect::<anyhow::Result<_>>()?,
-        x_label: "step",
-        y_label: "loss, nats per token",
+        x: Scale::linear("step", Reach::Zero),
+        y: Scale::linear("loss, nats per token", Reach::Settled),
     };
     let picture = chart.draw();
     let mut paths = args.out.clone();
@@ -63,8 +60,7 @@ fn curve(run: &Path) -> anyhow::Result<Curve> {
     let name = run.file_name().unwrap_or(run.as_os_str());
     let mut curve = Curve {
         name: name.to_string_lossy().into_owned(),
-        line: Vec::new(),
-        dots: Vec::new(),
+        ..Curve::default()
     };
     // A run that goes on may be in the middle of its last line.
     for (i, line) in text
@@ -86,5 +82,12 @@ fn curve(run: &Path) -> anyhow::Result<Curve> {
         return Err(refuse("no step was taken yet".into()).into());
     }
     curve.smooth();
+    let last = |points: &[(f64, f64)]| points.last().map(|(_, loss)| *loss);
+    if let Some(loss) = last(&curve.line) {
+        curve.name += &format!(": {loss:.3}");
+    }
+    if let Some(loss) = last(&curve.dots) {
+        curve.name += &format!(", held-out {loss:.3}");
+    }
     Ok(curve)
 }

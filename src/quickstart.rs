@@ -52,6 +52,7 @@ struct Results {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
+    train::refuse_ranks("quickstart")?;
     let mut recipe = Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?;
     recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
     train::use_threads(args.threads)?;
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.out.display(),
         if exists { " (finished before)" } else { "" }
     );
-    let trained = train::train(&recipe, &args.out, &Place::default())?;
+    let trained = train::train(&recipe, &args.out, &Place::default(), None)?;
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (

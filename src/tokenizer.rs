@@ -18,7 +18,7 @@ pub enum Verb {
 /// Digits stay single tokens. `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
 #[derive(clap::Args)]
 pub struct Train {
-    /// Files or folders of .txt and .jsonl.
+    /// Files or folders of .txt, .jsonl and .parquet.
     #[arg(required = true)]
     text: Vec<PathBuf>,
     /// Tokens, the 256 bytes and special tokens included; fewer if the text has no more to merge.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod find_rate;
+mod live;
 mod place;
 mod presets;
 mod show;
@@ -17,6 +18,8 @@ use sterna_train::{Control, Draft, Outcome, Place, Recipe};
 
 use crate::exit::{Interrupted, Usage};
 use crate::terminal;
+use live::Page;
+pub use place::refuse_ranks;
 use watch::Watch;
 
 /// Train a model as a recipe says and write it as a Hugging Face folder.
@@ -37,10 +40,14 @@ pub struct Args {
     /// that convert reads.
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
-    /// Files or folders of .txt or .jsonl to train on.
+    /// A checkpoint to learn from beside the text, like --from; [teacher] of the recipe says how much. Without --from
+    /// the model gets its tokenizer.
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<String>,
+    /// Files or folders of .txt, .jsonl or .parquet to train on, or data sets of the hub like hf:org/name@revision.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// Files or folders of .jsonl with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
+    /// Files or folders of .jsonl or .parquet with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
     /// the assistant says is learned; needs a checkpoint with a chat template to start from.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
     chat: Vec<PathBuf>,
@@ -61,6 +68,10 @@ pub struct Args {
     threads: Option<usize>,
     #[command(flatten)]
     place: place::Args,
+    /// Show the losses as they come on a page of this machine, whose address is printed; on a free port, or the one given
+    /// with --watch=PORT
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    watch: Option<u16>,
     /// Print every value of the recipe and where it comes from, and stop.
     #[arg(long, group = "instead")]
     print_config: bool,
@@ -103,7 +114,7 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
         return find_rate::run(&recipe, args.find_lr_steps, args.json);
     };
-    let trained = train(&recipe, out, place)?;
+    let trained = train(&recipe, out, place, args.watch)?;
     if !place.ranks.is_first() {
         return trained.finished();
     }
@@ -150,8 +161,13 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
             draft.set(key, paths.collect::<Vec<_>>().into(), flag)?;
         }
     }
-    if let Some(from) = &args.from {
-        draft.set("model.from", from.clone().into(), "--from")?;
+    for (key, name, flag) in [
+        ("model.from", &args.from, "--from"),
+        ("teacher.from", &args.teacher, "--teacher"),
+    ] {
+        if let Some(name) = name {
+            draft.set(key, name.clone().into(), flag)?;
+        }
     }
     for (key, value, flag) in [
         ("train.steps", args.steps, "--steps"),
@@ -171,6 +187,7 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     let config = args.config.as_ref().map(|path| path.display().to_string());
     let name = args.preset.as_ref().map(|name| format!("preset {name}"));
     let mut recipe = draft.finish(&config.or(name).unwrap_or_default())?;
+    start::datasets(&mut recipe)?;
     start::from(&mut recipe)?;
     Ok(recipe)
 }
@@ -212,17 +229,26 @@ impl Trained {
     }
 }
 
-/// Trains with progress on stderr and curves for TensorBoard, both of the first rank.
-pub fn train(recipe: &Recipe, folder: &Path, place: &Place) -> anyhow::Result<Trained> {
+/// Trains with progress on stderr, curves for TensorBoard and, given a port, a page to watch, all of the first rank.
+pub fn train(
+    recipe: &Recipe,
+    folder: &Path,
+    place: &Place,
+    port: Option<u16>,
+) -> anyhow::Result<Trained> {
     if !place.ranks.is_first() {
         let outcome = sterna_train::train(recipe, folder, place, |_| terminal::control())?;
         return Ok(Trained::new(outcome, Vec::new(), recipe));
     }
     let mut watch = Watch::new(recipe.train.steps);
     let mut board = Board::new(&folder.join("tensorboard"));
+    let page = port.and_then(|port| page(port, recipe, folder));
     let mut failed = None;
     let outcome = sterna_train::train(recipe, folder, place, |event| {
         let control = watch.see(&event);
+        if let Some(page) = &page {
+            page.see(&event, folder);
+        }
         if let Err(error) = board.see(&event) {
             failed.get_or_insert(error);
         }
@@ -237,4 +263,20 @@ pub fn train(recipe: &Recipe, folder: &Path, place: &Place) -> anyhow::Result<Tr
         return Err(error.into());
     }
     Ok(Trained::new(outcome, losses, recipe))
+}
+
+/// A page about a run; none, and a warning, if there can be none, since training does not need it.
+fn page(port: u16, recipe: &Recipe, folder: &Path) -> Option<Page> {
+    match Page::open(port, folder, recipe.train.steps) {
+        Ok(page) => {
+            eprintln!("watch at http://{}/", page.address);
+            Some(page)
+        }
+        Err(error) => {
+            eprintln!(
+                "warning: no page to watch on port {port}: {error}; training goes on without"
+            );
+            None
+        }
+    }
 }

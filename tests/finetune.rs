@@ -7,8 +7,11 @@ use std::path::Path;
 use program::{refused, stdout, sterna, text};
 use serde_json::{Value, json};
 use sterna_convert as convert;
+use sterna_datasets::rows;
+use sterna_runtime::{self as runtime, Logits};
 use sterna_ternary::layout::{self, Role};
-use sterna_train::{Device, Model, Precision, sample};
+use sterna_ternary::{Activations, Scaling, quantize};
+use sterna_train::{Device, Model, Precision, Recipe, data, sample};
 
 /// Falcon-E, made small.
 fn shape() -> Value {
@@ -190,6 +193,209 @@ fn full_precision_becomes_ternary_with_norms_that_it_did_not_have() {
     );
     let ids = written_by_runtime(&trained, "12+34=", 12);
     assert_eq!(ids, written_by_trainer(&trained, "12+34=", 12));
+}
+
+/// Two groups of columns, the second one short.
+const SCALED: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 160
+    intermediate_size = 192
+    num_hidden_layers = 1
+    num_attention_heads = 2
+    initializer_range = 0.1
+    [data]
+    mix = 'addition2=1'
+    documents = 300
+    vocab_size = 300
+    [train]
+    steps = 20
+    batch = 2
+    context = 48
+    learning_rate = 2e-3
+    warmup = 2
+    sample_tokens = 8
+";
+
+/// The loss of a packed file on the held-out rows of a run, nats per token.
+fn loss_by_runtime(packed: &Path, run: &Path) -> f64 {
+    let recipe = Recipe::load(&run.join("recipe.toml")).unwrap();
+    let held_out = data::open(&recipe, &run.join("data")).unwrap().held_out;
+    let model = runtime::Model::open(packed, runtime::Options::default()).unwrap();
+    let (context, vocabulary) = (recipe.train.context, model.config().vocab_size);
+    let (mut sum, mut count) = (0.0, 0);
+    for row in held_out.chunks_exact(context + 1) {
+        let ids: Vec<u32> = row.iter().copied().map(rows::id).collect();
+        let mut cache = model.new_cache(context).unwrap();
+        let logits = model
+            .forward(&mut cache, &ids[..context], Logits::All)
+            .unwrap();
+        for (i, logits) in logits.chunks_exact(vocabulary).enumerate() {
+            if row[i + 1] & rows::UNSCORED == 0 {
+                let terms = logits.iter().map(|x| f64::from(*x).exp());
+                sum += terms.sum::<f64>().ln() - f64::from(logits[ids[i + 1] as usize]);
+                count += 1;
+            }
+        }
+    }
+    sum / f64::from(count)
+}
+
+#[test]
+fn scales_of_rows_and_groups_are_those_of_the_trainer_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("r.toml"), SCALED).unwrap();
+    for (name, scaling) in [("row", Scaling::Row), ("group", Scaling::Group)] {
+        let set = format!("model.scaling={name}");
+        train(folder.path(), name, &["--set", &set]);
+        let (run, packed) = (path(name), path(&format!("{name}.sterna")));
+        let trained = run.join("model");
+        let args = ["convert", text(&trained), "--out", text(&packed)];
+        stdout(&[&args[..], &["--head", "lossless", "--packing", "i2"]].concat());
+
+        let bytes = std::fs::read(run.join("checkpoints/step-00000020.safetensors")).unwrap();
+        let checkpoint = safetensors::SafeTensors::deserialize(&bytes[..bytes.len() - 32]).unwrap();
+        let source = convert::open(&packed, false).unwrap();
+        assert_eq!(source.activations(), Activations::Int8);
+        for weight in layout::weights(source.config()) {
+            if weight.role != Role::Linear {
+                continue;
+            }
+            let masters = checkpoint.tensor(&weight.name).unwrap();
+            let masters = masters.data().as_chunks::<4>().0.iter();
+            let masters: Vec<f32> = masters.map(|b| f32::from_le_bytes(*b)).collect();
+            let mut trits = vec![0; masters.len()];
+            let scales = quantize::ternarize_parts(&masters, weight.columns, scaling, &mut trits);
+            let found = source.linear(&weight).unwrap();
+            assert!(found.trits == trits, "{}", weight.name);
+            assert_eq!(found.scales.scaling, scaling, "{}", weight.name);
+            assert_eq!(found.scales.values, scales, "{}", weight.name);
+        }
+
+        let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+        let expected = last["held_out_loss"].as_f64().unwrap();
+        let found = loss_by_runtime(&packed, &run);
+        assert!(
+            (found - expected).abs() < 1e-3,
+            "{name}: {found} {expected}"
+        ); // perplexity by 0.1 %
+
+        // What was trained with these scales goes on with them, and without steps is what it was.
+        let more = format!("more-{name}");
+        let args = [
+            "--from",
+            text(&trained),
+            "--steps",
+            "1",
+            "--set",
+            "train.learning_rate=0",
+        ];
+        train(folder.path(), &more, &args);
+        let again = convert::open(&path(&more).join("model"), false).unwrap();
+        for weight in layout::weights(source.config()) {
+            if weight.role == Role::Linear {
+                let [a, b] = [&source, &again].map(|source| source.linear(&weight).unwrap());
+                assert!(a.trits == b.trits, "{}", weight.name);
+                let scales = a.scales.values.iter().zip(&b.scales.values);
+                let off = scales.map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f32::max);
+                assert!(
+                    a.scales.scaling == b.scales.scaling && off < 1e-6,
+                    "{}",
+                    weight.name
+                );
+            }
+        }
+    }
+}
+
+/// A narrow student from scratch; its tokenizer is the teacher's.
+const STUDENT: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 1
+    num_attention_heads = 2
+    [data]
+    mix = 'addition2=1'
+    documents = 300
+    [train]
+    steps = 12
+    batch = 2
+    context = 48
+    learning_rate = 2e-3
+    warmup = 2
+    checkpoint_every = 4
+    keep_last = 9
+    sample_tokens = 8
+    [teacher]
+    from = 'full/model'
+    weight = 0.7
+    temperature = 2
+";
+
+#[test]
+fn a_student_has_its_teachers_tokenizer_and_goes_on_exactly_with_no_other_teacher() {
+    let folder = start(RECIPE);
+    let path = |name: &str| folder.path().join(name);
+    train(folder.path(), "full", &["--set", "train.precision=full"]);
+    std::fs::write(path("r.toml"), STUDENT).unwrap();
+    train(folder.path(), "run", &[]);
+    let files = ["model/model.safetensors", "metrics.jsonl"];
+    let results = || files.map(|name| std::fs::read(path("run").join(name)).unwrap());
+    let before = results();
+    for step in [8, 12] {
+        let name = format!("run/checkpoints/step-{step:08}.safetensors");
+        std::fs::remove_file(path(&name)).unwrap();
+    }
+    train(folder.path(), "run", &["--threads", "1"]);
+    assert!(results() == before);
+    let bytes = |run: &str, name: &str| std::fs::read(path(run).join("model").join(name)).unwrap();
+    let tokenizer = "tokenizer.json";
+    assert!(bytes("run", tokenizer) == bytes("full", tokenizer));
+    assert_eq!(written_by_runtime(&path("run/model"), "12+34=", 8).len(), 8);
+    let facts = std::fs::read(path("run/run.json")).unwrap();
+    let facts: Value = serde_json::from_slice(&facts).unwrap();
+    for key in ["began", "teacher"] {
+        assert_eq!(facts["weights"][key].as_str().unwrap().len(), 64, "{key}");
+    }
+
+    std::fs::remove_file(path("run/checkpoints/step-00000012.safetensors")).unwrap();
+    let weights = "full/model/model.safetensors";
+    let mut other = std::fs::read(path(weights)).unwrap();
+    *other.last_mut().unwrap() ^= 1;
+    std::fs::write(path(weights), other).unwrap();
+    let (recipe, out) = (path("r.toml"), path("run"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let message = refused(3, &args);
+    let expected = "not those of the teacher";
+    assert!(
+        message.contains(expected) && message.contains("full/model"),
+        "{message}"
+    );
+
+    let (base, out) = (path("base"), path("other"));
+    std::fs::write(
+        base.join(tokenizer),
+        [bytes("full", tokenizer), b"\n".to_vec()].concat(),
+    )
+    .unwrap();
+    let args = [
+        "train",
+        "--config",
+        text(&recipe),
+        "--out",
+        text(&out),
+        "--from",
+        text(&base),
+    ];
+    let message = refused(3, &args);
+    assert!(
+        message.contains("a teacher needs the tokenizer.json"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -91,18 +91,11 @@ fn bytes(run: &Path, name: &str) -> Vec<u8> {
     std::fs::read(run.join(name)).unwrap()
 }
 
-/// Whether two runs end in the same bytes: losses, weights, and all that the last checkpoint remembers. The
-/// header of a checkpoint lists its metadata in any order.
+/// Whether two runs end in the same bytes: losses, weights, and all that the last checkpoint remembers.
 fn check_same(a: &Path, b: &Path) {
-    for name in ["metrics.jsonl", "model/model.safetensors"] {
+    let last = "checkpoints/step-00000006.safetensors";
+    for name in ["metrics.jsonl", "model/model.safetensors", last] {
         assert!(bytes(a, name) == bytes(b, name), "{name}: {}", b.display());
-    }
-    let last = [a, b].map(|run| bytes(run, "checkpoints/step-00000006.safetensors"));
-    let last = last.each_ref().map(|file| &file[..file.len() - 32]); // its checksum
-    let [a, b] = last.map(|file| safetensors::SafeTensors::deserialize(file).unwrap());
-    assert!(a.len() == b.len() && a.tensor("moments.second").is_ok());
-    for (name, tensor) in a.iter() {
-        assert!(tensor.data() == b.tensor(name).unwrap().data(), "{name}");
     }
 }
 

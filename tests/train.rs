@@ -129,6 +129,65 @@ fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
     assert!(message.contains(".svg or .png"), "{message}");
 }
 
+#[test]
+fn a_run_gets_more_steps_where_its_past_stays_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("r.toml");
+    let wsd = RECIPE.replace("'two-stage'", "'wsd'");
+    std::fs::write(
+        &recipe,
+        wsd.replace("evaluate_every = 5", "evaluate_every = 50"),
+    )
+    .unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (whole, longer) = (path("whole"), path("longer"));
+    let args = |out: &Path, steps: &str| -> Vec<String> {
+        let args = [
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(out),
+            "--steps",
+            steps,
+        ];
+        args.map(str::to_owned).into()
+    };
+    let run =
+        |out: &Path, steps| stdout(&args(out, steps).iter().map(|a| &**a).collect::<Vec<_>>());
+    run(&whole, "20");
+    run(&longer, "12");
+    let refusal = args(&longer, "20");
+    let refusal = refused(3, &refusal.iter().map(|a| &**a).collect::<Vec<_>>());
+    for expected in ["took 12 steps of 12", "from step 11 on", "--from"] {
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    // Before the rate falls the two are one.
+    for step in [11, 12] {
+        let name = format!("checkpoints/step-{step:08}.safetensors");
+        std::fs::remove_file(longer.join(name)).unwrap();
+    }
+    run(&longer, "20");
+    let last = "checkpoints/step-00000020.safetensors";
+    for name in ["model/model.safetensors", "recipe.toml", last] {
+        let bytes = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(bytes(&whole) == bytes(&longer), "{name}");
+    }
+    let message = refused(
+        3,
+        &[
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(&whole),
+            "--set",
+            "train.seed=2",
+        ],
+    );
+    assert!(message.contains("another recipe"), "{message}");
+}
+
 /// One text as long as a book.
 fn book(folder: &Path) -> PathBuf {
     let path = folder.join("book.txt");
@@ -221,4 +280,40 @@ fn a_program_without_mpi_is_no_rank() {
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("--features mpi"), "{stderr}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+    let refused = command.args(["quickstart"]).env("PMI_SIZE", "2");
+    let refused = refused.current_dir(std::env::temp_dir()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("runs alone, without mpirun"), "{stderr}");
+}
+
+#[test]
+fn a_run_can_be_watched_and_needs_no_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("r.toml");
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (watch, expected) in [
+        ("--watch".to_owned(), "watch at http://127.0.0.1:"),
+        (format!("--watch={port}"), "warning: no page to watch"),
+    ] {
+        let out = folder.path().join(expected.len().to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+        command.args([
+            "train",
+            "--config",
+            text(&recipe),
+            "--out",
+            text(&out),
+            &watch,
+        ]);
+        let ran = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(
+            ran.status.success() && stderr.contains(expected),
+            "{stderr}"
+        );
+    }
 }

@@ -114,6 +114,8 @@ pub struct HuggingFace {
     spelling: Spelling,
     config: Config,
     storage: Storage,
+    /// Whether config.json says with 1bitLLM's `input_bits` that activations were int8 in training.
+    has_int8_inputs: bool,
     embedded: Embedded,
     weights: SafetensorsFiles,
 }
@@ -207,6 +209,7 @@ impl HuggingFace {
             spelling,
             config,
             storage,
+            has_int8_inputs: json["input_bits"] == 8,
             embedded,
             weights,
         };
@@ -513,6 +516,7 @@ impl Source for HuggingFace {
 
     fn activations(&self) -> Activations {
         match self.storage {
+            Storage::Products if self.has_int8_inputs => Activations::Int8,
             Storage::Products => Activations::Int16,
             Storage::Online | Storage::PackedMultiply | Storage::PackedDivide => Activations::Int8,
         }

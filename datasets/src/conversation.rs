@@ -1,4 +1,4 @@
-//! Conversations from .jsonl files, one a line, in the three ways that data sets have.
+//! Conversations from records, one each, in the three ways that data sets have.
 //!
 //! | keys | roles |
 //! |---|---|
@@ -8,11 +8,11 @@
 //!
 //! A conversation without an answer of the assistant teaches nothing and is an error.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::read::{self, Lines};
+use crate::records::{self, Records};
 use crate::{Error, Result};
 
 /// One message of a conversation.
@@ -27,11 +27,10 @@ pub struct Message {
 /// The role whose messages are learned.
 pub const ASSISTANT: &str = "assistant";
 
-/// Conversations of files, in order, read line by line.
+/// Conversations of files, in order, read one at a time.
 #[derive(Debug)]
 pub struct Conversations {
-    files: std::vec::IntoIter<PathBuf>,
-    current: Option<Lines>,
+    records: Records,
 }
 
 /// One conversation and where it stands, for messages.
@@ -39,63 +38,40 @@ pub struct Conversations {
 pub struct Conversation {
     /// The file.
     pub path: PathBuf,
-    /// Its line, counted from 1.
+    /// Its line, or the number of the record where there are no lines, from 1.
     pub line: u64,
     /// What was said.
     pub messages: Vec<Message>,
 }
 
-/// Opens .jsonl files and folders of them.
+/// Opens files of [records](crate::records) and folders of them.
 ///
 /// Errors if a path does not exist, a named file is of another kind, or nothing is found.
 pub fn conversations(paths: &[PathBuf]) -> Result<Conversations> {
-    let files = read::jsonl_files(paths)?;
-    Ok(Conversations {
-        files: files.into_iter(),
-        current: None,
-    })
+    let records = records::records(paths)?;
+    Ok(Conversations { records })
 }
 
 impl Iterator for Conversations {
     type Item = Result<Conversation>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(lines) = &mut self.current else {
-                match Lines::jsonl(self.files.next()?) {
-                    Ok(lines) => self.current = Some(lines),
-                    Err(error) => return Some(Err(error)),
-                }
-                continue;
-            };
-            match lines.next_line() {
-                Ok(Some(line)) if line.trim().is_empty() => {}
-                Ok(Some(line)) => return Some(parsed(lines.path(), lines.line(), &line)),
-                Ok(None) => self.current = None,
-                Err(error) => {
-                    self.current = None;
-                    return Some(Err(error));
-                }
-            }
-        }
+        let record = self.records.next()?;
+        let (path, line) = (self.records.path().to_owned(), self.records.line());
+        let found = record.and_then(|record| match messages(&record) {
+            Ok(messages) => Ok(Conversation {
+                path,
+                line,
+                messages,
+            }),
+            Err(reason) => Err(Error::Conversation { path, line, reason }),
+        });
+        Some(found)
     }
 }
 
-fn parsed(path: &Path, line: u64, text: &str) -> Result<Conversation> {
-    let path = path.to_owned();
-    match messages(text) {
-        Ok(messages) => Ok(Conversation {
-            path,
-            line,
-            messages,
-        }),
-        Err(reason) => Err(Error::Conversation { path, line, reason }),
-    }
-}
-
-/// The messages of one line, or what is wrong with it.
-fn messages(line: &str) -> Result<Vec<Message>, String> {
-    let record: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+/// The messages of one record, or what is wrong with it.
+fn messages(record: &Value) -> Result<Vec<Message>, String> {
     let list = |key: &str, role: &str, content: &str| -> Result<Vec<Message>, String> {
         let list = record[key].as_array();
         let list = list.ok_or_else(|| format!("`{key}` is not a list"))?;
@@ -108,8 +84,8 @@ fn messages(line: &str) -> Result<Vec<Message>, String> {
         list("conversations", "from", "value")?
     } else if record.get("prompt").is_some() || record.get("completion").is_some() {
         vec![
-            message("user", string(&record, "prompt")?)?,
-            message(ASSISTANT, string(&record, "completion")?)?,
+            message("user", string(record, "prompt")?)?,
+            message(ASSISTANT, string(record, "completion")?)?,
         ]
     } else {
         return Err("there is none of these keys".into());
@@ -206,9 +182,9 @@ mod tests {
         std::fs::write(&path, "Hi").unwrap();
         assert!(matches!(
             conversations(&[path]),
-            Err(Error::NotJsonl { .. })
+            Err(Error::NoRecords { .. })
         ));
         let empty = conversations(&[folder.path().to_owned()]);
-        assert!(matches!(empty, Err(Error::NotJsonl { .. })));
+        assert!(matches!(empty, Err(Error::NoRecords { .. })));
     }
 }

@@ -25,35 +25,49 @@ pub enum Error {
     )]
     Mix { reason: String },
 
-    #[error("{}: cannot read this kind of file; expected .txt or .jsonl", path.display())]
+    #[error("{}: cannot read this kind of file; expected .txt, .jsonl, .json or .parquet", path.display())]
     UnknownFormat { path: PathBuf },
 
-    #[error("{}: no .txt or .jsonl file found here", path.display())]
+    #[error("{}: no .txt, .jsonl or .parquet file found here", path.display())]
     NoInput { path: PathBuf },
 
     #[error("{}, line {line}: the text is not UTF-8; convert it first", path.display())]
     NotUtf8 { path: PathBuf, line: u64 },
 
-    #[error("{}, line {line}: {reason}; expected an object with `text`, with `messages` (a list of \
-             {{role, content}}), or with `prompt` and `completion`, all strings", path.display())]
+    #[error("{}: {reason}", place(path, *line))]
+    Json {
+        path: PathBuf,
+        line: u64,
+        reason: String,
+    },
+
+    #[error("{}{}: {reason}", path.display(), match row { 0 => String::new(), row => format!(", row {row}") })]
+    Parquet {
+        path: PathBuf,
+        row: u64,
+        reason: String,
+    },
+
+    #[error("{}: {reason}; expected an object with `text`, with `messages` (a list of \
+             {{role, content}}), or with `prompt` and `completion`, all strings", place(path, *line))]
     Record {
         path: PathBuf,
         line: u64,
         reason: String,
     },
 
-    #[error("{}: conversations are read from .jsonl files, and here is none", path.display())]
-    NotJsonl { path: PathBuf },
+    #[error("{}: records are read from .jsonl, .json or .parquet files, and here is none", path.display())]
+    NoRecords { path: PathBuf },
 
-    #[error("{}, line {line}: {reason}; expected an object with `messages` (a list of {{role, content}}), with \
-             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`", path.display())]
+    #[error("{}: {reason}; expected an object with `messages` (a list of {{role, content}}), with \
+             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`", place(path, *line))]
     Conversation {
         path: PathBuf,
         line: u64,
         reason: String,
     },
 
-    #[error("{}, line {line}: the chat template cannot write this conversation: {reason}", path.display())]
+    #[error("{}: the chat template cannot write this conversation: {reason}", place(path, *line))]
     Template {
         path: PathBuf,
         line: u64,
@@ -148,6 +162,15 @@ impl Error {
             source,
         }
     }
+}
+
+/// A file and a line of it; or the number of a record, where there are no lines to count.
+fn place(path: &Path, line: u64) -> String {
+    let word = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json" | "parquet") => "record",
+        _ => "line",
+    };
+    format!("{}, {word} {line}", path.display())
 }
 
 fn task_names() -> String {

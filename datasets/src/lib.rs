@@ -1,7 +1,7 @@
 //! Text to training tokens.
 //!
 //! Text comes from [`generate`] (seeded tasks whose entropy and right answers are known) or from
-//! [`read`] (txt and jsonl files). [`tokenizer`] trains a byte-level BPE on it, [`prepare`] encodes
+//! [`read`] (files of text and of [`records`]). [`tokenizer`] trains a byte-level BPE on it, [`prepare`] encodes
 //! it into [`shard`] files, and [`loader`] cuts those into training batches. Conversations ([`conversation`], [`chat`])
 //! become [`rows`], which know what is learned. Every step is a pure
 //! function of its inputs and a seed: the same command writes the same bytes, and the batch of step
@@ -27,12 +27,15 @@
 pub mod chat;
 pub mod conversation;
 mod error;
+mod files;
 pub mod generate;
 pub mod loader;
 mod mapped;
+mod parquet;
 pub mod prepare;
 mod random;
 pub mod read;
+pub mod records;
 pub mod rows;
 pub mod shard;
 pub mod tokenizer;

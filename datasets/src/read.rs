@@ -3,20 +3,20 @@
 //! | file | documents |
 //! |---|---|
 //! | `.txt` | the whole file; or, given a separator, what stands between the lines equal to it |
-//! | `.jsonl` | one a line, an object with `text`, `messages`, or `prompt` and `completion` |
-//! | a folder | its `.txt` and `.jsonl` files, at any depth, in the order of their names |
+//! | `.jsonl`, `.json`, `.parquet` | its [records](crate::records), objects with `text`, `messages`, or `prompt` and `completion` |
+//! | a folder | its `.txt`, `.jsonl` and `.parquet` files, at any depth, in the order of their names |
 //!
 //! `messages`, a list of `{role, content}`, become lines `User: …`: a chat template belongs to a
 //! tokenizer, and text that is read here has none yet. `prompt` and `completion` are joined as they
 //! stand. Documents without a visible character are left out. Files are read line by line, so
 //! memory holds one document, not one file of them.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::files::{self, Format, Lines};
+use crate::records::Records;
 use crate::{Error, Result};
 
 /// The documents of files and folders, in order.
@@ -27,7 +27,13 @@ use crate::{Error, Result};
 pub struct Documents {
     files: std::vec::IntoIter<(PathBuf, Format)>,
     separator: Option<String>,
-    current: Option<Lines>,
+    current: Option<Open>,
+}
+
+#[derive(Debug)]
+enum Open {
+    Text(Lines),
+    Records(Records),
 }
 
 /// Opens files and folders; `separator` splits `.txt` files at the lines equal to it.
@@ -35,85 +41,10 @@ pub struct Documents {
 /// Errors if a path does not exist, a named file has another extension, or nothing is found.
 pub fn documents(paths: &[PathBuf], separator: Option<String>) -> Result<Documents> {
     Ok(Documents {
-        files: files(paths)?.into_iter(),
+        files: files::files(paths)?.into_iter(),
         separator,
         current: None,
     })
-}
-
-/// The .jsonl files among paths and in folders; a named file of another kind, or a folder without one, is refused.
-pub(crate) fn jsonl_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut jsonl = Vec::new();
-    for path in paths {
-        let before = jsonl.len();
-        let of_path = files(std::slice::from_ref(path))?.into_iter();
-        let of_path = of_path.filter(|(_, format)| matches!(format, Format::Jsonl));
-        jsonl.extend(of_path.map(|(path, _)| path));
-        if jsonl.len() == before {
-            return Err(Error::NotJsonl { path: path.clone() });
-        }
-    }
-    Ok(jsonl)
-}
-
-/// The files that paths mean, each with its format.
-fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>> {
-    let mut files = Vec::new();
-    for path in paths {
-        let before = files.len();
-        if path.is_dir() {
-            walk(path, &mut files)?;
-        } else {
-            fs::metadata(path).map_err(Error::io(path, "read"))?;
-            let format = Format::of(path);
-            files.push((
-                path.clone(),
-                format.ok_or_else(|| Error::UnknownFormat { path: path.clone() })?,
-            ));
-        }
-        if files.len() == before {
-            return Err(Error::NoInput { path: path.clone() });
-        }
-    }
-    Ok(files)
-}
-
-/// Adds the files below a folder that have a known extension, in the order of their names; links to
-/// folders are not followed.
-fn walk(folder: &Path, files: &mut Vec<(PathBuf, Format)>) -> Result<()> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder, "list"))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = paths
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io(folder, "list"))?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            if !path.is_symlink() {
-                walk(&path, files)?;
-            }
-        } else if let Some(format) = Format::of(&path) {
-            files.push((path, format));
-        }
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    Txt,
-    Jsonl,
-}
-
-impl Format {
-    /// The format that a file's extension names.
-    fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
-            "txt" => Some(Self::Txt),
-            "jsonl" => Some(Self::Jsonl),
-            _ => None,
-        }
-    }
 }
 
 impl Iterator for Documents {
@@ -121,15 +52,15 @@ impl Iterator for Documents {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some(lines) = &mut self.current else {
+            let Some(open) = &mut self.current else {
                 let (path, format) = self.files.next()?;
-                match Lines::open(path, format) {
-                    Ok(lines) => self.current = Some(lines),
+                match Open::new(path, format) {
+                    Ok(open) => self.current = Some(open),
                     Err(error) => return Some(Err(error)),
                 }
                 continue;
             };
-            match lines.document(self.separator.as_deref()) {
+            match open.document(self.separator.as_deref()) {
                 Ok(Some(text)) if text.trim().is_empty() => {}
                 Ok(Some(text)) => return Some(Ok(text)),
                 Ok(None) => self.current = None,
@@ -144,104 +75,53 @@ impl Iterator for Documents {
     }
 }
 
-/// One open file.
-#[derive(Debug)]
-pub(crate) struct Lines {
-    path: PathBuf,
-    format: Format,
-    reader: BufReader<File>,
-    /// Lines read so far.
-    line: u64,
-}
-
-impl Lines {
-    /// The lines of a .jsonl file.
-    pub(crate) fn jsonl(path: PathBuf) -> Result<Self> {
-        Self::open(path, Format::Jsonl)
-    }
-
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Lines read so far.
-    pub(crate) fn line(&self) -> u64 {
-        self.line
-    }
-
-    fn open(path: PathBuf, format: Format) -> Result<Self> {
-        let file = File::open(&path).map_err(Error::io(&path, "open"))?;
-        Ok(Self {
-            path,
-            format,
-            reader: BufReader::new(file),
-            line: 0,
+impl Open {
+    fn new(path: PathBuf, format: Format) -> Result<Self> {
+        Ok(match format {
+            Format::Txt => Self::Text(Lines::open(&path)?),
+            _ => Self::Records(Records::of(vec![(path, format)])),
         })
     }
 
     /// The next document, possibly empty; nothing at the end of the file.
     fn document(&mut self, separator: Option<&str>) -> Result<Option<String>> {
-        match self.format {
-            Format::Txt => self.passage(separator),
-            Format::Jsonl => {
-                let Some(line) = self.next_line()? else {
+        match self {
+            Self::Text(lines) => passage(lines, separator),
+            Self::Records(records) => {
+                let Some(next) = records.next() else {
                     return Ok(None);
                 };
-                if line.trim().is_empty() {
-                    return Ok(Some(String::new()));
-                }
-                record(&line).map(Some).map_err(|reason| Error::Record {
-                    path: self.path.clone(),
-                    line: self.line,
-                    reason,
-                })
+                let (path, line) = (records.path().to_owned(), records.line());
+                let text = text(&next?);
+                text.map(Some)
+                    .map_err(|reason| Error::Record { path, line, reason })
             }
         }
-    }
-
-    /// The lines up to the next separator or the end of the file.
-    fn passage(&mut self, separator: Option<&str>) -> Result<Option<String>> {
-        let mut passage = None;
-        while let Some(line) = self.next_line()? {
-            let passage = passage.get_or_insert_with(String::new);
-            if separator.is_some_and(|separator| line.trim_end_matches(['\r', '\n']) == separator) {
-                break;
-            }
-            passage.push_str(&line);
-        }
-        Ok(passage)
-    }
-
-    /// The next line with its line break, without a byte order mark.
-    pub(crate) fn next_line(&mut self) -> Result<Option<String>> {
-        let mut bytes = Vec::new();
-        let read = self.reader.read_until(b'\n', &mut bytes);
-        if read.map_err(Error::io(&self.path, "read"))? == 0 {
-            return Ok(None);
-        }
-        self.line += 1;
-        let text = String::from_utf8(bytes).map_err(|_| Error::NotUtf8 {
-            path: self.path.clone(),
-            line: self.line,
-        })?;
-        Ok(Some(match text.strip_prefix('\u{feff}') {
-            Some(rest) if self.line == 1 => rest.to_owned(),
-            _ => text,
-        }))
     }
 }
 
-/// The text of one line of jsonl, or what is wrong with it.
-fn record(line: &str) -> Result<String, String> {
-    let record: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+/// The lines up to the next separator or the end of the file.
+fn passage(lines: &mut Lines, separator: Option<&str>) -> Result<Option<String>> {
+    let mut passage = None;
+    while let Some(line) = lines.next_line()? {
+        let passage = passage.get_or_insert_with(String::new);
+        if separator.is_some_and(|separator| line.trim_end_matches(['\r', '\n']) == separator) {
+            break;
+        }
+        passage.push_str(&line);
+    }
+    Ok(passage)
+}
+
+/// The text of a record, or what is wrong with it.
+fn text(record: &Value) -> Result<String, String> {
     let string = |value: &Value, key: &str| match value.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(_) => Err(format!("`{key}` is not a string")),
         None => Err(format!("there is no `{key}`")),
     };
     if record.get("text").is_some() {
-        return string(&record, "text");
+        return string(record, "text");
     }
     if let Some(messages) = record.get("messages") {
         let messages = messages.as_array().ok_or("`messages` is not a list")?;
@@ -255,7 +135,7 @@ fn record(line: &str) -> Result<String, String> {
         return messages.iter().map(line).collect();
     }
     if record.get("prompt").is_some() || record.get("completion").is_some() {
-        return Ok(string(&record, "prompt")? + &string(&record, "completion")?);
+        return Ok(string(record, "prompt")? + &string(record, "completion")?);
     }
     Err("there is none of these keys".to_owned())
 }
@@ -271,6 +151,9 @@ fn capital(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     fn read(files: &[(&str, &[u8])], separator: Option<&str>) -> Vec<Result<String, String>> {
@@ -364,12 +247,36 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_parquet_are_read_like_lines_of_jsonl() {
+        let fixtures = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/parquet"
+        ));
+        let read = |name: &str| -> Vec<Result<String, String>> {
+            let documents = documents(&[fixtures.join(name)], None).unwrap();
+            let shown = |error: Error| error.to_string().replace(", line ", ", record ");
+            documents.map(|document| document.map_err(shown)).collect()
+        };
+        let found = read("zstd.parquet");
+        assert_eq!(found.iter().filter(|document| document.is_ok()).count(), 27);
+        let missing = found
+            .iter()
+            .find_map(|document| document.as_ref().err())
+            .unwrap();
+        let expected = "zstd.parquet, record 6: `text` is not a string";
+        assert!(missing.contains(expected), "{missing}");
+        let lines = read("rows.jsonl").into_iter();
+        let lines = lines.map(|line| line.map_err(|e| e.replace("rows.jsonl", "zstd.parquet")));
+        assert_eq!(lines.collect::<Vec<_>>(), found);
+    }
+
+    #[test]
     fn missing_empty_and_unknown_inputs_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing.txt");
-        let other = folder.path().join("data.parquet");
+        let other = folder.path().join("data.csv");
         let empty = folder.path().join("empty");
-        fs::write(&other, b"PAR1").unwrap();
+        fs::write(&other, b"a,b").unwrap();
         fs::create_dir(&empty).unwrap();
         assert!(matches!(documents(&[missing], None), Err(Error::Io { .. })));
         assert!(matches!(

@@ -17,7 +17,7 @@ use sterna_ternary::durable;
 
 use super::hash::Hash;
 use super::listing::{Entry, Listing};
-use super::name::is_commit;
+use super::name::{Kind, is_commit};
 use super::{Error, Result};
 
 /// One repository in the cache.
@@ -28,8 +28,8 @@ pub struct Repo {
 
 impl Repo {
     /// `repo` is a checked `org/name`, so that what comes of it is one plain folder.
-    pub fn new(cache: &Path, repo: &str) -> Repo {
-        let name = format!("models--{}", repo.replace('/', "--"));
+    pub fn new(cache: &Path, kind: Kind, repo: &str) -> Repo {
+        let name = format!("{}--{}", kind.plural(), repo.replace('/', "--"));
         Repo {
             folder: cache.join(&name),
             locks: cache.join(".locks").join(name),
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_standard_one() {
         let cache = tempfile::tempdir().unwrap();
-        let repo = Repo::new(cache.path(), "org/name");
+        let repo = Repo::new(cache.path(), Kind::Model, "org/name");
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let hash = Hash::parse(commit).unwrap();
         write(&repo.blob(&hash), b"content").unwrap();
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_damaged_reference_is_no_commit() {
         let cache = tempfile::tempdir().unwrap();
-        let repo = Repo::new(cache.path(), "org/name");
+        let repo = Repo::new(cache.path(), Kind::Model, "org/name");
         write(&repo.folder.join("refs/main"), b"../../../../etc").unwrap();
         assert_eq!(repo.commit("main"), None);
     }

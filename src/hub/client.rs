@@ -93,8 +93,9 @@ impl Client {
     pub fn revision(&self, name: &Name) -> Result<(String, Listing)> {
         let revision = name.revision();
         let url = format!(
-            "{}/api/models/{}/revision/{}?blobs=true",
+            "{}/api/{}/{}/revision/{}?blobs=true",
             self.endpoint,
+            name.kind.plural(),
             name.repo,
             encode(revision, "")
         );
@@ -117,8 +118,9 @@ impl Client {
     /// Where a file of a commit is.
     pub fn url(&self, name: &Name, commit: &str, file: &str) -> String {
         format!(
-            "{}/{}/resolve/{commit}/{}",
+            "{}/{}{}/resolve/{commit}/{}",
             self.endpoint,
+            name.kind.prefix(),
             name.repo,
             encode(file, "/")
         )
@@ -258,7 +260,7 @@ impl Client {
     }
 
     fn page(&self, name: &Name) -> String {
-        format!("{}/{}", self.endpoint, name.repo)
+        format!("{}/{}{}", self.endpoint, name.kind.prefix(), name.repo)
     }
 
     fn token_advice(&self) -> String {

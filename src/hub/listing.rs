@@ -36,6 +36,9 @@ impl Entry {
     }
 }
 
+/// Endings of files that the trainer reads.
+const TEXTS: [&str; 2] = [".jsonl", ".txt"];
+
 /// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
 #[derive(Deserialize)]
 struct Revision {
@@ -122,6 +125,7 @@ impl Listing {
                 });
             }
             Some(file) => Some(file.clone()),
+            None if want == Want::Texts => return self.texts(name),
             None if want == Want::Packed => self.only(name, ".sterna")?,
             None if has(INDEX) || has(SINGLE) => return self.checkpoint(name),
             None => match self.only(name, ".gguf")? {
@@ -152,6 +156,21 @@ impl Listing {
         Ok(Selection { files, main, index })
     }
 
+    /// All files, in whatever folder, that `sterna train` reads.
+    fn texts(&self, name: &Name) -> Result<Selection> {
+        let is_text = |file: &&String| TEXTS.iter().any(|ending| file.ends_with(ending));
+        let files: Vec<String> = self.0.keys().filter(is_text).cloned().collect();
+        files.iter().try_for_each(|file| check(name, file))?;
+        if files.is_empty() {
+            return Err(self.nothing(name, Want::Texts));
+        }
+        Ok(Selection {
+            files,
+            main: None,
+            index: None,
+        })
+    }
+
     /// The one file of the top folder that ends so.
     fn only(&self, name: &Name, ending: &str) -> Result<Option<String>> {
         let fits = |file: &&String| file.ends_with(ending) && !file.contains('/');
@@ -172,6 +191,7 @@ impl Listing {
                 "packed model (.sterna)",
                 format!("; convert it first: sterna convert {name} --out FILE"),
             ),
+            Want::Texts => (".jsonl or .txt", "; name a data set with such files".into()),
             _ => ("model.safetensors and no .gguf", String::new()),
         };
         Error::NothingToRun {

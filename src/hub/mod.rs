@@ -25,7 +25,7 @@ use client::Client;
 use download::{Wanted, download};
 pub use error::{Error, Result};
 use listing::{Entry, Listing};
-pub use name::Name;
+pub use name::{Kind, Name};
 pub use settings::Settings;
 pub use stored::{Stored, list, remove};
 
@@ -80,7 +80,7 @@ impl Hub {
     }
 
     fn fetch_with_bar(&self, name: &Name, want: Want) -> Result<Fetched> {
-        let repo = Repo::new(&self.cache, &name.repo);
+        let repo = Repo::new(&self.cache, name.kind, &name.repo);
         let (commit, listing) = self.resolve(name, &repo)?;
         let mut snapshot = Snapshot {
             name,

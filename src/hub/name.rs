@@ -5,9 +5,35 @@
 
 use super::{Error, Result};
 
+/// What a repository holds; the two have name spaces of their own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Model,
+    Dataset,
+}
+
+impl Kind {
+    /// In the address of the hub's API, and at the front of a folder in the cache.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        }
+    }
+
+    /// What comes before `org/name` in the address of its page and files.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        }
+    }
+}
+
 /// What a user asks the hub for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Name {
+    pub kind: Kind,
     /// `org/name`.
     pub repo: String,
     revision: Option<String>,
@@ -55,9 +81,18 @@ impl Name {
             ));
         }
         Ok(Name {
+            kind: Kind::Model,
             repo: repo.to_owned(),
             revision: revision.map(str::to_owned),
             file: file.map(str::to_owned),
+        })
+    }
+
+    /// Reads the name of a data set, which is spelled alike.
+    pub fn dataset(given: &str) -> Result<Name> {
+        Ok(Name {
+            kind: Kind::Dataset,
+            ..Name::parse(given)?
         })
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::cache::Repo;
 use super::name::{Name, is_commit};
-use super::{Error, Result};
+use super::{Error, Kind, Result};
 
 /// A repository in the cache.
 #[derive(Debug, Serialize)]
@@ -45,7 +45,7 @@ pub fn list(cache: &Path) -> Result<Vec<Stored>> {
 }
 
 fn stored(cache: &Path, name: String) -> Result<Stored> {
-    let repo = Repo::new(cache, &name);
+    let repo = Repo::new(cache, Kind::Model, &name);
     let refs = walk(&repo.folder.join("refs"))?;
     let mut revisions = Vec::new();
     let mut bytes = 0;
@@ -87,7 +87,7 @@ fn stored(cache: &Path, name: String) -> Result<Stored> {
 /// Removes a model, or only the given revision of it with the blobs that no other revision uses; returns the
 /// bytes that became free.
 pub fn remove(cache: &Path, name: &Name) -> Result<u64> {
-    let repo = Repo::new(cache, &name.repo);
+    let repo = Repo::new(cache, Kind::Model, &name.repo);
     let stored = stored(cache, name.repo.clone())?;
     let before = folder_bytes(&repo.folder)?;
     let absent = || Error::NothingToRemove {

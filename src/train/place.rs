@@ -72,6 +72,15 @@ fn is_launched() -> bool {
     LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
 }
 
+/// Refuses to run a verb once for each rank: all would write the same files.
+pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
+    if !is_launched() {
+        return Ok(());
+    }
+    let why = format!("{verb} runs alone, without mpirun; `sterna train` runs on several ranks");
+    Err(Usage(why).into())
+}
+
 #[cfg(feature = "mpi")]
 fn collective() -> anyhow::Result<Rc<dyn Collective>> {
     Ok(match is_launched() {

@@ -59,6 +59,10 @@ impl Watch {
                     self.say(&packed(name, counts));
                 }
             }
+            Event::Idle { ranks, shards } => self.say(&format!(
+                "warning: a step of this recipe has {shards} parts, so {ranks} ranks have nothing to compute; start \
+                 {shards}, or raise `batch` or `accumulate`"
+            )),
             Event::Warning(error) => self.say(&format!("warning: {error}")),
             Event::Started {
                 parameters,

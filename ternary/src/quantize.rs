@@ -7,6 +7,8 @@
 //! All round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
 //! Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024.
 
+use crate::scales::{GROUP_COLUMNS, Scaling};
+
 /// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
 pub const EPSILON: f32 = 1e-5;
 
@@ -91,6 +93,29 @@ pub fn ternarize(w: &[f32], trits: &mut [i8]) -> f32 {
         *t = trit(*w, scale) as i8;
     }
     scale
+}
+
+/// Ternarizes a matrix of so many columns part by part, as [`ternarize`] does the whole: fills `trits` and returns the
+/// scale of each part, in the shape of [`Scaling::shape`].
+///
+/// # Panics
+/// If the two slices differ in length.
+pub fn ternarize_parts(w: &[f32], columns: usize, scaling: Scaling, trits: &mut [i8]) -> Vec<f32> {
+    assert_eq!(w.len(), trits.len());
+    let rows = w.len() / columns;
+    let span = match scaling {
+        Scaling::Matrix => return vec![ternarize(w, trits)],
+        Scaling::Row => columns,
+        Scaling::Group => GROUP_COLUMNS,
+    };
+    let mut scales = vec![0.0; scaling.shape(rows, columns).iter().product()];
+    let of_rows = w.chunks_exact(columns).zip(trits.chunks_exact_mut(columns));
+    for (row, (w, trits)) in of_rows.enumerate() {
+        for (part, (w, trits)) in w.chunks(span).zip(trits.chunks_mut(span)).enumerate() {
+            scales[scaling.index(row, part * span, rows)] = ternarize(w, trits);
+        }
+    }
+    scales
 }
 
 /// The factor of one token's activations: 127 / max|x|, with max|x| at least [`EPSILON`].
@@ -213,6 +238,33 @@ mod tests {
         let scale = ternarize(&w, &mut trits);
         assert_eq!(scale, 1.0);
         assert_eq!(trits, [0, 0, 1, -1, 1, -1, 1, 1]);
+    }
+
+    #[test]
+    fn parts_are_ternarized_on_their_own() {
+        let w: Vec<f32> = (0..3 * 200)
+            .map(|i| ((i * i % 41) as f32 - 20.0) * (i / 100 + 1) as f32)
+            .collect();
+        for (scaling, span) in [
+            (Scaling::Matrix, 600),
+            (Scaling::Row, 200),
+            (Scaling::Group, 128),
+        ] {
+            let mut trits = vec![9; w.len()];
+            let scales = ternarize_parts(&w, 200, scaling, &mut trits);
+            assert_eq!(
+                scales.len(),
+                scaling.shape(3, 200).iter().product::<usize>()
+            );
+            for (row, w) in w.chunks(span.max(200)).enumerate() {
+                for (part, w) in w.chunks(span).enumerate() {
+                    let mut expected = vec![9; w.len()];
+                    let scale = ternarize(w, &mut expected);
+                    assert_eq!(scales[scaling.index(row, part * span, 3)], scale);
+                    assert_eq!(trits[row * 200 + part * span..][..w.len()], expected);
+                }
+            }
+        }
     }
 
     #[test]

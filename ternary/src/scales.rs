@@ -49,6 +49,15 @@ impl Scaling {
         }
     }
 
+    /// Which of the scales of a matrix of so many rows the weight in this row and column has.
+    pub fn index(self, row: usize, column: usize, rows: usize) -> usize {
+        match self {
+            Scaling::Matrix => 0,
+            Scaling::Row => row,
+            Scaling::Group => column / GROUP_COLUMNS * rows + row,
+        }
+    }
+
     /// The scaling whose scales have this shape.
     pub fn from_shape(shape: &[usize], rows: usize, columns: usize) -> Option<Scaling> {
         let has_shape = |s: &Scaling| s.shape(rows, columns) == shape;

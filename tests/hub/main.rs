@@ -102,6 +102,71 @@ fn a_name_converts_to_the_same_bytes_as_its_folder() {
     assert!(setup.server.requests().is_empty());
 }
 
+const RECIPE: &str = "
+    [model]
+    family = 'llama'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 1
+    num_attention_heads = 2
+    [data]
+    text = ['hf:org/name@main']
+    vocab_size = 300
+    held_out = 0.2
+    [train]
+    steps = 2
+    batch = 2
+    context = 16
+    learning_rate = 1e-3
+    warmup = 1
+    sample_tokens = 4
+";
+
+#[test]
+fn a_data_set_is_trained_on_by_name_and_the_run_says_of_which_commit() {
+    let line = |i: usize| {
+        format!(
+            "{{\"text\": \"story {i} of {} terns and a very long way to go\"}}\n",
+            i * i
+        )
+    };
+    let lines = |of: std::ops::Range<usize>| of.map(line).collect::<String>().into_bytes();
+    let files = [
+        ("README.md".to_owned(), b"a card".to_vec()),
+        ("data/a.jsonl".to_owned(), lines(0..40)),
+        ("data/b.jsonl".to_owned(), lines(40..80)),
+    ];
+    let setup = Setup {
+        server: Server::start(files.into()),
+        folder: tempfile::tempdir().unwrap(),
+    };
+    std::fs::write(setup.folder.path().join("r.toml"), RECIPE).unwrap();
+    let args = ["train", "--config", "r.toml", "--out"];
+    setup.stdout(&[&args[..], &["run"]].concat(), &[]);
+    let asked = setup.server.requests();
+    let has = |part: &str| asked.iter().any(|request| request.path.contains(part));
+    assert!(has("/api/datasets/org/name/revision/main"));
+    assert!(has("/datasets/org/name/resolve/") && has("data/b.jsonl") && !has("README"));
+    let snapshot = format!("datasets--org--name/snapshots/{COMMIT}");
+    for name in ["run/recipe.toml", "run/run.json"] {
+        let text = String::from_utf8(setup.read(name)).unwrap();
+        assert!(text.contains(&snapshot), "{text}");
+    }
+    setup.stdout(&[&args[..], &["again"]].concat(), &OFFLINE);
+    let model = "model/model.safetensors";
+    assert!(setup.read(&format!("run/{model}")) == setup.read(&format!("again/{model}")));
+
+    let empty = "fedcba9876543210fedcba9876543210fedcba98";
+    let card = ("README.md".to_owned(), b"a card".to_vec());
+    setup.server.set_revision("empty", empty, [card].into());
+    let other = ["none", "--set", "data.text=['hf:org/name@empty']"];
+    let message = setup.fails(&[&args[..], &other].concat(), &[], 3);
+    assert!(
+        message.contains(".jsonl or .txt") && message.contains("README.md"),
+        "{message}"
+    );
+}
+
 #[test]
 fn a_broken_connection_is_resumed_and_the_token_stays_at_the_hub() {
     let setup = setup();

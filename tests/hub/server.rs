@@ -153,12 +153,15 @@ impl State {
             let why = "X-Error-Code: GatedRepo\r\nX-Error-Message: Access to this model is restricted\r\n";
             return reply("401 Unauthorized", why, b"");
         }
-        let api = format!("/api/models/{REPO}/revision/");
-        if let Some(revision) = request.path.strip_prefix(&api) {
+        // A repository of either kind.
+        let api = ["models", "datasets"].map(|kind| format!("/api/{kind}/{REPO}/revision/"));
+        if let Some(revision) = api.iter().find_map(|api| request.path.strip_prefix(api)) {
             let revision = revision.trim_end_matches("?blobs=true").replace("%2F", "/");
             return self.listing(&revision);
         }
-        let Some(file) = request.path.strip_prefix(&format!("/{REPO}/resolve/")) else {
+        let path = request.path.strip_prefix("/datasets");
+        let path = path.unwrap_or(&request.path);
+        let Some(file) = path.strip_prefix(&format!("/{REPO}/resolve/")) else {
             if let Some(file) = request.path.strip_prefix("/api/resolve-cache/") {
                 return self.small(file, request, fault);
             }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
@@ -19,6 +20,8 @@ use crate::{Error, Recipe, Result, Trainer};
 
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
+/// The entry of the metadata: a JSON object with step, and the sums of recipe and teacher.
+const FACTS: &str = "sterna-checkpoint";
 
 /// A checkpoint that was read.
 pub struct Checkpoint {
@@ -30,6 +33,8 @@ pub struct Checkpoint {
     pub moments: Moments,
     /// Losses that the next one is compared with.
     pub losses: VecDeque<f64>,
+    /// SHA-256 of the teacher's weights, if there is a teacher.
+    pub teacher: Option<String>,
     /// Trits at the last evaluation, as [`Statistics`] packs them.
     pub(crate) trits: Vec<u8>,
 }
@@ -102,7 +107,10 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// SHA-256 of a recipe but for its number of steps, by which a run may be longer.
 fn recipe_sum(recipe: &Recipe) -> String {
+    let mut recipe = recipe.clone();
+    recipe.train.steps = 0;
     let sum = Sha256::digest(recipe.to_toml());
     sum.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -135,12 +143,11 @@ fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (name, view.expect("the shape is that of the values"))
     });
-    let metadata = [
-        ("format".to_owned(), "sterna-checkpoint".to_owned()),
-        ("step".to_owned(), trainer.step.to_string()),
-        ("recipe".to_owned(), recipe_sum(recipe)),
-    ];
-    let bytes = safetensors::serialize(views, Some(metadata.into()));
+    let teacher = trainer.model.teacher.as_ref().map(|teacher| &teacher.sum);
+    let facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
+    // A single entry: several would be written in any order.
+    let metadata = [(FACTS.to_owned(), facts.to_string())].into();
+    let bytes = safetensors::serialize(views, Some(metadata));
     Ok(bytes.expect("valid views serialize"))
 }
 
@@ -158,15 +165,17 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
     }
     let (_, header) =
         SafeTensors::read_metadata(bytes).map_err(|_| fail("not a safetensors file"))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    if metadata.get("recipe") != Some(&recipe_sum(recipe)) {
+    let facts = header.metadata().as_ref().and_then(|m| m.get(FACTS));
+    let facts = facts.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let facts = facts.ok_or_else(|| fail("not a checkpoint of this program"))?;
+    if facts["recipe"] != recipe_sum(recipe) {
         let why = "it was made with another recipe; choose another folder or the same recipe";
         return Err(Error::Recipe {
             path: path.to_owned(),
             why: why.into(),
         });
     }
-    let step = metadata.get("step").and_then(|s| s.parse().ok());
+    let step = facts["step"].as_u64();
     let step = step.ok_or_else(|| fail("it has no step"))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|_| fail("not a safetensors file"))?;
     let data = |name: &str| {
@@ -201,6 +210,7 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight")))
             .collect(),
+        teacher: facts["teacher"].as_str().map(str::to_owned),
         trits: data("trits")?.to_vec(),
     })
 }

@@ -32,13 +32,13 @@ pub struct Data {
 }
 
 /// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on the texts, or is
-/// that of the checkpoint that the recipe starts from.
+/// that of the checkpoint that the recipe starts from or learns from.
 ///
 /// Returns what became of conversations, if it has some: those that are trained on, and those that are held out.
 pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let tokenizer = match &recipe.start {
+    let tokenizer = match recipe.tokenizer_from() {
         Some(start) => taken_over(start, folder)?,
         None => trained(recipe, folder)?,
     };
@@ -65,7 +65,7 @@ fn conversations(
     tokenizer: &Tokenizer,
     folder: &Path,
 ) -> Result<[chat::Counts; 2]> {
-    let start = recipe.start.as_ref();
+    let start = recipe.tokenizer_from();
     let start = start.expect("a checked recipe with conversations has a checkpoint");
     let render = start.render.as_ref().ok_or_else(|| {
         let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
@@ -185,7 +185,7 @@ pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
 pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     let train = &recipe.train;
     let (loader, held_out) = loaders(recipe, folder)?;
-    let tokenizer = loaded(recipe.start.as_ref(), folder)?;
+    let tokenizer = loaded(recipe.tokenizer_from(), folder)?;
     let mut held_out_bytes = 0;
     for row in held_out.chunks_exact(train.context + 1) {
         let scored = row[1..].iter().filter(|token| *token & rows::UNSCORED == 0);

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use crate::recipe::is_on_hub;
 use crate::{Error, Recipe, Result};
 
 /// Layers so far, later ones on top.
@@ -56,14 +57,16 @@ impl Draft {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let origin = path.display().to_string();
         self.add(&text, &origin)?;
-        if self.origins.get("model.from") == Some(&origin)
-            && let Some(Value::String(from)) = self.value("model", "from")
-        {
-            // What does not lie beside the file may be a name.
-            let path = sterna_ternary::durable::folder_of(path).join(from);
-            if path.exists() {
-                let path = path.to_string_lossy().into_owned();
-                self.put("model", "from", path.into(), &origin);
+        for section in ["model", "teacher"] {
+            if self.origins.get(&format!("{section}.from")) == Some(&origin)
+                && let Some(Value::String(from)) = self.value(section, "from")
+            {
+                // What does not lie beside the file may be a name.
+                let path = sterna_ternary::durable::folder_of(path).join(from);
+                if path.exists() {
+                    let path = path.to_string_lossy().into_owned();
+                    self.put(section, "from", path.into(), &origin);
+                }
             }
         }
         for key in ["text", "chat"] {
@@ -77,7 +80,9 @@ impl Draft {
                         Value::Table(weighted) => weighted.get_mut("path"),
                         path => Some(path),
                     };
-                    if let Some(Value::String(path)) = path {
+                    if let Some(Value::String(path)) = path
+                        && !is_on_hub(Path::new(path))
+                    {
                         *path = folder.join(&*path).to_string_lossy().into_owned();
                     }
                 }

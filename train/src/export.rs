@@ -1,7 +1,10 @@
-//! A Hugging Face folder with the master weights, which `transformers` loads and `sterna convert` packs.
+//! A Hugging Face folder, which `transformers` loads and `sterna convert` packs.
 //!
-//! The linear layers stay in full precision. Of a ternary model config.json declares that they are ternarized online
-//! with absmean, so the forward pass of the folder is that of the trainer.
+//! With one scale for a matrix the linear layers are master weights, and config.json declares that they are ternarized
+//! online with absmean, so the forward pass of the folder is that of the trainer. Nothing that readers know declares
+//! masters with more scales: they would be ternarized with one. So those layers are the products trit × scale, which are
+//! right in every program that loads floats, and `input_bits` tells that activations were int8, as in the models of
+//! 1bitLLM. The masters stay in the run's checkpoints.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,38 +12,45 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use sterna_datasets::Tokenizer;
-use sterna_ternary::durable;
+use sterna_ternary::{Role, Scaling, durable};
 
 use crate::model::values_of;
-use crate::{Error, Model, Precision, Result, Start};
+use crate::{Error, Model, Precision, Result, ops};
 
 const GENERATION: &str = "generation_config.json";
 
 /// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
-/// which is created. The files of a checkpoint that training started from stay as they were.
+/// which is created. `files` are those of the checkpoint that the tokenizer came from, if it came from one; they stay
+/// as they were.
 pub fn huggingface(
     model: &Model,
     tokenizer: &Tokenizer,
-    start: Option<&Start>,
+    files: Option<&[(String, Vec<u8>)]>,
     folder: &Path,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let config = &model.config;
-    let files = start.map_or(&[][..], |start| &start.files);
-    for (name, bytes) in files {
+    for (name, bytes) in files.unwrap_or_default() {
         write(&folder.join(name), bytes)?;
     }
     write(&folder.join("model.safetensors"), &weights(model)?)?;
     let mut json = config.to_json();
-    if model.precision == Precision::Full {
+    if model.precision == Precision::Full || has_products(model) {
         let keys = json.as_object_mut().expect("a config is an object");
         keys.shift_remove("quantization_config");
     }
+    if has_products(model) {
+        json["input_bits"] = 8.into();
+    }
     write_json(&folder.join("config.json"), &json)?;
-    if start.is_none() {
+    if files.is_none() {
         tokenizer.save(folder, config.max_position_embeddings)?;
     }
-    if files.iter().any(|(name, _)| name == GENERATION) {
+    if files
+        .unwrap_or_default()
+        .iter()
+        .any(|(name, _)| name == GENERATION)
+    {
         return Ok(());
     }
     let generation = json!({
@@ -54,13 +64,19 @@ pub fn huggingface(
     write_json(&folder.join(GENERATION), &generation)
 }
 
+/// Whether the linear layers are written as products of trits and scales.
+fn has_products(model: &Model) -> bool {
+    model.precision == Precision::Ternary && model.scaling != Scaling::Matrix
+}
+
 fn weights(model: &Model) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (weight, var) in model.parameters() {
-        let bytes: Vec<u8> = values_of(var)?
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect();
+        let mut values = values_of(var)?;
+        if weight.role == Role::Linear && has_products(model) {
+            values = ops::products(&values, weight.columns, model.scaling);
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         tensors.push((&weight.name, var.dims().to_vec(), bytes));
     }
     let views = tensors.iter().map(|(name, shape, bytes)| {

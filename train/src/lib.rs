@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod spikes;
 mod start;
 pub mod statistics;
+mod teacher;
 pub mod tensorboard;
 mod trainer;
 mod tree;
@@ -42,6 +43,7 @@ pub use place::{Place, Processor};
 pub use recipe::Recipe;
 pub use run::{Control, Evaluation, Event, Outcome, train};
 pub use start::{Start, Weights};
+pub use teacher::Teacher;
 pub use trainer::{LossReduction, Step, Trainer};
 
 /// Lets training use this many threads; to be called once, before the first step.

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use sterna_datasets::rows;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
-use sterna_ternary::{Config, Family};
+use sterna_ternary::{Config, Family, Scaling};
 
-use crate::ops::{self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, reference};
-use crate::{Error, Result};
+use crate::ops::{
+    self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, Student, reference,
+};
+use crate::{Error, Result, Teacher};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -42,12 +44,16 @@ pub struct Model {
     pub config: Config,
     /// What the linear layers multiply with.
     pub precision: Precision,
+    /// Which weights of a ternary matrix share a scale.
+    pub scaling: Scaling,
     /// How far quantization is blended in, λ from 0 to 1: layers multiply with (1 - λ) · W + λ · Q(W).
     pub lambda: f32,
     /// Weight of the squared log-sum of the logits in the gradient.
     pub z_loss: f32,
     /// The token that starts a document, if documents are hidden from each other.
     pub document_start: Option<u32>,
+    /// Whom it learns from, beside the text; what is scored without gradients is the text alone.
+    pub teacher: Option<Box<Teacher>>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -181,9 +187,11 @@ impl Model {
         let (cos, sin) = config.rope.table(config.head_dim, context);
         Ok(Model {
             precision,
+            scaling: Scaling::default(),
             lambda: 1.0,
             z_loss: 0.0,
             document_start: None,
+            teacher: None,
             index: weights
                 .iter()
                 .enumerate()
@@ -208,6 +216,10 @@ impl Model {
             for var in &mut self.vars {
                 *var = Var::from_tensor(&var.as_tensor().to_device(device)?)?;
             }
+            self.teacher = match self.teacher.take() {
+                Some(teacher) => Some(Box::new(teacher.on(device)?)),
+                None => None,
+            };
         }
         Ok(self)
     }
@@ -242,7 +254,7 @@ impl Model {
     pub fn prepare_blended(&self, lambda: f32) -> Result<Prepared> {
         let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
             (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
-                Linear::blended(var, lambda).map(Some)
+                Linear::blended(var, self.scaling, lambda).map(Some)
             }
             (Role::Linear, _) => Ok(Some(Linear::Full)),
             _ => Ok(None),
@@ -265,7 +277,8 @@ impl Model {
         }
     }
 
-    /// The sum of the losses in nats: a tensor of one element.
+    /// The sum of the losses in nats, a tensor of one element: of the text, and where gradients are wanted mixed with
+    /// what the teacher expects, if there is one.
     pub fn loss(
         &self,
         prepared: &Prepared,
@@ -285,7 +298,7 @@ impl Model {
             starts: None,
         };
         let x = self.body(prepared, &sequences)?;
-        let hidden = self.norm(&x.narrow(0, ids.len() - 1, 1)?, FINAL_NORM)?;
+        let hidden = self.final_norm(&x.narrow(0, ids.len() - 1, 1)?)?;
         let logits = hidden.matmul(&self.head().t()?)?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
@@ -353,15 +366,37 @@ impl Model {
         sequences: &Sequences,
         gradients: Gradients,
     ) -> Result<Tensor> {
-        let hidden = self.norm(x, FINAL_NORM)?;
+        let hidden = self.final_norm(x)?;
         let (head, targets, z_loss) = (self.head(), &sequences.targets, self.z_loss);
+        if let (Some(teacher), Gradients::Wanted) = (&self.teacher, gradients) {
+            let (theirs, their_head) = teacher.expects(sequences)?;
+            let teacher_side = (&theirs, &their_head);
+            let student = Student {
+                hidden: &hidden,
+                head,
+                targets,
+                z_loss,
+            };
+            return Ok(match self.operations {
+                Operations::Fused => ops::distillation(&student, teacher_side, teacher.settings)?,
+                Operations::Reference => {
+                    reference::distillation(&student, teacher_side, teacher.settings)?
+                }
+            });
+        }
         Ok(match self.operations {
             Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients, z_loss)?,
             Operations::Reference => reference::cross_entropy(&hidden, head, targets, z_loss)?,
         })
     }
 
-    fn head(&self) -> &Var {
+    /// What the head takes, of the residual stream behind the last layer.
+    pub(crate) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm(x, FINAL_NORM)
+    }
+
+    /// The head (vocabulary, hidden_size).
+    pub(crate) fn head(&self) -> &Var {
         match self.config.tie_word_embeddings {
             true => self.var(EMBEDDING),
             false => self.var(HEAD),
@@ -384,7 +419,10 @@ impl Model {
         let i = self.index[name];
         Ok(match (&prepared.linears[i], self.operations) {
             (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => reference::linear(x.values(), &self.vars[i], prepared.lambda)?,
+            _ => {
+                let (x, w) = (x.values(), &self.vars[i]);
+                reference::linear(x, w, self.scaling, prepared.lambda)?
+            }
         })
     }
 

@@ -1,6 +1,6 @@
 //! `run.json`: what a run was made of and by, so that its folder explains itself years later.
 //!
-//! The values of the recipe and where each came from, hashes of the data, and one entry for every time that
+//! The values of the recipe and where each came from, hashes of the data and of the weights, and one entry for every time that
 //! the run was started or went on.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,11 @@ use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
 use crate::recipe::Text;
-use crate::{Error, Recipe, Result, data};
+use crate::teacher::weights_sum;
+use crate::{Error, Recipe, Result, Trainer, data};
 
 /// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
-pub fn record(recipe: &Recipe, folder: &Path, step: u64, ranks: usize) -> Result<()> {
+pub fn record(recipe: &Recipe, folder: &Path, trainer: &Trainer) -> Result<()> {
     let path = folder.join("run.json");
     let mut run = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::Recipe {
@@ -27,15 +28,26 @@ pub fn record(recipe: &Recipe, folder: &Path, step: u64, ranks: usize) -> Result
         Err(_) => json!({
             "seed": recipe.train.seed,
             "data": hashes(recipe, folder)?,
+            "weights": weights(trainer)?,
             "values": values(recipe),
             "sessions": [],
         }),
     };
     if let Some(sessions) = run["sessions"].as_array_mut() {
-        sessions.push(session(step, ranks));
+        sessions.push(session(trainer.step, trainer.ranks.size()));
     }
     let text = format!("{run:#}\n");
     durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+}
+
+/// SHA-256 of the weights that the run began with, fresh ones or those of `model.from`, and of its teacher's.
+fn weights(trainer: &Trainer) -> Result<Value> {
+    let began = match trainer.step {
+        0 => Some(weights_sum(&trainer.model)?),
+        _ => None, // the record was lost since
+    };
+    let teacher = trainer.model.teacher.as_ref();
+    Ok(json!({"began": began, "teacher": teacher.map(|teacher| &teacher.sum)}))
 }
 
 /// Every value of the recipe by its key, and where it came from.

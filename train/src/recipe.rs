@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sterna_datasets::{Mix, Rows};
-use sterna_ternary::{Config, Family};
+use sterna_ternary::{Config, Family, Scaling};
 
+use candle_core::Device;
+
+use crate::ops::Distillation;
 use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
-use crate::{Activations, Error, LossReduction, Precision, Result, Start};
+use crate::{Activations, Error, LossReduction, Model, Precision, Result, Start, Teacher};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,12 +27,32 @@ pub struct Recipe {
     pub data: DataRecipe,
     /// Steps, rates and how often to look.
     pub train: TrainRecipe,
+    /// A model to learn from, beside the text.
+    pub teacher: Option<TeacherRecipe>,
     /// Where values came from, by keys like `train.steps`, if a [`Draft`](crate::Draft) was its source.
     #[serde(skip)]
     pub origins: BTreeMap<String, String>,
     /// The checkpoint that `model.from` names, once [`Recipe::start_from`] was told.
     #[serde(skip)]
     pub start: Option<Start>,
+    /// The checkpoint that `teacher.from` names and what it multiplies with, once [`Recipe::taught_by`] was told.
+    #[serde(skip)]
+    pub teaches: Option<(Start, Precision)>,
+}
+
+/// A model to learn from: the divergence from what it expects is mixed with the cross entropy of the text. Without
+/// `model.from` the model gets its tokenizer, else it has to have the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// A checkpoint, ternary or in full precision.
+    pub from: String,
+    /// Share of the divergence in the loss; the rest is cross entropy.
+    #[serde(default = "defaults::half")]
+    pub weight: f64,
+    /// What the logits of both are divided by before they are compared.
+    #[serde(default = "defaults::unit")]
+    pub temperature: f64,
 }
 
 /// Shape of the decoder, whose names are those of config.json; or the checkpoint that has one.
@@ -44,6 +67,9 @@ pub struct ModelRecipe {
     /// live with them, whatever λ is.
     #[serde(default)]
     pub insert_sub_norms: bool,
+    /// Which weights of a matrix share a scale; as a checkpoint to start from has it if absent, else `tensor`.
+    #[serde(default)]
+    pub scaling: ScalePer,
     /// Name of a family: bitnet, llama or qwen3.
     #[serde(default)]
     pub family: String,
@@ -77,6 +103,39 @@ pub struct ModelRecipe {
     pub tie_word_embeddings: bool,
 }
 
+/// What each scale of a ternary matrix is for; it is mean|W| of that part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScalePer {
+    /// The matrix, as BitNet b1.58 has it.
+    #[default]
+    Tensor,
+    /// A row.
+    Row,
+    /// 128 columns of a row.
+    Group,
+}
+
+impl From<ScalePer> for Scaling {
+    fn from(per: ScalePer) -> Scaling {
+        match per {
+            ScalePer::Tensor => Scaling::Matrix,
+            ScalePer::Row => Scaling::Row,
+            ScalePer::Group => Scaling::Group,
+        }
+    }
+}
+
+impl From<Scaling> for ScalePer {
+    fn from(scaling: Scaling) -> ScalePer {
+        match scaling {
+            Scaling::Matrix => ScalePer::Tensor,
+            Scaling::Row => ScalePer::Row,
+            Scaling::Group => ScalePer::Group,
+        }
+    }
+}
+
 /// Where the tokens come from: one of `mix`, `text` and `chat`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +145,8 @@ pub struct DataRecipe {
     /// Generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt or .jsonl, relative to the recipe; with a weight, each is a source of its own.
+    /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe, or data sets of the hub like
+    /// `hf:org/name`; with a weight, each is a source of its own.
     pub text: Option<Vec<Text>>,
     /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
     /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says
@@ -134,7 +194,8 @@ impl Text {
         }
     }
 
-    fn path_mut(&mut self) -> &mut PathBuf {
+    /// The file or folder, to be put in another place.
+    pub fn path_mut(&mut self) -> &mut PathBuf {
         match self {
             Text::Path(path) => path,
             Text::Weighted(text) => &mut text.path,
@@ -148,6 +209,14 @@ impl Text {
             Text::Weighted(text) => Some(text.weight),
         }
     }
+}
+
+/// What stands before the name of a data set of the hub, in place of a path; whoever knows the hub puts the path there.
+pub const ON_HUB: &str = "hf:";
+
+/// Whether a path is the name of a data set of the hub.
+pub(crate) fn is_on_hub(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with(ON_HUB))
 }
 
 /// Steps, rates and how often to look.
@@ -236,6 +305,8 @@ pub struct TrainRecipe {
     pub seed: u64,
 }
 
+const TOKENIZER: &str = "tokenizer.json";
+
 /// What [`Recipe::start_from`] sets.
 const OF_A_CHECKPOINT: [&str; 11] = [
     "model.family",
@@ -295,6 +366,12 @@ mod defaults {
     pub fn clip() -> f64 {
         1.0
     }
+    pub fn half() -> f64 {
+        0.5
+    }
+    pub fn unit() -> f64 {
+        1.0
+    }
     pub fn one() -> usize {
         1
     }
@@ -321,7 +398,9 @@ impl Recipe {
         let data = &mut recipe.data;
         let texts = data.text.iter_mut().flatten().map(Text::path_mut);
         for path in texts.chain(data.chat.iter_mut().flatten()) {
-            *path = folder.join(&path);
+            if !is_on_hub(path) {
+                *path = folder.join(&path);
+            }
         }
         Ok(recipe)
     }
@@ -368,10 +447,65 @@ impl Recipe {
         m.rms_norm_eps = f64::from(c.rms_norm_eps);
         m.tie_word_embeddings = c.tie_word_embeddings;
         self.data.vocab_size = c.vocab_size;
+        m.scaling = start.scaling.into();
         for key in OF_A_CHECKPOINT {
             self.origins.insert(key.into(), "the checkpoint".into());
         }
+        let of_scaling = self.origins.entry("model.scaling".into());
+        of_scaling.or_insert_with(|| "the checkpoint".into());
         self.start = Some(start);
+    }
+
+    /// Learns from the checkpoint that `teacher.from` names, to be told after [`Recipe::start_from`].
+    ///
+    /// # Errors
+    /// [`Error::Start`] for a teacher with another tokenizer than the checkpoint that `model.from` names.
+    pub fn taught_by(&mut self, teacher: Start, precision: Precision) -> Result<()> {
+        if let Some(start) = &self.start {
+            let of = |s: &Start| (s.config.vocab_size, s.file(TOKENIZER).map(<[u8]>::to_vec));
+            if of(&teacher) != of(start) {
+                return Err(teacher.error(format!(
+                    "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave `model.from` out, and \
+                     the student gets those of its teacher",
+                    start.path.display()
+                )));
+            }
+        } else {
+            self.data.vocab_size = teacher.config.vocab_size;
+            let origin = "the teacher".to_owned();
+            self.origins.insert("data.vocab_size".into(), origin);
+        }
+        self.teaches = Some((teacher, precision));
+        Ok(())
+    }
+
+    /// The checkpoint whose tokenizer, templates and settings the run takes over: the one that it starts from, else
+    /// its teacher.
+    pub(crate) fn tokenizer_from(&self) -> Option<&Start> {
+        let teacher = self.teaches.as_ref().map(|(teacher, _)| teacher);
+        self.start.as_ref().or(teacher)
+    }
+
+    /// The model that `teacher` names, if it names one.
+    pub(crate) fn teacher(&self) -> Result<Option<Box<Teacher>>> {
+        let Some(recipe) = &self.teacher else {
+            return Ok(None);
+        };
+        let Some((teacher, precision)) = &self.teaches else {
+            return Err(Error::Start {
+                path: (&recipe.from).into(),
+                why: "it was not opened; give it to `Recipe::taught_by`".into(),
+            });
+        };
+        let (config, weights) = (teacher.config.clone(), teacher.weights()?);
+        let context = self.train.context;
+        let mut model = Model::from_values(config, *precision, context, weights, &Device::Cpu)?;
+        model.scaling = teacher.scaling;
+        let settings = Distillation {
+            weight: recipe.weight as f32,
+            temperature: recipe.temperature as f32,
+        };
+        Ok(Some(Box::new(Teacher::new(model, settings)?)))
     }
 
     /// Whether every setting is in range; `path` stands in error messages.
@@ -419,7 +553,11 @@ impl Recipe {
             ("model", "intermediate_size", m.intermediate_size),
             ("model", "num_hidden_layers", m.num_hidden_layers),
             ("model", "num_attention_heads", m.num_attention_heads),
-            ("data", "vocab_size", self.data.vocab_size),
+            (
+                "data",
+                "vocab_size",
+                self.data.vocab_size + usize::from(self.teacher.is_some()),
+            ),
         ];
         match missing.into_iter().find(|(_, _, value)| *value == 0) {
             None => Ok(()),
@@ -429,8 +567,25 @@ impl Recipe {
         }
     }
 
+    fn teacher_in_range(&self) -> std::result::Result<(), String> {
+        let Some(teacher) = &self.teacher else {
+            return Ok(());
+        };
+        let (weight, temperature) = (teacher.weight, teacher.temperature);
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(format!("[teacher] `weight` is {weight}, expected 0 to 1"));
+        }
+        if !(0.1..=100.0).contains(&temperature) {
+            return Err(format!(
+                "[teacher] `temperature` is {temperature}, expected 0.1 to 100"
+            ));
+        }
+        Ok(())
+    }
+
     fn in_range(&self) -> std::result::Result<(), String> {
         self.has_shape()?;
+        self.teacher_in_range()?;
         let (data, train) = (&self.data, &self.train);
         let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
         if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
@@ -450,10 +605,9 @@ impl Recipe {
                 "[data] `text` has the weight {weight}, expected a number above 0"
             ));
         }
-        if data.chat.is_some() && self.model.from.is_none() {
-            return Err(
-                "[data] `chat` needs `from` in [model], a checkpoint with a chat template".into(),
-            );
+        if data.chat.is_some() && self.model.from.is_none() && self.teacher.is_none() {
+            let why = "[data] `chat` needs `from` in [model] or [teacher], a checkpoint with a chat template";
+            return Err(why.into());
         }
         for (key, value) in [
             ("steps", train.steps),
@@ -515,6 +669,7 @@ impl Recipe {
     }
 
     /// The decoder's config for a tokenizer of so many tokens; that of the checkpoint to start from, if there is one.
+    /// The vocabulary of a teacher wins over that of the tokenizer, which may have fewer tokens.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let m = &self.model;
         match (&self.start, &m.from) {
@@ -541,6 +696,12 @@ impl Recipe {
             ),
         })?;
         crate::model::refuse_family(family)?;
+        let (mut vocab_size, mut bos, mut eos) = (vocab_size, bos, eos);
+        if let Some((teacher, _)) = &self.teaches {
+            vocab_size = teacher.config.vocab_size;
+            bos = teacher.config.bos_token_id.unwrap_or(bos);
+            eos = &teacher.config.eos_token_id;
+        }
         let json = json!({
             "architectures": [family.architecture],
             "model_type": family.model_type,

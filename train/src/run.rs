@@ -18,6 +18,7 @@ use crate::collective::Ranks;
 use crate::data::{self, Data};
 use crate::metrics::Metrics;
 use crate::model::scored;
+use crate::schedule::Schedule;
 use crate::spikes::Spikes;
 use crate::statistics::{Layer, Statistics};
 use crate::{
@@ -42,6 +43,13 @@ pub enum Event<'a> {
         epochs: f64,
         /// Multiplications and additions of a step, per token.
         flops_per_token: f64,
+    },
+    /// There are more ranks than a step has parts.
+    Idle {
+        /// Ranks without work.
+        ranks: usize,
+        /// Parts of a step.
+        shards: usize,
     },
     /// A damaged checkpoint was passed over.
     Warning(&'a Error),
@@ -121,7 +129,7 @@ pub fn train(
     let checkpoints = folder.join("checkpoints");
     let (train, schedule) = (&recipe.train, recipe.schedule());
     if ranks.is_first() {
-        provenance::record(recipe, folder, trainer.step, ranks.size())?;
+        provenance::record(recipe, folder, &trainer)?;
     }
     observe(Event::Started {
         parameters: trainer.model.parameter_count(),
@@ -129,6 +137,14 @@ pub fn train(
         epochs: data.loader.epochs(train.steps),
         flops_per_token: plan::flops_per_token(&trainer.model.config, train.context),
     });
+
+    let shards = trainer.shards(train.batch * train.accumulate, train.context);
+    if ranks.size() > shards {
+        observe(Event::Idle {
+            ranks: ranks.size() - shards,
+            shards,
+        });
+    }
 
     let mut held_out_loss = None;
     let mut control = Control::Continue;
@@ -174,8 +190,8 @@ pub fn train(
     }
     let model = folder.join("model");
     if ranks.is_first() {
-        let start = recipe.start.as_ref();
-        export::huggingface(&trainer.model, &data.tokenizer, start, &model)?;
+        let files = recipe.tokenizer_from().map(|start| &start.files[..]);
+        export::huggingface(&trainer.model, &data.tokenizer, files, &model)?;
     }
     Ok(Outcome {
         step: trainer.step,
@@ -236,18 +252,19 @@ fn prepared(
     data::open(recipe, &folder.join("data"))
 }
 
-/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe.
+/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe; more steps of the same are
+/// fine where those that were taken stay what they were.
 fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
     let path = folder.join("recipe.toml");
     match std::fs::read_to_string(&path) {
         Ok(there) if there == recipe.to_toml() => Ok(()),
-        Ok(_) => {
-            let why = "this folder belongs to a run of another recipe; choose another folder, or \
-                       remove this one to start over";
-            Err(Error::Recipe {
-                path,
-                why: why.into(),
-            })
+        Ok(there) => {
+            other_steps(recipe, &there, folder).map_err(|why| Error::Recipe {
+                path: path.clone(),
+                why,
+            })?;
+            let text = recipe.to_toml();
+            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
         Err(_) => {
             observe(Event::Preparing);
@@ -257,6 +274,35 @@ fn claim(recipe: &Recipe, folder: &Path, observe: &mut impl FnMut(Event) -> Cont
             let text = recipe.to_toml();
             durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
+    }
+}
+
+/// Whether the run of the recipe `there` can go on as this one: only `steps` may differ, and what the schedule was for
+/// the steps so far may not.
+fn other_steps(recipe: &Recipe, there: &str, folder: &Path) -> std::result::Result<(), String> {
+    let another = "this folder belongs to a run of another recipe; choose another folder, or remove this one to start \
+                   over";
+    let before = toml::from_str::<Recipe>(there).map_err(|_| another)?;
+    let mut same = recipe.clone();
+    same.train.steps = before.train.steps;
+    if same.to_toml() != before.to_toml() {
+        return Err(another.into());
+    }
+    let checkpoints = folder.join("checkpoints");
+    let (found, _) = checkpoint::latest(recipe, &checkpoints).map_err(|e| e.to_string())?;
+    let (taken, steps) = (found.map_or(0, |found| found.step), recipe.train.steps);
+    let (old, new) = (before.schedule(), recipe.schedule());
+    let at = |s: &Schedule, step| (s.rate(step), s.weight_decay(step), s.lambda(step));
+    let differs = |step: &u64| *step >= steps || at(&old, *step) != at(&new, *step);
+    match (0..taken).find(differs) {
+        None => Ok(()),
+        Some(step) => Err(format!(
+            "this run took {taken} steps of {}, and a schedule over {steps} is another one from step {} on; remove the \
+             newer checkpoints to go on from an older one (`keep_every` keeps some), choose the first number of steps \
+             again, or start another run from its model with --from",
+            before.train.steps,
+            step + 1
+        )),
     }
 }
 
@@ -283,7 +329,8 @@ fn resumed(
     };
     let (precision, context) = (recipe.train.precision, recipe.train.context);
     let model = Model::from_values(config, precision, context, found.parameters, &Device::Cpu)?;
-    let mut trainer = placed(with_settings(recipe, model), place)?;
+    let mut trainer = placed(with_settings(recipe, model)?, place)?;
+    check_teacher(&trainer.model, found.teacher, recipe)?;
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
     let statistics = statistics.ok_or_else(|| Error::Checkpoint {
         path: checkpoints,
@@ -305,11 +352,28 @@ pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
         }
         None => Model::new(config, precision, context, deviation, train.seed)?,
     };
-    Ok(with_settings(recipe, model))
+    with_settings(recipe, model)
 }
 
-fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
+/// Refuses to go on with another teacher than the one so far.
+fn check_teacher(model: &Model, so_far: Option<String>, recipe: &Recipe) -> Result<()> {
+    let now = model.teacher.as_ref().map(|teacher| &teacher.sum);
+    if now == so_far.as_ref() {
+        return Ok(());
+    }
+    let teacher = recipe.teacher.as_ref();
+    Err(Error::Start {
+        path: teacher.map_or_else(PathBuf::new, |t| (&t.from).into()),
+        why: "its weights are not those of the teacher that this run had so far; bring that one back, or start a new \
+              run"
+            .into(),
+    })
+}
+
+fn with_settings(recipe: &Recipe, mut model: Model) -> Result<Trainer> {
     let train = &recipe.train;
+    model.teacher = recipe.teacher()?;
+    model.scaling = recipe.model.scaling.into();
     model.z_loss = train.z_loss as f32;
     if train.mask_documents {
         model.document_start = model.config.bos_token_id;
@@ -319,7 +383,7 @@ fn with_settings(recipe: &Recipe, mut model: Model) -> Trainer {
     trainer.reduction = train.loss;
     trainer.activations = train.activations;
     trainer.spikes = Spikes::new(train.skip_spikes, train.spike_window);
-    trainer
+    Ok(trainer)
 }
 
 fn placed(mut trainer: Trainer, place: &Place) -> Result<Trainer> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sterna_datasets::chat::Render;
-use sterna_ternary::Config;
+use sterna_ternary::{Config, Scaling};
 
 use crate::{Error, Result};
 
@@ -25,6 +25,8 @@ pub struct Start {
     /// Names and contents of the tokenizer's files, generation settings and chat template. The trained model gets
     /// them as they are.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Which weights of a matrix share a scale.
+    pub scaling: Scaling,
     /// Writes conversations with the checkpoint's chat template; none if it has no template.
     pub render: Option<Arc<Render>>,
     weights: Arc<Weights>,
@@ -42,6 +44,7 @@ impl Start {
             path,
             config,
             files,
+            scaling: Scaling::default(),
             render: None,
             weights,
         }
@@ -53,6 +56,12 @@ impl Start {
     /// [`Error::Start`] if they cannot be read.
     pub fn weights(&self) -> Result<Vec<Vec<f32>>> {
         (self.weights)().map_err(|why| self.error(why))
+    }
+
+    /// The contents of one of its files.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        let file = self.files.iter().find(|(n, _)| n == name);
+        file.map(|(_, bytes)| &**bytes)
     }
 
     /// What is wrong with this checkpoint.

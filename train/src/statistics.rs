@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 use serde::Serialize;
-use sterna_ternary::layout::Role;
+use sterna_ternary::layout::{Role, Weight};
 use sterna_ternary::quantize;
 
 use crate::model::values_of;
@@ -30,7 +30,7 @@ pub struct TritStatistics {
     pub zeros: f64,
     /// Share that changed since they were looked at before.
     pub flips: f64,
-    /// mean|W|
+    /// mean|W|; of several scales their mean.
     pub scale: f32,
 }
 
@@ -104,14 +104,15 @@ fn matrices_of(model: &Model) -> impl Iterator<Item = usize> {
         .map(|(_, var)| var.elem_count())
 }
 
-/// Trits and scale of each ternary matrix.
+/// Trits and mean scale of each ternary matrix.
 fn ternarized(model: &Model) -> Result<Vec<(Vec<i8>, f32)>> {
     let parameters: Vec<_> = model.parameters().collect();
-    let of_one = |(_, var): (_, &candle_core::Var)| {
+    let of_one = |(weight, var): (&Weight, &candle_core::Var)| {
         let values = values_of(var)?;
         let mut trits = vec![0; values.len()];
-        let scale = quantize::ternarize(&values, &mut trits);
-        Ok((trits, scale))
+        let scales = quantize::ternarize_parts(&values, weight.columns, model.scaling, &mut trits);
+        let sum: f64 = scales.iter().map(|s| f64::from(*s)).sum();
+        Ok((trits, (sum / scales.len() as f64) as f32))
     };
     parameters
         .into_par_iter()

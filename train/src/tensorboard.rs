@@ -71,7 +71,7 @@ impl Board {
                 self.flush()
             }
             Event::Saved(_) => self.flush(),
-            Event::Preparing | Event::Packed(_) | Event::Warning(_) => Ok(()),
+            Event::Preparing | Event::Packed(_) | Event::Idle { .. } | Event::Warning(_) => Ok(()),
         }
     }
 

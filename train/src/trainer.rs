@@ -101,15 +101,24 @@ impl Trainer {
             let rows = &rows[sequences.start * row..sequences.end * row];
             model.gradients(&prepared, rows, context, scale, activations)
         };
-        // One graph for each rank fills a GPU best; a CPU computes several side by side.
-        let ranks = self.ranks.size();
-        let shards = |sequences| match model.is_on_cpu() {
-            true => shards(sequences, context),
-            false => ranks.next_power_of_two(),
-        };
-        let tree = Tree::in_parts(0..rows.len() / row, self.accumulate, &shards);
+        let tree = self.tree(rows.len() / row, context);
         let (loss, gradients) = self.ranks.sum(&tree, model.parameter_count(), &shard)?;
         Ok((loss / scored as f64, gradients))
+    }
+
+    /// How a step over so many sequences is computed.
+    fn tree(&self, sequences: usize, context: usize) -> Tree {
+        // One graph for each rank fills a GPU best; a CPU computes several side by side.
+        let shards = |sequences| match self.model.is_on_cpu() {
+            true => shards(sequences, context),
+            false => self.ranks.size().next_power_of_two(),
+        };
+        Tree::in_parts(0..sequences, self.accumulate, &shards)
+    }
+
+    /// The parts of a step over so many sequences; ranks beyond their number have nothing to compute.
+    pub fn shards(&self, sequences: usize, context: usize) -> usize {
+        self.tree(sequences, context).shards()
     }
 
     /// Takes one step with this learning rate.

@@ -7,10 +7,11 @@ use candle_core::{Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::json;
-use sterna_ternary::{Activation, Config, Family, family::FAMILIES};
+use sterna_ternary::{Activation, Config, Family, Scaling, family::FAMILIES};
 use sterna_train::model;
 use sterna_train::ops::{
-    self, AttentionShape, Gradients, Input, Linear, RopeTable, UNSCORED, reference,
+    self, AttentionShape, Distillation, Gradients, Input, Linear, RopeTable, Student, UNSCORED,
+    reference,
 };
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Activations, Model, Precision, Trainer};
@@ -63,34 +64,18 @@ fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
 
 #[test]
 fn linear_layers() {
-    for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128)] {
+    for (tokens, rows, columns) in [(1, 1, 1), (7, 5, 33), (64, 48, 128), (70, 21, 300)] {
         let (x, w) = (random(&[tokens, columns], 1), random(&[rows, columns], 2));
-        let input = Input::new(x.as_tensor().clone(), 0.0).unwrap();
-        let full = ops::linear(&input, &w, &Linear::Full).unwrap();
-        compare(
-            "linear",
-            &[&x, &w],
-            &full,
-            &reference::linear(&x, &w, 0.0).unwrap(),
-        );
-        let mode = Linear::ternary(&w).unwrap();
-        let input = Input::new(x.as_tensor().clone(), 1.0).unwrap();
-        let ternary = ops::linear(&input, &w, &mode).unwrap();
-        compare(
-            "bit-linear",
-            &[&x, &w],
-            &ternary,
-            &reference::linear(&x, &w, 1.0).unwrap(),
-        );
-        let mode = Linear::blended(&w, 0.3).unwrap();
-        let input = Input::new(x.as_tensor().clone(), 0.3).unwrap();
-        let blended = ops::linear(&input, &w, &mode).unwrap();
-        compare(
-            "blended bit-linear",
-            &[&x, &w],
-            &blended,
-            &reference::linear(&x, &w, 0.3).unwrap(),
-        );
+        for scaling in Scaling::ALL {
+            for lambda in [0.0, 0.3, 1.0] {
+                let mode = Linear::blended(&w, scaling, lambda).unwrap();
+                let input = Input::new(x.as_tensor().clone(), lambda).unwrap();
+                let fused = ops::linear(&input, &w, &mode).unwrap();
+                let plain = reference::linear(&x, &w, scaling, lambda).unwrap();
+                let name = format!("linear of {columns} columns, {scaling:?}, λ {lambda}");
+                compare(&name, &[&x, &w], &fused, &plain);
+            }
+        }
     }
 }
 
@@ -199,6 +184,82 @@ fn cross_entropy_over_several_chunks() {
             only.to_vec1::<f32>().unwrap(),
             fused.to_vec1::<f32>().unwrap()
         );
+    }
+}
+
+#[test]
+fn distillation_over_several_chunks() {
+    for (tokens, width, teacher_width, vocabulary) in [(1, 3, 5, 2), (300, 16, 24, 50)] {
+        let (hidden, head) = (random(&[tokens, width], 3), random(&[vocabulary, width], 4));
+        let theirs = [tokens, vocabulary].map(|n| random(&[n, teacher_width], 5 + n as u64));
+        let theirs = (theirs[0].as_tensor(), theirs[1].as_tensor());
+        let mut targets: Vec<u32> = (0..tokens as u32)
+            .map(|i| i * 31 % vocabulary as u32)
+            .collect();
+        let unscored = targets.iter_mut().skip(1).step_by(3);
+        unscored.for_each(|target| *target = UNSCORED);
+        let student = |z_loss| Student {
+            hidden: &hidden,
+            head: &head,
+            targets: &targets,
+            z_loss,
+        };
+        for (weight, temperature, z_loss) in [(0.5, 1.0, 0.0), (1.0, 4.0, 0.0), (0.3, 0.5, 0.1)] {
+            let settings = Distillation {
+                weight,
+                temperature,
+            };
+            let fused = ops::distillation(&student(z_loss), theirs, settings).unwrap();
+            let plain = reference::distillation(&student(z_loss), theirs, settings).unwrap();
+            compare("distillation", &[&hidden, &head], &fused, &plain);
+            if z_loss == 0.0 {
+                let loss = || ops::distillation(&student(0.0), theirs, settings).unwrap();
+                slope("distillation", &[&hidden, &head], &loss);
+            }
+        }
+        // Who expects what its teacher does has nothing to learn from it.
+        let settings = Distillation {
+            weight: 1.0,
+            temperature: 2.0,
+        };
+        let same = (hidden.as_tensor(), head.as_tensor());
+        let same = ops::distillation(&student(0.0), same, settings).unwrap();
+        assert!(same.to_vec1::<f32>().unwrap()[0].abs() < 1e-4, "{same}");
+    }
+    let (hidden, head, other) = (random(&[3, 4], 1), random(&[5, 4], 2), random(&[6, 4], 2));
+    let student = Student {
+        hidden: &hidden,
+        head: &head,
+        targets: &[1, 2, 3],
+        z_loss: 0.0,
+    };
+    let settings = Distillation {
+        weight: 0.5,
+        temperature: 1.0,
+    };
+    let error = ops::distillation(&student, (&hidden, &other), settings).unwrap_err();
+    assert!(error.to_string().contains("(3, 6)"), "{error}");
+}
+
+/// Compares the gradients of a loss with what it does a step along and against them.
+fn slope(name: &str, inputs: &[&Var], loss: &dyn Fn() -> Tensor) {
+    const STEP: f64 = 1e-2;
+    let gradients = loss().backward().unwrap();
+    let value = || f64::from(loss().to_vec1::<f32>().unwrap()[0]);
+    for (i, input) in inputs.iter().enumerate() {
+        let gradient = gradients.get(input).unwrap();
+        let square = gradient.sqr().unwrap().sum_all().unwrap();
+        let norm = f64::from(square.to_scalar::<f32>().unwrap()).sqrt();
+        let before = input.as_tensor().copy().unwrap();
+        let at = |step: f64| {
+            let moved = gradient.affine(step / norm, 0.0).unwrap();
+            input.set(&(&before + moved).unwrap()).unwrap();
+            value()
+        };
+        let found = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        input.set(&before).unwrap();
+        let off = (found / norm - 1.0).abs();
+        assert!(off < 2e-3, "{name} input {i}: {found} instead of {norm}");
     }
 }
 

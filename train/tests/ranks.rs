@@ -198,3 +198,11 @@ fn ranks_find_out_that_they_differ_and_what_any_of_them_says() {
         assert!(message.contains("another recipe than rank 0"), "{message}");
     }
 }
+
+#[test]
+fn the_parts_of_a_step_are_counted() {
+    for (sequences, accumulate, shards) in [(32, 1, 4), (32, 2, 4), (33, 3, 3), (8, 1, 1)] {
+        let trainer = trainer(Ranks::default(), accumulate);
+        assert_eq!(trainer.shards(sequences, CONTEXT), shards, "{sequences}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// A result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every way in which a measurement is refused.
 #[derive(Debug, thiserror::Error)]
@@ -22,4 +22,45 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Data(#[from] sterna_datasets::Error),
+    /// Files and folders without a document.
+    #[error("{name}: expected at least one document with a visible character, found none")]
+    NoText {
+        /// What was read.
+        name: String,
+    },
+    /// Too few tokens for a convention.
+    #[error(
+        "{name}: {found} tokens, expected at least {expected} for the convention `{convention}`; \
+         give more text or a smaller --context"
+    )]
+    TooShort {
+        /// The text.
+        name: String,
+        /// The convention.
+        convention: &'static str,
+        /// Tokens of the text.
+        found: usize,
+        /// What the convention needs.
+        expected: usize,
+    },
+    /// A tokenizer without a token that could stand in front of a text.
+    #[error(
+        "tokenizer_config.json and config.json in the packed file: expected a bos_token or an \
+         eos_token, which the convention `rolling` puts in front of documents, found neither; use `chunks`"
+    )]
+    NoPrefix,
+    /// A task could not be read or scored.
+    #[error(transparent)]
+    Task(#[from] crate::tasks::Error),
+    /// A condition that cannot be read.
+    #[error("--gate {condition}: {why}")]
+    Gate {
+        /// What was given.
+        condition: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A picture could not be encoded.
+    #[error("a PNG cannot be written: {0}")]
+    Png(#[from] png::EncodingError),
 }

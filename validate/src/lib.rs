@@ -1,8 +1,30 @@
 //! Is a model good enough, and what is gained?
 //!
-//! Everything here asks the runtime for logits and turns them into figures with errors.
+//! Everything here asks the runtime for logits and turns them into figures with errors. [`windows`] says which
+//! tokens of a [`text`] are predicted from which others, [`pass`] predicts them with several models at once,
+//! [`accuracy`] makes perplexity and divergence of it, and [`store`] keeps what was scored. [`speed`] measures time and
+//! memory, and [`report`] says it all to whoever must decide, or, with a [`gate`], to a machine.
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
+pub mod accuracy;
 mod error;
+pub mod exam;
+pub mod gate;
+pub mod judge;
+pub mod pass;
+pub mod plot;
+pub mod report;
+pub mod speed;
+pub mod statistics;
+pub mod store;
+pub mod tasks;
+pub mod text;
+pub mod windows;
 
 pub use error::{Error, Result};
+pub use gate::Gate;
+pub use judge::{Judgment, Subject, Task, judge};
+pub use report::Report;
+pub use text::Text;
+pub use windows::{Convention, Window};

@@ -10,7 +10,7 @@ use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized};
 
 /// Tokens whose logits exist at a time.
-const CHUNK: usize = 128;
+pub(super) const CHUNK: usize = 128;
 
 /// A target that is not scored: its token has no loss and no gradient.
 pub const UNSCORED: u32 = u32::MAX;
@@ -57,7 +57,7 @@ struct Op {
 
 /// Turns logits into softmax · (1 + 2 · z_loss · log-sum) - onehot and returns the loss of the row.
 #[inline(always)]
-fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 {
+pub(super) fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 {
     if target == UNSCORED {
         logits.fill(0.0);
         return 0.0;
@@ -147,11 +147,20 @@ impl CustomOp2 for Op {
         _loss: &Tensor,
         dloss: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (mut dh, mut dw) = self.saved.take()?;
-        let factor = dloss.reshape(())?.to_scalar::<f32>()?;
-        for x in dh.iter_mut().chain(&mut dw) {
-            *x *= factor;
-        }
-        Ok((Some(tensor_like(dh, h)?), Some(tensor_like(dw, w)?)))
+        times(self.saved.take()?, dloss, h, w)
     }
+}
+
+/// Gradients of the sum of the losses, by hidden and by head, times the gradient of the sum.
+pub(super) fn times(
+    (mut dh, mut dw): (Vec<f32>, Vec<f32>),
+    dloss: &Tensor,
+    h: &Tensor,
+    w: &Tensor,
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let factor = dloss.reshape(())?.to_scalar::<f32>()?;
+    for x in dh.iter_mut().chain(&mut dw) {
+        *x *= factor;
+    }
+    Ok((Some(tensor_like(dh, h)?), Some(tensor_like(dw, w)?)))
 }

@@ -1,6 +1,6 @@
 //! BitLinear: y = Q(x) Q(W)ᵀ with straight-through gradients, or a plain linear layer.
 //!
-//! Forward: W is ternarized per tensor (absmean), x per token to int8 (absmax), and the product of the
+//! Forward: W is ternarized per tensor, or per row or 128 columns of a row (absmean), x per token to int8 (absmax), and the product of the
 //! integers is exact in f32, since 127 · columns < 2²⁴. So a trained layer computes the very sums that the
 //! runtime computes from the packed file. Backward, with both quantizers taken as the identity:
 //! dX = dY Q(W), dW = dYᵀ Q(x). Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ".
@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use sterna_ternary::quantize;
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Scaling, quantize};
 
-use super::lookup::{self, Ranks};
+use super::lookup::{self, Factors, Ranks};
 use super::matmul::{Mat, matmul};
 use super::{tensor_like, values, vectorized, with_values};
 
@@ -29,41 +30,105 @@ pub enum Linear {
 /// A ternarized weight [out_features, in_features].
 pub struct Trits {
     forward: Ranks,
-    backward: Ranks,
-    /// mean|W|
-    scale: f32,
+    /// Of all columns, or of each group of them that has scales of its own.
+    backward: Vec<Ranks>,
+    scaling: Scaling,
+    /// mean|W| of each part, in the shape that [`Scaling::shape`] gives.
+    scales: Vec<f32>,
+}
+
+impl Trits {
+    fn new(w: &[f32], rows: usize, columns: usize, scaling: Scaling) -> Trits {
+        let mut trits = vec![0; w.len()];
+        let scales = vectorized(
+            #[inline(always)]
+            || quantize::ternarize_parts(w, columns, scaling, &mut trits),
+        );
+        let span = match scaling {
+            Scaling::Group => GROUP_COLUMNS,
+            _ => columns,
+        };
+        let parts = (0..columns).step_by(span);
+        let parts = parts.map(|first| first..columns.min(first + span));
+        Trits {
+            forward: Ranks::new(&trits, rows, columns),
+            backward: parts
+                .map(|some| Ranks::transposed(&trits, rows, columns, some))
+                .collect(),
+            scaling,
+            scales,
+        }
+    }
+
+    /// y (tokens, out_features) = x · Q(W)ᵀ
+    fn product(&self, x: &Quantized, y: &mut [f32]) {
+        let factors = match self.scaling {
+            Scaling::Matrix => Factors::One(self.scales[0]),
+            Scaling::Row => Factors::Rows(&self.scales),
+            Scaling::Group => Factors::Groups(&self.scales),
+        };
+        lookup::of_int8(&self.forward, &x.q, &x.scales, factors, y);
+    }
+
+    /// dx (tokens, in_features) = dy (tokens, out_features) · Q(W)
+    fn backward(&self, dy: &[f32], columns: usize, dx: &mut [f32]) {
+        if self.scaling == Scaling::Matrix {
+            return lookup::of_floats(&self.backward[0], dy, self.scales[0], dx);
+        }
+        let rows = dy.len() / (dx.len() / columns);
+        let (mut scaled, mut part) = (vec![0.0; dy.len()], Vec::new());
+        let mut first = 0;
+        for (ranks, scales) in self.backward.iter().zip(self.scales.chunks_exact(rows)) {
+            let of_tokens = scaled.chunks_exact_mut(rows).zip(dy.chunks_exact(rows));
+            for (scaled, dy) in of_tokens {
+                let terms = scaled.iter_mut().zip(dy).zip(scales);
+                terms.for_each(|((scaled, dy), scale)| *scaled = dy * scale);
+            }
+            let width = ranks.rows();
+            part.resize(dx.len() / columns * width, 0.0);
+            lookup::of_floats(ranks, &scaled, 1.0, &mut part);
+            let of_tokens = dx.chunks_exact_mut(columns).zip(part.chunks_exact(width));
+            for (dx, part) in of_tokens {
+                dx[first..first + width].copy_from_slice(part);
+            }
+            first += width;
+        }
+    }
+}
+
+/// What a weight [out_features, in_features] is after ternarization: scale · trit.
+pub(crate) fn products(w: &[f32], columns: usize, scaling: Scaling) -> Vec<f32> {
+    let mut trits = vec![0; w.len()];
+    let scales = quantize::ternarize_parts(w, columns, scaling, &mut trits);
+    let rows = w.len() / columns;
+    let scale = |i: usize| scales[scaling.index(i / columns, i % columns, rows)];
+    let product = |(i, trit): (usize, &i8)| f32::from(*trit) * scale(i);
+    trits.iter().enumerate().map(product).collect()
 }
 
 impl Linear {
-    /// Ternarizes a weight.
-    pub fn ternary(weight: &Tensor) -> Result<Linear> {
+    /// Ternarizes a weight, with one scale for each part.
+    pub fn ternary(weight: &Tensor, scaling: Scaling) -> Result<Linear> {
         let (rows, columns) = weight.dims2()?;
         with_values(weight, |w| {
-            let scale = quantize::absmean(w);
-            let trits: Vec<i8> = vectorized(
-                #[inline(always)]
-                || w.iter().map(|w| quantize::trit(*w, scale) as i8).collect(),
-            );
-            Linear::Ternary(Arc::new(Trits {
-                forward: Ranks::new(&trits, rows, columns),
-                backward: Ranks::transposed(&trits, rows, columns),
-                scale,
-            }))
+            Linear::Ternary(Arc::new(Trits::new(w, rows, columns, scaling)))
         })
     }
 
     /// Ternarizes a weight as far as λ says: not at all at 0, wholly at 1.
-    pub fn blended(weight: &Tensor, lambda: f32) -> Result<Linear> {
+    pub fn blended(weight: &Tensor, scaling: Scaling, lambda: f32) -> Result<Linear> {
         if lambda <= 0.0 {
             return Ok(Linear::Full);
         }
         if lambda >= 1.0 {
-            return Linear::ternary(weight);
+            return Linear::ternary(weight, scaling);
         }
+        let columns = weight.dim(1)?;
         with_values(weight, |w| {
-            let scale = quantize::absmean(w);
-            let blend = |w: &f32| w + lambda * (quantize::trit(*w, scale) * scale - w);
-            Linear::Blended(Arc::new(w.iter().map(blend).collect()))
+            let mut blend = products(w, columns, scaling);
+            let both = blend.iter_mut().zip(w);
+            both.for_each(|(q, w)| *q = w + lambda * (*q - w));
+            Linear::Blended(Arc::new(blend))
         })
     }
 }
@@ -191,7 +256,7 @@ impl CustomOp2 for Op {
             Product::Full => (x, w),
             Product::Blended(w, x) => (&x[..], &w[..]),
             Product::Ternary(trits, x) => {
-                lookup::of_int8(&trits.forward, &x.q, &x.scales, trits.scale, &mut y);
+                trits.product(x, &mut y);
                 return Ok((CpuStorage::F32(y), Shape::from((tokens, rows))));
             }
         };
@@ -231,7 +296,7 @@ impl CustomOp2 for Op {
                     of_w(to_w, x);
                 }
                 Product::Ternary(trits, x) => {
-                    lookup::of_floats(&trits.backward, dy, trits.scale, to_x);
+                    trits.backward(dy, columns, to_x);
                     of_w(to_w, &x.values(columns));
                 }
             }

@@ -8,6 +8,10 @@
 //! int8 activations are added in 16-bit lanes, exactly; gradients in f32 lanes, in an order that neither the
 //! number of threads nor the CPU changes. The backward pass multiplies with the transposed trits.
 
+use std::ops::Range;
+
+use sterna_ternary::scales::GROUP_COLUMNS;
+
 use super::vectorized;
 
 /// Columns of a group.
@@ -33,9 +37,16 @@ impl Ranks {
         Ranks::of(rows, columns, |row, column| trits[row * columns + column])
     }
 
-    /// Of the transposed matrix, for products over the rows.
-    pub fn transposed(trits: &[i8], rows: usize, columns: usize) -> Ranks {
-        Ranks::of(columns, rows, |row, column| trits[column * columns + row])
+    /// Of some columns of the transposed matrix, for products over the rows.
+    pub fn transposed(trits: &[i8], rows: usize, columns: usize, some: Range<usize>) -> Ranks {
+        Ranks::of(some.len(), rows, |row, column| {
+            trits[column * columns + some.start + row]
+        })
+    }
+
+    /// Rows of the result.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     #[inline(always)]
@@ -68,14 +79,57 @@ fn blocks(columns: usize) -> usize {
     columns.div_ceil(COLUMNS * GROUPS)
 }
 
+/// What sums are multiplied with.
+#[derive(Clone, Copy)]
+pub(crate) enum Factors<'a> {
+    /// All with one number.
+    One(f32),
+    /// Those of a row with its own (rows).
+    Rows(&'a [f32]),
+    /// The part of each group of columns with its own (groups, rows).
+    Groups(&'a [f32]),
+}
+
+/// Blocks of a group of columns that shares a factor.
+const SPAN: usize = GROUP_COLUMNS / (COLUMNS * GROUPS);
+
+impl Factors<'_> {
+    /// Blocks whose sums can be added before any of them is multiplied.
+    fn span(self) -> usize {
+        match self {
+            Factors::Groups(_) => SPAN,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Of the sums over the group of columns that a block lies in.
+    #[inline(always)]
+    fn inside(self, block: usize, row: usize, rows: usize) -> f32 {
+        match self {
+            Factors::Groups(factors) => factors[block / SPAN * rows + row],
+            _ => 1.0,
+        }
+    }
+
+    /// Of the sum over all columns; rows behind the last have any.
+    #[inline(always)]
+    fn outside(self, row: usize) -> f32 {
+        match self {
+            Factors::One(factor) => factor,
+            Factors::Rows(factors) => factors[row.min(factors.len() - 1)],
+            Factors::Groups(_) => 1.0,
+        }
+    }
+}
+
 /// y[t][r] = Σ x[t][c] · trit[r][c] / divisors[t] · factor, for int8 activations x (tokens, columns).
-pub(crate) fn of_int8(ranks: &Ranks, x: &[i8], divisors: &[f32], factor: f32, y: &mut [f32]) {
-    Scratch::<i16, 64>::new(ranks).product(ranks, x, Some(divisors), factor, y);
+pub(crate) fn of_int8(ranks: &Ranks, x: &[i8], divisors: &[f32], factors: Factors, y: &mut [f32]) {
+    Scratch::<i16, 64>::new(ranks).product(ranks, x, Some(divisors), factors, y);
 }
 
 /// y[t][r] = Σ x[t][c] · trit[r][c] · factor.
 pub(crate) fn of_floats(ranks: &Ranks, x: &[f32], factor: f32, y: &mut [f32]) {
-    Scratch::<f32, 32>::new(ranks).product(ranks, x, None, factor, y);
+    Scratch::<f32, 32>::new(ranks).product(ranks, x, None, Factors::One(factor), y);
 }
 
 /// A number that is added side by side.
@@ -176,7 +230,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
         ranks: &Ranks,
         x: &[X],
         divisors: Option<&[f32]>,
-        factor: f32,
+        factors: Factors,
         y: &mut [f32],
     ) {
         let tokens = x.chunks(N * ranks.columns);
@@ -192,11 +246,11 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
             );
             vectorized(
                 #[inline(always)]
-                || self.add_up(ranks),
+                || self.add_up(ranks, factors),
             );
             vectorized(
                 #[inline(always)]
-                || self.transpose_out(&by, factor, ranks.rows, y),
+                || self.transpose_out(&by, factors, ranks.rows, y),
             );
         }
     }
@@ -230,7 +284,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
 
     /// The sums of all rows, into `wide`.
     #[inline(always)]
-    fn add_up(&mut self, ranks: &Ranks) {
+    fn add_up(&mut self, ranks: &Ranks, factors: Factors) {
         self.sums.fill(Tokens::zero());
         self.wide.fill(Tokens([0.0; N]));
         let blocks = self.panel.as_chunks::<COLUMNS>().0.chunks_exact(GROUPS);
@@ -247,11 +301,12 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
                 *sum = sum.plus(&t0[r0]).plus(&t1[r1]).plus(&t2[r2]).plus(&t3[r3]);
             }
             held += 1;
-            if held == T::BLOCKS || b == last {
+            if held == T::BLOCKS.min(factors.span()) || b == last {
                 held = 0;
-                for (wide, sum) in self.wide.iter_mut().zip(&mut self.sums) {
+                for (row, (wide, sum)) in self.wide.iter_mut().zip(&mut self.sums).enumerate() {
+                    let factor = factors.inside(b, row, ranks.len());
                     for (wide, sum) in wide.0.iter_mut().zip(&sum.0) {
-                        *wide += sum.to_f32();
+                        *wide += sum.to_f32() * factor;
                     }
                     *sum = Tokens::zero();
                 }
@@ -260,13 +315,14 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
     }
 
     #[inline(always)]
-    fn transpose_out(&self, divisors: &[f32; N], factor: f32, rows: usize, y: &mut [f32]) {
+    fn transpose_out(&self, divisors: &[f32; N], factors: Factors, rows: usize, y: &mut [f32]) {
         let (wide, _) = self.wide.as_chunks::<4>();
         let divisors = divisors.as_chunks::<4>().0;
         for ((t, y), divisors) in y.chunks_mut(4 * rows).enumerate().zip(divisors) {
             for (r, wide) in wide.iter().enumerate() {
                 let mut block = [[0.0; 4]; 4];
-                for (block, wide) in block.iter_mut().zip(wide) {
+                for (i, (block, wide)) in block.iter_mut().zip(wide).enumerate() {
+                    let factor = factors.outside(4 * r + i);
                     block.copy_from_slice(&wide.0[4 * t..][..4]);
                     block
                         .iter_mut()
@@ -336,6 +392,8 @@ fn transposed(m: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
 
 #[cfg(test)]
 mod tests {
+    use sterna_ternary::Scaling;
+
     use super::*;
 
     /// Numbers from 0 to 1 that look random.
@@ -355,28 +413,40 @@ mod tests {
         q[..columns].fill(127);
         let divisors: Vec<f32> = noise(tokens, 3).iter().map(|x| x + 0.5).collect();
 
+        let factors = noise(columns.div_ceil(GROUP_COLUMNS) * rows, 5);
+        let ranks = Ranks::new(&trits, rows, columns);
         let mut y = vec![f32::NAN; tokens * rows];
-        of_int8(
-            &Ranks::new(&trits, rows, columns),
-            &q,
-            &divisors,
-            0.3,
-            &mut y,
-        );
-        for (i, y) in y.iter().enumerate() {
-            let (t, r) = (i / rows, i % rows);
-            let products = (0..columns)
-                .map(|c| i32::from(q[t * columns + c]) * i32::from(trits[r * columns + c]));
-            let expected = products.sum::<i32>() as f32 / divisors[t] * 0.3;
-            assert_eq!(
-                *y, expected,
-                "{tokens} {rows} {columns}: token {t}, row {r}"
-            );
+        for scaling in Scaling::ALL {
+            let by = match scaling {
+                Scaling::Matrix => Factors::One(factors[0]),
+                Scaling::Row => Factors::Rows(&factors[..rows]),
+                Scaling::Group => Factors::Groups(&factors),
+            };
+            of_int8(&ranks, &q, &divisors, by, &mut y);
+            for (i, y) in y.iter().enumerate() {
+                let (t, r) = (i / rows, i % rows);
+                let product = |c: usize| q[t * columns + c] as i32 * trits[r * columns + c] as i32;
+                let sum = |c: Range<usize>| c.map(product).sum::<i32>() as f32;
+                let mut expected =
+                    sum(0..columns) / divisors[t] * factors[scaling.index(r, 0, rows)];
+                if scaling == Scaling::Group {
+                    let term = |group: usize| {
+                        let first = group * GROUP_COLUMNS;
+                        let end = columns.min(first + GROUP_COLUMNS);
+                        sum(first..end) * factors[scaling.index(r, first, rows)]
+                    };
+                    let groups = 0..columns.div_ceil(GROUP_COLUMNS);
+                    expected = groups.map(term).fold(0.0, |a, b| a + b) / divisors[t];
+                }
+                let place = format!("{tokens} {rows} {columns} {scaling:?}: token {t}, row {r}");
+                assert_eq!(*y, expected, "{place}");
+            }
         }
 
         let dy = noise(tokens * rows, 4);
         let mut dx = vec![f32::NAN; tokens * columns];
-        of_floats(&Ranks::transposed(&trits, rows, columns), &dy, 0.3, &mut dx);
+        let transposed = Ranks::transposed(&trits, rows, columns, 0..columns);
+        of_floats(&transposed, &dy, 0.3, &mut dx);
         for (i, dx) in dx.iter().enumerate() {
             let (t, c) = (i / columns, i % columns);
             let products =
@@ -409,7 +479,8 @@ mod tests {
         let columns = 5000;
         let (trits, q) = (vec![1; 2 * columns], vec![127; columns]);
         let mut y = [0.0; 2];
-        of_int8(&Ranks::new(&trits, 2, columns), &q, &[1.0], 1.0, &mut y);
+        let ranks = Ranks::new(&trits, 2, columns);
+        of_int8(&ranks, &q, &[1.0], Factors::One(1.0), &mut y);
         assert_eq!(y, [127.0 * columns as f32; 2]);
     }
 }

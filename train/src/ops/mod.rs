@@ -7,6 +7,7 @@
 
 mod attention;
 mod cross_entropy;
+mod distillation;
 mod embedding;
 mod gate;
 mod linear;
@@ -18,8 +19,10 @@ mod rms_norm;
 
 pub use attention::{AttentionShape, RopeTable, Starts, attention};
 pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
+pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;
 pub use gate::gate;
+pub(crate) use linear::products;
 pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
 pub use rms_norm::rms_norm;

@@ -3,9 +3,10 @@
 //! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
 
 use candle_core::{D, Device, Result, Tensor};
-use sterna_ternary::{Activation, quantize};
+use sterna_ternary::scales::GROUP_COLUMNS;
+use sterna_ternary::{Activation, Scaling, quantize};
 
-use super::{AttentionShape, RopeTable, Starts, UNSCORED};
+use super::{AttentionShape, Distillation, RopeTable, Starts, Student, UNSCORED};
 
 /// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
 fn round_ties_even(x: &Tensor) -> Result<Tensor> {
@@ -18,14 +19,25 @@ fn straight_through(from: &Tensor, to: &Tensor) -> Result<Tensor> {
 }
 
 /// The weight that a ternary layer multiplies with: scale · trit.
-pub fn ternary_weight(w: &Tensor) -> Result<Tensor> {
-    let scale = w
-        .detach()
-        .abs()?
-        .mean_all()?
-        .maximum(f64::from(quantize::EPSILON))?;
-    let trits = round_ties_even(&w.detach().broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
-    straight_through(w, &trits.broadcast_mul(&scale)?)
+pub fn ternary_weight(w: &Tensor, scaling: Scaling) -> Result<Tensor> {
+    let columns = w.dim(1)?;
+    let span = match scaling {
+        Scaling::Matrix => return straight_through(w, &ternary_part(w, w.abs()?.mean_all()?)?),
+        Scaling::Row => columns,
+        Scaling::Group => GROUP_COLUMNS,
+    };
+    let part = |first: usize| {
+        let w = w.narrow(1, first, span.min(columns - first))?;
+        ternary_part(&w, w.abs()?.mean_keepdim(1)?)
+    };
+    let parts = (0..columns).step_by(span).map(part);
+    straight_through(w, &Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
+}
+
+fn ternary_part(w: &Tensor, absmean: Tensor) -> Result<Tensor> {
+    let scale = absmean.maximum(f64::from(quantize::EPSILON))?;
+    let trits = round_ties_even(&w.broadcast_div(&scale)?)?.clamp(-1f32, 1f32)?;
+    trits.broadcast_mul(&scale)
 }
 
 /// int8 activations per token, as floats.
@@ -40,7 +52,7 @@ pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`super::linear()`]; λ is 0 for full precision and 1 for ternary.
-pub fn linear(x: &Tensor, weight: &Tensor, lambda: f32) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, scaling: Scaling, lambda: f32) -> Result<Tensor> {
     let blend =
         |from: &Tensor, to: &Tensor| from + (to - from)?.detach().affine(f64::from(lambda), 0.0)?;
     if lambda == 0.0 {
@@ -48,7 +60,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, lambda: f32) -> Result<Tensor> {
     }
     let (x, weight) = (
         blend(x, &int8_activations(x)?)?,
-        blend(weight, &ternary_weight(weight)?)?,
+        blend(weight, &ternary_weight(weight, scaling)?)?,
     );
     x.matmul(&weight.t()?)
 }
@@ -95,6 +107,34 @@ pub fn cross_entropy(
     let loss = ((&log_sum - right)? * &scored)?.sum_all()?.reshape(1)?;
     let z = (log_sum.sqr()? * scored)?.sum_all()?.reshape(1)?;
     loss + (&z - z.detach())?.affine(f64::from(z_loss), 0.0)? // its gradient, not its value
+}
+
+/// See [`super::distillation()`].
+pub fn distillation(
+    student: &Student,
+    teacher: (&Tensor, &Tensor),
+    settings: Distillation,
+) -> Result<Tensor> {
+    let (w, t) = (f64::from(settings.weight), f64::from(settings.temperature));
+    let Student {
+        hidden,
+        head,
+        targets,
+        z_loss,
+    } = student;
+    let log_softmax = |logits: Tensor| {
+        let logits = logits.affine(1.0 / t, 0.0)?;
+        let logits = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
+        logits.broadcast_sub(&logits.exp()?.sum_keepdim(1)?.log()?)
+    };
+    let log_q = log_softmax(hidden.matmul(&head.t()?)?)?;
+    let log_p = log_softmax(teacher.0.matmul(&teacher.1.t()?)?)?.detach();
+    let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum(1)?;
+    let scored = targets.iter().map(|t| f32::from(*t != UNSCORED));
+    let scored = Tensor::from_iter(scored, hidden.device())?;
+    let divergence = (divergence * scored)?.sum_all()?.reshape(1)?;
+    cross_entropy(hidden, head, targets, *z_loss)?.affine(1.0 - w, 0.0)?
+        + divergence.affine(w * t * t, 0.0)?
 }
 
 /// (tokens, heads · head_dim) to (sequences, heads, context, head_dim).

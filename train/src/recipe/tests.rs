@@ -67,6 +67,14 @@ fn mistakes_are_named() {
         check("mix = 'addition2=1'", &texts, expected);
     }
     check("mix = 'addition2=1'", "chat = ['a']", "`chat` needs `from`");
+    for (more, expected) in [
+        ("", "missing field `from`"),
+        ("from = 'x'\nweight = 1.5", "`weight` is 1.5"),
+        ("from = 'x'\ntemperature = 0", "`temperature` is 0"),
+    ] {
+        let teacher = format!("warmup = 2\n[teacher]\n{more}");
+        check("warmup = 2", &teacher, expected);
+    }
     check("1e-3", "2.0", "`learning_rate` is 2");
     check(
         "warmup = 2",

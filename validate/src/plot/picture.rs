@@ -5,48 +5,76 @@
 use std::fmt::Write;
 
 use super::font;
+use crate::Result;
 
 /// Red, green, blue.
 pub type Color = [u8; 3];
 
 /// A page with marks, later ones on top; positions in pixels from the top left.
+#[derive(Debug, Clone)]
 pub struct Picture {
+    /// Width and height.
     pub size: (f64, f64),
+    /// What is drawn.
     pub marks: Vec<Mark>,
 }
 
 /// Something drawn.
+#[derive(Debug, Clone)]
 pub enum Mark {
+    /// Points that are joined.
     Line {
+        /// In order.
         points: Vec<(f64, f64)>,
+        /// Of the stroke.
         color: Color,
+        /// Of the stroke.
         width: f64,
     },
+    /// A filled circle.
     Dot {
+        /// Its middle.
         at: (f64, f64),
+        /// All of it.
+        color: Color,
+        /// From the middle to the edge.
+        radius: f64,
+    },
+    /// A filled rectangle.
+    Area {
+        /// Left and top.
+        from: (f64, f64),
+        /// Right and bottom.
+        to: (f64, f64),
+        /// All of it.
         color: Color,
     },
+    /// A line of text.
     Text {
         /// On the base line.
         at: (f64, f64),
+        /// What it says.
         text: String,
         /// Height of a line.
         size: f64,
+        /// Of the letters.
         color: Color,
+        /// What of it is at `at`.
         anchor: Anchor,
     },
 }
 
 /// Which part of a text its position is.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub enum Anchor {
+    /// Its left end.
     Start,
+    /// Its middle.
     Middle,
+    /// Its right end.
     End,
 }
 
-/// Radius of a dot.
-const DOT: f64 = 3.0;
 /// Pixels of the PNG for one of the picture, along each side.
 const SCALE: f64 = 2.0;
 
@@ -72,9 +100,23 @@ impl Picture {
                         "<polyline points=\"{points}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{width}\"/>\n"
                     )
                 }
-                Mark::Dot { at: (x, y), color } => {
+                Mark::Dot {
+                    at: (x, y),
+                    color,
+                    radius,
+                } => {
                     let color = hex(*color);
-                    format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{DOT}\" fill=\"{color}\"/>\n")
+                    format!(
+                        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{color}\"/>\n"
+                    )
+                }
+                Mark::Area { from, to, color } => {
+                    let ((x, y), color) = (from, hex(*color));
+                    let (width, height) = ((to.0 - x).max(0.0), (to.1 - y).max(0.0));
+                    format!(
+                        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
+                         fill=\"{color}\"/>\n"
+                    )
                 }
                 Mark::Text {
                     at: (x, y),
@@ -99,8 +141,11 @@ impl Picture {
         svg + "</svg>\n"
     }
 
-    /// As a file of pixels.
-    pub fn png(&self) -> anyhow::Result<Vec<u8>> {
+    /// As a file of pixels, two for one of the picture along each side.
+    ///
+    /// # Errors
+    /// [`crate::Error::Png`].
+    pub fn png(&self) -> Result<Vec<u8>> {
         let mut page = Page::new(self.size.0 * SCALE, self.size.1 * SCALE);
         for mark in &self.marks {
             match mark {
@@ -109,7 +154,8 @@ impl Picture {
                     color,
                     width,
                 } => page.line(points, *color, *width),
-                Mark::Dot { at, color } => page.segment(*at, *at, *color, 2.0 * DOT),
+                Mark::Dot { at, color, radius } => page.segment(*at, *at, *color, 2.0 * radius),
+                Mark::Area { from, to, color } => page.area(*from, *to, *color),
                 Mark::Text {
                     at,
                     text,
@@ -147,6 +193,19 @@ impl Page {
     fn line(&mut self, points: &[(f64, f64)], color: Color, width: f64) {
         for ends in points.windows(2) {
             self.segment(ends[0], ends[1], color, width);
+        }
+    }
+
+    /// Each pixel whose middle lies inside.
+    fn area(&mut self, from: (f64, f64), to: (f64, f64), color: Color) {
+        let range = |from: f64, to: f64, end: usize| {
+            let pixel = |x: f64| ((x * SCALE).round().max(0.0) as usize).min(end);
+            pixel(from)..pixel(to)
+        };
+        for y in range(from.1, to.1, self.height) {
+            for x in range(from.0, to.0, self.width) {
+                self.pixels[3 * (y * self.width + x)..][..3].copy_from_slice(&color);
+            }
         }
     }
 
@@ -226,6 +285,11 @@ mod tests {
                     color: [255, 0, 0],
                     width: 2.0,
                 },
+                Mark::Area {
+                    from: (18.0, 7.0),
+                    to: (20.0, 10.0),
+                    color: [0, 0, 255],
+                },
                 Mark::Text {
                     at: (1.0, 9.0),
                     text: "a<b&c".into(),
@@ -246,5 +310,9 @@ mod tests {
         let pixel = |x: usize, y: usize| &pixels[3 * (y * 40 + x)..][..3];
         assert_eq!(pixel(20, 9), [255, 0, 0]);
         assert_eq!(pixel(20, 2), [255, 255, 255]);
+        assert_eq!(
+            (pixel(32, 14), pixel(31, 19)),
+            (&[0, 0, 255][..], &[255; 3][..])
+        );
     }
 }

@@ -1,0 +1,319 @@
+//! Records of data sets: one JSON value after the other, from files of three formats.
+//!
+//! | file | records |
+//! |---|---|
+//! | `.jsonl` | one a line |
+//! | `.json` | the elements of a list; or one a line, as data sets of the hub have it too |
+//! | `.parquet` | the rows, as objects |
+//! | a folder | its `.jsonl` and `.parquet` files, at any depth, in the order of their names |
+//!
+//! Memory holds one record, or of Parquet a page of each column, and never a whole file.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::files::{self, Format, Lines};
+use crate::parquet::Rows;
+use crate::{Error, Result};
+
+/// The records of files, in order.
+///
+/// After an error in one line or list element the iterator goes on with the next; where a file
+/// cannot be read on (the file system, a list or Parquet file that is broken), with the next file.
+/// Errors name the file and the line, or the number of the record where there are no lines.
+#[derive(Debug)]
+pub struct Records {
+    files: std::vec::IntoIter<(PathBuf, Format)>,
+    path: PathBuf,
+    line: u64,
+    current: Option<Open>,
+}
+
+/// Opens files and folders.
+///
+/// Errors if a path does not exist, a named file is of another kind, or nothing is found.
+pub fn records(paths: &[PathBuf]) -> Result<Records> {
+    Ok(Records::of(files::record_files(paths)?))
+}
+
+impl Records {
+    /// The records of these files, none of which is text.
+    pub(crate) fn of(files: Vec<(PathBuf, Format)>) -> Self {
+        Self {
+            files: files.into_iter(),
+            path: PathBuf::new(),
+            line: 0,
+            current: None,
+        }
+    }
+
+    /// The file of the record or error that came last.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The line of the record or error that came last, or its number in a list or table, from 1.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(open) = &mut self.current else {
+                let (path, format) = self.files.next()?;
+                (self.path, self.line) = (path, 0);
+                match Open::new(&self.path, format) {
+                    Ok(open) => self.current = Some(open),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            let next = open.next();
+            self.line = open.line();
+            match next {
+                Ok(Some(value)) => return Some(Ok(value)),
+                Ok(None) => self.current = None,
+                Err(error) => {
+                    if matches!(error, Error::Io { .. } | Error::Parquet { .. }) {
+                        self.current = None;
+                    }
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Open {
+    Lines(PathBuf, Lines),
+    List(List),
+    Table(Box<Rows>),
+}
+
+impl Open {
+    fn new(path: &Path, format: Format) -> Result<Self> {
+        Ok(match format {
+            Format::Parquet => Self::Table(Box::new(Rows::open(path)?)),
+            Format::Json if List::is_list(path)? => Self::List(List::open(path)?),
+            _ => Self::Lines(path.to_owned(), Lines::open(path)?),
+        })
+    }
+
+    fn line(&self) -> u64 {
+        match self {
+            Self::Lines(_, lines) => lines.line(),
+            Self::List(list) => list.element,
+            Self::Table(rows) => rows.row(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Value>> {
+        match self {
+            Self::Lines(path, lines) => loop {
+                let Some(line) = lines.next_line()? else {
+                    return Ok(None);
+                };
+                if !line.trim().is_empty() {
+                    return parsed(path, lines.line(), line.as_bytes()).map(Some);
+                }
+            },
+            Self::List(list) => list.next(),
+            Self::Table(rows) => rows.next_row(),
+        }
+    }
+}
+
+fn parsed(path: &Path, line: u64, text: &[u8]) -> Result<Value> {
+    serde_json::from_slice(text).map_err(|error| Error::Json {
+        path: path.to_owned(),
+        line,
+        reason: error.to_string(),
+    })
+}
+
+/// A file that is one list. Its elements are found by counting brackets outside strings, and
+/// parsed one at a time.
+struct List {
+    path: PathBuf,
+    bytes: io::Bytes<BufReader<File>>,
+    place: Place,
+    /// Elements read so far.
+    element: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Before,
+    Inside,
+    Behind,
+}
+
+impl std::fmt::Debug for List {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("List").field("path", &self.path).finish()
+    }
+}
+
+impl List {
+    /// Does the first visible character open a list?
+    fn is_list(path: &Path) -> Result<bool> {
+        Ok(Self::open(path)?.visible()? == Some(b'['))
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            bytes: BufReader::new(file).bytes(),
+            place: Place::Before,
+            element: 0,
+        })
+    }
+
+    fn byte(&mut self) -> Result<Option<u8>> {
+        let byte = self.bytes.next().transpose();
+        byte.map_err(Error::io(&self.path, "read"))
+    }
+
+    /// The next byte that is neither space nor part of a byte order mark.
+    fn visible(&mut self) -> Result<Option<u8>> {
+        loop {
+            match self.byte()? {
+                Some(b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => {}
+                byte => return Ok(byte),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Value>> {
+        match self.place {
+            Place::Before => drop(self.visible()?),
+            Place::Inside => {}
+            Place::Behind => return Ok(None),
+        }
+        self.place = Place::Inside;
+        let text = self.text()?;
+        let is_empty = text.iter().all(u8::is_ascii_whitespace);
+        if is_empty && matches!(self.place, Place::Behind) && self.element == 0 {
+            return Ok(None);
+        }
+        self.element += 1;
+        parsed(&self.path, self.element, &text).map(Some)
+    }
+
+    /// The text up to the comma or bracket that ends an element.
+    fn text(&mut self) -> Result<Vec<u8>> {
+        let (mut text, mut depth, mut in_string, mut escaped) = (Vec::new(), 0u64, false, false);
+        while let Some(byte) = self.byte()? {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = in_string,
+                b'"' => in_string = !in_string,
+                _ if in_string => {}
+                b'[' | b'{' => depth += 1,
+                b',' if depth == 0 => return Ok(text),
+                b']' if depth == 0 => {
+                    self.place = Place::Behind;
+                    return Ok(text);
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            text.push(byte);
+        }
+        self.place = Place::Behind;
+        Err(Error::Json {
+            path: self.path.clone(),
+            line: self.element + 1,
+            reason: "the list is not closed: not all of the file is here".into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, bytes: &[u8]) -> Vec<Result<(u64, Value), String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let mut records = records(&[path]).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = records.next() {
+            assert!(records.path().ends_with(name));
+            let line = records.line();
+            let record = record.map(|value| (line, value));
+            found.push(record.map_err(|error| error.to_string()));
+        }
+        found
+    }
+
+    fn values(name: &str, text: &str) -> Vec<Value> {
+        let found = read(name, text.as_bytes()).into_iter();
+        found.map(|record| record.unwrap().1).collect()
+    }
+
+    #[test]
+    fn lists_and_lines_say_the_same() {
+        let expected = [
+            serde_json::json!({"a": "],\"[{", "b": [1, {"c": "é"}]}),
+            serde_json::json!(2),
+            serde_json::json!("x\\"),
+        ];
+        let [a, b, c] = expected.each_ref().map(Value::to_string);
+        assert_eq!(
+            values("a.json", &format!("\u{feff} [\n{a},\n {b} ,{c} ]\n")),
+            expected
+        );
+        assert_eq!(values("a.jsonl", &format!("{a}\n\n{b}\n{c}")), expected);
+        assert_eq!(values("a.json", &format!("{b}\n{a}\n"))[1], expected[0]);
+        assert_eq!(values("a.json", " [ ] "), [Value::Null; 0]);
+    }
+
+    #[test]
+    fn errors_name_the_record_and_reading_goes_on() {
+        let check = |name: &str, text: &str, at: usize, expected: &str, count: usize| {
+            let found = read(name, text.as_bytes());
+            let error = found[at].as_ref().unwrap_err();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+            assert_eq!(found.len(), count, "{found:?}");
+        };
+        check(
+            "a.json",
+            "[1, nothing, {\"a\": 3}]",
+            1,
+            "record 2: expected",
+            3,
+        );
+        check("a.json", "[1, 2,]", 2, "record 3: EOF", 3);
+        check("a.json", "[1, [2", 1, "record 2: the list is not closed", 2);
+        check("a.json", "{\n", 0, "record 1: EOF", 1);
+        check("a.jsonl", "1\n\n{\n2", 1, "line 3: EOF", 3);
+        let deep = "[".repeat(100_000);
+        check("a.jsonl", &deep, 0, "line 1: recursion limit", 1);
+    }
+
+    #[test]
+    fn a_folder_gives_records_without_settings_or_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+        write("b.jsonl", "2").unwrap();
+        write("config.json", "{}").unwrap();
+        write("notes.txt", "x").unwrap();
+        write("a.jsonl", "1").unwrap();
+        let found = records(&[folder.path().to_owned()]).unwrap();
+        let found: Vec<Value> = found.map(Result::unwrap).collect();
+        assert_eq!(found, [1, 2].map(Value::from));
+        let text = records(&[folder.path().join("notes.txt")]);
+        assert!(matches!(text, Err(Error::NoRecords { .. })));
+    }
+}

@@ -1,0 +1,375 @@
+//! `sterna validate`: what a model costs in accuracy and gains in speed.
+
+mod models;
+mod progress;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use sterna_runtime::bench::Machine;
+use sterna_runtime::{Kernels, Options, threads};
+use sterna_validate::report::{Accuracy, ModelReport, Setting};
+use sterna_validate::speed::{self, Plan, Speed};
+use sterna_validate::{
+    Convention, Gate, Judgment, Report, Subject, Task, Text, exam, judge, store, tasks,
+};
+
+use crate::exit::{Interrupted, Usage};
+use crate::{model, terminal};
+use models::Models;
+use progress::Progress;
+
+/// Measure what models lose in accuracy and gain in speed, and write a report for whoever must decide.
+///
+/// The first model is the reference: the others are compared with it token by token, on a text that both predict. With
+/// --out the report is written as a page (report.html), as Markdown and as JSON, its plots as SVG and PNG; the same
+/// command goes on where it was interrupted. Without --text, stories of the built-in generator are predicted, which models
+/// of `sterna quickstart` know.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub; the first
+    /// is the reference. What is no packed file is packed without rounding, also its head.
+    #[arg(required = true, value_name = "MODEL")]
+    models: Vec<PathBuf>,
+    /// Texts to predict: .txt, .jsonl, .parquet, or folders of them [default: stories of the built-in generator]
+    #[arg(long, num_args = 1..)]
+    text: Vec<PathBuf>,
+    /// The line that separates the documents of a .txt file.
+    #[arg(long)]
+    separator: Option<String>,
+    /// How perplexity is computed; figures of different conventions do not compare. The first is that of the answer.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "rolling")]
+    convention: Vec<ConventionName>,
+    /// Tokens that predict at most [default: what all models take, but 512 for chunks and 2048 for the others]
+    #[arg(long)]
+    context: Option<usize>,
+    /// Of the convention `strided` [default: half the context]
+    #[arg(long)]
+    stride: Option<usize>,
+    /// Score about so many tokens and leave the rest of the text out.
+    #[arg(long)]
+    tokens: Option<usize>,
+    /// Tasks to solve: files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH, task
+    /// files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
+    #[arg(long, num_args = 1..)]
+    tasks: Vec<String>,
+    /// Solved examples in front of each item of a task.
+    #[arg(long, requires = "tasks")]
+    fewshot: Option<usize>,
+    /// Items of each task at most.
+    #[arg(long, requires = "tasks")]
+    limit: Option<usize>,
+    /// Leave speed out.
+    #[arg(long)]
+    no_speed: bool,
+    /// Numbers of threads whose speed is measured, like 1,2 [default: 1 and --threads]
+    #[arg(long, value_delimiter = ',', conflicts_with = "no_speed")]
+    speed_threads: Vec<usize>,
+    /// Numbers of conversations at once whose speed is measured.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,2,4,8",
+        conflicts_with = "no_speed"
+    )]
+    batch: Vec<usize>,
+    /// Rounds of the measurement of speed that count.
+    #[arg(long, default_value_t = 5, conflicts_with = "no_speed")]
+    repetitions: usize,
+    /// Conditions that every later model must meet (a model alone where it is alone), like
+    /// kl<1e-3,top1>=0.99,ppl_ratio<1.01,decode>20; where one fails, the exit code is 1.
+    #[arg(long, value_delimiter = ',')]
+    gate: Vec<String>,
+    /// Threads [default: one per physical core that this process may use]
+    #[arg(long)]
+    threads: Option<usize>,
+    #[command(flatten)]
+    choices: model::Choices,
+    /// The folder of the report, and of what a later call need not compute again; created if need be.
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum ConventionName {
+    /// As llama.cpp: chunks of the text, their second halves scored
+    Chunks,
+    /// As lm-evaluation-harness: every token of each document; also per word and byte
+    Rolling,
+    /// As transformers' guide: overlapping windows
+    Strided,
+}
+
+/// Stories that are predicted where no text is given.
+const STORIES: u64 = 1000;
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let gates = args.gate.iter().map(|gate| gate.parse());
+    let gates: Vec<Gate> = gates.collect::<Result<_, _>>()?;
+    let options = Options {
+        threads: args.threads.map(model::check_threads).transpose()?,
+        kernels: args.choices.kernels()?,
+        kv_type: args.choices.kv_type(),
+        memory: args.choices.memory(),
+    };
+    let text = match args.text.is_empty() {
+        true => Text::stories(STORIES),
+        false => Text::open(&args.text, args.separator.clone())?,
+    };
+    let exams = exams(args)?;
+    let state = State::open(args.out.as_deref())?;
+    let models = Models::open(&args.models, options)?;
+    terminal::catch_interrupts()?;
+    let mut report = Report {
+        answer: Vec::new(),
+        setting: setting(args, options, &text),
+        models: models
+            .subjects
+            .iter()
+            .zip(&args.models)
+            .map(|(s, path)| ModelReport::of(s, path))
+            .collect(),
+        gates: Vec::new(),
+    };
+    for gate in &gates {
+        gate.check(&report.models)?; // whether it can be asked at all, before hours of work
+    }
+    for convention in conventions(args, &models.subjects)? {
+        let task = Task {
+            text: &text,
+            convention,
+            most_tokens: args.tokens,
+            state: &state.folder,
+        };
+        let mut progress = Progress::new(&format!("{} tokens", convention.name()));
+        let judgments = judge(&models.subjects, &task, &mut |done, total| {
+            progress.see(done, total);
+            !terminal::interrupted()
+        })?;
+        progress.finish();
+        add(&mut report, &task, &judgments.ok_or(Interrupted)?);
+    }
+    for task in &exams {
+        let mut progress = Progress::new(&format!("items of {}", task.name()));
+        let found = exam::examine(&models.subjects, task, &state.folder, &mut |done, total| {
+            progress.see(done, total);
+        })?;
+        progress.finish();
+        for (model, exam) in report.models.iter_mut().zip(found) {
+            model.tasks.push(exam);
+        }
+    }
+    if !args.no_speed {
+        let plan = plan(args, &models.subjects)?;
+        let (speeds, energy) = state.speeds(&models.subjects, &plan, options)?;
+        for (model, speed) in report.models.iter_mut().zip(speeds) {
+            model.speed = Some(speed);
+        }
+        report.setting.energy = energy;
+        report.setting.speed_tokens = (plan.prompt, plan.generate);
+    }
+    for gate in &gates {
+        report.gates.extend(gate.check(&report.models)?);
+    }
+    let report = report.with_answer();
+    if let Some(out) = &args.out {
+        report.write(out)?;
+    }
+    match args.json {
+        true => println!("{}", serde_json::to_string(&report)?),
+        false => print!("{}", report.text()),
+    }
+    let failed: Vec<_> = report.gates.iter().filter(|gate| !gate.holds).collect();
+    for gate in &failed {
+        let found = gate
+            .value
+            .map_or("it was not measured".into(), |v| format!("found {v}"));
+        eprintln!("gate: {} fails for {}: {found}", gate.condition, gate.model);
+    }
+    Ok(match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The tasks that were asked for.
+fn exams(args: &Args) -> anyhow::Result<Vec<tasks::Task>> {
+    let options = tasks::Options {
+        fewshot: args.fewshot,
+        limit: args.limit,
+        ..tasks::Options::default()
+    };
+    let tasks = args
+        .tasks
+        .iter()
+        .map(|name| tasks::Task::load(name, &options));
+    Ok(tasks
+        .collect::<Result<_, _>>()
+        .map_err(sterna_validate::Error::from)?)
+}
+
+/// What one convention says about each model.
+fn add(report: &mut Report, task: &Task, judgments: &[Judgment]) {
+    for (model, judgment) in report.models.iter_mut().zip(judgments) {
+        let scored = judgment.scored(task);
+        let reference = judgment.is_compared.then_some(&judgments[0].positions);
+        model.accuracy.push(Accuracy {
+            convention: task.convention,
+            meaning: task.convention.describe(),
+            perplexity: scored.perplexity(),
+            divergence: reference.and_then(|positions| scored.divergence(positions)),
+        });
+    }
+}
+
+fn setting(args: &Args, options: Options, text: &Text) -> Setting {
+    let machine = Machine::detect();
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    Setting {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: format!("sterna {}", command.join(" ")),
+        cpu: machine.cpu,
+        cores: machine.usable_cores,
+        kernels: options.kernels.unwrap_or_else(Kernels::best).name.into(),
+        threads: main_threads(args),
+        kv_type: format!("{:?}", options.kv_type).to_lowercase(),
+        energy: "not measured".into(),
+        speed_tokens: (0, 0),
+        text: text.source(),
+    }
+}
+
+fn main_threads(args: &Args) -> usize {
+    args.threads.unwrap_or_else(threads::physical_cores)
+}
+
+/// The conventions that were asked for, with what all models take as the context.
+fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Convention>> {
+    let most = longest(subjects);
+    let context = |usual: usize| match args.context {
+        Some(context) if !(4..=most).contains(&context) => {
+            let why = format!("--context {context}: expected 4 to {most}, which all models take");
+            Err(Usage(why))
+        }
+        given => Ok(given.unwrap_or(usual.min(most))),
+    };
+    let convention = |name: &ConventionName| {
+        Ok(match name {
+            ConventionName::Chunks => Convention::Chunks {
+                context: context(512)?,
+            },
+            ConventionName::Rolling => Convention::Rolling {
+                context: context(2048)?,
+            },
+            ConventionName::Strided => {
+                let context = context(2048)?;
+                let stride = args.stride.unwrap_or(context / 2);
+                if !(1..=context).contains(&stride) {
+                    let why = format!("--stride {stride}: expected 1 to {context}, the context");
+                    return Err(Usage(why).into());
+                }
+                Convention::Strided { context, stride }
+            }
+        })
+    };
+    args.convention.iter().map(convention).collect()
+}
+
+/// Tokens that every model takes.
+fn longest(subjects: &[Subject]) -> usize {
+    let longest = subjects
+        .iter()
+        .map(|s| s.model.config().max_position_embeddings);
+    longest.min().unwrap_or(1)
+}
+
+/// What is measured: as `sterna bench` does, or shorter where a model takes less.
+fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<Plan> {
+    let most = longest(subjects);
+    let given = args.speed_threads.iter().map(|n| model::check_threads(*n));
+    let mut threads: Vec<usize> = given.collect::<Result<_, _>>()?;
+    if threads.is_empty() {
+        threads = vec![1, main_threads(args)];
+    }
+    threads.sort_unstable();
+    threads.dedup();
+    if args.repetitions == 0 || args.batch.contains(&0) {
+        let why = "--repetitions and --batch: expected numbers of at least 1";
+        return Err(Usage(why.into()).into());
+    }
+    Ok(Plan {
+        prompt: 128.min(most / 2),
+        generate: 64.min(most / 2),
+        threads,
+        batches: args.batch.clone(),
+        repetitions: args.repetitions,
+    })
+}
+
+/// Where work is kept that need not be done again.
+struct State {
+    folder: PathBuf,
+    /// Without --out, it vanishes with the process.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl State {
+    fn open(out: Option<&Path>) -> anyhow::Result<State> {
+        let Some(out) = out else {
+            let temporary = tempfile::tempdir().context("a temporary folder cannot be made")?;
+            return Ok(State {
+                folder: temporary.path().to_owned(),
+                _temporary: Some(temporary),
+            });
+        };
+        let folder = out.join("state");
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(State {
+            folder,
+            _temporary: None,
+        })
+    }
+
+    /// Measures speeds, unless the same were measured on this machine and can be read.
+    fn speeds(
+        &self,
+        subjects: &[Subject],
+        plan: &Plan,
+        options: Options,
+    ) -> anyhow::Result<(Vec<Speed>, String)> {
+        let mut parts = vec![
+            Machine::detect().cpu,
+            serde_json::to_string(plan)?,
+            options
+                .kernels
+                .unwrap_or_else(Kernels::best)
+                .name
+                .to_owned(),
+            format!(
+                "{:?} {:?} {:?}",
+                options.threads, options.kv_type, options.memory
+            ),
+        ];
+        parts.extend(subjects.iter().map(|s| s.sha256.clone()));
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let path = self.folder.join(format!("{}.speeds", store::key(&parts)));
+        let known = std::fs::read(&path).ok();
+        if let Some(known) = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            return Ok(known);
+        }
+        let mut progress = Progress::new("measurements of speed");
+        let measured = speed::measure(subjects, plan, options, &mut |done, total| {
+            progress.see(done, total);
+        })?;
+        progress.finish();
+        let bytes = serde_json::to_vec(&measured)?;
+        sterna_ternary::durable::write(&path, |w| std::io::Write::write_all(w, &bytes))
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        Ok(measured)
+    }
+}

@@ -1,0 +1,51 @@
+//! How far work has come, on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+
+use crate::terminal;
+
+pub struct Progress {
+    bar: ProgressBar,
+    what: String,
+    start: Instant,
+    last_line: Instant,
+    /// What was done when this process began.
+    first: Option<usize>,
+}
+
+/// Time between two lines of a log that is not a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Progress {
+    /// Of work that is counted in `what`.
+    pub fn new(what: &str) -> Progress {
+        let template = "  {wide_bar} {pos}/{len} {msg}  ETA {eta}";
+        let bar = terminal::bar(0, template);
+        bar.set_message(what.to_owned());
+        Progress {
+            bar,
+            what: what.to_owned(),
+            start: Instant::now(),
+            last_line: Instant::now(),
+            first: None,
+        }
+    }
+
+    pub fn see(&mut self, done: usize, total: usize) {
+        let first = *self.first.get_or_insert(done);
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY && done > first {
+            self.last_line = Instant::now();
+            let each = self.start.elapsed().as_secs_f64() / (done - first) as f64;
+            let left = terminal::duration(each * total.saturating_sub(done) as f64);
+            eprintln!("{done}/{total} {}  ETA {left}", self.what);
+        }
+    }
+
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

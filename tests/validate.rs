@@ -1,0 +1,411 @@
+//! `sterna validate`: figures of transformers, verdicts on a damaged model and on a copy, and the report.
+
+mod program;
+
+use std::path::{Path, PathBuf};
+
+use program::{json, refused, sterna, text};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// A copy of a model whose scales in one layer are multiplied.
+fn with_scales(of: &Path, layer: usize, factor: f32, out: &Path) {
+    std::fs::create_dir(out).unwrap();
+    for entry in std::fs::read_dir(of).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, out.join(path.file_name().unwrap())).unwrap();
+    }
+    let bytes = std::fs::read(of.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let prefix = format!("model.layers.{layer}.");
+    let mut changed = 0;
+    let scaled: Vec<_> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let mut data = view.data().to_vec();
+            if name.starts_with(&prefix) && name.ends_with("weight_scale") {
+                changed += 1;
+                let scale = f32::from_le_bytes(data[..4].try_into().unwrap());
+                data = (scale * factor).to_le_bytes().to_vec();
+            }
+            (name, view.dtype(), view.shape().to_vec(), data)
+        })
+        .collect();
+    assert_eq!(changed, 7);
+    let views = scaled.iter().map(|(name, dtype, shape, data)| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let written = safetensors::serialize(views, None).unwrap();
+    std::fs::write(out.join("model.safetensors"), written).unwrap();
+}
+
+#[test]
+fn perplexity_is_that_of_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = std::fs::read(fixture("perplexity/expected.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    let stories = fixture("perplexity/stories.jsonl");
+    for family in ["bitnet", "llama"] {
+        let model = fixture("trained").join(family);
+        for (convention, more) in [
+            ("chunks", &["--context", "64"][..]),
+            ("rolling", &["--context", "40"]),
+            ("strided", &["--context", "64", "--stride", "24"]),
+        ] {
+            let out = folder.path().join(family).join(convention);
+            let mut args = vec![
+                "validate",
+                text(&model),
+                "--text",
+                text(&stories),
+                "--out",
+                text(&out),
+            ];
+            args.extend([
+                "--convention",
+                convention,
+                "--kv",
+                "f32",
+                "--no-speed",
+                "--json",
+            ]);
+            args.extend(more);
+            let report = json(&args);
+            let found = &report["models"][0]["accuracy"][0]["perplexity"];
+            let expected = &expected[family][convention];
+            assert_eq!(found["tokens"], expected["tokens"], "{family} {convention}");
+            let lengths = &found["by_length"];
+            for (key, found) in [
+                ("perplexity", &found["perplexity"]["mean"]),
+                ("error_of_llama_cpp", &found["error_of_llama_cpp"]),
+                ("word_perplexity", &lengths["word_perplexity"]),
+                ("byte_perplexity", &lengths["byte_perplexity"]),
+                ("bits_per_byte", &lengths["bits_per_byte"]["mean"]),
+            ] {
+                let Some(expected) = expected[key].as_f64() else {
+                    assert!(found.is_null() && convention != "rolling");
+                    continue;
+                };
+                let off = (found.as_f64().unwrap() / expected - 1.0).abs();
+                let most = if key == "error_of_llama_cpp" {
+                    1e-3
+                } else {
+                    1e-4
+                };
+                assert!(off <= most, "{family} {convention} {key}: {off:e} off");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_model_is_worse_and_a_copy_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("trained/bitnet");
+    let [copy, damaged] = ["copy", "damaged"].map(|name| folder.path().join(name));
+    with_scales(&model, 0, 1.0, &copy);
+    with_scales(&model, 0, 1.02, &damaged);
+    let args = [
+        text(&model),
+        text(&copy),
+        text(&damaged),
+        "--tokens",
+        "20000",
+        "--no-speed",
+        "--json",
+    ];
+    let report = json(&[&["validate"], &args[..]].concat());
+    let of = |model: usize| &report["models"][model]["accuracy"][0]["divergence"];
+    assert!(of(0).is_null());
+    assert_eq!(
+        (&of(1)["verdict"], &of(1)["kl"]["mean"]),
+        (&"identical".into(), &0.0.into())
+    );
+    assert_eq!(of(1)["top1"]["mean"], 1.0);
+    let verdict = of(2)["verdict"].as_str().unwrap();
+    assert!(["worse", "worse_by_kl"].contains(&verdict), "{verdict}");
+    assert!(of(2)["kl"]["mean"].as_f64().unwrap() < 1e-3);
+    let answers = report["answer"].as_array().unwrap();
+    assert!(answers[0].as_str().unwrap().contains("loses nothing"));
+    assert!(answers[1].as_str().unwrap().contains("significantly worse"));
+}
+
+/// The state file whose name ends in `.scores`.
+fn scores(out: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(out.join("state")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut scores: Vec<_> = paths
+        .filter(|path| path.extension().unwrap() == "scores")
+        .collect();
+    scores.sort();
+    scores
+}
+
+#[test]
+fn threads_change_no_digit_and_torn_work_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+    let other = folder.path().join("other");
+    let model = fixture("trained/llama");
+    with_scales(&model, 1, 1.5, &other);
+    let figures = |out: &Path, threads: &str, tokens: &str| -> Value {
+        let mut args = vec![
+            "validate",
+            text(&model),
+            text(&other),
+            "--out",
+            text(out),
+            "--no-speed",
+        ];
+        args.extend(["--tokens", tokens, "--threads", threads, "--json"]);
+        let report = json(&args);
+        let models = report["models"].as_array().unwrap();
+        models.iter().map(|m| m["accuracy"].clone()).collect()
+    };
+    let expected = figures(&one, "1", "3000");
+    assert_eq!(figures(&two, "2", "3000"), expected);
+    let files = scores(&two);
+    let whole: Vec<Vec<u8>> = files
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    assert_eq!(whole.len(), 2);
+    for (path, keep) in files.iter().zip([7001, 30_005]) {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..keep]).unwrap();
+    }
+    assert_eq!(figures(&two, "1", "3000"), expected);
+    for (path, whole) in files.iter().zip(&whole) {
+        assert!(
+            std::fs::read(path).unwrap() == *whole,
+            "the same bytes again"
+        );
+    }
+    // Fewer tokens leave what more needed before.
+    figures(&two, "1", "500");
+    assert!(std::fs::read(&files[0]).unwrap() == whole[0]);
+}
+
+#[test]
+fn a_report_is_written_and_gates_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let (a, b) = (fixture("trained/bitnet"), fixture("trained/llama"));
+    let common = |gate: &'static str| {
+        let mut args = vec![
+            "validate",
+            text(&a),
+            text(&b),
+            "--out",
+            text(&out),
+            "--tokens",
+            "2000",
+        ];
+        args.extend([
+            "--repetitions",
+            "1",
+            "--batch",
+            "1,2",
+            "--json",
+            "--gate",
+            gate,
+        ]);
+        args.iter().map(|arg| arg.to_string()).collect::<Vec<_>>()
+    };
+    let run = |gate| {
+        let args = common(gate);
+        sterna(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let held = run("kl<10,decode>0,bytes<1000000");
+    assert_eq!(
+        held.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&held.stderr)
+    );
+    let report: Value = serde_json::from_slice(&held.stdout).unwrap();
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report, written);
+    let speed = &report["models"][1]["speed"];
+    assert!(
+        speed["by_threads"][0]["generate"]["tokens_per_second"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    assert_eq!(speed["by_batch"].as_array().unwrap().len(), 2);
+    assert_eq!(report["gates"].as_array().unwrap().len(), 3);
+    let failed = run("kl<1e-9");
+    assert_eq!(failed.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(
+        stderr.contains("gate: kl<1e-9 fails for llama: found "),
+        "{stderr}"
+    );
+    let unknown = common("kel<1");
+    let unknown = refused(2, &unknown.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(
+        unknown.contains("no figure `kel`; there are kl "),
+        "{unknown}"
+    );
+
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    let answer = report["answer"][0].as_str().unwrap();
+    assert!(
+        html.contains("<svg")
+            && html.contains("name=\"viewport\"")
+            && html.contains("significantly")
+    );
+    let links = ["href=", "src=", "<script", "@import", "url("];
+    assert!(
+        links.iter().all(|link| !html.contains(link)),
+        "the page needs nothing else"
+    );
+    let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(markdown.contains(&answer[..20]) && markdown.contains("](kl-histogram.png)"));
+    for plot in [
+        "accuracy-speed",
+        "accuracy-size",
+        "kl-histogram",
+        "loss-by-position",
+        "speed-by-threads",
+        "speed-by-batch",
+    ] {
+        let png = std::fs::read(out.join(format!("{plot}.png"))).unwrap();
+        assert!(png.starts_with(b"\x89PNG"), "{plot}");
+        assert!(out.join(format!("{plot}.svg")).exists(), "{plot}");
+    }
+}
+
+#[test]
+fn tasks_are_solved_and_compared_item_by_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let model = fixture("trained/bitnet");
+    let [copy, damaged] = ["copy", "damaged"].map(|name| folder.path().join(name));
+    with_scales(&model, 0, 1.0, &copy);
+    with_scales(&model, 0, 20.0, &damaged);
+    let mut args = vec![
+        "validate",
+        text(&model),
+        text(&copy),
+        text(&damaged),
+        "--out",
+        text(&out),
+        "--json",
+    ];
+    args.extend([
+        "--tasks",
+        "stories",
+        "--limit",
+        "60",
+        "--tokens",
+        "500",
+        "--no-speed",
+    ]);
+    args.extend(["--gate", "stories:acc>=0"]);
+    let report = json(&args);
+    let exam = |model: usize| &report["models"][model]["tasks"][0];
+    assert_eq!(exam(0)["scores"], exam(1)["scores"]);
+    assert_eq!(exam(1)["beside_first"]["p"], 1.0);
+    assert!(
+        exam(2)["beside_first"]["only_first"].as_u64() > Some(0),
+        "{}",
+        exam(2)
+    );
+    assert_eq!(exam(2)["scores"][0]["items"], 60);
+    let answer = report["answer"][1].as_str().unwrap();
+    assert!(answer.contains("Of 60 items of stories it has"), "{answer}");
+    // What was answered is not asked again, but for a line that is torn.
+    let entries = std::fs::read_dir(out.join("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let answers: Vec<_> = entries
+        .filter(|path| path.extension().unwrap() == "outcomes")
+        .collect();
+    let before = std::fs::read(&answers[0]).unwrap();
+    std::fs::write(&answers[0], &before[..before.len() - 3]).unwrap();
+    assert_eq!(json(&args)["models"], report["models"]);
+    assert!(std::fs::read(&answers[0]).unwrap() == before);
+}
+
+#[test]
+fn models_with_other_tokens_are_compared_by_bytes() {
+    let (a, b) = (
+        fixture("trained/bitnet"),
+        fixture("checkpoints/falcon3-packed"),
+    );
+    let stories = fixture("perplexity/stories.jsonl");
+    let args = [
+        text(&a),
+        text(&b),
+        "--text",
+        text(&stories),
+        "--tokens",
+        "500",
+        "--no-speed",
+        "--json",
+    ];
+    let report = json(&[&["validate"], &args[..]].concat());
+    let of = |model: usize| &report["models"][model]["accuracy"][0];
+    assert!(of(1)["divergence"].is_null());
+    let bits = |model| {
+        of(model)["perplexity"]["by_length"]["bits_per_byte"]["mean"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(bits(1) > bits(0)); // random weights know no stories
+    assert!(
+        report["answer"][0]
+            .as_str()
+            .unwrap()
+            .contains("other tokens")
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("trained/bitnet");
+    let short = folder.path().join("short.txt");
+    std::fs::write(&short, "Once Mia.").unwrap();
+    let check = |code, more: &[&str], part: &str| {
+        let stderr = refused(
+            code,
+            &[&["validate", text(&model), "--no-speed"], more].concat(),
+        );
+        assert!(stderr.contains(part), "{stderr}");
+    };
+    check(
+        3,
+        &["--text", text(&short), "--convention", "chunks"],
+        "expected at least 192 for the convention `chunks`",
+    );
+    check(
+        2,
+        &["--context", "97"],
+        "expected 4 to 96, which all models take",
+    );
+    check(
+        2,
+        &["--convention", "strided", "--stride", "0"],
+        "--stride 0: expected 1 to 96",
+    );
+    check(2, &["--gate", "kl<1"], "expected at least two models");
+    check(3, &["--text", "absent.txt"], "absent.txt");
+    std::fs::write(folder.path().join("recipe.toml"), "").unwrap();
+    check(
+        3,
+        &[text(folder.path())],
+        "a training run without a model yet",
+    );
+}

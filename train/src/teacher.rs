@@ -1,0 +1,60 @@
+//! A teacher: a model whose expectations another one learns, beside the text (knowledge distillation).
+//!
+//! It runs forward only, by the operations of the student, and keeps no activations. Its weights are hashed, so that a
+//! run can say who taught it and goes on with no other.
+
+use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+
+use crate::model::{Prepared, Sequences, values_of};
+use crate::ops::Distillation;
+use crate::{Model, Result};
+
+/// A model that does not change, and how much it counts.
+pub struct Teacher {
+    model: Model,
+    prepared: Prepared,
+    /// How its expectations are mixed with the text.
+    pub settings: Distillation,
+    /// SHA-256 of its weights, in hexadecimal.
+    pub sum: String,
+}
+
+impl Teacher {
+    /// A teacher for students of its vocabulary; it multiplies as it will be exported, however far quantization is
+    /// blended into its student.
+    pub fn new(model: Model, settings: Distillation) -> Result<Teacher> {
+        Ok(Teacher {
+            prepared: model.prepare_blended(1.0)?,
+            sum: weights_sum(&model)?,
+            model,
+            settings,
+        })
+    }
+
+    /// The same in the memory of another device.
+    pub(crate) fn on(mut self, device: &Device) -> Result<Teacher> {
+        self.model = self.model.on(device)?;
+        self.prepared = self.model.prepare_blended(1.0)?;
+        Ok(self)
+    }
+
+    /// What its head takes (tokens, hidden_size), and its head (vocabulary, hidden_size). No gradient passes.
+    pub(crate) fn expects(&self, sequences: &Sequences) -> Result<(Tensor, Tensor)> {
+        let model = &self.model;
+        let mut x = model.embed(sequences)?.detach();
+        for i in 0..model.config.num_hidden_layers {
+            x = model.layer(&self.prepared, i, &x, sequences)?.detach();
+        }
+        Ok((model.final_norm(&x)?.detach(), model.head().detach()))
+    }
+}
+
+/// SHA-256 of all weights of a model in the order of its parameters, in hexadecimal.
+pub(crate) fn weights_sum(model: &Model) -> Result<String> {
+    let mut sum = Sha256::new();
+    for (_, var) in model.parameters() {
+        sum.update(bytemuck::cast_slice::<f32, u8>(&values_of(var)?));
+    }
+    Ok(sum.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}

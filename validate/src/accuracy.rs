@@ -1,0 +1,426 @@
+//! From positions to figures: perplexity, distance from a reference, and whether a model is worse.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pass::{Apart, Position, TOP};
+use crate::statistics::{Block, Estimate, quantile};
+use crate::text::{Text, words};
+use crate::windows::{Convention, Window};
+
+/// How well a model predicts a text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// −ln p, in nats per token, with the error over blocks.
+    pub loss: Estimate,
+    /// exp of the loss, with exp(loss) · error.
+    pub perplexity: Estimate,
+    /// The error of the perplexity as llama.cpp prints it, which takes tokens for independent.
+    pub error_of_llama_cpp: f64,
+    /// What does not depend on the tokenizer; of whole documents only, so of the convention `rolling`.
+    pub by_length: Option<ByLength>,
+    /// Mean loss by the number of tokens in front, in at most 32 bins: (middle of the bin, nats).
+    pub by_position: Vec<(f64, f64)>,
+}
+
+/// Loss by what is read, not by tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ByLength {
+    /// As lm-evaluation-harness: exp(nats / words).
+    pub word_perplexity: f64,
+    /// As lm-evaluation-harness: exp(nats / bytes).
+    pub byte_perplexity: f64,
+    /// As lm-evaluation-harness: nats / bytes / ln 2, with the error over blocks.
+    pub bits_per_byte: Estimate,
+}
+
+/// How far the predictions of a model are from those of the reference on the same tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Divergence {
+    /// KL divergence of the reference from the model, nats per token.
+    pub kl: Estimate,
+    /// Probability of so large a mean by chance if the truth were 0.
+    pub kl_p_value: Option<f64>,
+    /// Half of the tokens have less.
+    pub kl_median: f64,
+    /// 90 of 100 tokens have less.
+    pub kl_p90: f64,
+    /// 99 of 100 tokens have less.
+    pub kl_p99: f64,
+    /// 999 of 1000 tokens have less.
+    pub kl_p999: f64,
+    /// The largest.
+    pub kl_max: f64,
+    /// Share of tokens where both find the same next token most probable.
+    pub top1: Estimate,
+    /// Mean share of the reference's five most probable tokens that are among the model's five.
+    pub top5: Estimate,
+    /// Change of the probability of the right token: (percentile, change).
+    pub delta_p: Vec<(f64, f64)>,
+    /// Root of the mean square of that change.
+    pub delta_p_rms: f64,
+    /// Perplexity by that of the reference.
+    pub perplexity_ratio: f64,
+    /// Where the ratio lies with 95 % confidence; `None` of fewer than two blocks.
+    pub ratio_range: Option<(f64, f64)>,
+    /// Loss less that of the reference, nats per token, paired.
+    pub loss_difference: Estimate,
+    /// Probability of so large a difference by chance, two-sided.
+    pub p_value: Option<f64>,
+    /// What follows from it.
+    pub verdict: Verdict,
+    /// Tokens by their KL divergence: 32 bins between powers of ten, see [`kl_bins`]; the first also takes less.
+    pub histogram: Vec<u64>,
+}
+
+/// Whether a model predicts as well as the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every token has the same probability to the last digit.
+    Identical,
+    /// The difference is smaller than chance makes.
+    NotSignificant,
+    /// Its loss on the text is significantly higher.
+    Worse,
+    /// Its loss on the text is not significantly different, but on text that the reference would write it would be
+    /// higher, by the KL divergence, and that is significant.
+    WorseByKl,
+    /// Its loss on the text is significantly lower.
+    Better,
+    /// Too little text to tell.
+    Unknown,
+}
+
+/// Probability of chance below which a difference counts.
+pub const SIGNIFICANT: f64 = 0.01;
+/// Documents from which on each is a block of its own.
+const DOCUMENTS: usize = 30;
+/// Most tokens of a block where documents are fewer.
+const BLOCK: usize = 128;
+const BINS: usize = 32;
+const PERCENTILES: [f64; 9] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0];
+
+/// Scored windows of one model under one convention.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored<'a> {
+    /// How the text was cut.
+    pub convention: Convention,
+    /// The text.
+    pub text: &'a Text,
+    /// The windows.
+    pub windows: &'a [Window],
+    /// For each window its positions.
+    pub positions: &'a [Vec<Position>],
+}
+
+impl Scored<'_> {
+    /// How well the model predicts.
+    pub fn perplexity(&self) -> Perplexity {
+        let loss = Estimate::of(&self.blocks(|p| p.nll));
+        let nats = || self.positions.iter().flatten().map(|p| p.nll);
+        let (n, perplexity) = (nats().count() as f64, loss.mean.exp());
+        let variance = nats().map(|x| x * x).sum::<f64>() / n - loss.mean.powi(2);
+        Perplexity {
+            tokens: n as usize,
+            loss,
+            perplexity: Estimate {
+                mean: perplexity,
+                error: loss.error.map(|error| perplexity * error),
+            },
+            error_of_llama_cpp: perplexity * (variance.max(0.0) / (n - 1.0)).sqrt(),
+            by_length: matches!(self.convention, Convention::Rolling { .. })
+                .then(|| self.by_length()),
+            by_position: self.by_position(),
+        }
+    }
+
+    fn by_length(&self) -> ByLength {
+        let documents = self
+            .windows
+            .iter()
+            .map(|w| w.document + 1)
+            .max()
+            .unwrap_or(0);
+        let documents = &self.text.documents[..documents];
+        let nats: f64 = self.positions.iter().flatten().map(|p| p.nll).sum();
+        let bytes = documents.iter().map(String::len).sum::<usize>() as f64;
+        let words = documents.iter().map(|text| words(text)).sum::<usize>() as f64;
+        let mut by_document = vec![Block::default(); documents.len()];
+        for (window, positions) in self.windows.iter().zip(self.positions) {
+            let block = &mut by_document[window.document];
+            block.sum += positions.iter().map(|p| p.nll).sum::<f64>();
+            block.count = documents[window.document].len();
+        }
+        let tokens = self.positions.iter().map(Vec::len).sum::<usize>() as f64;
+        let per_byte = match documents.len() >= DOCUMENTS {
+            true => Estimate::of(&by_document),
+            false => {
+                let loss = Estimate::of(&self.blocks(|p| p.nll));
+                Estimate {
+                    mean: nats / bytes,
+                    error: loss.error.map(|error| error * tokens / bytes),
+                }
+            }
+        };
+        let ln2 = std::f64::consts::LN_2;
+        ByLength {
+            word_perplexity: (nats / words).exp(),
+            byte_perplexity: (nats / bytes).exp(),
+            bits_per_byte: Estimate {
+                mean: per_byte.mean / ln2,
+                error: per_byte.error.map(|error| error / ln2),
+            },
+        }
+    }
+
+    fn by_position(&self) -> Vec<(f64, f64)> {
+        let width = self.convention.context().div_ceil(BINS).max(1);
+        let mut bins = vec![Block::default(); self.convention.context().div_ceil(width)];
+        for (window, positions) in self.windows.iter().zip(self.positions) {
+            let first = window.ids.len() - 1 - window.scored;
+            for (i, position) in positions.iter().enumerate() {
+                let bin = &mut bins[(first + i) / width];
+                bin.sum += position.nll;
+                bin.count += 1;
+            }
+        }
+        let bins = bins.iter().enumerate().filter(|(_, bin)| bin.count > 0);
+        bins.map(|(i, bin)| {
+            let middle = (i * width) as f64 + (width as f64 + 1.0) / 2.0;
+            (middle, bin.sum / bin.count as f64)
+        })
+        .collect()
+    }
+
+    /// How far the model is from `reference`, whose windows are the same; `None` where that was not measured.
+    pub fn divergence(&self, reference: &[Vec<Position>]) -> Option<Divergence> {
+        let apart: Option<Vec<Apart>> = self.positions.iter().flatten().map(|p| p.apart).collect();
+        let apart = apart?;
+        let of = |f: fn(&Apart) -> f64| self.blocks(|p| p.apart.as_ref().map_or(0.0, f));
+        let sorted = |f: fn(&Apart) -> f64| {
+            let mut values: Vec<f64> = apart.iter().map(f).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let (kl, delta_p) = (sorted(|a| a.kl), sorted(|a| a.delta_p));
+        let mean_kl = Estimate::of(&of(|a| a.kl));
+        let loss_difference = Estimate::of(&self.differences(reference));
+        let bound = |sign: f64| {
+            let error = loss_difference.error?;
+            Some((loss_difference.mean + sign * 1.96 * error).exp())
+        };
+        let p_value = loss_difference.p_value();
+        let squares = delta_p.iter().map(|d| d * d);
+        Some(Divergence {
+            kl: mean_kl,
+            kl_p_value: mean_kl.p_value(),
+            kl_median: quantile(&kl, 0.5),
+            kl_p90: quantile(&kl, 0.9),
+            kl_p99: quantile(&kl, 0.99),
+            kl_p999: quantile(&kl, 0.999),
+            kl_max: quantile(&kl, 1.0),
+            top1: Estimate::of(&of(|a| f64::from(u8::from(a.same_top)))),
+            top5: Estimate::of(&of(|a| f64::from(a.top5) / TOP as f64)),
+            delta_p: PERCENTILES
+                .map(|percent| (percent, quantile(&delta_p, percent / 100.0)))
+                .to_vec(),
+            delta_p_rms: (squares.sum::<f64>() / delta_p.len() as f64).sqrt(),
+            perplexity_ratio: loss_difference.mean.exp(),
+            ratio_range: bound(-1.0).zip(bound(1.0)),
+            loss_difference,
+            p_value,
+            verdict: verdict(&loss_difference, &mean_kl),
+            histogram: histogram(&kl),
+        })
+    }
+
+    /// Loss less that of the reference, by block.
+    fn differences(&self, reference: &[Vec<Position>]) -> Vec<Block> {
+        let mut others = reference.iter().flatten();
+        self.blocks(|p| p.nll - others.next().map_or(f64::NAN, |other| other.nll))
+    }
+
+    /// Sums over blocks of a value of each position: documents, if there are enough of them, else stretches of
+    /// windows.
+    fn blocks(&self, mut value: impl FnMut(&Position) -> f64) -> Vec<Block> {
+        let documents = self
+            .windows
+            .iter()
+            .map(|w| w.document + 1)
+            .max()
+            .unwrap_or(0);
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut last = None;
+        for (window, positions) in self.windows.iter().zip(self.positions) {
+            for stretch in positions.chunks(BLOCK) {
+                let goes_on = documents >= DOCUMENTS && last == Some(window.document);
+                if !goes_on {
+                    blocks.push(Block::default());
+                }
+                last = Some(window.document);
+                let block = blocks.last_mut().expect("one was pushed");
+                for position in stretch {
+                    block.sum += value(position);
+                    block.count += 1;
+                }
+            }
+        }
+        blocks
+    }
+}
+
+/// KL divergence of the reference is the loss that a model adds on text that the reference would write: the same
+/// comparison as that of losses on a text, without the chance that lies in which text it was.
+fn verdict(difference: &Estimate, kl: &Estimate) -> Verdict {
+    let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
+    match (is_significant(difference), is_significant(kl)) {
+        _ if kl.mean == 0.0 && difference.mean == 0.0 => Verdict::Identical,
+        (None, _) | (_, None) => Verdict::Unknown,
+        (Some(true), _) if difference.mean > 0.0 => Verdict::Worse,
+        (Some(true), _) => Verdict::Better,
+        (Some(false), Some(true)) => Verdict::WorseByKl,
+        (Some(false), Some(false)) => Verdict::NotSignificant,
+    }
+}
+
+/// The lower and the upper end of the histogram's bins, as powers of ten.
+const KL_RANGE: (f64, f64) = (-8.0, 2.0);
+
+/// Lower ends of the bins of [`Divergence::histogram`], and the upper end of the last, in nats.
+pub fn kl_bins() -> Vec<f64> {
+    let (low, high) = KL_RANGE;
+    let end = |i: usize| 10f64.powf(low + (high - low) * i as f64 / BINS as f64);
+    (0..=BINS).map(end).collect()
+}
+
+fn histogram(kl: &[f64]) -> Vec<u64> {
+    let mut bins = vec![0; BINS];
+    let (low, high) = KL_RANGE;
+    for value in kl {
+        let at = (value.log10() - low) / (high - low) * BINS as f64;
+        bins[(at.max(0.0) as usize).min(BINS - 1)] += 1;
+    }
+    bins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(nll: f64, kl: f64) -> Position {
+        let apart = Apart {
+            kl,
+            delta_p: -kl,
+            same_top: kl < 0.5,
+            top5: 5,
+        };
+        Position {
+            nll,
+            apart: Some(apart),
+        }
+    }
+
+    /// `count` documents of two tokens; losses 1 and 3 plus what `more` adds to each document.
+    fn scored(
+        count: usize,
+        more: impl Fn(usize) -> f64,
+    ) -> (Text, Vec<Window>, Vec<Vec<Position>>) {
+        let text = Text {
+            name: "test".into(),
+            documents: vec!["ab cd".into(); count],
+        };
+        let window = |document| Window {
+            ids: vec![0; 3],
+            scored: 2,
+            document,
+        };
+        let positions = |i| {
+            let more: f64 = more(i);
+            vec![
+                position(1.0 + more, more.abs()),
+                position(3.0 + more, more.abs()),
+            ]
+        };
+        let windows = (0..count).map(window).collect();
+        (text, windows, (0..count).map(positions).collect())
+    }
+
+    fn of<'a>(parts: &'a (Text, Vec<Window>, Vec<Vec<Position>>)) -> Scored<'a> {
+        Scored {
+            convention: Convention::Rolling { context: 8 },
+            text: &parts.0,
+            windows: &parts.1,
+            positions: &parts.2,
+        }
+    }
+
+    #[test]
+    fn figures_by_token_word_and_byte() {
+        let parts = scored(40, |_| 0.0);
+        let found = of(&parts).perplexity();
+        assert_eq!((found.tokens, found.loss.mean), (80, 2.0));
+        assert_eq!(found.loss.error, Some(0.0)); // all documents are alike
+        // exp(2) * sqrt((5 - 4) / 79)
+        let expected = 2f64.exp() / 79f64.sqrt();
+        assert!((found.error_of_llama_cpp - expected).abs() < 1e-9);
+        let lengths = found.by_length.unwrap();
+        assert!((lengths.word_perplexity - 2f64.exp()).abs() < 1e-9);
+        assert!((lengths.byte_perplexity - 0.8f64.exp()).abs() < 1e-9);
+        assert!((lengths.bits_per_byte.mean - 0.8 / 2f64.ln()).abs() < 1e-9);
+        assert_eq!(found.by_position, [(1.0, 1.0), (2.0, 3.0)]);
+    }
+
+    #[test]
+    fn verdicts_follow_from_paired_differences() {
+        let reference = scored(40, |_| 0.0);
+        let check = |more: fn(usize) -> f64, expected| {
+            let found = of(&scored(40, more)).divergence(&reference.2).unwrap();
+            assert_eq!(found.verdict, expected, "{found:?}");
+            found
+        };
+        let same = check(|_| 0.0, Verdict::Identical);
+        assert_eq!((same.perplexity_ratio, same.p_value), (1.0, Some(1.0)));
+        let noise = |i: usize| [0.1, -0.1][i % 2];
+        check(noise, Verdict::WorseByKl);
+        check(|i| if i == 7 { 0.1 } else { 0.0 }, Verdict::NotSignificant);
+        let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, Verdict::Worse);
+        assert!((worse.perplexity_ratio - 0.1f64.exp()).abs() < 1e-9);
+        let (low, high) = worse.ratio_range.unwrap();
+        assert!(low > 1.0 && high > worse.perplexity_ratio);
+        check(|i| -0.05 - 0.1 * (i % 2) as f64, Verdict::Better);
+    }
+
+    #[test]
+    fn few_documents_are_cut_into_stretches() {
+        let parts = (
+            Text {
+                name: String::new(),
+                documents: vec!["a".repeat(300)],
+            },
+            vec![Window {
+                ids: vec![0; 301],
+                scored: 300,
+                document: 0,
+            }],
+            vec![vec![position(1.0, 0.0); 300]],
+        );
+        let blocks = Scored {
+            convention: Convention::Rolling { context: 300 },
+            ..of(&parts)
+        }
+        .blocks(|p| p.nll);
+        let counts: Vec<usize> = blocks.iter().map(|b| b.count).collect();
+        assert_eq!(counts, [128, 128, 44]);
+    }
+
+    #[test]
+    fn bins_hold_every_token() {
+        let bins = histogram(&[0.0, 1e-9, 1.5e-8, 1.0, 1e9]);
+        assert_eq!(bins.iter().sum::<u64>(), 5);
+        assert_eq!((bins[0], bins[BINS - 1]), (3, 1));
+        let ends = kl_bins();
+        assert!((ends[0] - 1e-8).abs() < 1e-15 && (ends[BINS] - 100.0).abs() < 1e-9);
+    }
+}

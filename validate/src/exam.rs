@@ -1,0 +1,167 @@
+//! Runs models through a task, item by item, and remembers what was answered.
+//!
+//! One file a (model, task), a line of JSON an item. What follows the first line that is torn, or out of order, is cut
+//! off and asked again.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::judge::Subject;
+use crate::tasks::{McNemar, Outcome, Score, Task, compare, scores};
+use crate::text::hex;
+use crate::{Error, Result, store};
+
+/// What a model knows of a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exam {
+    /// Name of the task.
+    pub task: String,
+    /// SHA-256 of all items as models see them.
+    pub sha256: String,
+    /// Its figures with their errors.
+    pub scores: Vec<Score>,
+    /// The figure that models are compared by.
+    pub metric: String,
+    /// The first model and this one on the same items; `None` of the first.
+    pub beside_first: Option<McNemar>,
+}
+
+impl Exam {
+    /// The figure that models are compared by.
+    pub fn main(&self) -> Option<&Score> {
+        self.scores.iter().find(|score| score.metric == self.metric)
+    }
+}
+
+/// Asks every model every item. `state` is a folder where answers are kept; `seen` gets the items that were answered and
+/// all of them.
+///
+/// # Errors
+/// Those of [`Task::score`], and [`Error::Io`].
+pub fn examine(
+    subjects: &[Subject],
+    task: &Task,
+    state: &Path,
+    seen: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Exam>> {
+    let sha256 = items_hash(task);
+    let total = task.len() * subjects.len();
+    let mut exams: Vec<Exam> = Vec::new();
+    let mut first: Option<Vec<Outcome>> = None;
+    for (i, subject) in subjects.iter().enumerate() {
+        let kv_type = format!("{:?}", subject.kv_type);
+        let key = store::key(&[VERSION, &subject.sha256, &sha256, task.name(), &kv_type]);
+        let path = state.join(format!("{key}.outcomes"));
+        let outcomes = ask(subject, task, &path, &mut |done| {
+            seen(i * task.len() + done, total)
+        })?;
+        let metric = task.main_metric();
+        let beside_first = first
+            .as_ref()
+            .map(|first| compare(first, &outcomes, &metric));
+        exams.push(Exam {
+            task: task.name().to_owned(),
+            sha256: sha256.clone(),
+            scores: scores(&outcomes),
+            metric,
+            beside_first: beside_first.transpose()?,
+        });
+        first.get_or_insert(outcomes);
+    }
+    Ok(exams)
+}
+
+/// Part of the name of what was answered: another number where the answers would be others.
+const VERSION: &str = "1";
+
+fn items_hash(task: &Task) -> String {
+    let mut hash = Sha256::new();
+    for index in 0..task.len() {
+        hash.update(format!("{:?}\n", task.item(index)));
+    }
+    hex(&hash.finalize())
+}
+
+/// The answers of one model, those in the file at `path` first.
+fn ask(
+    subject: &Subject,
+    task: &Task,
+    path: &Path,
+    seen: &mut dyn FnMut(usize),
+) -> Result<Vec<Outcome>> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let options = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+    };
+    let mut file = options().map_err(io)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(io)?;
+    let (mut outcomes, whole) = kept(&text, task.len());
+    file.set_len(whole as u64).map_err(io)?;
+    file.seek(SeekFrom::Start(whole as u64)).map_err(io)?;
+    let mut failed = None;
+    let from = outcomes.len();
+    task.score(&subject.model, &subject.tokenizer, from, &mut |outcome| {
+        let line = serde_json::to_string(&outcome).expect("an outcome is plain data");
+        if let Err(error) = writeln!(file, "{line}") {
+            failed.get_or_insert(error);
+        }
+        outcomes.push(outcome);
+        seen(outcomes.len());
+    })?;
+    match failed {
+        Some(error) => Err(io(error)),
+        None => Ok(outcomes),
+    }
+}
+
+/// The outcomes in whole lines, in order, and how many bytes they take.
+fn kept(text: &[u8], items: usize) -> (Vec<Outcome>, usize) {
+    let (mut outcomes, mut whole) = (Vec::new(), 0);
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    for line in lines.filter(|line| line.ends_with(b"\n")).take(items) {
+        match serde_json::from_slice::<Outcome>(line) {
+            Ok(outcome) if outcome.item == outcomes.len() => outcomes.push(outcome),
+            _ => break,
+        }
+        whole += line.len();
+    }
+    (outcomes, whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_count_up_to_the_damage() {
+        let line = |item: usize| format!("{{\"item\":{item},\"metrics\":{{\"acc\":1.0}}}}\n");
+        let text = line(0) + &line(1);
+        let check = |text: &str, expected: usize| {
+            let (outcomes, whole) = kept(text.as_bytes(), 5);
+            assert_eq!(
+                (outcomes.len(), whole),
+                (expected, expected * line(0).len()),
+                "{text}"
+            );
+        };
+        check(&text, 2);
+        check(&text[..text.len() - 1], 1);
+        check(&(line(0) + "no json\n" + &line(1)), 1);
+        check(&(line(0) + &line(2)), 1);
+        check("", 0);
+        assert_eq!(kept(text.as_bytes(), 1).0.len(), 1);
+    }
+}

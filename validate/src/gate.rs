@@ -1,0 +1,294 @@
+//! Conditions that a model must meet, for machines that decide: `kl<1e-3,top1>=0.99,decode>20`.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::accuracy::Divergence;
+use crate::report::ModelReport;
+use crate::{Error, Result};
+
+/// A figure with a bound.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    text: String,
+    figure: Bounded,
+    relation: Relation,
+    bound: f64,
+}
+
+/// Whether a condition holds for a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// As it was given.
+    pub condition: String,
+    /// Name of the model.
+    pub model: String,
+    /// What was found; `None` where it was not measured, and then the condition does not hold.
+    pub value: Option<f64>,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+/// What is bounded.
+#[derive(Debug, Clone)]
+enum Bounded {
+    Known(&'static Figure),
+    /// A task and its metric.
+    Task(String, String),
+}
+
+impl Bounded {
+    fn of(&self, model: &ModelReport) -> Option<f64> {
+        match self {
+            Bounded::Known(figure) => (figure.of)(model),
+            Bounded::Task(task, metric) => {
+                let exam = model.tasks.iter().find(|exam| exam.task == *task)?;
+                let score = exam.scores.iter().find(|score| score.metric == *metric)?;
+                Some(score.value)
+            }
+        }
+    }
+
+    fn is_relative(&self) -> bool {
+        matches!(self, Bounded::Known(figure) if figure.is_relative)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Relation {
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+}
+
+/// Something that can have a bound.
+#[derive(Debug)]
+struct Figure {
+    name: &'static str,
+    meaning: &'static str,
+    /// Whether it is a figure of a model beside the reference.
+    is_relative: bool,
+    of: fn(&ModelReport) -> Option<f64>,
+}
+
+const fn relative(
+    name: &'static str,
+    meaning: &'static str,
+    of: fn(&ModelReport) -> Option<f64>,
+) -> Figure {
+    Figure {
+        name,
+        meaning,
+        is_relative: true,
+        of,
+    }
+}
+
+const fn absolute(
+    name: &'static str,
+    meaning: &'static str,
+    of: fn(&ModelReport) -> Option<f64>,
+) -> Figure {
+    Figure {
+        name,
+        meaning,
+        is_relative: false,
+        of,
+    }
+}
+
+fn beside(model: &ModelReport) -> Option<&Divergence> {
+    model.main()?.divergence.as_ref()
+}
+
+fn speed(model: &ModelReport) -> Option<&crate::speed::WithThreads> {
+    model.speed.as_ref()?.main()
+}
+
+const FIGURES: [Figure; 18] = [
+    relative("kl", "mean KL divergence, nats", |m| {
+        Some(beside(m)?.kl.mean)
+    }),
+    relative("kl_median", "its median", |m| Some(beside(m)?.kl_median)),
+    relative("kl_p90", "its 90th percentile", |m| Some(beside(m)?.kl_p90)),
+    relative("kl_p99", "its 99th percentile", |m| Some(beside(m)?.kl_p99)),
+    relative("kl_p999", "its 99.9th percentile", |m| {
+        Some(beside(m)?.kl_p999)
+    }),
+    relative("top1", "share of equal first choices", |m| {
+        Some(beside(m)?.top1.mean)
+    }),
+    relative("top5", "mean share of equal five choices", |m| {
+        Some(beside(m)?.top5.mean)
+    }),
+    relative("ppl_ratio", "perplexity by that of the reference", |m| {
+        Some(beside(m)?.perplexity_ratio)
+    }),
+    relative(
+        "p_value",
+        "probability of such a difference by chance",
+        |m| beside(m)?.p_value,
+    ),
+    absolute("ppl", "perplexity", |m| {
+        Some(m.main()?.perplexity.perplexity.mean)
+    }),
+    absolute("bits_per_byte", "of the convention rolling", |m| {
+        let lengths = m.main()?.perplexity.by_length.as_ref();
+        Some(lengths?.bits_per_byte.mean)
+    }),
+    absolute("decode", "tokens written per second", |m| {
+        Some(speed(m)?.generate.tokens_per_second)
+    }),
+    absolute("prefill", "tokens of a prompt per second", |m| {
+        Some(speed(m)?.prompt.tokens_per_second)
+    }),
+    absolute("first_token", "seconds to the first token", |m| {
+        Some(m.speed.as_ref()?.first_token_seconds)
+    }),
+    absolute("latency_p99", "seconds, 99 of 100 tokens take less", |m| {
+        Some(m.speed.as_ref()?.token_seconds.2)
+    }),
+    absolute("memory", "bytes at most in use", |m| {
+        speed(m)?.peak_bytes.map(|n| n as f64)
+    }),
+    absolute("bytes", "of the file", |m| Some(m.bytes as f64)),
+    absolute("bits_per_weight", "of the file", |m| {
+        Some(m.bits_per_weight)
+    }),
+];
+
+impl FromStr for Gate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Gate> {
+        let refuse = |why: String| Error::Gate {
+            condition: text.to_owned(),
+            why,
+        };
+        let at = text.find(['<', '>']).ok_or_else(|| {
+            refuse("expected a figure, one of < <= > >=, and a number, like kl<1e-3".into())
+        })?;
+        let (name, rest) = (text[..at].trim(), &text[at..]);
+        let relations = [
+            ("<=", Relation::AtMost),
+            (">=", Relation::AtLeast),
+            ("<", Relation::Less),
+            (">", Relation::More),
+        ];
+        let found = relations
+            .into_iter()
+            .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?.trim())));
+        let (relation, number) = found.expect("it begins with < or >");
+        let bound = number.parse::<f64>().ok().filter(|bound| bound.is_finite());
+        let known_figure = FIGURES.iter().find(|figure| figure.name == name);
+        let of_task = name
+            .rsplit_once(':')
+            .map(|(task, metric)| (task.to_owned(), metric.to_owned()));
+        let figure = known_figure
+            .map(Bounded::Known)
+            .or(of_task.map(|(task, metric)| Bounded::Task(task, metric)));
+        Ok(Gate {
+            text: text.trim().to_owned(),
+            figure: figure
+                .ok_or_else(|| refuse(format!("no figure `{name}`; there are {}", known())))?,
+            relation,
+            bound: bound.ok_or_else(|| refuse(format!("`{number}` is no number")))?,
+        })
+    }
+}
+
+/// All figures with their meanings.
+fn known() -> String {
+    let figures = FIGURES
+        .iter()
+        .map(|f| format!("{} ({})", f.name, f.meaning));
+    figures.collect::<Vec<_>>().join(", ") + ", and TASK:METRIC"
+}
+
+impl Gate {
+    /// Whether the condition holds for each model but the first, or for a model that stands alone.
+    ///
+    /// # Errors
+    /// A figure that needs a reference where there is one model.
+    pub fn check(&self, models: &[ModelReport]) -> Result<Vec<Outcome>> {
+        if models.len() < 2 && self.figure.is_relative() {
+            return Err(Error::Gate {
+                condition: self.text.clone(),
+                why: "it compares a model with the first one: expected at least two models".into(),
+            });
+        }
+        let judged = &models[usize::from(models.len() > 1)..];
+        Ok(judged.iter().map(|model| self.of(model)).collect())
+    }
+
+    fn of(&self, model: &ModelReport) -> Outcome {
+        let value = self.figure.of(model);
+        let holds = value.is_some_and(|value| match self.relation {
+            Relation::Less => value < self.bound,
+            Relation::AtMost => value <= self.bound,
+            Relation::More => value > self.bound,
+            Relation::AtLeast => value >= self.bound,
+        });
+        Outcome {
+            condition: self.text.clone(),
+            model: model.name.clone(),
+            value,
+            holds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(bytes: u64) -> ModelReport {
+        ModelReport {
+            name: format!("m{bytes}"),
+            path: String::new(),
+            sha256: String::new(),
+            bytes,
+            packing: String::new(),
+            parameters: 1,
+            bits_per_weight: 2.5,
+            bits_per_layer_weight: 2.0,
+            accuracy: Vec::new(),
+            tasks: Vec::new(),
+            speed: None,
+        }
+    }
+
+    #[test]
+    fn each_later_model_is_judged() {
+        let models = [model(1), model(10), model(20)];
+        let check = |text: &str, expected: &[bool]| {
+            let outcomes = text.parse::<Gate>().unwrap().check(&models).unwrap();
+            let holds: Vec<bool> = outcomes.iter().map(|o| o.holds).collect();
+            assert_eq!(holds, expected, "{text}");
+        };
+        check("bytes<20", &[true, false]);
+        check("bytes<=20", &[true, true]);
+        check("bytes > 10", &[false, true]);
+        check("bits_per_weight>=2.5", &[true, true]);
+        check("kl<1", &[false, false]); // not measured
+        check("sums:acc>0", &[false, false]);
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused_with_a_reason() {
+        let check = |text: &str, part: &str| {
+            let error = text.parse::<Gate>().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        check("klx<1", "no figure `klx`; there are kl (mean KL");
+        check("kl=1", "expected a figure, one of");
+        check("kl<much", "`much` is no number");
+        check("kl<nan", "`nan` is no number");
+        let alone = "kl<1".parse::<Gate>().unwrap().check(&[model(1)]);
+        assert!(alone.unwrap_err().to_string().contains("two models"));
+        let absolute = "bytes<2".parse::<Gate>().unwrap().check(&[model(1)]);
+        assert!(absolute.unwrap()[0].holds);
+    }
+}

@@ -1,0 +1,429 @@
+//! The report as sections of tables and plots, from which the page and the text are written.
+
+use super::answer::{bytes, figures};
+use super::plots::{self, Plot};
+use super::{Accuracy, ModelReport, Report};
+use crate::accuracy::{SIGNIFICANT, Verdict};
+use crate::statistics::Estimate;
+
+/// What is written.
+pub struct Document {
+    pub title: String,
+    pub answer: Vec<String>,
+    pub sections: Vec<Section>,
+    pub plots: Vec<Plot>,
+}
+
+/// A heading with what stands below it.
+pub struct Section {
+    pub title: &'static str,
+    pub intro: String,
+    pub table: Table,
+    /// Names of plots.
+    pub plots: Vec<&'static str>,
+}
+
+/// Rows of cells; the first cell of a row names it.
+pub struct Table {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+pub fn of(report: &Report) -> Document {
+    let sections = [
+        gates(report),
+        short(report),
+        accuracy(report),
+        divergence(report),
+        tasks(report),
+        speed(report),
+        setting(report),
+    ];
+    let mut sections: Vec<Section> = sections.into_iter().flatten().collect();
+    let plots = plots::of(report);
+    let is_drawn = |name: &&'static str| plots.iter().any(|plot| plot.name == *name);
+    sections.iter_mut().for_each(|s| s.plots.retain(is_drawn));
+    let names: Vec<&str> = report.models.iter().map(|m| m.name.as_str()).collect();
+    Document {
+        title: format!("Accuracy and speed of {}", names.join(", ")),
+        answer: report.answer.clone(),
+        sections,
+        plots,
+    }
+}
+
+fn row(cells: &[String]) -> Vec<String> {
+    cells.to_vec()
+}
+
+fn head(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+fn gates(report: &Report) -> Option<Section> {
+    let rows = report.gates.iter().map(|gate| {
+        let value = gate.value.map_or("not measured".into(), figures);
+        let verdict = if gate.holds { "holds" } else { "FAILS" };
+        row(&[
+            gate.condition.clone(),
+            gate.model.clone(),
+            value,
+            verdict.into(),
+        ])
+    });
+    let rows: Vec<_> = rows.collect();
+    (!rows.is_empty()).then(|| Section {
+        title: "Conditions",
+        intro: "What was asked for with --gate.".into(),
+        table: Table {
+            head: head(&["condition", "model", "found", ""]),
+            rows,
+        },
+        plots: Vec::new(),
+    })
+}
+
+fn short(report: &Report) -> Option<Section> {
+    let rows = report.models.iter().enumerate().map(|(i, m)| {
+        let speed = m.speed.as_ref().and_then(|s| s.main());
+        let rate = |f: fn(&crate::speed::WithThreads) -> f64| {
+            speed.map_or("–".to_owned(), |s| figures(f(s)))
+        };
+        let verdict = match (i, m.divergence()) {
+            (0, _) => "reference",
+            (_, None) => "other tokens",
+            (_, Some(d)) => match d.verdict {
+                Verdict::Identical => "identical",
+                Verdict::NotSignificant => "no significant difference",
+                Verdict::Worse => "significantly worse",
+                Verdict::WorseByKl => "significantly worse, by KL only",
+                Verdict::Better => "significantly better",
+                Verdict::Unknown => "too little text",
+            },
+        };
+        row(&[
+            m.name.clone(),
+            verdict.into(),
+            m.main()
+                .map_or("–".into(), |a| estimate(&a.perplexity.perplexity, 4)),
+            bytes(m.bytes),
+            rate(|s| s.generate.tokens_per_second),
+            rate(|s| s.prompt.tokens_per_second),
+            speed.and_then(|s| s.peak_bytes).map_or("n/a".into(), bytes),
+        ])
+    });
+    Some(Section {
+        title: "In short",
+        intro: "Perplexity says how well a model predicts a text: lower is better, 1 would be perfect. Behind ± stands \
+                the standard error. Speeds are tokens per second, a token being a word or a part of one."
+            .into(),
+        table: Table {
+            head: head(&[
+                "model",
+                "accuracy",
+                "perplexity",
+                "file",
+                "writes, tokens/s",
+                "reads, tokens/s",
+                "memory",
+            ]),
+            rows: rows.collect(),
+        },
+        plots: vec!["accuracy-speed", "accuracy-size"],
+    })
+}
+
+fn accuracy(report: &Report) -> Option<Section> {
+    let mut rows = Vec::new();
+    let mut meanings = Vec::new();
+    for (model, accuracy) in pairs(report) {
+        let p = &accuracy.perplexity;
+        let lengths = p.by_length.as_ref();
+        rows.push(row(&[
+            model.name.clone(),
+            accuracy.convention.name().into(),
+            p.tokens.to_string(),
+            estimate(&p.perplexity, 4),
+            estimate(&p.loss, 5),
+            lengths.map_or("–".into(), |l| estimate(&l.bits_per_byte, 5)),
+            lengths.map_or("–".into(), |l| format!("{:.4}", l.word_perplexity)),
+            lengths.map_or("–".into(), |l| format!("{:.4}", l.byte_perplexity)),
+        ]));
+        let meaning = format!("{}: {}.", accuracy.convention.name(), accuracy.meaning);
+        if !meanings.contains(&meaning) {
+            meanings.push(meaning);
+        }
+    }
+    (!rows.is_empty()).then(|| Section {
+        title: "Perplexity",
+        intro: format!(
+            "Only figures of one convention compare with each other. {} Bits per byte do not depend on how a model \
+             cuts text into tokens.",
+            meanings.join(" ")
+        ),
+        table: Table {
+            head: head(&[
+                "model",
+                "convention",
+                "tokens",
+                "perplexity",
+                "nats per token",
+                "bits per byte",
+                "per word",
+                "per byte",
+            ]),
+            rows,
+        },
+        plots: vec!["loss-by-position"],
+    })
+}
+
+fn divergence(report: &Report) -> Option<Section> {
+    let first = &report.models.first()?.name;
+    let mut rows = Vec::new();
+    for (model, accuracy) in pairs(report) {
+        let Some(d) = &accuracy.divergence else {
+            continue;
+        };
+        let range = d.ratio_range.map_or(String::new(), |(low, high)| {
+            format!(" ({low:.5} to {high:.5})")
+        });
+        let percentile = |wanted: f64| {
+            let found = d.delta_p.iter().find(|(percent, _)| *percent == wanted);
+            found.map_or("–".into(), |(_, change)| {
+                format!("{:+.2} %", 100.0 * change)
+            })
+        };
+        rows.push(row(&[
+            model.name.clone(),
+            accuracy.convention.name().into(),
+            format!("{:.5}{range}", d.perplexity_ratio),
+            d.p_value.map_or("–".into(), |p| {
+                if p < 1e-4 {
+                    "< 0.0001".into()
+                } else {
+                    format!("{p:.4}")
+                }
+            }),
+            estimate(&d.kl, 6),
+            figures(d.kl_median),
+            [d.kl_p90, d.kl_p99, d.kl_p999].map(figures).join(" / "),
+            percent(&d.top1),
+            percent(&d.top5),
+            format!(
+                "{} / {} / {}",
+                percentile(1.0),
+                percentile(50.0),
+                percentile(99.0)
+            ),
+        ]));
+    }
+    (!rows.is_empty()).then(|| Section {
+        title: "Beside the reference",
+        intro: format!(
+            "Both models predict the same tokens, and {first} is the reference. The ratio of perplexities is above 1 where a \
+             model is worse; in brackets where it lies with 95 % confidence. p is the probability that chance alone makes \
+             such a difference: the losses of both are subtracted block by block (documents, or stretches of 128 tokens \
+             where documents are fewer than 30) and their mean is compared with its standard error (a paired z test); below {SIGNIFICANT} it counts as significant. KL \
+             divergence says how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 is another \
+             model. It is also what a model would lose on text that the reference writes; `significantly worse, by KL only` \
+             means that this is above zero by more than its error, while chance may explain the difference on the text. Same first choice: how often both find the same next token most probable. Change of the right token: what \
+             its probability gained or lost, in the worst of 100 places, in the middle, and in the best of 100."
+        ),
+        table: Table {
+            head: head(&[
+                "model",
+                "convention",
+                "perplexity ratio",
+                "p",
+                "KL, mean",
+                "KL, median",
+                "KL, worst 10 / 1 / 0.1 %",
+                "same first choice",
+                "same five",
+                "change of the right token",
+            ]),
+            rows,
+        },
+        plots: vec!["kl-histogram"],
+    })
+}
+
+fn tasks(report: &Report) -> Option<Section> {
+    let mut rows = Vec::new();
+    for model in &report.models {
+        for exam in &model.tasks {
+            for score in &exam.scores {
+                let test = exam.beside_first.filter(|_| score.metric == exam.metric);
+                let count = |n: Option<usize>| n.map_or("–".to_owned(), |n| n.to_string());
+                rows.push(row(&[
+                    model.name.clone(),
+                    exam.task.clone(),
+                    score.metric.clone(),
+                    match score.stderr {
+                        Some(error) if score.value < 1e3 => {
+                            format!("{:.4} ± {error:.4}", score.value)
+                        }
+                        Some(error) => format!("{:.3e} ± {error:.1e}", score.value),
+                        None => format!("{:.4}", score.value),
+                    },
+                    score.items.to_string(),
+                    count(test.map(|t| t.only_first)),
+                    count(test.map(|t| t.only_second)),
+                    test.map_or("–".into(), |t| format!("{:.4}", t.p)),
+                ]));
+            }
+        }
+    }
+    (!rows.is_empty()).then(|| Section {
+        title: "Tasks",
+        intro: format!(
+            "Shares of items that are right, computed as lm-evaluation-harness does: acc takes the likeliest answer, acc_norm \
+             the likeliest for its length. p compares a model with the reference on the same items by those that only one \
+             of the two has right (McNemar's test); below {SIGNIFICANT} it counts as significant."
+        ),
+        table: Table {
+            head: head(&[
+                "model",
+                "task",
+                "figure",
+                "value",
+                "items",
+                "only the reference right",
+                "only this right",
+                "p",
+            ]),
+            rows,
+        },
+        plots: Vec::new(),
+    })
+}
+
+fn speed(report: &Report) -> Option<Section> {
+    let mut rows = Vec::new();
+    for model in &report.models {
+        let Some(speed) = &model.speed else { continue };
+        for with in &speed.by_threads {
+            let is_main = with.threads == speed.main()?.threads;
+            let waits = |seconds: f64| match is_main {
+                true => format!("{} ms", figures(1e3 * seconds)),
+                false => "–".into(),
+            };
+            let (half, most, nearly_all) = speed.token_seconds;
+            let rate = |r: &crate::speed::Rate| {
+                let (low, high) = (figures(r.range.0), figures(r.range.1));
+                format!("{} ({low} to {high})", figures(r.tokens_per_second))
+            };
+            rows.push(row(&[
+                model.name.clone(),
+                with.threads.to_string(),
+                rate(&with.prompt),
+                rate(&with.generate),
+                format!(
+                    "{:.0} % of {}",
+                    100.0 * with.generate.limit_fraction,
+                    with.generate.limit
+                ),
+                waits(speed.first_token_seconds),
+                match is_main {
+                    true => {
+                        [half, most, nearly_all]
+                            .map(|s| figures(1e3 * s))
+                            .join(" / ")
+                            + " ms"
+                    }
+                    false => "–".into(),
+                },
+                with.peak_bytes.map_or("n/a".into(), bytes),
+                with.joules_per_token.map_or("n/a".into(), figures),
+            ]));
+        }
+    }
+    let (prompt, generate) = report.setting.speed_tokens;
+    (!rows.is_empty()).then(|| Section {
+        title: "Speed and memory",
+        intro: format!(
+            "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. Medians, in brackets the \
+             slowest and the fastest round. Of the limit: the share of what memory or arithmetic of this machine allow, \
+             measured at the same time. A wait is the time of one token: half, 90 and 99 of 100 tokens take less."
+        ),
+        table: Table {
+            head: head(&[
+                "model",
+                "threads",
+                "reads, tokens/s",
+                "writes, tokens/s",
+                "of the limit",
+                "first token after",
+                "wait for a token",
+                "memory",
+                "joules per token",
+            ]),
+            rows,
+        },
+        plots: vec!["speed-by-threads", "speed-by-batch"],
+    })
+}
+
+fn setting(report: &Report) -> Option<Section> {
+    let s = &report.setting;
+    let mut rows = vec![
+        row(&["command".into(), s.command.clone()]),
+        row(&["program".into(), format!("sterna {}", s.version)]),
+        row(&[
+            "processor".into(),
+            format!("{}, {} cores, {} threads used", s.cpu, s.cores, s.threads),
+        ]),
+        row(&["kernels".into(), s.kernels.clone()]),
+        row(&["KV cache".into(), s.kv_type.clone()]),
+        row(&["energy".into(), s.energy.clone()]),
+        row(&[
+            "text".into(),
+            format!(
+                "{}: {} documents, {}, sha256 {}",
+                s.text.name,
+                s.text.documents,
+                bytes(s.text.bytes as u64),
+                s.text.sha256
+            ),
+        ]),
+    ];
+    let exams = report.models.first().map_or(&[][..], |m| &m.tasks);
+    rows.extend(
+        exams
+            .iter()
+            .map(|e| row(&[e.task.clone(), format!("items with sha256 {}", e.sha256)])),
+    );
+    rows.extend(report.models.iter().map(|m| {
+        let facts = format!(
+            "{}: {} weights, packing {}, {:.2} bits a weight ({:.2} in the layers), sha256 {}",
+            m.path, m.parameters, m.packing, m.bits_per_weight, m.bits_per_layer_weight, m.sha256
+        );
+        row(&[m.name.clone(), facts])
+    }));
+    Some(Section {
+        title: "How this was measured",
+        intro: "With the same files this command gives the same figures of accuracy, to the last digit, on any machine.".into(),
+        table: Table {
+            head: Vec::new(),
+            rows,
+        },
+        plots: Vec::new(),
+    })
+}
+
+fn pairs(report: &Report) -> impl Iterator<Item = (&ModelReport, &Accuracy)> {
+    let models = report.models.iter();
+    models.flat_map(|m| m.accuracy.iter().map(move |accuracy| (m, accuracy)))
+}
+
+fn estimate(of: &Estimate, decimals: usize) -> String {
+    match of.error {
+        Some(error) => format!("{:.decimals$} ± {error:.decimals$}", of.mean),
+        None => format!("{:.decimals$}", of.mean),
+    }
+}
+
+fn percent(of: &Estimate) -> String {
+    format!("{:.2} %", 100.0 * of.mean)
+}

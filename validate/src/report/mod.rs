@@ -1,0 +1,175 @@
+//! All that was measured, in one structure: `report.json` is it, and the other forms are made of it.
+
+mod answer;
+mod document;
+mod html;
+mod markdown;
+mod plots;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sterna_ternary::layout::{self, Role};
+
+use crate::accuracy::{Divergence, Perplexity};
+use crate::exam::Exam;
+use crate::gate::Outcome;
+use crate::judge::Subject;
+use crate::speed::Speed;
+use crate::text::Source;
+use crate::windows::Convention;
+use crate::{Error, Result};
+
+/// What was measured of some models, the first one being the reference.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The answer in words: for each later model what is lost and what is gained.
+    pub answer: Vec<String>,
+    /// How all this was measured.
+    pub setting: Setting,
+    /// The models.
+    pub models: Vec<ModelReport>,
+    /// Conditions and whether they hold.
+    pub gates: Vec<Outcome>,
+}
+
+/// What another needs in order to repeat it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setting {
+    /// Of this program.
+    pub version: String,
+    /// The command as it was given.
+    pub command: String,
+    /// Name of the processor.
+    pub cpu: String,
+    /// Its cores that the process may use.
+    pub cores: usize,
+    /// The table of inner loops.
+    pub kernels: String,
+    /// Threads.
+    pub threads: usize,
+    /// Element type of the KV cache.
+    pub kv_type: String,
+    /// Where energy was read, or why it was not.
+    pub energy: String,
+    /// Tokens of the prompt and generated tokens of the measurement of speed.
+    pub speed_tokens: (usize, usize),
+    /// The text.
+    pub text: Source,
+}
+
+/// What was measured of one model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelReport {
+    /// How it is called here.
+    pub name: String,
+    /// What was given.
+    pub path: String,
+    /// Of the packed file.
+    pub sha256: String,
+    /// Of the packed file.
+    pub bytes: u64,
+    /// How its trits are packed.
+    pub packing: String,
+    /// All weights.
+    pub parameters: u64,
+    /// Bits of the file by weights.
+    pub bits_per_weight: f64,
+    /// Bits of the matrices in the layers, with their scales, by their weights.
+    pub bits_per_layer_weight: f64,
+    /// Per convention.
+    pub accuracy: Vec<Accuracy>,
+    /// Per task.
+    #[serde(default)]
+    pub tasks: Vec<Exam>,
+    /// `None` where it was not measured.
+    pub speed: Option<Speed>,
+}
+
+/// How well a model predicts the text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// How the text was cut.
+    pub convention: Convention,
+    /// That in words.
+    pub meaning: String,
+    /// How well it predicts.
+    pub perplexity: Perplexity,
+    /// How far it is from the reference; `None` of the reference, and of a model with other tokens.
+    pub divergence: Option<Divergence>,
+}
+
+impl ModelReport {
+    /// A model without measurements.
+    pub fn of(subject: &Subject, path: &Path) -> ModelReport {
+        let file = subject.model.file();
+        let weights = layout::weights(&file.config);
+        let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
+        let linear = || weights.iter().filter(|w| w.role == Role::Linear);
+        let in_layers: usize = linear().map(|w| w.rows * w.columns).sum();
+        let stored = linear().flat_map(|w| [w.name.clone(), layout::scale_name(&w.name)]);
+        let stored = stored.filter_map(|name| file.layout().find(&name));
+        let stored: usize = stored.map(|entry| entry.len).sum();
+        ModelReport {
+            name: subject.name.clone(),
+            path: path.display().to_string(),
+            sha256: subject.sha256.clone(),
+            bytes: file.len() as u64,
+            packing: file.packing.name().to_owned(),
+            parameters: parameters as u64,
+            bits_per_weight: 8.0 * file.len() as f64 / parameters as f64,
+            bits_per_layer_weight: 8.0 * stored as f64 / in_layers as f64,
+            accuracy: Vec::new(),
+            tasks: Vec::new(),
+            speed: None,
+        }
+    }
+
+    /// The first convention.
+    pub fn main(&self) -> Option<&Accuracy> {
+        self.accuracy.first()
+    }
+
+    fn divergence(&self) -> Option<&Divergence> {
+        self.main()?.divergence.as_ref()
+    }
+}
+
+impl Report {
+    /// Puts the answer into words.
+    pub fn with_answer(mut self) -> Report {
+        self.answer = answer::of(&self);
+        self
+    }
+
+    /// As a table in plain text, for a terminal.
+    pub fn text(&self) -> String {
+        let document = document::of(self);
+        markdown::terminal(&document)
+    }
+
+    /// Writes `report.json`, `report.md`, `report.html`, and each plot as SVG and PNG, into a folder that exists.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Png`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            sterna_ternary::durable::write(&path, |w| std::io::Write::write_all(w, bytes)).map_err(
+                |source| Error::Io {
+                    path: path.clone(),
+                    source,
+                },
+            )
+        };
+        let document = document::of(self);
+        for plot in &document.plots {
+            write(&format!("{}.svg", plot.name), plot.picture.svg().as_bytes())?;
+            write(&format!("{}.png", plot.name), &plot.picture.png()?)?;
+        }
+        write("report.md", markdown::of(&document).as_bytes())?;
+        write("report.html", html::of(&document).as_bytes())?;
+        let json = serde_json::to_vec_pretty(self).expect("a report is plain data");
+        write("report.json", &json)
+    }
+}

@@ -1,0 +1,91 @@
+//! What keeps a task from being read or scored.
+
+use std::path::PathBuf;
+
+/// A result of this module.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way in which a task is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // each variant's message says what its fields are
+pub enum Error {
+    #[error(transparent)]
+    Runtime(#[from] sterna_runtime::Error),
+
+    #[error(transparent)]
+    Data(#[from] sterna_datasets::Error),
+
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+
+    #[error(
+        "unknown task {found:?}: expected a file or folder of .jsonl or .parquet, a task file \
+         .toml, LAYOUT=PATH with a layout of {layouts}, or a generated task of {generated}"
+    )]
+    Unknown {
+        found: String,
+        layouts: String,
+        generated: String,
+    },
+
+    #[error(
+        "{}: its fields are {fields}, those of no known layout; name one (LAYOUT={}) of \
+         {layouts}, or write a task file", path.display(), path.display()
+    )]
+    UnknownLayout {
+        path: PathBuf,
+        fields: String,
+        layouts: String,
+    },
+
+    #[error("{}, record {record}: {reason}", path.display())]
+    Record {
+        path: PathBuf,
+        record: u64,
+        reason: String,
+    },
+
+    #[error("{}: no record is in it", path.display())]
+    Empty { path: PathBuf },
+
+    #[error("task file {}: {reason}", path.display())]
+    Definition { path: PathBuf, reason: String },
+
+    #[error(
+        "{name}: {expected} examples are asked for and {found} are there; give more with \
+         --fewshot-from or ask for fewer"
+    )]
+    TooFewExamples {
+        name: String,
+        found: usize,
+        expected: usize,
+    },
+
+    #[error("{text:?} is {tokens} tokens, expected 1 to {most}")]
+    Continuation {
+        text: String,
+        tokens: usize,
+        most: usize,
+    },
+
+    #[error(
+        "a text begins with nothing, and the model has no bos_token or eos_token to put in front"
+    )]
+    NoBos,
+
+    #[error(
+        "{tokens} tokens are to be written and the context has {max_length}; shorten the answers \
+         or give a longer context"
+    )]
+    Room { tokens: usize, max_length: usize },
+
+    #[error("item {item} is in one run and not in the other; compare runs of the same items")]
+    Unpaired { item: usize },
+
+    #[error("the outcomes have no metric {metric:?}; there are {found}")]
+    NoMetric { metric: String, found: String },
+}

@@ -1,0 +1,35 @@
+//! Accuracy on tasks, item by item the figures of lm-evaluation-harness 0.4.
+//!
+//! A [`Task`] is read from local files: records in the [`Layout`] of a known data set, or of a
+//! task file in TOML that says what to make of them (`configs/tasks/capitals.toml` is one); or it is one of the
+//! [generated](sterna_datasets::generate) ones, which need no file. [`Task::score`] gives an
+//! [`Outcome`] per item as it is known, so that work can be shown, kept and gone on with;
+//! [`scores`] makes figures with errors of outcomes, [`compare`] says whether two models differ.
+//!
+//! | a task asks | figure |
+//! |---|---|
+//! | which choice is likeliest behind the text | `acc`; `acc_norm`: log-likelihood per character |
+//! | after which text the continuation is likeliest (WinoGrande) | `acc` |
+//! | how likely the continuation is | `perplexity` of the whole, `acc`: is every token the likeliest |
+//! | what is written | `exact_match`, one for each filter |
+
+mod definition;
+mod error;
+mod generation;
+mod layout;
+mod likelihood;
+mod load;
+mod random;
+mod sample;
+mod score;
+
+pub use error::{Error, Result};
+pub use layout::Layout;
+pub use load::{Options, Task};
+pub use sample::{Item, Request};
+pub use score::{McNemar, Outcome, Score, compare, scores};
+
+/// What Python's `str.strip` takes for a space.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}

@@ -1,0 +1,110 @@
+//! What a record asks, and the requests it becomes with its few-shot examples in front.
+
+/// A record as text, before examples are put in front of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sample {
+    /// What stands before the answer.
+    pub(super) text: String,
+    /// The right answer, as an example shows it.
+    pub(super) answer: String,
+    /// What stands before everything; items with different ones do not share examples.
+    pub(super) description: String,
+    pub(super) query: Query,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Query {
+    /// Which of the choices is likeliest behind the text?
+    Choices {
+        choices: Vec<String>,
+        gold: usize,
+        /// Is accuracy by log-likelihood per character a figure too?
+        normalized: bool,
+    },
+    /// After which of these texts is the continuation likeliest?
+    Contexts {
+        contexts: Vec<String>,
+        continuation: String,
+        gold: usize,
+    },
+    /// Is the answer what greedy decoding writes, and how likely is it?
+    Continuation,
+    /// What is written until a stop text, and does its answer match?
+    Generation,
+}
+
+/// One question of a task, as a model sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its number in the task, from 0.
+    pub index: usize,
+    /// Pairs of what is given and what is scored; for generation, one with the reference as second.
+    pub requests: Vec<Request>,
+}
+
+/// A text and what may follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What the model is given.
+    pub context: String,
+    /// What is scored, with the delimiter in front.
+    pub continuation: String,
+}
+
+/// What stands between a question and its answer, and behind an example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delimiters {
+    pub(super) target: String,
+    pub(super) example: String,
+}
+
+impl Default for Delimiters {
+    fn default() -> Self {
+        Self {
+            target: " ".into(),
+            example: "\n\n".into(),
+        }
+    }
+}
+
+impl Sample {
+    /// The item with examples in front.
+    pub(super) fn item(&self, index: usize, examples: &[&Sample], delimiters: &Delimiters) -> Item {
+        let Delimiters { target, example } = delimiters;
+        let mut before = self.description.clone();
+        for shot in examples {
+            // Without an answer there is nothing to delimit.
+            match shot.answer.as_str() {
+                "" => before += &shot.text,
+                answer => before.extend([&shot.text, target, answer, example]),
+            }
+        }
+        let request = |context: &str, continuation: &str| Request {
+            context: format!("{before}{context}"),
+            continuation: format!("{target}{continuation}"),
+        };
+        let requests = match &self.query {
+            Query::Choices { choices, .. } => {
+                let requests = choices.iter().map(|choice| request(&self.text, choice));
+                requests.collect()
+            }
+            Query::Contexts {
+                contexts,
+                continuation,
+                ..
+            } => {
+                let requests = contexts
+                    .iter()
+                    .map(|context| request(context, continuation));
+                requests.collect()
+            }
+            Query::Continuation => vec![request(&self.text, &self.answer)],
+            Query::Generation => vec![Request {
+                context: format!("{before}{}", self.text),
+                continuation: self.answer.clone(),
+            }],
+        };
+        Item { index, requests }
+    }
+}
