@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::bench::{self, Plan, Test};
 use sterna_runtime::{Kernels, threads};
-use sterna_ternary::{PackedFile, Packing};
+use sterna_ternary::{LinearType, PackedFile, Packing};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
@@ -140,7 +140,8 @@ fn repack(path: &Path) -> anyhow::Result<(tempfile::TempDir, Vec<PathBuf>)> {
     let file = PackedFile::open(path)?;
     let folder = tempfile::tempdir().context("a temporary folder cannot be made")?;
     let mut paths = Vec::new();
-    for packing in Packing::ALL.into_iter().filter(|p| *p != file.packing) {
+    let others = Packing::ALL.into_iter();
+    for packing in others.filter(|p| LinearType::Ternary(*p) != file.packing) {
         let out = folder.path().join(packing.name());
         sterna_convert::repack(&file, packing, &out)?;
         paths.push(out);

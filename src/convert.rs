@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sterna_convert::{GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source};
-use sterna_ternary::{Activations, Packing};
+use sterna_convert::{
+    GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source, TableReport,
+};
+use sterna_ternary::{Activations, Dense, LinearType, Packing};
 
 use crate::exit::Usage;
 use crate::hints::Hints;
@@ -26,7 +28,8 @@ pub struct Args {
     /// The format to write.
     #[arg(long, value_enum, default_value = "native")]
     to: To,
-    /// Of a packed file. i2: 2 bits a weight, fastest; t5: 1.6 bits a weight, smallest. Same results.
+    /// Of a packed file. i2: 2 bits a weight, fastest; t5: 1.6 bits a weight, smallest. Same results. f16, q8_0 and
+    /// q4_0 make baselines of full-precision models, to compare with.
     #[arg(long, value_enum, default_value = "i2")]
     packing: PackingName,
     /// Type of the head, and of the embedding of a tied model [default: ternary where it is, else q8; in
@@ -84,10 +87,33 @@ enum To {
     Hf,
 }
 
+/// Names of packings, here and in `sterna synthesize`.
 #[derive(Clone, Copy, ValueEnum)]
-enum PackingName {
+pub enum PackingName {
+    /// Trits, two bits each
     I2,
+    /// Trits, five a byte
     T5,
+    /// Numbers, nothing rounded: each matrix in the narrowest of f16, bf16 and f32 that holds its values. Runs in f32
+    F16,
+    /// Eight bits a weight, a scale for each 32, as in GGUF
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Four bits a weight, a scale for each 32, as in GGUF
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl From<PackingName> for LinearType {
+    fn from(name: PackingName) -> LinearType {
+        match name {
+            PackingName::I2 => Packing::I2.into(),
+            PackingName::T5 => Packing::T5.into(),
+            PackingName::F16 => Dense::F16.into(),
+            PackingName::Q8_0 => Dense::Q8_0.into(),
+            PackingName::Q4_0 => Dense::Q4_0.into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -136,12 +162,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why = "--activations is for packed files; no other format says how they are rounded";
         return Err(Usage(why.into()).into());
     }
+    let is_dense = LinearType::from(args.packing).dense().is_some();
+    if is_dense && (args.to != To::Native || args.activations.is_some()) {
+        let why = "--packing f16, q8_0 and q4_0 are for packed files, and say by themselves how activations are rounded: \
+                   leave out --to and --activations";
+        return Err(Usage(why.into()).into());
+    }
     let target = match args.to {
         To::Native => Target::Packed(Options {
-            packing: match args.packing {
-                PackingName::I2 => Packing::I2,
-                PackingName::T5 => Packing::T5,
-            },
+            packing: args.packing.into(),
             head: head.unwrap_or_default(),
             activations: args.activations.map(|activations| match activations {
                 ActivationsName::Int8 => Activations::Int8,
@@ -200,7 +229,7 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
 
 /// What `sterna convert --head` does.
 pub fn convert_with_head(source: &Path, out: &Path, head: HeadType) -> anyhow::Result<Report> {
-    let packing = Packing::I2;
+    let packing = Packing::I2.into();
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
         out,
@@ -249,8 +278,7 @@ fn describe(report: &Report, out: &Path) -> String {
     let (minus, zero, plus) = (sum(|m| m.minus), sum(|m| m.zero), sum(|m| m.plus));
     let mut text = format!(
         "{}: {} from {}, packing {}\n\
-         proof: {} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n\
-         trits: -1 {:.1} %, 0 {:.1} %, +1 {:.1} %\n",
+         proof: {} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n",
         out.display(),
         terminal::bytes(report.bytes_out),
         terminal::bytes(report.bytes_in),
@@ -261,10 +289,16 @@ fn describe(report: &Report, out: &Path) -> String {
         report.scales_differ,
         report.values,
         report.values_differ,
-        share(minus),
-        share(zero),
-        share(plus),
     );
+    if !report.matrices.is_empty() {
+        text += &format!(
+            "trits: -1 {:.1} %, 0 {:.1} %, +1 {:.1} %\n",
+            share(minus),
+            share(zero),
+            share(plus),
+        );
+    }
+    text += &numbers(report);
     if let Some(activations) = report.activations {
         text += &format!("activations: {activations}\n");
     }
@@ -272,14 +306,43 @@ fn describe(report: &Report, out: &Path) -> String {
         text += &format!("scales: rounded by up to {:.1e}\n", report.scale_rounding);
     }
     for table in &report.tables {
-        let error = match table.max_error {
-            0.0 => "exact".to_owned(),
-            e => format!("mean error {:.1e}, largest {e:.1e}", table.mean_error),
-        };
         text += &format!(
-            "{}: {} from {}, {error}\n",
-            table.name, table.dtype, table.source_dtype
+            "{}: {} from {}, {}\n",
+            table.name,
+            table.dtype,
+            table.source_dtype,
+            error(table.mean_error, table.max_error)
         );
     }
     text + &format!("sha256 {}\n", report.sha256)
+}
+
+/// Linear layers of a baseline, a line for each type.
+fn numbers(report: &Report) -> String {
+    let mut types: Vec<(&str, &str)> = Vec::new();
+    for matrix in &report.dense {
+        let of = (matrix.dtype, matrix.source_dtype);
+        if !types.contains(&of) {
+            types.push(of);
+        }
+    }
+    let line = |(dtype, source_dtype): (&str, &str)| {
+        let is_it = |m: &&TableReport| (m.dtype, m.source_dtype) == (dtype, source_dtype);
+        let own: Vec<&TableReport> = report.dense.iter().filter(is_it).collect();
+        let mean = own.iter().map(|m| m.mean_error).sum::<f64>() / own.len() as f64;
+        let largest = own.iter().fold(0f32, |e, m| e.max(m.max_error));
+        format!(
+            "{} linear layers: {dtype} from {source_dtype}, {}\n",
+            own.len(),
+            error(mean, largest)
+        )
+    };
+    types.into_iter().map(line).collect()
+}
+
+fn error(mean: f64, largest: f32) -> String {
+    match largest {
+        0.0 => "exact".to_owned(),
+        largest => format!("mean error {mean:.1e}, largest {largest:.1e}"),
+    }
 }

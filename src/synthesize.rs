@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::json;
 use sterna_convert::Synthetic;
-use sterna_ternary::{Packing, Role, TableType, layout};
+use sterna_ternary::{LinearType, Packing, Role, TableType, layout};
 
+use crate::convert::PackingName;
 use crate::exit::Usage;
 use crate::terminal;
 
@@ -24,7 +25,7 @@ pub struct Args {
     /// What to write.
     #[arg(long = "as", value_enum, default_value = "packed")]
     form: Form,
-    /// i2: 2 bits a weight; t5: 1.6 bits a weight [default: i2]
+    /// Trits in 2 or 1.6 bits a weight, or numbers in 16, 8 or 4 [default: i2]
     #[arg(long, value_enum)]
     packing: Option<PackingName>,
     /// Type of embedding and head [default: f16]
@@ -44,12 +45,6 @@ enum Form {
     Packed,
     /// A Hugging Face folder: packed uint8 weights, all else in bf16.
     Hf,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum PackingName {
-    I2,
-    T5,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -102,10 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let file = match args.form {
         Form::Packed => {
-            let packing = match args.packing {
-                Some(PackingName::I2) | None => Packing::I2,
-                Some(PackingName::T5) => Packing::T5,
-            };
+            let packing = args.packing.map_or(Packing::I2.into(), LinearType::from);
             let head = match args.head {
                 Some(Head::F32) => TableType::F32,
                 Some(Head::F16) => TableType::F16,
@@ -144,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
     } else {
         println!(
-            "{}: {}, {:.2} M parameters, {:.2} M of them ternary and random",
+            "{}: {}, {:.2} M parameters, {:.2} M of them in linear layers and random",
             args.out.display(),
             terminal::bytes(bytes),
             parameters as f64 / 1e6,

@@ -11,7 +11,8 @@ use crate::terminal;
 /// Compare two models trit by trit: Hugging Face folders, GGUF files and packed files, in any combination.
 ///
 /// Trits and scales must be equal. An embedding or a head that the two hold in different types must be what
-/// the one type makes of the other. Exits with 1 where anything differs.
+/// the one type makes of the other; so must the linear layers where one of the two is a baseline (f16, q8_0, q4_0),
+/// whose numbers are compared with the numbers, masters or products of the other. Exits with 1 where anything differs.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model.
@@ -48,21 +49,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn describe(found: &Comparison) -> String {
-    let sum = |f: fn(&sterna_convert::MatrixComparison) -> u64| -> u64 {
-        found.matrices.iter().map(f).sum()
-    };
     let mut text = format!(
         "{} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n\
-         trits: {} of -1, {} of 0, {} of +1\n",
+         {}",
         found.weights,
         found.differ,
         found.scales,
         found.scales_differ,
         found.values,
         found.values_differ,
-        sum(|m| m.minus),
-        sum(|m| m.zero),
-        sum(|m| m.plus),
+        trits(found),
     );
     for m in found
         .matrices
@@ -74,7 +70,8 @@ fn describe(found: &Comparison) -> String {
             m.name, m.differ, m.scales[0], m.scales[1]
         );
     }
-    for t in &found.tables {
+    let dense = found.dense.iter().filter(|t| t.differ > 0);
+    for t in dense.chain(&found.tables) {
         let [a, b] = t.dtypes;
         text += &match t.differ {
             0 if a == b => format!("{}: {a}, equal\n", t.name),
@@ -98,4 +95,25 @@ fn describe(found: &Comparison) -> String {
         text += &format!("config: {key} differs\n");
     }
     text
+}
+
+/// What was compared of the linear layers.
+fn trits(found: &Comparison) -> String {
+    let sum = |f: fn(&sterna_convert::MatrixComparison) -> u64| -> u64 {
+        found.matrices.iter().map(f).sum()
+    };
+    if let Some(first) = found.dense.first() {
+        let [a, b] = first.dtypes;
+        let largest = found.dense.iter().fold(0f32, |e, m| e.max(m.max_error));
+        let count = found.dense.len();
+        return format!(
+            "{count} linear layers: numbers, the first {a} and {b}, largest difference {largest:.1e}\n"
+        );
+    }
+    format!(
+        "trits: {} of -1, {} of 0, {} of +1\n",
+        sum(|m| m.minus),
+        sum(|m| m.zero),
+        sum(|m| m.plus)
+    )
 }

@@ -33,7 +33,7 @@ fn cases() -> Vec<PathBuf> {
 
 fn pack(case: &Path, packing: Packing, out: &Path) -> sterna_convert::Result<()> {
     let options = sterna_convert::Options {
-        packing,
+        packing: packing.into(),
         head: HeadType::Lossless,
         activations: None,
         allow_missing: false,

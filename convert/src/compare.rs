@@ -1,7 +1,9 @@
 //! Two sources, trit by trit: the proof behind every conversion, and `sterna verify`.
 //!
 //! Both are read through [`Source`], so it does not matter what they are. Trits and scales must be equal. A
-//! table may be held in different types: then the one must be what its type makes of the other.
+//! table may be held in different types: then the one must be what its type makes of the other. So may the linear
+//! layers, where one of the two is a baseline without trits: then the values are compared, of a ternary model the
+//! products.
 
 use serde::Serialize;
 use sterna_ternary::Config;
@@ -14,7 +16,7 @@ use crate::{Error, Precision, Result, Scales, Source, parallel};
 /// What was compared and what differs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Ternary weights.
+    /// Weights of linear layers.
     pub weights: u64,
     /// Those that differ.
     pub differ: u64,
@@ -33,8 +35,10 @@ pub struct Comparison {
     pub config_differs: Vec<&'static str>,
     /// The first tensor that differs.
     pub first: Option<String>,
-    /// Every linear layer.
+    /// Every linear layer of trits.
     pub matrices: Vec<MatrixComparison>,
+    /// Every linear layer of numbers.
+    pub dense: Vec<TableComparison>,
     /// Embedding and head.
     pub tables: Vec<TableComparison>,
 }
@@ -60,7 +64,7 @@ pub struct MatrixComparison {
     pub scales: [f32; 2],
 }
 
-/// A table of two sources.
+/// A table of two sources, or a linear layer of numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableComparison {
     /// Hugging Face name.
@@ -108,11 +112,14 @@ pub(crate) fn compare(
     let weights = layout::weights(a.config());
     let mut found = Comparison {
         config_differs: compare_configs(a, b, &weights)?,
-        activations: [a, b].map(|source| source.activations().name()),
+        activations: [a, b].map(|source| source.inputs_rounded_to()),
         ..Comparison::default()
     };
     for weight in &weights {
         match weight.role {
+            Role::Linear if a.is_dense() || b.is_dense() => {
+                compare_dense(a, b, weight, rule, &mut found)?;
+            }
             Role::Linear => compare_matrix(a, b, weight, rule, &mut found)?,
             Role::Norm | Role::Table => compare_values(a, b, weight, rule, &mut found)?,
         }
@@ -258,16 +265,9 @@ fn compare_values(
             continue;
         }
         b.rows(weight, first, &mut y[..len])?;
-        let mut rows = vec![(0u64, 0f32); len / columns];
-        parallel::rows(len, &mut rows, 1, |first, rows| {
-            for (i, row) in (first..).zip(rows) {
-                let part = i * columns..(i + 1) * columns;
-                *row = compare_row(&x[part.clone()], &y[part], precisions, rule.is_made);
-            }
-            Ok(())
-        })?;
-        differ += rows.iter().map(|row| row.0).sum::<u64>();
-        max_error = rows.iter().fold(max_error, |m, row| m.max(row.1));
+        let (n, error) = compare_rows(&x[..len], &y[..len], columns, precisions, rule.is_made)?;
+        differ += n;
+        max_error = max_error.max(error);
     }
     found.values += (weight.rows * columns) as u64;
     found.values_differ += differ;
@@ -283,7 +283,54 @@ fn compare_values(
     Ok(())
 }
 
-/// How many values differ, and the largest difference.
+/// Compares a linear layer of which one source has numbers only.
+fn compare_dense(
+    a: &dyn Source,
+    b: &dyn Source,
+    weight: &Weight,
+    rule: Rule,
+    found: &mut Comparison,
+) -> Result<()> {
+    let precisions = [a, b].map(|source| source.precision(weight));
+    let (x, y) = (a.dense(weight)?, b.dense(weight)?);
+    let (mut differ, max_error) = compare_rows(&x, &y, weight.columns, precisions, rule.is_made)?;
+    if rule.is_made {
+        differ = b.coded_differently(weight, 0, &x).unwrap_or(differ);
+    }
+    found.weights += x.len() as u64;
+    found.differ += differ;
+    found.note(&weight.name, differ);
+    found.dense.push(TableComparison {
+        name: weight.name.clone(),
+        dtypes: precisions.map(Precision::name),
+        differ,
+        max_error,
+    });
+    Ok(())
+}
+
+/// How many values of whole rows differ, and the largest difference.
+fn compare_rows(
+    x: &[f32],
+    y: &[f32],
+    columns: usize,
+    precisions: [Precision; 2],
+    is_made: bool,
+) -> Result<(u64, f32)> {
+    let mut rows = vec![(0u64, 0f32); x.len() / columns];
+    parallel::rows(x.len(), &mut rows, 1, |first, rows| {
+        for (i, row) in (first..).zip(rows) {
+            let part = i * columns..(i + 1) * columns;
+            *row = compare_row(&x[part.clone()], &y[part], precisions, is_made);
+        }
+        Ok(())
+    })?;
+    let differ = rows.iter().map(|row| row.0).sum();
+    let max_error = rows.iter().fold(0f32, |m, row| m.max(row.1));
+    Ok((differ, max_error))
+}
+
+/// How many values of a row differ, and the largest difference.
 fn compare_row(a: &[f32], b: &[f32], precisions: [Precision; 2], is_made: bool) -> (u64, f32) {
     let error = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let different = |from: &[f32], to: &[f32], precision: Precision| {

@@ -27,8 +27,8 @@ use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
 
 const NOT_DECLARED: &str = "nothing declares the matrices ternary. Convert master weights of BitNet training with --masters, \
      or say `quantization_config` {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-     \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]} in config.json; other models are not \
-     supported";
+     \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]} in config.json. A full-precision model, as a \
+     baseline to compare with, is packed with --packing f16, q8_0 or q4_0";
 
 /// How a checkpoint spells names that [`layout`] spells as transformers does.
 #[derive(Debug, Clone, Copy)]
@@ -550,6 +550,17 @@ impl Source for HuggingFace {
                 Err(error) => Err(error),
             },
             _ => Ok(self.linear(weight)?.masters(weight.columns)),
+        }
+    }
+
+    fn has_masters(&self) -> bool {
+        self.storage == Storage::Online
+    }
+
+    fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
+        match self.storage {
+            Storage::Online | Storage::Products => self.values(weight),
+            _ => Ok(self.linear(weight)?.products(weight.columns, 1.0)),
         }
     }
 

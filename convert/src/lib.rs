@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod compare;
+mod dense;
 mod embedded;
 mod error;
 mod gguf;
@@ -49,7 +50,7 @@ pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Activations, Packing, durable, layout};
+use sterna_ternary::{Activations, LinearType, durable, layout};
 
 use crate::compare::Rule;
 use crate::packed::Progress;
@@ -59,8 +60,8 @@ pub use table::HeadType;
 /// What a conversion makes.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// How the trits are packed.
-    pub packing: Packing,
+    /// How the linear layers are packed: trits, or as numbers of a baseline.
+    pub packing: LinearType,
     /// Type of the head, and of the embedding of a tied model.
     pub head: HeadType,
     /// How the activations of linear layers shall be rounded; by default as [`Source::activations`] says.

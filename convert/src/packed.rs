@@ -5,13 +5,15 @@ use std::path::Path;
 
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{Activations, Dtype, PackedWriter, Packing, Scaling, TableType};
+use sterna_ternary::{
+    Activations, Dense, Dtype, LinearType, PackedWriter, Packing, Scaling, TableType,
+};
 
 use crate::proof::{self, proven};
-use crate::table::{self, Encoded, Plan};
+use crate::table::{self, Choice, Encoded, Plan};
 use crate::{
-    Error, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary, parallel,
-    ternary_table,
+    Error, HeadType, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary,
+    dense, parallel, ternary_table,
 };
 
 /// Bytes that are packed at once.
@@ -52,13 +54,26 @@ pub(crate) fn write(
         .map(|w| {
             let is_separate = w.name == EMBEDDING && !source.config().tie_word_embeddings;
             let mut advance = |n| progress.add(n);
-            match ternary_table::plan(source, w, options.head, is_separate, &mut advance)? {
-                Some(plan) => Ok(plan),
-                None => table::plan(source, w, options.head.choice(is_separate), &mut advance),
+            let head = options.head;
+            let may_be_ternary = options.packing.ternary().is_some() || head == HeadType::Ternary;
+            if may_be_ternary {
+                let plan = ternary_table::plan(source, w, head, is_separate, &mut advance)?;
+                if let Some(plan) = plan {
+                    return Ok(plan);
+                }
             }
+            table::plan(source, w, choice(options, is_separate), &mut advance)
         })
         .collect::<Result<Vec<Plan>>>()?;
-    let scaling = plan_scales(source, &weights, options.packing, &mut progress)?;
+    let (mut scaling, mut dense_plans) = (HashMap::new(), Vec::new());
+    match options.packing {
+        LinearType::Ternary(packing) => {
+            scaling = plan_scales(source, &weights, packing, &mut progress)?;
+        }
+        LinearType::Dense(packing) => {
+            dense_plans = dense::plan(source, &weights, packing, &mut progress)?;
+        }
+    }
     let group_scales = group_scales(source, &weights, &scaling, &plans)?;
     let description = Description {
         config: source.config().clone(),
@@ -67,6 +82,7 @@ pub(crate) fn write(
         embedding: table_type(plans.first().expect("every model has an embedding")),
         head: table_type(plans.last().expect("every model has an embedding")),
         scaling,
+        numbers: dense_plans.iter().filter_map(number).collect(),
         group_scales,
         files: source.files().to_vec(),
     };
@@ -75,8 +91,13 @@ pub(crate) fn write(
         let mut matrices = Vec::new();
         PackedWriter::write(unproven, &description, |writer| {
             for weight in &weights {
-                let packing = options.packing;
-                matrices.extend(write_tensor(writer, source, weight, packing, &plans)?);
+                let dense_plan = dense_plans.iter().find(|p| p.name == weight.name);
+                if let Some(plan) = dense_plan {
+                    dense::write(writer, source, weight, plan.precision)?;
+                } else {
+                    let packing = options.packing.ternary();
+                    matrices.extend(write_tensor(writer, source, weight, packing, &plans)?);
+                }
                 progress.add(weight.rows * weight.columns);
             }
             Ok::<_, Error>(())
@@ -93,14 +114,42 @@ pub(crate) fn write(
         Ok((proof, matrices))
     })?;
     let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);
-    report.activations = Some(description.activations.name());
-    let trained = source.activations();
-    report
-        .warnings
-        .extend(warnings(&report.matrices, trained, description.activations));
+    report.dense = dense_plans.iter().map(Plan::report).collect();
+    report.activations = Some(match options.packing {
+        LinearType::Ternary(_) => description.activations.name(),
+        LinearType::Dense(packing) => packing.activations(),
+    });
+    if options.packing.ternary().is_some() {
+        let trained = source.activations();
+        let found = warnings(&report.matrices, trained, description.activations);
+        report.warnings.extend(found);
+    } else if source.has_masters() {
+        report.warnings.push(MASTERS.into());
+    }
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
     Ok(report)
+}
+
+const MASTERS: &str = "the numbers are master weights, and the model was trained with their trits: what it learned is in the \
+     products of trits and scales; convert to --packing i2 first, and that to --packing f16";
+
+/// The type of a table that is not held in trits: beside linear layers that are not rounded, by default one that rounds
+/// nothing either.
+fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
+    match (options.packing, options.head) {
+        (LinearType::Dense(Dense::F16), HeadType::Auto) => Choice::Lossless,
+        (_, head) => head.choice(is_separate_embedding),
+    }
+}
+
+/// The type of numbers that a matrix has in a file, where it is not the ordinary one.
+fn number(plan: &Plan) -> Option<(String, Dtype)> {
+    match plan.precision {
+        Precision::F32 => Some((plan.name.clone(), Dtype::F32)),
+        Precision::Bf16 => Some((plan.name.clone(), Dtype::Bf16)),
+        _ => None,
+    }
 }
 
 /// Each tensor is planned, written and proved, but norms need no plan.
@@ -190,7 +239,7 @@ fn write_tensor(
     writer: &mut PackedWriter,
     source: &dyn Source,
     weight: &Weight,
-    packing: Packing,
+    packing: Option<Packing>,
     plans: &[Plan],
 ) -> Result<Option<MatrixReport>> {
     let name = &weight.name;
@@ -213,6 +262,7 @@ fn write_tensor(
         }
         Role::Linear => {
             let ternary = source.linear(weight)?;
+            let packing = packing.expect("dense layers have plans of their own");
             write_matrix(writer, weight, packing, &ternary)?;
             writer.vector(&layout::scale_name(name), &ternary.scales.values)?;
             return Ok(Some(MatrixReport::new(weight, &ternary)));

@@ -1,18 +1,21 @@
 //! Reader of the packed file.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::file::{FILES, Table, Values};
-use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Weight};
+use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Role, Weight};
+use sterna_ternary::packing::DenseRows;
+use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Activations, Config, PackedFile, Scaling, TableType};
+use sterna_ternary::{Activations, Config, Dense, PackedFile, Packing, Scaling, TableType};
 
 use crate::embedded::REQUIRED;
 use crate::source::check_finite;
 use crate::table::is_same;
 use crate::{
-    Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel, ternary_table,
+    Error, Precision, Result, Scales, Source, StoredScale, Ternary, dense, parallel, ternary_table,
 };
 
 /// A packed file.
@@ -56,6 +59,60 @@ impl Packed {
         })
     }
 
+    /// What holds a linear layer of a dense packing.
+    fn held(&self, weight: &Weight) -> Option<Precision> {
+        if weight.role != Role::Linear || !self.is_dense() {
+            return None;
+        }
+        Some(match self.file.dense(&weight.name).values {
+            DenseRows::F32(_) => Precision::F32,
+            DenseRows::F16(_) => Precision::F16,
+            DenseRows::Bf16(_) => Precision::Bf16,
+            DenseRows::Q8_0(_) => Precision::Q8_0,
+            DenseRows::Q4_0(_) => Precision::Q4_0,
+        })
+    }
+
+    /// The packing of a linear layer of blocks.
+    fn blocks(&self, weight: &Weight) -> Option<Dense> {
+        let dense = self.file.packing.dense()?;
+        (weight.role == Role::Linear && dense.block_bytes().is_some()).then_some(dense)
+    }
+
+    /// How many values of a matrix lie in blocks other than the packing makes of `values`, all of its values.
+    fn blocks_differ(&self, weight: &Weight, packing: Dense, values: &[f32]) -> u64 {
+        let bytes = &self.file.data()[self.range(&weight.name)];
+        let Ok(expected) = dense::encode(packing, values, weight.columns) else {
+            return values.len() as u64;
+        };
+        let size = packing.block_bytes().expect("a packing of blocks");
+        let pairs = bytes.chunks_exact(size).zip(expected.chunks_exact(size));
+        let differ = pairs.filter(|(a, b)| a != b).count();
+        self.file.release(&weight.name);
+        (differ * BLOCK).min(values.len()) as u64
+    }
+
+    fn range(&self, name: &str) -> Range<usize> {
+        let entry = self.file.layout().find(name);
+        let entry = entry.expect("an open file has every tensor of its config");
+        entry.offset..entry.offset + entry.len
+    }
+
+    /// How the trits of a linear layer are packed.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where there are none.
+    fn packing(&self, weight: &Weight) -> Result<Packing> {
+        self.file.packing.ternary().ok_or_else(|| Error::Tensor {
+            path: self.path().to_owned(),
+            tensor: weight.name.clone(),
+            expected: "trits".into(),
+            found: format!("numbers, packing {}", self.file.packing.name()),
+            advice: "a baseline has no trits: go on with --packing f16, q8_0 or q4_0, or take the checkpoint that it \
+                     was made from",
+        })
+    }
+
     fn table(&self, weight: &Weight) -> Option<(Table<'_>, TableType)> {
         match weight.name.as_str() {
             EMBEDDING => Some((self.file.embedding(), self.file.embedding_type)),
@@ -91,6 +148,14 @@ impl Source for Packed {
     }
 
     fn dtype(&self, weight: &Weight) -> Dtype {
+        if let Some(held) = self.held(weight) {
+            return match held {
+                Precision::F16 => Dtype::F16,
+                Precision::Bf16 => Dtype::Bf16,
+                Precision::F32 => Dtype::F32,
+                _ => Dtype::U8,
+            };
+        }
         match self.table(weight).map(|(_, table)| table) {
             Some(TableType::F16) => Dtype::F16,
             Some(TableType::Bf16) => Dtype::Bf16,
@@ -107,15 +172,20 @@ impl Source for Packed {
     }
 
     fn precision(&self, weight: &Weight) -> Precision {
+        if let Some(held) = self.held(weight) {
+            return held;
+        }
         let table = self.table(weight).map(|(_, table)| table);
         table.map_or(Precision::F32, Precision::of_table)
     }
 
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {
+        self.packing(weight)?;
         Ok(self.file.matrix(&weight.name).scaling)
     }
 
     fn has_f16_scales(&self, weight: &Weight) -> Result<bool> {
+        self.packing(weight)?;
         let scales = self.file.matrix(&weight.name).scales;
         Ok(group_dtype(&scales.to_f32()) == Dtype::F16)
     }
@@ -124,9 +194,16 @@ impl Source for Packed {
         self.file.activations
     }
 
+    fn inputs_rounded_to(&self) -> &'static str {
+        match self.file.packing.dense() {
+            Some(dense) => dense.activations(),
+            None => self.file.activations.name(),
+        }
+    }
+
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
+        let packing = self.packing(weight)?;
         let matrix = self.file.matrix(&weight.name);
-        let packing = self.file.packing;
         let row_bytes = packing.row_bytes(matrix.columns);
         let mut trits = vec![0; matrix.rows * matrix.columns];
         parallel::rows(trits.len(), &mut trits, matrix.columns, |first, trits| {
@@ -151,6 +228,34 @@ impl Source for Packed {
                 values: matrix.scales.to_f32().into_owned(),
             },
         })
+    }
+
+    fn is_dense(&self) -> bool {
+        self.file.packing.dense().is_some()
+    }
+
+    fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
+        if !self.is_dense() {
+            return Ok(self.linear(weight)?.products(weight.columns, 1.0));
+        }
+        let (matrix, columns) = (self.file.dense(&weight.name), weight.columns);
+        let mut values = vec![0.0; weight.rows * columns];
+        parallel::rows(values.len(), &mut values, columns, |first, values| {
+            for (row, values) in (first..).zip(values.chunks_exact_mut(columns)) {
+                matrix.values.decode(row, values);
+            }
+            Ok(())
+        })?;
+        self.file.release(&weight.name);
+        check_finite(self.path(), weight, 0, &values)?;
+        Ok(values)
+    }
+
+    fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
+        match self.is_dense() {
+            true => self.dense(weight),
+            false => Ok(self.linear(weight)?.masters(weight.columns)),
+        }
     }
 
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
@@ -195,6 +300,9 @@ impl Source for Packed {
 
     /// Codes are compared themselves: they hold more than their values show. So are trits and their scales, by rows.
     fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
+        if let Some(packing) = self.blocks(weight) {
+            return Some(self.blocks_differ(weight, packing, values));
+        }
         let (table, table_type) = self.table(weight)?;
         let columns = table.columns;
         let codes = match table.values {

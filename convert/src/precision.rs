@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 use sterna_ternary::table::CodedRow;
-use sterna_ternary::{Dtype, TableType};
+use sterna_ternary::{Dense, Dtype, TableType};
 
-use crate::{gguf, ternary_table};
+use crate::{dense, ternary_table};
 
 /// How the values of a table or norm are held.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +17,8 @@ pub enum Precision {
     Bf16,
     /// GGUF's eight bits a value, a scale for each 32.
     Q8_0,
+    /// GGUF's four bits a value, a scale for each 32.
+    Q4_0,
     /// A coded or ternary table of a packed file.
     Coded(TableType),
     /// A type that Sterna reads and does not write.
@@ -53,7 +55,7 @@ impl Precision {
             Precision::F16 => Some(TableType::F16),
             Precision::Bf16 => Some(TableType::Bf16),
             Precision::Coded(table) => Some(table),
-            Precision::Q8_0 | Precision::Other(_) => None,
+            Precision::Q8_0 | Precision::Q4_0 | Precision::Other(_) => None,
         }
     }
 
@@ -64,6 +66,7 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::Bf16 => "bf16",
             Precision::Q8_0 => "q8_0",
+            Precision::Q4_0 => "q4_0",
             Precision::Coded(table) => table.name(),
             Precision::Other(name) => name,
         }
@@ -76,7 +79,8 @@ impl Precision {
             Precision::F32 => {}
             Precision::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).into()),
             Precision::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).into()),
-            Precision::Q8_0 => gguf::round_to_q8_0(row),
+            Precision::Q8_0 => dense::round(Dense::Q8_0, row),
+            Precision::Q4_0 => dense::round(Dense::Q4_0, row),
             Precision::Coded(TableType::Ternary) => return ternary_table::round(row),
             Precision::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
             Precision::Other(_) => return false,

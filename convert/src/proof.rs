@@ -185,7 +185,7 @@ mod tests {
                 odd,
             };
             let options = Options {
-                packing: Packing::T5,
+                packing: Packing::T5.into(),
                 head,
                 activations: None,
                 allow_missing: false,

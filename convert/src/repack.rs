@@ -1,5 +1,6 @@
 //! A packed file in another packing: the same trits, scales, tables and files.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use half::f16;
@@ -8,27 +9,43 @@ use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{Dtype, PackedFile, PackedWriter, Packing};
 
-use crate::{Result, check_output, stream};
+use crate::{Error, Result, check_output, stream};
 
 /// Writes the model of `file` to `out` with its trits in `packing`.
+///
+/// # Errors
+/// [`Error::Tensor`] where the file has no trits.
 pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
     check_output(out)?;
+    let weights = layout::weights(&file.config);
+    let Some(held) = file.packing.ternary() else {
+        return Err(Error::Tensor {
+            path: file.path().to_owned(),
+            tensor: weights
+                .iter()
+                .find(|w| w.role == Role::Linear)
+                .map_or_else(String::new, |w| w.name.clone()),
+            expected: "trits, to be packed as ".to_owned() + packing.name(),
+            found: format!("numbers, packing {}", file.packing.name()),
+            advice: "convert the checkpoint that the file was made from",
+        });
+    };
     let files = FILES.iter().filter_map(|name| {
         let bytes = file.file(name)?;
         Some((name.to_string(), bytes.to_vec()))
     });
-    let weights = layout::weights(&file.config);
     let linears = weights.iter().filter(|w| w.role == Role::Linear);
     let scaling = linears
         .map(|w| (w.name.clone(), file.matrix(&w.name).scaling))
         .collect();
     let description = Description {
         config: file.config.clone(),
-        packing,
+        packing: packing.into(),
         activations: file.activations,
         embedding: file.embedding_type,
         head: file.head_type,
         scaling,
+        numbers: HashMap::new(),
         group_scales: file.group_scales,
         files: files.collect(),
     };
@@ -38,10 +55,10 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
             match weight.role {
                 Role::Linear => {
                     let matrix = file.matrix(name);
-                    let row_bytes = file.packing.row_bytes(matrix.columns);
+                    let row_bytes = held.row_bytes(matrix.columns);
                     let fill = |row: usize, trits: &mut [i8]| {
                         let bytes = &matrix.data[row * row_bytes..][..row_bytes];
-                        Ok(file.packing.unpack_row(bytes, trits)?)
+                        Ok(held.unpack_row(bytes, trits)?)
                     };
                     stream::packed_rows(weight, packing, fill, |_, bytes| {
                         Ok(writer.rows(name, bytes)?)

@@ -15,7 +15,7 @@ pub struct Report {
     pub packing: &'static str,
     /// How the runtime rounds activations, where the result says it.
     pub activations: Option<&'static str>,
-    /// Ternary weights compared after writing.
+    /// Weights of linear layers compared after writing; numbers of a dense packing as [`Report::values`] are.
     pub weights: u64,
     /// Those that differ from the source.
     pub differ: u64,
@@ -38,8 +38,10 @@ pub struct Report {
     pub sha256: String,
     /// Embedding and head.
     pub tables: Vec<TableReport>,
-    /// Every linear layer.
+    /// Every linear layer of trits.
     pub matrices: Vec<MatrixReport>,
+    /// Every linear layer of a dense packing.
+    pub dense: Vec<TableReport>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl Report {
             sha256: String::new(),
             tables: plans.iter().map(Plan::report).collect(),
             matrices,
+            dense: Vec::new(),
             warnings: source.warnings().to_vec(),
         }
     }
@@ -84,7 +87,7 @@ pub(crate) fn coarser(source: &dyn Source, reader: &str) -> Option<String> {
     })
 }
 
-/// A table and what its type cost.
+/// A table, or a linear layer of numbers, and what its type cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableReport {
     /// Hugging Face name.

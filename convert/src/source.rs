@@ -61,7 +61,12 @@ pub trait Source {
         Activations::Int8
     }
 
-    /// A linear layer.
+    /// The same in a word, also of baselines.
+    fn inputs_rounded_to(&self) -> &'static str {
+        self.activations().name()
+    }
+
+    /// A linear layer of trits.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;
 
     /// Full-precision values (rows, columns) of a linear layer, for training that starts from them.
@@ -73,6 +78,22 @@ pub trait Source {
         Ok(self.linear(weight)?.masters(weight.columns))
     }
 
+    /// Whether the linear layers are numbers of a packed baseline: then [`Source::linear`] is an error.
+    fn is_dense(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Source::dense`] gives master weights, of which training used the trits only.
+    fn has_masters(&self) -> bool {
+        false
+    }
+
+    /// The values (rows, columns) of a linear layer as they are stored: numbers, master weights, or the products of
+    /// trits and scales.
+    fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
+        Ok(self.linear(weight)?.products(weight.columns, 1.0))
+    }
+
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
 
@@ -81,8 +102,8 @@ pub trait Source {
         None
     }
 
-    /// How many values of the rows `first..` are held otherwise than the type of the table would hold `values`;
-    /// none where the values themselves tell.
+    /// How many values of the rows `first..` of a table, or of a matrix of blocks, are held otherwise than its type would
+    /// hold `values`; none where the values themselves tell.
     fn coded_differently(&self, _weight: &Weight, _first: usize, _values: &[f32]) -> Option<u64> {
         None
     }
@@ -105,13 +126,18 @@ pub struct Ternary {
 impl Ternary {
     /// See [`Source::masters`].
     pub(crate) fn masters(&self, columns: usize) -> Vec<f32> {
-        let Scales { scaling, values } = &self.scales;
-        let rows = self.trits.len() / columns;
         let nonzero = self.trits.iter().filter(|t| **t != 0).count().max(1);
-        let larger = match scaling {
+        let larger = match self.scales.scaling {
             Scaling::Matrix => (self.trits.len() as f64 / nonzero as f64) as f32,
             _ => 1.0,
         };
+        self.products(columns, larger)
+    }
+
+    /// trit × scale × `larger`.
+    pub(crate) fn products(&self, columns: usize, larger: f32) -> Vec<f32> {
+        let Scales { scaling, values } = &self.scales;
+        let rows = self.trits.len() / columns;
         let scale = |i: usize| match scaling {
             Scaling::Matrix => values[0],
             Scaling::Row => values[i / columns],

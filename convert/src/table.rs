@@ -133,6 +133,15 @@ struct Row {
     sum_error: f64,
 }
 
+impl Row {
+    fn add(&mut self, row: Row) {
+        self.f16_is_inexact |= row.f16_is_inexact;
+        self.bf16_is_inexact |= row.bf16_is_inexact;
+        self.max_error = self.max_error.max(row.max_error);
+        self.sum_error += row.sum_error;
+    }
+}
+
 /// Values that are read at once: a few MiB.
 const CHUNK: usize = 1 << 20;
 
@@ -178,28 +187,43 @@ pub(crate) fn plan(
             refuse_overflow(source, weight, first, values)?;
         }
         for row in survey(choice, values, weight.columns)? {
-            all.f16_is_inexact |= row.f16_is_inexact;
-            all.bf16_is_inexact |= row.bf16_is_inexact;
-            all.max_error = all.max_error.max(row.max_error);
-            all.sum_error += row.sum_error;
+            all.add(row);
         }
         advance(values.len());
         Ok(())
     })?;
+    Ok(planned(source, weight, choice, &all))
+}
+
+/// Chooses the type of a matrix of which all values are at hand.
+pub(crate) fn plan_values(
+    source: &dyn Source,
+    weight: &Weight,
+    choice: Choice,
+    values: &[f32],
+) -> Result<Plan> {
+    let mut all = Row::default();
+    for row in survey(choice, values, weight.columns)? {
+        all.add(row);
+    }
+    Ok(planned(source, weight, choice, &all))
+}
+
+fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &Row) -> Plan {
     let precision = match choice {
         Choice::As(precision) => precision,
         Choice::Lossless if !all.f16_is_inexact => Precision::F16,
         Choice::Lossless if !all.bf16_is_inexact => Precision::Bf16,
         Choice::Lossless => Precision::F32,
     };
-    Ok(Plan {
+    Plan {
         name: weight.name.clone(),
         precision,
         source_dtype: source_type(source, weight),
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
         has_wide_scales: false,
-    })
+    }
 }
 
 pub(crate) fn source_type(source: &dyn Source, weight: &Weight) -> &'static str {

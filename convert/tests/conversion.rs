@@ -23,6 +23,7 @@ fn every_storage_type_and_packing() {
                 let mut checkpoint = Checkpoint::new(storage, dtype, tied);
                 checkpoint.shards = shards;
                 for packing in Packing::ALL {
+                    let packing = packing.into();
                     let options = Options { packing, ..OPTIONS };
                     let (report, packed, _folder) = checkpoint.convert(&options).unwrap();
                     checkpoint.check(&packed);
@@ -100,7 +101,7 @@ fn sizes_beyond_one_chunk_and_one_thread() {
         for head in CODED {
             let options = Options {
                 head,
-                packing: Packing::T5,
+                packing: Packing::T5.into(),
                 ..OPTIONS
             };
             let (_, packed, _folder) = checkpoint.convert(&options).unwrap();

@@ -32,7 +32,10 @@ fn every_fixture_is_converted() {
         let folder = entry.unwrap().path();
         let case = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let files = Packing::ALL.map(|packing| {
-            let options = Options { packing, ..OPTIONS };
+            let options = Options {
+                packing: packing.into(),
+                ..OPTIONS
+            };
             let path = out.path().join(format!("{case}.{}", packing.name()));
             let result = convert(&folder, &path, &options, &mut |_, _| {});
             match REFUSED.iter().find(|r| (r.0, r.1) == (&*case, packing)) {

@@ -169,7 +169,10 @@ fn every_writer_meets_odd_widths() {
         fs::write(folder.path().join("tokenizer.json"), text).unwrap();
         let out = folder.path().join("out");
         for packing in [Packing::I2, Packing::T5] {
-            let options = Options { packing, ..OPTIONS };
+            let options = Options {
+                packing: packing.into(),
+                ..OPTIONS
+            };
             convert(folder.path(), &out, &options, &mut |_, _| {}).unwrap();
             check_equal(folder.path(), &out);
         }
@@ -292,7 +295,7 @@ fn a_packed_file_in_another_packing_keeps_its_codes() {
     for head in [HeadType::Q8, HeadType::Q6, HeadType::Q4] {
         let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
         let t5 = Options {
-            packing: Packing::T5,
+            packing: Packing::T5.into(),
             head,
             ..OPTIONS
         };
@@ -487,7 +490,7 @@ fn checkpoints_of_another_implementation() {
             assert_eq!(open(&file, false).unwrap().files(), source.files());
             let [a, b] = ["a", "b"].map(|name| out.path().join(name));
             let i2 = Options {
-                packing: Packing::I2, // the one that holds every kind of scales
+                packing: Packing::I2.into(), // the one that holds every kind of scales
                 ..OPTIONS
             };
             convert(&folder, &a, &i2, &mut |_, _| {}).unwrap();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sterna_convert::{
     Error, GgufHints, HeadType, LutKernels, Options, Source, open, open_with, verify, write_packed,
 };
-use sterna_ternary::{Activations, Dtype, PackedFile, Packing, Scaling};
+use sterna_ternary::{Activations, Dense, Dtype, PackedFile, Packing, Scaling};
 
 fn read(file: &File) -> Result<Box<dyn Source>, Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -415,7 +415,7 @@ fn a_model_in_q2_0_keeps_its_activations_and_its_ternary_tables() {
     assert_eq!(source.activations(), Activations::Int16);
     assert!(json(&*source, "config.json")["quantization_config"].is_null());
     let options = Options {
-        packing: Packing::T5,
+        packing: Packing::T5.into(),
         head: HeadType::Auto,
         activations: None,
         allow_missing: false,
@@ -431,4 +431,48 @@ fn a_model_in_q2_0_keeps_its_activations_and_its_ternary_tables() {
     packed.verify().unwrap();
     assert_eq!(packed.activations, Activations::Int16);
     assert_eq!(packed.group_scales, Dtype::F16);
+}
+
+/// Blocks of a file become the same blocks of a baseline; trits they are not.
+#[test]
+fn blocks_of_a_file_are_the_blocks_of_a_baseline() {
+    const UP: &str = "blk.0.ffn_up.weight";
+    for (packing, type_id) in [(Dense::Q8_0, 8), (Dense::Q4_0, 2)] {
+        let size = packing.block_bytes().unwrap();
+        let x: Vec<f32> = (0..4 * 64)
+            .map(|i| ((i * 37 % 61) as f32 - 30.0) / 7.0)
+            .collect();
+        let mut blocks = vec![0; 4 * 2 * size];
+        for (x, row) in x.chunks(64).zip(blocks.chunks_mut(2 * size)) {
+            assert!(packing.pack_row(x, row));
+        }
+        let mut file = wide();
+        let up = file.find(UP);
+        (up.type_id, up.bytes) = (type_id, blocks.clone());
+        up.dimensions = vec![64, 4];
+        let folder = tempfile::tempdir().unwrap();
+        let [gguf, packed] = ["model.gguf", "model.sterna"].map(|name| folder.path().join(name));
+        std::fs::write(&gguf, relaid(file).bytes()).unwrap();
+        let source = open(&gguf, false).unwrap();
+        let mut options = Options {
+            packing: Packing::I2.into(),
+            head: HeadType::Auto,
+            activations: None,
+            allow_missing: false,
+        };
+        let error = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap_err();
+        assert!(
+            error.to_string().contains("--packing f16, q8_0 or q4_0"),
+            "{error}"
+        );
+        options.packing = packing.into();
+        let report = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap();
+        let name = "model.layers.0.mlp.up_proj.weight";
+        let of_up = report.dense.iter().find(|m| m.name == name).unwrap();
+        assert_eq!((of_up.dtype, of_up.max_error), (packing.name(), 0.0));
+        let file = PackedFile::open(&packed).unwrap();
+        let held = file.layout().find(name).unwrap();
+        assert_eq!(file.data()[held.offset..][..held.len], blocks);
+        assert!(verify(&gguf, &packed, &mut |_, _| {}).unwrap().is_equal());
+    }
 }

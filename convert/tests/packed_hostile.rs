@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 
 use hostile_input::{Place, complaint, mutate, read, turns, watched};
-use packed_file::lies::LIES;
+use packed_file::lies::{LIES, Lie};
 use packed_file::{File, seal};
 use safetensors_file::Folder;
 use sterna_convert::{Error, HeadType};
-use sterna_ternary::{PackedFile, Packing};
+use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
 
 const NAME: &str = "model.sterna";
 
@@ -28,7 +28,7 @@ fn folder(place: &Place) -> std::path::PathBuf {
     path
 }
 
-fn good(packing: Packing, head: HeadType) -> File {
+fn good(packing: impl Into<LinearType>, head: HeadType) -> File {
     let place = Place::new();
     let folder = folder(&place);
     File::of(&folder, &place.path(NAME), packing, head).unwrap()
@@ -88,9 +88,9 @@ fn a_hundred_thousand_mutations_never_panic() {
         HeadType::Q4,
         HeadType::F16,
     ];
-    let packings = [Packing::I2, Packing::T5];
+    let ternary = Packing::ALL.map(LinearType::from);
+    let packings = ternary.into_iter().chain(Dense::ALL.map(LinearType::from));
     let seeds: Vec<Vec<u8>> = packings
-        .into_iter()
         .flat_map(|packing| heads.map(|head| good(packing, head).bytes()))
         .collect();
     let refused = turns(ALL, |i, place, random| {
@@ -124,6 +124,96 @@ fn parts_that_lie_behind_right_checksums_never_panic() {
         watched("mutation", bytes.len(), || read_all(&path)).is_err()
     });
     assert!(refused > ALL / 10, "{refused}");
+}
+
+#[test]
+fn lies_about_baselines_are_named() {
+    const Q: &str = "model.layers.0.self_attn.q_proj.weight";
+    let lies: [(Dense, Lie); 9] = [
+        (
+            Dense::F16,
+            (
+                "version 2",
+                |f| f.metadata("version", "2".into()),
+                &["another kind"],
+            ),
+        ),
+        (
+            Dense::Q8_0,
+            (
+                "version 3",
+                |f| f.metadata("version", "3".into()),
+                &["another kind"],
+            ),
+        ),
+        (
+            Dense::Q8_0,
+            (
+                "other blocks",
+                |f| f.metadata("packing", "q4_0".into()),
+                &[Q],
+            ),
+        ),
+        (
+            Dense::F16,
+            (
+                "trits",
+                |f| f.metadata("packing", "i2".into()),
+                &["another kind"],
+            ),
+        ),
+        (
+            Dense::F16,
+            (
+                "no numbers",
+                |f| f.entry(Q)["dtype"] = "U8".into(),
+                &[Q, "F16"],
+            ),
+        ),
+        (
+            Dense::F16,
+            (
+                "wide numbers",
+                |f| f.entry(Q)["dtype"] = "F32".into(),
+                &[Q, "F32"],
+            ),
+        ),
+        (
+            Dense::F16,
+            ("NaN", |f| f.bytes_of(Q)[5] = 0x7e, &[Q, "value 2"]),
+        ),
+        (
+            Dense::Q8_0,
+            (
+                "scale NaN",
+                |f| f.bytes_of(Q)[1] = 0x7e,
+                &[Q, "value 0 is NaN"],
+            ),
+        ),
+        (
+            Dense::Q4_0,
+            (
+                "scale inf",
+                |f| f.bytes_of(Q)[..2].copy_from_slice(&[0, 0x7c]),
+                &[Q],
+            ),
+        ),
+    ];
+    let place = Place::new();
+    let mut wrong = Vec::new();
+    for (packing, (name, lie, parts)) in lies {
+        let mut file = good(packing, HeadType::Lossless);
+        read_all(&place.write(NAME, &file.bytes())).unwrap();
+        lie(&mut file);
+        let bytes = file.bytes();
+        let path = place.write(NAME, &bytes);
+        wrong.extend(complaint(
+            name,
+            watched(name, bytes.len(), || read_all(&path)),
+            parts,
+        ));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[cfg(unix)]

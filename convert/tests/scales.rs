@@ -59,7 +59,7 @@ fn products_of(sizes: &[(&str, usize)], scale: impl Fn(&str, usize, usize) -> f3
 
 fn convert(checkpoint: &Checkpoint) -> (Report, PackedFile, tempfile::TempDir) {
     let options = Options {
-        packing: Packing::I2,
+        packing: Packing::I2.into(),
         ..OPTIONS
     };
     checkpoint.convert(&options).unwrap()
@@ -166,7 +166,7 @@ fn with_head(
 ) -> sterna_convert::Result<(Report, PackedFile, tempfile::TempDir)> {
     checkpoint.convert(&Options {
         head,
-        packing: Packing::I2,
+        packing: Packing::I2.into(),
         ..OPTIONS
     })
 }
@@ -244,7 +244,7 @@ fn activations_as_asked_for() {
     let asked = |activations| {
         let options = Options {
             activations,
-            packing: Packing::I2,
+            packing: Packing::I2.into(),
             ..OPTIONS
         };
         products().convert(&options).unwrap()

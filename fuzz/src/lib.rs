@@ -67,12 +67,11 @@ pub fn packed(files: &[(&str, &[u8])]) -> PackedFile {
     );
     let description = Description {
         config: config.clone(),
-        packing: Packing::I2,
-        activations: Activations::Int8,
+        packing: Packing::I2.into(),
         embedding: TableType::F32,
         head: TableType::F32,
         scaling: Default::default(),
-        group_scales: Dtype::F32,
+        numbers: Default::default(),
         files: all,
     };
     let written = PackedWriter::write(&path, &description, |writer| {

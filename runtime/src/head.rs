@@ -142,9 +142,9 @@ impl Model {
     fn float_products(&self, table: &Table, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
         let range = rows.start * table.columns..rows.end * table.columns;
         match table.values {
-            Values::F32(values) => (self.kernels.gemv_f32)(x, &values[range], y),
-            Values::F16(values) => (self.kernels.gemv_f16)(x, &values[range], y),
-            Values::Bf16(values) => (self.kernels.gemv_bf16)(x, &values[range], y),
+            Values::F32(values) => (self.kernels.gemm_f32)(x, x.len(), &values[range], y),
+            Values::F16(values) => (self.kernels.gemm_f16)(x, x.len(), &values[range], y),
+            Values::Bf16(values) => (self.kernels.gemm_bf16)(x, x.len(), &values[range], y),
             Values::Codes(_) | Values::Trits(_) => {
                 unreachable!("integers have products of their own")
             }

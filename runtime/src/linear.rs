@@ -1,4 +1,4 @@
-//! Linear layers: int8 activations times trits, then scales.
+//! Linear layers: int8 activations times trits, then scales; and those of full-precision models.
 //!
 //! Activations are quantized per token just before each linear layer, to int8, or to 16 bits for models that were
 //! trained without. A token of 16 bits is two tokens of int8, of its high and of its low digits: q = 256 · h + l, so
@@ -9,25 +9,30 @@
 //! group of columns it is (Σ (Σ trit · q) · scale) / s: the inner sum over a group exact, the outer one over the
 //! groups from the first to the last in f32 ([`crate::kernels::GroupProduct`]). The outer sums of high and low
 //! digits are apart, and 256 times the one plus the other is Σ before it is divided.
+//!
+//! Matrices of dense packings have no scales beside them. Plain numbers are multiplied with the input as it is, in
+//! f32; blocks of `q8_0` and `q4_0` with int8 activations that have a scale for each 32 columns.
 
 use std::ops::Range;
 
+use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
-use sterna_ternary::{Activations, Packing, quantize};
+use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
 use crate::error::Place;
 use crate::forward::grow;
-use crate::kernels::{self, GroupProduct};
-use crate::model::{Linear, Model};
+use crate::kernels::{self, BlockProduct, GroupProduct};
+use crate::model::{Linear, Model, Rows};
 use crate::threads::Tile;
 use crate::{Error, Result};
 
-/// The input of linear layers.
+/// The input of linear layers, as these want it.
 #[derive(Debug, Default)]
 pub(crate) struct Quantized {
     activations: Activations,
+    x: Vec<f32>,          // (n, columns), where the matrices are plain numbers
     q: Vec<i8>,           // (n, digits, padded columns), zero behind the last column
-    scales: Vec<f32>,     // (n): x = q / scale
+    scales: Vec<f32>,     // (n): x = q / scale; for blocks (n, blocks): x = q · scale
     sums: Vec<i32>,       // (n, digits): Σ q
     group_sums: Vec<i32>, // (n, digits, groups): the same of each group
 }
@@ -60,7 +65,7 @@ impl Quantized {
 }
 
 impl Model {
-    /// Quantizes the n rows of x for the linear layers of the model.
+    /// Prepares the n rows of x for the linear layers of the model.
     pub(crate) fn quantize(
         &self,
         x: &[f32],
@@ -70,8 +75,18 @@ impl Model {
         tensor: &'static str,
     ) -> Result<()> {
         quantized.activations = self.file.activations;
-        let (packing, has_groups) = (self.file.packing, self.weights.has_groups);
-        match self.quantize_for(packing, has_groups, x, n, quantized) {
+        let is_finite = match self.file.packing {
+            LinearType::Ternary(packing) => {
+                self.quantize_for(packing, self.weights.has_groups, x, n, quantized)
+            }
+            LinearType::Dense(Dense::F16) => {
+                grow(&mut quantized.x, x.len());
+                quantized.x[..x.len()].copy_from_slice(x);
+                x.iter().all(|x| x.is_finite())
+            }
+            LinearType::Dense(Dense::Q8_0 | Dense::Q4_0) => self.quantize_blocks(x, n, quantized),
+        };
+        match is_finite {
             true => Ok(()),
             false => Err(Error::NonFinite { place, tensor }),
         }
@@ -81,6 +96,25 @@ impl Model {
     pub(crate) fn quantize_finely(&self, x: &[f32], n: usize, quantized: &mut Quantized) -> bool {
         quantized.activations = Activations::Int16;
         self.quantize_for(Packing::I2, true, x, n, quantized)
+    }
+
+    /// Quantizes to int8 with a scale for each 32 columns. False where x is not finite.
+    fn quantize_blocks(&self, x: &[f32], n: usize, quantized: &mut Quantized) -> bool {
+        let columns = x.len() / n;
+        let blocks = columns.div_ceil(BLOCK);
+        grow(&mut quantized.q, n * blocks * BLOCK);
+        grow(&mut quantized.scales, n * blocks);
+        self.pool.zip_chunks_mut(
+            (&mut quantized.q[..n * blocks * BLOCK], blocks * BLOCK),
+            (&mut quantized.scales[..n * blocks], blocks),
+            |t, q, scales| {
+                let (q, padding) = q.split_at_mut(columns);
+                padding.fill(0);
+                (self.kernels.quantize_blocks)(&x[t * columns..][..columns], q, scales);
+            },
+        );
+        let mut scales = quantized.scales[..n * blocks].iter();
+        scales.all(|scale| scale.is_finite())
     }
 
     /// Quantizes to the kind of activations that `quantized` has. False where x is not finite.
@@ -147,15 +181,34 @@ impl Model {
             (height / digits, width),
             y,
             &mut memory[..threads * each],
-            |matrix, tile, memory| match linears[matrix].scaling {
-                Scaling::Group => self.by_groups(linears[matrix], quantized, tile, memory),
-                _ => self.by_rows(linears[matrix], quantized, tile, memory),
+            |matrix, tile, memory| {
+                let linear = linears[matrix];
+                match &linear.rows {
+                    Rows::Ternary {
+                        packing,
+                        scaling,
+                        scales,
+                        scales_dtype,
+                    } => {
+                        let scales = self.scales(scales, *scales_dtype);
+                        match scaling {
+                            Scaling::Group => {
+                                self.by_groups(linear, scales, quantized, tile, memory);
+                            }
+                            Scaling::Matrix | Scaling::Row => {
+                                let matrix = (linear, *packing, scales);
+                                self.by_rows(matrix, quantized, tile, memory);
+                            }
+                        }
+                    }
+                    _ => self.dense(linear, quantized, tile, memory),
+                }
             },
         );
     }
 
-    /// The tile of a matrix with one scale, or one a row; `memory` has room for (tokens, digits, rows).
-    fn by_rows(
+    /// The tile of a matrix of a dense packing; `memory` has room for (tokens, rows).
+    fn dense(
         &self,
         linear: &Linear,
         quantized: &Quantized,
@@ -163,17 +216,55 @@ impl Model {
         memory: &mut [i32],
     ) {
         let (tokens, rows) = (tile.rows(), tile.columns());
+        let (columns, blocks) = (linear.columns, linear.columns.div_ceil(BLOCK));
+        let y = &mut memory[..tokens.len() * rows.len()];
+        let y: &mut [f32] = bytemuck::cast_slice_mut(y);
+        let bytes = self.rows(linear, rows.clone());
+        let x = || &quantized.x[tokens.start * columns..tokens.end * columns];
+        let product = || BlockProduct {
+            blocks,
+            rows: bytes,
+            q: &quantized.q[tokens.start * blocks * BLOCK..tokens.end * blocks * BLOCK],
+            scales: &quantized.scales[tokens.start * blocks..tokens.end * blocks],
+        };
+        let kernels = self.kernels;
+        match &linear.rows {
+            Rows::Numbers(Dtype::F32) => {
+                (kernels.gemm_f32)(x(), columns, bytemuck::cast_slice(bytes), y);
+            }
+            Rows::Numbers(Dtype::Bf16) => {
+                (kernels.gemm_bf16)(x(), columns, bytemuck::cast_slice(bytes), y);
+            }
+            Rows::Numbers(_) => (kernels.gemm_f16)(x(), columns, bytemuck::cast_slice(bytes), y),
+            Rows::Q8_0 => (kernels.gemm_q8_0)(product(), y),
+            Rows::Q4_0 => (kernels.gemm_q4_0)(product(), y),
+            Rows::Ternary { .. } => unreachable!("ternary rows have products of their own"),
+        }
+        for (t, y) in tokens.zip(y.chunks_exact(rows.len())) {
+            tile.row(t).copy_from_slice(y);
+        }
+    }
+
+    /// The tile of a matrix with one scale, or one a row; `memory` has room for (tokens, digits, rows).
+    fn by_rows(
+        &self,
+        (linear, packing, scales): (&Linear, Packing, ScaleValues),
+        quantized: &Quantized,
+        mut tile: Tile<f32>,
+        memory: &mut [i32],
+    ) {
+        let (tokens, rows) = (tile.rows(), tile.columns());
         let digits = quantized.digits(&tokens);
-        let padded = linear.packing.padded_columns(linear.columns);
+        let padded = packing.padded_columns(linear.columns);
         let sums = &mut memory[..digits.len() * rows.len()];
-        let gemm = self.kernels.gemm(linear.packing);
+        let gemm = self.kernels.gemm(packing);
         let q = &quantized.q[digits.start * padded..digits.end * padded];
         let packed = self.rows(linear, rows.clone());
         gemm(packed, q, &quantized.sums[digits], sums);
-        let scales = match (linear.scaling, self.scales(linear)) {
-            (Scaling::Row, ScaleValues::F32(scales)) => &scales[rows.clone()],
-            (_, ScaleValues::F32(scales)) => &scales[..1],
-            (_, ScaleValues::F16(_)) => unreachable!("only scales of groups are F16"),
+        let scales = match scales {
+            ScaleValues::F32([scale]) => std::slice::from_ref(scale),
+            ScaleValues::F32(scales) => &scales[rows.clone()],
+            ScaleValues::F16(_) => unreachable!("only scales of groups are F16"),
         };
         let of_tokens = sums.chunks_exact(sums.len() / tokens.len());
         for (t, sums) in tokens.zip(of_tokens) {
@@ -198,6 +289,7 @@ impl Model {
     fn by_groups(
         &self,
         linear: &Linear,
+        all: ScaleValues, // (groups, all rows)
         quantized: &Quantized,
         mut tile: Tile<f32>,
         memory: &mut [i32],
@@ -208,7 +300,6 @@ impl Model {
         let memory: &mut [f32] = bytemuck::cast_slice_mut(memory);
         let (scales, rest) = memory.split_at_mut(groups * rows.len());
         let sums = &mut rest[..digits.len() * rows.len()];
-        let all = self.scales(linear); // (groups, all rows)
         for (g, scales) in scales.chunks_exact_mut(rows.len()).enumerate() {
             all.read(g * all.len() / groups + rows.start, scales);
         }

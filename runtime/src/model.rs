@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues};
 use sterna_ternary::{
-    Config, Dtype, Memory, PackedFile, Packing, Role, Scaling, TableType, layout, trits,
+    Config, Dense, Dtype, LinearType, Memory, PackedFile, Packing, Role, Scaling, TableType,
+    layout, trits,
 };
 
 use crate::Result;
@@ -78,31 +79,50 @@ pub(crate) struct Layer {
     pub ffn_post_norm: Option<Vector>,  // (hidden)
 }
 
-/// A ternary matrix; [`crate::linear`] says how it is applied.
+/// A matrix; [`crate::linear`] says how it is applied.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// A norm of the input (columns).
     pub norm: Option<Vector>,
     /// Input features.
     pub columns: usize,
-    /// How its trits are packed.
-    pub packing: Packing,
-    /// Bytes of a packed row.
+    /// Bytes of a row.
     pub row_bytes: usize,
-    /// The packed rows.
+    /// The rows.
     pub bytes: Range<usize>,
-    /// Which weights share a scale.
-    pub scaling: Scaling,
-    scales: Range<usize>,
-    scales_dtype: Dtype,
+    /// What they hold.
+    pub rows: Rows,
+}
+
+/// What the rows of a matrix hold.
+#[derive(Debug, Clone)]
+pub(crate) enum Rows {
+    /// Trits, with scales elsewhere.
+    Ternary {
+        /// How they are packed.
+        packing: Packing,
+        /// Which of them share a scale.
+        scaling: Scaling,
+        scales: Range<usize>,
+        scales_dtype: Dtype,
+    },
+    /// Numbers of this type.
+    Numbers(Dtype),
+    /// Blocks of `q8_0`.
+    Q8_0,
+    /// Blocks of `q4_0`.
+    Q4_0,
 }
 
 impl Linear {
     /// Scales of a row; 0 where groups share one.
     pub fn groups(&self) -> usize {
-        match self.scaling {
-            Scaling::Group => self.columns.div_ceil(GROUP_COLUMNS),
-            Scaling::Matrix | Scaling::Row => 0,
+        match self.rows {
+            Rows::Ternary {
+                scaling: Scaling::Group,
+                ..
+            } => self.columns.div_ceil(GROUP_COLUMNS),
+            _ => 0,
         }
     }
 }
@@ -177,10 +197,10 @@ impl Model {
         bytemuck::cast_slice(&self.file.data()[vector.0.clone()])
     }
 
-    /// The scales of a matrix, in the shape of [`Scaling::shape`].
-    pub(crate) fn scales(&self, linear: &Linear) -> ScaleValues<'_> {
-        let bytes = &self.file.data()[linear.scales.clone()];
-        match linear.scales_dtype {
+    /// Scales of a ternary matrix, in the shape of [`Scaling::shape`].
+    pub(crate) fn scales(&self, range: &Range<usize>, dtype: Dtype) -> ScaleValues<'_> {
+        let bytes = &self.file.data()[range.clone()];
+        match dtype {
             Dtype::F16 => ScaleValues::F16(bytemuck::cast_slice(bytes)),
             _ => ScaleValues::F32(bytemuck::cast_slice(bytes)),
         }
@@ -201,30 +221,45 @@ impl Weights {
             entry.expect("an open file has every tensor of its config")
         };
         let range = |name: &str| entry(name).offset..entry(name).offset + entry(name).len;
-        let linear = |name: &str, columns, packing: Packing, scaling| {
+        let linear = |name: &str, columns, rows| Linear {
+            norm: None,
+            columns,
+            row_bytes: entry(name).len / entry(name).shape[0],
+            bytes: range(name),
+            rows,
+        };
+        let ternary = |name: &str, packing, scaling| {
             let scale = layout::scale_name(name);
-            Linear {
-                norm: None,
-                columns,
+            Rows::Ternary {
                 packing,
-                row_bytes: packing.row_bytes(columns),
-                bytes: range(name),
                 scaling,
                 scales: range(&scale),
                 scales_dtype: entry(&scale).dtype,
             }
         };
+        let matrix = |name: &str| {
+            let dense = |rows| linear(name, file.dense(name).columns, rows);
+            match file.packing {
+                LinearType::Ternary(packing) => {
+                    let matrix = file.matrix(name);
+                    let rows = ternary(name, packing, matrix.scaling);
+                    linear(name, matrix.columns, rows)
+                }
+                LinearType::Dense(Dense::F16) => dense(Rows::Numbers(entry(name).dtype)),
+                LinearType::Dense(Dense::Q8_0) => dense(Rows::Q8_0),
+                LinearType::Dense(Dense::Q4_0) => dense(Rows::Q4_0),
+            }
+        };
         let layer = |i: usize| {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
             let linear = |part: &str| {
-                let matrix = file.matrix(&name(part));
                 let norm = file
                     .config
                     .linear_norm_eps
                     .map(|_| Vector(range(&name(&format!("{part}.rms_norm")))));
                 Linear {
                     norm,
-                    ..linear(&name(part), matrix.columns, file.packing, matrix.scaling)
+                    ..matrix(&name(part))
                 }
             };
             let vector = |part: &str| Vector(range(&name(part)));
@@ -254,7 +289,7 @@ impl Weights {
         };
         let weights = layout::weights(&file.config);
         let mut linears = weights.iter().filter(|w| w.role == Role::Linear);
-        let has_groups = linears.any(|w| file.matrix(&w.name).scaling == Scaling::Group);
+        let has_groups = linears.any(|w| matrix(&w.name).groups() > 0);
         Weights {
             layers: (0..file.config.num_hidden_layers).map(layer).collect(),
             norm: Vector(range(layout::FINAL_NORM)),
@@ -265,7 +300,7 @@ impl Weights {
                     false => layout::HEAD,
                 };
                 let columns = file.config.hidden_size;
-                linear(name, columns, trits::PACKING, Scaling::Group)
+                linear(name, columns, ternary(name, trits::PACKING, Scaling::Group))
             }),
         }
     }

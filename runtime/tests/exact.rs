@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use random_model::{Recipe, odd, with_linear_norms, write};
 use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Part, Screen};
-use sterna_ternary::{Activations, Dtype, Packing, Scaling, TableType};
+use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, Scaling, TableType};
 
 const SEED: u64 = 1;
 const THREADS: [usize; 5] = [1, 2, 3, 4, 8];
@@ -227,9 +227,13 @@ fn same_but_for_screened(found: &[u32], expected: &[u32], screen: &Screen) -> bo
 
 fn walk(recipe: &Recipe, folder: &Path, seed: u64) {
     let mut random = Random(ChaCha8Rng::seed_from_u64(seed));
-    let packings = Packing::ALL.into_iter().filter(|p| recipe.scaling.fits(*p));
-    let file = |packing: Packing| (packing, write(recipe, packing, folder, packing.name()).0);
-    let files: Vec<_> = packings.map(file).collect();
+    let ternary = Packing::ALL.into_iter().filter(|p| recipe.scaling.fits(*p));
+    let packings: Vec<LinearType> = match recipe.dense {
+        Some(dense) => vec![dense.into()],
+        None => ternary.map(LinearType::from).collect(),
+    };
+    let file = |packing: LinearType| (packing, write(recipe, packing, folder, packing.name()).0);
+    let files: Vec<_> = packings.into_iter().map(file).collect();
     for kv_type in [KvType::F32, KvType::F16, KvType::Q8] {
         // Shown when something fails.
         println!("{kv_type:?} cache, {recipe:?}");
@@ -398,4 +402,23 @@ fn several_scales() {
     ];
     check("qwen3", Scaling::Row, models);
     check("qwen3", Scaling::Group, models);
+}
+
+/// Sizes for which a tile of rows and of tokens is cut off, and a block is not full.
+#[test]
+fn baselines() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = |dtype| (Dense::F16, dtype);
+    let packings = [
+        number(Dtype::F16),
+        number(Dtype::Bf16),
+        number(Dtype::F32),
+        (Dense::Q8_0, Dtype::F16),
+        (Dense::Q4_0, Dtype::F16),
+    ];
+    for (seed, (dense, dtype)) in (SEED + 20..).zip(packings) {
+        let mut recipe = odd(["llama", "qwen3"][seed as usize % 2], false, TableType::F16);
+        (recipe.dense, recipe.number, recipe.seed) = (Some(dense), dtype, seed);
+        walk(&recipe, folder.path(), seed);
+    }
 }

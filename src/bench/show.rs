@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sterna_runtime::bench::{Machine, Measurement, Report, Spread, Test};
-use sterna_ternary::Packing;
+use sterna_ternary::{LinearType, Packing};
 
 use crate::{cpu, terminal};
 
@@ -206,7 +206,7 @@ impl Shown<'_> {
             let score = |packing: Packing| -> f64 {
                 let of = results
                     .iter()
-                    .filter(|r| r.packing == packing && is_kind(r.test));
+                    .filter(|r| r.packing == LinearType::Ternary(packing) && is_kind(r.test));
                 of.map(|r| r.speed().median.ln()).sum()
             };
             let is_measured = results.iter().any(|r| is_kind(r.test));

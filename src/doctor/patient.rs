@@ -225,7 +225,7 @@ fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>
     let out = folder.path().join("model");
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let options = sterna_convert::Options {
-        packing: Packing::I2,
+        packing: Packing::I2.into(),
         head: HeadType::default(),
         activations: None,
         allow_missing: true,

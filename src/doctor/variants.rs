@@ -1,6 +1,7 @@
 //! A packed model with one property changed: the same bytes under another family, with other scales, or with the
 //! rows of q and k in another order. What a damage did, its inverse undoes, and the losses tell.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use sterna_ternary::file::Description;
@@ -60,6 +61,7 @@ pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
         embedding: base.embedding_type,
         head: base.head_type,
         scaling: scaling.filter(|(_, s)| *s != Scaling::Matrix).collect(),
+        numbers: HashMap::new(),
         group_scales: Dtype::F32, // changed ones may have no place in F16
         files: vec![(
             "config.json".to_owned(),
@@ -95,7 +97,7 @@ fn rows<'a>(
 ) -> std::borrow::Cow<'a, [u8]> {
     match change {
         Change::Rows(order) if is_rotated(name) => {
-            let row_bytes = base.packing.row_bytes(base.matrix(name).columns);
+            let row_bytes = bytes.len() / base.matrix(name).rows;
             order.apply(bytes, row_bytes, base.config.head_dim).into()
         }
         _ => bytes.into(),

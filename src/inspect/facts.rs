@@ -32,7 +32,9 @@ pub fn of(
         file.verify()?;
     }
     let linear = stored_bytes(source, &trits::linear(config));
-    if let Some(file) = &packed {
+    if source.is_dense() {
+        facts["linear_types"] = packed.as_ref().map_or(Value::Null, linear_types);
+    } else if let Some(file) = &packed {
         set_counts(&mut facts, &trits::of_file(file)?, &mut remarks);
     } else if verify || linear <= QUICK {
         let counts = count(source, verify, &mut remarks)?;
@@ -61,11 +63,12 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "family": c.family.name,
         "architecture": c.family.architecture,
         "parameters": parameters,
-        "ternary_weights": size(&linear),
+        "ternary_weights": if source.is_dense() { 0 } else { size(&linear) },
+        "linear_weights": size(&linear),
         "packing": null,
         "bits_per_ternary_weight": 8.0 * stored_bytes(source, &linear) as f64 / size(&linear) as f64,
         "bits_per_head_weight": null,
-        "activations": source.activations().name(),
+        "activations": source.inputs_rounded_to(),
         "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
         "embedding": null,
         "head": null,
@@ -87,6 +90,7 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "tokenizer": null,
         "chat_template": null,
         "eos": null,
+        "linear_types": null,
         "zeros": null,
         "layers": null,
         "matrices": null,
@@ -97,7 +101,18 @@ fn stored_bytes(source: &dyn Source, weights: &[Weight]) -> u64 {
     weights.iter().map(|w| source.stored_bytes(w)).sum()
 }
 
-/// How the ternary weights are stored; in a checkpoint, as the first of them shows.
+/// How many linear layers of a baseline are held in each type.
+fn linear_types(file: &PackedFile) -> Value {
+    let mut types = serde_json::Map::new();
+    for weight in trits::linear(&file.config) {
+        let name = file.dense(&weight.name).values.name();
+        let count = types.get(name).and_then(Value::as_u64).unwrap_or(0);
+        types.insert(name.to_owned(), (count + 1).into());
+    }
+    types.into()
+}
+
+/// How the weights of linear layers are stored; in a checkpoint, as the first of them shows.
 fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> anyhow::Result<Value> {
     use sterna_convert::StoredScale::{Divide, Masters, Multiply, Products};
     let Some(first) = trits::linear(source.config()).into_iter().next() else {

@@ -26,6 +26,7 @@ pub fn describe(f: &Value, verify: bool) -> String {
 fn subjects(f: &Value) -> Vec<(&'static str, String)> {
     let p = |key: &str| plain(&f[key]);
     let n = |key: &str| number(&f[key]);
+    let is_dense = f["linear_types"].is_object();
     let tied = if f["tied"] == true {
         " (the same table)"
     } else {
@@ -55,9 +56,14 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
         (
             "parameters",
             format!(
-                "{:.2} M, {:.2} M of them ternary",
+                "{:.2} M, {:.2} M of them {}",
                 n("parameters") / 1e6,
-                n("ternary_weights") / 1e6
+                n("linear_weights") / 1e6,
+                if is_dense {
+                    "in linear layers, none ternary"
+                } else {
+                    "ternary"
+                }
             ),
         ),
         ("packing", p("packing")),
@@ -65,8 +71,9 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
         (
             "bits",
             format!(
-                "{:.3} a ternary weight, {:.2} a weight of the head, {:.2} a parameter in all",
+                "{:.3} a {} weight, {:.2} a weight of the head, {:.2} a parameter in all",
                 n("bits_per_ternary_weight"),
+                if is_dense { "linear" } else { "ternary" },
                 n("bits_per_head_weight"),
                 n("bits_per_parameter")
             ),
@@ -106,6 +113,11 @@ fn subjects(f: &Value) -> Vec<(&'static str, String)> {
     ];
     if f["memory"].is_object() {
         lines.push(("memory", memory(&f["memory"])));
+    }
+    if let Some(types) = f["linear_types"].as_object() {
+        let types = types.iter().map(|(name, count)| format!("{count} {name}"));
+        lines.push(("linear", types.collect::<Vec<_>>().join(", ")));
+        return lines;
     }
     lines.push((
         "zeros",

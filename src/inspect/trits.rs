@@ -71,13 +71,20 @@ pub fn linear(config: &Config) -> Vec<Weight> {
 /// Counts of a packed file.
 ///
 /// # Errors
-/// A byte that stands for no trits.
+/// A byte that stands for no trits, or a file that has none.
 pub fn of_file(file: &PackedFile) -> anyhow::Result<Vec<Counts>> {
-    let table = per_byte(file.packing);
+    let Some(packing) = file.packing.ternary() else {
+        let (path, packing) = (file.path().display(), file.packing.name());
+        let why = format!(
+            "{path}: its linear layers are numbers, packing {packing}: there are no trits to look at"
+        );
+        return Err(BadInput(why).into());
+    };
+    let table = per_byte(packing);
     let counts = linear(&file.config).into_iter().map(|weight| {
         let matrix = file.matrix(&weight.name);
-        let row_bytes = file.packing.row_bytes(matrix.columns);
-        let padding = file.packing.padded_columns(matrix.columns) - matrix.columns;
+        let row_bytes = packing.row_bytes(matrix.columns);
+        let padding = packing.padded_columns(matrix.columns) - matrix.columns;
         let rows = in_parallel(matrix.data, row_bytes, |row| {
             let [minus, zero, plus] = of_packed_row(row, &table)?;
             Some([minus, zero.checked_sub(padding as u64)?, plus])

@@ -15,10 +15,11 @@ use half::{bf16, f16};
 use crate::header::{self, Header, Tensor};
 use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
 use crate::memory::{Bytes, Memory};
+use crate::packing::{Dense, DenseRows};
 use crate::scales::ScaleValues;
 use crate::table::{Codes, MOST_COLUMNS};
 use crate::trits::Trits;
-use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, json};
+use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, json};
 
 pub use writer::{Description, PackedWriter};
 
@@ -41,9 +42,9 @@ pub struct PackedFile {
     layout: Layout,
     /// Shapes and constants, from the embedded config.json.
     pub config: Config,
-    /// How the trits are packed.
-    pub packing: Packing,
-    /// How the activations of its linear layers are rounded.
+    /// How the rows of linear layers lie.
+    pub packing: LinearType,
+    /// How the activations of its linear layers are rounded, where these are ternary; dense packings imply it.
     pub activations: Activations,
     /// Type of the scales of groups: F32 or F16.
     pub group_scales: Dtype,
@@ -66,6 +67,17 @@ pub struct Matrix<'a> {
     pub scaling: Scaling,
     /// The scales, in the shape of [`Scaling::shape`].
     pub scales: ScaleValues<'a>,
+}
+
+/// A matrix of a dense packing in place.
+#[derive(Debug, Clone, Copy)]
+pub struct DenseMatrix<'a> {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// The values.
+    pub values: DenseRows<'a>,
 }
 
 /// The embedding or the head in place, row-major.
@@ -190,13 +202,16 @@ impl PackedFile {
             .iter()
             .filter(|w| w.role == Role::Linear)
         {
-            let matrix = self.matrix(&weight.name);
-            let mut trits = vec![0; matrix.columns];
-            for row in matrix
-                .data
-                .chunks_exact(self.packing.row_bytes(matrix.columns))
-            {
-                self.packing.unpack_row(row, &mut trits)?;
+            match self.packing {
+                LinearType::Ternary(packing) => {
+                    let matrix = self.matrix(&weight.name);
+                    let mut trits = vec![0; matrix.columns];
+                    let rows = matrix.data.chunks_exact(packing.row_bytes(matrix.columns));
+                    for row in rows {
+                        packing.unpack_row(row, &mut trits)?;
+                    }
+                }
+                LinearType::Dense(_) => self.check_dense(&weight.name)?,
             }
         }
         for name in [EMBEDDING, HEAD] {
@@ -222,10 +237,48 @@ impl PackedFile {
         Ok(())
     }
 
-    /// A linear layer of the model, by its name in [`layout::weights`].
+    /// Refuses a dense matrix with a value that is not finite.
+    fn check_dense(&self, name: &str) -> Result<()> {
+        let matrix = self.dense(name);
+        let mut values = vec![0.0; matrix.columns];
+        for row in 0..matrix.rows {
+            matrix.values.decode(row, &mut values);
+            if let Some(column) = values.iter().position(|x| !x.is_finite()) {
+                return Err(Error::Value {
+                    path: self.path.clone(),
+                    tensor: name.to_owned(),
+                    index: row * matrix.columns + column,
+                    value: values[column],
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A linear layer of a dense packing, by its name in [`layout::weights`].
     ///
     /// # Panics
-    /// If the model has no such layer.
+    /// If the model has no such layer, or it is ternary.
+    pub fn dense(&self, name: &str) -> DenseMatrix<'_> {
+        let entry = self.entry(name);
+        let bytes = self.bytes(entry);
+        let dense = self.packing.dense().expect("a dense packing");
+        let values = match dense {
+            Dense::F16 => DenseRows::of_numbers(entry.dtype, bytes),
+            Dense::Q8_0 => Some(DenseRows::Q8_0(bytes.as_chunks().0)),
+            Dense::Q4_0 => Some(DenseRows::Q4_0(bytes.as_chunks().0)),
+        };
+        DenseMatrix {
+            rows: entry.shape[0],
+            columns: self.columns(name),
+            values: values.expect("the layout gives numbers a type of numbers"),
+        }
+    }
+
+    /// A ternary linear layer of the model, by its name in [`layout::weights`].
+    ///
+    /// # Panics
+    /// If the model has no such layer, or its packing is dense.
     pub fn matrix(&self, name: &str) -> Matrix<'_> {
         let weights = self.entry(name);
         let columns = self.columns(name);
@@ -400,14 +453,20 @@ fn read_config(path: &Path, data: &[u8], header: &Header) -> Result<Config> {
     Config::from_json(&json).map_err(|e| bad("a config that can be computed", e.to_string()))
 }
 
-/// Tensors of every layer of every family: seven matrices with their scales, two norms.
-const LEAST_PER_LAYER: usize = 16;
+/// Tensors of every layer of every family: seven matrices and two norms; ternary matrices have scales beside them.
+const LEAST_PER_LAYER: usize = 9;
+const LEAST_PER_TERNARY_LAYER: usize = 16;
 
 /// The layout that the config calls for, given the types of the tables and the files that the header lists.
 fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layout> {
     let tensor = |name: &str| header.tensors.get(name);
+    let form = &header.form;
+    let least = match form.packing {
+        LinearType::Ternary(_) => LEAST_PER_TERNARY_LAYER,
+        LinearType::Dense(_) => LEAST_PER_LAYER,
+    };
     // A config with more layers than the header has room for is refused before its layout is computed.
-    if config.num_hidden_layers * LEAST_PER_LAYER > header.tensors.len() {
+    if config.num_hidden_layers * least > header.tensors.len() {
         return Err(Error::Tensor {
             path: path.to_owned(),
             tensor: format!("model.layers.{}", config.num_hidden_layers - 1),
@@ -424,16 +483,19 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             found: config.hidden_size.to_string(),
         });
     }
-    let mut scaling = HashMap::new();
+    let (mut scaling, mut numbers) = (HashMap::new(), HashMap::new());
     for weight in layout::weights(config) {
         if weight.role == Role::Linear {
+            let dtype = tensor(&weight.name).map(|t| t.dtype);
+            if let Some(dtype) = dtype.filter(|dtype| *dtype != Dtype::U8) {
+                numbers.insert(weight.name.clone(), dtype);
+            }
             let scales = tensor(&layout::scale_name(&weight.name));
             let found =
                 scales.and_then(|t| Scaling::from_shape(&t.shape, weight.rows, weight.columns));
             scaling.insert(weight.name, found.unwrap_or_default());
         }
     }
-    let form = &header.form;
     check_scaling(path, form.packing, &scaling)?;
     let files: Vec<(String, usize)> = FILES
         .iter()
@@ -445,13 +507,21 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         form.packing,
         form.tables,
         &scaling,
+        &numbers,
         form.group_scales,
         &files,
     ))
 }
 
 /// Refuses scales a group in a packing whose blocks reach into two groups.
-fn check_scaling(path: &Path, packing: Packing, scaling: &HashMap<String, Scaling>) -> Result<()> {
+fn check_scaling(
+    path: &Path,
+    packing: LinearType,
+    scaling: &HashMap<String, Scaling>,
+) -> Result<()> {
+    let Some(packing) = packing.ternary() else {
+        return Ok(()); // no scales beside its matrices
+    };
     let unfit = scaling.iter().filter(|(_, s)| !s.fits(packing));
     match unfit.map(|(name, _)| name).min() {
         None => Ok(()),

@@ -10,13 +10,15 @@ use sha2::{Digest, Sha256};
 
 use crate::json::{count, shown};
 use crate::layout::{ALIGNMENT, Dtype, Layout};
-use crate::{Activations, Error, Packing, Result, TableType};
+use crate::{Activations, Error, LinearType, Result, TableType};
 use std::path::Path;
 
 /// The format version of files that say how activations are rounded and how scales of groups are stored.
 const VERSION: &str = "3";
 /// The version of files that need not: int8 and f32. Written where it says all, so that older programs read it.
 const PLAIN_VERSION: &str = "2";
+/// The version of files with a dense packing, which says how activations are rounded.
+const DENSE_VERSION: &str = "4";
 /// Longest header that is read: that of the safetensors crate.
 const LONGEST: usize = 100_000_000;
 /// Most values of its JSON, eight a tensor: bounds what a hostile header can make us allocate.
@@ -38,7 +40,8 @@ pub(crate) struct Header {
 /// How a file holds its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
-    pub packing: Packing,
+    pub packing: LinearType,
+    /// Of a ternary packing.
     pub activations: Activations,
     /// Type of the scales of groups: F32 or F16.
     pub group_scales: Dtype,
@@ -47,11 +50,16 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Whether a file of [`PLAIN_VERSION`] can say it.
-    fn is_plain(&self) -> bool {
-        self.activations == Activations::Int8
+    /// The lowest version that can say it.
+    fn version(&self) -> &'static str {
+        let is_plain = self.activations == Activations::Int8
             && self.group_scales == Dtype::F32
-            && !self.tables.contains(&TableType::Ternary)
+            && !self.tables.contains(&TableType::Ternary);
+        match (self.packing, is_plain) {
+            (LinearType::Dense(_), _) => DENSE_VERSION,
+            (LinearType::Ternary(_), true) => PLAIN_VERSION,
+            (LinearType::Ternary(_), false) => VERSION,
+        }
     }
 }
 
@@ -70,17 +78,13 @@ pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str
     let mut metadata = Map::new();
     let mut say = |key: &str, value: &str| metadata.insert(key.into(), value.into());
     say("format", "sterna");
-    say(
-        "version",
-        if form.is_plain() {
-            PLAIN_VERSION
-        } else {
-            VERSION
-        },
-    );
+    let version = form.version();
+    say("version", version);
     say("packing", form.packing.name());
-    if !form.is_plain() {
+    if version == VERSION {
         say("activations", form.activations.name());
+    }
+    if version != PLAIN_VERSION {
         say("group_scales", form.group_scales.name());
     }
     say("embedding", embedding.name());
@@ -140,18 +144,20 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     if text("format") != "sterna" {
         return Err(not_packed("its header has no `format` sterna"));
     }
-    if ![PLAIN_VERSION, VERSION].contains(&text("version")) {
+    if ![PLAIN_VERSION, VERSION, DENSE_VERSION].contains(&text("version")) {
         let found = shown(text("version"));
         return Err(Error::Version {
             path: path.to_owned(),
-            expected: "2 and 3",
+            expected: "2, 3 and 4",
             found,
         });
     }
-    let is_plain = text("version") == PLAIN_VERSION;
     check_own_sum(path, &file[..data_start], text("header_sha256"))?;
     let unknown = |key| not_packed(&format!("its {key} {} is unknown", shown(text(key))));
-    let packing = Packing::from_name(text("packing")).ok_or_else(|| unknown("packing"))?;
+    let version = text("version");
+    let packing = LinearType::from_name(text("packing"));
+    let is_right = |p: &LinearType| p.dense().is_some() == (version == DENSE_VERSION);
+    let packing = packing.filter(is_right).ok_or_else(|| unknown("packing"))?;
     let table = |key| {
         let unknown = || {
             let found = shown(text(key));
@@ -165,12 +171,14 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         group_scales: Dtype::F32,
         tables: [table("embedding")?, table("head")?],
     };
-    if is_plain && !form.is_plain() {
+    if version == PLAIN_VERSION && form.version() != PLAIN_VERSION {
         return Err(not_packed("version 2 has no ternary tables"));
     }
-    if !is_plain {
+    if version == VERSION {
         let activations = Activations::from_name(text("activations"));
         form.activations = activations.ok_or_else(|| unknown("activations"))?;
+    }
+    if version != PLAIN_VERSION {
         let dtype = Dtype::from_name(text("group_scales"));
         let dtype = dtype.filter(|d| [Dtype::F32, Dtype::F16].contains(d));
         form.group_scales = dtype.ok_or_else(|| unknown("group_scales"))?;

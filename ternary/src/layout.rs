@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
+use crate::packing::{LinearType, dense};
 use crate::table::{self, TableType};
-use crate::{Config, Packing, Scaling, trits};
+use crate::{Config, Scaling, trits};
 
 /// Alignment of matrices in a packed file: a cache line.
 pub const ALIGNMENT: usize = 64;
@@ -59,7 +60,7 @@ impl Dtype {
 /// What a tensor of a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A ternary linear layer [out_features, in_features].
+    /// A linear layer [out_features, in_features], ternary or dense.
     Linear,
     /// The embedding or the head [vocab_size, hidden_size].
     Table,
@@ -194,6 +195,18 @@ pub fn remainders_name(weight: &str) -> String {
     format!("{weight}_remainders")
 }
 
+/// Type and width of the rows of a linear layer; `number` is the type of its numbers in [`crate::Dense::F16`].
+fn row_shape(packing: LinearType, number: Dtype, columns: usize) -> (Dtype, usize) {
+    let blocks = columns.div_ceil(dense::BLOCK);
+    match packing {
+        LinearType::Ternary(packing) => (Dtype::U8, packing.row_bytes(columns)),
+        LinearType::Dense(packing) => match packing.block_bytes() {
+            Some(bytes) => (Dtype::U8, blocks * bytes),
+            None => (number, columns),
+        },
+    }
+}
+
 /// One tensor of a packed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -223,13 +236,15 @@ impl Layout {
     /// The layout of a model.
     ///
     /// `tables` are the types of embedding and head; the first counts where it is not the head. Matrices that
-    /// `scaling` does not name have one scale; scales of groups are `group_scales`, F32 or F16. `files` are the
+    /// `scaling` does not name have one scale; scales of groups are `group_scales`, F32 or F16. Matrices of the packing
+    /// [`crate::Dense::F16`] are F16 but for those that `numbers` names; dense ones have no scales beside them. `files` are the
     /// names and sizes of the embedded files.
     pub fn new(
         config: &Config,
-        packing: Packing,
+        packing: LinearType,
         [embedding, head]: [TableType; 2],
         scaling: &HashMap<String, Scaling>,
+        numbers: &HashMap<String, Dtype>,
         group_scales: Dtype,
         files: &[(String, usize)],
     ) -> Layout {
@@ -245,9 +260,12 @@ impl Layout {
             false => head,
         };
         for weight in &weights {
-            let row_bytes = packing.row_bytes(weight.columns);
             match weight.role {
-                Role::Linear => layout.matrix(&weight.name, Dtype::U8, weight.rows, row_bytes),
+                Role::Linear => {
+                    let number = numbers.get(&weight.name).copied().unwrap_or(Dtype::F16);
+                    let (dtype, width) = row_shape(packing, number, weight.columns);
+                    layout.matrix(&weight.name, dtype, weight.rows, width);
+                }
                 Role::Table => layout.table(weight, table(weight)),
                 Role::Norm => {}
             }
@@ -259,6 +277,7 @@ impl Layout {
             let mut push = |name, dtype, shape| vectors.push((name, dtype, shape));
             match weight.role {
                 Role::Norm => push(weight.name.clone(), Dtype::F32, vec![weight.columns]),
+                Role::Linear if packing.dense().is_some() => {}
                 Role::Linear => {
                     let scaling = scaling.get(&weight.name).copied().unwrap_or_default();
                     let dtype = match scaling {

@@ -28,7 +28,7 @@ pub use family::{Activation, Family};
 pub use file::{PackedFile, PackedWriter};
 pub use layout::{Dtype, Layout, Role};
 pub use memory::Memory;
-pub use packing::Packing;
+pub use packing::{Dense, LinearType, Packing};
 pub use quantize::Activations;
 pub use scales::Scaling;
 pub use table::TableType;

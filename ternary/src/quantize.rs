@@ -177,6 +177,35 @@ pub fn quantize_activations_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) ->
     scale
 }
 
+/// Columns that share a scale in [`quantize_blocks`].
+const BLOCK: usize = 32;
+/// Blocks whose max|x| is below this become zeros: 127 / max|x| would overflow.
+const LEAST_BLOCK: f32 = 1e-36;
+
+/// Quantizes one token's activations to codes in ±127 with a scale for each 32 columns, max|x| / 127: x ≈ q · scale.
+/// The input of matrices of blocks, `q8_0` and `q4_0`; ggml calls the codes Q8_0 and rounds the scale to f16, which
+/// this does not. A scale is not finite where its columns are not.
+///
+/// # Panics
+/// If the slices differ in length, or `scales` has not one for each 32 columns or part of them.
+#[inline(always)]
+pub fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) {
+    assert!(x.len() == q.len() && scales.len() == x.len().div_ceil(BLOCK));
+    let blocks = x.chunks(BLOCK).zip(q.chunks_mut(BLOCK));
+    for ((x, q), scale) in blocks.zip(scales) {
+        let absmax = x
+            .iter()
+            .fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
+        let absmax = f32::from_bits(absmax);
+        let is_tiny = absmax < LEAST_BLOCK;
+        let inverse = if is_tiny { 0.0 } else { 127.0 / absmax };
+        *scale = if is_tiny { 0.0 } else { absmax / 127.0 };
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = round_half_even(x * inverse).clamp(-127.0, 127.0) as i8;
+        }
+    }
+}
+
 /// The scale of one row of an 8-bit table: max|x| / 127, at least the smallest normal number, so that a row
 /// of zeros has one that is above zero.
 pub fn row_scale(x: &[f32]) -> f32 {
@@ -285,6 +314,24 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let scale = quantize_activations_int16(&[bad, 1.0, 2.0], &mut high, &mut low);
             assert!(!is_usable(scale), "{bad}");
+        }
+    }
+
+    #[test]
+    fn blocks_have_scales_of_their_own() {
+        let mut x = [0.0; 70];
+        (x[0], x[5], x[31]) = (-254.0, 1.0, 3.0); // the scale is 2: ties
+        (x[32], x[33]) = (127.0, 0.49);
+        x[69] = 1e-37;
+        let (mut q, mut scales) = ([9; 70], [9.0; 3]);
+        quantize_blocks(&x, &mut q, &mut scales);
+        assert_eq!(scales, [2.0, 1.0, 0.0]);
+        assert_eq!((q[0], q[5], q[31], q[32], q[33]), (-127, 0, 2, 127, 0));
+        assert!(q[34..].iter().all(|q| *q == 0));
+        for bad in [f32::NAN, f32::INFINITY] {
+            x[40] = bad;
+            quantize_blocks(&x, &mut q, &mut scales);
+            assert!(!scales[1].is_finite() && scales[0].is_finite(), "{bad}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use half::f16;
 use sterna_ternary::Dtype;
+use sterna_ternary::packing::{q4_0, q8_0};
 
 use crate::mapped;
 
@@ -21,40 +22,19 @@ pub(super) fn half(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-/// 32 values: an f16 scale, then 32 signed bytes.
 pub(super) fn decode_q8_0(bytes: &[u8], values: &mut [f32]) {
-    for (block, values) in bytes.chunks_exact(34).zip(values.chunks_exact_mut(32)) {
-        let scale = half(block);
-        for (x, q) in values.iter_mut().zip(&block[2..]) {
-            *x = f32::from(*q as i8) * scale;
-        }
-    }
+    let blocks = bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0);
+    blocks.for_each(|(block, values)| *values = q8_0::decode(block));
 }
 
-/// As the reference does: the scale is max|x| / 127, codes are rounded half away from zero before the scale is
-/// rounded to f16.
 pub(super) fn encode_q8_0(values: &[f32], bytes: &mut [u8]) {
-    for (block, values) in bytes.chunks_exact_mut(34).zip(values.chunks_exact(32)) {
-        let absmax = values.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let scale = absmax / 127.0;
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
-        for (q, x) in block[2..].iter_mut().zip(values) {
-            *q = (x * inverse).round() as i8 as u8;
-        }
-    }
+    let blocks = bytes.as_chunks_mut().0.iter_mut().zip(values.as_chunks().0);
+    blocks.for_each(|(block, values)| q8_0::encode(values, block));
 }
 
-/// 32 values: an f16 scale, then 16 bytes whose low halves are the first 16 codes; value = (code - 8) · scale.
 pub(super) fn decode_q4_0(bytes: &[u8], values: &mut [f32]) {
-    for (block, values) in bytes.chunks_exact(18).zip(values.chunks_exact_mut(32)) {
-        let scale = half(block);
-        let (low, high) = values.split_at_mut(16);
-        for ((l, h), byte) in low.iter_mut().zip(high).zip(&block[2..]) {
-            *l = (f32::from(byte & 15) - 8.0) * scale;
-            *h = (f32::from(byte >> 4) - 8.0) * scale;
-        }
-    }
+    let blocks = bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0);
+    blocks.for_each(|(block, values)| *values = q4_0::decode(block));
 }
 
 /// 256 values: four low bits in 128 bytes, two high bits in 64, a signed scale for each 16, an f16 scale of all.

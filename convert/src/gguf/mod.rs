@@ -89,13 +89,6 @@ pub fn split_rule_named(name: &str) -> Option<&'static str> {
     Split::named(name).map(|split| split.names[0])
 }
 
-/// What Q8_0 makes of a row; its width is a multiple of 32.
-pub(crate) fn round_to_q8_0(row: &mut [f32]) {
-    let mut bytes = vec![0; row.len() / 32 * 34];
-    floats::encode_q8_0(row, &mut bytes);
-    floats::decode_q8_0(&bytes, row);
-}
-
 /// A GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
@@ -380,6 +373,21 @@ impl Gguf {
         }))
     }
 
+    /// The factor of a matrix that has one in a tensor of its own.
+    fn factor(&self, info: &Info) -> Result<Option<f32>> {
+        let companion = companion(&info.name);
+        let Some(info) = self.container.tensors.get(&companion) else {
+            return Ok(None);
+        };
+        if info.type_id != types::F32.id || info.elements() != 1 {
+            let found = format!("{} {:?}", self.kind(info).name, info.dimensions);
+            return self.tensor_error(&companion, "F32 [1]".into(), found, INCOMPLETE);
+        }
+        let mut factor = [0.0];
+        self.values(info, 0, &mut factor)?;
+        Ok(Some(factor[0]))
+    }
+
     /// A matrix of numbers, if these are -s, 0 and +s with one s or one for each 128 columns of a row.
     fn exact(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, Scales, StoredScale)> {
         let mut values = vec![0.0; weight.rows * weight.columns];
@@ -415,8 +423,8 @@ const NO_TRIT: &str = "the file is damaged, or of a later variant of the type; e
 const LOST_SCALE: &str =
     "a quantizer that ran with several threads loses it; quantize again with one";
 const SEVERAL_SCALES: &str = "models with a scale for fewer columns are not supported";
-const NOT_TERNARY: &str =
-    "convert the original checkpoint, which says how its weights become ternary";
+const NOT_TERNARY: &str = "convert the original checkpoint, which says how its weights become ternary; a full-precision model, as a baseline to \
+     compare with, is packed with --packing f16, q8_0 or q4_0";
 
 /// A tensor with a factor that some exporters put beside a matrix.
 fn companion(name: &str) -> String {
@@ -575,6 +583,7 @@ impl Source for Gguf {
     fn precision(&self, weight: &Weight) -> Precision {
         match self.kind(self.info(weight)).name {
             "Q8_0" => Precision::Q8_0,
+            "Q4_0" => Precision::Q4_0,
             name if self.dtype(weight) == Dtype::U8 => Precision::Other(name),
             _ => Precision::of(self.dtype(weight)),
         }
@@ -601,15 +610,8 @@ impl Source for Gguf {
             }
             Content::Floats(_) | Content::Refused(_) => self.exact(weight, info)?,
         };
-        let companion = companion(&info.name);
-        if let Some(info) = self.container.tensors.get(&companion) {
-            let mut factor = [0.0];
-            if info.type_id != types::F32.id || info.elements() != 1 {
-                let found = format!("{} {:?}", self.kind(info).name, info.dimensions);
-                return self.tensor_error(&companion, "F32 [1]".into(), found, INCOMPLETE);
-            }
-            self.values(info, 0, &mut factor)?;
-            scales.values.iter_mut().for_each(|s| *s *= factor[0]);
+        if let Some(factor) = self.factor(info)? {
+            scales.values.iter_mut().for_each(|s| *s *= factor);
             if let StoredScale::Multiply(scale) = &mut stored {
                 *scale = scales.values[0];
             }
@@ -638,6 +640,23 @@ impl Source for Gguf {
             trits,
             scales,
             stored,
+        })
+    }
+
+    fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let info = self.info(weight);
+        let Content::Floats(_) = self.kind(info).content else {
+            return Ok(self.linear(weight)?.products(weight.columns, 1.0));
+        };
+        let mut values = vec![0.0; weight.rows * weight.columns];
+        self.rows(weight, 0, &mut values)?;
+        if let Some(factor) = self.factor(info)? {
+            values.iter_mut().for_each(|x| *x *= factor);
+        }
+        let heads = names::rotated_heads(&self.config, &weight.name);
+        Ok(match heads.filter(|_| self.architecture.permuted) {
+            Some(heads) => names::deinterleave(&values, heads, weight.columns),
+            None => values,
         })
     }
 

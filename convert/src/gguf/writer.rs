@@ -413,7 +413,9 @@ fn table_type(plans: &[Plan], weight: &Weight) -> (&'static Type, Precision) {
         Precision::F16 => &types::F16,
         Precision::Bf16 => &types::BF16,
         Precision::Q8_0 => &types::Q8_0,
-        Precision::Coded(_) | Precision::Other(_) => unreachable!("no table is planned so"),
+        Precision::Q4_0 | Precision::Coded(_) | Precision::Other(_) => {
+            unreachable!("no table is planned so")
+        }
     };
     (kind, precision)
 }

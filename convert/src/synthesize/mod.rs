@@ -4,7 +4,8 @@
 //! when they are written, on all cores, the model is never in memory, and the bytes depend on the seed alone.
 //! 42 % of the trits are zero, and scale · √(columns · 0.58) = 1, so that a linear layer keeps the size of its
 //! input; norms are 1. Scales are bf16 numbers and tables hold multiples of 2⁻¹² below 2⁻⁴, so every float type
-//! stores them exactly: the Hugging Face folder, converted, is the packed file byte for byte.
+//! stores them exactly: the Hugging Face folder, converted, is the packed file byte for byte. Where linear layers are
+//! numbers (f16, q8_0, q4_0), they have such values too.
 
 mod huggingface;
 mod random;
@@ -16,9 +17,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
-use sterna_ternary::{Activations, Config, Dtype, PackedWriter, Packing, TableType};
+use sterna_ternary::{
+    Activations, Config, Dense, Dtype, LinearType, PackedWriter, Packing, TableType,
+};
 
-use crate::{Error, Precision, Result, check_output, embedded, stream, table};
+use crate::{Error, Precision, Result, check_output, dense, embedded, stream, table};
 use random::Seed;
 
 /// A model that exists only as its shape and a seed until it is written.
@@ -82,7 +85,7 @@ impl Synthetic {
     pub fn write_packed(
         &self,
         out: &Path,
-        packing: Packing,
+        packing: LinearType,
         head: TableType,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
@@ -98,6 +101,7 @@ impl Synthetic {
             embedding,
             head,
             scaling: HashMap::new(),
+            numbers: HashMap::new(),
             group_scales: Dtype::F32,
             files: self.files.clone(),
         };
@@ -106,7 +110,14 @@ impl Synthetic {
             for weight in layout::weights(&self.config) {
                 match weight.role {
                     Role::Norm => writer.vector(&weight.name, &vec![1.0; weight.columns])?,
-                    Role::Linear => self.write_matrix(writer, &weight, packing, &mut count)?,
+                    Role::Linear => match packing {
+                        LinearType::Ternary(packing) => {
+                            self.write_matrix(writer, &weight, packing, &mut count)?;
+                        }
+                        LinearType::Dense(packing) => {
+                            self.write_dense(writer, &weight, packing, &mut count)?;
+                        }
+                    },
                     Role::Table if weight.name == EMBEDDING => {
                         self.write_table(writer, &weight, embedding, &mut count)?;
                     }
@@ -148,6 +159,27 @@ impl Synthetic {
         Ok(writer.vector(&layout::scale_name(&weight.name), &[scale])?)
     }
 
+    /// A matrix of numbers as those of tables are, which F16 holds.
+    fn write_dense(
+        &self,
+        writer: &mut PackedWriter,
+        weight: &Weight,
+        packing: Dense,
+        count: &mut Count,
+    ) -> Result<()> {
+        self.for_each_chunk(weight, |values| {
+            count.add(values.len());
+            let bytes = match packing {
+                Dense::F16 => table::number_bytes(Precision::F16, values)?,
+                blocks => {
+                    let bytes = dense::encode(blocks, values, weight.columns);
+                    bytes.expect("f16 holds the scales of numbers below one")
+                }
+            };
+            Ok(writer.rows(&weight.name, &bytes)?)
+        })
+    }
+
     fn write_table(
         &self,
         writer: &mut PackedWriter,
@@ -162,7 +194,7 @@ impl Synthetic {
         })
     }
 
-    /// The values of a table as chunks of whole rows.
+    /// The values of a table or of a matrix of numbers, as chunks of whole rows.
     fn for_each_chunk(&self, weight: &Weight, f: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let fill = |row, values: &mut [f32]| {
             self.seed.values(&weight.name, row, values);

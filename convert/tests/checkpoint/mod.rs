@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use sterna_convert::{Error, HeadType, Options, Report};
 use sterna_ternary::file::Values;
 use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{Config, PackedFile, Packing, quantize};
+use sterna_ternary::{Config, LinearType, PackedFile, Packing, quantize};
 use tempfile::TempDir;
 
 pub const OPTIONS: Options = Options {
-    packing: Packing::I2,
+    packing: LinearType::Ternary(Packing::I2),
     head: HeadType::Lossless,
     activations: None,
     allow_missing: false,
@@ -326,12 +326,11 @@ pub fn convert(folder: &Path, options: &Options) -> Result<(Report, PathBuf), Er
 
 pub fn unpack(packed: &PackedFile, name: &str) -> Vec<i8> {
     let matrix = packed.matrix(name);
+    let packing = packed.packing.ternary().unwrap();
     let mut trits = vec![0; matrix.rows * matrix.columns];
-    let rows = matrix
-        .data
-        .chunks_exact(packed.packing.row_bytes(matrix.columns));
+    let rows = matrix.data.chunks_exact(packing.row_bytes(matrix.columns));
     for (trits, row) in trits.chunks_exact_mut(matrix.columns).zip(rows) {
-        packed.packing.unpack_row(row, trits).unwrap();
+        packing.unpack_row(row, trits).unwrap();
     }
     trits
 }

@@ -116,6 +116,7 @@ pub fn read(path: &Path) -> Result<(), Error> {
     let source = open(path, true)?;
     for weight in layout::weights(source.config()) {
         match weight.role {
+            Role::Linear if source.is_dense() => drop(source.dense(&weight)?),
             Role::Linear => drop(source.linear(&weight)?),
             Role::Norm => drop(source.vector(&weight)?),
             Role::Table => {

@@ -142,9 +142,14 @@ pub const LIES: &[Lie] = &[
         &["version 1", "reads 2"],
     ),
     (
-        "version 4",
+        "version 5",
+        |f| f.metadata("version", json!("5")),
+        &["version 5", "update"],
+    ),
+    (
+        "version 4 with trits",
         |f| f.metadata("version", json!("4")),
-        &["version 4", "update"],
+        &["another kind", "packing i2"],
     ),
     (
         "version 3 without what it says",

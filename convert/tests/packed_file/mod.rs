@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use sterna_convert::{Error, HeadType, Options, convert};
-use sterna_ternary::Packing;
+use sterna_ternary::LinearType;
 
 #[derive(Clone)]
 pub struct File {
@@ -33,9 +33,14 @@ fn hex(bytes: &[u8]) -> String {
 
 impl File {
     /// What the converter makes of a folder.
-    pub fn of(folder: &Path, out: &Path, packing: Packing, head: HeadType) -> Result<File, Error> {
+    pub fn of(
+        folder: &Path,
+        out: &Path,
+        packing: impl Into<LinearType>,
+        head: HeadType,
+    ) -> Result<File, Error> {
         let options = Options {
-            packing,
+            packing: packing.into(),
             head,
             allow_missing: true,
             activations: None,

@@ -17,7 +17,7 @@ mod work;
 use std::path::Path;
 use std::time::Instant;
 
-use sterna_ternary::{Memory, Packing};
+use sterna_ternary::{LinearType, Memory};
 
 pub use energy::Energy;
 pub use limits::{Limits, Meter};
@@ -84,8 +84,8 @@ pub struct Report {
 pub struct Measurement {
     /// Index of the model.
     pub model: usize,
-    /// How its trits are packed.
-    pub packing: Packing,
+    /// How its linear layers are packed.
+    pub packing: LinearType,
     /// What was timed.
     pub test: Test,
     /// With so many threads.

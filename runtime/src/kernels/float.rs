@@ -19,8 +19,7 @@ macro_rules! compile_for {
             fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32;
             fn sum(q: &[i8]) -> i32;
             fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) -> ();
-            fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) -> ();
-            fn gemv_bf16(x: &[f32], rows: &[half::bf16], y: &mut [f32]) -> ();
+            fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
             fn softmax_block(
                 x: &mut [f32],
@@ -85,18 +84,28 @@ pub(super) fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) {
 }
 
 #[inline(always)]
-pub(super) fn gemv_f32(x: &[f32], rows: &[f32], y: &mut [f32]) {
-    gemv(x, rows, y, |v| v);
+pub(super) fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) {
+    sterna_ternary::quantize::quantize_blocks(x, q, scales);
 }
 
 #[inline(always)]
-pub(super) fn gemv_f16(x: &[f32], rows: &[f16], y: &mut [f32]) {
-    gemv(x, rows, y, f16_to_f32);
+pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
+    gemm::<_, 2, 2>(x, columns, rows, y, |v: &[f32; LANES]| *v);
 }
 
 #[inline(always)]
-pub(super) fn gemv_bf16(x: &[f32], rows: &[bf16], y: &mut [f32]) {
-    gemv(x, rows, y, |v| f32::from_bits(u32::from(v.to_bits()) << 16));
+pub(super) fn gemm_f16(x: &[f32], columns: usize, rows: &[f16], y: &mut [f32]) {
+    gemm::<_, 2, 2>(x, columns, rows, y, |v: &[f16; LANES]| v.map(f16_to_f32));
+}
+
+#[inline(always)]
+pub(super) fn gemm_bf16(x: &[f32], columns: usize, rows: &[bf16], y: &mut [f32]) {
+    gemm::<_, 2, 2>(x, columns, rows, y, widen_bf16);
+}
+
+#[inline(always)]
+pub(super) fn widen_bf16(v: &[bf16; LANES]) -> [f32; LANES] {
+    v.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16))
 }
 
 /// Exact, subnormal numbers included. In contrast to `half`'s it asks no CPU flag at every value.
@@ -115,45 +124,87 @@ pub(super) fn f16_to_f32(x: f16) -> f32 {
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
-/// Four rows at a time, so that the additions of one row need not wait for each other.
+/// y (tokens, rows) of x (tokens, columns) and rows (rows, columns).
+///
+/// A token alone meets four rows at a time, so that the additions of one need not wait for each other; several meet
+/// in tiles of `ROWS` by `TOKENS`, so that what is loaded and widened serves several products.
 #[inline(always)]
-fn gemv<T: Copy>(x: &[f32], rows: &[T], y: &mut [f32], to_f32: impl Fn(T) -> f32 + Copy) {
-    let k = x.len();
-    assert_eq!(rows.len(), y.len() * k);
-    let (fours, rest) = y.as_chunks_mut::<4>();
-    let (four_rows, rest_rows) = rows.split_at(fours.len() * 4 * k);
-    for (i, y) in fours.iter_mut().enumerate() {
-        let rows = &four_rows[i * 4 * k..][..4 * k];
-        *y = dots(x, [0, 1, 2, 3].map(|r| &rows[r * k..][..k]), to_f32);
-    }
-    for (i, y) in rest.iter_mut().enumerate() {
-        [*y] = dots(x, [&rest_rows[i * k..][..k]], to_f32);
-    }
-}
-
-#[inline(always)]
-fn dots<T: Copy, const ROWS: usize>(
+pub(super) fn gemm<T: Copy + Default, const ROWS: usize, const TOKENS: usize>(
     x: &[f32],
-    rows: [&[T]; ROWS],
-    to_f32: impl Fn(T) -> f32 + Copy,
-) -> [f32; ROWS] {
-    let mut lanes = [[0f32; LANES]; ROWS];
-    let (chunks, tail) = x.as_chunks::<LANES>();
-    let rows = rows.map(|row| row[..x.len()].as_chunks::<LANES>());
-    for (i, x) in chunks.iter().enumerate() {
-        for r in 0..ROWS {
-            let row = &rows[r].0[i];
-            for l in 0..LANES {
-                lanes[r][l] += x[l] * to_f32(row[l]);
+    columns: usize,
+    rows: &[T],
+    y: &mut [f32],
+    widen: impl Fn(&[T; LANES]) -> [f32; LANES] + Copy,
+) {
+    let (tokens, n) = (x.len() / columns, rows.len() / columns);
+    assert!(x.len() == tokens * columns && rows.len() == n * columns);
+    assert_eq!(y.len(), tokens * n);
+    let token = |t: usize| &x[t * columns..][..columns];
+    let row = |r: usize| &rows[r * columns..][..columns];
+    let tiled = tokens / TOKENS * TOKENS;
+    for r in (0..n).step_by(ROWS).filter(|_| tiled > 0) {
+        // Behind the last row it is repeated.
+        let tile: [&[T]; ROWS] = std::array::from_fn(|i| row((r + i).min(n - 1)));
+        for t in (0..tiled).step_by(TOKENS) {
+            let dots = dots(
+                std::array::from_fn::<_, TOKENS, _>(|i| token(t + i)),
+                tile,
+                widen,
+            );
+            for (i, dots) in dots.into_iter().enumerate() {
+                let there = (n - r).min(ROWS);
+                y[(t + i) * n + r..][..there].copy_from_slice(&dots[..there]);
             }
         }
     }
-    for r in 0..ROWS {
-        for (l, (x, v)) in tail.iter().zip(rows[r].1).enumerate() {
-            lanes[r][l] += x * to_f32(*v);
+    for (t, y) in (tiled..tokens).zip(y[tiled * n..].chunks_exact_mut(n.max(1))) {
+        let (fours, rest) = y.as_chunks_mut::<4>();
+        let left = fours.len() * 4;
+        for (i, y) in fours.iter_mut().enumerate() {
+            [*y] = dots([token(t)], [0, 1, 2, 3].map(|r| row(4 * i + r)), widen);
+        }
+        for (i, y) in rest.iter_mut().enumerate() {
+            [[*y]] = dots([token(t)], [row(left + i)], widen);
         }
     }
-    lanes.map(tree)
+}
+
+/// The products of every row with every token, (tokens, rows).
+#[inline(always)]
+fn dots<T: Copy + Default, const ROWS: usize, const TOKENS: usize>(
+    tokens: [&[f32]; TOKENS],
+    rows: [&[T]; ROWS],
+    widen: impl Fn(&[T; LANES]) -> [f32; LANES] + Copy,
+) -> [[f32; ROWS]; TOKENS] {
+    let mut lanes = [[[0f32; LANES]; ROWS]; TOKENS];
+    let columns = tokens[0].len();
+    let tokens = tokens.map(|x| x[..columns].as_chunks::<LANES>());
+    let rows = rows.map(|row| row[..columns].as_chunks::<LANES>());
+    for i in 0..columns / LANES {
+        let wide = rows.map(|row| widen(&row.0[i]));
+        for (lanes, x) in lanes.iter_mut().zip(tokens) {
+            for (lanes, wide) in lanes.iter_mut().zip(&wide) {
+                add_products(lanes, &x.0[i], wide);
+            }
+        }
+    }
+    for (lanes, x) in lanes.iter_mut().zip(tokens) {
+        for (lanes, row) in lanes.iter_mut().zip(rows) {
+            let mut last = [T::default(); LANES];
+            last[..row.1.len()].copy_from_slice(row.1);
+            for ((lane, x), v) in lanes.iter_mut().zip(x.1).zip(widen(&last)) {
+                *lane += x * v;
+            }
+        }
+    }
+    lanes.map(|lanes| lanes.map(tree))
+}
+
+#[inline(always)]
+fn add_products(lanes: &mut [f32; LANES], x: &[f32; LANES], v: &[f32; LANES]) {
+    for l in 0..LANES {
+        lanes[l] += x[l] * v[l];
+    }
 }
 
 /// The fixed order in which lanes are added.
@@ -170,7 +221,7 @@ pub(super) fn tree(mut lanes: [f32; LANES]) -> f32 {
 #[inline(always)]
 pub(super) fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32 {
     assert_eq!(x.len(), weight.len());
-    let [squares] = dots(x, [&*x], |v| v);
+    let [[squares]] = dots([&*x], [&*x], |v: &[f32; LANES]| *v);
     let factor = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     for (x, w) in x.iter_mut().zip(weight) {
         *x = *x * factor * w;

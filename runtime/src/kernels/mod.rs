@@ -15,6 +15,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
 pub mod codes;
+mod dense;
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -33,6 +34,7 @@ pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
+pub use dense::BlockProduct;
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
@@ -72,12 +74,19 @@ pub struct Kernels {
     /// Its other planes.
     pub plane2: Plane,
 
-    /// `y[r] = x · rows[r]`, rows (y.len(), x.len()).
-    pub gemv_f32: fn(x: &[f32], rows: &[f32], y: &mut [f32]),
+    /// [`sterna_ternary::quantize::quantize_blocks`]: fills `q` and a scale for each 32 columns.
+    pub quantize_blocks: fn(x: &[f32], q: &mut [i8], scales: &mut [f32]),
+    /// Matrix product for [`sterna_ternary::Dense::Q8_0`].
+    pub gemm_q8_0: GemmBlocks,
+    /// Matrix product for [`sterna_ternary::Dense::Q4_0`].
+    pub gemm_q4_0: GemmBlocks,
+
+    /// `y[t][r] = x[t] · rows[r]` in f32.
+    pub gemm_f32: GemmFloat<f32>,
     /// The same with rows in half precision.
-    pub gemv_f16: fn(x: &[f32], rows: &[f16], y: &mut [f32]),
+    pub gemm_f16: GemmFloat<f16>,
     /// The same with rows in bfloat16.
-    pub gemv_bf16: fn(x: &[f32], rows: &[bf16], y: &mut [f32]),
+    pub gemm_bf16: GemmFloat<bf16>,
     /// `y[r][16 p + l] = Σ x[r][i] · panels[p][i][l]` in the order of i.
     pub panels_f32: fn(PanelProduct<f32, f32>, y: &mut [f32]),
     /// The same with panels in half precision.
@@ -119,6 +128,12 @@ pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
 /// `y[t][r] = Σ over groups g in their order of scale[g][r] · Σ trit[r][c] · q[t][c]`, the inner sum exact, the
 /// outer one in f32.
 pub type GemmGroups = fn(product: GroupProduct, y: &mut [f32]);
+
+/// `y[t][r] = Σ over blocks of Σ code[r][c] · q[t][c] · scales` with the order of [`BlockProduct`].
+pub type GemmBlocks = fn(product: BlockProduct, y: &mut [f32]);
+
+/// x (tokens, columns) times rows (n, columns) gives y (tokens, n): sums in 16 lanes, then of the lanes in halves.
+pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32]);
 
 /// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their columns i, exact.
 /// For the first plane q has 16 bits, for the others 256 times its high byte.

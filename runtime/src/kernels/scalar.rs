@@ -4,7 +4,7 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, codes, float, groups, panels, softmax};
+use super::{Kernels, Shape, codes, dense, float, groups, panels, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
@@ -15,9 +15,12 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemm_i2,
     gemm_t5,
     gemm_groups: groups::reference,
-    gemv_f32: float::gemv_f32,
-    gemv_f16: float::gemv_f16,
-    gemv_bf16: float::gemv_bf16,
+    quantize_blocks: float::quantize_blocks,
+    gemm_q8_0: dense::gemm_q8_0,
+    gemm_q4_0: dense::gemm_q4_0,
+    gemm_f32: float::gemm_f32,
+    gemm_f16: float::gemm_f16,
+    gemm_bf16: float::gemm_bf16,
     plane4: codes::plane4,
     plane2: codes::plane2,
     panels_f32: panels::panels_f32,

@@ -4,10 +4,11 @@
 mod attention;
 
 use half::{bf16, f16};
-use sterna_ternary::{Packing, quantize, table};
+use sterna_ternary::packing::DenseRows;
+use sterna_ternary::{Dense, Packing, quantize, table};
 
 use super::codes::Int16;
-use super::{GroupProduct, Kernels, float, groups, scalar};
+use super::{BlockProduct, GroupProduct, Kernels, float, groups, scalar};
 
 /// A small generator of repeatable noise (splitmix64).
 pub(crate) struct Noise(pub u64);
@@ -299,6 +300,11 @@ fn float_slots_equal_the_scalar_table() {
                 let s = (k.quantize)(&x, &mut q);
                 q.iter().map(|q| f32::from(*q)).chain([s]).collect()
             });
+            check_float(&format!("quantize_blocks {n}"), |k| {
+                let (mut q, mut scales) = (vec![0; n], vec![0.0; n.div_ceil(32)]);
+                (k.quantize_blocks)(&x, &mut q, &mut scales);
+                q.iter().map(|q| f32::from(*q)).chain(scales).collect()
+            });
             check_float(&format!("sum and dequantize {n}"), |k| {
                 let mut q = vec![0; n];
                 let s = (k.quantize)(&x, &mut q);
@@ -330,12 +336,15 @@ fn float_slots_equal_the_scalar_table() {
     }
 }
 
+/// A product of a table: x, then y.
+type Product<'a> = dyn Fn(&Kernels, &[f32], &mut [f32]) + 'a;
+
 #[test]
 fn products_with_rows_equal_the_scalar_table() {
     let mut noise = Noise(3);
     for n in WIDTHS {
-        for rows in [0, 1, 4, 7] {
-            let x = noise.floats(n);
+        for (rows, tokens) in [(0, 1), (1, 1), (4, 1), (7, 1), (1, 4), (7, 3), (9, 6)] {
+            let x = noise.floats(tokens * n);
             let f32s = noise.floats(rows * n);
             // Every bit pattern but the special ones, so subnormal numbers are there too.
             let f16s: Vec<f16> = (0..rows * n)
@@ -343,17 +352,112 @@ fn products_with_rows_equal_the_scalar_table() {
                 .map(|v| if v.is_finite() { v } else { f16::ONE })
                 .collect();
             let bf16s: Vec<bf16> = f32s.iter().map(|v| bf16::from_f32(*v)).collect();
-            let run = |what: &str, len: usize, slot: &dyn Fn(&Kernels, &mut [f32])| {
-                check_float(&format!("{what} {rows}x{n}"), |k| {
-                    let mut y = vec![f32::NAN; len];
-                    slot(k, &mut y);
+            let run = |what: &str, slot: &Product| {
+                check_float(&format!("{what} {tokens} {rows}x{n}"), |k| {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    slot(k, &x, &mut y);
+                    // Company changes nothing.
+                    for (t, x) in x.chunks(n).enumerate() {
+                        let mut alone = vec![f32::NAN; rows];
+                        slot(k, x, &mut alone);
+                        assert_eq!(bits(&alone), bits(&y[t * rows..][..rows]), "{what} {k:?}");
+                    }
                     y
                 });
             };
-            run("gemv_f32", rows, &|k, y| (k.gemv_f32)(&x, &f32s, y));
-            run("gemv_f16", rows, &|k, y| (k.gemv_f16)(&x, &f16s, y));
-            run("gemv_bf16", rows, &|k, y| (k.gemv_bf16)(&x, &bf16s, y));
+            run("gemm_f32", &|k, x, y| (k.gemm_f32)(x, n, &f32s, y));
+            run("gemm_f16", &|k, x, y| (k.gemm_f16)(x, n, &f16s, y));
+            run("gemm_bf16", &|k, x, y| (k.gemm_bf16)(x, n, &bf16s, y));
         }
+    }
+}
+
+/// Random rows of blocks; their scales are any finite numbers.
+fn random_blocks(noise: &mut Noise, count: usize, bytes: usize) -> Vec<u8> {
+    let mut blocks: Vec<u8> = (0..count * bytes).map(|_| noise.next() as u8).collect();
+    for block in blocks.chunks_exact_mut(bytes) {
+        block[1] &= 0xbf; // below 2
+    }
+    blocks
+}
+
+#[test]
+fn products_with_blocks_equal_the_scalar_table() {
+    let mut noise = Noise(9);
+    for blocks in [1, 2, 3, 8, 11, 80] {
+        for (rows, tokens) in [(1, 1), (2, 1), (9, 1), (1, 2), (5, 3), (8, 4), (7, 9)] {
+            let mut q: Vec<i8> = (0..tokens * blocks * 32)
+                .map(|_| (noise.below(255) as i32 - 127) as i8)
+                .collect();
+            let scales = noise.floats(tokens * blocks);
+            for worst in [false, true] {
+                if worst {
+                    q.fill(-127); // with codes of -128 and 15
+                }
+                for (name, bytes) in [("q8_0", 34), ("q4_0", 18)] {
+                    let mut packed = random_blocks(&mut noise, rows * blocks, bytes);
+                    for block in packed.chunks_exact_mut(bytes).filter(|_| worst) {
+                        block[2..].fill(if bytes == 34 { 0x80 } else { 0xff });
+                    }
+                    check_float(&format!("{name} {tokens} {rows}x{blocks}"), |k| {
+                        let mut y = vec![f32::NAN; tokens * rows];
+                        let product = BlockProduct {
+                            blocks,
+                            rows: &packed,
+                            q: &q,
+                            scales: &scales,
+                        };
+                        match bytes {
+                            34 => (k.gemm_q8_0)(product, &mut y),
+                            _ => (k.gemm_q4_0)(product, &mut y),
+                        }
+                        assert!(y.iter().all(|y| y.is_finite()));
+                        y
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_blocks_are_those_of_their_values() {
+    let mut noise = Noise(10);
+    for (dense, bytes) in [(Dense::Q8_0, 34), (Dense::Q4_0, 18)] {
+        let w = noise.floats(96);
+        let x = noise.floats(96);
+        let mut packed = vec![0; 3 * bytes];
+        assert!(dense.pack_row(&w, &mut packed));
+        let mut values = vec![0.0; 96];
+        match dense {
+            Dense::Q8_0 => DenseRows::Q8_0(packed.as_chunks().0).decode(0, &mut values),
+            _ => DenseRows::Q4_0(packed.as_chunks().0).decode(0, &mut values),
+        }
+        let (mut q, mut scales) = (vec![0; 96], vec![0.0; 3]);
+        (scalar::KERNELS.quantize_blocks)(&x, &mut q, &mut scales);
+        let rounded = q
+            .iter()
+            .enumerate()
+            .map(|(i, q)| f32::from(*q) * scales[i / 32]);
+        let products = rounded
+            .zip(&values)
+            .map(|(x, w)| f64::from(x) * f64::from(*w));
+        let expected: f64 = products.sum();
+        let mut y = [f32::NAN];
+        let product = BlockProduct {
+            blocks: 3,
+            rows: &packed,
+            q: &q,
+            scales: &scales,
+        };
+        match dense {
+            Dense::Q8_0 => (scalar::KERNELS.gemm_q8_0)(product, &mut y),
+            _ => (scalar::KERNELS.gemm_q4_0)(product, &mut y),
+        }
+        assert!(
+            (f64::from(y[0]) - expected).abs() < 1e-5,
+            "{y:?} {expected}"
+        );
     }
 }
 
@@ -471,7 +575,7 @@ fn sums_follow_the_documented_order() {
         }
     }
     let mut y = [0.0];
-    (scalar::KERNELS.gemv_f32)(&x, &w, &mut y);
+    (scalar::KERNELS.gemm_f32)(&x, 333, &w, &mut y);
     assert_eq!(y[0].to_bits(), lanes[0].to_bits());
 }
 

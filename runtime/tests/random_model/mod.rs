@@ -10,10 +10,11 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, scale_name};
+use sterna_ternary::packing::DenseRows;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{
-    Activations, Config, Dtype, PackedWriter, Packing, Role, Scaling, TableType, quantize,
+    Activations, Config, Dense, Dtype, LinearType, PackedWriter, Role, Scaling, TableType, quantize,
 };
 
 /// What to make.
@@ -27,6 +28,10 @@ pub struct Recipe {
     pub scales: Vec<(&'static str, f32)>,
     /// Which weights of a layer share a scale.
     pub scaling: Scaling,
+    /// The packing of a model that is not ternary.
+    pub dense: Option<Dense>,
+    /// The type of its numbers, where they are no blocks.
+    pub number: Dtype,
     /// How activations are rounded.
     pub activations: Activations,
     /// Type of the scales of groups; those are then numbers that it holds.
@@ -38,7 +43,9 @@ pub struct Recipe {
 /// A model as plain numbers.
 pub struct Plain {
     pub config: Config,
-    /// Trits of linear layers, values of tables and norms, row-major.
+    /// Not of a ternary model.
+    pub dense: Option<Dense>,
+    /// Trits or numbers of linear layers, values of tables and norms, row-major.
     pub tensors: HashMap<String, Vec<f32>>,
     /// In the shape of [`Scaling::shape`].
     pub scales: HashMap<String, Vec<f32>>,
@@ -65,6 +72,8 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         seed: 1,
         scales: Vec::new(),
         scaling: Scaling::Matrix,
+        dense: None,
+        number: Dtype::F16,
         activations: Activations::Int8,
         group_scales: Dtype::F32,
         files: Vec::new(),
@@ -86,8 +95,14 @@ pub fn with_linear_norms(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
-/// Writes the model of a recipe as `name` in `folder`.
-pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (PathBuf, Plain) {
+/// Writes the model of a recipe as `name` in `folder`; the packing of one that is not ternary is its own.
+pub fn write(
+    recipe: &Recipe,
+    packing: impl Into<LinearType>,
+    folder: &Path,
+    name: &str,
+) -> (PathBuf, Plain) {
+    let packing = packing.into();
     let path = folder.join(name);
     let config = Config::from_json(&recipe.config).unwrap();
     let mut files = vec![(
@@ -101,20 +116,22 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
             .map(|(name, bytes)| (name.to_string(), bytes.clone())),
     );
     let linears = layout::weights(&config).into_iter();
-    let linears = linears.filter(|w| w.role == Role::Linear);
-    let scaling: HashMap<_, _> = linears.map(|w| (w.name, recipe.scaling)).collect();
+    let linears: Vec<_> = linears.filter(|w| w.role == Role::Linear).collect();
+    let of_all = linears.iter().map(|w| w.name.clone());
     let description = Description {
         config: config.clone(),
-        packing,
+        packing: recipe.dense.map_or(packing, LinearType::Dense),
         activations: recipe.activations,
         embedding: recipe.embedding,
         head: recipe.table,
-        scaling,
+        scaling: of_all.clone().map(|name| (name, recipe.scaling)).collect(),
+        numbers: of_all.map(|name| (name, recipe.number)).collect(),
         group_scales: recipe.group_scales,
         files,
     };
     let mut plain = Plain {
         config: config.clone(),
+        dense: recipe.dense,
         tensors: HashMap::new(),
         scales: HashMap::new(),
     };
@@ -132,7 +149,14 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
                     writer.vector(name, &gains)?;
                     gains
                 }
+                Role::Linear if recipe.dense.is_some() => {
+                    let (dense, columns) = (recipe.dense.unwrap(), weight.columns);
+                    let (bytes, values) = numbers_of(dense, recipe.number, &numbers, columns);
+                    writer.rows(name, &bytes)?;
+                    values
+                }
                 Role::Linear => {
+                    let packing = packing.ternary().expect("a ternary model");
                     let trits: Vec<i8> = numbers
                         .iter()
                         .map(|x| (x * 1.5).round_ties_even().clamp(-1.0, 1.0) as i8)
@@ -167,6 +191,39 @@ pub fn write(recipe: &Recipe, packing: Packing, folder: &Path, name: &str) -> (P
     })
     .unwrap();
     (path, plain)
+}
+
+/// Bytes of a matrix that is not ternary, and the values that they hold.
+fn numbers_of(dense: Dense, number: Dtype, x: &[f32], columns: usize) -> (Vec<u8>, Vec<f32>) {
+    match (dense.block_bytes(), number) {
+        (Some(size), _) => {
+            let (mut bytes, mut values) = (Vec::new(), vec![0.0; x.len()]);
+            for x in x.chunks_exact(columns) {
+                let mut row = vec![0; columns.div_ceil(32) * size];
+                assert!(dense.pack_row(x, &mut row));
+                bytes.extend(row);
+            }
+            let rows = match dense {
+                Dense::Q8_0 => DenseRows::Q8_0(bytes.as_chunks().0),
+                _ => DenseRows::Q4_0(bytes.as_chunks().0),
+            };
+            for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+                rows.decode(row, values);
+            }
+            (bytes, values)
+        }
+        (None, Dtype::F16) => {
+            let x: Vec<f16> = x.iter().map(|x| f16::from_f32(*x)).collect();
+            let values = x.iter().map(|x| x.to_f32()).collect();
+            (bytemuck::cast_slice(&x).to_vec(), values)
+        }
+        (None, Dtype::Bf16) => {
+            let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+            let values = x.iter().map(|x| x.to_f32()).collect();
+            (bytemuck::cast_slice(&x).to_vec(), values)
+        }
+        (None, _) => (bytemuck::cast_slice(x).to_vec(), x.to_vec()),
+    }
 }
 
 /// A scale, which f16 holds too, from a random number in ±1.

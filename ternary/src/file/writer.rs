@@ -13,16 +13,16 @@ use crate::header::{self, Form};
 use crate::layout::{self, Dtype, Layout};
 use crate::table::CodedRow;
 use crate::trits::TritRow;
-use crate::{Activations, Config, Error, Packing, Result, Scaling, TableType, durable};
+use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, durable};
 
 /// What a packed file will hold, known before its first weight.
 #[derive(Debug, Clone)]
 pub struct Description {
     /// Shapes and constants; the embedded config.json must say the same.
     pub config: Config,
-    /// How the trits are packed.
-    pub packing: Packing,
-    /// How the activations of its linear layers are to be rounded.
+    /// How the rows of linear layers lie.
+    pub packing: LinearType,
+    /// How the activations of its linear layers are to be rounded, where these are ternary.
     pub activations: Activations,
     /// Type of the embedding; in a tied model it is the head's.
     pub embedding: TableType,
@@ -30,6 +30,8 @@ pub struct Description {
     pub head: TableType,
     /// Matrices with more than one scale.
     pub scaling: HashMap<String, Scaling>,
+    /// Types of the matrices of [`crate::Dense::F16`] that are not F16.
+    pub numbers: HashMap<String, Dtype>,
     /// Type of the scales of groups: F16 if it holds every one of matrices and tables, else F32.
     pub group_scales: Dtype,
     /// Embedded files, a subset of [`super::FILES`] in that order, `config.json` among them.
@@ -229,6 +231,7 @@ fn write_all<E: From<Error>>(
         embedding,
         head,
         scaling,
+        numbers,
         group_scales,
         files,
     } = description;
@@ -252,6 +255,7 @@ fn write_all<E: From<Error>>(
         *packing,
         form.tables,
         scaling,
+        numbers,
         *group_scales,
         &sizes,
     );

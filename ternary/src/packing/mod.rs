@@ -1,13 +1,18 @@
-//! Packings: how a row of trits becomes bytes. One file each, with the exact layout in its header.
+//! Packings: how a row of trits, or of the numbers of a full-precision model ([`dense`]), becomes bytes. One file each,
+//! with the exact layout in its header.
 //!
-//! Every packing works on rows: a matrix [rows, columns] is `rows` times [`Packing::row_bytes`] bytes, no
+//! Every packing of trits works on rows: a matrix [rows, columns] is `rows` times [`Packing::row_bytes`] bytes, no
 //! gap between. A row is padded with zero trits to a multiple of [`Packing::block_columns`], and each block
 //! is [`BLOCK_BYTES`] bytes, so that a kernel never has a remainder.
 
+pub mod dense;
 mod i2;
+pub mod q4_0;
+pub mod q8_0;
 mod t5;
 
 use crate::{Error, Result};
+pub use dense::{Dense, DenseRows};
 
 /// Bytes of one block of any packing: half a cache line, one 256-bit register.
 pub const BLOCK_BYTES: usize = 32;
@@ -21,8 +26,63 @@ pub enum Packing {
     T5,
 }
 
+/// How the rows of the linear layers of a model lie in a packed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinearType {
+    /// Trits, with scales beside them.
+    Ternary(Packing),
+    /// Numbers of full or reduced precision.
+    Dense(Dense),
+}
+
+impl LinearType {
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            LinearType::Ternary(packing) => packing.name(),
+            LinearType::Dense(dense) => dense.name(),
+        }
+    }
+
+    /// The type of that name.
+    pub fn from_name(name: &str) -> Option<LinearType> {
+        let dense = || Dense::from_name(name).map(LinearType::Dense);
+        Packing::from_name(name)
+            .map(LinearType::Ternary)
+            .or_else(dense)
+    }
+
+    /// The packing of the trits, if there are any.
+    pub fn ternary(self) -> Option<Packing> {
+        match self {
+            LinearType::Ternary(packing) => Some(packing),
+            LinearType::Dense(_) => None,
+        }
+    }
+
+    /// The packing, if it is a dense one.
+    pub fn dense(self) -> Option<Dense> {
+        match self {
+            LinearType::Ternary(_) => None,
+            LinearType::Dense(dense) => Some(dense),
+        }
+    }
+}
+
+impl From<Packing> for LinearType {
+    fn from(packing: Packing) -> LinearType {
+        LinearType::Ternary(packing)
+    }
+}
+
+impl From<Dense> for LinearType {
+    fn from(dense: Dense) -> LinearType {
+        LinearType::Dense(dense)
+    }
+}
+
 impl Packing {
-    /// All packings.
+    /// All packings of trits.
     pub const ALL: [Packing; 2] = [Packing::I2, Packing::T5];
 
     /// The name on the command line and in files.

@@ -16,6 +16,7 @@
 //! four rows by two tokens keep their sums in registers.
 
 mod codes;
+mod dense;
 mod float;
 pub(super) mod groups;
 pub(super) mod lut;
@@ -48,6 +49,14 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`; the shape was checked.
         unsafe { groups::gemm(product, tokens, rows, y) }
     },
+    gemm_q8_0: |product, y| {
+        // SAFETY: as in `detect`.
+        unsafe { dense::gemm_q8_0(product, y) }
+    },
+    gemm_q4_0: |product, y| {
+        // SAFETY: as in `detect`.
+        unsafe { dense::gemm_q4_0(product, y) }
+    },
     plane4: |x, rows, multipliers, weight, sums| {
         // SAFETY: as in `detect`.
         unsafe { codes::plane4(x, rows, multipliers, weight, sums) }
@@ -56,10 +65,6 @@ pub(super) static KERNELS: Kernels = Kernels {
         // SAFETY: as in `detect`.
         unsafe { codes::plane2(x, rows, multipliers, weight, sums) }
     },
-    gemv_f16: |x, rows, y| {
-        // SAFETY: as in `detect`.
-        unsafe { float::gemv_f16(x, rows, y) }
-    },
     quantize: |x, q| {
         // SAFETY: as in `detect`.
         unsafe { float::quantize(x, q) }
@@ -67,8 +72,19 @@ pub(super) static KERNELS: Kernels = Kernels {
     quantize_int16: compiled::quantize_int16,
     sum: compiled::sum,
     dequantize: compiled::dequantize,
-    gemv_f32: compiled::gemv_f32,
-    gemv_bf16: compiled::gemv_bf16,
+    quantize_blocks: compiled::quantize_blocks,
+    gemm_f32: |x, columns, rows, y| {
+        // SAFETY: as in `detect`.
+        unsafe { dense::gemm_f32(x, columns, rows, y) }
+    },
+    gemm_f16: |x, columns, rows, y| {
+        // SAFETY: as in `detect`.
+        unsafe { dense::gemm_f16(x, columns, rows, y) }
+    },
+    gemm_bf16: |x, columns, rows, y| {
+        // SAFETY: as in `detect`.
+        unsafe { dense::gemm_bf16(x, columns, rows, y) }
+    },
     panels_f32: |product, y| {
         // SAFETY: as in `detect`.
         unsafe { panels::panels_f32(product, y) }

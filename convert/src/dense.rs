@@ -1,0 +1,123 @@
+//! Linear layers of a full-precision model, or of a ternary one taken as numbers: what holds them, and their bytes.
+
+use sterna_ternary::layout::{Role, Weight};
+use sterna_ternary::packing::DenseRows;
+use sterna_ternary::packing::dense::BLOCK;
+use sterna_ternary::{Dense, PackedWriter};
+
+use crate::packed::Progress;
+use crate::table::{self, Choice, Plan};
+use crate::{Error, Precision, Result, Source, parallel};
+
+/// Values that are packed at once: a few MiB.
+const CHUNK: usize = 1 << 20;
+
+/// Chooses what holds each linear layer, and measures how far it moves the values.
+pub(crate) fn plan(
+    source: &dyn Source,
+    weights: &[Weight],
+    packing: Dense,
+    progress: &mut Progress,
+) -> Result<Vec<Plan>> {
+    let choice = match packing {
+        Dense::F16 => Choice::Lossless,
+        Dense::Q8_0 => Choice::As(Precision::Q8_0),
+        Dense::Q4_0 => Choice::As(Precision::Q4_0),
+    };
+    let linears = weights.iter().filter(|w| w.role == Role::Linear);
+    linears
+        .map(|weight| {
+            let values = source.dense(weight)?;
+            progress.add(values.len());
+            table::plan_values(source, weight, choice, &values)
+        })
+        .collect()
+}
+
+/// Writes a linear layer as its plan says.
+///
+/// # Errors
+/// [`Error::Value`] where f16 does not hold the scale of a block.
+pub(crate) fn write(
+    writer: &mut PackedWriter,
+    source: &dyn Source,
+    weight: &Weight,
+    precision: Precision,
+) -> Result<()> {
+    let values = source.dense(weight)?;
+    let rows = (CHUNK / weight.columns).max(1);
+    for (i, part) in values.chunks(rows * weight.columns).enumerate() {
+        let bytes = match precision {
+            Precision::Q8_0 => blocks(source, weight, Dense::Q8_0, i * rows, part)?,
+            Precision::Q4_0 => blocks(source, weight, Dense::Q4_0, i * rows, part)?,
+            number => table::number_bytes(number, part)?,
+        };
+        writer.rows(&weight.name, &bytes)?;
+    }
+    Ok(())
+}
+
+/// The rows from `first` on as blocks.
+fn blocks(
+    source: &dyn Source,
+    weight: &Weight,
+    packing: Dense,
+    first: usize,
+    values: &[f32],
+) -> Result<Vec<u8>> {
+    let columns = weight.columns;
+    let bytes = encode(packing, values, columns);
+    bytes.map_err(|row| {
+        let of_row = &values[row * columns..][..columns];
+        let largest = of_row.iter().map(|x| x.abs()).enumerate();
+        let largest = largest
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .map_or(0, |m| m.0);
+        Error::Value {
+            path: source.path().to_owned(),
+            tensor: weight.name.clone(),
+            index: (first + row) * columns + largest,
+            value: of_row[largest],
+            expected: "a number whose block has a scale that f16 holds",
+            advice: "pack the model as f16, which keeps every value (--packing f16)",
+        }
+    })
+}
+
+/// Rows as blocks, or the first row with a scale that f16 does not hold.
+pub(crate) fn encode(
+    packing: Dense,
+    values: &[f32],
+    columns: usize,
+) -> std::result::Result<Vec<u8>, usize> {
+    let size = packing.block_bytes().expect("a packing of blocks");
+    let row_bytes = columns.div_ceil(BLOCK) * size;
+    let mut bytes = vec![0; values.len() / columns * row_bytes];
+    let bad = std::sync::Mutex::new(None);
+    let encoded = parallel::rows(values.len(), &mut bytes, row_bytes, |first, bytes| {
+        let rows = values[first * columns..].chunks_exact(columns);
+        for (i, (bytes, x)) in bytes.chunks_exact_mut(row_bytes).zip(rows).enumerate() {
+            if !packing.pack_row(x, bytes) {
+                let mut bad = bad.lock().unwrap_or_else(|e| e.into_inner());
+                *bad = Some(bad.map_or(first + i, |b: usize| b.min(first + i)));
+            }
+        }
+        Ok(())
+    });
+    encoded.expect("packing rows returns no error");
+    match bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        None => Ok(bytes),
+        Some(row) => Err(row),
+    }
+}
+
+/// Replaces a row by what blocks make of it.
+pub(crate) fn round(packing: Dense, row: &mut [f32]) {
+    let size = packing.block_bytes().expect("a packing of blocks");
+    let mut bytes = vec![0; row.len().div_ceil(BLOCK) * size];
+    packing.pack_row(row, &mut bytes);
+    match packing {
+        Dense::Q4_0 => DenseRows::Q4_0(bytes.as_chunks().0).decode(0, row),
+        _ => DenseRows::Q8_0(bytes.as_chunks().0).decode(0, row),
+    }
+}

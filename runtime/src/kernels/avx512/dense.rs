@@ -1,0 +1,160 @@
+//! Products with rows that are not ternary.
+//!
+//! A register holds the 16 lanes of a float sum, so tiles of numbers are four rows by four tokens. Of blocks it holds one
+//! of each of two rows, and the activations twice: tiles are four pairs of rows by one token, or two by four.
+//! `vpdpbusd` wants unsigned codes, so those of `q8_0` are taken 128 higher and those of `q4_0`, 8 higher, as they lie;
+//! what that adds is the same for all rows and is subtracted beforehand.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+use sterna_ternary::packing::{q4_0, q8_0};
+
+use super::super::dense::{BlockProduct, Checked, tree};
+use super::super::float;
+use super::{is_near, load, prefetch_distance, prefetch_near};
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
+    float::gemm::<_, 4, 4>(x, columns, rows, y, |v| *v);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn gemm_bf16(x: &[f32], columns: usize, rows: &[bf16], y: &mut [f32]) {
+    float::gemm::<_, 4, 4>(x, columns, rows, y, float::widen_bf16);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn gemm_f16(x: &[f32], columns: usize, rows: &[f16], y: &mut [f32]) {
+    float::gemm::<_, 4, 4>(x, columns, rows, y, |v| widen(v));
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn widen(v: &[f16; 16]) -> [f32; 16] {
+    let mut wide = [0.0; 16];
+    // SAFETY: 16 values of two and of four bytes; neither need be aligned.
+    unsafe {
+        let v = _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast()));
+        _mm512_storeu_ps(wide.as_mut_ptr(), v);
+    }
+    wide
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
+pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
+    gemm(product.checked(y), y, 128, |a: &[u8; q8_0::BYTES], b| {
+        let codes = |block: &[u8; q8_0::BYTES]| {
+            let (_, codes) = block
+                .split_last_chunk::<32>()
+                .expect("a block has 32 codes");
+            load(codes)
+        };
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes(a)), codes(b));
+        _mm512_xor_si512(both, _mm512_set1_epi8(-128))
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
+pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
+    gemm(product.checked(y), y, 8, |a: &[u8; q4_0::BYTES], b| {
+        // SAFETY: 16 bytes behind each scale; the loads may be unaligned.
+        let bytes = [a, b].map(|x| unsafe { _mm_loadu_si128(x[2..].as_ptr().cast()) });
+        let twice = bytes.map(|x| _mm256_broadcastsi128_si256(x));
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(twice[0]), twice[1]);
+        let shifted = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
+        _mm512_and_si512(shifted, _mm512_set1_epi8(15))
+    });
+}
+
+/// `codes` of a block of each of two rows are unsigned, `excess` above what they stand for.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
+#[inline]
+fn gemm<const BYTES: usize>(
+    product: Checked<BYTES>,
+    y: &mut [f32],
+    excess: u8,
+    codes: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> __m512i + Copy,
+) {
+    let Checked { n, tokens, .. } = product;
+    let tiled = tokens / 4 * 4;
+    for r in (0..n).step_by(4).filter(|_| tiled > 0) {
+        for t in (0..tiled).step_by(4) {
+            tile::<BYTES, 2, 4>(product, [r, t], y, excess, codes);
+        }
+    }
+    for t in tiled..tokens {
+        for r in (0..n).step_by(8) {
+            tile::<BYTES, 4, 1>(product, [r, t], y, excess, codes);
+        }
+    }
+}
+
+/// Some pairs of rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
+#[inline]
+fn tile<const BYTES: usize, const PAIRS: usize, const TOKENS: usize>(
+    product: Checked<BYTES>,
+    [r, t]: [usize; 2],
+    y: &mut [f32],
+    excess: u8,
+    codes: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> __m512i + Copy,
+) {
+    let Checked { n, blocks, .. } = product;
+    let mut rows = [[product.row(r); 2]; PAIRS];
+    for (i, row) in rows.as_flattened_mut().iter_mut().enumerate() {
+        *row = product.row((r + i).min(n - 1));
+    }
+    let mut tokens = [product.token(t); TOKENS];
+    for (i, token) in tokens.iter_mut().enumerate() {
+        *token = product.token(t + i);
+    }
+    let start = rows[0][0].as_ptr().cast();
+    let distance = prefetch_distance(2 * PAIRS, blocks * BYTES);
+    let near = is_near(distance);
+    let excess = _mm512_set1_epi8(excess as i8);
+    let mut lanes = [[_mm512_setzero_ps(); PAIRS]; TOKENS];
+    for b in 0..blocks {
+        if t == 0 {
+            for line in (0..2 * PAIRS * BYTES).step_by(64) {
+                prefetch_near(start, b * 2 * PAIRS * BYTES + line + distance, near);
+            }
+        }
+        let mut q = [_mm512_setzero_si512(); TOKENS];
+        let mut less = q;
+        for (i, (token, _)) in tokens.iter().enumerate() {
+            q[i] = _mm512_broadcast_i64x4(load(&token[b]));
+            less[i] = _mm512_sub_epi32(less[i], _mm512_dpbusd_epi32(less[i], excess, q[i]));
+        }
+        for (p, pair) in rows.iter().enumerate() {
+            let w = codes(&pair[0][b], &pair[1][b]);
+            let scale = scales(&pair[0][b], &pair[1][b]);
+            for (i, (_, of_token)) in tokens.iter().enumerate() {
+                let fours = _mm512_dpbusd_epi32(less[i], w, q[i]);
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(of_token[b]));
+                let products = _mm512_mul_ps(_mm512_cvtepi32_ps(fours), scale);
+                lanes[i][p] = _mm512_add_ps(lanes[i][p], products);
+            }
+        }
+    }
+    let there = (n - r).min(2 * PAIRS);
+    for (i, lanes) in lanes.iter().enumerate() {
+        let y = &mut y[(t + i) * n + r..][..there];
+        for (y, lanes) in y.chunks_mut(2).zip(lanes) {
+            let mut sums = [[0.0; 8]; 2];
+            // SAFETY: 16 floats; the store may be unaligned.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().cast(), *lanes) };
+            for (y, sums) in y.iter_mut().zip(sums) {
+                *y = tree(sums);
+            }
+        }
+    }
+}
+
+/// The scale of the one block in the lower lanes, of the other in the upper ones.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn scales<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES]) -> __m512 {
+    let half = |x: &[u8; BYTES]| _mm_set1_epi16(i16::from_le_bytes([x[0], x[1]]));
+    _mm512_cvtph_ps(_mm256_set_m128i(half(b), half(a)))
+}

@@ -1,0 +1,28 @@
+//! `q8_0`: 32 columns in 34 bytes, an f16 scale and 32 codes of int8; value = code × scale. The block of GGUF.
+//!
+//! Scale and codes are those of ggml's reference: d = max|x| / 127, a code is x / d rounded half away from zero,
+//! and only then d is rounded to f16.
+
+use half::f16;
+
+use super::dense::BLOCK;
+
+/// Bytes of a block.
+pub const BYTES: usize = 2 + BLOCK;
+
+/// Makes a block.
+pub fn encode(x: &[f32; BLOCK], block: &mut [u8; BYTES]) {
+    let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let scale = absmax / 127.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    for (q, x) in block[2..].iter_mut().zip(x) {
+        *q = (x * inverse).round() as i8 as u8;
+    }
+}
+
+/// The values of a block.
+pub fn decode(block: &[u8; BYTES]) -> [f32; BLOCK] {
+    let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    std::array::from_fn(|i| f32::from(block[2 + i] as i8) * scale)
+}
