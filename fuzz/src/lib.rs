@@ -68,9 +68,11 @@ pub fn packed(files: &[(&str, &[u8])]) -> PackedFile {
     let description = Description {
         config: config.clone(),
         packing: Packing::I2.into(),
+        activations: Activations::Int8,
         embedding: TableType::F32,
         head: TableType::F32,
         scaling: Default::default(),
+        group_scales: Dtype::F32,
         numbers: Default::default(),
         files: all,
     };

@@ -49,7 +49,7 @@ fn model(name: &str) -> (tempfile::TempDir, Model, Tokenizer) {
         .join("../tests/fixtures")
         .join(name);
     let options = sterna_convert::Options {
-        packing: Packing::I2,
+        packing: Packing::I2.into(),
         head: HeadType::Lossless,
         activations: None,
         allow_missing: false,

@@ -128,8 +128,8 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             chance(d.p_value)
         ),
         Verdict::WorseByKl => format!(
-            "{name} is significantly worse than {first}, {}: its predictions are off by {} nats per token (KL divergence, {}), \
-             while {change}{range}, which chance explains.",
+            "{name} is significantly worse at what {first} would write, {}: its predictions are off by {} nats per token (KL \
+             divergence, {}), while {change}{range}, which chance explains.",
             degree(d.kl.mean),
             figures(d.kl.mean),
             chance(d.kl_p_value)
