@@ -135,7 +135,7 @@ fn masters_that_nothing_declares_ternary() {
         "declares",
         "--masters",
         "online",
-        "not supported",
+        "--packing f16",
     ];
     check(checkpoint.error(), &[Q]);
     check(checkpoint.error(), &parts);

@@ -13,8 +13,11 @@ use crate::{Error, Result, Start};
 
 /// Documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
-/// Held-out rows that an evaluation reads at most.
+/// Held-out rows that an evaluation reads at most; more of short ones, so that they have
+/// [`HELD_OUT_TOKENS`].
 const HELD_OUT_ROWS: usize = 128;
+/// See [`HELD_OUT_ROWS`].
+const HELD_OUT_TOKENS: usize = 1 << 15;
 
 /// The files of token shards.
 const SHARDS: [&str; 2] = ["train.tokens", "held_out.tokens"];
@@ -206,18 +209,17 @@ fn loaders(recipe: &Recipe, folder: &Path) -> Result<(Loader, Vec<u32>)> {
     let batch = train.batch * train.accumulate;
     if recipe.data.chat.is_some() {
         let [of_training, held_out] = chat::FILES.map(|name| folder.join(name));
-        let held_out = Loader::open_packed(&held_out, 1, train.seed)?;
+        let held_out = Loader::open_packed(&held_out, 1, HELD_OUT_ORDER)?;
         let loader = Loader::open_packed(&of_training, batch, train.seed)?;
         return Ok((loader, first_rows(&held_out, 1.0)));
     }
     let (mut parts, mut held_out) = (Vec::new(), Vec::new());
     for source in sources(recipe, folder) {
         let [of_training, of_held_out] = SHARDS.map(|name| [source.folder.join(name)]);
-        let open = |shard, batch, rows| Loader::open(shard, batch, train.context, train.seed, rows);
-        let loader = open(&of_held_out, 1, Rows::Documents)
-            .or_else(|_| open(&of_held_out, 1, Rows::Contiguous))?;
-        held_out.extend(first_rows(&loader, source.share));
-        parts.push((open(&of_training, batch, recipe.rows())?, source.share));
+        held_out.extend(held_out_rows(&of_held_out, train.context, source.share)?);
+        let rows = recipe.rows();
+        let loader = Loader::open(&of_training, batch, train.context, train.seed, rows)?;
+        parts.push((loader, source.share));
     }
     let loader = match parts.len() {
         1 => parts.remove(0).0,
@@ -226,9 +228,47 @@ fn loaders(recipe: &Recipe, folder: &Path) -> Result<(Loader, Vec<u32>)> {
     Ok((loader, held_out))
 }
 
+/// The seed of the order of held-out rows: the same whatever the run's, so that runs are compared on the same text.
+const HELD_OUT_ORDER: u64 = 0;
+
+/// Rows of a held-out shard: beginnings of documents if there are enough of them, else from anywhere.
+fn held_out_rows(shard: &[PathBuf], context: usize, share: f64) -> Result<Vec<u32>> {
+    let open = |rows| Loader::open(shard, 1, context, HELD_OUT_ORDER, rows);
+    let loader = match open(Rows::Documents) {
+        Ok(loader) if loader.rows() >= wanted(context, share) => loader,
+        _ => open(Rows::Contiguous)?,
+    };
+    Ok(first_rows(&loader, share))
+}
+
+/// How many rows an evaluation reads of a source of this share.
+fn wanted(context: usize, share: f64) -> u64 {
+    let rows = HELD_OUT_ROWS.max(HELD_OUT_TOKENS / context);
+    (rows as f64 * share).ceil() as u64
+}
+
 /// This share of the rows that an evaluation reads, one after the other.
 fn first_rows(loader: &Loader, share: f64) -> Vec<u32> {
-    let count = (HELD_OUT_ROWS as f64 * share).ceil() as u64;
-    let rows = 0..loader.rows().min(count);
+    let rows = 0..loader.rows().min(wanted(loader.context(), share));
     rows.flat_map(|i| loader.batch(i).ids).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One book is one document, whose beginning alone would say nothing about a model.
+    #[test]
+    fn of_a_long_document_much_is_held_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let book: String = (0..60_000).map(|i| format!("{i} ")).collect();
+        let tokenizer = train_bpe([book.clone()], 258, &[]).unwrap();
+        prepare::held_out_share([Ok(book)], &tokenizer, folder.path(), 0.5).unwrap();
+        let shard = [folder.path().join(SHARDS[1])];
+        for (context, rows) in [(64, 512), (512, 128)] {
+            let found = held_out_rows(&shard, context, 1.0).unwrap();
+            assert_eq!(found.len(), rows * (context + 1));
+        }
+        assert_eq!(held_out_rows(&shard, 64, 0.25).unwrap().len(), 128 * 65);
+    }
 }

@@ -86,6 +86,14 @@ pub(super) fn scale<const BYTES: usize>(block: &[u8; BYTES]) -> f32 {
     f16_to_f32(f16::from_le_bytes([block[0], block[1]]))
 }
 
+/// The last columns of a row of numbers, then zeros.
+#[inline(always)]
+pub(super) fn padded<T: Copy + Default>(last: &[T]) -> [T; 16] {
+    let mut padded = [T::default(); 16];
+    padded[..last.len()].copy_from_slice(last);
+    padded
+}
+
 /// The order in which lanes are added.
 #[inline(always)]
 pub(super) fn tree(mut lanes: [f32; LANES]) -> f32 {

@@ -10,35 +10,126 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use super::super::dense::{BlockProduct, Checked, tree};
-use super::super::float;
+use super::super::dense::{BlockProduct, Checked, padded, tree};
 use super::{is_near, load, prefetch_distance, prefetch_near};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
-    float::gemm::<_, 4, 4>(x, columns, rows, y, |v| *v);
+    gemm_numbers(x, columns, rows, y, |v| single(v));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_bf16(x: &[f32], columns: usize, rows: &[bf16], y: &mut [f32]) {
-    float::gemm::<_, 4, 4>(x, columns, rows, y, float::widen_bf16);
+    gemm_numbers(x, columns, rows, y, |v| {
+        // SAFETY: 16 values of two bytes; the load may be unaligned.
+        let v = unsafe { _mm256_loadu_si256(v.as_ptr().cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v)))
+    });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_f16(x: &[f32], columns: usize, rows: &[f16], y: &mut [f32]) {
-    float::gemm::<_, 4, 4>(x, columns, rows, y, |v| widen(v));
+    gemm_numbers(x, columns, rows, y, |v| {
+        // SAFETY: 16 values of two bytes; the load may be unaligned.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(v.as_ptr().cast()) })
+    });
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn widen(v: &[f16; 16]) -> [f32; 16] {
-    let mut wide = [0.0; 16];
-    // SAFETY: 16 values of two and of four bytes; neither need be aligned.
-    unsafe {
-        let v = _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast()));
-        _mm512_storeu_ps(wide.as_mut_ptr(), v);
+fn single(v: &[f32; 16]) -> __m512 {
+    // SAFETY: 16 floats; the load may be unaligned.
+    unsafe { _mm512_loadu_ps(v.as_ptr()) }
+}
+
+/// The product of `float::gemm`, whose 16 lanes are a register here.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+fn gemm_numbers<T: Copy + Default>(
+    x: &[f32],
+    columns: usize,
+    rows: &[T],
+    y: &mut [f32],
+    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
+) {
+    let (tokens, n) = (x.len() / columns, rows.len() / columns);
+    assert!(x.len() == tokens * columns && rows.len() == n * columns);
+    assert_eq!(y.len(), tokens * n);
+    let tiled = tokens / 4 * 4;
+    for r in (0..n).step_by(4) {
+        for t in (0..tiled).step_by(4) {
+            tile_of_numbers::<T, 4>(x, columns, rows, [r, t], y, widen);
+        }
+        for t in tiled..tokens {
+            tile_of_numbers::<T, 1>(x, columns, rows, [r, t], y, widen);
+        }
     }
-    wide
+}
+/// Four rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+fn tile_of_numbers<T: Copy + Default, const TOKENS: usize>(
+    x: &[f32],
+    columns: usize,
+    rows: &[T],
+    [r, t]: [usize; 2],
+    y: &mut [f32],
+    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
+) {
+    let n = rows.len() / columns;
+    let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
+    let rows = [row(0), row(1), row(2), row(3)];
+    let mut tokens = [x[t * columns..][..columns].as_chunks::<16>(); TOKENS];
+    for (i, token) in tokens.iter_mut().enumerate() {
+        *token = x[(t + i) * columns..][..columns].as_chunks();
+    }
+    let mut lanes = [[_mm512_setzero_ps(); 4]; TOKENS];
+    for c in 0..columns / 16 {
+        let mut wide = [_mm512_setzero_ps(); 4];
+        for (wide, row) in wide.iter_mut().zip(&rows) {
+            *wide = widen(&row.0[c]);
+        }
+        for (lanes, token) in lanes.iter_mut().zip(&tokens) {
+            let x = single(&token.0[c]);
+            for (lane, wide) in lanes.iter_mut().zip(wide) {
+                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, wide));
+            }
+        }
+    }
+    if !columns.is_multiple_of(16) {
+        // Zeros behind the last column change no lane, as none is -0.
+        for (lanes, token) in lanes.iter_mut().zip(&tokens) {
+            let x = single(&padded(token.1));
+            for (lane, row) in lanes.iter_mut().zip(&rows) {
+                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, widen(&padded(row.1))));
+            }
+        }
+    }
+    let there = (n - r).min(4);
+    for (i, lanes) in lanes.iter().enumerate() {
+        let y = &mut y[(t + i) * n + r..][..there];
+        for (y, lanes) in y.iter_mut().zip(lanes) {
+            *y = halves(*lanes);
+        }
+    }
+}
+
+/// Lanes added in halves, 16 → 8 → 4 → 2 → 1.
+#[target_feature(enable = "avx512f,avx512dq")]
+#[inline]
+fn halves(lanes: __m512) -> f32 {
+    let (low, high) = (
+        _mm512_castps512_ps256(lanes),
+        _mm512_extractf32x8_ps::<1>(lanes),
+    );
+    let eight = _mm256_add_ps(low, high);
+    let (low, high) = (
+        _mm256_castps256_ps128(eight),
+        _mm256_extractf128_ps::<1>(eight),
+    );
+    let four = _mm_add_ps(low, high);
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
