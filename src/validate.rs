@@ -158,9 +158,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let mut progress = Progress::new(&format!("items of {}", task.name()));
         let found = exam::examine(&models.subjects, task, &state.folder, &mut |done, total| {
             progress.see(done, total);
+            !terminal::interrupted()
         })?;
         progress.finish();
-        for (model, exam) in report.models.iter_mut().zip(found) {
+        for (model, exam) in report.models.iter_mut().zip(found.ok_or(Interrupted)?) {
             model.tasks.push(exam);
         }
     }

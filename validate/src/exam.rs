@@ -38,7 +38,7 @@ impl Exam {
 }
 
 /// Asks every model every item. `state` is a folder where answers are kept; `seen` gets the items that were answered and
-/// all of them.
+/// all of them, and says whether to go on; `None` where it said no.
 ///
 /// # Errors
 /// Those of [`Task::score`], and [`Error::Io`].
@@ -46,8 +46,8 @@ pub fn examine(
     subjects: &[Subject],
     task: &Task,
     state: &Path,
-    seen: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Exam>> {
+    seen: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Vec<Exam>>> {
     let sha256 = items_hash(task);
     let total = task.len() * subjects.len();
     let mut exams: Vec<Exam> = Vec::new();
@@ -59,6 +59,9 @@ pub fn examine(
         let outcomes = ask(subject, task, &path, &mut |done| {
             seen(i * task.len() + done, total)
         })?;
+        if outcomes.len() < task.len() {
+            return Ok(None);
+        }
         let metric = task.main_metric();
         let beside_first = first
             .as_ref()
@@ -72,7 +75,7 @@ pub fn examine(
         });
         first.get_or_insert(outcomes);
     }
-    Ok(exams)
+    Ok(Some(exams))
 }
 
 /// Part of the name of what was answered: another number where the answers would be others.
@@ -86,12 +89,12 @@ fn items_hash(task: &Task) -> String {
     hex(&hash.finalize())
 }
 
-/// The answers of one model, those in the file at `path` first.
+/// The answers of one model, those in the file at `path` first; not all of them where `seen` said not to go on.
 fn ask(
     subject: &Subject,
     task: &Task,
     path: &Path,
-    seen: &mut dyn FnMut(usize),
+    seen: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<Outcome>> {
     let io = |source| Error::Io {
         path: path.to_owned(),
@@ -115,11 +118,9 @@ fn ask(
     let from = outcomes.len();
     task.score(&subject.model, &subject.tokenizer, from, &mut |outcome| {
         let line = serde_json::to_string(&outcome).expect("an outcome is plain data");
-        if let Err(error) = writeln!(file, "{line}") {
-            failed.get_or_insert(error);
-        }
+        failed = writeln!(file, "{line}").err();
         outcomes.push(outcome);
-        seen(outcomes.len());
+        failed.is_none() && seen(outcomes.len())
     })?;
     match failed {
         Some(error) => Err(io(error)),

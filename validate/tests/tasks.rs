@@ -68,7 +68,8 @@ fn model(name: &str) -> (tempfile::TempDir, Model, Tokenizer) {
 fn score(task: &Task, model: &Model, tokenizer: &Tokenizer, from: usize) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     task.score(model, tokenizer, from, &mut |outcome| {
-        outcomes.push(outcome)
+        outcomes.push(outcome);
+        true
     })
     .unwrap();
     outcomes
@@ -191,6 +192,13 @@ fn results_do_not_depend_on_the_batch_or_the_start() {
             alone[11..],
             "{data}"
         );
+        let mut stopped = Vec::new();
+        let some = &mut |outcome| {
+            stopped.push(outcome);
+            stopped.len() < 5
+        };
+        task(7).score(&model, &tokenizer, 0, some).unwrap();
+        assert_eq!(stopped, alone[..5], "{data}");
         let kept = serde_json::to_string(&alone).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Outcome>>(&kept).unwrap(), alone);
         assert_eq!(compare(&alone, &alone, "acc").unwrap().p, 1.0);

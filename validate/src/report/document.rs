@@ -226,7 +226,7 @@ fn divergence(report: &Report) -> Option<Section> {
              such a difference: the losses of both are subtracted block by block (documents, or stretches of 128 tokens \
              where documents are fewer than 30) and their mean is compared with its standard error (a paired z test); below {SIGNIFICANT} it counts as significant. KL \
              divergence says how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 is another \
-             model. It is also what a model would lose on text that the reference writes; `significantly worse, by KL only` \
+             model. It is also what a model would lose on text that the reference writes; “significantly worse, by KL only” \
              means that this is above zero by more than its error, while chance may explain the difference on the text. Same first choice: how often both find the same next token most probable. Change of the right token: what \
              its probability gained or lost, in the worst of 100 places, in the middle, and in the best of 100."
         ),

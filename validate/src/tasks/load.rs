@@ -145,7 +145,7 @@ impl Task {
         self.samples[index].item(index, &examples, &self.delimiters)
     }
 
-    /// Scores the items from number `from` on, in order; `each` gets what came of each.
+    /// Scores the items from number `from` on, in order; `each` gets what came of each and says whether to go on.
     ///
     /// # Errors
     /// Those of the runtime; continuations that are empty or longer than the context.
@@ -154,7 +154,7 @@ impl Task {
         model: &Model,
         tokenizer: &Tokenizer,
         from: usize,
-        each: &mut dyn FnMut(Outcome),
+        each: &mut dyn FnMut(Outcome) -> bool,
     ) -> Result<()> {
         let mut scorer = Scorer::new(model, tokenizer, self.batch, self.max_length)?;
         let mut next = from;
@@ -165,12 +165,15 @@ impl Task {
                     unreachable!("generation has one request");
                 };
                 let text = self.writing.write(model, tokenizer, &mut scorer, request)?;
-                each(Outcome {
+                let goes_on = each(Outcome {
                     item: next,
                     log_likelihoods: Vec::new(),
                     metrics: self.writing.judge(&text, &request.continuation),
                     text: Some(text),
                 });
+                if !goes_on {
+                    return Ok(());
+                }
                 next += 1;
                 continue;
             }
@@ -180,7 +183,9 @@ impl Task {
             let items: Vec<Item> = (next..end).map(|index| self.item(index)).collect();
             let requests: Vec<_> = items.iter().map(|item| &item.requests[..]).collect();
             for (index, found) in (next..end).zip(scorer.score(&requests)?) {
-                each(outcome(index, &self.samples[index].query, &found));
+                if !each(outcome(index, &self.samples[index].query, &found)) {
+                    return Ok(());
+                }
             }
             next = end;
         }
