@@ -2,6 +2,9 @@
 //!
 //! Unknown keys are refused. The same recipe gives the same weights.
 
+mod check;
+mod defaults;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -322,73 +325,6 @@ const OF_A_CHECKPOINT: [&str; 11] = [
     "data.vocab_size",
 ];
 
-mod defaults {
-    use crate::Precision;
-    use crate::optimizer::Method;
-    use crate::schedule::Shape;
-
-    pub fn rope_theta() -> f64 {
-        10_000.0
-    }
-    pub fn rms_norm_eps() -> f64 {
-        1e-5
-    }
-    pub fn initializer_range() -> f64 {
-        0.02
-    }
-    pub fn yes() -> bool {
-        true
-    }
-    pub fn documents() -> u64 {
-        50_000
-    }
-    pub fn held_out() -> f64 {
-        0.01
-    }
-    pub fn seed() -> u64 {
-        1
-    }
-    pub fn precision() -> Precision {
-        Precision::Ternary
-    }
-    pub fn optimizer() -> Method {
-        Method::AdamW
-    }
-    pub fn schedule() -> Shape {
-        Shape::Linear
-    }
-    pub fn weight_decay() -> f64 {
-        0.1
-    }
-    pub fn betas() -> (f64, f64) {
-        (0.9, 0.95)
-    }
-    pub fn clip() -> f64 {
-        1.0
-    }
-    pub fn half() -> f64 {
-        0.5
-    }
-    pub fn unit() -> f64 {
-        1.0
-    }
-    pub fn one() -> usize {
-        1
-    }
-    pub fn spike_window() -> usize {
-        128
-    }
-    pub fn keep_last() -> usize {
-        2
-    }
-    pub fn sample_tokens() -> usize {
-        48
-    }
-    pub fn every() -> u64 {
-        500
-    }
-}
-
 impl Recipe {
     /// Reads a recipe; relative paths in it are taken from its folder.
     pub fn load(path: &Path) -> Result<Recipe> {
@@ -536,136 +472,6 @@ impl Recipe {
     /// Where a value came from; "default" if nothing set it.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
-    }
-
-    /// Whether the model has a shape, or a checkpoint to take one from.
-    fn has_shape(&self) -> std::result::Result<(), String> {
-        let m = &self.model;
-        if m.from.is_some() {
-            return Ok(());
-        }
-        if m.insert_sub_norms {
-            return Err("[model] `insert_sub_norms` needs `from`".into());
-        }
-        let missing = [
-            ("model", "family", usize::from(!m.family.is_empty())),
-            ("model", "hidden_size", m.hidden_size),
-            ("model", "intermediate_size", m.intermediate_size),
-            ("model", "num_hidden_layers", m.num_hidden_layers),
-            ("model", "num_attention_heads", m.num_attention_heads),
-            (
-                "data",
-                "vocab_size",
-                self.data.vocab_size + usize::from(self.teacher.is_some()),
-            ),
-        ];
-        match missing.into_iter().find(|(_, _, value)| *value == 0) {
-            None => Ok(()),
-            Some((section, key, _)) => Err(format!(
-                "[{section}] needs `{key}`, or `from` in [model], a checkpoint (`--from` on the command line)"
-            )),
-        }
-    }
-
-    fn teacher_in_range(&self) -> std::result::Result<(), String> {
-        let Some(teacher) = &self.teacher else {
-            return Ok(());
-        };
-        let (weight, temperature) = (teacher.weight, teacher.temperature);
-        if !(0.0..=1.0).contains(&weight) {
-            return Err(format!("[teacher] `weight` is {weight}, expected 0 to 1"));
-        }
-        if !(0.1..=100.0).contains(&temperature) {
-            return Err(format!(
-                "[teacher] `temperature` is {temperature}, expected 0.1 to 100"
-            ));
-        }
-        Ok(())
-    }
-
-    fn in_range(&self) -> std::result::Result<(), String> {
-        self.has_shape()?;
-        self.teacher_in_range()?;
-        let (data, train) = (&self.data, &self.train);
-        let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
-        if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
-            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the command line)";
-            return Err(why.into());
-        }
-        let weights: Vec<_> = data.text.iter().flatten().map(Text::weight).collect();
-        if weights.contains(&None) && weights.iter().any(Option::is_some) {
-            return Err("[data] `text`: give a weight to each path or to none".into());
-        }
-        if let Some(weight) = weights
-            .iter()
-            .flatten()
-            .find(|w| !(**w > 0.0 && w.is_finite()))
-        {
-            return Err(format!(
-                "[data] `text` has the weight {weight}, expected a number above 0"
-            ));
-        }
-        if data.chat.is_some() && self.model.from.is_none() && self.teacher.is_none() {
-            let why = "[data] `chat` needs `from` in [model] or [teacher], a checkpoint with a chat template";
-            return Err(why.into());
-        }
-        for (key, value) in [
-            ("steps", train.steps),
-            ("batch", train.batch as u64),
-            ("context", train.context as u64),
-            ("accumulate", train.accumulate as u64),
-            ("keep_last", train.keep_last as u64),
-            ("spike_window", train.spike_window as u64),
-            ("evaluate_every", train.evaluate_every),
-            ("checkpoint_every", train.checkpoint_every),
-        ] {
-            if value == 0 {
-                return Err(format!("[train] `{key}` is 0, expected at least 1"));
-            }
-        }
-        for (key, value, below) in [
-            ("learning_rate", train.learning_rate, 1.0),
-            (
-                "second_learning_rate",
-                train.second_learning_rate.unwrap_or(0.0),
-                1.0,
-            ),
-            ("z_loss", train.z_loss, 1.0),
-            ("skip_spikes", train.skip_spikes, f64::INFINITY),
-            ("weight_decay", train.weight_decay, f64::MAX),
-            ("clip", train.clip, f64::INFINITY),
-            ("betas", train.betas.0, 1.0),
-            ("betas", train.betas.1, 1.0),
-        ] {
-            if !(0.0..below).contains(&value) {
-                return Err(format!(
-                    "[train] `{key}` is {value}, expected 0 up to {below}"
-                ));
-            }
-        }
-        for (key, share) in [
-            ("decay_from", train.decay_from),
-            ("weight_decay_until", train.weight_decay_until),
-        ] {
-            if let Some(share) = share
-                && !(0.0..=1.0).contains(&share)
-            {
-                return Err(format!("[train] `{key}` is {share}, expected 0 to 1"));
-            }
-        }
-        let late = train.ternary_from + train.ternary_ramp;
-        if train.precision == Precision::Ternary && late >= train.steps {
-            return Err(format!(
-                "[train] `ternary_from` + `ternary_ramp` is {late}, expected less than the {} `steps`",
-                train.steps
-            ));
-        }
-        if train.precision == Precision::Full && late > 0 {
-            return Err(
-                "[train] `ternary_from` and `ternary_ramp` need `precision = \"ternary\"`".into(),
-            );
-        }
-        Ok(())
     }
 
     /// The decoder's config for a tokenizer of so many tokens; that of the checkpoint to start from, if there is one.

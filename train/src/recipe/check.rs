@@ -1,0 +1,136 @@
+//! What a recipe must not say.
+
+use super::{Recipe, Text};
+use crate::Precision;
+
+impl Recipe {
+    /// Whether the model has a shape, or a checkpoint to take one from.
+    fn has_shape(&self) -> std::result::Result<(), String> {
+        let m = &self.model;
+        if m.from.is_some() {
+            return Ok(());
+        }
+        if m.insert_sub_norms {
+            return Err("[model] `insert_sub_norms` needs `from`".into());
+        }
+        let missing = [
+            ("model", "family", usize::from(!m.family.is_empty())),
+            ("model", "hidden_size", m.hidden_size),
+            ("model", "intermediate_size", m.intermediate_size),
+            ("model", "num_hidden_layers", m.num_hidden_layers),
+            ("model", "num_attention_heads", m.num_attention_heads),
+            (
+                "data",
+                "vocab_size",
+                self.data.vocab_size + usize::from(self.teacher.is_some()),
+            ),
+        ];
+        match missing.into_iter().find(|(_, _, value)| *value == 0) {
+            None => Ok(()),
+            Some((section, key, _)) => Err(format!(
+                "[{section}] needs `{key}`, or `from` in [model], a checkpoint (`--from` on the command line)"
+            )),
+        }
+    }
+
+    fn teacher_in_range(&self) -> std::result::Result<(), String> {
+        let Some(teacher) = &self.teacher else {
+            return Ok(());
+        };
+        let (weight, temperature) = (teacher.weight, teacher.temperature);
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(format!("[teacher] `weight` is {weight}, expected 0 to 1"));
+        }
+        if !(0.1..=100.0).contains(&temperature) {
+            return Err(format!(
+                "[teacher] `temperature` is {temperature}, expected 0.1 to 100"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn in_range(&self) -> std::result::Result<(), String> {
+        self.has_shape()?;
+        self.teacher_in_range()?;
+        let (data, train) = (&self.data, &self.train);
+        let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
+        if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
+            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the command line)";
+            return Err(why.into());
+        }
+        let weights: Vec<_> = data.text.iter().flatten().map(Text::weight).collect();
+        if weights.contains(&None) && weights.iter().any(Option::is_some) {
+            return Err("[data] `text`: give a weight to each path or to none".into());
+        }
+        if let Some(weight) = weights
+            .iter()
+            .flatten()
+            .find(|w| !(**w > 0.0 && w.is_finite()))
+        {
+            return Err(format!(
+                "[data] `text` has the weight {weight}, expected a number above 0"
+            ));
+        }
+        if data.chat.is_some() && self.model.from.is_none() && self.teacher.is_none() {
+            let why = "[data] `chat` needs `from` in [model] or [teacher], a checkpoint with a chat template";
+            return Err(why.into());
+        }
+        for (key, value) in [
+            ("steps", train.steps),
+            ("batch", train.batch as u64),
+            ("context", train.context as u64),
+            ("accumulate", train.accumulate as u64),
+            ("keep_last", train.keep_last as u64),
+            ("spike_window", train.spike_window as u64),
+            ("evaluate_every", train.evaluate_every),
+            ("checkpoint_every", train.checkpoint_every),
+        ] {
+            if value == 0 {
+                return Err(format!("[train] `{key}` is 0, expected at least 1"));
+            }
+        }
+        for (key, value, below) in [
+            ("learning_rate", train.learning_rate, 1.0),
+            (
+                "second_learning_rate",
+                train.second_learning_rate.unwrap_or(0.0),
+                1.0,
+            ),
+            ("z_loss", train.z_loss, 1.0),
+            ("skip_spikes", train.skip_spikes, f64::INFINITY),
+            ("weight_decay", train.weight_decay, f64::MAX),
+            ("clip", train.clip, f64::INFINITY),
+            ("betas", train.betas.0, 1.0),
+            ("betas", train.betas.1, 1.0),
+        ] {
+            if !(0.0..below).contains(&value) {
+                return Err(format!(
+                    "[train] `{key}` is {value}, expected 0 up to {below}"
+                ));
+            }
+        }
+        for (key, share) in [
+            ("decay_from", train.decay_from),
+            ("weight_decay_until", train.weight_decay_until),
+        ] {
+            if let Some(share) = share
+                && !(0.0..=1.0).contains(&share)
+            {
+                return Err(format!("[train] `{key}` is {share}, expected 0 to 1"));
+            }
+        }
+        let late = train.ternary_from + train.ternary_ramp;
+        if train.precision == Precision::Ternary && late >= train.steps {
+            return Err(format!(
+                "[train] `ternary_from` + `ternary_ramp` is {late}, expected less than the {} `steps`",
+                train.steps
+            ));
+        }
+        if train.precision == Precision::Full && late > 0 {
+            return Err(
+                "[train] `ternary_from` and `ternary_ramp` need `precision = \"ternary\"`".into(),
+            );
+        }
+        Ok(())
+    }
+}
