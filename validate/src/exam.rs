@@ -3,8 +3,7 @@
 //! One file a (model, task), a line of JSON an item. What follows the first line that is torn, or out of order, is cut
 //! off and asked again.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -100,20 +99,7 @@ fn ask(
         path: path.to_owned(),
         source,
     };
-    let options = || {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-    };
-    let mut file = options().map_err(io)?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(io)?;
-    let (mut outcomes, whole) = kept(&text, task.len());
-    file.set_len(whole as u64).map_err(io)?;
-    file.seek(SeekFrom::Start(whole as u64)).map_err(io)?;
+    let (mut file, mut outcomes) = store::open_whole(path, |text| kept(text, task.len()))?;
     let mut failed = None;
     let from = outcomes.len();
     task.score(&subject.model, &subject.tokenizer, from, &mut |outcome| {

@@ -36,6 +36,29 @@ pub fn key(parts: &[&str]) -> String {
     hex(&hash.finalize()[..16])
 }
 
+/// Opens or makes a file that grows record by record, and cuts it behind its whole records, which `read` finds with the
+/// bytes that they take.
+pub(crate) fn open_whole<T>(path: &Path, read: impl Fn(&[u8]) -> (T, usize)) -> Result<(File, T)> {
+    let open = || {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let (found, whole) = read(&bytes);
+        file.set_len(whole as u64)?;
+        file.seek(SeekFrom::Start(whole as u64))?;
+        Ok((file, found))
+    };
+    open().map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 impl Store {
     /// Opens or makes `KEY.scores` in a folder that exists. `windows` says how many positions each window has.
     ///
@@ -43,29 +66,15 @@ impl Store {
     /// [`Error::Io`]. A file that is damaged is no error: it counts up to the damage.
     pub fn open(folder: &Path, key: &str, windows: &[usize]) -> Result<Store> {
         let path = folder.join(format!("{key}.scores"));
-        let io = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
-        let options = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-        };
-        let mut file = options().map_err(io)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io)?;
-        let mut rest = &bytes[..];
-        let mut found = Vec::new();
-        while let Some(positions) = windows.get(found.len()).and_then(|n| record(&mut rest, *n)) {
-            found.push(positions);
-        }
-        let whole = (bytes.len() - rest.len()) as u64;
-        file.set_len(whole).map_err(io)?;
-        file.seek(SeekFrom::Start(whole)).map_err(io)?;
+        let (file, found) = open_whole(&path, |bytes| {
+            let mut rest = bytes;
+            let mut found = Vec::new();
+            while let Some(positions) = windows.get(found.len()).and_then(|n| record(&mut rest, *n))
+            {
+                found.push(positions);
+            }
+            (found, bytes.len() - rest.len())
+        })?;
         Ok(Store {
             path,
             file,
