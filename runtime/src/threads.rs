@@ -9,16 +9,22 @@
 //! A region does not wait for workers that come late: workers enter through a gate, the caller closes it
 //! when no chunk is left and waits only for those inside.
 
+mod cores;
+mod slices;
+
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
+use self::slices::{Chunks, Tiles};
 use crate::{Error, Result};
+
+pub use self::cores::physical_cores;
+pub use self::slices::Tile;
 
 /// A set of threads that run the phases of a forward pass.
 pub struct Pool {
@@ -161,32 +167,20 @@ impl Pool {
         scratch: &mut [S],
         f: impl Fn(usize, Tile<T>, &mut [S]) + Sync,
     ) {
-        let matrices = matrices.map(|matrix| {
-            assert!(rows > 0 && matrix.len().is_multiple_of(rows));
-            Chunks::of(matrix, width)
-        });
+        let matrices = matrices.map(|matrix| Tiles::of(matrix, rows, (height, width)));
         let part = scratch.len() / self.threads();
         let scratch = Chunks::of(scratch, part.max(1));
         assert!(part > 0, "working memory for every thread");
-        let down = rows.div_ceil(height);
-        let across = matrices.each_ref().map(|m| (m.len / rows).div_ceil(width));
-        self.run(down * across.iter().sum::<usize>(), |thread, mut i| {
+        let counts = matrices.each_ref().map(Tiles::count);
+        self.run(counts.iter().sum(), |thread, mut i| {
             let mut matrix = 0;
-            while i >= down * across[matrix] {
-                i -= down * across[matrix];
+            while i >= counts[matrix] {
+                i -= counts[matrix];
                 matrix += 1;
             }
-            let stride = matrices[matrix].len / rows;
-            let (first_row, first_column) = (i % down * height, i / down * width);
-            let tile = Tile {
-                base: matrices[matrix].base,
-                stride,
-                rows: first_row..rows.min(first_row + height),
-                columns: first_column..stride.min(first_column + width),
-                lifetime: PhantomData,
-            };
-            // SAFETY: a thread runs one call at a time.
-            f(matrix, tile, unsafe { scratch.chunk(thread) });
+            // SAFETY: `run` passes each i below the sum once, and a thread runs one call at a time.
+            let (tile, scratch) = unsafe { (matrices[matrix].tile(i), scratch.chunk(thread)) };
+            f(matrix, tile, scratch);
         });
     }
 
@@ -396,107 +390,6 @@ fn pause(spins: &mut u32) {
     } else {
         std::thread::yield_now();
     }
-}
-
-/// A slice that several threads write, each its own chunks.
-struct Chunks<'a, T> {
-    base: *mut T,
-    len: usize,
-    chunk: usize,
-    lifetime: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: threads take disjoint parts, each as a unique reference, which may be sent since T is Send.
-unsafe impl<T: Send> Sync for Chunks<'_, T> {}
-
-impl<'a, T> Chunks<'a, T> {
-    fn of(slice: &'a mut [T], chunk: usize) -> Chunks<'a, T> {
-        assert!(chunk > 0, "chunks have elements");
-        Chunks {
-            base: slice.as_mut_ptr(),
-            len: slice.len(),
-            chunk,
-            lifetime: PhantomData,
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.len.div_ceil(self.chunk)
-    }
-
-    /// # Safety
-    /// `i` is below [`Chunks::count`], and no two references to one chunk are alive at a time.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn chunk(&self, i: usize) -> &mut [T] {
-        let start = i * self.chunk;
-        let len = self.chunk.min(self.len - start);
-        // SAFETY: in bounds, and unique by the contract.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
-    }
-}
-
-/// A part of a row-major matrix, for one thread.
-pub struct Tile<'a, T> {
-    base: *mut T,
-    stride: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    lifetime: PhantomData<&'a mut [T]>,
-}
-
-impl<T> Tile<'_, T> {
-    /// The rows of the matrix that are in it.
-    pub fn rows(&self) -> Range<usize> {
-        self.rows.clone()
-    }
-
-    /// The columns of the matrix that are in it.
-    pub fn columns(&self) -> Range<usize> {
-        self.columns.clone()
-    }
-
-    /// The tile's part of row `i` of the matrix.
-    ///
-    /// # Panics
-    /// If the tile has no row `i`.
-    pub fn row(&mut self, i: usize) -> &mut [T] {
-        assert!(self.rows.contains(&i));
-        let start = i * self.stride + self.columns.start;
-        // SAFETY: inside the matrix, since its rows contain i and columns end at most at the stride; unique
-        // since `tiles_mut` makes disjoint tiles, each once, and `self` is borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), self.columns.len()) }
-    }
-}
-
-/// Physical cores that this process may use: affinity and container limits are respected, and two hardware
-/// threads of one core count once.
-pub fn physical_cores() -> usize {
-    let available = std::thread::available_parallelism().map_or(1, |n| n.get());
-    cores_in_affinity_mask().map_or(available, |cores| cores.clamp(1, available))
-}
-
-#[cfg(target_os = "linux")]
-fn cores_in_affinity_mask() -> Option<usize> {
-    // SAFETY: a set of bits; all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the size is that of the set, which the call fills for this thread (0).
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
-        return None;
-    }
-    // SAFETY: the index is below CPU_SETSIZE.
-    let allowed =
-        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
-    let mut cores = std::collections::HashSet::new();
-    for cpu in allowed {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-        cores.insert(std::fs::read_to_string(path).ok()?);
-    }
-    Some(cores.len())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cores_in_affinity_mask() -> Option<usize> {
-    None
 }
 
 #[cfg(test)]
