@@ -138,26 +138,16 @@ pub(super) fn product<const ROWS: usize, const TOKENS: usize, const BYTES: usize
     let mut cache = [(lanes.unpack)([&[0; BYTES]; ROWS]); CACHED];
     for first in (0..product.n).step_by(ROWS) {
         let rows = product.rows::<ROWS>(first);
-        let start: *const u8 = rows[0].as_ptr().cast();
-        let panel = |b: usize| {
-            for line in 0..(ROWS * BYTES).div_ceil(64) {
-                (lanes.prefetch)(start.wrapping_add(b * ROWS * BYTES + line * 64));
-            }
-            let mut of_rows = [&[0; BYTES]; ROWS];
-            for (block, row) in of_rows.iter_mut().zip(rows) {
-                *block = &row[b];
-            }
-            (lanes.unpack)(of_rows)
-        };
         let tile = Tile { product, first };
         if tokens == 1 {
+            let panel = |b| panel(rows, b, lanes.prefetch, lanes.unpack);
             tile.add::<ROWS, 1, V, I, F>(0..blocks, 0, y, lanes, panel);
             continue;
         }
         for begin in (0..blocks).step_by(CACHED) {
             let stretch = begin..blocks.min(begin + CACHED);
             for (b, cached) in stretch.clone().zip(&mut cache) {
-                *cached = panel(b);
+                *cached = panel(rows, b, lanes.prefetch, lanes.unpack);
             }
             let cached = |b: usize| cache[b - begin];
             let mut t = 0;
@@ -174,6 +164,25 @@ pub(super) fn product<const ROWS: usize, const TOKENS: usize, const BYTES: usize
             }
         }
     }
+}
+
+/// Block b of some rows, which are neighbours and will be read from front to back.
+#[inline(always)]
+fn panel<const ROWS: usize, const BYTES: usize, P>(
+    rows: [&[[u8; BYTES]]; ROWS],
+    b: usize,
+    prefetch: impl Fn(*const u8),
+    unpack: impl Fn([&[u8; BYTES]; ROWS]) -> P,
+) -> P {
+    let start: *const u8 = rows[0].as_ptr().cast();
+    for line in 0..(ROWS * BYTES).div_ceil(64) {
+        prefetch(start.wrapping_add(b * ROWS * BYTES + line * 64));
+    }
+    let mut of_rows = [&[0; BYTES]; ROWS];
+    for (block, row) in of_rows.iter_mut().zip(rows) {
+        *block = &row[b];
+    }
+    unpack(of_rows)
 }
 
 /// The rows from `first` on.

@@ -1,8 +1,8 @@
 //! Products with rows that are not ternary: numbers, the lanes of whose sums are two registers, and blocks.
 //!
 //! `vpmaddubsw` wants one unsigned factor: the codes of a block lose their sign, and the activations take it. A pair of
-//! products is at most 2 · 128 · 127 in magnitude, which 16 bits hold. A token alone meets four rows at once,
-//! several meet in tiles of two rows by four tokens.
+//! products is at most 2 · 128 · 127 in magnitude, which 16 bits hold. Codes of `q4_0` lie unsigned and are so small
+//! that 16 bits hold the sums of a block. Tiles of blocks are eight rows by four tokens.
 
 use std::arch::x86_64::*;
 
@@ -276,6 +276,6 @@ fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
 fn scales(bits: [u16; 8]) -> __m256 {
-    // SAFETY: eight numbers of 16 bits; the load may be unaligned.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
+    let [a, b, c, d, e, f, g, h] = bits.map(|bits| bits as i16);
+    _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
 }

@@ -46,7 +46,8 @@ fn single(v: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
-/// The product of `float::gemm`, whose 16 lanes are a register here.
+/// The product of `float::gemm`, whose 16 lanes are a register here. Many tokens share rows that were widened once:
+/// conversions would take turns with additions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 fn gemm_numbers<T: Copy + Default>(
@@ -60,53 +61,72 @@ fn gemm_numbers<T: Copy + Default>(
     assert!(x.len() == tokens * columns && rows.len() == n * columns);
     assert_eq!(y.len(), tokens * n);
     let tiled = tokens / 4 * 4;
+    let kept = if tiled > 4 { columns / 16 } else { 0 };
+    let mut cache = vec![[_mm512_setzero_ps(); 4]; kept];
+    let distance = prefetch_distance(4, columns * size_of::<T>());
+    let near = is_near(distance);
     for r in (0..n).step_by(4) {
+        let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
+        let rows = [row(0), row(1), row(2), row(3)];
+        let start: *const u8 = rows[0].0.as_ptr().cast();
+        let wide = |c: usize| {
+            let bytes = 4 * size_of::<[T; 16]>();
+            for line in (0..bytes).step_by(64) {
+                prefetch_near(start, c * bytes + line + distance, near);
+            }
+            let mut wide = [_mm512_setzero_ps(); 4];
+            for (wide, row) in wide.iter_mut().zip(rows) {
+                *wide = widen(&row.0[c]);
+            }
+            wide
+        };
+        // Zeros behind the last column change no lane, as none is -0.
+        let mut last = [_mm512_setzero_ps(); 4];
+        for (last, row) in last.iter_mut().zip(rows) {
+            *last = widen(&padded(row.1));
+        }
+        for (c, cached) in cache.iter_mut().enumerate() {
+            *cached = wide(c);
+        }
         for t in (0..tiled).step_by(4) {
-            tile_of_numbers::<T, 4>(x, columns, rows, [r, t], y, widen);
+            if kept > 0 {
+                tile_of_numbers::<4>(x, columns, |c| cache[c], last, [r, t], n, y);
+            } else {
+                tile_of_numbers::<4>(x, columns, wide, last, [r, t], n, y);
+            }
         }
         for t in tiled..tokens {
-            tile_of_numbers::<T, 1>(x, columns, rows, [r, t], y, widen);
+            tile_of_numbers::<1>(x, columns, wide, last, [r, t], n, y);
         }
     }
 }
-/// Four rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
+
+/// Four of `n` rows with some tokens, from `r` and `t` on: `wide` are 16 columns of them, `last` those behind.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
-fn tile_of_numbers<T: Copy + Default, const TOKENS: usize>(
+fn tile_of_numbers<const TOKENS: usize>(
     x: &[f32],
     columns: usize,
-    rows: &[T],
+    wide: impl Fn(usize) -> [__m512; 4],
+    last: [__m512; 4],
     [r, t]: [usize; 2],
+    n: usize,
     y: &mut [f32],
-    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
 ) {
-    let n = rows.len() / columns;
-    let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
-    let rows = [row(0), row(1), row(2), row(3)];
     let mut tokens = [x[t * columns..][..columns].as_chunks::<16>(); TOKENS];
     for (i, token) in tokens.iter_mut().enumerate() {
         *token = x[(t + i) * columns..][..columns].as_chunks();
     }
     let mut lanes = [[_mm512_setzero_ps(); 4]; TOKENS];
     for c in 0..columns / 16 {
-        let mut wide = [_mm512_setzero_ps(); 4];
-        for (wide, row) in wide.iter_mut().zip(&rows) {
-            *wide = widen(&row.0[c]);
-        }
+        let wide = wide(c);
         for (lanes, token) in lanes.iter_mut().zip(&tokens) {
-            let x = single(&token.0[c]);
-            for (lane, wide) in lanes.iter_mut().zip(wide) {
-                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, wide));
-            }
+            add_products(lanes, single(&token.0[c]), wide);
         }
     }
     if !columns.is_multiple_of(16) {
-        // Zeros behind the last column change no lane, as none is -0.
         for (lanes, token) in lanes.iter_mut().zip(&tokens) {
-            let x = single(&padded(token.1));
-            for (lane, row) in lanes.iter_mut().zip(&rows) {
-                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, widen(&padded(row.1))));
-            }
+            add_products(lanes, single(&padded(token.1)), last);
         }
     }
     let there = (n - r).min(4);
@@ -115,6 +135,14 @@ fn tile_of_numbers<T: Copy + Default, const TOKENS: usize>(
         for (y, lanes) in y.iter_mut().zip(lanes) {
             *y = halves(*lanes);
         }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add_products(lanes: &mut [__m512; 4], x: __m512, wide: [__m512; 4]) {
+    for (lane, wide) in lanes.iter_mut().zip(wide) {
+        *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, wide));
     }
 }
 
@@ -238,6 +266,10 @@ fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn scales(bits: [u16; 16]) -> __m512 {
-    // SAFETY: 16 numbers of 16 bits; the load may be unaligned.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) })
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bits.map(|bits| bits as i16);
+    let low = _mm_setr_epi16(a, b, c, d, e, f, g, h);
+    _mm512_cvtph_ps(_mm256_set_m128i(
+        _mm_setr_epi16(i, j, k, l, m, n, o, p),
+        low,
+    ))
 }
