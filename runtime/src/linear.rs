@@ -21,7 +21,7 @@ use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
 use crate::error::Place;
 use crate::forward::grow;
-use crate::kernels::{self, BlockProduct, GroupProduct};
+use crate::kernels::{self, BlockProduct, GroupProduct, QuantizedBlock};
 use crate::model::{Linear, Model, Rows};
 use crate::threads::Tile;
 use crate::{Error, Result};
@@ -30,11 +30,12 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 pub(crate) struct Quantized {
     activations: Activations,
-    x: Vec<f32>,          // (n, columns), where the matrices are plain numbers
-    q: Vec<i8>,           // (n, digits, padded columns), zero behind the last column
-    scales: Vec<f32>,     // (n): x = q / scale; for blocks (n, blocks): x = q · scale
-    sums: Vec<i32>,       // (n, digits): Σ q
-    group_sums: Vec<i32>, // (n, digits, groups): the same of each group
+    x: Vec<f32>,                 // (n, columns), where the matrices are plain numbers
+    q: Vec<i8>,                  // (n, digits, padded columns), zero behind the last column
+    scales: Vec<f32>,            // (n): x = q / scale
+    sums: Vec<i32>,              // (n, digits): Σ q
+    group_sums: Vec<i32>,        // (n, digits, groups): the same of each group
+    blocks: Vec<QuantizedBlock>, // (n, blocks), where the matrices are blocks
 }
 
 impl Quantized {
@@ -102,19 +103,14 @@ impl Model {
     fn quantize_blocks(&self, x: &[f32], n: usize, quantized: &mut Quantized) -> bool {
         let columns = x.len() / n;
         let blocks = columns.div_ceil(BLOCK);
-        grow(&mut quantized.q, n * blocks * BLOCK);
-        grow(&mut quantized.scales, n * blocks);
-        self.pool.zip_chunks_mut(
-            (&mut quantized.q[..n * blocks * BLOCK], blocks * BLOCK),
-            (&mut quantized.scales[..n * blocks], blocks),
-            |t, q, scales| {
-                let (q, padding) = q.split_at_mut(columns);
-                padding.fill(0);
-                (self.kernels.quantize_blocks)(&x[t * columns..][..columns], q, scales);
-            },
-        );
-        let mut scales = quantized.scales[..n * blocks].iter();
-        scales.all(|scale| scale.is_finite())
+        grow(&mut quantized.blocks, n * blocks);
+        let quantize = |t: usize, of_token: &mut [QuantizedBlock]| {
+            (self.kernels.quantize_blocks)(&x[t * columns..][..columns], of_token);
+        };
+        let into = &mut quantized.blocks[..n * blocks];
+        self.pool.chunks_mut(into, blocks, quantize);
+        let mut blocks = quantized.blocks[..n * blocks].iter();
+        blocks.all(|block| block.scale.is_finite())
     }
 
     /// Quantizes to the kind of activations that `quantized` has. False where x is not finite.
@@ -224,8 +220,7 @@ impl Model {
         let product = || BlockProduct {
             blocks,
             rows: bytes,
-            q: &quantized.q[tokens.start * blocks * BLOCK..tokens.end * blocks * BLOCK],
-            scales: &quantized.scales[tokens.start * blocks..tokens.end * blocks],
+            x: &quantized.blocks[tokens.start * blocks..tokens.end * blocks],
         };
         let kernels = self.kernels;
         match &linear.rows {

@@ -5,6 +5,9 @@
 //! every instruction set gives the same bits. Vector registers of 4, 8 or 16 floats all divide the 16 lanes.
 
 use half::{bf16, f16};
+use sterna_ternary::packing::dense::BLOCK;
+
+use super::QuantizedBlock;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use super::softmax::{merge, quantize_i16, softmax_block, softmax_block_i8};
@@ -19,7 +22,10 @@ macro_rules! compile_for {
             fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32;
             fn sum(q: &[i8]) -> i32;
             fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) -> ();
-            fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) -> ();
+            fn quantize_blocks(
+                x: &[f32],
+                blocks: &mut [$crate::kernels::QuantizedBlock]
+            ) -> ();
             fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
             fn softmax_block(
                 x: &mut [f32],
@@ -84,8 +90,15 @@ pub(super) fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) {
 }
 
 #[inline(always)]
-pub(super) fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) {
-    sterna_ternary::quantize::quantize_blocks(x, q, scales);
+pub(super) fn quantize_blocks(x: &[f32], blocks: &mut [QuantizedBlock]) {
+    assert_eq!(x.len().div_ceil(BLOCK), blocks.len());
+    for (x, block) in x.chunks(BLOCK).zip(blocks) {
+        let mut padded = [0.0; BLOCK];
+        padded[..x.len()].copy_from_slice(x);
+        let scale = std::slice::from_mut(&mut block.scale);
+        sterna_ternary::quantize::quantize_blocks(&padded, &mut block.q, scale);
+        block.sum = sum(&block.q);
+    }
 }
 
 #[inline(always)]

@@ -34,7 +34,7 @@ pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
-pub use dense::BlockProduct;
+pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
@@ -74,8 +74,8 @@ pub struct Kernels {
     /// Its other planes.
     pub plane2: Plane,
 
-    /// [`sterna_ternary::quantize::quantize_blocks`]: fills `q` and a scale for each 32 columns.
-    pub quantize_blocks: fn(x: &[f32], q: &mut [i8], scales: &mut [f32]),
+    /// [`sterna_ternary::quantize::quantize_blocks`]: fills one block for each 32 columns.
+    pub quantize_blocks: fn(x: &[f32], blocks: &mut [QuantizedBlock]),
     /// Matrix product for [`sterna_ternary::Dense::Q8_0`].
     pub gemm_q8_0: GemmBlocks,
     /// Matrix product for [`sterna_ternary::Dense::Q4_0`].
@@ -129,7 +129,8 @@ pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
 /// outer one in f32.
 pub type GemmGroups = fn(product: GroupProduct, y: &mut [f32]);
 
-/// `y[t][r] = Σ over blocks of Σ code[r][c] · q[t][c] · scales` with the order of [`BlockProduct`].
+/// `y[t][r] = Σ over blocks in their order of Σ code[r][c] · q[t][c] · (scale[r] · scale[t])`, the inner sum
+/// exact, the outer one in f32.
 pub type GemmBlocks = fn(product: BlockProduct, y: &mut [f32]);
 
 /// x (tokens, columns) times rows (n, columns) gives y (tokens, n): sums in 16 lanes, then of the lanes in halves.

@@ -8,7 +8,7 @@ use sterna_ternary::packing::DenseRows;
 use sterna_ternary::{Dense, Packing, quantize, table};
 
 use super::codes::Int16;
-use super::{BlockProduct, GroupProduct, Kernels, float, groups, scalar};
+use super::{BlockProduct, GroupProduct, Kernels, QuantizedBlock, float, groups, scalar};
 
 /// A small generator of repeatable noise (splitmix64).
 pub(crate) struct Noise(pub u64);
@@ -302,8 +302,16 @@ fn float_slots_equal_the_scalar_table() {
             });
             check_float(&format!("quantize_blocks {n}"), |k| {
                 let (mut q, mut scales) = (vec![0; n], vec![0.0; n.div_ceil(32)]);
-                (k.quantize_blocks)(&x, &mut q, &mut scales);
-                q.iter().map(|q| f32::from(*q)).chain(scales).collect()
+                quantize::quantize_blocks(&x, &mut q, &mut scales);
+                q.resize(n.next_multiple_of(32), 0);
+                let mut blocks = vec![QuantizedBlock::default(); n.div_ceil(32)];
+                (k.quantize_blocks)(&x, &mut blocks);
+                for ((block, q), scale) in blocks.iter().zip(q.chunks(32)).zip(scales) {
+                    let sum = q.iter().map(|q| i32::from(*q)).sum();
+                    let q = q.try_into().unwrap();
+                    assert_eq!(*block, QuantizedBlock { q, scale, sum }, "{k:?} {n}");
+                }
+                blocks.iter().map(|block| block.scale).collect()
             });
             check_float(&format!("sum and dequantize {n}"), |k| {
                 let mut q = vec![0; n];
@@ -384,19 +392,38 @@ fn random_blocks(noise: &mut Noise, count: usize, bytes: usize) -> Vec<u8> {
 #[test]
 fn products_with_blocks_equal_the_scalar_table() {
     let mut noise = Noise(9);
-    for blocks in [1, 2, 3, 8, 11, 80] {
-        for (rows, tokens) in [(1, 1), (2, 1), (9, 1), (1, 2), (5, 3), (8, 4), (7, 9)] {
-            let mut q: Vec<i8> = (0..tokens * blocks * 32)
-                .map(|_| (noise.below(255) as i32 - 127) as i8)
+    let shapes = [
+        (1, 1),
+        (2, 1),
+        (17, 1),
+        (1, 2),
+        (5, 3),
+        (8, 4),
+        (33, 9),
+        (7, 15),
+    ];
+    for blocks in [1, 2, 3, 8, 11, 32, 33, 80] {
+        for (rows, tokens) in shapes {
+            let mut x: Vec<QuantizedBlock> = (0..tokens * blocks)
+                .map(|_| QuantizedBlock {
+                    q: [0; 32].map(|_: i8| (noise.below(255) as i32 - 127) as i8),
+                    scale: noise.float(),
+                    sum: 0,
+                })
                 .collect();
-            let scales = noise.floats(tokens * blocks);
-            for worst in [false, true] {
-                if worst {
-                    q.fill(-127); // with codes of -128 and 15
+            for worst in [0, 1, 2] {
+                for block in &mut x {
+                    match worst {
+                        0 => {}
+                        1 => block.q.fill(-127), // with codes of -128 and 15
+                        // Pairs of products of one sign beside pairs of the other.
+                        _ => block.q = std::array::from_fn(|i| [127, 127, -127, -127][i % 4]),
+                    }
+                    block.sum = block.q.iter().map(|q| i32::from(*q)).sum();
                 }
                 for (name, bytes) in [("q8_0", 34), ("q4_0", 18)] {
                     let mut packed = random_blocks(&mut noise, rows * blocks, bytes);
-                    for block in packed.chunks_exact_mut(bytes).filter(|_| worst) {
+                    for block in packed.chunks_exact_mut(bytes).filter(|_| worst > 0) {
                         block[2..].fill(if bytes == 34 { 0x80 } else { 0xff });
                     }
                     check_float(&format!("{name} {tokens} {rows}x{blocks}"), |k| {
@@ -404,8 +431,7 @@ fn products_with_blocks_equal_the_scalar_table() {
                         let product = BlockProduct {
                             blocks,
                             rows: &packed,
-                            q: &q,
-                            scales: &scales,
+                            x: &x,
                         };
                         match bytes {
                             34 => (k.gemm_q8_0)(product, &mut y),
@@ -433,12 +459,11 @@ fn products_with_blocks_are_those_of_their_values() {
             Dense::Q8_0 => DenseRows::Q8_0(packed.as_chunks().0).decode(0, &mut values),
             _ => DenseRows::Q4_0(packed.as_chunks().0).decode(0, &mut values),
         }
-        let (mut q, mut scales) = (vec![0; 96], vec![0.0; 3]);
-        (scalar::KERNELS.quantize_blocks)(&x, &mut q, &mut scales);
-        let rounded = q
+        let mut blocks = [QuantizedBlock::default(); 3];
+        (scalar::KERNELS.quantize_blocks)(&x, &mut blocks);
+        let rounded = blocks
             .iter()
-            .enumerate()
-            .map(|(i, q)| f32::from(*q) * scales[i / 32]);
+            .flat_map(|block| block.q.map(|q| f32::from(q) * block.scale));
         let products = rounded
             .zip(&values)
             .map(|(x, w)| f64::from(x) * f64::from(*w));
@@ -447,8 +472,7 @@ fn products_with_blocks_are_those_of_their_values() {
         let product = BlockProduct {
             blocks: 3,
             rows: &packed,
-            q: &q,
-            scales: &scales,
+            x: &blocks,
         };
         match dense {
             Dense::Q8_0 => (scalar::KERNELS.gemm_q8_0)(product, &mut y),

@@ -1,15 +1,15 @@
 //! Products with rows that are not ternary: numbers, the lanes of whose sums are two registers, and blocks.
 //!
 //! `vpmaddubsw` wants one unsigned factor: the codes of a block lose their sign, and the activations take it. A pair of
-//! products is at most 2 · 128 · 127 in magnitude, which 16 bits hold. A token alone meets four rows at once,
-//! several meet in tiles of two rows by four tokens.
+//! products is at most 2 · 128 · 127 in magnitude, which 16 bits hold. Codes of `q4_0` lie unsigned and are so small
+//! that 16 bits hold the sums of a block. Tiles of blocks are eight rows by four tokens.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use super::super::dense::{BlockProduct, Checked, padded, tree};
+use super::super::dense::{self, BlockProduct, Lanes, Panel, padded, scale_bits};
 use super::{load, prefetch_distance, prefetch_line};
 
 #[target_feature(enable = "avx2,f16c")]
@@ -150,103 +150,132 @@ fn halves([low, high]: [__m256; 2]) -> f32 {
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
-    gemm(product.checked(y), y, |block: &[u8; q8_0::BYTES]| {
-        let (_, codes) = block
-            .split_last_chunk::<32>()
-            .expect("a block has 32 codes");
-        load(codes)
-    });
+    let codes = |blocks: [&[u8; q8_0::BYTES]; 8]| {
+        let mut rows = [_mm256_setzero_si256(); 8];
+        for (row, block) in rows.iter_mut().zip(blocks) {
+            *row = codes_of_q8_0(block);
+        }
+        let [a, b, c, d, e, f, g, h] = rows;
+        let (below, above) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
+        let mut codes = rows;
+        for i in 0..4 {
+            codes[i] = _mm256_permute2x128_si256::<0x20>(below[i], above[i]);
+            codes[4 + i] = _mm256_permute2x128_si256::<0x31>(below[i], above[i]);
+        }
+        codes
+    };
+    let ones = _mm256_set1_epi16(1);
+    gemm(
+        product,
+        y,
+        codes,
+        |_| _mm256_setzero_si256(),
+        |sums, codes, q| {
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(q, codes));
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones))
+        },
+        |sums| sums,
+    );
 }
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
-    gemm(product.checked(y), y, |block: &[u8; q4_0::BYTES]| {
-        // SAFETY: 16 bytes behind the scale; the load may be unaligned.
-        let bytes = unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) };
-        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
-        let codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
-        _mm256_sub_epi8(codes, _mm256_set1_epi8(8))
-    });
+    let mask = _mm256_set1_epi8(15);
+    let codes = |blocks: [&[u8; q4_0::BYTES]; 8]| {
+        let mut pairs = [_mm256_setzero_si256(); 4];
+        for (r, pair) in pairs.iter_mut().enumerate() {
+            let [low, high] = [blocks[r], blocks[r + 4]].map(|block| codes_of_q4_0(block));
+            *pair = _mm256_set_m128i(high, low);
+        }
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (i, both) in transpose(pairs).into_iter().enumerate() {
+            codes[i] = _mm256_and_si256(both, mask);
+            codes[4 + i] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+        }
+        codes
+    };
+    let ones = _mm256_set1_epi16(1);
+    gemm(
+        product,
+        y,
+        codes,
+        // Half of what an excess of 8 adds, for each of the two lanes that `finish` joins. A lane ends as its
+        // Σ (code − 4) q − 4 Σ q of the other one: at most 15 · 16 · 127, which 16 bits hold.
+        |sum| _mm256_set1_epi16((-4 * sum) as i16),
+        |sums, codes, q| _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, q)),
+        |sums| _mm256_madd_epi16(sums, ones),
+    );
 }
 
+/// Eight rows by four tokens; `finish` makes sums of 32 bits.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
 fn gemm<const BYTES: usize>(
-    product: Checked<BYTES>,
+    product: BlockProduct,
     y: &mut [f32],
-    codes: impl Fn(&[u8; BYTES]) -> __m256i + Copy,
+    codes: impl Fn([&[u8; BYTES]; 8]) -> [__m256i; 8] + Copy,
+    start: impl Fn(i32) -> __m256i + Copy,
+    dot: impl Fn(__m256i, __m256i, __m256i) -> __m256i + Copy,
+    finish: impl Fn(__m256i) -> __m256i + Copy,
 ) {
-    let Checked { n, tokens, .. } = product;
-    let tiled = tokens / 4 * 4;
-    for r in (0..n).step_by(2).filter(|_| tiled > 0) {
-        for t in (0..tiled).step_by(4) {
-            tile::<BYTES, 2, 4>(product, r, t, y, codes);
-        }
-    }
-    for t in tiled..tokens {
-        for r in (0..n).step_by(4) {
-            tile::<BYTES, 4, 1>(product, r, t, y, codes);
-        }
-    }
+    let distance = prefetch_distance(8, product.blocks * BYTES);
+    let lanes = Lanes {
+        prefetch: |at: *const u8| prefetch_line(at, distance),
+        unpack: |blocks: [&[u8; BYTES]; 8]| Panel {
+            codes: codes(blocks),
+            scales: scales(scale_bits(blocks)),
+        },
+        start,
+        dot: |sums: __m256i, codes: __m256i, q: [i8; 4]| {
+            let q = i32::from_le_bytes(q.map(|q| q as u8));
+            dot(sums, codes, _mm256_set1_epi32(q))
+        },
+        add: |y: __m256, sums: __m256i, scales: __m256, scale: f32| {
+            let scales = _mm256_mul_ps(scales, _mm256_set1_ps(scale));
+            let sums = _mm256_cvtepi32_ps(finish(sums));
+            _mm256_add_ps(y, _mm256_mul_ps(sums, scales))
+        },
+        // SAFETY: eight floats; load and store may be unaligned.
+        load: |y: &[f32; 8]| unsafe { _mm256_loadu_ps(y.as_ptr()) },
+        // SAFETY: as above.
+        store: |lanes: __m256, y: &mut [f32; 8]| unsafe { _mm256_storeu_ps(y.as_mut_ptr(), lanes) },
+    };
+    dense::product::<8, 4, BYTES, _, _, _>(product.checked(y), y, lanes);
 }
 
-/// Some rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2")]
 #[inline]
-fn tile<const BYTES: usize, const ROWS: usize, const TOKENS: usize>(
-    product: Checked<BYTES>,
-    r: usize,
-    t: usize,
-    y: &mut [f32],
-    codes: impl Fn(&[u8; BYTES]) -> __m256i + Copy,
-) {
-    let Checked { n, blocks, .. } = product;
-    let mut rows = [product.row(r); ROWS];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = product.row((r + i).min(n - 1));
-    }
-    let mut tokens = [product.token(t); TOKENS];
-    for (i, token) in tokens.iter_mut().enumerate() {
-        *token = product.token(t + i);
-    }
-    let start = rows[0].as_ptr().cast();
-    let distance = prefetch_distance(ROWS, blocks * BYTES);
-    let mut lanes = [[_mm256_setzero_ps(); ROWS]; TOKENS];
-    for b in 0..blocks {
-        if t == 0 {
-            for line in (0..ROWS * BYTES).step_by(64) {
-                prefetch_line(start, b * ROWS * BYTES + line + distance);
-            }
-        }
-        for (i, row) in rows.iter().enumerate() {
-            let (w, scale) = (codes(&row[b]), scale(&row[b]));
-            let magnitudes = _mm256_abs_epi8(w);
-            for (lanes, (q, scales)) in lanes.iter_mut().zip(tokens) {
-                let q = _mm256_sign_epi8(load(&q[b]), w);
-                let pairs = _mm256_maddubs_epi16(magnitudes, q);
-                let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[b]));
-                let products = _mm256_mul_ps(_mm256_cvtepi32_ps(fours), scale);
-                lanes[i] = _mm256_add_ps(lanes[i], products);
-            }
-        }
-    }
-    let there = (n - r).min(ROWS);
-    for (i, lanes) in lanes.iter().enumerate() {
-        let y = &mut y[(t + i) * n + r..][..there];
-        for (y, lanes) in y.iter_mut().zip(lanes) {
-            let mut sums = [0.0; 8];
-            // SAFETY: eight floats; the store may be unaligned.
-            unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), *lanes) };
-            *y = tree(sums);
-        }
-    }
+pub(crate) fn codes_of_q8_0(block: &[u8; q8_0::BYTES]) -> __m256i {
+    let (_, codes) = block
+        .split_last_chunk::<32>()
+        .expect("a block has 32 codes");
+    load(codes)
 }
 
-/// The scale of a block in all lanes.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) fn codes_of_q4_0(block: &[u8; q4_0::BYTES]) -> __m128i {
+    // SAFETY: 16 bytes behind the scale; the load may be unaligned.
+    unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) }
+}
+
+/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    let low = [_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d)];
+    let high = [_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d)];
+    [
+        _mm256_unpacklo_epi64(low[0], low[1]),
+        _mm256_unpackhi_epi64(low[0], low[1]),
+        _mm256_unpacklo_epi64(high[0], high[1]),
+        _mm256_unpackhi_epi64(high[0], high[1]),
+    ]
+}
+
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
-fn scale<const BYTES: usize>(block: &[u8; BYTES]) -> __m256 {
-    let half = i16::from_le_bytes([block[0], block[1]]);
-    _mm256_cvtph_ps(_mm_set1_epi16(half))
+fn scales(bits: [u16; 8]) -> __m256 {
+    let [a, b, c, d, e, f, g, h] = bits.map(|bits| bits as i16);
+    _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
 }

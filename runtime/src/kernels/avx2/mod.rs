@@ -16,7 +16,7 @@
 //! four rows by two tokens keep their sums in registers.
 
 mod codes;
-mod dense;
+pub(super) mod dense;
 mod float;
 pub(super) mod groups;
 pub(super) mod lut;

@@ -1,17 +1,21 @@
 //! Products with rows that are not ternary.
 //!
-//! A register holds the 16 lanes of a float sum, so tiles of numbers are four rows by four tokens. Of blocks it holds one
-//! of each of two rows, and the activations twice: tiles are four pairs of rows by one token, or two by four.
+//! A register holds the 16 lanes of a float sum, so tiles of numbers are four rows by four tokens. Of blocks it holds
+//! four columns of 16 rows, and tiles are 16 rows by eight tokens.
+//!
 //! `vpdpbusd` wants unsigned codes, so those of `q8_0` are taken 128 higher and those of `q4_0`, 8 higher, as they lie;
-//! what that adds is the same for all rows and is subtracted beforehand.
+//! what that adds is the same for all rows and is subtracted beforehand. A block of 16 rows and a token are eight
+//! `vpdpbusd`, two multiplications, a conversion and an addition: 512 products in ten cycles where one
+//! multiplication of 64 bytes begins in a cycle.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use super::super::dense::{BlockProduct, Checked, padded, tree};
-use super::{is_near, load, prefetch_distance, prefetch_near};
+use super::super::avx2::dense::{codes_of_q4_0, codes_of_q8_0};
+use super::super::dense::{self, BlockProduct, Lanes, Panel, padded, scale_bits};
+use super::{is_near, prefetch_distance, prefetch_near};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
@@ -42,7 +46,8 @@ fn single(v: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
-/// The product of `float::gemm`, whose 16 lanes are a register here.
+/// The product of `float::gemm`, whose 16 lanes are a register here. Many tokens share rows that were widened once:
+/// conversions would take turns with additions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 fn gemm_numbers<T: Copy + Default>(
@@ -56,53 +61,72 @@ fn gemm_numbers<T: Copy + Default>(
     assert!(x.len() == tokens * columns && rows.len() == n * columns);
     assert_eq!(y.len(), tokens * n);
     let tiled = tokens / 4 * 4;
+    let kept = if tiled > 4 { columns / 16 } else { 0 };
+    let mut cache = vec![[_mm512_setzero_ps(); 4]; kept];
+    let distance = prefetch_distance(4, columns * size_of::<T>());
+    let near = is_near(distance);
     for r in (0..n).step_by(4) {
+        let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
+        let rows = [row(0), row(1), row(2), row(3)];
+        let start: *const u8 = rows[0].0.as_ptr().cast();
+        let wide = |c: usize| {
+            let bytes = 4 * size_of::<[T; 16]>();
+            for line in (0..bytes).step_by(64) {
+                prefetch_near(start, c * bytes + line + distance, near);
+            }
+            let mut wide = [_mm512_setzero_ps(); 4];
+            for (wide, row) in wide.iter_mut().zip(rows) {
+                *wide = widen(&row.0[c]);
+            }
+            wide
+        };
+        // Zeros behind the last column change no lane, as none is -0.
+        let mut last = [_mm512_setzero_ps(); 4];
+        for (last, row) in last.iter_mut().zip(rows) {
+            *last = widen(&padded(row.1));
+        }
+        for (c, cached) in cache.iter_mut().enumerate() {
+            *cached = wide(c);
+        }
         for t in (0..tiled).step_by(4) {
-            tile_of_numbers::<T, 4>(x, columns, rows, [r, t], y, widen);
+            if kept > 0 {
+                tile_of_numbers::<4>(x, columns, |c| cache[c], last, [r, t], n, y);
+            } else {
+                tile_of_numbers::<4>(x, columns, wide, last, [r, t], n, y);
+            }
         }
         for t in tiled..tokens {
-            tile_of_numbers::<T, 1>(x, columns, rows, [r, t], y, widen);
+            tile_of_numbers::<1>(x, columns, wide, last, [r, t], n, y);
         }
     }
 }
-/// Four rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
+
+/// Four of `n` rows with some tokens, from `r` and `t` on: `wide` are 16 columns of them, `last` those behind.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
-fn tile_of_numbers<T: Copy + Default, const TOKENS: usize>(
+fn tile_of_numbers<const TOKENS: usize>(
     x: &[f32],
     columns: usize,
-    rows: &[T],
+    wide: impl Fn(usize) -> [__m512; 4],
+    last: [__m512; 4],
     [r, t]: [usize; 2],
+    n: usize,
     y: &mut [f32],
-    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
 ) {
-    let n = rows.len() / columns;
-    let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
-    let rows = [row(0), row(1), row(2), row(3)];
     let mut tokens = [x[t * columns..][..columns].as_chunks::<16>(); TOKENS];
     for (i, token) in tokens.iter_mut().enumerate() {
         *token = x[(t + i) * columns..][..columns].as_chunks();
     }
     let mut lanes = [[_mm512_setzero_ps(); 4]; TOKENS];
     for c in 0..columns / 16 {
-        let mut wide = [_mm512_setzero_ps(); 4];
-        for (wide, row) in wide.iter_mut().zip(&rows) {
-            *wide = widen(&row.0[c]);
-        }
+        let wide = wide(c);
         for (lanes, token) in lanes.iter_mut().zip(&tokens) {
-            let x = single(&token.0[c]);
-            for (lane, wide) in lanes.iter_mut().zip(wide) {
-                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, wide));
-            }
+            add_products(lanes, single(&token.0[c]), wide);
         }
     }
     if !columns.is_multiple_of(16) {
-        // Zeros behind the last column change no lane, as none is -0.
         for (lanes, token) in lanes.iter_mut().zip(&tokens) {
-            let x = single(&padded(token.1));
-            for (lane, row) in lanes.iter_mut().zip(&rows) {
-                *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, widen(&padded(row.1))));
-            }
+            add_products(lanes, single(&padded(token.1)), last);
         }
     }
     let there = (n - r).min(4);
@@ -111,6 +135,14 @@ fn tile_of_numbers<T: Copy + Default, const TOKENS: usize>(
         for (y, lanes) in y.iter_mut().zip(lanes) {
             *y = halves(*lanes);
         }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add_products(lanes: &mut [__m512; 4], x: __m512, wide: [__m512; 4]) {
+    for (lane, wide) in lanes.iter_mut().zip(wide) {
+        *lane = _mm512_add_ps(*lane, _mm512_mul_ps(x, wide));
     }
 }
 
@@ -134,118 +166,110 @@ fn halves(lanes: __m512) -> f32 {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
 pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
-    gemm(product.checked(y), y, 128, |a: &[u8; q8_0::BYTES], b| {
-        let codes = |block: &[u8; q8_0::BYTES]| {
-            let (_, codes) = block
-                .split_last_chunk::<32>()
-                .expect("a block has 32 codes");
-            load(codes)
-        };
-        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes(a)), codes(b));
-        _mm512_xor_si512(both, _mm512_set1_epi8(-128))
-    });
+    let sign = _mm512_set1_epi8(-128);
+    let codes = |blocks: [&[u8; q8_0::BYTES]; 16]| {
+        let mut pairs = [_mm512_setzero_si512(); 8];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let r = i / 4 * 8 + i % 4;
+            let [low, high] = [blocks[r], blocks[r + 4]].map(|block| codes_of_q8_0(block));
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            *pair = _mm512_xor_si512(both, sign);
+        }
+        let [a, b, c, d, e, f, g, h] = pairs;
+        let (below, above) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
+        let mut codes = pairs;
+        for i in 0..4 {
+            codes[i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(below[i], above[i]);
+            codes[4 + i] = _mm512_shuffle_i32x4::<0b11_01_11_01>(below[i], above[i]);
+        }
+        codes
+    };
+    gemm::<{ q8_0::BYTES }, 7>(product, y, codes);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
 pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
-    gemm(product.checked(y), y, 8, |a: &[u8; q4_0::BYTES], b| {
-        // SAFETY: 16 bytes behind each scale; the loads may be unaligned.
-        let bytes = [a, b].map(|x| unsafe { _mm_loadu_si128(x[2..].as_ptr().cast()) });
-        let twice = bytes.map(|x| _mm256_broadcastsi128_si256(x));
-        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(twice[0]), twice[1]);
-        let shifted = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
-        _mm512_and_si512(shifted, _mm512_set1_epi8(15))
-    });
+    let mask = _mm512_set1_epi8(15);
+    let codes = |blocks: [&[u8; q4_0::BYTES]; 16]| {
+        let mut fours = [_mm512_setzero_si512(); 4];
+        for (i, four) in fours.iter_mut().enumerate() {
+            let of_rows = [0, 4, 8, 12].map(|r| codes_of_q4_0(blocks[r + i]));
+            *four = _mm512_castsi128_si512(of_rows[0]);
+            *four = _mm512_inserti32x4::<1>(*four, of_rows[1]);
+            *four = _mm512_inserti32x4::<2>(*four, of_rows[2]);
+            *four = _mm512_inserti32x4::<3>(*four, of_rows[3]);
+        }
+        let mut codes = [_mm512_setzero_si512(); 8];
+        for (i, both) in transpose(fours).into_iter().enumerate() {
+            codes[i] = _mm512_and_si512(both, mask);
+            codes[4 + i] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
+        }
+        codes
+    };
+    gemm::<{ q4_0::BYTES }, 3>(product, y, codes);
 }
 
-/// `codes` of a block of each of two rows are unsigned, `excess` above what they stand for.
+/// 16 rows by eight tokens; `codes` are unsigned, 2^`EXCESS` above what they stand for.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
 #[inline]
-fn gemm<const BYTES: usize>(
-    product: Checked<BYTES>,
+fn gemm<const BYTES: usize, const EXCESS: u32>(
+    product: BlockProduct,
     y: &mut [f32],
-    excess: u8,
-    codes: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> __m512i + Copy,
+    codes: impl Fn([&[u8; BYTES]; 16]) -> [__m512i; 8] + Copy,
 ) {
-    let Checked { n, tokens, .. } = product;
-    let tiled = tokens / 4 * 4;
-    for r in (0..n).step_by(4).filter(|_| tiled > 0) {
-        for t in (0..tiled).step_by(4) {
-            tile::<BYTES, 2, 4>(product, [r, t], y, excess, codes);
-        }
-    }
-    for t in tiled..tokens {
-        for r in (0..n).step_by(8) {
-            tile::<BYTES, 4, 1>(product, [r, t], y, excess, codes);
-        }
-    }
-}
-
-/// Some pairs of rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512dq")]
-#[inline]
-fn tile<const BYTES: usize, const PAIRS: usize, const TOKENS: usize>(
-    product: Checked<BYTES>,
-    [r, t]: [usize; 2],
-    y: &mut [f32],
-    excess: u8,
-    codes: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> __m512i + Copy,
-) {
-    let Checked { n, blocks, .. } = product;
-    let mut rows = [[product.row(r); 2]; PAIRS];
-    for (i, row) in rows.as_flattened_mut().iter_mut().enumerate() {
-        *row = product.row((r + i).min(n - 1));
-    }
-    let mut tokens = [product.token(t); TOKENS];
-    for (i, token) in tokens.iter_mut().enumerate() {
-        *token = product.token(t + i);
-    }
-    let start = rows[0][0].as_ptr().cast();
-    let distance = prefetch_distance(2 * PAIRS, blocks * BYTES);
+    let distance = prefetch_distance(16, product.blocks * BYTES);
     let near = is_near(distance);
-    let excess = _mm512_set1_epi8(excess as i8);
-    let mut lanes = [[_mm512_setzero_ps(); PAIRS]; TOKENS];
-    for b in 0..blocks {
-        if t == 0 {
-            for line in (0..2 * PAIRS * BYTES).step_by(64) {
-                prefetch_near(start, b * 2 * PAIRS * BYTES + line + distance, near);
-            }
-        }
-        let mut q = [_mm512_setzero_si512(); TOKENS];
-        let mut less = q;
-        for (i, (token, _)) in tokens.iter().enumerate() {
-            q[i] = _mm512_broadcast_i64x4(load(&token[b]));
-            less[i] = _mm512_sub_epi32(less[i], _mm512_dpbusd_epi32(less[i], excess, q[i]));
-        }
-        for (p, pair) in rows.iter().enumerate() {
-            let w = codes(&pair[0][b], &pair[1][b]);
-            let scale = scales(&pair[0][b], &pair[1][b]);
-            for (i, (_, of_token)) in tokens.iter().enumerate() {
-                let fours = _mm512_dpbusd_epi32(less[i], w, q[i]);
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(of_token[b]));
-                let products = _mm512_mul_ps(_mm512_cvtepi32_ps(fours), scale);
-                lanes[i][p] = _mm512_add_ps(lanes[i][p], products);
-            }
-        }
-    }
-    let there = (n - r).min(2 * PAIRS);
-    for (i, lanes) in lanes.iter().enumerate() {
-        let y = &mut y[(t + i) * n + r..][..there];
-        for (y, lanes) in y.chunks_mut(2).zip(lanes) {
-            let mut sums = [[0.0; 8]; 2];
-            // SAFETY: 16 floats; the store may be unaligned.
-            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().cast(), *lanes) };
-            for (y, sums) in y.iter_mut().zip(sums) {
-                *y = tree(sums);
-            }
-        }
-    }
+    let lanes = Lanes {
+        prefetch: |at: *const u8| prefetch_near(at, distance, near),
+        unpack: |blocks: [&[u8; BYTES]; 16]| Panel {
+            codes: codes(blocks),
+            scales: scales(scale_bits(blocks)),
+        },
+        start: |sum: i32| {
+            let excess = _mm512_slli_epi32::<EXCESS>(_mm512_set1_epi32(sum));
+            _mm512_sub_epi32(_mm512_setzero_si512(), excess)
+        },
+        dot: |sums: __m512i, codes: __m512i, q: [i8; 4]| {
+            _mm512_dpbusd_epi32(
+                sums,
+                codes,
+                _mm512_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8))),
+            )
+        },
+        add: |y: __m512, sums: __m512i, scales: __m512, scale: f32| {
+            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
+            _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales))
+        },
+        load: |y: &[f32; 16]| single(y),
+        // SAFETY: 16 floats; the store may be unaligned.
+        store: |lanes: __m512, y: &mut [f32; 16]| unsafe {
+            _mm512_storeu_ps(y.as_mut_ptr(), lanes)
+        },
+    };
+    dense::product::<16, 8, BYTES, _, _, _>(product.checked(y), y, lanes);
 }
 
-/// The scale of the one block in the lower lanes, of the other in the upper ones.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
+#[target_feature(enable = "avx512f")]
 #[inline]
-fn scales<const BYTES: usize>(a: &[u8; BYTES], b: &[u8; BYTES]) -> __m512 {
-    let half = |x: &[u8; BYTES]| _mm_set1_epi16(i16::from_le_bytes([x[0], x[1]]));
-    _mm512_cvtph_ps(_mm256_set_m128i(half(b), half(a)))
+fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+    let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+    [
+        _mm512_unpacklo_epi64(low[0], low[1]),
+        _mm512_unpackhi_epi64(low[0], low[1]),
+        _mm512_unpacklo_epi64(high[0], high[1]),
+        _mm512_unpackhi_epi64(high[0], high[1]),
+    ]
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn scales(bits: [u16; 16]) -> __m512 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bits.map(|bits| bits as i16);
+    let low = _mm_setr_epi16(a, b, c, d, e, f, g, h);
+    _mm512_cvtph_ps(_mm256_set_m128i(
+        _mm_setr_epi16(i, j, k, l, m, n, o, p),
+        low,
+    ))
 }
