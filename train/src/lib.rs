@@ -5,6 +5,7 @@
 //! [`checkpoint`] saves and resumes, [`export`] writes a Hugging Face folder.
 #![deny(unsafe_code)]
 
+pub mod arena;
 mod backward;
 pub mod checkpoint;
 pub mod collective;
