@@ -17,6 +17,8 @@ mod metrics;
 pub mod model;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod ops;
 pub mod optimizer;
 mod place;
@@ -30,6 +32,7 @@ pub mod schedule;
 pub mod spikes;
 mod start;
 pub mod statistics;
+pub mod tcp;
 mod teacher;
 pub mod tensorboard;
 mod trainer;
