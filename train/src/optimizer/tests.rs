@@ -88,9 +88,9 @@ fn squared_singular_values(x: &[f32], rows: usize, columns: usize) -> Vec<f64> {
                 for row in &mut gram {
                     (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
                 }
-                for k in 0..n {
-                    let (a, b) = (gram[p][k], gram[q][k]);
-                    (gram[p][k], gram[q][k]) = (c * a - s * b, s * a + c * b);
+                let (head, tail) = gram.split_at_mut(q);
+                for (a, b) in head[p].iter_mut().zip(&mut tail[0]) {
+                    (*a, *b) = (c * *a - s * *b, s * *a + c * *b);
                 }
             }
         }
