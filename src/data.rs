@@ -7,6 +7,8 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use sterna_datasets::{Corpus, Mix, Split, Tokenizer, prepare, read};
 
+use crate::locate::texts;
+
 /// Generate texts with known answers, or turn texts into token shards.
 #[derive(Subcommand)]
 pub enum Verb {
@@ -44,7 +46,7 @@ enum SplitName {
 #[derive(clap::Args)]
 pub struct Prepare {
     /// Files or folders of .txt (one document each, or see --separator), .jsonl and .parquet (`text`, `messages`, or
-    /// `prompt` and `completion`).
+    /// `prompt` and `completion`), or data sets of the hub like hf:org/name@revision.
     #[arg(required = true)]
     text: Vec<PathBuf>,
     /// A folder with tokenizer.json, as `sterna tokenizer train` makes it.
@@ -92,7 +94,9 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
 
 fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&args.tokenizer)?;
-    let documents = read::documents(&args.text, args.separator.clone())?;
+    let texts = args.text.iter().map(|path| texts(path));
+    let texts: Vec<PathBuf> = texts.collect::<anyhow::Result<_>>()?;
+    let documents = read::documents(&texts, args.separator.clone())?;
     let written = prepare::held_out_share(documents, &tokenizer, &args.out, args.held_out)?;
     let shards = [&written.train, &written.held_out];
     if args.json {

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use sterna_train::recipe::ON_HUB;
+
 /// What a verb can use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Want {
@@ -16,7 +18,7 @@ pub enum Want {
     Texts,
 }
 
-/// The path that was given, if something is there or it cannot be a name; else the hub is asked.
+/// Where a model lies: the path that was given, if something is there or it cannot be a name; else the hub is asked.
 pub fn locate(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
     let is_path = given.is_absolute() || given.starts_with(".") || given.starts_with("..");
     match given.symlink_metadata() {
@@ -31,7 +33,7 @@ fn from_hub(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
     let name = Name::parse(&given.to_string_lossy())?;
     match Hub::open(Settings::from_env()?).fetch(&name, want) {
         Ok(fetched) => Ok(fetched.path),
-        Err(error) if error.is_unknown_model() => {
+        Err(error) if error.is_unknown_model() && want != Want::Texts => {
             let context = "no such file or folder, so the hub was asked";
             Err(anyhow::Error::new(error).context(context))
         }
@@ -46,17 +48,10 @@ fn from_hub(given: &Path, _: Want) -> anyhow::Result<PathBuf> {
     Err(crate::exit::BadInput(why).into())
 }
 
-/// Where the files of a data set of the hub lie, as of one commit, whose hash is in the path.
-#[cfg(feature = "hub")]
-pub fn dataset(name: &str) -> anyhow::Result<PathBuf> {
-    use crate::hub::{Hub, Name, Settings};
-    let name = Name::dataset(name)?;
-    Ok(Hub::open(Settings::from_env()?)
-        .fetch(&name, Want::Texts)?
-        .path)
-}
-
-#[cfg(not(feature = "hub"))]
-pub fn dataset(name: &str) -> anyhow::Result<PathBuf> {
-    from_hub(Path::new(name), Want::Texts)
+/// The path that was given, or where the files of a data set lie as of one commit, whose hash is in the path.
+pub fn texts(given: &Path) -> anyhow::Result<PathBuf> {
+    match given.to_str().is_some_and(|text| text.starts_with(ON_HUB)) {
+        true => from_hub(given, Want::Texts),
+        false => Ok(given.to_owned()),
+    }
 }

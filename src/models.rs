@@ -1,4 +1,4 @@
-//! `sterna models`: the models in the hub's cache.
+//! `sterna models`: the models and data sets in the hub's cache.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::exit::Usage;
 use crate::hub::{self, Name, Settings, Stored};
 use crate::terminal;
 
-/// List or remove the models in the hub's cache, which other programs share.
+/// List or remove the models and data sets in the hub's cache, which other programs share.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -23,10 +23,10 @@ enum Verb {
     Remove(Remove),
 }
 
-/// Remove a model from the cache, or only one revision of it.
+/// Remove a model or data set from the cache, or only one revision of it.
 #[derive(clap::Args)]
 struct Remove {
-    /// org/name or org/name@revision
+    /// org/name or org/name@revision, of a data set hf:org/name
     name: String,
     /// Print one JSON object with the bytes that became free.
     #[arg(long)]
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         if args.json {
             println!("{}", json!({"cache": cache, "models": models}));
         } else if models.is_empty() {
-            eprintln!("no models in {}", cache.display());
+            eprintln!("no models or data sets in {}", cache.display());
         } else {
             models
                 .iter()
@@ -50,8 +50,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let name = Name::parse(&args.name)?;
     if name.file.is_some() {
-        let why =
-            format!("{name}: single files are not removed; name the model or a revision of it");
+        let why = format!(
+            "{name}: single files are not removed; name the {} or a revision of it",
+            name.kind
+        );
         return Err(Usage(why).into());
     }
     let freed = hub::remove(&cache, &name)?;

@@ -1,19 +1,19 @@
-//! `sterna pull`: a model from the hub into the cache.
+//! `sterna pull`: a model or data set from the hub into the cache.
 
 use serde_json::json;
 
-use crate::hub::{Hub, Name, Settings};
+use crate::hub::{Hub, Kind, Name, Settings};
 use crate::locate::Want;
 use crate::terminal;
 
-/// Fetch a model from the Hugging Face hub into its cache and print where it lies.
+/// Fetch a model or data set from the Hugging Face hub into its cache and print where it lies.
 ///
 /// Only what Sterna uses is fetched: config, tokenizer, chat template and safetensors, or the one .gguf or
-/// .sterna file. An interrupted download goes on where it stopped, and every file is checked against the hub's
+/// .sterna file; of a data set .txt, .jsonl and .parquet. An interrupted download goes on where it stopped, and every file is checked against the hub's
 /// checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
 #[derive(clap::Args)]
 pub struct Args {
-    /// org/name, org/name@revision or org/name:file.gguf
+    /// org/name, org/name@revision or org/name:file.gguf; of a data set hf:org/name or hf:org/name@revision
     name: String,
     /// Print one JSON object with path, commit and files.
     #[arg(long)]
@@ -22,7 +22,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let name = Name::parse(&args.name)?;
-    let fetched = Hub::open(Settings::from_env()?).fetch(&name, Want::Either)?;
+    let want = match name.kind {
+        Kind::Model => Want::Either,
+        Kind::Dataset => Want::Texts,
+    };
+    let fetched = Hub::open(Settings::from_env()?).fetch(&name, want)?;
     let bytes: u64 = fetched.files.iter().map(|(_, size)| size).sum();
     if args.json {
         let file = |(name, bytes): &(String, u64)| json!({"name": name, "bytes": bytes});

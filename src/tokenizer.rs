@@ -7,6 +7,8 @@ use clap::Subcommand;
 use serde_json::json;
 use sterna_datasets::{read, train_bpe};
 
+use crate::locate::texts;
+
 /// Train a tokenizer.
 #[derive(Subcommand)]
 pub enum Verb {
@@ -18,7 +20,7 @@ pub enum Verb {
 /// Digits stay single tokens. `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
 #[derive(clap::Args)]
 pub struct Train {
-    /// Files or folders of .txt, .jsonl and .parquet.
+    /// Files or folders of .txt, .jsonl and .parquet, or data sets of the hub like hf:org/name@revision.
     #[arg(required = true)]
     text: Vec<PathBuf>,
     /// Tokens, the 256 bytes and special tokens included; fewer if the text has no more to merge.
@@ -43,7 +45,9 @@ pub struct Train {
 
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
     let Verb::Train(args) = verb;
-    let documents = read::documents(&args.text, args.separator.clone())?;
+    let texts = args.text.iter().map(|path| texts(path));
+    let texts: Vec<PathBuf> = texts.collect::<anyhow::Result<_>>()?;
+    let documents = read::documents(&texts, args.separator.clone())?;
     let texts: Vec<String> = documents
         .take(args.documents)
         .collect::<sterna_datasets::Result<_>>()?;

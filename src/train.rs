@@ -91,9 +91,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let ranks = args.place.join()?;
-    let result = args.place.place(&ranks);
-    let result = result.and_then(|place| run_at(args, &place));
-    place::end(&ranks, result)
+    match args.place.place(&ranks) {
+        // The place is left last: GPUs part together, and one that failed waits for no other.
+        Ok(place) => place::end(&ranks, run_at(args, &place)),
+        Err(error) => place::end(&ranks, Err(error)),
+    }
 }
 
 fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {

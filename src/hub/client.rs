@@ -242,13 +242,15 @@ impl Client {
                 page: self.page(name),
             }
             .into(),
-            404 if is_endpoint && code != "EntryNotFound" => Error::NoModel {
+            404 if is_endpoint && code != "EntryNotFound" => Error::Absent {
+                kind: name.kind,
                 repo: name.repo.clone(),
                 endpoint: self.endpoint.clone(),
                 why,
             }
             .into(),
             401 | 403 if is_endpoint => Error::Denied {
+                kind: name.kind,
                 repo: name.repo.clone(),
                 why,
                 page: self.page(name),

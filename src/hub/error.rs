@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::hash::Hash;
+use super::name::Kind;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every way in which the hub or its cache refuses a model.
+/// Every way in which the hub or its cache refuses a model or a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
@@ -14,13 +15,18 @@ pub enum Error {
          org/name@revision or org/name:file.gguf"
     )]
     Name { given: String, why: String },
+    #[error(
+        "{given}: as the name of a data set it {why}: expected hf:org/name or hf:org/name@revision"
+    )]
+    DatasetName { given: String, why: String },
     #[error("{name} {why}")]
     Setting { name: &'static str, why: String },
     #[error(
-        "{repo}: the hub refuses access ({why}). If the name is right, the model is private or gated: accept \
+        "{repo}: the hub refuses access ({why}). If the name is right, the {kind} is private or gated: accept \
          its licence at {page}, {token}"
     )]
     Denied {
+        kind: Kind,
         repo: String,
         /// Status and message of the hub.
         why: String,
@@ -29,8 +35,9 @@ pub enum Error {
         /// What to do about the token.
         token: String,
     },
-    #[error("{repo}: {endpoint} has no such model ({why}); check the name")]
-    NoModel {
+    #[error("{repo}: {endpoint} has no such {kind} ({why}); check the name")]
+    Absent {
+        kind: Kind,
         repo: String,
         endpoint: String,
         why: String,
@@ -73,8 +80,8 @@ pub enum Error {
     #[error("{host}: {why}; try again later")]
     Server { host: String, why: String },
     #[error(
-        "{host}: cannot be reached ({why}); check the network, HF_ENDPOINT and HTTPS_PROXY. Models in the \
-         cache work without it"
+        "{host}: cannot be reached ({why}); check the network, HF_ENDPOINT and HTTPS_PROXY. What is in \
+         the cache works without it"
     )]
     Unreachable { host: String, why: String },
     #[error(
@@ -109,8 +116,12 @@ pub enum Error {
          `sterna pull {what}`"
     )]
     NotCached { what: String, cache: PathBuf },
-    #[error("{what}: no such model in the cache {cache}; `sterna models` lists what is there")]
-    NothingToRemove { what: String, cache: PathBuf },
+    #[error("{what}: no such {kind} in the cache {cache}; `sterna models` lists what is there")]
+    NothingToRemove {
+        kind: Kind,
+        what: String,
+        cache: PathBuf,
+    },
     #[error("{path}: {}", describe(cause))]
     Disk {
         path: PathBuf,
@@ -129,7 +140,7 @@ impl Error {
 
     /// Whether there may be no model of that name; the hub refuses access to private ones and to absent ones.
     pub fn is_unknown_model(&self) -> bool {
-        matches!(self, Error::NoModel { .. } | Error::Denied { .. })
+        matches!(self, Error::Absent { .. } | Error::Denied { .. })
     }
 
     /// Whether what the user named is at fault, and not the network or this machine.

@@ -1,4 +1,4 @@
-//! Models by name: from the Hugging Face hub into the cache that its other programs use too.
+//! Models and data sets by name: from the Hugging Face hub into the cache that its other programs use too.
 //!
 //! A revision becomes a commit and a list of files with sizes and hashes, in one request; files that the
 //! snapshot of that commit has are not asked for again. Protocol and layout are those of huggingface_hub;

@@ -1,12 +1,17 @@
-//! Names of models on the hub: `org/name`, then perhaps `@revision`, then perhaps `:file`.
+//! Names of models on the hub: `org/name`, then perhaps `@revision`, then perhaps `:file`. Those of data sets begin
+//! with `hf:`.
 //!
 //! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is checked
 //! here: revisions and file names cannot leave the folder that they are put into.
 
+use serde::Serialize;
+use sterna_train::recipe::ON_HUB;
+
 use super::{Error, Result};
 
 /// What a repository holds; the two have name spaces of their own.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Model,
     Dataset,
@@ -21,12 +26,29 @@ impl Kind {
         }
     }
 
+    /// What comes before `org/name` where a user names it.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Kind::Model => "",
+            Kind::Dataset => ON_HUB,
+        }
+    }
+
     /// What comes before `org/name` in the address of its page and files.
     pub fn prefix(self) -> &'static str {
         match self {
             Kind::Model => "",
             Kind::Dataset => "datasets/",
         }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Model => "model",
+            Kind::Dataset => "data set",
+        })
     }
 }
 
@@ -47,11 +69,25 @@ const DEFAULT_REVISION: &str = "main";
 const FILE_ENDINGS: [&str; 4] = [".sterna", ".gguf", ".safetensors", ".json"];
 
 impl Name {
-    /// Reads `org/name[@revision][:file]`.
+    /// Reads `org/name[@revision][:file]` of a model, or `hf:org/name[@revision]` of a data set.
     pub fn parse(given: &str) -> Result<Name> {
-        let error = |why: &str| Error::Name {
-            given: given.to_owned(),
-            why: why.to_owned(),
+        match given.strip_prefix(ON_HUB) {
+            Some(name) => Name::of(Kind::Dataset, name),
+            None => Name::of(Kind::Model, given),
+        }
+    }
+
+    /// Reads what comes behind the mark of its kind.
+    fn of(kind: Kind, given: &str) -> Result<Name> {
+        let error = |why: &str| match kind {
+            Kind::Model => Error::Name {
+                given: given.to_owned(),
+                why: why.to_owned(),
+            },
+            Kind::Dataset => Error::DatasetName {
+                given: format!("{ON_HUB}{given}"),
+                why: why.to_owned(),
+            },
         };
         if given.contains("://") {
             return Err(error("is a web address; give only its org/name"));
@@ -81,18 +117,10 @@ impl Name {
             ));
         }
         Ok(Name {
-            kind: Kind::Model,
+            kind,
             repo: repo.to_owned(),
             revision: revision.map(str::to_owned),
             file: file.map(str::to_owned),
-        })
-    }
-
-    /// Reads the name of a data set, which is spelled alike.
-    pub fn dataset(given: &str) -> Result<Name> {
-        Ok(Name {
-            kind: Kind::Dataset,
-            ..Name::parse(given)?
         })
     }
 
@@ -109,7 +137,7 @@ impl Name {
 
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(&self.repo)?;
+        write!(f, "{}{}", self.kind.mark(), self.repo)?;
         self.revision.iter().try_for_each(|r| write!(f, "@{r}"))?;
         self.file.iter().try_for_each(|file| write!(f, ":{file}"))
     }
@@ -181,6 +209,9 @@ mod tests {
             Some("c.gguf"),
         );
         check("a/b.gguf@main", "a/b.gguf", "main", None);
+        check("hf:a/b@v1", "a/b", "v1", None);
+        assert_eq!(Name::parse("hf:a/b").unwrap().kind, Kind::Dataset);
+        assert_eq!(Name::parse("a/hf").unwrap().kind, Kind::Model);
     }
 
     #[test]
@@ -220,5 +251,8 @@ mod tests {
             assert!(error.contains("expected org/name"), "{error}");
         }
         Name::parse(&format!("a/{}", "b".repeat(95))).unwrap_err();
+        let error = Name::parse("hf:stories").unwrap_err().to_string();
+        let expected = "hf:stories: as the name of a data set it has no organization: expected hf:";
+        assert!(error.starts_with(expected), "{error}");
     }
 }

@@ -12,6 +12,8 @@ use super::{Error, Kind, Result};
 /// A repository in the cache.
 #[derive(Debug, Serialize)]
 pub struct Stored {
+    pub kind: Kind,
+    /// As a user names it.
     pub name: String,
     /// Bytes of its files, unfinished downloads included.
     pub bytes: u64,
@@ -30,22 +32,23 @@ pub struct Revision {
     pub path: PathBuf,
 }
 
-/// All models in the cache, by name.
+/// All models in the cache by name, behind them all data sets.
 pub fn list(cache: &Path) -> Result<Vec<Stored>> {
     let mut all = Vec::new();
-    for folder in children(cache)? {
-        let name = folder
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_prefix("models--"));
-        if let Some(name) = name.map(|name| name.replacen("--", "/", 1)) {
-            all.push(stored(cache, name)?);
+    for kind in [Kind::Model, Kind::Dataset] {
+        for folder in children(cache)? {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let name = name.and_then(|n| n.strip_prefix(kind.plural())?.strip_prefix("--"));
+            if let Some(name) = name {
+                all.push(stored(cache, kind, &name.replacen("--", "/", 1))?);
+            }
         }
     }
     Ok(all)
 }
 
-fn stored(cache: &Path, name: String) -> Result<Stored> {
-    let repo = Repo::new(cache, Kind::Model, &name);
+fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
+    let repo = Repo::new(cache, kind, name);
     let refs = walk(&repo.folder.join("refs"))?;
     let mut revisions = Vec::new();
     let mut bytes = 0;
@@ -77,20 +80,22 @@ fn stored(cache: &Path, name: String) -> Result<Stored> {
     let size = |path: &PathBuf| path.metadata().map_or(0, |m| m.len()); // of the target where it is a link
     let is_part = |path: &&PathBuf| path.extension().is_some_and(|e| e == "incomplete");
     Ok(Stored {
-        name,
+        kind,
+        name: format!("{}{name}", kind.mark()),
         bytes: bytes + blobs.iter().map(size).sum::<u64>(),
         incomplete_bytes: blobs.iter().filter(is_part).map(size).sum(),
         revisions,
     })
 }
 
-/// Removes a model, or only the given revision of it with the blobs that no other revision uses; returns the
+/// Removes a model or data set, or only the given revision of it with the blobs that no other revision uses; returns the
 /// bytes that became free.
 pub fn remove(cache: &Path, name: &Name) -> Result<u64> {
-    let repo = Repo::new(cache, Kind::Model, &name.repo);
-    let stored = stored(cache, name.repo.clone())?;
+    let repo = Repo::new(cache, name.kind, &name.repo);
+    let stored = stored(cache, name.kind, &name.repo)?;
     let before = folder_bytes(&repo.folder)?;
     let absent = || Error::NothingToRemove {
+        kind: name.kind,
         what: name.to_string(),
         cache: cache.to_owned(),
     };

@@ -1,8 +1,10 @@
-//! Where training computes: the device, and the ranks that `mpirun` started.
+//! Where training computes: the device, and the ranks that `mpirun` started, or variables of the environment describe.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use sterna_train::collective::{Collective, Ranks, Reduction, Solo};
+use sterna_train::tcp::Meeting;
 use sterna_train::{Place, Processor};
 
 use crate::exit::{self, Interrupted, Usage};
@@ -10,11 +12,12 @@ use crate::exit::{self, Interrupted, Usage};
 #[derive(clap::Args)]
 #[group(id = "place")]
 pub struct Args {
-    /// How several ranks (`mpirun -np N sterna train`) add their gradients: fixed gives the very weights of one
-    /// rank, fast is MPI's own way, whose last bits depend on the number of ranks
+    /// How several ranks (`mpirun -np N sterna train`, or one process each with RANK and WORLD_SIZE) add their
+    /// gradients: fixed gives the very weights of one rank, fast is the way of MPI or NCCL, whose last bits depend on
+    /// the number of ranks
     #[arg(long, value_enum, default_value_t = Reduce::Fixed)]
     reduce: Reduce,
-    /// What forward and backward pass run on; cuda needs a build with that feature
+    /// What each rank computes on; cuda needs a build with that feature, and several GPUs the feature nccl
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 }
@@ -52,7 +55,9 @@ impl Args {
         ranks.agree("--reduce or --device", &choices)?;
         let processor = match self.device {
             Device::Cpu => Processor::Cpu,
-            Device::Cuda if cfg!(feature = "cuda") => Processor::Cuda,
+            Device::Cuda if cfg!(feature = "cuda") => Processor::Cuda {
+                local_rank: local_rank(ranks)?,
+            },
             Device::Cuda => return Err(not_built_with("cuda")),
         };
         Ok(Place::new(ranks.clone(), processor)?)
@@ -68,8 +73,60 @@ fn not_built_with(feature: &str) -> anyhow::Error {
 /// Variables by which launchers tell a process that it is a rank: Open MPI, MPICH and Intel, PMIx.
 const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 
+/// Variables that say which of the ranks on its machine a process is: PyTorch, Open MPI, MPICH and Intel.
+const LOCAL: [&str; 3] = [
+    "LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+];
+
+/// How long ranks that were started one by one wait for each other.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 fn is_launched() -> bool {
     LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// A number in the environment; none where the variable is not set.
+fn number(name: &str) -> anyhow::Result<Option<usize>> {
+    let Some(value) = std::env::var_os(name) else {
+        return Ok(None);
+    };
+    let number = value.to_str().and_then(|value| value.parse().ok());
+    let why = || Usage(format!("{name} is {value:?}, expected a number"));
+    Ok(Some(number.ok_or_else(why)?))
+}
+
+/// Which of the ranks on this machine this one is; where nobody says so, there is one machine.
+fn local_rank(ranks: &Ranks) -> anyhow::Result<usize> {
+    for name in LOCAL {
+        if let Some(rank) = number(name)? {
+            return Ok(rank);
+        }
+    }
+    Ok(ranks.rank())
+}
+
+/// Where ranks meet that were started one by one, by the variables of PyTorch; none for a single one.
+fn meeting() -> anyhow::Result<Option<Meeting>> {
+    let Some(size) = number("WORLD_SIZE")?.filter(|size| *size > 1) else {
+        return Ok(None);
+    };
+    let why = || {
+        Usage(format!(
+            "WORLD_SIZE is {size}, but RANK is not set; it is 0 to {}",
+            size - 1
+        ))
+    };
+    let port = number("MASTER_PORT")?.unwrap_or(29500);
+    let no_port = |_| Usage(format!("MASTER_PORT is {port}, expected at most 65535"));
+    Ok(Some(Meeting {
+        rank: number("RANK")?.ok_or_else(why)?,
+        size,
+        host: std::env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".into()),
+        port: u16::try_from(port).map_err(no_port)?,
+        patience: PATIENCE,
+    }))
 }
 
 /// Refuses to run a verb once for each rank: all would write the same files.
@@ -81,21 +138,25 @@ pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
     Err(Usage(why).into())
 }
 
-#[cfg(feature = "mpi")]
 fn collective() -> anyhow::Result<Rc<dyn Collective>> {
-    Ok(match is_launched() {
-        true => Rc::new(sterna_train::mpi::Mpi::join()?),
-        false => Rc::new(Solo),
+    if is_launched() {
+        return mpi();
+    }
+    Ok(match meeting()? {
+        Some(meeting) => Rc::new(meeting.join()?),
+        None => Rc::new(Solo),
     })
+}
+
+#[cfg(feature = "mpi")]
+fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
+    Ok(Rc::new(sterna_train::mpi::Mpi::join()?))
 }
 
 /// Without MPI every process would take itself for the only one and write the same files.
 #[cfg(not(feature = "mpi"))]
-fn collective() -> anyhow::Result<Rc<dyn Collective>> {
-    match is_launched() {
-        true => Err(not_built_with("mpi")),
-        false => Ok(Rc::new(Solo)),
-    }
+fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
+    Err(not_built_with("mpi"))
 }
 
 /// The result of a rank; its failure ends all of them, since the others would wait for it.

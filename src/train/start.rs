@@ -8,11 +8,11 @@ use std::sync::Arc;
 use sterna_convert::{self as convert, Scales, Source, StoredScale, Ternary};
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling};
-use sterna_train::recipe::{ON_HUB, Text};
+use sterna_train::recipe::Text;
 use sterna_train::{Precision, Recipe, Start};
 
 use crate::exit::BadInput;
-use crate::locate::{Want, dataset, locate};
+use crate::locate::{self, Want, locate};
 use crate::train::answers;
 
 /// Opens the checkpoints that the recipe names, if it names some: the one to start from, and a teacher.
@@ -60,9 +60,7 @@ pub fn datasets(recipe: &mut Recipe) -> anyhow::Result<()> {
     let data = &mut recipe.data;
     let texts = data.text.iter_mut().flatten().map(Text::path_mut);
     for path in texts.chain(data.chat.iter_mut().flatten()) {
-        if let Some(name) = path.to_str().and_then(|path| path.strip_prefix(ON_HUB)) {
-            *path = dataset(name)?;
-        }
+        *path = locate::texts(path)?;
     }
     Ok(())
 }

@@ -165,6 +165,48 @@ fn a_data_set_is_trained_on_by_name_and_the_run_says_of_which_commit() {
         message.contains(".jsonl, .parquet or .txt") && message.contains("README.md"),
         "{message}"
     );
+
+    let absent = ["none", "--set", "data.text=['hf:org/other']"];
+    let message = setup.fails(&[&args[..], &absent].concat(), &[], 3);
+    assert!(
+        message.contains("no such data set") && !message.contains("model"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_data_set_is_pulled_listed_prepared_and_removed_by_name() {
+    let line = |i: usize| format!("{{\"text\": \"tern {i} of {}\"}}\n", i * i);
+    let lines = (0..60).map(line).collect::<String>().into_bytes();
+    let setup = Setup {
+        server: Server::start([("data/a.jsonl".to_owned(), lines)].into()),
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let name = "hf:org/name";
+    let pulled = setup.json(&["pull", name, "--json"]);
+    assert_eq!(pulled["files"][0]["name"], "data/a.jsonl");
+    let models = &setup.json(&["models", "--json"])["models"];
+    assert_eq!(
+        (&models[0]["name"], &models[0]["kind"], &models[0]["bytes"]),
+        (&name.into(), &"dataset".into(), &pulled["bytes"])
+    );
+    assert!(setup.stdout(&["models"], &[]).contains(name));
+
+    let train = ["tokenizer", "train", name, "--vocab-size", "280"];
+    setup.stdout(&[&train[..], &["--out", "tokens"]].concat(), &OFFLINE);
+    let prepare = |text: &str, out: &str| {
+        let args = ["data", "prepare", text, "--tokenizer", "tokens"];
+        setup.stdout(&[&args[..], &["--out", out]].concat(), &OFFLINE);
+        setup.read(&format!("{out}/train.tokens"))
+    };
+    let file = pulled["path"].as_str().unwrap();
+    assert!(prepare(name, "by-name") == prepare(file, "by-path"));
+
+    setup.stdout(&["models", "remove", name], &[]);
+    let error = setup.fails(&["models", "remove", name], &[], 3);
+    assert!(error.contains("no such data set in the cache"), "{error}");
+    let error = setup.fails(&["pull", "hf:stories"], &[], 3);
+    assert!(error.contains("expected hf:org/name"), "{error}");
 }
 
 #[test]

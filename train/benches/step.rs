@@ -1,8 +1,11 @@
 //! Tokens per second and peak memory of training steps.
 //!
-//! `CANDLE_NUM_THREADS=1 cargo bench -p sterna-train --bench step -- SHAPE MODE`: both are optional, but the peak is
-//! that of the process, so it is right only where one of each is given.
+//! `cargo bench -p sterna-train --bench step -- SHAPE MODE`: both are optional. `candle` is the same model on plain
+//! candle operations, in one piece on all of candle's threads; the others divide a step over threads of this crate, which
+//! candle's own would only disturb. What candle does is said in the environment, and the peak is that of a process, so
+//! each measurement is a process of its own.
 
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use serde_json::json;
@@ -27,7 +30,7 @@ fn tokens_per_second(config: &Config, mode: &str, batch: usize, context: usize) 
         _ => Precision::Ternary,
     };
     let mut model = Model::new(config.clone(), precision, context, 0.02, 1).expect("it fits");
-    if mode == "plain" {
+    if mode == "candle" {
         model = model.with_reference_operations();
     }
     let optimizer = Optimizer {
@@ -64,7 +67,7 @@ fn peak_mebibytes() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
-fn main() {
+fn main() -> ExitCode {
     let shapes = [
         ("0.9M", config(128, 4, 4, 384, 512), 8, 128),
         ("5.2M", config(256, 6, 4, 768, 512), 16, 256),
@@ -76,12 +79,36 @@ fn main() {
         .collect();
     let is_wanted = |i: usize, name: &str| args.get(i).is_none_or(|arg| arg == name);
     for (name, config, batch, context) in &shapes {
-        for mode in ["ternary", "recompute", "full", "plain"] {
-            if is_wanted(0, name) && is_wanted(1, mode) {
-                let speed = tokens_per_second(config, mode, *batch, *context);
-                let peak = peak_mebibytes().map_or("n/a".into(), |peak| format!("{peak} MiB"));
-                println!("{name} {mode}: {speed:.0} tokens/s, peak {peak}");
+        for mode in ["ternary", "recompute", "full", "candle"] {
+            if !is_wanted(0, name) || !is_wanted(1, mode) {
+                continue;
             }
+            if !std::env::args().any(|arg| arg == MEASURING) {
+                if !measure_apart(name, mode) {
+                    return ExitCode::FAILURE;
+                }
+                continue;
+            }
+            let speed = tokens_per_second(config, mode, *batch, *context);
+            let peak = peak_mebibytes().map_or("n/a".into(), |peak| format!("{peak} MiB"));
+            println!("{name} {mode}: {speed:.0} tokens/s, peak {peak}");
         }
     }
+    ExitCode::SUCCESS
+}
+
+/// What the process that measures is given, and the one that starts it is not.
+const MEASURING: &str = "--measuring";
+
+/// Starts this program again with what candle shall read, and says whether it succeeded.
+fn measure_apart(name: &str, mode: &str) -> bool {
+    let program = std::env::current_exe().expect("a running program has a path");
+    let mut command = Command::new(program);
+    command.args([name, mode, MEASURING]);
+    match mode {
+        "candle" => command.env_remove("CANDLE_NUM_THREADS"),
+        _ => command.env("CANDLE_NUM_THREADS", "1"),
+    };
+    let status = command.status();
+    status.expect("this program starts again").success()
 }

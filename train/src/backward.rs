@@ -5,9 +5,10 @@
 //! its gradient is due (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). Both give the same
 //! bits.
 
-use candle_core::{Device, Tensor, Var, backprop::GradStore};
+use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
+use crate::arena::Arena;
 use crate::model::{Prepared, Sequences};
 use crate::ops::{Gradients, with_values};
 use crate::{Model, Result};
@@ -32,7 +33,7 @@ impl Model {
         context: usize,
         scale: f64,
         activations: Activations,
-    ) -> Result<(f64, Vec<f32>)> {
+    ) -> Result<(f64, Arena)> {
         let sequences = self.sequences(rows, context);
         let mut sum = Sum::new(self);
         let loss = match activations {
@@ -77,49 +78,79 @@ impl Model {
     }
 }
 
-/// The gradients of all parameters, one after the other.
+/// The gradients of all parameters.
 struct Sum<'a> {
     model: &'a Model,
-    values: Vec<f32>,
+    values: Values,
     /// Of which parameters a gradient came.
     seen: Vec<bool>,
 }
 
+/// Where they are added: at their place in a vector, or on their device, of one tensor for each parameter.
+enum Values {
+    Flat(Vec<f32>),
+    Tensors(Vec<Option<Tensor>>),
+}
+
 impl Sum<'_> {
     fn new(model: &Model) -> Sum<'_> {
+        let count = model.parameters().len();
         Sum {
             model,
-            values: vec![0.0; model.parameter_count()],
-            seen: vec![false; model.parameters().len()],
+            values: match model.plain_device() {
+                None => Values::Flat(vec![0.0; model.parameter_count()]),
+                Some(_) => Values::Tensors(vec![None; count]),
+            },
+            seen: vec![false; count],
         }
     }
 
     fn add(&mut self, gradients: &GradStore) -> Result<()> {
-        let mut rest = &mut self.values[..];
-        for ((_, var), seen) in self.model.parameters().zip(&mut self.seen) {
-            let of_var;
-            (of_var, rest) = rest.split_at_mut(var.elem_count());
-            if let Some(gradient) = gradients.get(var) {
-                *seen = true;
-                let gradient = gradient.to_device(&Device::Cpu)?.contiguous()?;
-                with_values(&gradient, |values| {
-                    of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g);
-                })?;
+        let gradients = self.model.parameters().map(|(_, var)| gradients.get(var));
+        let gradients: Vec<Option<&Tensor>> = gradients.collect();
+        for (seen, gradient) in self.seen.iter_mut().zip(&gradients) {
+            *seen |= gradient.is_some();
+        }
+        match &mut self.values {
+            Values::Flat(values) => {
+                let mut rest = &mut values[..];
+                for ((_, var), gradient) in self.model.parameters().zip(gradients) {
+                    let of_var;
+                    (of_var, rest) = rest.split_at_mut(var.elem_count());
+                    if let Some(gradient) = gradient {
+                        with_values(&gradient.contiguous()?, |values| {
+                            of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g);
+                        })?;
+                    }
+                }
+            }
+            Values::Tensors(sums) => {
+                for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                    *sum = match (sum.take(), gradient) {
+                        (Some(sum), Some(gradient)) => Some((sum + gradient)?),
+                        (sum, gradient) => sum.or(gradient.cloned()),
+                    };
+                }
             }
         }
         Ok(())
     }
 
     /// candle stops gradients in silence where an operation has no backward pass; here that is an error.
-    fn finish(self) -> Result<Vec<f32>> {
+    fn finish(self) -> Result<Arena> {
         let mut parameters = self.model.parameters().zip(&self.seen);
-        match parameters.find(|(_, seen)| !**seen) {
-            None => Ok(self.values),
-            Some(((weight, _), _)) => {
-                let message = format!("{} has no gradient", weight.name);
-                Err(candle_core::Error::Msg(message).into())
-            }
+        if let Some(((weight, _), _)) = parameters.find(|(_, seen)| !**seen) {
+            let message = format!("{} has no gradient", weight.name);
+            return Err(candle_core::Error::Msg(message).into());
         }
+        Ok(match self.values {
+            Values::Flat(values) => Arena::Values(values),
+            Values::Tensors(sums) => {
+                let flat = sums.iter().flatten().map(Tensor::flatten_all);
+                let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
+                Arena::Tensor(Tensor::cat(&flat, 0)?)
+            }
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
+use crate::arena::Arena;
 use crate::optimizer::Moments;
 use crate::statistics::Statistics;
 use crate::{Error, Recipe, Result, Trainer};
@@ -131,8 +132,8 @@ fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result
         ("first", &trainer.moments.first),
         ("second", &trainer.moments.second),
     ] {
-        let name = format!("moments.{name}");
-        tensors.push((name, Dtype::F32, vec![values.len()], bytes(values)));
+        let (name, values) = (format!("moments.{name}"), values.values()?);
+        tensors.push((name, Dtype::F32, vec![values.len()], bytes(&values)));
     }
     let losses = &trainer.spikes.losses;
     let bytes = losses.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -203,8 +204,8 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
             .map(|w| values(&w.name))
             .collect::<Result<_>>()?,
         moments: Moments {
-            first: values("moments.first")?,
-            second: values("moments.second")?,
+            first: Arena::Values(values("moments.first")?),
+            second: Arena::Values(values("moments.second")?),
         },
         losses: data("losses")?
             .chunks_exact(8)

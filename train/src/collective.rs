@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
+use crate::arena::Arena;
 use crate::tree::{Sum, Tree, added};
 use crate::{Error, Result};
 
@@ -41,6 +43,32 @@ pub trait Collective {
 
     /// Ends the processes of all ranks with this exit code, wherever they are.
     fn abort(&self, code: u8) -> !;
+
+    /// [`Collective::send`] of a flat f32 tensor; by default, like those below, through the memory of the CPU.
+    fn send_tensor(&self, values: &Tensor, to: usize) -> Result<()> {
+        self.send(bytemuck::cast_slice(&values.to_vec1::<f32>()?), to)
+    }
+
+    /// [`Collective::receive`] of a tensor of `len` values.
+    fn receive_tensor(&self, len: usize, device: &Device, from: usize) -> Result<Tensor> {
+        let mut values = vec![0f32; len];
+        self.receive(bytemuck::cast_slice_mut(&mut values), from)?;
+        Ok(Tensor::from_vec(values, len, device)?)
+    }
+
+    /// [`Collective::broadcast`] of a tensor; what the other ranks give is lost.
+    fn broadcast_tensor(&self, values: Tensor) -> Result<Tensor> {
+        let (mut own, len) = (values.to_vec1::<f32>()?, values.elem_count());
+        self.broadcast(bytemuck::cast_slice_mut(&mut own))?;
+        Ok(Tensor::from_vec(own, len, values.device())?)
+    }
+
+    /// [`Collective::all_reduce`] of a tensor; what it gives is lost.
+    fn all_reduce_tensor(&self, values: Tensor) -> Result<Tensor> {
+        let (mut own, len) = (values.to_vec1::<f32>()?, values.elem_count());
+        self.all_reduce(&mut own)?;
+        Ok(Tensor::from_vec(own, len, values.device())?)
+    }
 }
 
 /// The only rank.
@@ -161,11 +189,23 @@ impl Ranks {
         }
     }
 
-    /// The sum over the shards of a tree, the same on all ranks; its gradients have `len` values.
+    /// These ranks with another way to talk, which has the same rank and size.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn through(
+        &self,
+        other: impl FnOnce(Rc<dyn Collective>) -> Result<Rc<dyn Collective>>,
+    ) -> Result<Ranks> {
+        Ok(Ranks::new(
+            other(Rc::clone(&self.collective))?,
+            self.reduction,
+        ))
+    }
+
+    /// The sum over the shards of a tree, the same on all ranks; `zeros` is what a rank without shards adds.
     pub(crate) fn sum(
         &self,
         tree: &Tree,
-        len: usize,
+        zeros: &dyn Fn() -> Result<Option<Arena>>,
         shard: &(impl Fn(Range<usize>) -> Result<Sum> + Sync),
     ) -> Result<Sum> {
         if self.size() == 1 {
@@ -178,13 +218,16 @@ impl Ranks {
         let mut own = VecDeque::new();
         exchange.compute(tree, 0, shard, &mut own)?;
         match self.reduction {
-            Reduction::Fixed => {
-                let root = exchange.combine(tree, 0, &mut own)?;
-                exchange.broadcast(root.unwrap_or((0.0, vec![0.0; len])))
-            }
+            Reduction::Fixed => match exchange.combine(tree, 0, &mut own)? {
+                Some(root) => exchange.broadcast(root),
+                None => exchange.broadcast((0.0, zeros()?)),
+            },
             Reduction::Fast => {
-                let own = own.into_iter().reduce(added);
-                exchange.all_reduce(own.unwrap_or((0.0, vec![0.0; len])))
+                let first = match own.pop_front() {
+                    Some(first) => first,
+                    None => (0.0, zeros()?),
+                };
+                exchange.all_reduce(own.into_iter().try_fold(first, added)?)
             }
         }
     }
@@ -241,10 +284,10 @@ impl Exchange<'_> {
         );
         let (left_holder, right_holder) = (self.owner(first), self.owner(middle));
         Ok(match sums {
-            (Some(left), Some(right)) => Some(added(left, right)),
+            (Some(left), Some(right)) => Some(added(left, right)?),
             (Some(left), None) => {
-                let right = self.receive(left.1.len(), right_holder)?;
-                Some(added(left, right))
+                let right = self.receive(left.1.as_ref(), right_holder)?;
+                Some(added(left, right)?)
             }
             (None, Some(right)) => {
                 self.send(&right, left_holder)?;
@@ -254,37 +297,77 @@ impl Exchange<'_> {
         })
     }
 
-    fn send(&self, (loss, values): &Sum, to: usize) -> Result<()> {
+    fn send(&self, (loss, gradients): &Sum, to: usize) -> Result<()> {
         self.collective.send(&loss.to_ne_bytes(), to)?;
-        self.collective.send(bytemuck::cast_slice(values), to)
+        match gradients {
+            None => Ok(()),
+            Some(Arena::Values(values)) => self.collective.send(bytemuck::cast_slice(values), to),
+            Some(Arena::Tensor(values)) => self.collective.send_tensor(values, to),
+        }
     }
 
-    fn receive(&self, len: usize, from: usize) -> Result<Sum> {
-        let (mut loss, mut values) = ([0; 8], vec![0f32; len]);
+    /// A sum with as many gradients as `like`, and where these are.
+    fn receive(&self, like: Option<&Arena>, from: usize) -> Result<Sum> {
+        let loss = self.receive_loss(from)?;
+        let gradients = match like {
+            None => None,
+            Some(Arena::Values(like)) => {
+                let mut values = vec![0f32; like.len()];
+                let bytes = bytemuck::cast_slice_mut(&mut values);
+                self.collective.receive(bytes, from)?;
+                Some(Arena::Values(values))
+            }
+            Some(Arena::Tensor(like)) => {
+                let (len, device) = (like.elem_count(), like.device());
+                let values = self.collective.receive_tensor(len, device, from)?;
+                Some(Arena::Tensor(values))
+            }
+        };
+        Ok((loss, gradients))
+    }
+
+    fn receive_loss(&self, from: usize) -> Result<f64> {
+        let mut loss = [0; 8];
         self.collective.receive(&mut loss, from)?;
-        let bytes = bytemuck::cast_slice_mut(&mut values);
-        self.collective.receive(bytes, from)?;
-        Ok((f64::from_ne_bytes(loss), values))
+        Ok(f64::from_ne_bytes(loss))
     }
 
-    fn broadcast(&self, (loss, mut values): Sum) -> Result<Sum> {
+    fn broadcast(&self, (loss, gradients): Sum) -> Result<Sum> {
         let mut loss = loss.to_ne_bytes();
         self.collective.broadcast(&mut loss)?;
-        let bytes = bytemuck::cast_slice_mut(&mut values);
-        self.collective.broadcast(bytes)?;
-        Ok((f64::from_ne_bytes(loss), values))
+        let gradients = match gradients {
+            None => None,
+            Some(Arena::Values(mut values)) => {
+                let bytes = bytemuck::cast_slice_mut(&mut values);
+                self.collective.broadcast(bytes)?;
+                Some(Arena::Values(values))
+            }
+            Some(Arena::Tensor(values)) => {
+                Some(Arena::Tensor(self.collective.broadcast_tensor(values)?))
+            }
+        };
+        Ok((f64::from_ne_bytes(loss), gradients))
     }
 
     /// Losses are f64: they are added by rank 0, in the order of the ranks.
-    fn all_reduce(&self, (mut loss, mut values): Sum) -> Result<Sum> {
-        self.collective.all_reduce(&mut values)?;
+    fn all_reduce(&self, (mut loss, gradients): Sum) -> Result<Sum> {
+        let gradients = match gradients {
+            None => None,
+            Some(Arena::Values(mut values)) => {
+                self.collective.all_reduce(&mut values)?;
+                Some(Arena::Values(values))
+            }
+            Some(Arena::Tensor(values)) => {
+                Some(Arena::Tensor(self.collective.all_reduce_tensor(values)?))
+            }
+        };
         if self.collective.rank() == 0 {
             for rank in 1..self.collective.size() {
-                loss += self.receive(0, rank)?.0;
+                loss += self.receive_loss(rank)?;
             }
         } else {
-            self.send(&(loss, Vec::new()), 0)?;
+            self.send(&(loss, None), 0)?;
         }
-        Ok((self.broadcast((loss, Vec::new()))?.0, values))
+        Ok((self.broadcast((loss, None))?.0, gradients))
     }
 }

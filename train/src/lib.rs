@@ -5,6 +5,7 @@
 //! [`checkpoint`] saves and resumes, [`export`] writes a Hugging Face folder.
 #![deny(unsafe_code)]
 
+pub mod arena;
 mod backward;
 pub mod checkpoint;
 pub mod collective;
@@ -16,6 +17,8 @@ mod metrics;
 pub mod model;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod ops;
 pub mod optimizer;
 mod place;
@@ -29,6 +32,7 @@ pub mod schedule;
 pub mod spikes;
 mod start;
 pub mod statistics;
+pub mod tcp;
 mod teacher;
 pub mod tensorboard;
 mod trainer;

@@ -224,12 +224,14 @@ impl Model {
         Ok(self)
     }
 
-    /// Whether the weights are in the memory of the CPU.
-    pub(crate) fn is_on_cpu(&self) -> bool {
-        self.vars[0].device().is_cpu()
+    /// The device of the weights where plain candle operations compute, the optimizer's too; none beside the fused
+    /// operations.
+    pub(crate) fn plain_device(&self) -> Option<&Device> {
+        let is_plain = self.operations == Operations::Reference;
+        is_plain.then(|| self.vars[0].device())
     }
 
-    /// The same model on plain candle operations, for comparison.
+    /// The same model on plain candle operations, as on a GPU: for comparison.
     pub fn with_reference_operations(mut self) -> Model {
         self.operations = Operations::Reference;
         self

@@ -3,13 +3,16 @@
 //! AdamW: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Muon: Jordan et al. 2024; it
 //! replaces the momentum of a matrix by the nearest orthogonal matrix, scaled so that the same learning
 //! rates fit as for AdamW (Liu et al., "Muon is Scalable for LLM Training", 2025). Norms, embedding and head
-//! are always AdamW's and are not decayed.
+//! are always AdamW's and are not decayed. On a device other than the CPU both are tensor operations (`plain`).
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, Var, bail};
+mod plain;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sterna_ternary::layout::{Role, Weight};
 
+use crate::arena::Arena;
 use crate::ops::{Mat, matmul};
 use crate::{Model, Result};
 
@@ -36,21 +39,21 @@ pub struct Optimizer {
     pub weight_decay: f64,
 }
 
-/// First and second moments of every parameter, one after the other in the order of the model.
-#[derive(Debug, Clone, PartialEq)]
+/// First and second moments of every parameter; the first update brings them where the gradients are.
+#[derive(Debug, Clone)]
 pub struct Moments {
     /// Mean of the gradients; the momentum of a matrix that Muon updates.
-    pub first: Vec<f32>,
+    pub first: Arena,
     /// Mean of their squares; stays zero under Muon.
-    pub second: Vec<f32>,
+    pub second: Arena,
 }
 
 impl Moments {
     /// Zeros for a model.
     pub fn new(parameters: usize) -> Moments {
         Moments {
-            first: vec![0.0; parameters],
-            second: vec![0.0; parameters],
+            first: Arena::Values(vec![0.0; parameters]),
+            second: Arena::Values(vec![0.0; parameters]),
         }
     }
 }
@@ -66,14 +69,32 @@ impl Optimizer {
         &self,
         model: &Model,
         moments: &mut Moments,
-        gradients: &[f32],
+        gradients: &Arena,
         clip: f32,
         rate: f64,
         step: u64,
     ) -> Result<()> {
-        let mut first = &mut moments.first[..];
-        let mut second = &mut moments.second[..];
-        let mut gradients = gradients;
+        match gradients {
+            Arena::Values(gradients) => {
+                self.update_values(model, moments, gradients, clip, rate, step)
+            }
+            Arena::Tensor(gradients) => {
+                plain::update(self, model, moments, gradients, clip, rate, step)
+            }
+        }
+    }
+
+    fn update_values(
+        &self,
+        model: &Model,
+        moments: &mut Moments,
+        mut gradients: &[f32],
+        clip: f32,
+        rate: f64,
+        step: u64,
+    ) -> Result<()> {
+        let mut first = &mut moments.first.as_values()?[..];
+        let mut second = &mut moments.second.as_values()?[..];
         let mut parameters = Vec::new();
         for (weight, var) in model.parameters() {
             let count = var.elem_count();
@@ -87,19 +108,34 @@ impl Optimizer {
         parameters
             .into_par_iter()
             .try_for_each(|(weight, var, g, m, v)| {
-                let keep = (1.0 - rate * self.decay(weight)) as f32;
-                match (self.method, weight.role) {
-                    (Method::Muon, Role::Linear) => muon(weight, var, g, m, clip, rate, keep),
-                    _ => self.adamw(var, g, (m, v), clip, rate, keep, step),
+                let keep = self.keep(weight, rate);
+                match self.is_muons(weight) {
+                    true => muon(weight, var, g, m, clip, rate, keep),
+                    false => self.adamw(var, g, (m, v), clip, rate, keep, step),
                 }
             })
     }
 
-    fn decay(&self, weight: &Weight) -> f64 {
-        if weight.role == Role::Linear {
-            self.weight_decay
-        } else {
-            0.0
+    fn is_muons(&self, weight: &Weight) -> bool {
+        (self.method, weight.role) == (Method::Muon, Role::Linear)
+    }
+
+    /// What decay leaves of a weight.
+    fn keep(&self, weight: &Weight, rate: f64) -> f32 {
+        match weight.role {
+            Role::Linear => (1.0 - rate * self.weight_decay) as f32,
+            _ => 1.0,
+        }
+    }
+
+    /// Constants of AdamW for a step that counts from 0.
+    fn constants(&self, rate: f64, step: u64) -> AdamW {
+        let correction = |beta: f64| 1.0 - beta.powf((step + 1) as f64);
+        AdamW {
+            betas: (self.betas.0 as f32, self.betas.1 as f32),
+            step_size: (rate / correction(self.betas.0)) as f32,
+            root_correction: correction(self.betas.1).sqrt() as f32,
+            eps: self.eps as f32,
         }
     }
 
@@ -114,11 +150,12 @@ impl Optimizer {
         keep: f32,
         step: u64,
     ) -> Result<()> {
-        let correction = |beta: f64| 1.0 - beta.powf((step + 1) as f64);
-        let (b1, b2) = (self.betas.0 as f32, self.betas.1 as f32);
-        let step_size = (rate / correction(self.betas.0)) as f32;
-        let root_correction = correction(self.betas.1).sqrt() as f32;
-        let eps = self.eps as f32;
+        let AdamW {
+            betas: (b1, b2),
+            step_size,
+            root_correction,
+            eps,
+        } = self.constants(rate, step);
         let mut change = vec![0.0; gradient.len()];
         let moments = first.iter_mut().zip(second.iter_mut());
         let rows = change.iter_mut().zip(gradient).zip(moments);
@@ -135,6 +172,16 @@ impl Optimizer {
         );
         subtract(var, keep, &change)
     }
+}
+
+/// One step of AdamW: w ← keep · w - step_size · m / (√v / root_correction + eps).
+struct AdamW {
+    betas: (f32, f32),
+    /// The rate over the bias correction of the first moment.
+    step_size: f32,
+    /// Root of the bias correction of the second moment.
+    root_correction: f32,
+    eps: f32,
 }
 
 fn muon(
@@ -154,26 +201,37 @@ fn muon(
     }
     let (rows, columns) = (weight.rows, weight.columns);
     orthogonalize(&mut direction, rows, columns);
-    let step_size = (rate * UPDATE_RMS * (rows.max(columns) as f64).sqrt()) as f32;
+    let step_size = muon_step_size(rate, rows, columns);
     direction.iter_mut().for_each(|d| *d *= step_size);
     subtract(var, keep, &direction)
 }
 
-/// Brings all singular values of a matrix near 1 by five steps of a quintic Newton-Schulz iteration.
+/// What an orthogonal matrix is multiplied with, so that its root mean square is that of AdamW's updates.
+fn muon_step_size(rate: f64, rows: usize, columns: usize) -> f32 {
+    (rate * UPDATE_RMS * (rows.max(columns) as f64).sqrt()) as f32
+}
+
+/// a · X + (b · G + c · G²) · X with G = X Xᵀ is one step of the Newton-Schulz iteration.
+const NEWTON_SCHULZ: (f32, f32, f32) = (3.4445, -4.775, 2.0315);
+/// Its steps.
+const NEWTON_SCHULZ_STEPS: usize = 5;
+/// Added to the norm that a matrix is divided by first, so that one of zeros stays what it is.
+const NORM_EPS: f32 = 1e-7;
+
+/// Brings all singular values of a matrix near 1 by a quintic Newton-Schulz iteration.
 fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
-    const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.775, 2.0315);
-    let (a, b, c) = COEFFICIENTS;
+    let (a, b, c) = NEWTON_SCHULZ;
     let norm = x
         .iter()
         .map(|x| f64::from(*x) * f64::from(*x))
         .sum::<f64>()
         .sqrt() as f32;
-    x.iter_mut().for_each(|x| *x /= norm + 1e-7);
+    x.iter_mut().for_each(|x| *x /= norm + NORM_EPS);
     // Work on the smaller of X Xᵀ and Xᵀ X.
     let n = rows.min(columns);
     let (mut gram, mut polynomial, mut next) =
         (vec![0.0; n * n], vec![0.0; n * n], vec![0.0; x.len()]);
-    for _ in 0..5 {
+    for _ in 0..NEWTON_SCHULZ_STEPS {
         let view = Mat::new(&x[..], rows, columns);
         let (left, right) = if rows <= columns {
             (view, view.t())
@@ -197,17 +255,7 @@ fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
 
 /// w ← keep · w - change
 fn subtract(var: &Var, keep: f32, change: &[f32]) -> Result<()> {
-    match var.device() {
-        Device::Cpu => Ok(var.inplace_op1(&Subtract { keep, change })?),
-        _ => subtract_anywhere(var, keep, change),
-    }
-}
-
-/// The same on any device, which gets the change from the memory of the CPU.
-fn subtract_anywhere(var: &Var, keep: f32, change: &[f32]) -> Result<()> {
-    let change = Tensor::from_slice(change, var.shape(), var.device())?;
-    let kept = var.as_tensor().affine(f64::from(keep), 0.0)?;
-    Ok(var.set(&(kept - change)?)?)
+    Ok(var.inplace_op1(&Subtract { keep, change })?)
 }
 
 struct Subtract<'a> {
@@ -233,33 +281,4 @@ impl InplaceOp1 for Subtract<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_change_alike_in_place_and_on_any_device() {
-        let values: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
-        let change: Vec<f32> = (0..60).map(|i| (i as f32 * 0.3).cos() * 1e-2).collect();
-        let var = || Var::from_slice(&values, (6, 10), &Device::Cpu).unwrap();
-        let (in_place, anywhere) = (var(), var());
-        subtract(&in_place, 0.999, &change).unwrap();
-        subtract_anywhere(&anywhere, 0.999, &change).unwrap();
-        let values_of = |var: &Var| var.to_vec2::<f32>().unwrap();
-        assert_eq!(values_of(&in_place), values_of(&anywhere));
-        assert!((values_of(&anywhere)[0][1] - (values[1] * 0.999 - change[1])).abs() < 1e-7);
-    }
-
-    #[test]
-    fn orthogonalized_matrices_have_singular_values_near_one() {
-        for (rows, columns) in [(8, 8), (5, 20), (20, 5)] {
-            let mut x: Vec<f32> = (0..rows * columns)
-                .map(|i| ((i * i * 31 + 7) % 101) as f32 / 50.0 - 1.0)
-                .collect();
-            orthogonalize(&mut x, rows, columns);
-            let n = rows.min(columns);
-            let square: f32 = x.iter().map(|x| x * x).sum();
-            let mean = square / n as f32; // of the squared singular values
-            assert!((0.5..1.3).contains(&mean), "{rows} x {columns}: {mean}");
-        }
-    }
-}
+mod tests;

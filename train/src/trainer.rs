@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use serde::{Deserialize, Serialize};
 
+use crate::arena::Arena;
 use crate::backward::Activations;
 use crate::collective::Ranks;
 use crate::model::{scored, values_of};
@@ -89,6 +90,12 @@ impl Trainer {
     /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, and the gradients of what
     /// [`Trainer::reduction`] says in the order of the model's parameters.
     pub fn gradients(&self, rows: &[u32], context: usize) -> Result<(f64, Vec<f32>)> {
+        let (loss, gradients) = self.sum(rows, context)?;
+        Ok((loss, gradients.into_values()?))
+    }
+
+    /// The same, with the gradients where the optimizer wants them.
+    fn sum(&self, rows: &[u32], context: usize) -> Result<(f64, Arena)> {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
         let scored = scored(rows, context).max(1);
@@ -99,19 +106,23 @@ impl Trainer {
         let (model, activations, row) = (&self.model, self.activations, context + 1);
         let shard = |sequences: Range<usize>| {
             let rows = &rows[sequences.start * row..sequences.end * row];
-            model.gradients(&prepared, rows, context, scale, activations)
+            let (loss, gradients) =
+                model.gradients(&prepared, rows, context, scale, activations)?;
+            Ok((loss, Some(gradients)))
         };
         let tree = self.tree(rows.len() / row, context);
-        let (loss, gradients) = self.ranks.sum(&tree, model.parameter_count(), &shard)?;
+        let zeros = || Arena::zeros(model).map(Some);
+        let (loss, gradients) = self.ranks.sum(&tree, &zeros, &shard)?;
+        let gradients = gradients.expect("every shard has gradients");
         Ok((loss / scored as f64, gradients))
     }
 
     /// How a step over so many sequences is computed.
     fn tree(&self, sequences: usize, context: usize) -> Tree {
         // One graph for each rank fills a GPU best; a CPU computes several side by side.
-        let shards = |sequences| match self.model.is_on_cpu() {
-            true => shards(sequences, context),
-            false => self.ranks.size().next_power_of_two(),
+        let shards = |sequences| match self.model.plain_device() {
+            None => shards(sequences, context),
+            Some(_) => self.ranks.size().next_power_of_two(),
         };
         Tree::in_parts(0..sequences, self.accumulate, &shards)
     }
@@ -123,9 +134,9 @@ impl Trainer {
 
     /// Takes one step with this learning rate.
     pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
-        let (loss, gradients) = self.gradients(rows, context)?;
-        let gradient_norm = norm(&gradients);
-        self.gradient_norms = self.norms(&gradients);
+        let (loss, gradients) = self.sum(rows, context)?;
+        self.gradient_norms = gradients.norms(&self.model)?;
+        let gradient_norm = gradients.norm(&self.gradient_norms);
         for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
             if !value.is_finite() {
                 return Err(Error::Diverged {
@@ -155,16 +166,6 @@ impl Trainer {
         })
     }
 
-    /// The norm of each parameter's part of the gradients.
-    fn norms(&self, mut gradients: &[f32]) -> Vec<f64> {
-        let one = |(_, var): (_, &candle_core::Var)| {
-            let (own, rest) = gradients.split_at(var.elem_count());
-            gradients = rest;
-            norm(own)
-        };
-        self.model.parameters().map(one).collect()
-    }
-
     /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
     /// however far quantization is blended in.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
@@ -174,11 +175,11 @@ impl Trainer {
             let rows = &rows[sequences.start * row..sequences.end * row];
             let sequences = model.sequences(rows, context);
             let loss = model.loss(&prepared, &sequences, Gradients::Unwanted)?;
-            Ok((f64::from(loss.to_vec1::<f32>()?[0]), Vec::new()))
+            Ok((f64::from(loss.to_vec1::<f32>()?[0]), None))
         };
         let sequences = rows.len() / row;
         let tree = Tree::new(0..sequences, sequences.next_power_of_two());
-        let (loss, _) = self.ranks.sum(&tree, 0, &shard)?;
+        let (loss, _) = self.ranks.sum(&tree, &|| Ok(None), &shard)?;
         Ok(loss / scored(rows, context).max(1) as f64)
     }
 
@@ -201,15 +202,4 @@ impl Trainer {
             .map(|(_, var)| values_of(var))
             .collect()
     }
-}
-
-/// Euclidean norm, in f64 over fixed lanes.
-fn norm(values: &[f32]) -> f64 {
-    let mut lanes = [0f64; 8];
-    for chunk in values.chunks(8) {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*x) * f64::from(*x);
-        }
-    }
-    lanes.iter().sum::<f64>().sqrt()
 }

@@ -6,14 +6,15 @@
 use std::ops::Range;
 
 use crate::Result;
+use crate::arena::Arena;
 
 /// Tokens that a shard should have: enough for matrix products at full rate.
 const SHARD_TOKENS: usize = 512;
 /// Shards of a part at most; each holds a copy of the gradients.
 const MOST_SHARDS: usize = 16;
 
-/// A loss in nats, and gradients in the order of the parameters; none where only the loss is wanted.
-pub(crate) type Sum = (f64, Vec<f32>);
+/// A loss in nats, and gradients; none where only the loss is wanted.
+pub(crate) type Sum = (f64, Option<Arena>);
 
 /// Sequences, and how their sums are added.
 pub(crate) enum Tree {
@@ -75,7 +76,7 @@ impl Tree {
             Tree::InTurn(halves) => (halves[0].sum(shard), halves[1].sum(shard)),
             Tree::Together(halves) => rayon::join(|| halves[0].sum(shard), || halves[1].sum(shard)),
         };
-        Ok(added(left?, right?))
+        added(left?, right?)
     }
 }
 
@@ -88,10 +89,9 @@ pub(crate) fn shards(sequences: usize, context: usize) -> usize {
 }
 
 /// Adds the right sum to the left.
-pub(crate) fn added((mut loss, mut sum): Sum, (right_loss, right): Sum) -> Sum {
-    loss += right_loss;
-    sum.iter_mut()
-        .zip(&right)
-        .for_each(|(sum, right)| *sum += right);
-    (loss, sum)
+pub(crate) fn added((loss, mut sum): Sum, (right_loss, right): Sum) -> Result<Sum> {
+    if let (Some(sum), Some(right)) = (&mut sum, &right) {
+        sum.add(right)?;
+    }
+    Ok((loss + right_loss, sum))
 }

@@ -1,12 +1,16 @@
-//! Several ranks take the steps of one: threads of this process that talk through channels.
+//! Several ranks take the steps of one: threads of this process that talk through channels or TCP.
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use serde_json::json;
 use sterna_ternary::Config;
 use sterna_train::collective::{Collective, Ranks, Reduction};
 use sterna_train::optimizer::{Method, Optimizer};
+use sterna_train::tcp::Meeting;
 use sterna_train::{Error, Model, Precision, Result, Trainer};
 
 const CONTEXT: usize = 64;
@@ -101,6 +105,40 @@ fn on_ranks<R: Send>(
         let threads = Thread::all(size).into_iter();
         let threads: Vec<_> = threads
             .map(|thread| scope.spawn(move || of_one(Ranks::new(Rc::new(thread), reduction))))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+/// A port of this machine that is free.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn meeting(port: u16, rank: usize, size: usize, patience: Duration) -> Meeting {
+    Meeting {
+        rank,
+        size,
+        host: "127.0.0.1".into(),
+        port,
+        patience,
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What each of several meetings leads to, all at the same time.
+fn at_once<R: Send>(of: Vec<Meeting>, then: impl Fn(Result<Ranks>) -> R + Sync) -> Vec<R> {
+    let then = &then;
+    let join = |meeting: Meeting| {
+        let joined = meeting.join();
+        then(joined.map(|tcp| Ranks::new(Rc::new(tcp), Reduction::Fixed)))
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = of
+            .into_iter()
+            .map(|meeting| scope.spawn(move || join(meeting)))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
@@ -204,5 +242,86 @@ fn the_parts_of_a_step_are_counted() {
     for (sequences, accumulate, shards) in [(32, 1, 4), (32, 2, 4), (33, 3, 3), (8, 1, 1)] {
         let trainer = trainer(Ranks::default(), accumulate);
         assert_eq!(trainer.shards(sequences, CONTEXT), shards, "{sequences}");
+    }
+}
+
+#[test]
+fn ranks_that_meet_over_tcp_take_the_very_steps_of_one() {
+    let one = trained(Ranks::default(), 33, 3);
+    for size in [2, 4] {
+        let port = free_port();
+        let all = (0..size).map(|rank| meeting(port, rank, size, PATIENCE));
+        let run = |ranks: Result<Ranks>| {
+            let ranks = ranks.unwrap();
+            ranks.agree("recipe", b"the same").unwrap();
+            assert!(ranks.any(ranks.rank() == size - 1).unwrap());
+            ranks.barrier().unwrap();
+            trained(ranks, 33, 3)
+        };
+        for (rank, other) in at_once(all.collect(), run).iter().enumerate() {
+            assert!(*other == one, "rank {rank} of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_meeting_that_cannot_be_says_why_and_strangers_do_not_disturb_it() {
+    let brief = Duration::from_millis(300);
+    let messages = |of: Vec<Meeting>| -> Vec<String> {
+        at_once(of, |ranks| ranks.map(|_| ()).unwrap_err().to_string())
+    };
+    let check = |of: Vec<Meeting>, part: &str| {
+        let messages = messages(of);
+        let is_said = messages.iter().any(|message| message.contains(part));
+        assert!(is_said, "{part}: {messages:?}");
+    };
+    let port = free_port();
+    check(vec![meeting(port, 0, 2, brief)], "ranks [1] did not come");
+    check(vec![meeting(port, 1, 2, brief)], "rank 0 cannot be reached");
+    check(vec![meeting(port, 2, 2, brief)], "no rank 2 of 2");
+    let twice = vec![0, 1, 1].into_iter();
+    let twice = twice.map(|rank| meeting(port, rank, 3, PATIENCE));
+    check(twice.collect(), "two processes of rank 1");
+    let other = vec![meeting(port, 0, 2, PATIENCE), meeting(port, 1, 3, PATIENCE)];
+    check(other, "that there are 3 ranks, and rank 0 that there are 2");
+
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    check(vec![meeting(port, 0, 2, brief)], "cannot listen");
+    drop(taken);
+
+    let stranger = std::thread::spawn(move || {
+        while TcpStream::connect(("127.0.0.1", port))
+            .and_then(|mut stream| stream.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"))
+            .is_err()
+        {
+            std::thread::yield_now();
+        }
+    });
+    let first = std::thread::spawn(move || meeting(port, 0, 2, PATIENCE).join().map(|_| ()));
+    stranger.join().unwrap();
+    meeting(port, 1, 2, PATIENCE).join().unwrap();
+    first.join().unwrap().unwrap();
+}
+
+#[test]
+fn tensors_are_summed_like_vectors() {
+    let plain = |ranks| {
+        let mut trainer = trainer(ranks, 2);
+        trainer.model = trainer.model.with_reference_operations();
+        trainer.gradients(&rows(8), CONTEXT).unwrap()
+    };
+    let (loss, one) = plain(Ranks::default());
+    let largest = one.iter().fold(0f32, |max, g| max.max(g.abs()));
+    for reduction in [Reduction::Fixed, Reduction::Fast] {
+        let all = on_ranks(3, reduction, plain);
+        assert!(all.iter().all(|of_rank| *of_rank == all[0]));
+        assert!((all[0].0 - loss).abs() < 1e-5, "{} {loss}", all[0].0);
+        let apart = all[0].1.iter().zip(&one).map(|(a, b)| (a - b).abs());
+        let apart = apart.fold(0f32, f32::max);
+        assert!(
+            apart < 1e-5 * largest,
+            "{reduction:?}: {apart} of {largest}"
+        );
     }
 }

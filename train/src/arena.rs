@@ -1,0 +1,123 @@
+//! One value for each trained parameter, one after the other in the order of the model: gradients and moments.
+//!
+//! They are where the model is: a plain vector beside the fused operations, and beside plain candle operations a flat
+//! tensor in the memory of their device, which they leave only for a checkpoint or for ranks that talk through the
+//! CPU.
+
+use std::borrow::Cow;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Model, Result};
+
+/// Values of all parameters (parameter_count).
+#[derive(Debug, Clone)]
+pub enum Arena {
+    /// In the memory of the CPU.
+    Values(Vec<f32>),
+    /// A flat f32 tensor on the model's device.
+    Tensor(Tensor),
+}
+
+impl Arena {
+    /// Zeros where this model's gradients are.
+    pub fn zeros(model: &Model) -> Result<Arena> {
+        let len = model.parameter_count();
+        Ok(match model.plain_device() {
+            None => Arena::Values(vec![0.0; len]),
+            Some(device) => Arena::Tensor(Tensor::zeros(len, DType::F32, device)?),
+        })
+    }
+
+    /// The values, copied from a device.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(match self {
+            Arena::Values(values) => Cow::Borrowed(values),
+            Arena::Tensor(tensor) => Cow::Owned(tensor.to_vec1()?),
+        })
+    }
+
+    /// The values, copied from a device.
+    pub fn into_values(self) -> Result<Vec<f32>> {
+        Ok(self.values()?.into_owned())
+    }
+
+    /// The values as a vector, which they become if they are none.
+    pub(crate) fn as_values(&mut self) -> Result<&mut Vec<f32>> {
+        if let Arena::Tensor(tensor) = self {
+            *self = Arena::Values(tensor.to_vec1()?);
+        }
+        match self {
+            Arena::Values(values) => Ok(values),
+            Arena::Tensor(_) => unreachable!("it became a vector"),
+        }
+    }
+
+    /// The values as a tensor on this device, which they become if they are none.
+    pub(crate) fn as_tensor(&mut self, device: &Device) -> Result<&mut Tensor> {
+        if let Arena::Values(values) = self {
+            *self = Arena::Tensor(Tensor::from_slice(values, values.len(), device)?);
+        }
+        match self {
+            Arena::Tensor(tensor) => Ok(tensor),
+            Arena::Values(_) => unreachable!("it became a tensor"),
+        }
+    }
+
+    /// Adds other values of the same model.
+    pub(crate) fn add(&mut self, other: &Arena) -> Result<()> {
+        match (self, other) {
+            (Arena::Tensor(sum), Arena::Tensor(other)) => *sum = (&*sum + other)?,
+            (sum, other) => {
+                let (sum, other) = (sum.as_values()?, other.values()?);
+                sum.iter_mut().zip(&*other).for_each(|(sum, x)| *sum += x);
+            }
+        }
+        Ok(())
+    }
+
+    /// The norm of each parameter's part; from a device come only these.
+    pub(crate) fn norms(&self, model: &Model) -> Result<Vec<f64>> {
+        let mut start = 0;
+        let parts = model.parameters().map(|(weight, var)| {
+            let part = (start, weight.rows, weight.columns);
+            start += var.elem_count();
+            part
+        });
+        match self {
+            Arena::Values(values) => Ok(parts
+                .map(|(start, rows, columns)| norm(&values[start..start + rows * columns]))
+                .collect()),
+            Arena::Tensor(values) => {
+                let square = |(start, rows, columns)| {
+                    let part = values.narrow(0, start, rows * columns)?;
+                    // Sums of rows first, which a GPU adds side by side.
+                    let rows = part.reshape((rows, columns))?.sqr()?.sum(1)?;
+                    rows.sum_all()?.reshape(1)
+                };
+                let squares = parts.map(square).collect::<candle_core::Result<Vec<_>>>()?;
+                let squares = Tensor::cat(&squares, 0)?.to_vec1::<f32>()?;
+                Ok(squares.iter().map(|x| f64::from(*x).sqrt()).collect())
+            }
+        }
+    }
+
+    /// The norm of all values, given that of each part.
+    pub(crate) fn norm(&self, parts: &[f64]) -> f64 {
+        match self {
+            Arena::Values(values) => norm(values),
+            Arena::Tensor(_) => parts.iter().map(|norm| norm * norm).sum::<f64>().sqrt(),
+        }
+    }
+}
+
+/// Euclidean norm, in f64 over fixed lanes.
+fn norm(values: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    for chunk in values.chunks(8) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*x) * f64::from(*x);
+        }
+    }
+    lanes.iter().sum::<f64>().sqrt()
+}
