@@ -70,33 +70,29 @@ struct Figure {
     meaning: &'static str,
     /// Whether it is a figure of a model beside the reference.
     is_relative: bool,
-    of: fn(&ModelReport) -> Option<f64>,
+    of: Of,
 }
 
-const fn relative(
-    name: &'static str,
-    meaning: &'static str,
-    of: fn(&ModelReport) -> Option<f64>,
-) -> Figure {
+type Of = fn(&ModelReport) -> Option<f64>;
+
+/// A row of the table.
+const fn figure(name: &'static str, meaning: &'static str, is_relative: bool, of: Of) -> Figure {
     Figure {
         name,
         meaning,
-        is_relative: true,
+        is_relative,
         of,
     }
 }
 
-const fn absolute(
-    name: &'static str,
-    meaning: &'static str,
-    of: fn(&ModelReport) -> Option<f64>,
-) -> Figure {
-    Figure {
-        name,
-        meaning,
-        is_relative: false,
-        of,
-    }
+/// A figure of a model beside the reference.
+const fn relative(name: &'static str, meaning: &'static str, of: Of) -> Figure {
+    figure(name, meaning, true, of)
+}
+
+/// A figure of a model alone.
+const fn absolute(name: &'static str, meaning: &'static str, of: Of) -> Figure {
+    figure(name, meaning, false, of)
 }
 
 fn beside(model: &ModelReport) -> Option<&Divergence> {
