@@ -229,7 +229,7 @@ pub fn rope_theta(patient: &Patient) -> anyhow::Result<Finding> {
 
 fn first_linear(patient: &Patient) -> anyhow::Result<Option<StoredScale>> {
     let first = trits::linear(patient.source.config()).into_iter().next();
-    Ok(match first {
+    Ok(match first.filter(|_| !patient.source.is_dense()) {
         Some(weight) => Some(patient.source.linear(&weight)?.stored),
         None => None,
     })
