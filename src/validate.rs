@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::bench::Machine;
 use sterna_runtime::{Kernels, Options, threads};
+use sterna_validate::gate::Measured;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::{self, Plan};
 use sterna_validate::{
@@ -126,6 +127,11 @@ enum ConventionName {
 const STORIES: u64 = 1000;
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    for (flag, given) in [("--tokens", args.tokens), ("--limit", args.limit)] {
+        if given == Some(0) {
+            return Err(Usage(format!("{flag} is 0, expected at least 1")).into());
+        }
+    }
     let gates = args.gate.iter().map(|gate| gate.parse());
     let gates: Vec<Gate> = gates.collect::<Result<_, _>>()?;
     let options = Options {
@@ -139,6 +145,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         false => Text::open(&args.text, args.separator.clone())?,
     };
     let exams = exams(args)?;
+    let measured = Measured {
+        models: args.models.len() + usize::from(args.masters),
+        has_speed: !args.no_speed,
+        is_rolling: args.convention.first() == Some(&ConventionName::Rolling),
+        tasks: exams.iter().map(|task| task.name().to_owned()).collect(),
+    };
+    for gate in &gates {
+        gate.check_plan(&measured)?; // before hours of work
+    }
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
     terminal::catch_interrupts()?;
@@ -153,9 +168,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .collect(),
         gates: Vec::new(),
     };
-    for gate in &gates {
-        gate.check(&report.models)?; // whether it can be asked at all, before hours of work
-    }
     for convention in conventions(args, &models.subjects)? {
         let task = Task {
             text: &text,
@@ -193,7 +205,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report.setting.speed_tokens = (plan.prompt, plan.generate);
     }
     for gate in &gates {
-        report.gates.extend(gate.check(&report.models)?);
+        report.gates.extend(gate.check(&report.models));
     }
     let report = report.with_answer();
     if let Some(out) = &args.out {

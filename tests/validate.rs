@@ -401,6 +401,10 @@ fn what_cannot_be_measured_is_refused() {
         "--stride 0: expected 1 to 96",
     );
     check(2, &["--gate", "kl<1"], "expected at least two models");
+    check(2, &["--gate", "decode>1"], "remove --no-speed");
+    check(2, &["--gate", "arc:acc>0.3"], "--tasks has no arc");
+    check(2, &["--tokens", "0"], "--tokens is 0");
+    check(2, &["--tasks", "facts", "--limit", "0"], "--limit is 0");
     check(3, &["--text", "absent.txt"], "absent.txt");
     check(3, &["--masters"], "expected master weights");
 }
