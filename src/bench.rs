@@ -83,7 +83,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = bench::measure(&borrowed, &plan, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
+        true
     })?;
+    let report = report.expect("nothing stops it");
     bar.finish_and_clear();
     let name = |i: usize| {
         paths[if repacked.is_some() { 0 } else { i }]

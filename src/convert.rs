@@ -224,12 +224,16 @@ enum Target {
 
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    convert_with_head(source, out, HeadType::default())
+    convert_to(source, out, Packing::I2.into(), HeadType::default())
 }
 
-/// What `sterna convert --head` does.
-pub fn convert_with_head(source: &Path, out: &Path, head: HeadType) -> anyhow::Result<Report> {
-    let packing = Packing::I2.into();
+/// What `sterna convert --packing --head` does.
+pub fn convert_to(
+    source: &Path,
+    out: &Path,
+    packing: LinearType,
+    head: HeadType,
+) -> anyhow::Result<Report> {
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
         out,

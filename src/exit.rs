@@ -29,8 +29,20 @@ pub fn report(error: &Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS; // `sterna ... | head` has read all that it wanted
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", message(error));
     ExitCode::from(code(error))
+}
+
+/// The error and its causes, but for those that the one before repeats.
+fn message(error: &Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !message.ends_with(&cause) {
+            let between = if message.is_empty() { "" } else { ": " };
+            message += &format!("{between}{cause}");
+        }
+    }
+    message
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -127,7 +139,7 @@ fn of_validate(error: &sterna_validate::Error) -> bool {
         Runtime(error) => of_runtime(error),
         Data(error) => of_datasets(error),
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        NoText { .. } | TooShort { .. } | NoPrefix | Task(_) => true,
+        NoText { .. } | TooShort { .. } | NotFinite { .. } | NoPrefix | Task(_) => true,
         _ => false,
     }
 }

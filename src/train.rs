@@ -6,7 +6,7 @@ mod live;
 mod place;
 mod presets;
 mod show;
-mod start;
+pub mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -10,8 +10,9 @@ use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::bench::Machine;
 use sterna_runtime::{Kernels, Options, threads};
+use sterna_validate::gate::Measured;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
-use sterna_validate::speed::{self, Plan, Speed};
+use sterna_validate::speed::{self, Plan};
 use sterna_validate::{
     Convention, Gate, Judgment, Report, Subject, Task, Text, exam, judge, store, tasks,
 };
@@ -21,6 +22,18 @@ use crate::{model, terminal};
 use models::Models;
 use progress::Progress;
 
+const EXAMPLES: &str = "\
+Examples:
+  Is the file as good as the folder that it was made of?
+      sterna validate model/ model.sterna --text held.txt --out report/
+  What does a model lose against its own master weights, evaluated in f32?
+      sterna validate runs/mine --masters --text held.txt
+  Against what people would use otherwise, with tasks
+      sterna convert full/ --packing q4_0 --out q4.sterna
+      sterna validate q4.sterna ternary.sterna --text held.txt --tasks arc.jsonl --out report/
+  In CI
+      sterna validate old.sterna new.sterna --no-speed --gate 'kl<1e-3,top1>=0.99'";
+
 /// Measure what models lose in accuracy and gain in speed, and write a report for whoever must decide.
 ///
 /// The first model is the reference: the others are compared with it token by token, on a text that both predict. With
@@ -28,11 +41,16 @@ use progress::Progress;
 /// command goes on where it was interrupted. Without --text, stories of the built-in generator are predicted, which models
 /// of `sterna quickstart` know.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub; the first
     /// is the reference. What is no packed file is packed without rounding, also its head.
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
+    /// Put the first model's own master weights in front, as the reference: not rounded to trits, with activations that
+    /// are not rounded either, evaluated in f32.
+    #[arg(long)]
+    masters: bool,
     /// Texts to predict: .txt, .jsonl, .parquet, or folders of them [default: stories of the built-in generator]
     #[arg(long, num_args = 1..)]
     text: Vec<PathBuf>,
@@ -109,6 +127,11 @@ enum ConventionName {
 const STORIES: u64 = 1000;
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    for (flag, given) in [("--tokens", args.tokens), ("--limit", args.limit)] {
+        if given == Some(0) {
+            return Err(Usage(format!("{flag} is 0, expected at least 1")).into());
+        }
+    }
     let gates = args.gate.iter().map(|gate| gate.parse());
     let gates: Vec<Gate> = gates.collect::<Result<_, _>>()?;
     let options = Options {
@@ -122,8 +145,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         false => Text::open(&args.text, args.separator.clone())?,
     };
     let exams = exams(args)?;
+    let measured = Measured {
+        models: args.models.len() + usize::from(args.masters),
+        has_speed: !args.no_speed,
+        is_rolling: args.convention.first() == Some(&ConventionName::Rolling),
+        tasks: exams.iter().map(|task| task.name().to_owned()).collect(),
+    };
+    for gate in &gates {
+        gate.check_plan(&measured)?; // before hours of work
+    }
     let state = State::open(args.out.as_deref())?;
-    let models = Models::open(&args.models, options)?;
+    let models = Models::open(&args.models, args.masters, options)?;
     terminal::catch_interrupts()?;
     let mut report = Report {
         answer: Vec::new(),
@@ -131,14 +163,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         models: models
             .subjects
             .iter()
-            .zip(&args.models)
+            .zip(&models.given)
             .map(|(s, path)| ModelReport::of(s, path))
             .collect(),
         gates: Vec::new(),
     };
-    for gate in &gates {
-        gate.check(&report.models)?; // whether it can be asked at all, before hours of work
-    }
     for convention in conventions(args, &models.subjects)? {
         let task = Task {
             text: &text,
@@ -167,7 +196,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if !args.no_speed {
         let plan = plan(args, &models.subjects)?;
-        let (speeds, energy) = state.speeds(&models.subjects, &plan, options)?;
+        let speeds = state.speeds(&models.subjects, &plan, options)?;
+        let (speeds, energy) = speeds.ok_or(Interrupted)?;
         for (model, speed) in report.models.iter_mut().zip(speeds) {
             model.speed = Some(speed);
         }
@@ -175,7 +205,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report.setting.speed_tokens = (plan.prompt, plan.generate);
     }
     for gate in &gates {
-        report.gates.extend(gate.check(&report.models)?);
+        report.gates.extend(gate.check(&report.models));
     }
     let report = report.with_answer();
     if let Some(out) = &args.out {
@@ -336,13 +366,13 @@ impl State {
         })
     }
 
-    /// Measures speeds, unless the same were measured on this machine and can be read.
+    /// Measures speeds, unless the same were measured on this machine and can be read; `None` after Ctrl-C.
     fn speeds(
         &self,
         subjects: &[Subject],
         plan: &Plan,
         options: Options,
-    ) -> anyhow::Result<(Vec<Speed>, String)> {
+    ) -> anyhow::Result<Option<speed::Measured>> {
         let mut parts = vec![
             Machine::detect().cpu,
             serde_json::to_string(plan)?,
@@ -361,16 +391,21 @@ impl State {
         let path = self.folder.join(format!("{}.speeds", store::key(&parts)));
         let known = std::fs::read(&path).ok();
         if let Some(known) = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let mut progress = Progress::new("measurements of speed");
         let measured = speed::measure(subjects, plan, options, &mut |done, total| {
             progress.see(done, total);
+            !terminal::interrupted()
         })?;
         progress.finish();
+        let Some(measured) = measured else {
+            return Ok(None);
+        };
         let bytes = serde_json::to_vec(&measured)?;
+        let measured = serde_json::from_slice(&bytes)?; // the bits that a later call will read
         sterna_ternary::durable::write(&path, |w| std::io::Write::write_all(w, &bytes))
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        Ok(measured)
+        Ok(Some(measured))
     }
 }

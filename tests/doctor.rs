@@ -509,6 +509,32 @@ fn what_cannot_be_read_is_no_finding() {
 }
 
 #[test]
+fn a_baseline_gets_the_checks_that_apply() {
+    let folder = tempfile::tempdir().unwrap();
+    for packing in ["f16", "q8_0", "q4_0"] {
+        let out = folder.path().join(packing);
+        let source = fixture("trained/bitnet");
+        let args = ["convert", text(&source), "--out", text(&out)];
+        program::stdout(&[&args[..], &["--packing", packing]].concat());
+        let (code, report) = examine(&out);
+        assert_eq!(code, 0, "{report:#}");
+        for (check, expected) in [
+            ("declaration", "a baseline"),
+            ("values", "layers, norms and tables are not zero"),
+            ("zeros", "% of the numbers are zero"),
+            ("logits", "finite for"),
+            ("scale direction", "the layers are numbers"),
+            ("double quantization", "the layers are numbers"),
+        ] {
+            assert!(
+                why(&report, check).contains(expected),
+                "{check}: {report:#}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_text_names_check_reason_and_fix() {
     let model = Model::of("bitnet").template(CHATML);
     let output = sterna(&["doctor", text(model.path())]);

@@ -401,11 +401,187 @@ fn what_cannot_be_measured_is_refused() {
         "--stride 0: expected 1 to 96",
     );
     check(2, &["--gate", "kl<1"], "expected at least two models");
+    check(2, &["--gate", "decode>1"], "remove --no-speed");
+    check(2, &["--gate", "arc:acc>0.3"], "--tasks has no arc");
+    check(2, &["--tokens", "0"], "--tokens is 0");
+    check(2, &["--tasks", "facts", "--limit", "0"], "--limit is 0");
     check(3, &["--text", "absent.txt"], "absent.txt");
-    std::fs::write(folder.path().join("recipe.toml"), "").unwrap();
-    check(
-        3,
-        &[text(folder.path())],
-        "a training run without a model yet",
+    check(3, &["--masters"], "expected master weights");
+}
+
+/// A training run of a few steps.
+const RECIPE: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 64
+    intermediate_size = 128
+    num_hidden_layers = 2
+    num_attention_heads = 2
+    [data]
+    mix = 'stories'
+    documents = 400
+    vocab_size = 300
+    [train]
+    steps = 6
+    learning_rate = 4e-3
+    warmup = 2
+    batch = 2
+    context = 320
+    evaluate_every = 3
+    checkpoint_every = 3
+";
+
+#[test]
+fn a_run_without_a_model_stands_for_its_checkpoint_and_masters_are_a_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (folder.path().join("r.toml"), folder.path().join("run"));
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let nothing = refused(3, &["validate", text(&folder.path().join("absent/run"))]);
+    assert!(nothing.contains("absent"), "{nothing}");
+    program::stdout(&["train", "--config", text(&recipe), "--out", text(&run)]);
+    let model = folder.path().join("model");
+    std::fs::rename(run.join("model"), &model).unwrap();
+    let common = ["--tokens", "2000", "--no-speed", "--json"];
+    let compare = |args: &[&str]| json(&[&["validate"], args, &common].concat());
+    let report = compare(&[text(&model), text(&run)]);
+    let [a, b] = [0, 1].map(|i| report["models"][i]["sha256"].as_str().unwrap());
+    assert_eq!(a, b);
+
+    let report = compare(&[text(&run), "--masters"]);
+    let of = |model: usize| &report["models"][model];
+    assert_eq!(of(0)["name"], "run masters");
+    assert_eq!(
+        (&of(0)["packing"], &of(1)["packing"]),
+        (&"f16".into(), &"i2".into())
     );
+    assert!(of(0)["accuracy"][0]["divergence"].is_null());
+    let kl = &of(1)["accuracy"][0]["divergence"]["kl"]["mean"];
+    assert!(kl.as_f64().unwrap() > 0.0, "{kl}");
+    std::fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    let nothing = refused(3, &["validate", text(&run)]);
+    assert!(nothing.contains("no checkpoint yet"), "{nothing}");
+}
+
+#[test]
+fn a_report_after_kills_has_the_bytes_of_one_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
+    let (a, b) = (fixture("trained/bitnet"), folder.path().join("b"));
+    with_scales(&a, 1, 1.3, &b);
+    let validate = |out: &Path| {
+        let mut args = vec!["validate", text(&a), text(&b), "--out", text(out)];
+        args.extend(["--tasks", "stories", "addition2", "--limit", "40"]);
+        args.extend(["--convention", "rolling,chunks", "--tokens", "1500"]);
+        args.extend(["--no-speed", "--json"]);
+        let mut report = json(&args);
+        let setting = report["setting"].as_object_mut().unwrap();
+        setting.remove("command"); // it names the folder
+        report.to_string()
+    };
+    let expected = validate(&whole);
+    assert_eq!(validate(&killed), expected);
+    let entries = std::fs::read_dir(killed.join("state")).unwrap();
+    let mut parts: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    parts.sort();
+    assert_eq!(parts.len(), 8); // two models: two conventions, two tasks
+    for part in &parts {
+        // A kill in the middle of each kind of work, and of a record.
+        let bytes = std::fs::read(part).unwrap();
+        std::fs::write(part, &bytes[..bytes.len() / 2 + 3]).unwrap();
+        assert_eq!(validate(&killed), expected, "{}", part.display());
+        assert!(std::fs::read(part).unwrap() == bytes, "{}", part.display());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_measurement_of_speed_soon() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("trained/bitnet");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sterna"))
+        .args(["validate", text(&model), "--tokens", "500", "--out"])
+        .arg(folder.path())
+        .args(["--repetitions", "1000000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line is a sign of life of a measurement that would last for days.
+    let mut lines = BufReader::new(program.stderr.take().unwrap()).lines();
+    let measures = |line: &String| line.contains("measurements of speed");
+    assert!(lines.any(|line| measures(&line.unwrap())));
+    let id = program.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let pressed = std::time::Instant::now();
+    assert_eq!(program.wait().unwrap().code(), Some(130));
+    assert!(pressed.elapsed().as_secs() < 20, "{:?}", pressed.elapsed());
+    assert_eq!(scores(folder.path()).len(), 1);
+}
+
+/// A question and its answer as GSM8K has them.
+fn gsm8k(question: &str, number: &str) -> Value {
+    serde_json::json!({"question": question, "answer": format!("So it is.\n#### {number}")})
+}
+
+fn write_lines(path: &Path, records: &[Value]) {
+    let lines: Vec<String> = records.iter().map(|r| format!("{r}\n")).collect();
+    std::fs::write(path, lines.concat()).unwrap();
+}
+
+#[test]
+fn answers_that_a_model_learned_by_heart_match_strictly() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let learned = [("How many?", "1,234"), ("Why?", "-5")];
+    let document = |i: usize| {
+        let (question, number) = learned[i % 2];
+        let record = gsm8k(question, number);
+        let answer = record["answer"].as_str().unwrap();
+        serde_json::json!({"text": format!("Question: {question}\nAnswer: {answer}")})
+    };
+    write_lines(
+        &path("text.jsonl"),
+        &(0..4000).map(document).collect::<Vec<_>>(),
+    );
+    let recipe = RECIPE
+        .replace(
+            "mix = 'stories'",
+            &format!("text = ['{}']", text(&path("text.jsonl"))),
+        )
+        .replace("documents = 400", "")
+        .replace("steps = 6", "steps = 150")
+        .replace("_every = 3", "_every = 150");
+    std::fs::write(path("r.toml"), recipe).unwrap();
+    program::stdout(&[
+        "train",
+        "--config",
+        text(&path("r.toml")),
+        "--out",
+        text(&path("run")),
+    ]);
+    // The second is what the model says in other digits, the third is not what it says.
+    let items = [
+        gsm8k("How many?", "1,234"),
+        gsm8k("How many?", "1234"),
+        gsm8k("Why?", "5"),
+    ];
+    write_lines(&path("items.jsonl"), &items);
+    let (run, task) = (path("run"), format!("gsm8k={}", text(&path("items.jsonl"))));
+    let args = ["validate", text(&run), "--tasks", &task, "--fewshot", "0"];
+    let report = json(&[&args[..], &["--tokens", "500", "--no-speed", "--json"]].concat());
+    let scores = report["models"][0]["tasks"][0]["scores"]
+        .as_array()
+        .unwrap();
+    let strict = scores
+        .iter()
+        .find(|s| s["metric"] == "exact_match,strict-match");
+    let value = strict.unwrap()["value"].as_f64().unwrap();
+    assert!((value - 2.0 / 3.0).abs() < 1e-12, "{scores:?}");
 }

@@ -64,7 +64,7 @@ fn explained(patient: &Patient) -> Option<&'static str> {
 
 /// Whether the reciprocals of the scales predict better.
 pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_text(patient) {
+    let body = match with_trits(patient) {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
@@ -118,7 +118,7 @@ pub fn rotated_rows(patient: &Patient) -> anyhow::Result<Finding> {
 
 /// Whether scales without the factor that a second absmean brings predict better.
 pub fn larger_scales(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_text(patient) {
+    let body = match with_trits(patient) {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
@@ -149,5 +149,13 @@ fn with_text(patient: &Patient) -> Result<&Body, Finding> {
         Err(why) => Err(Finding::not_applicable(why)),
         Ok(body) if !body.has_text => Err(Finding::not_applicable("there is no tokenizer")),
         Ok(body) => Ok(body),
+    }
+}
+
+/// What runs, if it has trits that were counted.
+fn with_trits(patient: &Patient) -> Result<&Body, Finding> {
+    match &patient.trials {
+        Err(why) if patient.source.is_dense() => Err(Finding::not_applicable(why)),
+        _ => with_text(patient),
     }
 }

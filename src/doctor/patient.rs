@@ -17,6 +17,10 @@ use super::weights;
 use crate::inspect::trits::{Counts, linear, of_file};
 use crate::terminal;
 
+/// Why a baseline has no trials.
+const NUMBERS: &str =
+    "the layers are numbers: there are no trits and scales that a mistake could have changed";
+
 /// A model and everything that several checks ask for.
 pub struct Patient {
     pub source: Box<dyn Source>,
@@ -46,6 +50,7 @@ pub enum Origin {
 /// The packed model, its trits and its losses.
 pub struct Body {
     pub file: PackedFile,
+    /// None where the layers are numbers.
     pub counts: Vec<Counts>,
     pub losses: Losses,
     /// The built-in texts, or ids at random where there is no tokenizer.
@@ -102,6 +107,9 @@ impl Patient {
 
     /// Makes the trials, unless something is worse than what they could find.
     fn make_trials(&self) -> anyhow::Result<Result<Vec<Trial>, String>> {
+        if self.source.is_dense() {
+            return Ok(Err(NUMBERS.to_owned()));
+        }
         let body = match &self.body {
             Err(why) => return Ok(Err(why.clone())),
             Ok(body) if !body.has_text => return Ok(Err("there is no tokenizer".to_owned())),
@@ -200,7 +208,10 @@ fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
 /// Whether the weights are as ternary as the config says shows when the first of them is read.
 fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> Result<Opened, Error> {
     if let Some(first) = linear(source.config()).first() {
-        source.linear(first)?;
+        match source.is_dense() {
+            true => drop(source.dense(first)?),
+            false => drop(source.linear(first)?),
+        }
     }
     Ok((source, origin))
 }
@@ -241,7 +252,10 @@ fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>
 impl Body {
     fn run(path: PathBuf, folder: TempDir, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Body> {
         let file = PackedFile::open(&path)?;
-        let counts = of_file(&file)?;
+        let counts = match file.packing.ternary() {
+            Some(_) => of_file(&file)?,
+            None => Vec::new(),
+        };
         let context = file.config.max_position_embeddings;
         let weights = counts.iter().map(|c| c.all() as usize).sum();
         let ids = match tokenizer {

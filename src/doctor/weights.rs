@@ -10,10 +10,16 @@ use crate::inspect::trits::{self, Counts};
 
 /// Rows that are read of a table or of master weights.
 const SAMPLE: usize = 64;
+/// Share of the rows of a layer that are zero in a model that was trained.
+const MANY_ZERO_ROWS: f64 = 0.02;
 
 /// How the checkpoint says that its layers are ternary; that nothing does is refused at opening.
 pub fn declaration(patient: &Patient) -> anyhow::Result<Finding> {
     let stored = match patient.origin {
+        Origin::Packed if patient.source.is_dense() => {
+            let why = "a baseline, packed by Sterna: its layers are numbers";
+            return Ok(Finding::ok(why));
+        }
         Origin::Packed => return Ok(Finding::ok("packed by Sterna")),
         Origin::Gguf { .. } => return Ok(Finding::ok("GGUF with ternary tensors")),
         Origin::Folder => first_linear(patient)?,
@@ -32,7 +38,8 @@ pub fn values(patient: &Patient) -> anyhow::Result<Finding> {
     let mut read = 0;
     for weight in layout::weights(patient.source.config()) {
         let (kind, values) = match weight.role {
-            Role::Linear => continue, // read when the model was packed
+            Role::Linear if !patient.source.is_dense() => continue, // read when the model was packed
+            Role::Linear => ("layer", patient.source.dense(&weight)),
             Role::Norm => ("norm", patient.source.vector(&weight)),
             Role::Table => ("table", sample(patient, &weight)),
         };
@@ -50,7 +57,13 @@ pub fn values(patient: &Patient) -> anyhow::Result<Finding> {
         read += 1;
     }
     Ok(match &patient.body {
-        Ok(_) => Finding::ok(format!("finite; {read} norms and tables are not zero")),
+        Ok(_) => {
+            let what = match patient.source.is_dense() {
+                true => "layers, norms and tables",
+                false => "norms and tables",
+            };
+            Finding::ok(format!("finite; {read} {what} are not zero"))
+        }
         Err(why) => Finding::not_applicable(why),
     })
 }
@@ -68,6 +81,7 @@ fn sample(patient: &Patient, weight: &Weight) -> sterna_convert::Result<Vec<f32>
 /// Layers and rows without a trit that is not zero.
 pub fn zeros(patient: &Patient) -> anyhow::Result<Finding> {
     let counts = match &patient.body {
+        Ok(_) if patient.source.is_dense() => return rows_of_zeros(patient),
         Ok(body) => &body.counts,
         Err(why) => return Ok(Finding::not_applicable(why)),
     };
@@ -85,11 +99,42 @@ pub fn zeros(patient: &Patient) -> anyhow::Result<Finding> {
     let zeros = counts.iter().map(|c| c.zero).sum::<u64>() as f64;
     let all = counts.iter().map(Counts::all).sum::<u64>() as f64;
     let shown = format!("{:.1} % of the trits are zero", 100.0 * zeros / all);
-    Ok(match worst.filter(|c| c.zero_rows > 1 && share(c) > 0.02) {
-        Some(c) => Finding::suspect(format!(
-            "{} of {} rows of {} are zero; {shown}",
-            c.zero_rows, c.weight.rows, c.weight.name
-        )),
+    Ok(
+        match worst.filter(|c| c.zero_rows > 1 && share(c) > MANY_ZERO_ROWS) {
+            Some(c) => Finding::suspect(format!(
+                "{} of {} rows of {} are zero; {shown}",
+                c.zero_rows, c.weight.rows, c.weight.name
+            )),
+            None => Finding::ok(shown),
+        },
+    )
+}
+
+/// Rows of a baseline without a number that is not zero; layers of zeros are found by [`values`].
+fn rows_of_zeros(patient: &Patient) -> anyhow::Result<Finding> {
+    let mut zeros = (0, 0); // of all numbers
+    let mut worst: Option<(f64, String)> = None;
+    for weight in trits::linear(patient.source.config()) {
+        let values = patient.source.dense(&weight)?;
+        zeros.0 += values.iter().filter(|x| **x == 0.0).count();
+        zeros.1 += values.len();
+        let rows = values.chunks_exact(weight.columns);
+        let empty = rows.filter(|row| row.iter().all(|x| *x == 0.0)).count();
+        let share = empty as f64 / weight.rows as f64;
+        if empty > 1 && share > worst.as_ref().map_or(MANY_ZERO_ROWS, |(worst, _)| *worst) {
+            let why = format!(
+                "{empty} of {} rows of {} are zero",
+                weight.rows, weight.name
+            );
+            worst = Some((share, why));
+        }
+    }
+    let shown = format!(
+        "{:.1} % of the numbers are zero",
+        100.0 * zeros.0 as f64 / zeros.1 as f64
+    );
+    Ok(match worst {
+        Some((_, why)) => Finding::suspect(format!("{why}; {shown}")),
         None => Finding::ok(shown),
     })
 }
@@ -184,7 +229,7 @@ pub fn rope_theta(patient: &Patient) -> anyhow::Result<Finding> {
 
 fn first_linear(patient: &Patient) -> anyhow::Result<Option<StoredScale>> {
     let first = trits::linear(patient.source.config()).into_iter().next();
-    Ok(match first {
+    Ok(match first.filter(|_| !patient.source.is_dense()) {
         Some(weight) => Some(patient.source.linear(&weight)?.stored),
         None => None,
     })

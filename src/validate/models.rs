@@ -1,6 +1,6 @@
 //! What was named on the command line, as packed files: others are packed into a folder that vanishes.
 //!
-//! Nothing is rounded then, so that a folder stands for the model as it was published; what a smaller head costs is
+//! A run that is not at its end is exported from its newest checkpoint first. Nothing is rounded then, so that a folder stands for the model as it was published; what a smaller head costs is
 //! measured on a file that was converted with it.
 
 use std::path::{Path, PathBuf};
@@ -8,58 +8,100 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use sterna_convert::HeadType;
 use sterna_runtime::Options;
-use sterna_ternary::PackedFile;
+use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
+use sterna_train::Recipe;
 use sterna_validate::Subject;
 
 use crate::convert;
 use crate::exit::BadInput;
 use crate::locate::{Want, locate};
+use crate::train::start;
 
 /// Models that are open, and the folder of those that had to be packed.
 pub struct Models {
     pub subjects: Vec<Subject>,
-    _packed: tempfile::TempDir,
+    /// What each of them was made of, as it was given.
+    pub given: Vec<PathBuf>,
+    packed: tempfile::TempDir,
+    options: Options,
 }
 
 impl Models {
     /// Opens packed files; packs Hugging Face folders, GGUF files, the newest model of a training run, and
-    /// what the hub has under a name.
-    pub fn open(given: &[PathBuf], options: Options) -> anyhow::Result<Models> {
-        let folder = tempfile::tempdir().context("a temporary folder cannot be made")?;
-        let mut subjects = Vec::new();
-        for (i, (given, name)) in given.iter().zip(names(given)).enumerate() {
-            let path = locate(given, Want::Either)?;
-            let path = of_run(&path)?;
+    /// what the hub has under a name. With `has_masters`, the master weights of the first one come in front.
+    pub fn open(given: &[PathBuf], has_masters: bool, options: Options) -> anyhow::Result<Models> {
+        let mut models = Models {
+            subjects: Vec::new(),
+            given: Vec::new(),
+            packed: tempfile::tempdir().context("a temporary folder cannot be made")?,
+            options,
+        };
+        for (given, name) in given.iter().zip(names(given)) {
+            let path = models.of_run(&locate(given, Want::Either)?)?;
+            if has_masters && models.subjects.is_empty() {
+                check_masters(&path)?;
+                let masters = models.pack(&path, Dense::F16.into(), HeadType::Lossless)?;
+                models.push(given, &masters, format!("{name} masters"))?;
+            }
             let path = match is_packed(&path) {
                 true => path,
-                false => {
-                    eprintln!("packing {}", path.display());
-                    let out = folder.path().join(format!("{i}.sterna"));
-                    convert::convert_with_head(&path, &out, HeadType::Lossless)?;
-                    out
-                }
+                false => models.pack(&path, Packing::I2.into(), HeadType::Lossless)?,
             };
-            subjects.push(Subject::open(&path, name, options)?);
+            models.push(given, &path, name)?;
         }
-        Ok(Models {
-            subjects,
-            _packed: folder,
-        })
+        Ok(models)
+    }
+
+    fn push(&mut self, given: &Path, path: &Path, name: String) -> anyhow::Result<()> {
+        self.subjects.push(Subject::open(path, name, self.options)?);
+        self.given.push(given.to_owned());
+        Ok(())
+    }
+
+    /// A path in the folder that vanishes.
+    fn free(&self, ending: &str) -> PathBuf {
+        self.packed
+            .path()
+            .join(format!("{}.{ending}", self.subjects.len()))
+    }
+
+    fn pack(&self, path: &Path, packing: LinearType, head: HeadType) -> anyhow::Result<PathBuf> {
+        eprintln!("packing {} ({})", path.display(), packing.name());
+        let out = self.free("sterna");
+        convert::convert_to(path, &out, packing, head)?;
+        Ok(out)
+    }
+
+    /// The model of a training run: the one that it wrote when it ended, or else that of its newest checkpoint. Any other
+    /// path is itself.
+    fn of_run(&self, path: &Path) -> anyhow::Result<PathBuf> {
+        let (recipe, model) = (path.join("recipe.toml"), path.join("model"));
+        match (recipe.exists(), model.join("config.json").exists()) {
+            (false, _) => return Ok(path.to_owned()),
+            (true, true) => return Ok(model),
+            (true, false) => {}
+        }
+        let mut recipe = Recipe::load(&recipe)?;
+        start::from(&mut recipe)?;
+        let out = self.free("run");
+        let step = sterna_train::export_newest(&recipe, path, &out)?;
+        eprintln!(
+            "{}: not at its end; its checkpoint of step {step} is taken",
+            path.display()
+        );
+        Ok(out)
     }
 }
 
-/// The model that a training run wrote last; any other path is itself.
-fn of_run(path: &Path) -> anyhow::Result<PathBuf> {
-    if !path.join("recipe.toml").exists() {
-        return Ok(path.to_owned());
-    }
-    let model = path.join("model");
-    match model.join("config.json").exists() {
-        true => Ok(model),
+/// Refuses what has no master weights.
+fn check_masters(path: &Path) -> anyhow::Result<()> {
+    let source = sterna_convert::open(path, false)?;
+    match source.has_masters() {
+        true => Ok(()),
         false => {
             let why = format!(
-                "{}: a training run without a model yet; expected the folder `model`, which `sterna train` \
-                 writes at its end",
+                "--masters: {}: expected master weights, which are in the folder of a training run, or a Hugging Face \
+                 folder with `quantization_mode` online; give one of these as the first MODEL",
                 path.display()
             );
             Err(BadInput(why).into())

@@ -13,6 +13,8 @@ pub struct Progress {
     last_line: Instant,
     /// What was done when this process began.
     first: Option<usize>,
+    /// What was done when this was seen last.
+    last: usize,
 }
 
 /// Time between two lines of a log that is not a terminal.
@@ -30,10 +32,15 @@ impl Progress {
             start: Instant::now(),
             last_line: Instant::now(),
             first: None,
+            last: usize::MAX,
         }
     }
 
     pub fn see(&mut self, done: usize, total: usize) {
+        if done == self.last {
+            return; // between the tokens of a measurement there is no time to lose
+        }
+        self.last = done;
         let first = *self.first.get_or_insert(done);
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);

@@ -132,6 +132,11 @@ fn taken_over(start: &Start, folder: &Path) -> Result<Tokenizer> {
 }
 
 /// The tokenizer in a run's `data` folder.
+/// The tokenizer that [`prepare()`] wrote.
+pub(crate) fn tokenizer(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
+    loaded(recipe.tokenizer_from(), folder)
+}
+
 fn loaded(start: Option<&Start>, folder: &Path) -> Result<Tokenizer> {
     let bos = start.and_then(|start| start.config.bos_token_id);
     Ok(Tokenizer::load_with(folder, bos)?)
@@ -188,7 +193,7 @@ pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
 pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     let train = &recipe.train;
     let (loader, held_out) = loaders(recipe, folder)?;
-    let tokenizer = loaded(recipe.tokenizer_from(), folder)?;
+    let tokenizer = tokenizer(recipe, folder)?;
     let mut held_out_bytes = 0;
     for row in held_out.chunks_exact(train.context + 1) {
         let scored = row[1..].iter().filter(|token| *token & rows::UNSCORED == 0);

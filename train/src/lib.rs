@@ -45,7 +45,7 @@ pub use error::{Error, Result};
 pub use model::{Model, Precision};
 pub use place::{Place, Processor};
 pub use recipe::Recipe;
-pub use run::{Control, Evaluation, Event, Outcome, train};
+pub use run::{Control, Evaluation, Event, Outcome, export_newest, train};
 pub use start::{Start, Weights};
 pub use teacher::Teacher;
 pub use trainer::{LossReduction, Step, Trainer};

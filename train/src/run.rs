@@ -200,6 +200,34 @@ pub fn train(
     })
 }
 
+/// Writes the model of a run's newest checkpoint into `out`, as [`export::huggingface`] does, and returns the steps that
+/// it had taken. The run need not be at an end; it is not touched.
+///
+/// # Errors
+/// [`Error::Checkpoint`] where there is none that can be read, and those of reading it and of writing.
+pub fn export_newest(recipe: &Recipe, folder: &Path, out: &Path) -> Result<u64> {
+    let checkpoints = folder.join("checkpoints");
+    let (found, warnings) = checkpoint::latest(recipe, &checkpoints)?;
+    let found = found.ok_or_else(|| {
+        let none = Error::Checkpoint {
+            path: checkpoints,
+            why:
+                "there is no checkpoint yet; train for longer or with a smaller `checkpoint_every`"
+                    .into(),
+        };
+        warnings.into_iter().next().unwrap_or(none)
+    })?;
+    let tokenizer = data::tokenizer(recipe, &folder.join("data"))?;
+    let eos: Vec<u32> = tokenizer.eos_id().into_iter().collect();
+    let config = recipe.config(tokenizer.vocab_size(), tokenizer.bos_id(), &eos)?;
+    let (precision, context) = (recipe.train.precision, recipe.train.context);
+    let mut model = Model::from_values(config, precision, context, found.parameters, &Device::Cpu)?;
+    model.scaling = recipe.model.scaling.into();
+    let files = recipe.tokenizer_from().map(|start| &start.files[..]);
+    export::huggingface(&model, &tokenizer, files, out)?;
+    Ok(found.step)
+}
+
 /// Scores held-out text, looks at the layers and lets the model write.
 fn evaluate(
     trainer: &Trainer,

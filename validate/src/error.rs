@@ -22,6 +22,14 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Data(#[from] sterna_datasets::Error),
+    /// Logits that are no numbers.
+    #[error(
+        "{path}: a logit is NaN or infinite, so nothing can be said of the model; see `sterna doctor {path}`"
+    )]
+    NotFinite {
+        /// The packed file.
+        path: PathBuf,
+    },
     /// Files and folders without a document.
     #[error("{name}: expected at least one document with a visible character, found none")]
     NoText {

@@ -1,6 +1,7 @@
 //! Runs models through a task, item by item, and remembers what was answered.
 //!
-//! One file a (model, task), a line of JSON an item. What follows the first line that is torn, or out of order, is cut
+//! One file a (model, task), a line of JSON an item. What goes on is what stands in the line, so that figures have the same
+//! bits whether an answer was read or just given. What follows the first line that is torn, or out of order, is cut
 //! off and asked again.
 
 use std::io::Write;
@@ -105,7 +106,7 @@ fn ask(
     task.score(&subject.model, &subject.tokenizer, from, &mut |outcome| {
         let line = serde_json::to_string(&outcome).expect("an outcome is plain data");
         failed = writeln!(file, "{line}").err();
-        outcomes.push(outcome);
+        outcomes.push(serde_json::from_str(&line).expect("what was written can be read"));
         failed.is_none() && seen(outcomes.len())
     })?;
     match failed {

@@ -50,8 +50,29 @@ impl Bounded {
         }
     }
 
-    fn is_relative(&self) -> bool {
-        matches!(self, Bounded::Known(figure) if figure.is_relative)
+    /// Why it will not be there after such a measurement, if so.
+    fn lacks(&self, plan: &Measured) -> Option<String> {
+        let needs = match self {
+            Bounded::Task(task, _) if plan.tasks.iter().any(|name| name == task) => return None,
+            Bounded::Task(task, _) => {
+                let tasks = plan.tasks.join(", ");
+                return Some(format!("--tasks has no {task}; it has: {tasks}"));
+            }
+            Bounded::Known(figure) => figure.needs,
+        };
+        let (is_there, why) = match needs {
+            Needs::Nothing => (true, ""),
+            Needs::Reference => (
+                plan.models > 1,
+                "it compares a model with the first one: expected at least two models",
+            ),
+            Needs::Speed => (plan.has_speed, "speed is left out; remove --no-speed"),
+            Needs::Rolling => (
+                plan.is_rolling,
+                "only the convention `rolling` counts bytes; put it first",
+            ),
+        };
+        (!is_there).then(|| why.to_owned())
     }
 }
 
@@ -68,33 +89,42 @@ enum Relation {
 struct Figure {
     name: &'static str,
     meaning: &'static str,
-    /// Whether it is a figure of a model beside the reference.
-    is_relative: bool,
-    of: fn(&ModelReport) -> Option<f64>,
+    needs: Needs,
+    of: Of,
 }
 
-const fn relative(
-    name: &'static str,
-    meaning: &'static str,
-    of: fn(&ModelReport) -> Option<f64>,
-) -> Figure {
+/// What a figure is made of.
+#[derive(Debug, Clone, Copy)]
+enum Needs {
+    Nothing,
+    /// A model to compare with.
+    Reference,
+    Speed,
+    /// Perplexity of the convention `rolling`.
+    Rolling,
+}
+
+/// What is going to be measured.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// How many models.
+    pub models: usize,
+    /// Whether speed is.
+    pub has_speed: bool,
+    /// Whether the first convention is `rolling`.
+    pub is_rolling: bool,
+    /// Names of the tasks.
+    pub tasks: Vec<String>,
+}
+
+type Of = fn(&ModelReport) -> Option<f64>;
+
+/// A row of the table.
+const fn figure(name: &'static str, meaning: &'static str, needs: Needs, of: Of) -> Figure {
     Figure {
         name,
         meaning,
-        is_relative: true,
-        of,
-    }
-}
-
-const fn absolute(
-    name: &'static str,
-    meaning: &'static str,
-    of: fn(&ModelReport) -> Option<f64>,
-) -> Figure {
-    Figure {
-        name,
-        meaning,
-        is_relative: false,
+        needs,
         of,
     }
 }
@@ -108,53 +138,85 @@ fn speed(model: &ModelReport) -> Option<&crate::speed::WithThreads> {
 }
 
 const FIGURES: [Figure; 18] = [
-    relative("kl", "mean KL divergence, nats", |m| {
+    figure("kl", "mean KL divergence, nats", Needs::Reference, |m| {
         Some(beside(m)?.kl.mean)
     }),
-    relative("kl_median", "its median", |m| Some(beside(m)?.kl_median)),
-    relative("kl_p90", "its 90th percentile", |m| Some(beside(m)?.kl_p90)),
-    relative("kl_p99", "its 99th percentile", |m| Some(beside(m)?.kl_p99)),
-    relative("kl_p999", "its 99.9th percentile", |m| {
+    figure("kl_median", "its median", Needs::Reference, |m| {
+        Some(beside(m)?.kl_median)
+    }),
+    figure("kl_p90", "its 90th percentile", Needs::Reference, |m| {
+        Some(beside(m)?.kl_p90)
+    }),
+    figure("kl_p99", "its 99th percentile", Needs::Reference, |m| {
+        Some(beside(m)?.kl_p99)
+    }),
+    figure("kl_p999", "its 99.9th percentile", Needs::Reference, |m| {
         Some(beside(m)?.kl_p999)
     }),
-    relative("top1", "share of equal first choices", |m| {
-        Some(beside(m)?.top1.mean)
-    }),
-    relative("top5", "mean share of equal five choices", |m| {
-        Some(beside(m)?.top5.mean)
-    }),
-    relative("ppl_ratio", "perplexity by that of the reference", |m| {
-        Some(beside(m)?.perplexity_ratio)
-    }),
-    relative(
+    figure(
+        "top1",
+        "share of equal first choices",
+        Needs::Reference,
+        |m| Some(beside(m)?.top1.mean),
+    ),
+    figure(
+        "top5",
+        "mean share of equal five choices",
+        Needs::Reference,
+        |m| Some(beside(m)?.top5.mean),
+    ),
+    figure(
+        "ppl_ratio",
+        "perplexity by that of the reference",
+        Needs::Reference,
+        |m| Some(beside(m)?.perplexity_ratio),
+    ),
+    figure(
         "p_value",
         "probability of such a difference by chance",
+        Needs::Reference,
         |m| beside(m)?.p_value,
     ),
-    absolute("ppl", "perplexity", |m| {
+    figure("ppl", "perplexity", Needs::Nothing, |m| {
         Some(m.main()?.perplexity.perplexity.mean)
     }),
-    absolute("bits_per_byte", "of the convention rolling", |m| {
-        let lengths = m.main()?.perplexity.by_length.as_ref();
-        Some(lengths?.bits_per_byte.mean)
-    }),
-    absolute("decode", "tokens written per second", |m| {
+    figure(
+        "bits_per_byte",
+        "of the convention rolling",
+        Needs::Rolling,
+        |m| {
+            let lengths = m.main()?.perplexity.by_length.as_ref();
+            Some(lengths?.bits_per_byte.mean)
+        },
+    ),
+    figure("decode", "tokens written per second", Needs::Speed, |m| {
         Some(speed(m)?.generate.tokens_per_second)
     }),
-    absolute("prefill", "tokens of a prompt per second", |m| {
-        Some(speed(m)?.prompt.tokens_per_second)
-    }),
-    absolute("first_token", "seconds to the first token", |m| {
-        Some(m.speed.as_ref()?.first_token_seconds)
-    }),
-    absolute("latency_p99", "seconds, 99 of 100 tokens take less", |m| {
-        Some(m.speed.as_ref()?.token_seconds.2)
-    }),
-    absolute("memory", "bytes at most in use", |m| {
+    figure(
+        "prefill",
+        "tokens of a prompt per second",
+        Needs::Speed,
+        |m| Some(speed(m)?.prompt.tokens_per_second),
+    ),
+    figure(
+        "first_token",
+        "seconds to the first token",
+        Needs::Speed,
+        |m| Some(m.speed.as_ref()?.first_token_seconds),
+    ),
+    figure(
+        "latency_p99",
+        "seconds, 99 of 100 tokens take less",
+        Needs::Speed,
+        |m| Some(m.speed.as_ref()?.token_seconds.2),
+    ),
+    figure("memory", "bytes at most in use", Needs::Speed, |m| {
         speed(m)?.peak_bytes.map(|n| n as f64)
     }),
-    absolute("bytes", "of the file", |m| Some(m.bytes as f64)),
-    absolute("bits_per_weight", "of the file", |m| {
+    figure("bytes", "of the file", Needs::Nothing, |m| {
+        Some(m.bytes as f64)
+    }),
+    figure("bits_per_weight", "of the file", Needs::Nothing, |m| {
         Some(m.bits_per_weight)
     }),
 ];
@@ -208,19 +270,24 @@ fn known() -> String {
 }
 
 impl Gate {
-    /// Whether the condition holds for each model but the first, or for a model that stands alone.
+    /// Refuses a condition on what is not going to be measured.
     ///
     /// # Errors
-    /// A figure that needs a reference where there is one model.
-    pub fn check(&self, models: &[ModelReport]) -> Result<Vec<Outcome>> {
-        if models.len() < 2 && self.figure.is_relative() {
-            return Err(Error::Gate {
+    /// [`Error::Gate`].
+    pub fn check_plan(&self, plan: &Measured) -> Result<()> {
+        match self.figure.lacks(plan) {
+            Some(why) => Err(Error::Gate {
                 condition: self.text.clone(),
-                why: "it compares a model with the first one: expected at least two models".into(),
-            });
+                why,
+            }),
+            None => Ok(()),
         }
+    }
+
+    /// Whether the condition holds for each model but the first, or for a model that stands alone.
+    pub fn check(&self, models: &[ModelReport]) -> Vec<Outcome> {
         let judged = &models[usize::from(models.len() > 1)..];
-        Ok(judged.iter().map(|model| self.of(model)).collect())
+        judged.iter().map(|model| self.of(model)).collect()
     }
 
     fn of(&self, model: &ModelReport) -> Outcome {
@@ -264,7 +331,7 @@ mod tests {
     fn each_later_model_is_judged() {
         let models = [model(1), model(10), model(20)];
         let check = |text: &str, expected: &[bool]| {
-            let outcomes = text.parse::<Gate>().unwrap().check(&models).unwrap();
+            let outcomes = text.parse::<Gate>().unwrap().check(&models);
             let holds: Vec<bool> = outcomes.iter().map(|o| o.holds).collect();
             assert_eq!(holds, expected, "{text}");
         };
@@ -286,9 +353,28 @@ mod tests {
         check("kl=1", "expected a figure, one of");
         check("kl<much", "`much` is no number");
         check("kl<nan", "`nan` is no number");
-        let alone = "kl<1".parse::<Gate>().unwrap().check(&[model(1)]);
-        assert!(alone.unwrap_err().to_string().contains("two models"));
         let absolute = "bytes<2".parse::<Gate>().unwrap().check(&[model(1)]);
-        assert!(absolute.unwrap()[0].holds);
+        assert!(absolute[0].holds);
+    }
+
+    #[test]
+    fn what_will_not_be_measured_is_refused_before() {
+        let plan = Measured {
+            models: 1,
+            has_speed: false,
+            is_rolling: false,
+            tasks: vec!["sums".into(), "facts".into()],
+        };
+        let check = |text: &str, part: &str| {
+            let error = text.parse::<Gate>().unwrap().check_plan(&plan).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        };
+        check("kl<1", "two models");
+        check("decode>1", "remove --no-speed");
+        check("bits_per_byte<1", "put it first");
+        check("arc:acc>0.5", "no arc; it has: sums, facts");
+        for text in ["ppl<9", "bytes<1", "sums:acc>0"] {
+            assert!(text.parse::<Gate>().unwrap().check_plan(&plan).is_ok());
+        }
     }
 }

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use sterna_runtime::{KvCache, Logits, Model, Part};
 
-use crate::Result;
 use crate::windows::Window;
+use crate::{Error, Result};
 
 /// What a model makes of one token of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ const BATCH: usize = 1024;
 /// others are compared with.
 ///
 /// # Errors
-/// Those of [`Model::forward`], and those of `seen`.
+/// Those of [`Model::forward`], [`Error::NotFinite`], and those of `seen`.
 pub fn score(
     models: &[&Model],
     has_reference: bool,
@@ -99,8 +99,14 @@ fn pass(
                 .iter()
                 .flat_map(|(w, range)| &windows[*w].ids[range.start + 1..range.end + 1]);
             let targets: Vec<u32> = targets.copied().collect();
-            let mut positions =
-                positions(&logits, reference.as_deref(), &targets, model).into_iter();
+            let found = positions(&logits, reference.as_deref(), &targets, model);
+            let is_number =
+                |p: &Position| p.nll.is_finite() && p.apart.is_none_or(|a| !a.kl.is_nan());
+            if !found.iter().all(is_number) {
+                let path = model.file().path().to_owned();
+                return Err(Error::NotFinite { path });
+            }
+            let mut positions = found.into_iter();
             for (w, range) in &piece {
                 scored[*w][m].extend(positions.by_ref().take(range.len()));
             }

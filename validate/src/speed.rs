@@ -79,9 +79,13 @@ impl Speed {
     }
 }
 
-/// Measures all models. `seen` gets the tests that are done and all of them.
-///
-/// Returns the speeds and where energy was read, or why not.
+/// Speeds, and where energy was read, or why not.
+pub type Measured = (Vec<Speed>, String);
+
+/// Gets the tests that are done and all of them, and says whether to go on. It is asked before each token.
+pub type Seen<'a> = dyn FnMut(usize, usize) -> bool + 'a;
+
+/// Measures all models; `None` where `seen` said not to go on.
 ///
 /// # Errors
 /// Those of [`bench::measure`].
@@ -89,8 +93,8 @@ pub fn measure(
     subjects: &[Subject],
     plan: &Plan,
     options: Options,
-    seen: &mut dyn FnMut(usize, usize),
-) -> Result<(Vec<Speed>, String)> {
+    seen: &mut Seen,
+) -> Result<Option<Measured>> {
     let paths: Vec<&Path> = subjects.iter().map(|s| s.path.as_path()).collect();
     let bench_plan = bench::Plan {
         tests: vec![Test::Prompt(plan.prompt), Test::Generate(plan.generate)],
@@ -105,12 +109,18 @@ pub fn measure(
     let rounds = plan.repetitions + 1;
     let more = rounds * subjects.len();
     let tests = 2 * plan.threads.len() * more;
-    let report = bench::measure(&paths, &bench_plan, &mut |done, _| seen(done, tests + more))?;
+    let of_bench = bench::measure(&paths, &bench_plan, &mut |done, _| seen(done, tests + more))?;
+    let Some(report) = of_bench else {
+        return Ok(None);
+    };
     let mut waits: Vec<Waits> = subjects.iter().map(|_| Waits::new(plan)).collect();
     for round in 0..rounds {
         for (i, (subject, waits)) in subjects.iter().zip(&mut waits).enumerate() {
-            waits.measure(&subject.model, plan, round > 0)?;
-            seen(tests + round * subjects.len() + i + 1, tests + more);
+            let done = tests + round * subjects.len() + i;
+            let goes_on = &mut || seen(done, tests + more);
+            if !waits.measure(&subject.model, plan, round > 0, goes_on)? {
+                return Ok(None);
+            }
         }
     }
     let speed = |(i, waits): (usize, Waits)| {
@@ -118,7 +128,8 @@ pub fn measure(
         waits.speed(by_threads(&of_model.collect::<Vec<_>>()), plan)
     };
     let energy = report.energy.unwrap_or_else(|why| format!("n/a: {why}"));
-    Ok((waits.into_iter().enumerate().map(speed).collect(), energy))
+    let speeds = waits.into_iter().enumerate().map(speed).collect();
+    Ok(Some((speeds, energy)))
 }
 
 /// Results come as pairs of prompt and generation.
@@ -164,7 +175,14 @@ impl Waits {
         }
     }
 
-    fn measure(&mut self, model: &Model, plan: &Plan, counts: bool) -> Result<()> {
+    /// One round; false where `goes_on`, which is asked before each call of the model, said no.
+    fn measure(
+        &mut self,
+        model: &Model,
+        plan: &Plan,
+        counts: bool,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
         let vocab_size = model.config().vocab_size;
         let id = |i: usize| (i * 7919 % vocab_size) as u32;
         let prompt: Vec<u32> = (1..=plan.prompt).map(id).collect();
@@ -172,6 +190,9 @@ impl Waits {
         let mut seconds = Vec::new();
         let mut next = prompt;
         for _ in 0..=plan.generate.saturating_sub(1) {
+            if !goes_on() {
+                return Ok(false);
+            }
             let start = Instant::now();
             let logits = model.forward(&mut cache, &next, Logits::Last)?;
             next = vec![sampler::greedy(&logits)];
@@ -185,6 +206,9 @@ impl Waits {
             let caches = (0..*batch).map(|_| model.new_cache(STEPS));
             let mut caches = caches.collect::<std::result::Result<Vec<KvCache>, _>>()?;
             for step in 0..STEPS {
+                if !goes_on() {
+                    return Ok(false);
+                }
                 let ids: Vec<[u32; 1]> = (0..*batch).map(|i| [id(i + step * batch)]).collect();
                 let parts = caches.iter_mut().zip(&ids).map(|(cache, ids)| Part {
                     cache,
@@ -199,7 +223,7 @@ impl Waits {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn speed(mut self, by_threads: Vec<WithThreads>, plan: &Plan) -> Speed {

@@ -127,15 +127,16 @@ impl Measurement {
     }
 }
 
-/// Runs the plan on packed files. `progress` is called with (done, total), counted in tests.
+/// Runs the plan on packed files. `progress` is called with (done, total), counted in tests, also between the tokens
+/// of one, and says whether to go on; `None` where it said no.
 ///
 /// # Errors
 /// Those of [`Model::open`] and [`Model::forward`]; a depth and a test that together exceed the model's context.
 pub fn measure(
     paths: &[&Path],
     plan: &Plan,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Report> {
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Report>> {
     let kernels = plan.kernels.unwrap_or_else(Kernels::best);
     let energy = Energy::open();
     let start = memory::resident();
@@ -160,9 +161,11 @@ pub fn measure(
         for subject in &mut subjects {
             let before = (round == 0).then(memory::reset_peak).flatten();
             for i in 0..plan.tests.len() {
-                subject.run(i, plan, energy.as_ref().ok(), round > 0)?;
+                let goes_on = &mut || progress(done, total);
+                if !subject.run(i, plan, energy.as_ref().ok(), round > 0, goes_on)? {
+                    return Ok(None);
+                }
                 done += 1;
-                progress(done, total);
             }
             if let (Some(before), Some(start)) = (before, start) {
                 // Models that ran before keep their pages: only what this one added counts.
@@ -173,11 +176,12 @@ pub fn measure(
     let results = subjects
         .into_iter()
         .flat_map(|subject| subject.results(plan, &limits));
-    Ok(Report {
+    progress(total, total);
+    Ok(Some(Report {
         results: results.collect(),
         limits,
         energy: energy.map(|e| e.source().to_owned()),
-    })
+    }))
 }
 
 /// A model with a number of threads, and what was measured of it.
@@ -214,7 +218,18 @@ impl Subject {
         })
     }
 
-    fn run(&mut self, i: usize, plan: &Plan, energy: Option<&Energy>, counts: bool) -> Result<()> {
+    /// Runs a test once; false where `goes_on`, which is asked before each call of the model, said no.
+    fn run(
+        &mut self,
+        i: usize,
+        plan: &Plan,
+        energy: Option<&Energy>,
+        counts: bool,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
+        if !goes_on() {
+            return Ok(false);
+        }
         let (model, cache) = (&self.model, &mut self.cache);
         let vocab_size = model.config().vocab_size;
         let id = |i: usize| (i * 7919 % vocab_size) as u32;
@@ -239,6 +254,9 @@ impl Subject {
             Test::Generate(n) => {
                 let mut next = ids[0];
                 for _ in 0..n {
+                    if !goes_on() {
+                        return Ok(false);
+                    }
                     next = sampler::greedy(&forward(cache, &[next])?);
                 }
             }
@@ -252,7 +270,7 @@ impl Subject {
                 .and_then(|(energy, before)| energy.since(before));
             self.joules[i].extend(used.map(|joules| joules / tokens as f64));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn results(self, plan: &Plan, limits: &[Limits]) -> Vec<Measurement> {

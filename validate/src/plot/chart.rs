@@ -63,13 +63,16 @@ pub const SMALL: (f64, f64) = (480.0, 340.0);
 /// Pixels between the edges of the page and the area of the curves: left, right, bottom and, above the legend, top.
 const MARGIN: (f64, f64, f64, f64) = (66.0, 20.0, 55.0, 36.0);
 const TEXT: f64 = 13.0;
-const LEGEND_ROW: f64 = 18.0;
+/// Height of a line of the legend, in pixels.
+pub const LEGEND_ROW: f64 = 18.0;
+/// Width of a letter of the legend at most, but for the rarest.
+const LETTER: f64 = 7.0;
 const BLACK: Color = [40, 40, 40];
 const WHITE: Color = [255, 255, 255];
 const GRID: Color = [225, 225, 225];
 const GREY: Color = [130, 130, 130];
-/// Told apart by color-blind people too: Okabe and Ito 2008, without yellow.
-const COLORS: [Color; 7] = [
+/// Told apart by color-blind people too: Okabe and Ito 2008, with brown for yellow.
+const COLORS: [Color; 8] = [
     [0, 114, 178],
     [213, 94, 0],
     [0, 158, 115],
@@ -77,6 +80,7 @@ const COLORS: [Color; 7] = [
     [86, 180, 233],
     [230, 159, 0],
     [0, 0, 0],
+    [120, 80, 40],
 ];
 const DOT: f64 = 3.0;
 const LABELLED_DOT: f64 = 5.0;
@@ -160,7 +164,8 @@ impl Chart {
                 false => COLORS[curve.color.unwrap_or(i) % COLORS.len()],
             };
             if let Some(row) = rows.iter().position(|of| std::ptr::eq(*of, curve)) {
-                marks.extend(legend(row, curve, color));
+                let room = (self.size.0 - LEGEND_LEFT - MARGIN.1) / LETTER;
+                marks.extend(legend(row, &shortened(&curve.name, room as usize), color));
             }
             self.draw_curve(curve, color, &x, &y, &mut marks);
         }
@@ -339,7 +344,25 @@ fn text(at: (f64, f64), text: &str, anchor: Anchor) -> Mark {
 }
 
 /// A row at the top: line and dot, then the name.
-fn legend(row: usize, curve: &Curve, color: Color) -> [Mark; 3] {
+/// Where names begin in the legend.
+const LEGEND_LEFT: f64 = 46.0;
+
+/// A name of at most so many letters: of a longer one the begin and the end, which tell names apart.
+fn shortened(name: &str, most: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= most {
+        return name.to_owned();
+    }
+    let kept = most.saturating_sub(DOTS.len());
+    let (begin, end) = (kept.div_ceil(2), letters.len() - kept / 2);
+    let parts = [&letters[..begin], &DOTS, &letters[end..]];
+    parts.into_iter().flatten().collect()
+}
+
+/// In the place of letters that are left out.
+const DOTS: [char; 3] = ['.'; 3];
+
+fn legend(row: usize, name: &str, color: Color) -> [Mark; 3] {
     let y = 18.0 + LEGEND_ROW * row as f64;
     let dot = Mark::Dot {
         at: (23.0, y - 4.0),
@@ -349,13 +372,20 @@ fn legend(row: usize, curve: &Curve, color: Color) -> [Mark; 3] {
     [
         line(&[(8.0, y - 4.0), (38.0, y - 4.0)], color, 1.6),
         dot,
-        text((46.0, y), &curve.name, Anchor::Start),
+        text((LEGEND_LEFT, y), name, Anchor::Start),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_keep_begin_and_end() {
+        for (most, expected) in [(8, "abcdefgh"), (7, "ab...gh"), (4, "a..."), (1, "...")] {
+            assert_eq!(shortened("abcdefgh", most), expected);
+        }
+    }
 
     fn ticks(low: f64, high: f64, is_log: bool) -> Vec<String> {
         let axis = Axis {

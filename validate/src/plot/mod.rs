@@ -4,5 +4,5 @@ mod chart;
 mod font;
 mod picture;
 
-pub use chart::{Chart, Curve, LARGE, Reach, SMALL, Scale};
+pub use chart::{Chart, Curve, LARGE, LEGEND_ROW, Reach, SMALL, Scale};
 pub use picture::{Anchor, Color, Mark, Picture};

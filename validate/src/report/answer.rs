@@ -1,8 +1,9 @@
 //! The answer in two sentences: what is lost, what is gained, and whether that is more than chance.
 
 use super::{ModelReport, Report};
-use crate::accuracy::{Divergence, SIGNIFICANT, Verdict};
+use crate::accuracy::{Divergence, GAIN, SIGNIFICANT, Verdict};
 use crate::exam::Exam;
+use crate::speed::Rate;
 
 /// For each later model one answer; for a model alone what it is.
 pub fn of(report: &Report) -> Vec<String> {
@@ -30,6 +31,11 @@ fn solved(first: &ModelReport, other: &ModelReport) -> String {
         let (before, now, test) = (a.main()?, b.main()?, b.beside_first.as_ref()?);
         if (test.only_first, test.only_second) == (0, 0) {
             let (items, task, share) = (now.items, &b.task, 100.0 * now.value);
+            if now.value == 0.0 {
+                return Some(format!(
+                    " Of {items} items of {task} neither gets one right."
+                ));
+            }
             return Some(format!(
                 " Of {items} items of {task} it gets the same ones right ({share:.1} %)."
             ));
@@ -129,20 +135,33 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
         ),
         Verdict::WorseByKl => format!(
             "{name} is significantly worse at what {first} would write, {}: its predictions are off by {} nats per token (KL \
-             divergence, {}), while {change}{range}, which chance explains.",
+             divergence, {}), while {change}{range}, {}.",
             degree(d.kl.mean),
             figures(d.kl.mean),
-            chance(d.kl_p_value)
+            chance(d.kl_p_value),
+            by_chance(d)
         ),
         Verdict::NotSignificant => format!(
-            "{name} is not measurably worse: {change}{range}, which chance explains ({}, significant below {SIGNIFICANT}), and \
+            "{name} is not measurably worse: {change}{range}, {} ({}, significant below {SIGNIFICANT}), and \
              both find the same next token most probable in {:.2} % of places.",
+            by_chance(d),
             chance(d.p_value),
             100.0 * d.top1.mean
         ),
         Verdict::Unknown => format!(
             "{name} cannot be judged on so little text: {change}, and there is no telling whether by chance."
         ),
+    }
+}
+
+/// Whether a difference of perplexities that decides nothing is chance.
+fn by_chance(d: &Divergence) -> String {
+    match d.p_value {
+        Some(p) if p < SIGNIFICANT => format!(
+            "more than chance explains, but less than the {} % that count as a gain",
+            figures(100.0 * (1.0 - (-GAIN).exp()))
+        ),
+        _ => "which chance explains".to_owned(),
     }
 }
 
@@ -180,6 +199,13 @@ fn gained(first: &ModelReport, other: &ModelReport) -> String {
         return format!(" {}.", capital(&size));
     };
     let (slow, fast) = (figures(a.tokens_per_second), figures(b.tokens_per_second));
+    let is_single = |rate: &Rate| rate.range.0 == rate.range.1;
+    if is_single(&a) && is_single(&b) {
+        return format!(
+            " In the only round it wrote {fast} instead of {slow} tokens per second, which one round does not prove, and \
+             {size}."
+        );
+    }
     if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
         return format!(
             " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary by more than they \

@@ -3,7 +3,7 @@
 use super::answer::{bytes, figures};
 use super::plots::{self, Plot};
 use super::{Accuracy, ModelReport, Report};
-use crate::accuracy::{SIGNIFICANT, Verdict};
+use crate::accuracy::{GAIN, SIGNIFICANT, Verdict};
 use crate::statistics::Estimate;
 
 /// What is written.
@@ -65,8 +65,8 @@ fn gates(report: &Report) -> Option<Section> {
         let value = gate.value.map_or("not measured".into(), figures);
         let verdict = if gate.holds { "holds" } else { "FAILS" };
         row(&[
-            gate.condition.clone(),
             gate.model.clone(),
+            gate.condition.clone(),
             value,
             verdict.into(),
         ])
@@ -76,7 +76,7 @@ fn gates(report: &Report) -> Option<Section> {
         title: "Conditions",
         intro: "What was asked for with --gate.".into(),
         table: Table {
-            head: head(&["condition", "model", "found", ""]),
+            head: head(&["model", "condition", "found", ""]),
             rows,
         },
         plots: Vec::new(),
@@ -227,7 +227,8 @@ fn divergence(report: &Report) -> Option<Section> {
              where documents are fewer than 30) and their mean is compared with its standard error (a paired z test); below {SIGNIFICANT} it counts as significant. KL \
              divergence says how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 is another \
              model. It is also what a model would lose on text that the reference writes; “significantly worse, by KL only” \
-             means that this is above zero by more than its error, while chance may explain the difference on the text. Same first choice: how often both find the same next token most probable. Change of the right token: what \
+             means that this is above zero by more than its error, while the loss on the text is not significantly higher; a \
+             lower one counts as better from {GAIN} nats a token on, as small damage moves it by less in either direction. Same first choice: how often both find the same next token most probable. Change of the right token: what \
              its probability gained or lost, in the worst of 100 places, in the middle, and in the best of 100."
         ),
         table: Table {
@@ -380,9 +381,10 @@ fn setting(report: &Report) -> Option<Section> {
         row(&[
             "text".into(),
             format!(
-                "{}: {} documents, {}, sha256 {}",
+                "{}: {} document{}, {}, sha256 {}",
                 s.text.name,
                 s.text.documents,
+                if s.text.documents == 1 { "" } else { "s" },
                 bytes(s.text.bytes as u64),
                 s.text.sha256
             ),

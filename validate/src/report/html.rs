@@ -17,7 +17,8 @@ tbody th{font-weight:600}.facts td{overflow-wrap:anywhere}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:1rem;margin:1rem 0}
 figure{margin:0;break-inside:avoid}figure svg{width:100%;max-width:32rem;height:auto;display:block}
 figcaption{font-size:.85rem;color:#555}
-@media(max-width:40rem){th,td{white-space:nowrap}.facts td{white-space:normal}}
+@media(max-width:40rem){th,td{white-space:nowrap}.facts td{white-space:normal}
+tbody th{white-space:normal;overflow-wrap:anywhere;min-width:6rem;max-width:9rem}}
 @media print{body{font-size:10pt;max-width:none;padding:0}.wide{overflow:visible}table{font-size:7pt}
 th,td{padding-right:.5rem}.plots{grid-template-columns:1fr 1fr}h2{break-after:avoid}tr{break-inside:avoid}}
 @page{margin:15mm}";

@@ -2,7 +2,7 @@
 
 use super::{ModelReport, Report};
 use crate::accuracy::{Divergence, kl_bins};
-use crate::plot::{Chart, Curve, Picture, Reach, SMALL, Scale};
+use crate::plot::{Chart, Curve, LEGEND_ROW, Picture, Reach, SMALL, Scale};
 
 /// A picture, the name of its files and what it shows.
 pub struct Plot {
@@ -10,6 +10,9 @@ pub struct Plot {
     pub caption: &'static str,
     pub picture: Picture,
 }
+
+/// Lines of a legend that a small chart has room for; with more it becomes higher.
+const LEGEND_ROWS: usize = 3;
 
 pub fn of(report: &Report) -> Vec<Plot> {
     let plots = [
@@ -31,8 +34,10 @@ fn plot(
     x: Scale,
     y: Scale,
 ) -> Option<Plot> {
+    let named = curves.iter().filter(|curve| !curve.name.is_empty()).count();
+    let more = named.saturating_sub(LEGEND_ROWS) as f64;
     let chart = Chart {
-        size: SMALL,
+        size: (SMALL.0, SMALL.1 + LEGEND_ROW * more),
         curves,
         x,
         y,

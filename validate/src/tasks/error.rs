@@ -56,8 +56,8 @@ pub enum Error {
     Definition { path: PathBuf, reason: String },
 
     #[error(
-        "{name}: {expected} examples are asked for and {found} are there; give more with \
-         --fewshot-from or ask for fewer"
+        "{name}: {expected} examples are asked for and {found} are there; ask for fewer with --fewshot, or name a \
+         file with more in a task file"
     )]
     TooFewExamples {
         name: String,
