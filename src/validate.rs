@@ -71,7 +71,7 @@ pub struct Args {
     tokens: Option<usize>,
     /// Tasks to solve: files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH, task
     /// files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
-    #[arg(long, num_args = 1..)]
+    #[arg(long, num_args = 1.., value_delimiter = ',')]
     tasks: Vec<String>,
     /// Solved examples in front of each item of a task.
     #[arg(long, requires = "tasks")]

@@ -470,7 +470,7 @@ fn a_report_after_kills_has_the_bytes_of_one_without() {
     with_scales(&a, 1, 1.3, &b);
     let validate = |out: &Path| {
         let mut args = vec!["validate", text(&a), text(&b), "--out", text(out)];
-        args.extend(["--tasks", "stories", "addition2", "--limit", "40"]);
+        args.extend(["--tasks", "stories,addition2", "--limit", "40"]);
         args.extend(["--convention", "rolling,chunks", "--tokens", "1500"]);
         args.extend(["--no-speed", "--json"]);
         let mut report = json(&args);

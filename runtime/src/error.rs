@@ -63,7 +63,7 @@ pub enum Error {
     /// NaN or an infinity came up.
     #[error(
         "{tensor} of {place} holds NaN or an infinity: expected finite numbers; the checkpoint is \
-         broken or was converted with a wrong scale, check it with `sterna validate`"
+         broken or was converted with a wrong scale, check it with `sterna doctor`"
     )]
     NonFinite {
         /// The layer, or what follows the layers.

@@ -1,9 +1,11 @@
 //! The text that models are judged on: documents from files, or stories that are made here.
 
+use std::f64::consts::LN_2;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use sterna_datasets::generate::Document;
 use sterna_datasets::{Split, Task, generate, read};
 
 use crate::{Error, Result};
@@ -51,10 +53,18 @@ impl Text {
 
     /// So many held-out stories of the built-in generator.
     pub fn stories(count: u64) -> Text {
-        let story = |i| generate::document(Task::Stories, SEED, i, Split::HeldOut).text;
+        let stories: Vec<Document> = (0..count)
+            .map(|i| generate::document(Task::Stories, SEED, i, Split::HeldOut))
+            .collect();
+        let entropy: f64 = stories.iter().map(|story| story.entropy).sum();
+        let bytes: usize = stories.iter().map(|story| story.text.len()).sum();
+        let bits = entropy / bytes.max(1) as f64 / LN_2;
         Text {
-            name: format!("{count} held-out stories of the built-in generator, seed {SEED}"),
-            documents: (0..count).map(story).collect(),
+            name: format!(
+                "{count} held-out stories of the built-in generator, seed {SEED}; the entropy of its choices is \
+                 {bits:.4} bits per byte"
+            ),
+            documents: stories.into_iter().map(|story| story.text).collect(),
         }
     }
 
