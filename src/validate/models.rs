@@ -1,7 +1,7 @@
 //! What was named on the command line, as packed files: others are packed into a folder that vanishes.
 //!
-//! A run that is not at its end is exported from its newest checkpoint first. Nothing is rounded then, so that a folder stands for the model as it was published; what a smaller head costs is
-//! measured on a file that was converted with it.
+//! A run that is not at its end is exported from its newest checkpoint first. Nothing is rounded then, so that a folder
+//! stands for the model as it was published; what a smaller head costs is measured on a file that was converted with it.
 
 use std::path::{Path, PathBuf};
 

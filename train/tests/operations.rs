@@ -342,7 +342,8 @@ fn recomputed_activations_give_the_same_bits() {
 #[test]
 fn fused_and_plain_models_agree_and_learn() {
     let rows: Vec<u32> = (0..8 * 17).map(|i| i * 11 % 30).collect();
-    for family in trainable() {
+    let methods = [Method::AdamW, Method::Muon];
+    for (family, method) in trainable().flat_map(|family| methods.map(|method| (family, method))) {
         let trainer = |plain: bool| {
             let model = Model::new(config(family, true), Precision::Full, 16, 0.1, 1).unwrap();
             let model = if plain {
@@ -351,7 +352,7 @@ fn fused_and_plain_models_agree_and_learn() {
                 model
             };
             let optimizer = Optimizer {
-                method: Method::AdamW,
+                method,
                 betas: (0.9, 0.95),
                 eps: 1e-8,
                 weight_decay: 0.1,
@@ -367,12 +368,16 @@ fn fused_and_plain_models_agree_and_learn() {
             );
             assert!(
                 (a.loss - b.loss).abs() < 1e-4,
-                "{}: {a:?} {b:?}",
+                "{} {method:?}: {a:?} {b:?}",
                 family.name
             );
             losses.push(a.loss);
         }
-        assert!(losses[19] < 0.5 * losses[0], "{}: {losses:?}", family.name);
+        let name = family.name;
+        assert!(
+            losses[19] < 0.5 * losses[0],
+            "{name} {method:?}: {losses:?}"
+        );
         assert!((fused.evaluate(&rows, 16).unwrap() - losses[19]).abs() < 0.5);
     }
 }
