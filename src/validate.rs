@@ -66,7 +66,8 @@ pub struct Args {
     /// Of the convention `strided` [default: half the context]
     #[arg(long)]
     stride: Option<usize>,
-    /// Score about so many tokens and leave the rest of the text out.
+    /// Score about so many tokens and leave the rest of the text out; the convention `rolling` takes whole documents, so at
+    /// least the first one.
     #[arg(long)]
     tokens: Option<usize>,
     /// Tasks to solve: files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH, task
