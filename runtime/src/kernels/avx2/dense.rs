@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use super::super::dense::{self, BlockProduct, Lanes, Panel, padded, scale_bits};
+use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
+use super::super::dense::BlockProduct;
 use super::{load, prefetch_distance, prefetch_line};
 
 #[target_feature(enable = "avx2,f16c")]
@@ -240,7 +241,7 @@ fn gemm<const BYTES: usize>(
         // SAFETY: as above.
         store: |lanes: __m256, y: &mut [f32; 8]| unsafe { _mm256_storeu_ps(y.as_mut_ptr(), lanes) },
     };
-    dense::product::<8, 4, BYTES, _, _, _>(product.checked(y), y, lanes);
+    blocks::product::<8, 4, BYTES, _, _, _>(product.checked(y), y, lanes);
 }
 
 #[target_feature(enable = "avx2")]

@@ -14,7 +14,8 @@ use half::{bf16, f16};
 use sterna_ternary::packing::{q4_0, q8_0};
 
 use super::super::avx2::dense::{codes_of_q4_0, codes_of_q8_0};
-use super::super::dense::{self, BlockProduct, Lanes, Panel, padded, scale_bits};
+use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
+use super::super::dense::BlockProduct;
 use super::{is_near, prefetch_distance, prefetch_near};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -246,7 +247,7 @@ fn gemm<const BYTES: usize, const EXCESS: u32>(
             _mm512_storeu_ps(y.as_mut_ptr(), lanes)
         },
     };
-    dense::product::<16, 8, BYTES, _, _, _>(product.checked(y), y, lanes);
+    blocks::product::<16, 8, BYTES, _, _, _>(product.checked(y), y, lanes);
 }
 
 /// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
