@@ -33,7 +33,12 @@ pub trait Collective {
     fn receive(&self, bytes: &mut [u8], from: usize) -> Result<()>;
 
     /// Gives all ranks the bytes of rank 0.
-    fn broadcast(&self, bytes: &mut [u8]) -> Result<()>;
+    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
+        match self.rank() {
+            0 => (1..self.size()).try_for_each(|rank| self.send(bytes, rank)),
+            _ => self.receive(bytes, 0),
+        }
+    }
 
     /// Gives all ranks the sums over all ranks, added in an order of its own choice.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()>;

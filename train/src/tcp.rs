@@ -392,13 +392,6 @@ impl Collective for Tcp {
         received.map_err(failed(format!("cannot receive from rank {from}")))
     }
 
-    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
-        match self.rank {
-            0 => (1..self.size()).try_for_each(|rank| self.send(bytes, rank)),
-            _ => self.receive(bytes, 0),
-        }
-    }
-
     /// Rank 0 adds, in the order of the ranks.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
         if self.rank > 0 {

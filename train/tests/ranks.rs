@@ -64,13 +64,6 @@ impl Collective for Thread {
         Ok(())
     }
 
-    fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
-        match self.rank {
-            0 => (1..self.size()).try_for_each(|rank| self.send(bytes, rank)),
-            _ => self.receive(bytes, 0),
-        }
-    }
-
     /// Adds in the reverse order of the ranks, so that it differs from the fixed tree.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
         if self.rank > 0 {
