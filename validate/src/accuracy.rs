@@ -131,6 +131,7 @@ impl Scored<'_> {
             perplexity: Estimate {
                 mean: perplexity,
                 error: loss.error.map(|error| perplexity * error),
+                ..loss
             },
             error_of_llama_cpp: perplexity * (variance.max(0.0) / (n - 1.0)).sqrt(),
             by_length: matches!(self.convention, Convention::Rolling { .. })
@@ -159,22 +160,13 @@ impl Scored<'_> {
         let tokens = self.positions.iter().map(Vec::len).sum::<usize>() as f64;
         let per_byte = match documents.len() >= DOCUMENTS {
             true => Estimate::of(&by_document),
-            false => {
-                let loss = Estimate::of(&self.blocks(|p| p.nll));
-                Estimate {
-                    mean: nats / bytes,
-                    error: loss.error.map(|error| error * tokens / bytes),
-                }
-            }
+            false => Estimate::of(&self.blocks(|p| p.nll)).times(tokens / bytes),
         };
         let ln2 = std::f64::consts::LN_2;
         ByLength {
             word_perplexity: (nats / words).exp(),
             byte_perplexity: (nats / bytes).exp(),
-            bits_per_byte: Estimate {
-                mean: per_byte.mean / ln2,
-                error: per_byte.error.map(|error| error / ln2),
-            },
+            bits_per_byte: per_byte.times(1.0 / ln2),
         }
     }
 
@@ -210,10 +202,7 @@ impl Scored<'_> {
         let (kl, delta_p) = (sorted(|a| a.kl), sorted(|a| a.delta_p));
         let mean_kl = Estimate::of(&of(|a| a.kl));
         let loss_difference = Estimate::of(&self.differences(reference));
-        let bound = |sign: f64| {
-            let error = loss_difference.error?;
-            Some((loss_difference.mean + sign * 1.96 * error).exp())
-        };
+        let range = loss_difference.range();
         let p_value = loss_difference.p_value();
         let squares = delta_p.iter().map(|d| d * d);
         Some(Divergence {
@@ -231,7 +220,7 @@ impl Scored<'_> {
                 .to_vec(),
             delta_p_rms: (squares.sum::<f64>() / delta_p.len() as f64).sqrt(),
             perplexity_ratio: loss_difference.mean.exp(),
-            ratio_range: bound(-1.0).zip(bound(1.0)),
+            ratio_range: range.map(|(low, high)| (low.exp(), high.exp())),
             loss_difference,
             p_value,
             verdict: verdict(&loss_difference, &mean_kl),

@@ -6,6 +6,7 @@
 //! on the differences of their losses, block by block: what is hard for both does not count.
 
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// A mean and its standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,8 @@ pub struct Estimate {
     pub mean: f64,
     /// Its standard error; `None` of fewer than two blocks.
     pub error: Option<f64>,
+    /// How many blocks it is of.
+    pub blocks: usize,
 }
 
 /// A sum over a block of tokens.
@@ -38,17 +41,38 @@ impl Estimate {
         Estimate {
             mean,
             error: (blocks.len() > 1).then_some(error),
+            blocks: blocks.len(),
         }
     }
 
-    /// Two-sided probability of a mean at least so far from 0 if the truth is 0, by the normal distribution; 1 where
-    /// every block is 0. `None` without an error.
+    /// The same in another unit.
+    pub fn times(self, factor: f64) -> Estimate {
+        Estimate {
+            mean: self.mean * factor,
+            error: self.error.map(|error| error * factor.abs()),
+            ..self
+        }
+    }
+
+    /// Two-sided probability of a mean at least so far from 0 if the truth is 0, by Student's t; 1 where every block is
+    /// 0. `None` without an error.
     pub fn p_value(&self) -> Option<f64> {
         let error = self.error?;
         Some(match (self.mean, error) {
             (0.0, 0.0) => 1.0,
-            (mean, error) => libm::erfc(mean.abs() / error / 2f64.sqrt()),
+            (_, 0.0) => 0.0,
+            (mean, error) => 2.0 * self.student()?.sf(mean.abs() / error),
         })
+    }
+
+    /// Where the truth lies with 95 % confidence, by Student's t. `None` without an error.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        let width = self.student()?.inverse_cdf(0.975) * self.error?;
+        Some((self.mean - width, self.mean + width))
+    }
+
+    fn student(&self) -> Option<StudentsT> {
+        StudentsT::new(0.0, 1.0, self.blocks as f64 - 1.0).ok()
     }
 }
 
@@ -87,15 +111,33 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_are_those_of_the_normal_distribution() {
-        let p = |mean, error| {
-            let error = Some(error);
-            Estimate { mean, error }.p_value().unwrap()
+    fn probabilities_and_ranges_are_those_of_student() {
+        let estimate = |mean, error, blocks| Estimate {
+            mean,
+            error: Some(error),
+            blocks,
         };
-        assert!((p(1.959963984540054, 1.0) - 0.05).abs() < 1e-12);
-        assert!((p(-3.0, 1.0) - 0.0026997960632601866).abs() < 1e-12);
-        assert_eq!(p(0.0, 0.0), 1.0);
-        assert_eq!(p(0.1, 0.0), 0.0);
+        // scipy: 2 * t.sf(mean / error, blocks - 1)
+        for (t, blocks, expected) in [
+            (12.706204736174694, 2, 0.05),
+            (-3.0, 10, 0.014956363910414222),
+            (10.0, 30, 6.599862576433525e-11),
+            (1.959963984540054, 1_000_000_000, 0.05),
+        ] {
+            let p = estimate(t / 2.0, 0.5, blocks).p_value().unwrap();
+            assert!((p / expected - 1.0).abs() < 1e-6, "{t} {blocks}: {p}");
+        }
+        assert_eq!(estimate(0.0, 0.0, 5).p_value(), Some(1.0));
+        assert_eq!(estimate(0.1, 0.0, 5).p_value(), Some(0.0));
+        // scipy: t.ppf(0.975, 4)
+        let (low, high) = estimate(1.0, 2.0, 5).range().unwrap();
+        assert!(
+            (high - 1.0 - 2.0 * 2.7764451051977934).abs() < 1e-6,
+            "{high}"
+        );
+        assert!((low + high - 2.0).abs() < 1e-12);
+        let single = Estimate::of(&[Block { sum: 1.0, count: 1 }]);
+        assert_eq!((single.p_value(), single.range()), (None, None));
     }
 
     #[test]
