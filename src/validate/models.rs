@@ -81,7 +81,10 @@ impl Models {
             (true, true) => return Ok(model),
             (true, false) => {}
         }
-        let mut recipe = Recipe::load(&recipe)?;
+        // As it stands, since the checkpoints carry its hash: paths are those of the place where it was trained.
+        let text = std::fs::read_to_string(&recipe)
+            .with_context(|| format!("cannot read {}", recipe.display()))?;
+        let mut recipe = Recipe::parse(&text, &recipe)?;
         start::from(&mut recipe)?;
         let out = self.free("run");
         let step = sterna_train::export_newest(&recipe, path, &out)?;

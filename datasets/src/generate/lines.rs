@@ -1,8 +1,9 @@
 //! Copy and associative recall: the two smallest tests of whether attention works.
 //!
-//! `copy: q x v b e | q x v b e` and `recall: k7 m2 q9 | m2`, several lines a document. Everything
-//! left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall costs the
-//! choice of the key and its value nothing.
+//! `copy: q x v b e | q x v b e` and `recall: k7 m2 q9 | m2 q9 k7`, several lines a document.
+//! Everything left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall costs
+//! the order of the keys and their values nothing. All keys are asked, because of a line that asks
+//! for one key a small model learns only which values there are.
 
 use super::Page;
 
@@ -21,21 +22,24 @@ pub(super) fn copy(page: &mut Page) {
     }
 }
 
-/// Writes lines of key-value pairs, one of the keys, and its value.
+/// Writes lines of key-value pairs, then the keys in another order, each with its value.
 pub(super) fn recall(page: &mut Page) {
     for _ in 0..3 + page.draws.below(4) {
         let mut keys: Vec<char> = (0..26).map(letter).collect();
         let count = 3 + page.draws.below(4);
-        let pairs: Vec<(char, usize)> = (0..count)
+        let mut pairs: Vec<(char, usize)> = (0..count)
             .map(|_| (page.draws.take(&mut keys), page.draws.below(10)))
             .collect();
         page.put("recall:");
         for (key, value) in &pairs {
             page.put(&format!(" {key}{value}"));
         }
-        let (key, value) = page.draws.pick(&pairs);
-        page.put(&format!(" | {key}"));
-        page.answer(&value.to_string());
+        page.put(" |");
+        while !pairs.is_empty() {
+            let (key, value) = page.draws.take(&mut pairs);
+            page.put(&format!(" {key}"));
+            page.answer(&value.to_string());
+        }
         page.put("\n");
     }
 }
@@ -46,6 +50,8 @@ fn letter(index: usize) -> char {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::super::{Split, Task, document};
 
     /// ln of the falling factorial n (n−1) … with `k` factors.
@@ -85,14 +91,18 @@ mod tests {
                     .split_once(" | ")
                     .unwrap();
                 let pairs: Vec<&str> = left.split(' ').collect();
-                let with_key = |pair: &&&str| pair[..1] == asked[..1];
-                assert_eq!(pairs.iter().filter(with_key).collect::<Vec<_>>(), [&asked]);
+                let mut asked: Vec<&str> = asked.split(' ').collect();
+                asked.sort_unstable();
+                let mut sorted = pairs.clone();
+                sorted.sort_unstable();
+                assert_eq!(asked, sorted);
+                let keys: HashSet<&str> = pairs.iter().map(|pair| &pair[..1]).collect();
                 let count = pairs.len();
-                assert!((3..=6).contains(&count));
+                assert!(keys.len() == count && (3..=6).contains(&count));
                 expected += 4f64.ln()
                     + ln_falling(26, count)
                     + count as f64 * 10f64.ln()
-                    + (count as f64).ln();
+                    + ln_falling(count, count);
             }
             assert!((document.entropy - expected).abs() < 1e-9);
         }

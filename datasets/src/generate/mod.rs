@@ -9,7 +9,7 @@
 //! | `addition2` | 8–12 lines `12+39=150`: zero-padded operands, the sum lowest digit first |
 //! | `addition3` | 6–9 lines `012+939=1590`, likewise |
 //! | `copy` | 3–6 lines `copy: q x v b e \| q x v b e` of 5–9 letters |
-//! | `recall` | 3–6 lines `recall: k7 m2 q9 \| m2` of 3–6 pairs, keys distinct |
+//! | `recall` | 3–6 lines `recall: k7 m2 q9 \| m2 q9 k7` of 3–6 pairs, keys distinct |
 //! | `facts` | 3–5 sentences `The code of Mia is 47.`, then 2–3 questions with their answers |
 //! | `stories` | two people move and handle things; a question that the state answers |
 //!
@@ -49,7 +49,7 @@ pub enum Task {
     Addition3,
     /// Sequences of letters, written twice.
     Copy,
-    /// Key-value pairs, then a key whose value is asked.
+    /// Key-value pairs, then the keys, whose values are asked.
     Recall,
     /// People and their codes, in sentences, then questions.
     Facts,
@@ -226,7 +226,7 @@ mod tests {
             (Task::Addition2, "01+36=730"),
             (Task::Addition3, "741+950=1961"),
             (Task::Copy, "copy: q m l j f y m h | q m l j f y m h"),
-            (Task::Recall, "recall: g8 v2 y4 | v2"),
+            (Task::Recall, "recall: g8 v2 y4 | v2 g8 y4"),
             (
                 Task::Facts,
                 "The code of Ivy is 79. The code of Pam is 81. The code of Ben is 54. The code of \
