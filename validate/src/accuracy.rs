@@ -87,6 +87,9 @@ pub enum Verdict {
     /// Its loss on the text is not significantly higher, but on text that the reference would write it would be, by the
     /// KL divergence, and that is significant.
     WorseByKl,
+    /// It predicts the text as well, but otherwise: its KL divergence is [`GAIN`] or more, and no loss on the text goes
+    /// with it, as half of that or more would with a copy of the reference that was damaged.
+    Different,
     /// Its loss on the text is significantly lower, by at least [`GAIN`].
     Better,
     /// Too little text to tell.
@@ -267,11 +270,13 @@ impl Scored<'_> {
 /// comparison as that of losses on a text, without the chance that lies in which text it was.
 fn verdict(difference: &Estimate, kl: &Estimate) -> Verdict {
     let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
+    let at_most = difference.range().map_or(f64::INFINITY, |(_, high)| high);
     match (is_significant(difference), is_significant(kl)) {
         _ if kl.mean == 0.0 && difference.mean == 0.0 => Verdict::Identical,
         (None, _) | (_, None) => Verdict::Unknown,
         (Some(true), _) if difference.mean > 0.0 => Verdict::Worse,
         (Some(true), _) if difference.mean <= -GAIN => Verdict::Better,
+        (_, Some(true)) if kl.mean >= GAIN && at_most < kl.mean / 2.0 => Verdict::Different,
         (_, Some(true)) => Verdict::WorseByKl,
         (_, Some(false)) => Verdict::NotSignificant,
     }
@@ -375,7 +380,10 @@ mod tests {
         let same = check(|_| 0.0, Verdict::Identical);
         assert_eq!((same.perplexity_ratio, same.p_value), (1.0, Some(1.0)));
         let noise = |i: usize| [0.1, -0.1][i % 2];
-        check(noise, Verdict::WorseByKl);
+        check(noise, Verdict::Different);
+        check(|i| [0.009, -0.009][i % 2], Verdict::WorseByKl);
+        // A loss of half of that cannot be excluded.
+        check(|i| [0.35, -0.2][i % 2], Verdict::WorseByKl);
         check(|i| if i == 7 { 0.1 } else { 0.0 }, Verdict::NotSignificant);
         let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, Verdict::Worse);
         assert!((worse.perplexity_ratio - 0.1f64.exp()).abs() < 1e-9);

@@ -141,6 +141,12 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             chance(d.kl_p_value),
             by_chance(d)
         ),
+        Verdict::Different => format!(
+            "{name} is as good on this text, in another way: {change}{range}, {}, but its predictions are {} nats per token \
+             from those of {first} (KL divergence), so it is another model rather than a copy that lost something.",
+            by_chance(d),
+            figures(d.kl.mean)
+        ),
         Verdict::NotSignificant => format!(
             "{name} is not measurably worse: {change}{range}, {} ({}, significant below {SIGNIFICANT}), and \
              both find the same next token most probable in {:.2} % of places.",

@@ -97,6 +97,7 @@ fn short(report: &Report) -> Option<Section> {
                 Verdict::NotSignificant => "no significant difference",
                 Verdict::Worse => "significantly worse",
                 Verdict::WorseByKl => "significantly worse, by KL only",
+                Verdict::Different => "as good, but different",
                 Verdict::Better => "significantly better",
                 Verdict::Unknown => "too little text",
             },
@@ -224,12 +225,16 @@ fn divergence(report: &Report) -> Option<Section> {
             "Both models predict the same tokens, and {first} is the reference. The ratio of perplexities is above 1 where a \
              model is worse; in brackets where it lies with 95 % confidence. p is the probability that chance alone makes \
              such a difference: the losses of both are subtracted block by block (documents, or stretches of 128 tokens \
-             where documents are fewer than 30) and their mean is compared with its standard error (a paired z test); below {SIGNIFICANT} it counts as significant. KL \
-             divergence says how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 is another \
-             model. It is also what a model would lose on text that the reference writes; “significantly worse, by KL only” \
-             means that this is above zero by more than its error, while the loss on the text is not significantly higher; a \
-             lower one counts as better from {GAIN} nats a token on, as small damage moves it by less in either direction. Same first choice: how often both find the same next token most probable. Change of the right token: what \
-             its probability gained or lost, in the worst of 100 places, in the middle, and in the best of 100."
+             where documents are fewer than 30) and their mean is compared with its standard error (a paired t test); below \
+             {SIGNIFICANT} it counts as significant. KL divergence says how far the predicted probabilities are apart: 0 is \
+             equal, 0.01 is hardly noticed, 1 is another model. It is also what a model would lose on text that the \
+             reference writes; “significantly worse, by KL only” means that this is above zero by more than its error, \
+             while the loss on the text is not significantly higher; a lower one counts as better from {GAIN} nats a token \
+             on, as small damage moves it by less in either direction. “As good, but different” is a model with a KL \
+             divergence from {GAIN} on whose loss on the text is higher by less than half of that: it was trained \
+             otherwise rather than damaged. Same first choice: how often both find the same next token most probable. \
+             Change of the right token: what its probability gained or lost, in the worst of 100 places, in the middle, \
+             and in the best of 100."
         ),
         table: Table {
             head: head(&[
@@ -346,7 +351,7 @@ fn speed(report: &Report) -> Option<Section> {
         intro: format!(
             "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. Medians, in brackets the \
              slowest and the fastest round. Of the limit: the share of what memory or arithmetic of this machine allow, \
-             measured at the same time. A wait is the time of one token: half, 90 and 99 of 100 tokens take less."
+             measured at the same time, and more than that where the processor keeps the model in its caches. A wait is the time of one token: half, 90 and 99 of 100 tokens take less."
         ),
         table: Table {
             head: head(&[
