@@ -201,7 +201,8 @@ fn advise_huge_pages<T>(memory: &[T]) {
     let len = size_of_val(memory) / HUGE_PAGE * HUGE_PAGE;
     let start = memory.as_ptr().cast_mut().cast();
     // SAFETY: the pages are whole and ours, and advice changes nothing that a program sees.
-    let _refused_is_slower = unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
+    let _refused_is_slower =
+        unsafe { rustix::mm::madvise(start, len, rustix::mm::Advice::LinuxHugepage) };
 }
 
 #[cfg(not(target_os = "linux"))]

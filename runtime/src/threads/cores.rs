@@ -1,5 +1,8 @@
 //! How many threads are worth starting.
 
+#[cfg(target_os = "linux")]
+use rustix::thread::CpuSet;
+
 /// Physical cores that this process may use: affinity and container limits are respected, and two hardware
 /// threads of one core count once.
 pub fn physical_cores() -> usize {
@@ -9,15 +12,8 @@ pub fn physical_cores() -> usize {
 
 #[cfg(target_os = "linux")]
 fn cores_in_affinity_mask() -> Option<usize> {
-    // SAFETY: a set of bits; all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the size is that of the set, which the call fills for this thread (0).
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
-        return None;
-    }
-    // SAFETY: the index is below CPU_SETSIZE.
-    let allowed =
-        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+    let set = rustix::thread::sched_getaffinity(None).ok()?;
+    let allowed = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
     let mut cores = std::collections::HashSet::new();
     for cpu in allowed {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
