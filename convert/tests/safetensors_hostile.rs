@@ -7,7 +7,7 @@ mod safetensors_file;
 use std::fs;
 
 use hostile_input::{Place, complaint, mutate, read, turns, watched};
-use safetensors_file::lies::{FILE_LIES, INDEX_LIES, LIES, Lie};
+use safetensors_file::lies::{Lie, files, index, tensors};
 use safetensors_file::{Folder, INDEX, SINGLE};
 
 fn check(good: &Folder, lies: &[Lie]) {
@@ -28,18 +28,18 @@ fn check(good: &Folder, lies: &[Lie]) {
 
 #[test]
 fn every_lie_of_a_header_is_named() {
-    assert!(LIES.len() >= 60, "{}", LIES.len());
-    check(&Folder::good(), LIES);
+    assert!(tensors::LIES.len() >= 60, "{}", tensors::LIES.len());
+    check(&Folder::good(), tensors::LIES);
 }
 
 #[test]
 fn every_lie_of_an_index_is_named() {
-    check(&Folder::sharded(), INDEX_LIES);
+    check(&Folder::sharded(), index::LIES);
 }
 
 #[test]
 fn every_lie_of_a_file_beside_the_weights_is_named() {
-    check(&Folder::good(), FILE_LIES);
+    check(&Folder::good(), files::LIES);
 }
 
 #[test]
