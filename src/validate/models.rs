@@ -4,6 +4,7 @@
 //! stands for the model as it was published; what a smaller head costs is measured on a file that was converted with it.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use sterna_convert::HeadType;
@@ -72,14 +73,16 @@ impl Models {
         Ok(out)
     }
 
-    /// The model of a training run: the one that it wrote when it ended, or else that of its newest checkpoint. Any other
-    /// path is itself.
+    /// The model of a training run: the one that it wrote when it ended, or that of its newest checkpoint if it went on
+    /// since or never ended. Any other path is itself.
     fn of_run(&self, path: &Path) -> anyhow::Result<PathBuf> {
         let (recipe, model) = (path.join("recipe.toml"), path.join("model"));
-        match (recipe.exists(), model.join("config.json").exists()) {
-            (false, _) => return Ok(path.to_owned()),
-            (true, true) => return Ok(model),
-            (true, false) => {}
+        if !recipe.exists() {
+            return Ok(path.to_owned());
+        }
+        let written = changed(&model.join("config.json"));
+        if written.is_some() && written >= changed(&path.join("checkpoints")) {
+            return Ok(model);
         }
         // As it stands, since the checkpoints carry its hash: paths are those of the place where it was trained.
         let text = std::fs::read_to_string(&recipe)
@@ -94,6 +97,11 @@ impl Models {
         );
         Ok(out)
     }
+}
+
+/// When a file was written, or a file was added to a folder; `None` where there is none.
+fn changed(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
 }
 
 /// Refuses what has no master weights.
