@@ -108,30 +108,34 @@ impl Sum<'_> {
     fn add(&mut self, gradients: &GradStore) -> Result<()> {
         let gradients = self.model.parameters().map(|(_, var)| gradients.get(var));
         let gradients: Vec<Option<&Tensor>> = gradients.collect();
-        for (seen, gradient) in self.seen.iter_mut().zip(&gradients) {
-            *seen |= gradient.is_some();
-        }
         match &mut self.values {
             Values::Flat(values) => {
                 let mut rest = &mut values[..];
-                for ((_, var), gradient) in self.model.parameters().zip(gradients) {
+                let parameters = self.model.parameters().zip(&self.seen);
+                for (((_, var), seen), gradient) in parameters.zip(&gradients) {
                     let of_var;
                     (of_var, rest) = rest.split_at_mut(var.elem_count());
                     if let Some(gradient) = gradient {
-                        with_values(&gradient.contiguous()?, |values| {
-                            of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g);
+                        with_values(&gradient.contiguous()?, |values| match seen {
+                            true => of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g),
+                            // Zeros that are read before they are written cost a page fault more, in which all
+                            // processors take part.
+                            false => of_var.copy_from_slice(values),
                         })?;
                     }
                 }
             }
             Values::Tensors(sums) => {
-                for (sum, gradient) in sums.iter_mut().zip(gradients) {
-                    *sum = match (sum.take(), gradient) {
+                for (sum, gradient) in sums.iter_mut().zip(&gradients) {
+                    *sum = match (sum.take(), *gradient) {
                         (Some(sum), Some(gradient)) => Some((sum + gradient)?),
                         (sum, gradient) => sum.or(gradient.cloned()),
                     };
                 }
             }
+        }
+        for (seen, gradient) in self.seen.iter_mut().zip(&gradients) {
+            *seen |= gradient.is_some();
         }
         Ok(())
     }
