@@ -319,19 +319,28 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
         let (wide, _) = self.wide.as_chunks::<4>();
         let divisors = divisors.as_chunks::<4>().0;
         for ((t, y), divisors) in y.chunks_mut(4 * rows).enumerate().zip(divisors) {
-            for (r, wide) in wide.iter().enumerate() {
+            let block = |r: usize| {
                 let mut block = [[0.0; 4]; 4];
-                for (i, (block, wide)) in block.iter_mut().zip(wide).enumerate() {
+                for (i, (block, wide)) in block.iter_mut().zip(&wide[r]).enumerate() {
                     let factor = factors.outside(4 * r + i);
-                    block.copy_from_slice(&wide.0[4 * t..][..4]);
+                    *block = wide.0.as_chunks().0[t];
                     block
                         .iter_mut()
                         .zip(divisors)
                         .for_each(|(x, d)| *x = *x / d * factor);
                 }
-                let width = 4.min(rows - 4 * r);
-                for (y, block) in y.chunks_exact_mut(rows).zip(transposed(block)) {
-                    y[4 * r..][..width].copy_from_slice(&block[..width]);
+                transposed(block)
+            };
+            let whole = rows / 4;
+            for r in 0..whole {
+                for (y, block) in y.chunks_exact_mut(rows).zip(block(r)) {
+                    // Of a known length, or each is a call of the C library.
+                    y.as_chunks_mut().0[r] = block;
+                }
+            }
+            if !rows.is_multiple_of(4) {
+                for (y, block) in y.chunks_exact_mut(rows).zip(block(whole)) {
+                    y[4 * whole..].copy_from_slice(&block[..rows % 4]);
                 }
             }
         }
