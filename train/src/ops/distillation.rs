@@ -8,7 +8,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::cross_entropy::{CHUNK, softmax_loss, times};
+use super::cross_entropy::{CHUNK, kept, softmax_loss, times};
 use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, UNSCORED, values, vectorized, with_values};
@@ -114,7 +114,7 @@ impl Op {
         f64::from(1.0 - w) * cross_entropy + f64::from(w * t * t) * divergence
     }
 
-    /// The sum of the losses; fills `dh` and adds to `dw`.
+    /// The sum of the losses; fills `dh` and `dw`.
     fn sum(&self, student: &Side, teacher: &Side, dh: &mut [f32], dw: &mut [f32]) -> f64 {
         let vocabulary = student.head.rows;
         let room = || vec![0.0; CHUNK * vocabulary];
@@ -139,7 +139,7 @@ impl Op {
             let dh = Mat::block(&mut *dh, first * width, tokens, width, width);
             matmul(dh, 0.0, 1.0, dlogits, student.head);
             let dw = Mat::new(&mut *dw, vocabulary, width);
-            matmul(dw, 1.0, 1.0, dlogits.t(), hidden);
+            matmul(dw, kept(chunk), 1.0, dlogits.t(), hidden);
         }
         loss
     }

@@ -351,7 +351,8 @@ fn speed(report: &Report) -> Option<Section> {
         intro: format!(
             "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. Medians, in brackets the \
              slowest and the fastest round. Of the limit: the share of what memory or arithmetic of this machine allow, \
-             measured at the same time, and more than that where the processor keeps the model in its caches. A wait is the time of one token: half, 90 and 99 of 100 tokens take less."
+             measured at the same time; a model that fits the processor's caches can exceed that of memory. A wait is the \
+             time of one token: half, 90 and 99 of 100 tokens take less."
         ),
         table: Table {
             head: head(&[
