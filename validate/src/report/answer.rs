@@ -143,7 +143,7 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
         ),
         Verdict::Different => format!(
             "{name} is as good on this text, in another way: {change}{range}, {}, but its predictions are {} nats per token \
-             from those of {first} (KL divergence), so it is another model rather than a copy that lost something.",
+             from those of {first} (KL divergence), like those of a model that was trained apart from it.",
             by_chance(d),
             figures(d.kl.mean)
         ),
