@@ -2,18 +2,13 @@
 
 mod program;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use program::{refused, stdout, text};
+use program::{fixture, refused, stdout, text};
 use safetensors::SafeTensors;
 use sterna_convert::{Error, HeadType, Options, TableReport, convert, verify};
 use sterna_runtime::{Kernels, KvType, Logits, Model};
 use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
-
-fn fixture(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join("tests/fixtures").join(name)
-}
 
 fn pack(
     source: &Path,

@@ -4,18 +4,12 @@ mod program;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use program::{json, refused, sterna, text};
+use program::{fixture, json, refused, sterna, text};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
-}
 
 /// A copy of a model whose scales in one layer are multiplied.
 fn with_scales(of: &Path, layer: usize, factor: f32, out: &Path) {
@@ -461,10 +455,8 @@ fn a_run_without_a_model_stands_for_its_checkpoint_and_masters_are_a_reference()
     assert!(is_same());
     // A run that went on has checkpoints that are newer than the model it wrote.
     std::fs::create_dir(run.join("model")).unwrap();
-    let old = run.join("model/config.json");
-    std::fs::write(&old, "{}").unwrap();
-    let long_ago = SystemTime::now() - Duration::from_secs(60);
-    File::open(&old).unwrap().set_modified(long_ago).unwrap();
+    let old = File::create(run.join("model/config.json")).unwrap();
+    old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     assert!(is_same());
     std::fs::remove_dir_all(run.join("model")).unwrap();
 

@@ -1,7 +1,7 @@
 //! The program under test, run as people run it.
 #![allow(dead_code)] // each test binary uses a part
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -43,4 +43,10 @@ pub fn refused(code: i32, args: &[&str]) -> String {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// A file or folder of `tests/fixtures/`.
+pub fn fixture(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("tests/fixtures").join(name)
 }
