@@ -534,7 +534,7 @@ fn ctrl_c_ends_the_measurement_of_speed_soon() {
     );
     let pressed = std::time::Instant::now();
     assert_eq!(program.wait().unwrap().code(), Some(130));
-    assert!(pressed.elapsed().as_secs() < 20, "{:?}", pressed.elapsed());
+    assert!(pressed.elapsed().as_secs() < 60, "{:?}", pressed.elapsed());
     assert_eq!(scores(folder.path()).len(), 1);
 }
 

@@ -104,6 +104,7 @@ fn place() -> tempfile::TempDir {
 #[test]
 fn mutated_files_never_panic() {
     const ALL: usize = 6_000;
+    const LONGEST: Duration = Duration::from_secs(3);
     let folder = place();
     assert!(
         converse(&packed(folder.path(), files())),
@@ -132,7 +133,12 @@ fn mutated_files_never_panic() {
         let file = packed(folder.path(), files);
         let start = Instant::now();
         refused += usize::from(!converse(&file));
-        assert!(start.elapsed() < Duration::from_secs(3), "{i}");
+        if start.elapsed() > LONGEST {
+            // Once more, as a machine may pause.
+            let start = Instant::now();
+            converse(&file);
+            assert!(start.elapsed() < LONGEST, "{i}");
+        }
     }
     assert!(refused > ALL / 3, "{refused}");
 }

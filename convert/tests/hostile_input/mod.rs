@@ -73,18 +73,25 @@ fn time() -> Duration {
     nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos)
 }
 
-/// Runs `f` on input of so many bytes and fails where it takes too much.
+/// Runs `f` on input of so many bytes and fails where it takes too much; of time, in each of three tries, as a machine
+/// may pause.
 pub fn watched<T>(name: &str, bytes: usize, f: impl Fn() -> T) -> T {
-    let (before, start) = (HELD.get(), time());
-    MOST.set(before);
-    let result = f();
-    let (memory, time) = ((MOST.get() - before) as usize, time() - start);
-    assert!(
-        memory <= bytes + MEMORY,
-        "{name}: {memory} bytes for {bytes}"
-    );
-    assert!(time <= TIME, "{name}: {time:?}");
-    result
+    let mut tries = 0;
+    loop {
+        let (before, start) = (HELD.get(), time());
+        MOST.set(before);
+        let result = f();
+        let (memory, time) = ((MOST.get() - before) as usize, time() - start);
+        assert!(
+            memory <= bytes + MEMORY,
+            "{name}: {memory} bytes for {bytes}"
+        );
+        tries += 1;
+        if time <= TIME {
+            return result;
+        }
+        assert!(tries < 3, "{name}: {time:?}");
+    }
 }
 
 /// A place for files: memory is faster than a disk, where there is such a place.
