@@ -1,8 +1,6 @@
 //! How hostile files are read, damaged and watched: what one may cost in time and memory.
 #![allow(dead_code)] // each test binary uses a part
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,49 +16,6 @@ use crate::checkpoint::Random;
 /// What a hostile file may take beside its own size.
 const MEMORY: usize = 16 << 20;
 const TIME: Duration = Duration::from_millis(100);
-
-/// The allocator of the system, counting what each thread holds.
-struct Counting;
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    MOST.set(MOST.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to the allocator of the system as it came; counting touches plain cells only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
 
 /// Time of this thread on a processor, so that other programs do not count; by the clock where the system does not tell.
 fn time() -> Duration {
@@ -78,17 +33,17 @@ fn time() -> Duration {
 pub fn watched<T>(name: &str, bytes: usize, f: impl Fn() -> T) -> T {
     let mut tries = 0;
     loop {
-        let (before, start) = (HELD.get(), time());
-        MOST.set(before);
-        let result = f();
-        let (memory, time) = ((MOST.get() - before) as usize, time() - start);
+        let (mut result, start) = (None, time());
+        // Of this thread, which reads alone.
+        let memory = allocation_counter::measure(|| result = Some(f())).bytes_max;
+        let time = time() - start;
         assert!(
-            memory <= bytes + MEMORY,
+            memory <= (bytes + MEMORY) as u64,
             "{name}: {memory} bytes for {bytes}"
         );
         tries += 1;
         if time <= TIME {
-            return result;
+            return result.expect("it ran");
         }
         assert!(tries < 3, "{name}: {time:?}");
     }
