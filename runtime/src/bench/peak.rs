@@ -92,9 +92,6 @@ mod x86 {
     pub const AVX2_ROWS: usize = 6;
     pub const AVX512_ROWS: usize = 12;
 
-    #[repr(align(64))]
-    struct Aligned<T>(T);
-
     pub fn avx2() {
         // SAFETY: `runs_here` found AVX2.
         unsafe { avx2_loop() }
@@ -104,12 +101,11 @@ mod x86 {
     fn avx2_loop() {
         let weights = black_box([_mm256_set1_epi8(1); AVX2_ROWS]);
         let mut sums = [_mm256_setzero_si256(); AVX2_ROWS];
-        let q = Aligned([1u8; COLUMNS]);
+        let q = [_mm256_set1_epi8(1); COLUMNS / 32];
         for _ in 0..REPEAT {
-            for q in black_box(&q).0.as_chunks().0 {
-                let q = load256(q);
+            for q in black_box(&q) {
                 for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*w, q));
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*w, *q));
                 }
             }
         }
@@ -125,12 +121,11 @@ mod x86 {
     fn avx_vnni_loop() {
         let weights = black_box([_mm256_set1_epi8(1); AVX2_ROWS]);
         let mut sums = [_mm256_setzero_si256(); AVX2_ROWS];
-        let q = Aligned([1u8; COLUMNS]);
+        let q = [_mm256_set1_epi8(1); COLUMNS / 32];
         for _ in 0..REPEAT {
-            for q in black_box(&q).0.as_chunks().0 {
-                let q = load256(q);
+            for q in black_box(&q) {
                 for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_dpbusd_avx_epi32(*sum, *w, q);
+                    *sum = _mm256_dpbusd_avx_epi32(*sum, *w, *q);
                 }
             }
         }
@@ -146,30 +141,15 @@ mod x86 {
     fn avx512_vnni_loop() {
         let weights = black_box([_mm512_set1_epi8(1); AVX512_ROWS]);
         let mut sums = [_mm512_setzero_si512(); AVX512_ROWS];
-        let q = Aligned([1u8; COLUMNS]);
+        let q = [_mm512_set1_epi8(1); COLUMNS / 64];
         for _ in 0..REPEAT {
-            for q in black_box(&q).0.as_chunks().0 {
-                let q = load512(q);
+            for q in black_box(&q) {
                 for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm512_dpbusd_epi32(*sum, *w, q);
+                    *sum = _mm512_dpbusd_epi32(*sum, *w, *q);
                 }
             }
         }
         black_box(sums);
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn load256(bytes: &[u8; 32]) -> __m256i {
-        // SAFETY: 32 bytes; no alignment is needed.
-        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn load512(bytes: &[u8; 64]) -> __m512i {
-        // SAFETY: 64 bytes; no alignment is needed.
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 }
 
