@@ -1,5 +1,7 @@
 //! The same operations in plain candle: what the fused ones are tested against, and what runs on a GPU.
 //!
+//! They take the element type of their inputs, so in f64 they meet finite differences.
+//!
 //! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
 
 use candle_core::{D, Device, Result, Tensor};
@@ -100,7 +102,8 @@ pub fn cross_entropy(
     let scored = targets
         .iter()
         .map(|t| if is_scored(t) { 1f32 } else { 0.0 });
-    let scored = Tensor::from_iter(scored, hidden.device())?.unsqueeze(1)?;
+    let scored = Tensor::from_iter(scored, hidden.device())?.to_dtype(hidden.dtype())?;
+    let scored = scored.unsqueeze(1)?;
     let targets = targets.iter().map(|t| if is_scored(t) { *t } else { 0 });
     let targets = Tensor::from_iter(targets, hidden.device())?.unsqueeze(1)?;
     let right = logits.gather(&targets, 1)?;
@@ -131,7 +134,7 @@ pub fn distillation(
     let log_p = log_softmax(teacher.0.matmul(&teacher.1.t()?)?)?.detach();
     let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum(1)?;
     let scored = targets.iter().map(|t| f32::from(*t != UNSCORED));
-    let scored = Tensor::from_iter(scored, hidden.device())?;
+    let scored = Tensor::from_iter(scored, hidden.device())?.to_dtype(hidden.dtype())?;
     let divergence = (divergence * scored)?.sum_all()?.reshape(1)?;
     cross_entropy(hidden, head, targets, *z_loss)?.affine(1.0 - w, 0.0)?
         + divergence.affine(w * t * t, 0.0)?
@@ -151,7 +154,8 @@ fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor
             &values[..shape.context * half],
             (shape.context, half),
             x.device(),
-        )
+        )?
+        .to_dtype(x.dtype())
     };
     let (cos, sin) = (table(&rope.cos)?, table(&rope.sin)?);
     let (low, high) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
@@ -195,7 +199,8 @@ pub fn attention(
     )?)?;
     let v = repeat(&split_heads(v, shape.kv_heads, &shape)?)?;
     let scores = q.matmul(&k.t()?)?.affine(f64::from(shape.scale()), 0.0)?;
-    let scores = scores.broadcast_add(&causal_mask(shape.context, starts, scores.device())?)?;
+    let mask = causal_mask(shape.context, starts, scores.device())?;
+    let scores = scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?;
     let scores = scores
         .broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?
         .exp()?;
