@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use sterna_runtime::bench::{self, Plan, Test};
 use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{LinearType, PackedFile, Packing};
+use sterna_validate::speed::Test;
+use sterna_validate::speed::bench::{self, Plan};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};

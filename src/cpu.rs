@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sterna_runtime::Kernels;
-use sterna_runtime::bench::Machine;
+use sterna_validate::speed::Machine;
 
 use crate::terminal;
 

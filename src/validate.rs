@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use sterna_runtime::bench::Machine;
 use sterna_runtime::{Kernels, Options, threads};
 use sterna_validate::gate::Measured;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
+use sterna_validate::speed::Machine;
 use sterna_validate::speed::{self, Plan};
 use sterna_validate::{
     Convention, Gate, Judgment, Report, Subject, Task, Text, exam, judge, store, tasks,

@@ -12,7 +12,6 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
 use sterna_runtime::Kernels;
-use sterna_runtime::bench::Machine;
 use sterna_runtime::kernels::codes::Int16;
 use sterna_runtime::kernels::{LANES, PanelProduct};
 use sterna_ternary::{Packing, table};
@@ -193,6 +192,14 @@ fn elements(group: &mut BenchmarkGroup<WallTime>) {
     });
 }
 
+/// The name of the processor, where Linux tells it.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find(|line| line.starts_with("model name"));
+    let name = name.and_then(|line| line.split_once(": "));
+    name.map_or("unknown", |(_, name)| name).to_owned()
+}
+
 /// The first line that a program prints, if it is there.
 fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().map(|o| o.stdout);
@@ -201,7 +208,7 @@ fn first_line(program: &str, args: &[&str]) -> String {
 }
 
 fn main() {
-    println!("cpu       {}", Machine::detect().cpu);
+    println!("cpu       {}", cpu());
     println!("compiler  {}", first_line("rustc", &["--version"]));
     let commit = first_line("git", &["describe", "--always", "--dirty"]);
     println!("commit    {commit}\n");

@@ -60,7 +60,7 @@ const LEFT: i64 = i64::MIN;
 
 impl Model {
     /// Bytes of the head that forward passes have read so far.
-    pub(crate) fn head_bytes_read(&self) -> usize {
+    pub fn head_bytes_read(&self) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.head.bytes
     }

@@ -21,7 +21,6 @@
 #![deny(missing_docs)]
 
 mod attention;
-pub mod bench;
 mod cache;
 pub mod chat;
 mod error;

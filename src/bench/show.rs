@@ -1,8 +1,9 @@
 //! The report of `sterna bench` as text, JSON and CSV.
 
 use serde_json::{Value, json};
-use sterna_runtime::bench::{Machine, Measurement, Report, Spread, Test};
 use sterna_ternary::{LinearType, Packing};
+use sterna_validate::speed::bench::{Measurement, Report};
+use sterna_validate::speed::{Machine, Spread, Test};
 
 use crate::{cpu, terminal};
 

@@ -29,6 +29,7 @@ mod groups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;
+pub mod peak;
 mod scalar;
 mod softmax;
 #[cfg(test)]

@@ -6,46 +6,18 @@
 //! give the median, the smallest and the largest speed. [`Work`] says what a test cannot avoid, [`Limits`] how
 //! fast the machine could do that, and their ratio is the share of the physical limit that was reached.
 
-mod energy;
-mod limits;
-mod machine;
-mod memory;
-mod peak;
-mod statistics;
-mod work;
-
 use std::path::Path;
 use std::time::Instant;
 
+use sterna_runtime::threads::Pool;
+use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Result, Sampling, sampler};
 use sterna_ternary::{LinearType, Memory};
 
-pub use energy::Energy;
-pub use limits::{Limits, Meter};
-pub use machine::{Cache, Machine, Table};
-pub use statistics::Spread;
-pub use work::{Bound, Work};
-
-use crate::{
-    Kernels, KvCache, KvType, Logits, Model, Options, Result, Sampling, sampler, threads::Pool,
-};
-
-/// What is timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Test {
-    /// So many tokens in one call.
-    Prompt(usize),
-    /// So many tokens one after the other, each the most probable one.
-    Generate(usize),
-}
-
-impl Test {
-    /// Tokens that are computed.
-    pub fn tokens(self) -> usize {
-        match self {
-            Test::Prompt(n) | Test::Generate(n) => n,
-        }
-    }
-}
+use super::energy::Energy;
+use super::limits::{Limits, Meter};
+use super::memory;
+use super::spread::Spread;
+use super::work::{Bound, Test, Work};
 
 /// What [`measure`] does.
 #[derive(Debug, Clone)]

@@ -4,15 +4,17 @@
 //! least 256 MiB, in 1, 2, 4 and 8 concurrent streams each, and the fastest pattern counts; the loop is one
 //! exclusive or a word, which is far faster than memory. Multiplying: `peak` on every thread.
 //!
-//! A shared machine changes by the minute, so [`crate::bench::measure`] repeats this in every round and keeps
+//! A shared machine changes by the minute, so [`super::bench::measure`] repeats this in every round and keeps
 //! the best.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::{Machine, peak};
-use crate::Kernels;
-use crate::threads::Pool;
+use sterna_runtime::Kernels;
+use sterna_runtime::kernels::peak::Peak;
+use sterna_runtime::threads::Pool;
+
+use super::machine::Machine;
 
 /// Rates of the machine with a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,7 +80,7 @@ impl Meter {
 
     /// The rates with the threads of a pool; multiply-adds by the instruction that the table is built on.
     pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> Limits {
-        let peak = peak::of(kernels);
+        let peak = Peak::of(kernels);
         let patterns = [
             self.read::<1>(pool),
             self.read::<2>(pool),
@@ -126,7 +128,7 @@ fn fold<const STREAMS: usize>(streams: [&[Line]; STREAMS]) -> Line {
     folded
 }
 
-fn macs_per_second(pool: &Pool, peak: &peak::Peak) -> f64 {
+fn macs_per_second(pool: &Pool, peak: &Peak) -> f64 {
     let start = Instant::now();
     let mut macs = 0;
     while start.elapsed() < PEAK_TIME {

@@ -10,7 +10,25 @@
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role};
 use sterna_ternary::{PackedFile, file};
 
-use super::{Limits, Test};
+use super::limits::Limits;
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Test {
+    /// So many tokens in one call.
+    Prompt(usize),
+    /// So many tokens one after the other, each the most probable one.
+    Generate(usize),
+}
+
+impl Test {
+    /// Tokens that are computed.
+    pub fn tokens(self) -> usize {
+        match self {
+            Test::Prompt(n) | Test::Generate(n) => n,
+        }
+    }
+}
 
 /// What a test cannot avoid.
 #[derive(Debug, Clone, Copy, PartialEq)]

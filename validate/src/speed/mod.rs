@@ -5,16 +5,31 @@
 //! the time to the first token behind a prompt, the time of each token after it, and the tokens per second of several
 //! sequences that are computed together. The first round warms up and is dropped.
 
+pub mod bench;
+mod energy;
+mod limits;
+mod machine;
+mod memory;
+mod spread;
+mod work;
+
 use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sterna_runtime::bench::{self, Bound, Measurement, Test};
 use sterna_runtime::{KvCache, Logits, Model, Options, Part, sampler};
+
+pub use energy::Energy;
+pub use limits::{Limits, Meter};
+pub use machine::{Cache, Machine, Table};
+pub use spread::Spread;
+pub use work::{Bound, Test, Work};
 
 use crate::Result;
 use crate::judge::Subject;
 use crate::statistics::quantile;
+
+use bench::Measurement;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -5,15 +5,18 @@
 
 use std::hint::black_box;
 
-use crate::Kernels;
+use super::Kernels;
 
 /// A loop and what it computes.
-pub(super) struct Peak {
+#[derive(Debug)]
+pub struct Peak {
     /// The kernel table that is built on it.
     table: &'static str,
+    /// The instruction that multiplies and adds.
     pub instruction: &'static str,
     /// Multiply-adds of one call of `run`.
     pub macs: usize,
+    /// Runs the loop once.
     pub run: fn(),
     runs_here: fn() -> bool,
 }
@@ -59,13 +62,15 @@ static PEAKS: &[Peak] = &[
     },
 ];
 
-/// The peak of the instruction set of a table; of the fastest here for a table without an entry.
-pub(super) fn of(kernels: &Kernels) -> &'static Peak {
-    let mut here = PEAKS.iter().filter(|p| (p.runs_here)());
-    let named = here.clone().find(|p| p.table == kernels.name);
-    named
-        .or(here.next_back())
-        .expect("the compiled loop runs everywhere")
+impl Peak {
+    /// The peak of the instruction set of a table; of the fastest here for a table without an entry.
+    pub fn of(kernels: &Kernels) -> &'static Peak {
+        let mut here = PEAKS.iter().filter(|p| (p.runs_here)());
+        let named = here.clone().find(|p| p.table == kernels.name);
+        named
+            .or(here.next_back())
+            .expect("the compiled loop runs everywhere")
+    }
 }
 
 /// What the compiler makes of it for the baseline instruction set.
@@ -163,7 +168,7 @@ mod tests {
             (peak.run)();
         }
         for kernels in Kernels::available() {
-            assert!((of(kernels).runs_here)());
+            assert!((Peak::of(kernels).runs_here)());
         }
     }
 }

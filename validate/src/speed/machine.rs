@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::Kernels;
-use crate::threads::physical_cores;
+use sterna_runtime::Kernels;
+use sterna_runtime::threads::physical_cores;
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq)]
