@@ -77,7 +77,7 @@ pub fn code(error: &Error) -> u8 {
 fn of_hub(error: &Error) -> bool {
     error
         .downcast_ref()
-        .is_some_and(crate::hub::Error::is_bad_input)
+        .is_some_and(sterna_hub::Error::is_bad_input)
 }
 
 #[cfg(not(feature = "hub"))]

@@ -1,57 +1,94 @@
-//! Where a model lies: a path, or what a name of the hub stands for.
+//! From what a user typed to a path: a file or folder on this machine, or a name of the hub.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sterna_train::recipe::ON_HUB;
+#[cfg(feature = "hub")]
+pub use sterna_hub::Want;
 
-/// What a verb can use.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Want {
-    /// Safetensors with their config and tokenizer, or one GGUF file.
-    Checkpoint,
-    /// One file that `sterna convert` wrote.
-    Packed,
-    /// Either, a checkpoint first.
-    Either,
-    /// What the trainer reads, of a data set.
-    Texts,
-}
-
-/// Where a model lies: the path that was given, if something is there or it cannot be a name; else the hub is asked.
+/// Where a model is: the path that was given if something is there or if it cannot be a name, and what the hub has
+/// under that name if not.
 pub fn locate(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
+    use std::io::ErrorKind::NotFound;
     let is_path = given.is_absolute() || given.starts_with(".") || given.starts_with("..");
     match given.symlink_metadata() {
-        Err(e) if e.kind() == ErrorKind::NotFound && !is_path => from_hub(given, want),
+        Err(e) if e.kind() == NotFound && !is_path => model(given, want),
         _ => Ok(given.to_owned()),
     }
 }
 
 #[cfg(feature = "hub")]
-fn from_hub(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
-    use crate::hub::{Hub, Name, Settings};
-    let name = Name::parse(&given.to_string_lossy())?;
-    match Hub::open(Settings::from_env()?).fetch(&name, want) {
-        Ok(fetched) => Ok(fetched.path),
-        Err(error) if error.is_unknown_model() && want != Want::Texts => {
-            let context = "no such file or folder, so the hub was asked";
-            Err(anyhow::Error::new(error).context(context))
+mod by_name {
+    use std::path::{Path, PathBuf};
+
+    use anyhow::Context;
+    use sterna_hub::{Hub, Name, Settings, Want, is_dataset};
+
+    use crate::exit::BadInput;
+    use crate::terminal::Download;
+
+    const ABSENT: &str = "no such file or folder";
+
+    /// The model of a name. A mistyped file name is answered as one, without a word about the hub.
+    pub fn model(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
+        let text = given.to_string_lossy();
+        let name = match Name::parse(&text) {
+            Ok(name) => name,
+            Err(error) if text.contains([':', '@']) => return Err(error).context(ABSENT),
+            Err(_) => return Err(BadInput(format!("{text}: {ABSENT}")).into()),
+        };
+        fetch(&name, want).map_err(|error| match error.downcast_ref() {
+            Some(sterna_hub::Error::Absent { .. } | sterna_hub::Error::Denied { .. }) => {
+                error.context(format!("{ABSENT}, so the hub was asked"))
+            }
+            _ => error,
+        })
+    }
+
+    /// The path that was given, or the files of a data set as of one commit, whose hash is part of the path.
+    pub fn texts(given: &Path) -> anyhow::Result<PathBuf> {
+        match given.to_str().filter(|text| is_dataset(text)) {
+            Some(name) => fetch(&Name::parse(name)?, Want::Texts),
+            None => Ok(given.to_owned()),
         }
-        Err(error) => Err(error.into()),
+    }
+
+    fn fetch(name: &Name, want: Want) -> anyhow::Result<PathBuf> {
+        let download = Download::new();
+        let fetched = Hub::open(Settings::from_env()?, &download).fetch(name, want);
+        download.finish();
+        Ok(fetched?.path)
     }
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(given: &Path, _: Want) -> anyhow::Result<PathBuf> {
-    let given = given.display();
-    let why = format!("{given}: no such file or folder; this program was built without the hub");
-    Err(crate::exit::BadInput(why).into())
-}
+mod by_name {
+    use std::path::{Path, PathBuf};
 
-/// The path that was given, or where the files of a data set lie as of one commit, whose hash is in the path.
-pub fn texts(given: &Path) -> anyhow::Result<PathBuf> {
-    match given.to_str().is_some_and(|text| text.starts_with(ON_HUB)) {
-        true => from_hub(given, Want::Texts),
-        false => Ok(given.to_owned()),
+    use crate::exit::BadInput;
+
+    /// The kinds of files that a verb reads; without the hub all of them are paths.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub enum Want {
+        Checkpoint,
+        Packed,
+        Either,
+    }
+
+    pub fn model(given: &Path, _: Want) -> anyhow::Result<PathBuf> {
+        let given = given.display();
+        let why = "no such file or folder; this program was built without the hub";
+        Err(BadInput(format!("{given}: {why}")).into())
+    }
+
+    pub fn texts(given: &Path) -> anyhow::Result<PathBuf> {
+        match given.exists() {
+            true => Ok(given.to_owned()),
+            false => model(given, Want::Either),
+        }
     }
 }
+
+#[cfg(not(feature = "hub"))]
+pub use by_name::Want;
+use by_name::model;
+pub use by_name::texts;

@@ -14,8 +14,6 @@ mod embed;
 mod exit;
 mod generate;
 mod hints;
-#[cfg(feature = "hub")]
-mod hub;
 mod inspect;
 mod locate;
 mod logits;

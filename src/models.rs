@@ -2,9 +2,9 @@
 
 use clap::Subcommand;
 use serde_json::json;
+use sterna_hub::{self as hub, Name, Settings, Stored};
 
 use crate::exit::Usage;
-use crate::hub::{self, Name, Settings, Stored};
 use crate::terminal;
 
 /// List or remove the models and data sets in the hub's cache, which other programs share.

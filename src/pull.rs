@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::hub::{Hub, Kind, Name, Settings};
-use crate::locate::Want;
-use crate::terminal;
+use sterna_hub::{Hub, Kind, Name, Settings, Want};
+
+use crate::terminal::{self, Download};
 
 /// Fetch a model or data set from the Hugging Face hub into its cache and print where it lies.
 ///
@@ -26,7 +26,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Kind::Model => Want::Either,
         Kind::Dataset => Want::Texts,
     };
-    let fetched = Hub::open(Settings::from_env()?).fetch(&name, want)?;
+    let download = Download::new();
+    let fetched = Hub::open(Settings::from_env()?, &download).fetch(&name, want);
+    download.finish();
+    let fetched = fetched?;
     let bytes: u64 = fetched.files.iter().map(|(_, size)| size).sum();
     if args.json {
         let file = |(name, bytes): &(String, u64)| json!({"name": name, "bytes": bytes});

@@ -27,6 +27,45 @@ pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// A bar of the files that come from the hub, or a line for each where stderr is not a terminal.
+#[cfg(feature = "hub")]
+pub struct Download(ProgressBar);
+
+#[cfg(feature = "hub")]
+impl Download {
+    pub fn new() -> Download {
+        let rate = "{decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        Download(bar(0, &format!("  {{msg}} {{wide_bar}} {rate}")))
+    }
+
+    pub fn finish(self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[cfg(feature = "hub")]
+impl sterna_hub::Progress for Download {
+    fn total(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+
+    fn begin(&self, file: &str, size: u64) {
+        self.0.reset_eta();
+        self.0.set_message(file.to_owned());
+        if !is_terminal() {
+            eprintln!("  {file} {}", bytes(size));
+        }
+    }
+
+    fn advance(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+}
+
 /// 1234567 bytes as `1.23 MB`.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];

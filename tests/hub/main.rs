@@ -333,8 +333,22 @@ fn what_fails_says_why_and_with_which_code() {
         );
         assert!(!error.contains("panicked"), "{error}");
     };
-    check("nothing", &[], 3, "expected org/name");
-    check("runs/x.sterna", &[], 3, "has the ending of a file");
+    for file in [
+        "nothing",
+        "nope.gguf",
+        "nope.sterna",
+        "runs/x.sterna",
+        "a/b/c",
+    ] {
+        let error = setup.fails(&["convert", file, "--out", "x.sterna"], &[], 3);
+        assert_eq!(error, format!("error: {file}: no such file or folder\n"));
+    }
+    check(
+        "org/name@",
+        &[],
+        3,
+        "no such file or folder: org/name@ is not the name",
+    );
     check("./org/name", &[], 3, "./org/name");
     check("/org/name", &[], 3, "/org/name");
     check(

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::recipe::is_on_hub;
+use crate::recipe::is_name;
 use crate::{Error, Recipe, Result};
 
 /// Layers so far, later ones on top.
@@ -81,7 +81,7 @@ impl Draft {
                         path => Some(path),
                     };
                     if let Some(Value::String(path)) = path
-                        && !is_on_hub(Path::new(path))
+                        && !is_name(Path::new(path))
                     {
                         *path = folder.join(&*path).to_string_lossy().into_owned();
                     }

@@ -214,12 +214,13 @@ impl Text {
     }
 }
 
-/// What stands before the name of a data set of the hub, in place of a path; whoever knows the hub puts the path there.
-pub const ON_HUB: &str = "hf:";
-
-/// Whether a path is the name of a data set of the hub.
-pub(crate) fn is_on_hub(path: &Path) -> bool {
-    path.to_str().is_some_and(|path| path.starts_with(ON_HUB))
+/// Whether an entry is a name with a scheme, like `scheme:rest`, and not a path relative to the recipe. The caller
+/// replaces it with a path. One letter before the colon is a drive of Windows.
+pub(crate) fn is_name(path: &Path) -> bool {
+    let scheme = path.to_str().and_then(|path| path.split_once(':'));
+    scheme.is_some_and(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
 }
 
 /// Steps, rates and how often to look.
@@ -334,7 +335,7 @@ impl Recipe {
         let data = &mut recipe.data;
         let texts = data.text.iter_mut().flatten().map(Text::path_mut);
         for path in texts.chain(data.chat.iter_mut().flatten()) {
-            if !is_on_hub(path) {
+            if !is_name(path) {
                 *path = folder.join(&path);
             }
         }

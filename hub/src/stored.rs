@@ -1,4 +1,4 @@
-//! What the cache holds, and how it is removed.
+//! The content of the cache: listing it, and removing parts of it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use super::{Error, Kind, Result};
 /// A repository in the cache.
 #[derive(Debug, Serialize)]
 pub struct Stored {
+    /// Model or data set.
     pub kind: Kind,
     /// As a user names it.
     pub name: String,
@@ -19,20 +20,27 @@ pub struct Stored {
     pub bytes: u64,
     /// Bytes of unfinished downloads.
     pub incomplete_bytes: u64,
+    /// Its commits.
     pub revisions: Vec<Revision>,
 }
 
-/// One commit of it.
+/// One commit of a repository in the cache.
 #[derive(Debug, Serialize)]
 pub struct Revision {
+    /// Its 40 digits.
     pub commit: String,
-    /// Branches and tags that were last seen there.
+    /// Branches and tags that pointed to it when they were last asked for.
     pub refs: Vec<String>,
+    /// Its files that are in the cache.
     pub files: Vec<String>,
+    /// The folder with links to them.
     pub path: PathBuf,
 }
 
-/// All models in the cache by name, behind them all data sets.
+/// All models in the cache by name, then all data sets.
+///
+/// # Errors
+/// [`Error::Disk`] for a folder that cannot be read.
 pub fn list(cache: &Path) -> Result<Vec<Stored>> {
     let mut all = Vec::new();
     for kind in [Kind::Model, Kind::Dataset] {
@@ -88,8 +96,11 @@ fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
     })
 }
 
-/// Removes a model or data set, or only the given revision of it with the blobs that no other revision uses; returns the
-/// bytes that became free.
+/// Removes a model or data set, or only the given revision with the blobs that no other revision uses.
+/// Returns the bytes that became free.
+///
+/// # Errors
+/// [`Error::NothingToRemove`] where the cache does not have it, [`Error::Disk`] for a file that cannot be removed.
 pub fn remove(cache: &Path, name: &Name) -> Result<u64> {
     let repo = Repo::new(cache, name.kind, &name.repo);
     let stored = stored(cache, name.kind, &name.repo)?;
@@ -157,7 +168,7 @@ fn remove_revision(repo: &Repo, stored: &Stored, commit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that would be free without the folder; newer programs keep some contents outside, for several models.
+/// Bytes that removing the folder would free. Newer programs keep some contents outside, shared by models.
 fn folder_bytes(folder: &Path) -> Result<u64> {
     Ok(walk(folder)?
         .iter()
@@ -171,7 +182,7 @@ fn own_bytes(path: &Path) -> u64 {
         .map_or(0, |m| if m.is_file() { m.len() } else { 0 })
 }
 
-/// What a folder holds, sorted; nothing if it does not exist.
+/// The entries of a folder, sorted; none if it does not exist.
 fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

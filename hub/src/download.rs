@@ -19,7 +19,7 @@ pub struct Wanted<'a> {
     pub url: String,
     pub size: u64,
     pub hash: Hash,
-    /// Where the bar stands when the file begins.
+    /// Bytes of the files before this one.
     pub done_before: u64,
 }
 
@@ -27,11 +27,11 @@ pub struct Wanted<'a> {
 pub fn download(client: &Client, wanted: &Wanted, part: &Path, blob: &Path) -> Result<u64> {
     let mut part = Part::open(part, wanted)?;
     let there = part.len;
-    client.bar.set_position(wanted.done_before + part.len);
-    client.bar.reset_eta();
+    client.progress.advance(wanted.done_before + part.len);
+    client.progress.begin(wanted.file, wanted.size);
     let mut came = fill(client, wanted, &mut part)?;
     if there > 0 && came < wanted.size && part.hash() != wanted.hash {
-        client.say(&format!(
+        client.progress.say(&format!(
             "{}: the part that was there is damaged; starting over",
             wanted.file
         ));
@@ -129,7 +129,7 @@ fn copy(
             Ok(n) => {
                 part.append(&buffer[..n])?;
                 *came += n as u64;
-                client.bar.set_position(wanted.done_before + part.len);
+                client.progress.advance(wanted.done_before + part.len);
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(_) if part.len == wanted.size => return Ok(None),

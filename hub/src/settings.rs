@@ -1,22 +1,29 @@
-//! Where the hub and its cache are: the variables that every tool of the hub reads, and no other.
+//! Where the hub and its cache are: the environment variables that every tool of the hub reads.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
+/// The hub, its cache and how to use them.
 #[derive(Clone)]
 pub struct Settings {
-    /// Scheme, host and perhaps a path, without a slash at the end.
+    /// Scheme, host and optionally a path, without a slash at the end.
     pub endpoint: String,
+    /// The token of the user, if there is one. It is sent to the endpoint's own origin only.
     pub token: Option<String>,
     /// The folder of all repositories.
     pub cache: PathBuf,
-    /// Whether the network may be used at all.
+    /// Whether the network must not be used.
     pub offline: bool,
 }
 
 impl Settings {
+    /// Reads the variables of this process and the token file.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a variable with a value that cannot be used, [`Error::Disk`] for a token
+    /// file that cannot be read.
     pub fn from_env() -> Result<Settings> {
         Settings::read(&|name| std::env::var_os(name))
     }
@@ -69,7 +76,7 @@ fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
 }
 
-/// `~/folder` in a variable that no shell has expanded.
+/// Expands `~/folder`, since a shell does not expand it inside a variable.
 fn under_home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
@@ -85,11 +92,11 @@ fn read_token(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// A token becomes a header, so it is one word of visible characters. It is never printed.
+/// A token becomes a header, so it must be one word of visible characters. It is never printed.
 fn check_token(token: String) -> Result<Option<String>> {
     let token = token.trim();
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        let why = "has characters that no token has; copy it again from the hub's settings";
+        let why = "has characters that a token cannot have; copy it again from the hub's settings";
         return Err(Error::Setting {
             name: "HF_TOKEN",
             why: why.into(),

@@ -1,24 +1,32 @@
-//! Names of models on the hub: `org/name`, then perhaps `@revision`, then perhaps `:file`. Those of data sets begin
-//! with `hf:`.
+//! Names of models on the hub: `org/name[@revision][:file]`. Names of data sets begin with `hf:`.
 //!
-//! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is checked
-//! here: revisions and file names cannot leave the folder that they are put into.
+//! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is
+//! checked here: revisions and file names cannot leave the folder that they are put into.
 
 use serde::Serialize;
-use sterna_train::recipe::ON_HUB;
 
 use super::{Error, Result};
+
+/// Prefix that marks the name of a data set of the hub, where a path could be given too.
+const MARK: &str = "hf:";
+
+/// Whether a user names a data set of the hub and not a path.
+pub fn is_dataset(given: &str) -> bool {
+    given.starts_with(MARK)
+}
 
 /// What a repository holds; the two have name spaces of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// A model: `org/name`.
     Model,
+    /// A data set: `hf:org/name`.
     Dataset,
 }
 
 impl Kind {
-    /// In the address of the hub's API, and at the front of a folder in the cache.
+    /// In the address of the hub's API, and at the start of a folder name in the cache.
     pub fn plural(self) -> &'static str {
         match self {
             Kind::Model => "models",
@@ -26,15 +34,15 @@ impl Kind {
         }
     }
 
-    /// What comes before `org/name` where a user names it.
+    /// The prefix of `org/name` where a user names it.
     pub fn mark(self) -> &'static str {
         match self {
             Kind::Model => "",
-            Kind::Dataset => ON_HUB,
+            Kind::Dataset => MARK,
         }
     }
 
-    /// What comes before `org/name` in the address of its page and files.
+    /// The prefix of `org/name` in the address of its page and files.
     pub fn prefix(self) -> &'static str {
         match self {
             Kind::Model => "",
@@ -52,9 +60,10 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// What a user asks the hub for.
+/// A repository of the hub as a user names it, with a revision or one file of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Name {
+    /// Model or data set.
     pub kind: Kind,
     /// `org/name`.
     pub repo: String,
@@ -65,19 +74,19 @@ pub struct Name {
 
 const DEFAULT_REVISION: &str = "main";
 
-/// Endings that say "a file" and that no repository needs: `runs/model.gguf` is a mistyped path.
+/// Endings of files, which names of repositories do not have: `runs/model.gguf` is a mistyped path.
 const FILE_ENDINGS: [&str; 4] = [".sterna", ".gguf", ".safetensors", ".json"];
 
 impl Name {
     /// Reads `org/name[@revision][:file]` of a model, or `hf:org/name[@revision]` of a data set.
     pub fn parse(given: &str) -> Result<Name> {
-        match given.strip_prefix(ON_HUB) {
+        match given.strip_prefix(MARK) {
             Some(name) => Name::of(Kind::Dataset, name),
             None => Name::of(Kind::Model, given),
         }
     }
 
-    /// Reads what comes behind the mark of its kind.
+    /// Reads what follows the mark of its kind.
     fn of(kind: Kind, given: &str) -> Result<Name> {
         let error = |why: &str| match kind {
             Kind::Model => Error::Name {
@@ -85,7 +94,7 @@ impl Name {
                 why: why.to_owned(),
             },
             Kind::Dataset => Error::DatasetName {
-                given: format!("{ON_HUB}{given}"),
+                given: format!("{MARK}{given}"),
                 why: why.to_owned(),
             },
         };
@@ -108,12 +117,12 @@ impl Name {
         }
         if revision.is_some_and(|r| !is_safe_path(r)) {
             return Err(error(
-                "has a malformed revision: expected a branch, a tag or a commit",
+                "has an invalid revision; expected a branch, a tag or a commit",
             ));
         }
         if file.is_some_and(|f| !is_safe_path(f)) {
             return Err(error(
-                "has a malformed file: expected a path inside the repository",
+                "has an invalid file name; expected a path inside the repository",
             ));
         }
         Ok(Name {
@@ -156,7 +165,7 @@ fn check_repo(repo: &str) -> std::result::Result<(), &'static str> {
         inner && !part.is_empty() && !at_the_ends
     };
     if !is_plain(org) || !is_plain(name) || repo.contains("..") || repo.contains("--") {
-        return Err("is not made of letters, digits, single `-` and `.`, and `_` around one `/`");
+        return Err("must have letters, digits, `_`, single `-` and `.`, and one `/` between them");
     }
     if repo.len() > 96 || repo.ends_with(".git") {
         return Err("is longer than 96 characters or ends in .git");
@@ -164,7 +173,7 @@ fn check_repo(repo: &str) -> std::result::Result<(), &'static str> {
     Ok(())
 }
 
-/// A 40-digit commit: unlike branches and tags, it always means the same files.
+/// Whether a revision is a commit of 40 digits, which always means the same files.
 pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && is_lower_hex(revision)
 }
@@ -252,7 +261,8 @@ mod tests {
         }
         Name::parse(&format!("a/{}", "b".repeat(95))).unwrap_err();
         let error = Name::parse("hf:stories").unwrap_err().to_string();
-        let expected = "hf:stories: as the name of a data set it has no organization: expected hf:";
+        let expected =
+            "hf:stories is not the name of a data set: it has no organization; expected hf:";
         assert!(error.starts_with(expected), "{error}");
     }
 }

@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use super::hash::Hash;
 use super::name::{Name, is_commit, is_safe_path};
-use super::{Error, Result};
-use crate::locate::Want;
+use super::{Error, Result, Want};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -3,6 +3,7 @@
 //! A revision becomes a commit and a list of files with sizes and hashes, in one request; files that the
 //! snapshot of that commit has are not asked for again. Protocol and layout are those of huggingface_hub;
 //! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache> describes the cache.
+#![forbid(unsafe_code)]
 
 mod cache;
 mod client;
@@ -11,32 +12,33 @@ mod error;
 mod hash;
 mod listing;
 mod name;
+mod progress;
 mod settings;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod want;
 
 use std::path::{Path, PathBuf};
-
-use indicatif::ProgressBar;
 
 use cache::{Repo, is_whole};
 use client::Client;
 use download::{Wanted, download};
 pub use error::{Error, Result};
+pub use hash::Hash;
 use listing::{Entry, Listing};
-pub use name::{Kind, Name};
+pub use name::{Kind, Name, is_dataset};
+pub use progress::Progress;
 pub use settings::Settings;
-pub use stored::{Stored, list, remove};
-
-use crate::locate::Want;
-use crate::terminal;
+pub use stored::{Revision, Stored, list, remove};
+pub use want::Want;
 
 /// The hub and its cache.
-pub struct Hub {
+pub struct Hub<'a> {
     cache: PathBuf,
     /// `None` where the network may not be used.
-    client: Option<Client>,
+    client: Option<Client<'a>>,
+    progress: &'a dyn Progress,
 }
 
 /// A model in the cache.
@@ -44,10 +46,11 @@ pub struct Hub {
 pub struct Fetched {
     /// A folder, or the one file that is the model.
     pub path: PathBuf,
+    /// The commit of its files.
     pub commit: String,
-    /// The files that belong to it, and their sizes.
+    /// Its files and their sizes.
     pub files: Vec<(String, u64)>,
-    /// Bytes that came over the network for it.
+    /// Bytes that came over the network.
     pub downloaded: u64,
 }
 
@@ -57,29 +60,26 @@ struct Snapshot<'a> {
     repo: Repo,
     commit: String,
     listing: Listing,
-    /// Bytes of the files that are through.
+    /// Bytes of the files that are done.
     done: u64,
     downloaded: u64,
 }
 
-impl Hub {
-    pub fn open(settings: Settings) -> Hub {
-        let template = "  {msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-        let client = || Client::new(&settings, terminal::bar(0, template));
+impl<'a> Hub<'a> {
+    /// Opens the hub that `settings` describe; `progress` is told what a fetch does.
+    pub fn open(settings: Settings, progress: &'a dyn Progress) -> Hub<'a> {
         Hub {
-            client: (!settings.offline).then(client),
+            client: (!settings.offline).then(|| Client::new(&settings, progress)),
             cache: settings.cache,
+            progress,
         }
     }
 
-    /// Brings the files that `want` needs into the cache, and says where the model lies.
+    /// Makes sure that the files that `want` needs are in the cache; returns where they are.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] but [`Error::Setting`] and [`Error::NothingToRemove`].
     pub fn fetch(&self, name: &Name, want: Want) -> Result<Fetched> {
-        let fetched = self.fetch_with_bar(name, want);
-        self.bar().finish_and_clear();
-        fetched
-    }
-
-    fn fetch_with_bar(&self, name: &Name, want: Want) -> Result<Fetched> {
         let repo = Repo::new(&self.cache, name.kind, &name.repo);
         let (commit, listing) = self.resolve(name, &repo)?;
         let mut snapshot = Snapshot {
@@ -92,7 +92,8 @@ impl Hub {
         };
         let selection = snapshot.listing.select(name, want)?;
         let mut files = selection.files;
-        self.bar().set_length(snapshot.bytes(&files));
+        let mut total = snapshot.bytes(&files);
+        self.progress.total(total);
         files
             .iter()
             .try_for_each(|file| self.bring(&mut snapshot, file))?;
@@ -100,7 +101,8 @@ impl Hub {
         if let Some(index) = selection.index.map(|file| folder.join(file)) {
             let index = std::fs::read(&index).map_err(Error::disk(&index))?;
             let shards = snapshot.listing.shards(name, &index)?;
-            self.bar().inc_length(snapshot.bytes(&shards));
+            total += snapshot.bytes(&shards);
+            self.progress.total(total);
             shards
                 .iter()
                 .try_for_each(|file| self.bring(&mut snapshot, file))?;
@@ -151,7 +153,7 @@ impl Hub {
                 let Ok((commit, listing)) = known else {
                     return Err(error);
                 };
-                client.say(&format!(
+                self.progress.say(&format!(
                     "warning: {error}; using commit {commit}, which is in the cache"
                 ));
                 Ok((commit, listing))
@@ -168,10 +170,10 @@ impl Hub {
             return Ok((commit, listing));
         }
         let mut files = repo.files(&commit).ok_or_else(absent)?;
-        eprintln!(
+        self.progress.say(&format!(
             "warning: another program put {name} into the cache without a list of its files; files that it did \
              not fetch cannot be noticed"
-        );
+        ));
         if let Some(file) = name
             .file
             .clone()
@@ -198,14 +200,8 @@ impl Hub {
             snapshot.fetch(client, file, &entry, &path)?;
         }
         snapshot.done += entry.size.unwrap_or(0);
-        self.bar().set_position(snapshot.done);
+        self.progress.advance(snapshot.done);
         Ok(())
-    }
-
-    fn bar(&self) -> ProgressBar {
-        self.client
-            .as_ref()
-            .map_or_else(ProgressBar::hidden, |client| client.bar.clone())
     }
 }
 
@@ -219,7 +215,7 @@ impl Snapshot<'_> {
             });
         };
         let wait = || {
-            client.say(&format!(
+            client.progress.say(&format!(
                 "{file}: waiting for another program that fetches it"
             ))
         };
@@ -230,14 +226,10 @@ impl Snapshot<'_> {
         let blob = self.repo.blob(&hash);
         if !is_whole(&blob, entry) {
             if blob.exists() {
-                client.say(&format!(
+                client.progress.say(&format!(
                     "warning: {} is damaged; fetching it again",
                     blob.display()
                 ));
-            }
-            client.bar.set_message(file.to_owned());
-            if !terminal::is_terminal() {
-                client.say(&format!("  {file} {}", terminal::bytes(size)));
             }
             let wanted = Wanted {
                 name: self.name,

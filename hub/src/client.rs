@@ -6,7 +6,6 @@
 use std::io::Read;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use serde_json::Value;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
 use ureq::{Agent, Body, Proxy};
@@ -15,7 +14,7 @@ use super::hash::Hash;
 use super::listing::Listing;
 use super::name::Name;
 use super::settings::Settings;
-use super::{Error, Result};
+use super::{Error, Progress, Result};
 
 /// Attempts in a row that bring nothing before an error.
 pub const TRIES: u32 = 5;
@@ -25,11 +24,11 @@ const REDIRECTS: usize = 6;
 /// More than the listing of the largest repositories.
 const LONGEST_REPLY: u64 = 64 << 20;
 
-pub struct Client {
+pub struct Client<'a> {
     pub agent: Agent,
     endpoint: String,
     token: Option<String>,
-    pub bar: ProgressBar,
+    pub progress: &'a dyn Progress,
     pub pause: fn(Duration),
 }
 
@@ -78,13 +77,13 @@ impl Again {
     }
 }
 
-impl Client {
-    pub fn new(settings: &Settings, bar: ProgressBar) -> Client {
+impl<'a> Client<'a> {
+    pub fn new(settings: &Settings, progress: &'a dyn Progress) -> Client<'a> {
         Client {
             agent: agent(Proxy::try_from_env()),
             endpoint: settings.endpoint.clone(),
             token: settings.token.clone(),
-            bar,
+            progress,
             pause: std::thread::sleep,
         }
     }
@@ -144,18 +143,13 @@ impl Client {
             if fruitless == TRIES || wait > LONGEST_WAIT {
                 return Err(failed.error);
             }
-            self.say(&format!(
+            self.progress.say(&format!(
                 "{}; trying again{}",
                 failed.note,
                 in_seconds(wait)
             ));
             (self.pause)(wait);
         }
-    }
-
-    /// Prints a line without tearing the bar.
-    pub fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
     }
 
     /// Asks for `url`, from byte `from` on, and follows it to where it leads.

@@ -18,6 +18,7 @@ impl Hash {
         is_hash.then(|| Hash(text.to_owned()))
     }
 
+    /// Its hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
