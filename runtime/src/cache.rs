@@ -8,8 +8,8 @@ use sterna_ternary::Config;
 use crate::error::Place;
 use crate::threads::Pool;
 use crate::{Error, Result};
-use blocks::Blocks;
 pub(crate) use blocks::{BLOCK, Block, padded};
+use blocks::{Blocks, CacheShape};
 
 /// Element type of a cache. Logits depend on it, as it says how keys and values are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,17 +26,10 @@ pub enum KvType {
 /// Keys and values of one sequence.
 #[derive(Debug)]
 pub struct KvCache {
-    shape: Shape,
+    shape: CacheShape,
     tokens: Vec<u32>,
     capacity: usize,
     elements: Elements,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    layers: usize,
-    kv_heads: usize,
-    head_dim: usize,
 }
 
 #[derive(Debug)]
@@ -67,7 +60,7 @@ impl KvCache {
                 found: capacity,
             });
         }
-        let shape = Shape::of(config);
+        let shape = CacheShape::of(config);
         let elements = match kv_type {
             KvType::F32 => Elements::F32(Blocks::new(shape, capacity)),
             KvType::F16 => Elements::F16(Blocks::new(shape, capacity)),
@@ -103,7 +96,7 @@ impl KvCache {
 
     /// Bytes of a full cache for `capacity` tokens.
     pub fn bytes_for(config: &Config, kv_type: KvType, capacity: usize) -> usize {
-        let shape = Shape::of(config);
+        let shape = CacheShape::of(config);
         match kv_type {
             KvType::F32 => Blocks::<f32>::elements(shape, capacity) * size_of::<f32>(),
             KvType::F16 => Blocks::<f16>::elements(shape, capacity) * size_of::<f16>(),
@@ -141,7 +134,7 @@ impl KvCache {
 
     /// Whether `new` tokens of a model with this config may follow.
     pub(crate) fn check(&self, config: &Config, new: usize) -> Result<()> {
-        if self.shape != Shape::of(config) {
+        if self.shape != CacheShape::of(config) {
             return Err(Error::ForeignCache);
         }
         if new > self.capacity - self.len() {
@@ -197,16 +190,6 @@ impl KvCache {
             Elements::Q8(blocks) => blocks.store(pool, layer, first, keys, values),
         }
         Ok(())
-    }
-}
-
-impl Shape {
-    fn of(config: &Config) -> Shape {
-        Shape {
-            layers: config.num_hidden_layers,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-        }
     }
 }
 

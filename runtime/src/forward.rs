@@ -14,11 +14,11 @@ use sterna_ternary::{Activation, quantize};
 use crate::attention::{self, Attention, Sequence};
 use crate::cache::KvCache;
 use crate::error::Place;
-use crate::head::{HeadState, Screen};
+use crate::head::Screen;
 use crate::kernels::Kernels;
-use crate::linear::Quantized;
 use crate::model::{Layer, Linear, Model, Vector};
 use crate::rotary::Angles;
+use crate::state::{LinearState, State, grow};
 use crate::{Error, Result};
 
 /// Most tokens that pass through the layers together.
@@ -47,32 +47,6 @@ pub enum Logits<'a> {
     /// The last one gets those that are asked for, and others may be -∞. A head of codes is then read in part
     /// only, unless it is read for other tokens anyway.
     Screened(&'a Screen),
-}
-
-/// Working memory for n tokens; it grows to the largest batch seen.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    x: Vec<f32>,      // (n, hidden): the residual stream
-    normed: Vec<f32>, // (n, hidden): x after a norm; the output of o_proj and down_proj
-    q: Vec<f32>,      // (n, heads, head_dim)
-    k: Vec<f32>,      // (n, kv_heads, head_dim)
-    v: Vec<f32>,      // (n, kv_heads, head_dim)
-    attn: Vec<f32>,   // (n, heads, head_dim)
-    gate: Vec<f32>,   // (n, intermediate)
-    up: Vec<f32>,     // (n, intermediate)
-    /// Of layers without a window and of those with one.
-    angles: [Angles; 2],
-    attention: attention::Memory,
-    linear: LinearState,
-    pub head: HeadState,
-}
-
-/// Working memory of linear layers.
-#[derive(Debug, Default)]
-struct LinearState {
-    normed: Vec<f32>, // (n, columns): the input after the layer's own norm
-    quantized: Quantized,
-    sums: Vec<i32>, // (threads, working memory of a linear layer)
 }
 
 /// What a pass returns for each token that is asked for.
@@ -468,23 +442,6 @@ impl Model {
     }
 }
 
-impl State {
-    fn resize(&mut self, n: usize, hidden: usize, heads: usize, kv: usize, intermediate: usize) {
-        for (buffer, width) in [
-            (&mut self.x, hidden),
-            (&mut self.normed, hidden),
-            (&mut self.q, heads),
-            (&mut self.k, kv),
-            (&mut self.v, kv),
-            (&mut self.attn, heads),
-            (&mut self.gate, intermediate),
-            (&mut self.up, intermediate),
-        ] {
-            grow(buffer, n * width);
-        }
-    }
-}
-
 impl Logits<'_> {
     /// Which of `tokens` tokens get logits.
     fn of(self, tokens: usize) -> Range<usize> {
@@ -536,12 +493,6 @@ fn norm(kernels: &Kernels, x: &mut [f32], gain: &[f32], eps: f32) {
     let factor = (kernels.rms_norm)(x, gain, eps);
     if !quantize::is_usable(factor) {
         x.fill(f32::NAN);
-    }
-}
-
-pub(crate) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
     }
 }
 

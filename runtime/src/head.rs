@@ -21,8 +21,8 @@ use sterna_ternary::table::{Codes, PLANE_BYTES, plane_weights};
 use crate::error::Place;
 use crate::kernels::Kernels;
 use crate::kernels::codes::Int16;
-use crate::linear::Quantized;
 use crate::model::Model;
+use crate::state::{Best, HeadState};
 use crate::{Error, Result};
 
 /// Rows that a thread claims at a time.
@@ -38,22 +38,6 @@ pub struct Screen {
     /// These in any case, whatever they are; they are not counted among the largest.
     pub exact: Vec<u32>,
 }
-
-/// Working memory.
-#[derive(Debug, Default)]
-pub(crate) struct HeadState {
-    x: Vec<Int16>,        // (tokens)
-    sums: Vec<i64>,       // (vocab_size): the planes so far, or [`LEFT`]
-    best: Vec<Best>,      // (blocks of ROWS rows)
-    forced: Vec<bool>,    // (vocab_size)
-    quantized: Quantized, // x for a ternary head
-    memory: Vec<i32>,     // (threads, working memory of a linear layer)
-    /// Bytes of the table that were read since the state was made.
-    pub bytes: usize,
-}
-
-/// The row of a block with the largest first plane, and that.
-type Best = (f64, usize);
 
 /// A row that cannot matter.
 const LEFT: i64 = i64::MIN;

@@ -32,6 +32,7 @@ mod linear;
 mod model;
 mod rotary;
 pub mod sampler;
+mod state;
 pub mod threads;
 pub mod tokenizer;
 

@@ -13,57 +13,16 @@
 //! Matrices of dense packings have no scales beside them. Plain numbers are multiplied with the input as it is, in
 //! f32; blocks of `q8_0` and `q4_0` with int8 activations that have a scale for each 32 columns.
 
-use std::ops::Range;
-
 use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
 use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
 use crate::error::Place;
-use crate::forward::grow;
 use crate::kernels::{self, BlockProduct, GroupProduct, QuantizedBlock};
 use crate::model::{Linear, Model, Rows};
+use crate::state::{Quantized, grow};
 use crate::threads::Tile;
 use crate::{Error, Result};
-
-/// The input of linear layers, as these want it.
-#[derive(Debug, Default)]
-pub(crate) struct Quantized {
-    activations: Activations,
-    x: Vec<f32>,                 // (n, columns), where the matrices are plain numbers
-    q: Vec<i8>,                  // (n, digits, padded columns), zero behind the last column
-    scales: Vec<f32>,            // (n): x = q / scale
-    sums: Vec<i32>,              // (n, digits): Σ q
-    group_sums: Vec<i32>,        // (n, digits, groups): the same of each group
-    blocks: Vec<QuantizedBlock>, // (n, blocks), where the matrices are blocks
-}
-
-impl Quantized {
-    /// The rows of digits of some tokens.
-    fn digits(&self, tokens: &Range<usize>) -> Range<usize> {
-        let digits = self.activations.digits();
-        tokens.start * digits..tokens.end * digits
-    }
-
-    /// The sums of `count` rows of digits, (count, padded), and of their groups if any are asked for.
-    fn add_up(&mut self, count: usize, padded: usize, has_groups: bool, sum: fn(&[i8]) -> i32) {
-        grow(&mut self.sums, count);
-        let rows = self.q[..count * padded].chunks_exact(padded);
-        if !has_groups {
-            let sums = self.sums.iter_mut().zip(rows);
-            return sums.for_each(|(s, q)| *s = sum(q));
-        }
-        let groups = padded / GROUP_COLUMNS;
-        grow(&mut self.group_sums, count * groups);
-        let of_groups = self.group_sums.chunks_exact_mut(groups);
-        for ((total, q), sums) in self.sums.iter_mut().zip(rows).zip(of_groups) {
-            for (s, q) in sums.iter_mut().zip(q.chunks_exact(GROUP_COLUMNS)) {
-                *s = sum(q);
-            }
-            *total = sums.iter().sum();
-        }
-    }
-}
 
 impl Model {
     /// Prepares the n rows of x for the linear layers of the model.

@@ -13,9 +13,9 @@ use sterna_ternary::{
 use crate::Result;
 use crate::cache::{KvCache, KvType};
 use crate::chat::ChatTemplate;
-use crate::forward::State;
 use crate::kernels::Kernels;
 use crate::rotary::Frequencies;
+use crate::state::State;
 use crate::threads::Pool;
 use crate::tokenizer::Tokenizer;
 

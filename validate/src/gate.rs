@@ -2,10 +2,8 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::accuracy::Divergence;
-use crate::report::ModelReport;
+use crate::report::{ModelReport, Outcome};
 use crate::{Error, Result};
 
 /// A figure with a bound.
@@ -15,19 +13,6 @@ pub struct Gate {
     figure: Bounded,
     relation: Relation,
     bound: f64,
-}
-
-/// Whether a condition holds for a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// As it was given.
-    pub condition: String,
-    /// Name of the model.
-    pub model: String,
-    /// What was found; `None` where it was not measured, and then the condition does not hold.
-    pub value: Option<f64>,
-    /// Whether it holds.
-    pub holds: bool,
 }
 
 /// What is bounded.

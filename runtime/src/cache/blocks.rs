@@ -7,9 +7,8 @@
 use bytemuck::Pod;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use sterna_ternary::quantize;
+use sterna_ternary::{Config, quantize};
 
-use super::Shape;
 use crate::kernels::LANES;
 use crate::threads::Pool;
 
@@ -50,6 +49,24 @@ impl Element for i8 {
     }
 }
 
+/// What the memory of a cache depends on, beside its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CacheShape {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl CacheShape {
+    pub fn of(config: &Config) -> CacheShape {
+        CacheShape {
+            layers: config.num_hidden_layers,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        }
+    }
+}
+
 /// (layers, blocks, kv_heads)
 #[derive(Debug)]
 pub(crate) struct Blocks<T> {
@@ -78,7 +95,7 @@ const MANY: usize = 8;
 
 impl<T: Element> Blocks<T> {
     /// Zeros, for which the operating system finds memory when they are first written.
-    pub fn new(shape: Shape, capacity: usize) -> Blocks<T> {
+    pub fn new(shape: CacheShape, capacity: usize) -> Blocks<T> {
         let len = Self::elements(shape, capacity);
         let align = if len * size_of::<T>() >= 2 * HUGE_PAGE {
             HUGE_PAGE
@@ -101,7 +118,7 @@ impl<T: Element> Blocks<T> {
     }
 
     /// Numbers in a cache for `capacity` tokens.
-    pub fn elements(shape: Shape, capacity: usize) -> usize {
+    pub fn elements(shape: CacheShape, capacity: usize) -> usize {
         let blocks = shape.layers * capacity.div_ceil(BLOCK) * shape.kv_heads;
         blocks * block_len::<T>(shape.head_dim)
     }

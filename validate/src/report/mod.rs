@@ -13,7 +13,6 @@ use sterna_ternary::layout::{self, Role};
 
 use crate::accuracy::{Divergence, Perplexity};
 use crate::exam::Exam;
-use crate::gate::Outcome;
 use crate::judge::Subject;
 use crate::speed::Speed;
 use crate::text::Source;
@@ -31,6 +30,19 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     /// Conditions and whether they hold.
     pub gates: Vec<Outcome>,
+}
+
+/// Whether a condition holds for a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// As it was given.
+    pub condition: String,
+    /// Name of the model.
+    pub model: String,
+    /// What was found; `None` where it was not measured, and then the condition does not hold.
+    pub value: Option<f64>,
+    /// Whether it holds.
+    pub holds: bool,
 }
 
 /// What another needs in order to repeat it.

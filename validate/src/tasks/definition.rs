@@ -21,10 +21,10 @@ use regex::RegexBuilder;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::error::{Error, Result};
 use super::generation::{Filter, Writing};
 use super::layout::{Layout, Reason};
 use super::sample::{Delimiters, Query, Sample};
-use super::{Error, Result};
 
 /// A task file.
 #[derive(Debug, Deserialize)]

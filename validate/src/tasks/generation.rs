@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use sterna_runtime::{Generation, Model, Settings, StopReason, Tokenizer};
 
+use super::error::{Error, Result};
 use super::likelihood::Scorer;
-use super::sample::Request;
-use super::{Error, Result, is_space};
+use super::sample::{Request, is_space};
 
 /// How text is written and judged.
 #[derive(Clone, Debug)]

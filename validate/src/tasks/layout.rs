@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::sample::{Query, Sample};
+use super::sample::{Query, Sample, is_space};
 
 /// How the records of a file become items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ fn hellaswag(record: &Value) -> Result<Sample, Reason> {
 fn cleaned(text: &str) -> String {
     static BRACKETS: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\[.*?\]").expect("it is well formed"));
-    let text = text.trim_matches(super::is_space).replace(" [title]", ". ");
+    let text = text.trim_matches(is_space).replace(" [title]", ". ");
     BRACKETS.replace_all(&text, "").replace("  ", " ")
 }
 
@@ -218,7 +218,7 @@ fn winogrande(record: &Value) -> Result<Sample, Reason> {
     };
     let options = [text(record, "option1")?, text(record, "option2")?];
     let contexts = options.map(|option| format!("{before}{option}"));
-    let after = after.trim_matches(super::is_space).to_owned();
+    let after = after.trim_matches(is_space).to_owned();
     Ok(Sample {
         text: contexts[gold].clone(),
         answer: after.clone(),
@@ -256,9 +256,7 @@ fn mmlu(record: &Value) -> Result<Sample, Reason> {
             choices.len()
         ));
     }
-    let mut question = text(record, "question")?
-        .trim_matches(super::is_space)
-        .to_owned();
+    let mut question = text(record, "question")?.trim_matches(is_space).to_owned();
     for (letter, choice) in LETTERS.iter().zip(&choices) {
         question += &format!("\n{letter}. {choice}");
     }

@@ -10,8 +10,8 @@
 
 use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
 
-use super::sample::Request;
-use super::{Error, Result, is_space};
+use super::error::{Error, Result};
+use super::sample::{Request, is_space};
 
 /// Scores requests with a model.
 pub(super) struct Scorer<'a> {

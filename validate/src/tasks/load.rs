@@ -8,13 +8,13 @@ use sterna_datasets::{Split, generate, records};
 use sterna_runtime::{Model, Tokenizer};
 
 use super::definition::{Checked, Definition, Maker};
+use super::error::{Error, Result};
 use super::generation::Writing;
 use super::layout::Layout;
 use super::likelihood::{Likelihood, Scorer};
 use super::random::Random;
 use super::sample::{Delimiters, Item, Query, Sample};
 use super::score::{Outcome, PERPLEXITY};
-use super::{Error, Result};
 
 /// What can be chosen about a task.
 #[derive(Clone, Debug, Default)]

@@ -28,8 +28,3 @@ pub use layout::Layout;
 pub use load::{Options, Task};
 pub use sample::{Item, Request};
 pub use score::{McNemar, Outcome, Score, compare, scores};
-
-/// What Python's `str.strip` takes for a space.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}

@@ -108,3 +108,8 @@ impl Sample {
         Item { index, requests }
     }
 }
+
+/// What Python's `str.strip` takes for a space.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{Error, Result};
 use super::random::Random;
-use super::{Error, Result};
 
 /// What came of one item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
