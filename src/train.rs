@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
-use sterna_train::tensorboard::Board;
+use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Outcome, Place, Recipe};
 
 use crate::exit::{Interrupted, Usage};

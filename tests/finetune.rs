@@ -11,7 +11,8 @@ use sterna_datasets::rows;
 use sterna_runtime::{self as runtime, Logits};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{Activations, Scaling, quantize};
-use sterna_train::{Device, Model, Precision, Recipe, data, sample};
+use sterna_train::run::{data, sample};
+use sterna_train::{Device, Model, Precision, Recipe};
 
 /// Falcon-E, made small.
 fn shape() -> Value {

@@ -1,7 +1,8 @@
 //! `sterna train --find-lr`: which learning rate, by short runs.
 
 use serde_json::json;
-use sterna_train::{Recipe, data, range_test};
+use sterna_train::Recipe;
+use sterna_train::run::{data, range_test};
 
 use crate::exit::Interrupted;
 use crate::terminal;

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use sterna_train::collective::{Collective, Ranks, Reduction, Solo};
-use sterna_train::tcp::Meeting;
+use sterna_train::ranks::tcp::Meeting;
+use sterna_train::ranks::{Collective, Ranks, Reduction, Solo};
 use sterna_train::{Place, Processor};
 
 use crate::exit::{self, Interrupted, Usage};
@@ -150,7 +150,7 @@ fn collective() -> anyhow::Result<Rc<dyn Collective>> {
 
 #[cfg(feature = "mpi")]
 fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
-    Ok(Rc::new(sterna_train::mpi::Mpi::join()?))
+    Ok(Rc::new(sterna_train::ranks::mpi::Mpi::join()?))
 }
 
 /// Without MPI every process would take itself for the only one and write the same files.

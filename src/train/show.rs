@@ -1,7 +1,8 @@
 //! What a run would be, without running it: its values, its cost.
 
 use serde_json::json;
-use sterna_train::{Recipe, plan};
+use sterna_train::Recipe;
+use sterna_train::run::plan;
 
 use crate::terminal;
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use sterna_datasets::chat::Counts;
-use sterna_train::{Control, Evaluation, Event, plan};
+use sterna_train::run::plan;
+use sterna_train::{Control, Evaluation, Event};
 
 use crate::terminal;
 
@@ -163,7 +164,7 @@ fn evaluation(step: u64, of: &Evaluation) -> String {
         format!("step {step}: held-out loss {loss:.4}, {bits_per_byte:.3} bits per byte");
     let trits: Vec<_> = layers.iter().filter_map(|layer| layer.trits).collect();
     if !trits.is_empty() {
-        let mean = |of: fn(&sterna_train::statistics::TritStatistics) -> f64| {
+        let mean = |of: fn(&sterna_train::run::statistics::TritStatistics) -> f64| {
             100.0 * trits.iter().map(of).sum::<f64>() / trits.len() as f64
         };
         let (zeros, flips) = (mean(|t| t.zeros), mean(|t| t.flips));

@@ -528,6 +528,23 @@ fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
     (0..count).map(|_| one()).collect()
 }
 
+/// Values in the matrices of linear layers.
+pub(crate) fn linear_parameters(config: &Config) -> usize {
+    let linear = layout::weights(config)
+        .into_iter()
+        .filter(|w| w.role == Role::Linear);
+    linear.map(|w| w.rows * w.columns).sum()
+}
+
+/// Multiplications and additions of a step per token: two for each weight of a matrix product and for each pair of
+/// positions in attention, forward, and twice that backward.
+pub fn flops_per_token(config: &Config, context: usize) -> f64 {
+    let head = config.vocab_size * config.hidden_size;
+    let pairs = context.div_ceil(2) * config.num_attention_heads * config.head_dim;
+    let attention = 2 * config.num_hidden_layers * pairs; // scores and values, causal
+    6.0 * (linear_parameters(config) + head + attention) as f64
+}
+
 /// A parameter's values, copied out.
 pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
     Ok(var

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
 use crate::backward::Activations;
-use crate::collective::Ranks;
 use crate::model::{scored, values_of};
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer};
+use crate::ranks::Ranks;
+use crate::ranks::tree::{Sum, Tree, shards};
 use crate::spikes::Spikes;
-use crate::tree::{Sum, Tree, shards};
 use crate::{Error, Model, Result};
 
 /// What a step minimizes.

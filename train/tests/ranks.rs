@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sterna_ternary::Config;
-use sterna_train::collective::{Collective, Ranks, Reduction};
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::tcp::Meeting;
+use sterna_train::ranks::tcp::Meeting;
+use sterna_train::ranks::{Collective, Ranks, Reduction};
 use sterna_train::{Error, Model, Precision, Result, Trainer};
 
 const CONTEXT: usize = 64;

@@ -3,10 +3,11 @@
 use serde_json::json;
 use sterna_datasets::rows as flags;
 use sterna_ternary::Config;
+use sterna_train::Spikes;
 use sterna_train::optimizer::{Method, Moments, Optimizer};
-use sterna_train::spikes::Spikes;
-use sterna_train::statistics::Statistics;
-use sterna_train::{LossReduction, Model, Precision, Trainer, sample};
+use sterna_train::run::sample;
+use sterna_train::run::statistics::Statistics;
+use sterna_train::{LossReduction, Model, Precision, Trainer};
 
 const CONTEXT: usize = 64;
 const VOCABULARY: usize = 50;

@@ -1,5 +1,7 @@
 //! A resolved recipe reads back, and mistakes are named.
 
+use std::path::Path;
+
 use super::*;
 
 /// A recipe in which nothing is missing.

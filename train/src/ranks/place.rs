@@ -2,8 +2,8 @@
 
 use candle_core::Device;
 
+use super::Ranks;
 use crate::Result;
-use crate::collective::Ranks;
 
 /// What a rank computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ fn joined(ranks: Ranks, device: &Device) -> Result<Ranks> {
     use std::rc::Rc;
     match device {
         Device::Cuda(device) if ranks.size() > 1 => {
-            ranks.through(|control| Ok(Rc::new(crate::nccl::Nccl::join(control, device)?)))
+            ranks.through(|control| Ok(Rc::new(super::nccl::Nccl::join(control, device)?)))
         }
         _ => Ok(ranks),
     }

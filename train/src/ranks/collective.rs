@@ -11,8 +11,8 @@ use std::rc::Rc;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
+use super::tree::{Sum, Tree, added};
 use crate::arena::Arena;
-use crate::tree::{Sum, Tree, added};
 use crate::{Error, Result};
 
 /// What ranks do together. All ranks make the same calls in the same order, from one thread each.

@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::statistics::Layer;
+use super::statistics::Layer;
 use crate::{Error, Event, Result};
 
 /// Steps between two points of the curves that have one a step.

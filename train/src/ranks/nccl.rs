@@ -13,7 +13,7 @@ use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, DType, Device, InplaceOp1, Layout, Tensor, bail,
 };
 
-use crate::collective::Collective;
+use super::Collective;
 use crate::{Error, Result};
 
 /// All ranks of another collective, with a GPU each.

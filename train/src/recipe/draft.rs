@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::recipe::is_name;
+use super::is_name;
 use crate::{Error, Recipe, Result};
 
 /// Layers so far, later ones on top.

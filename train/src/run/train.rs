@@ -14,17 +14,15 @@ use sterna_datasets::chat::Counts;
 use sterna_datasets::rows;
 use sterna_ternary::{Config, durable};
 
-use crate::collective::Ranks;
-use crate::data::{self, Data};
-use crate::metrics::Metrics;
-use crate::model::scored;
+use super::data::{self, Data};
+use super::metrics::Metrics;
+use super::statistics::{Layer, Statistics};
+use super::{checkpoint, provenance, sample};
+use crate::model::{flops_per_token, scored};
+use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::spikes::Spikes;
-use crate::statistics::{Layer, Statistics};
-use crate::{
-    Error, Model, Place, Recipe, Result, Step, Trainer, checkpoint, export, plan, provenance,
-    sample,
-};
+use crate::{Error, Model, Place, Recipe, Result, Step, Trainer, export};
 
 /// What the loop reports while it runs.
 #[derive(Debug)]
@@ -135,7 +133,7 @@ pub fn train(
         parameters: trainer.model.parameter_count(),
         step: trainer.step,
         epochs: data.loader.epochs(train.steps),
-        flops_per_token: plan::flops_per_token(&trainer.model.config, train.context),
+        flops_per_token: flops_per_token(&trainer.model.config, train.context),
     });
 
     let shards = trainer.shards(train.batch * train.accumulate, train.context);
@@ -371,7 +369,7 @@ fn resumed(
 }
 
 /// A recipe's trainer before its first step: with fresh weights or those of the checkpoint that it starts from.
-pub(crate) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
+pub(super) fn fresh(recipe: &Recipe, config: Config) -> Result<Trainer> {
     let (deviation, train) = (recipe.model.initializer_range, &recipe.train);
     let (precision, context) = (train.precision, train.context);
     let model = match &recipe.start {

@@ -3,8 +3,9 @@
 //! Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, ramps the rate up within one run; runs of
 //! their own cost more and compare fairly, since a rate that is too high spoils nothing that comes after it.
 
-use crate::data::Data;
-use crate::{Error, Recipe, Result, run};
+use super::data::Data;
+use super::train::fresh;
+use crate::{Error, Recipe, Result};
 
 /// How one rate did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +28,7 @@ pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
 pub fn trial(recipe: &Recipe, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
     let tokenizer = &data.tokenizer;
     let config = recipe.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;
-    let mut trainer = run::fresh(recipe, config)?;
+    let mut trainer = fresh(recipe, config)?;
     let (warmup, mut losses) = ((steps / 4).max(1), Vec::new());
     for step in 0..steps {
         let rate = rate * ((step + 1) as f64 / warmup as f64).min(1.0);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::collective::Collective;
+use super::Collective;
 use crate::{Error, Result};
 
 /// Where and as whom a rank joins the others.

@@ -2,9 +2,6 @@
 //!
 //! Unknown keys are refused. The same recipe gives the same weights.
 
-mod check;
-mod defaults;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +12,7 @@ use sterna_ternary::{Config, Family, Scaling};
 
 use candle_core::Device;
 
+use super::defaults;
 use crate::ops::Distillation;
 use crate::optimizer::{Method, Optimizer};
 use crate::schedule::{Schedule, Shape};
@@ -569,6 +567,3 @@ impl Recipe {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

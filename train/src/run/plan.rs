@@ -4,11 +4,10 @@
 
 use std::time::Instant;
 
-use sterna_ternary::Config;
-use sterna_ternary::layout::{Role, weights};
-
+use super::train::fresh;
+use crate::model::{flops_per_token, linear_parameters};
 use crate::ops::{Mat, matmul};
-use crate::{Recipe, Result, run};
+use crate::{Recipe, Result};
 
 /// The cost of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,7 +47,7 @@ pub fn plan(recipe: &Recipe) -> Result<Plan> {
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
     let config = recipe.config(vocabulary, 0, &[])?;
     let peak = peak_flops();
-    let mut trainer = run::fresh(recipe, config.clone())?;
+    let mut trainer = fresh(recipe, config.clone())?;
     let sequences = train.batch * train.accumulate;
     let ids = (0..(sequences * (train.context + 1)) as u64)
         .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32);
@@ -76,22 +75,6 @@ pub fn plan(recipe: &Recipe) -> Result<Plan> {
         tokens_per_second,
         share_of_peak: tokens_per_second * flops_per_token(&config, train.context) / peak,
     })
-}
-
-fn linear_parameters(config: &Config) -> usize {
-    let linear = weights(config)
-        .into_iter()
-        .filter(|w| w.role == Role::Linear);
-    linear.map(|w| w.rows * w.columns).sum()
-}
-
-/// Multiplications and additions of a step per token: two for each weight of a matrix product and for each pair of
-/// positions in attention, forward, and twice that backward.
-pub fn flops_per_token(config: &Config, context: usize) -> f64 {
-    let head = config.vocab_size * config.hidden_size;
-    let pairs = context.div_ceil(2) * config.num_attention_heads * config.head_dim;
-    let attention = 2 * config.num_hidden_layers * pairs; // scores and values, causal
-    6.0 * (linear_parameters(config) + head + attention) as f64
 }
 
 /// Multiplications and additions per second of f32 matrix products on all threads, each in its own cache.

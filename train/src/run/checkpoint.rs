@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
+use super::statistics::Statistics;
 use crate::arena::Arena;
 use crate::optimizer::Moments;
-use crate::statistics::Statistics;
 use crate::{Error, Recipe, Result, Trainer};
 
 const PREFIX: &str = "step-";

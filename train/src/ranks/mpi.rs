@@ -6,7 +6,7 @@ use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 
-use crate::collective::Collective;
+use super::Collective;
 use crate::{Error, Result};
 
 /// Bytes of one message at most: MPI counts in 32 bits.

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
+use super::data;
 use crate::recipe::Text;
 use crate::teacher::weights_sum;
-use crate::{Error, Recipe, Result, Trainer, data};
+use crate::{Error, Recipe, Result, Trainer};
 
 /// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
 pub fn record(recipe: &Recipe, folder: &Path, trainer: &Trainer) -> Result<()> {

@@ -1,0 +1,15 @@
+//! Recipes: what they may say, and how one is put together from a preset, a file and flags.
+
+mod check;
+mod defaults;
+mod draft;
+mod schema;
+
+pub use draft::Draft;
+pub(crate) use schema::is_name;
+pub use schema::{
+    DataRecipe, ModelRecipe, Recipe, ScalePer, TeacherRecipe, Text, TrainRecipe, WeightedText,
+};
+
+#[cfg(test)]
+pub(crate) mod tests;
