@@ -1,9 +1,11 @@
 //! `sterna plot`: the loss curves of runs as a picture.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::Value;
+use sterna_ternary::durable;
 use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 use crate::exit::{BadInput, Usage};
@@ -17,12 +19,20 @@ pub struct Args {
     /// Folders of runs, as `sterna train` writes them.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// A .svg or .png file; can be given twice [default: loss.svg and loss.png in the first RUN]
+    /// A .svg file [default: loss.svg in the first RUN]
     #[arg(long, short, value_name = "FILE")]
-    out: Vec<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let path = match &args.out {
+        Some(path) if path.extension().is_some_and(|extension| extension == "svg") => path.clone(),
+        Some(path) => {
+            let why = format!("--out {}: expected a .svg file", path.display());
+            return Err(Usage(why).into());
+        }
+        None => args.runs[0].join("loss.svg"),
+    };
     let curves = args.runs.iter().map(|run| curve(run));
     let chart = Chart {
         size: LARGE,
@@ -30,25 +40,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         x: Scale::linear("step", Reach::Zero),
         y: Scale::linear("loss, nats per token", Reach::Settled),
     };
-    let picture = chart.draw();
-    let mut paths = args.out.clone();
-    if paths.is_empty() {
-        paths = ["loss.svg", "loss.png"]
-            .map(|name| args.runs[0].join(name))
-            .to_vec();
-    }
-    for path in &paths {
-        let bytes = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("svg") => picture.svg().into_bytes(),
-            Some("png") => picture.png()?,
-            _ => {
-                let why = format!("--out {}: expected a .svg or .png file", path.display());
-                return Err(Usage(why).into());
-            }
-        };
-        std::fs::write(path, bytes).with_context(|| path.display().to_string())?;
-        println!("{}", path.display());
-    }
+    let svg = chart.draw().svg();
+    durable::write(&path, |file| file.write_all(svg.as_bytes()))
+        .with_context(|| path.display().to_string())?;
+    println!("{}", path.display());
     Ok(())
 }
 

@@ -37,7 +37,7 @@ Examples:
 /// Measure what models lose in accuracy and gain in speed, and write a report for whoever must decide.
 ///
 /// The first model is the reference: the others are compared with it token by token, on a text that both predict. With
-/// --out the report is written as a page (report.html), as Markdown and as JSON, its plots as SVG and PNG; the same
+/// --out the report is written as a page (report.html), as Markdown and as JSON, its plots as SVG; the same
 /// command goes on where it was interrupted. Without --text, stories of the built-in generator are predicted, which models
 /// of `sterna quickstart` know.
 #[derive(clap::Args)]

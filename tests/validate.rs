@@ -267,7 +267,7 @@ fn a_report_is_written_and_gates_decide() {
         "the page needs nothing else"
     );
     let markdown = std::fs::read_to_string(out.join("report.md")).unwrap();
-    assert!(markdown.contains(&answer[..20]) && markdown.contains("](kl-histogram.png)"));
+    assert!(markdown.contains(&answer[..20]) && markdown.contains("](kl-histogram.svg)"));
     for plot in [
         "accuracy-speed",
         "accuracy-size",
@@ -276,9 +276,12 @@ fn a_report_is_written_and_gates_decide() {
         "speed-by-threads",
         "speed-by-batch",
     ] {
-        let png = std::fs::read(out.join(format!("{plot}.png"))).unwrap();
-        assert!(png.starts_with(b"\x89PNG"), "{plot}");
-        assert!(out.join(format!("{plot}.svg")).exists(), "{plot}");
+        let svg = std::fs::read_to_string(out.join(format!("{plot}.svg"))).unwrap();
+        assert!(
+            svg.starts_with("<svg ") && svg.ends_with("</svg>\n"),
+            "{plot}"
+        );
+        assert!(html.contains(&svg), "{plot} is in the page");
     }
 }
 

@@ -68,7 +68,4 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A picture could not be encoded.
-    #[error("a PNG cannot be written: {0}")]
-    Png(#[from] png::EncodingError),
 }

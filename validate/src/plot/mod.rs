@@ -1,7 +1,9 @@
-//! Charts as SVG and PNG, drawn here: no font and no program of the machine is needed.
+//! Charts as SVG, with axes, a legend and labels.
+//!
+//! They are written by hand, not with `plotters`, because the same numbers must give the same bytes: tests and readers
+//! compare files, and a version of a library must not change them. Fonts are the viewer's.
 
 mod chart;
-mod font;
 mod picture;
 
 pub use chart::{Chart, Curve, LARGE, LEGEND_ROW, Reach, SMALL, Scale};

@@ -1,11 +1,6 @@
-//! Marks on a white page, as SVG or as PNG.
-//!
-//! SVG leaves fonts to the viewer; PNG is drawn here, letters as strokes, so it looks the same everywhere.
+//! Marks on a white page, written as SVG.
 
 use std::fmt::Write;
-
-use super::font;
-use crate::Result;
 
 /// Red, green, blue.
 pub type Color = [u8; 3];
@@ -75,11 +70,8 @@ pub enum Anchor {
     End,
 }
 
-/// Pixels of the PNG for one of the picture, along each side.
-const SCALE: f64 = 2.0;
-
 impl Picture {
-    /// As text.
+    /// The picture as the text of an SVG file. Equal pictures give equal bytes.
     pub fn svg(&self) -> String {
         let (width, height) = self.size;
         let mut svg = format!(
@@ -140,123 +132,6 @@ impl Picture {
         }
         svg + "</svg>\n"
     }
-
-    /// As a file of pixels, two for one of the picture along each side.
-    ///
-    /// # Errors
-    /// [`crate::Error::Png`].
-    pub fn png(&self) -> Result<Vec<u8>> {
-        let mut page = Page::new(self.size.0 * SCALE, self.size.1 * SCALE);
-        for mark in &self.marks {
-            match mark {
-                Mark::Line {
-                    points,
-                    color,
-                    width,
-                } => page.line(points, *color, *width),
-                Mark::Dot { at, color, radius } => page.segment(*at, *at, *color, 2.0 * radius),
-                Mark::Area { from, to, color } => page.area(*from, *to, *color),
-                Mark::Text {
-                    at,
-                    text,
-                    size,
-                    color,
-                    anchor,
-                } => page.text(*at, text, *size, *color, *anchor),
-            }
-        }
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, page.width as u32, page.height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.write_header()?.write_image_data(&page.pixels)?;
-        Ok(bytes)
-    }
-}
-
-/// Pixels, three bytes each, from the top left.
-struct Page {
-    width: usize,
-    height: usize,
-    pixels: Vec<u8>,
-}
-
-impl Page {
-    fn new(width: f64, height: f64) -> Page {
-        let (width, height) = (width as usize, height as usize);
-        Page {
-            width,
-            height,
-            pixels: vec![255; 3 * width * height],
-        }
-    }
-
-    fn line(&mut self, points: &[(f64, f64)], color: Color, width: f64) {
-        for ends in points.windows(2) {
-            self.segment(ends[0], ends[1], color, width);
-        }
-    }
-
-    /// Each pixel whose middle lies inside.
-    fn area(&mut self, from: (f64, f64), to: (f64, f64), color: Color) {
-        let range = |from: f64, to: f64, end: usize| {
-            let pixel = |x: f64| ((x * SCALE).round().max(0.0) as usize).min(end);
-            pixel(from)..pixel(to)
-        };
-        for y in range(from.1, to.1, self.height) {
-            for x in range(from.0, to.0, self.width) {
-                self.pixels[3 * (y * self.width + x)..][..3].copy_from_slice(&color);
-            }
-        }
-    }
-
-    /// A line with round ends: each pixel is covered by how far its middle lies inside the edge.
-    fn segment(&mut self, a: (f64, f64), b: (f64, f64), color: Color, width: f64) {
-        let scaled = |(x, y): (f64, f64)| (x * SCALE, y * SCALE);
-        let (a, b, radius) = (scaled(a), scaled(b), width * SCALE / 2.0);
-        let range = |a: f64, b: f64, end: usize| {
-            let low = (a.min(b) - radius - 1.0).max(0.0) as usize;
-            low..((a.max(b) + radius + 2.0).max(0.0) as usize).min(end)
-        };
-        for y in range(a.1, b.1, self.height) {
-            for x in range(a.0, b.0, self.width) {
-                let far = distance((x as f64 + 0.5, y as f64 + 0.5), a, b);
-                let cover = (radius + 0.5 - far).clamp(0.0, 1.0);
-                let pixel = &mut self.pixels[3 * (y * self.width + x)..][..3];
-                for (old, new) in pixel.iter_mut().zip(color) {
-                    let mixed = f64::from(*old) * (1.0 - cover) + f64::from(new) * cover;
-                    *old = mixed.round() as u8;
-                }
-            }
-        }
-    }
-
-    fn text(&mut self, at: (f64, f64), text: &str, size: f64, color: Color, anchor: Anchor) {
-        let unit = 0.72 * size / font::HEIGHT; // capitals are 0.72 of a line
-        let width = text.chars().count() as f64 * font::ADVANCE * unit;
-        let mut left = at.0
-            - match anchor {
-                Anchor::Start => 0.0,
-                Anchor::Middle => width / 2.0,
-                Anchor::End => width,
-            };
-        for character in text.chars() {
-            for stroke in font::strokes(character) {
-                let place = |(x, y)| (left + x * unit, at.1 + (y - font::HEIGHT) * unit);
-                let points: Vec<_> = stroke.into_iter().map(place).collect();
-                self.line(&points, color, 0.09 * size);
-            }
-            left += font::ADVANCE * unit;
-        }
-    }
-}
-
-/// From a point to the nearest of a segment.
-fn distance(p: (f64, f64), a: (f64, f64), b: (f64, f64)) -> f64 {
-    let (along, to) = ((b.0 - a.0, b.1 - a.1), (p.0 - a.0, p.1 - a.1));
-    let square = along.0 * along.0 + along.1 * along.1;
-    let share = (to.0 * along.0 + to.1 * along.1) / square.max(1e-12);
-    let share = share.clamp(0.0, 1.0);
-    (to.0 - share * along.0).hypot(to.1 - share * along.1)
 }
 
 fn hex(color: Color) -> String {
@@ -276,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_where_it_should_be_and_text_is_escaped() {
+    fn each_mark_is_written_where_it_is_and_text_is_escaped() {
         let picture = Picture {
             size: (20.0, 10.0),
             marks: vec![
@@ -285,12 +160,17 @@ mod tests {
                     color: [255, 0, 0],
                     width: 2.0,
                 },
+                Mark::Dot {
+                    at: (3.0, 4.0),
+                    color: [0, 128, 0],
+                    radius: 1.5,
+                },
                 Mark::Text {
                     at: (1.0, 9.0),
                     text: "a<b&c".into(),
                     size: 5.0,
                     color: [0, 0, 0],
-                    anchor: Anchor::Start,
+                    anchor: Anchor::End,
                 },
                 Mark::Area {
                     from: (18.0, 7.0),
@@ -299,20 +179,14 @@ mod tests {
                 },
             ],
         };
-        assert!(picture.svg().contains(">a&lt;b&amp;c</text>"));
-        let png = picture.png().unwrap();
-        let mut reader = png::Decoder::new(std::io::Cursor::new(png))
-            .read_info()
-            .unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        let info = reader.next_frame(&mut pixels).unwrap();
-        assert_eq!((info.width, info.height), (40, 20));
-        let pixel = |x: usize, y: usize| &pixels[3 * (y * 40 + x)..][..3];
-        assert_eq!(pixel(20, 9), [255, 0, 0]);
-        assert_eq!(pixel(20, 2), [255, 255, 255]);
-        assert_eq!(
-            (pixel(37, 15), pixel(38, 13)),
-            (&[0, 0, 255][..], &[255; 3][..])
-        );
+        let expected = "\
+            <svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 20 10\" font-family=\"sans-serif\">\n\
+            <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+            <polyline points=\"0.0,5.0 20.0,5.0\" fill=\"none\" stroke=\"#ff0000\" stroke-width=\"2\"/>\n\
+            <circle cx=\"3.0\" cy=\"4.0\" r=\"1.5\" fill=\"#008000\"/>\n\
+            <text x=\"1.0\" y=\"9.0\" font-size=\"5\" fill=\"#000000\" text-anchor=\"end\">a&lt;b&amp;c</text>\n\
+            <rect x=\"18.0\" y=\"7.0\" width=\"2.0\" height=\"3.0\" fill=\"#0000ff\"/>\n\
+            </svg>\n";
+        assert_eq!(picture.svg(), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::document::{Document, Table};
 
-/// As Markdown; plots are links to the PNG files beside it.
+/// As Markdown; plots are links to the SVG files beside it.
 pub fn of(document: &Document) -> String {
     let mut text = format!("# {}\n\n", document.title);
     for answer in &document.answer {
@@ -18,7 +18,7 @@ pub fn of(document: &Document) -> String {
         for name in &section.plots {
             let plot = document.plots.iter().find(|plot| plot.name == *name);
             let caption = plot.map_or("", |plot| plot.caption);
-            text += &format!("![{caption}]({name}.png)\n\n{caption}\n\n");
+            text += &format!("![{caption}]({name}.svg)\n\n{caption}\n\n");
         }
     }
     text

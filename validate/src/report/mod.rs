@@ -160,10 +160,10 @@ impl Report {
         markdown::terminal(&document)
     }
 
-    /// Writes `report.json`, `report.md`, `report.html`, and each plot as SVG and PNG, into a folder that exists.
+    /// Writes `report.json`, `report.md`, `report.html`, and each plot as SVG, into a folder that exists.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Png`].
+    /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
@@ -177,7 +177,6 @@ impl Report {
         let document = document::of(self);
         for plot in &document.plots {
             write(&format!("{}.svg", plot.name), plot.picture.svg().as_bytes())?;
-            write(&format!("{}.png", plot.name), &plot.picture.png()?)?;
         }
         write("report.md", markdown::of(&document).as_bytes())?;
         write("report.html", html::of(&document).as_bytes())?;
