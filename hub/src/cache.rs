@@ -1,8 +1,8 @@
-//! The cache that all programs of the hub share, and what is in it.
+//! The cache that all programs of the hub share. `hf_hub` knows where blobs and snapshots are.
 //!
 //! ```text
 //! models--org--name/
-//!     blobs/<hash>                    contents; <hash>.incomplete while they come
+//!     blobs/<hash>                    contents; <hash>.incomplete during a download
 //!     snapshots/<commit>/<file>       links to them
 //!     refs/<branch or tag>            the commit it was last seen at
 //!     trees/<commit>.json             names, sizes and hashes of all files of the commit
@@ -13,6 +13,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hf_hub::{Cache, CacheRepo};
 use sterna_ternary::durable;
 
 use super::hash::Hash;
@@ -22,34 +23,37 @@ use super::{Error, Result};
 
 /// One repository in the cache.
 pub struct Repo {
+    layout: CacheRepo,
     pub folder: PathBuf,
     pub locks: PathBuf,
 }
 
 impl Repo {
-    /// `repo` is a checked `org/name`, so that what comes of it is one plain folder.
+    /// `repo` is a checked `org/name`, so that its folder in the cache is a plain one.
     pub fn new(cache: &Path, kind: Kind, repo: &str) -> Repo {
-        let name = format!("{}--{}", kind.plural(), repo.replace('/', "--"));
+        let repo = kind.repo(repo, "");
+        let name = repo.folder_name();
         Repo {
+            layout: Cache::new(cache.to_owned()).repo(repo),
             folder: cache.join(&name),
             locks: cache.join(".locks").join(name),
         }
     }
 
     pub fn blob(&self, hash: &Hash) -> PathBuf {
-        self.folder.join("blobs").join(hash.as_str())
+        self.layout.blob_path(hash.as_str())
     }
 
-    /// Where a blob grows; the next run, or another program, goes on with it.
+    /// A blob during its download; the next run, or another program, continues it.
     pub fn part(&self, hash: &Hash) -> PathBuf {
-        self.folder.join("blobs").join(format!("{hash}.incomplete"))
+        self.layout.blob_path(&format!("{hash}.incomplete"))
     }
 
     pub fn snapshot(&self, commit: &str) -> PathBuf {
-        self.folder.join("snapshots").join(commit)
+        self.layout.pointer_path(commit)
     }
 
-    /// The commit that a revision means as far as the cache knows.
+    /// The commit of a revision when it was last asked for.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -118,7 +122,7 @@ impl Repo {
         locked().map_err(Error::disk(&path))
     }
 
-    /// Makes `file` of the commit a relative link to the blob.
+    /// Makes `file` of the commit a relative link to its blob.
     pub fn link(&self, commit: &str, file: &str, hash: &Hash) -> Result<()> {
         let path = self.snapshot(commit).join(file);
         let up = "../".repeat(2 + file.matches('/').count());
@@ -132,7 +136,7 @@ impl Repo {
     }
 }
 
-/// Whether a file is there, and as large as the hub says.
+/// Whether a file exists and has the size that the hub lists.
 pub fn is_whole(path: &Path, entry: &Entry) -> bool {
     let metadata = path.metadata().ok().filter(|m| m.is_file());
     metadata.is_some_and(|m| entry.size.is_none_or(|size| size == m.len()))
@@ -151,8 +155,7 @@ fn link(target: &Path, _blob: &Path, path: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
-/// Links need a right that few users of Windows have; the layout without links keeps the file itself in the
-/// snapshot.
+/// Few users of Windows may make links; the layout without links keeps the file itself in the snapshot.
 #[cfg(windows)]
 fn link(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
     let target: PathBuf = target.components().collect();
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_reference_is_no_commit() {
+    fn a_damaged_reference_is_ignored() {
         let cache = tempfile::tempdir().unwrap();
         let repo = Repo::new(cache.path(), Kind::Model, "org/name");
         write(&repo.folder.join("refs/main"), b"../../../../etc").unwrap();

@@ -1,14 +1,19 @@
-//! Requests to the hub: redirects, the token, and patience.
+//! Requests to the hub: redirects, the token and retries.
 //!
-//! Redirects are followed by hand, because the token may go to the endpoint's own origin only, and because the
-//! hash of a file in large storage is in the headers of the redirect that leads away from it.
+//! `hf_hub` makes the addresses and the request for the description of a repository. Redirects are
+//! followed here, because the token must go to the endpoint's own origin only, and because the hash of a
+//! file in large storage is a header of the redirect that leads away from the hub.
 
 use std::io::Read;
 use std::time::Duration;
 
+use hf_hub::Cache;
+use hf_hub::api::sync::{Api, ApiBuilder};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
-use ureq::{Agent, Body, Proxy};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use super::hash::Hash;
 use super::listing::Listing;
@@ -16,16 +21,26 @@ use super::name::Name;
 use super::settings::Settings;
 use super::{Error, Progress, Result};
 
-/// Attempts in a row that bring nothing before an error.
+/// Attempts without progress, one after another, before an error.
 pub const TRIES: u32 = 5;
 /// The hub counts requests in windows of five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 const REDIRECTS: usize = 6;
-/// More than the listing of the largest repositories.
+/// Bytes of a description; those of the largest repositories have fewer.
 const LONGEST_REPLY: u64 = 64 << 20;
+/// Everything that is not plain in a path is percent-encoded; in names of files a slash is plain.
+const IN_REVISION: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+const IN_FILE: &AsciiSet = &IN_REVISION.remove(b'/');
 
 pub struct Client<'a> {
-    pub agent: Agent,
+    api: Api,
+    /// For files; that of `api` follows redirects and is not public.
+    agent: Agent,
+    pub proxy: Option<Proxy>,
     endpoint: String,
     token: Option<String>,
     pub progress: &'a dyn Progress,
@@ -79,8 +94,14 @@ impl Again {
 
 impl<'a> Client<'a> {
     pub fn new(settings: &Settings, progress: &'a dyn Progress) -> Client<'a> {
+        let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
+            .with_endpoint(settings.endpoint.clone())
+            .with_token(settings.token.clone())
+            .with_user_agent("sterna", env!("CARGO_PKG_VERSION"));
         Client {
-            agent: agent(Proxy::try_from_env()),
+            api: api.build().expect("only native TLS can fail here"),
+            agent: Agent::new_with_defaults(),
+            proxy: Proxy::try_from_env(),
             endpoint: settings.endpoint.clone(),
             token: settings.token.clone(),
             progress,
@@ -90,16 +111,13 @@ impl<'a> Client<'a> {
 
     /// The commit that a revision is at, and its files.
     pub fn revision(&self, name: &Name) -> Result<(String, Listing)> {
-        let revision = name.revision();
-        let url = format!(
-            "{}/api/{}/{}/revision/{}?blobs=true",
-            self.endpoint,
-            name.kind.plural(),
-            name.repo,
-            encode(revision, "")
-        );
+        let revision = utf8_percent_encode(name.revision(), IN_REVISION).to_string();
+        let repo = name.kind.repo(&name.repo, &revision);
+        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
+        let repo = self.api.repo(repo);
         let json = self.persist(|| {
-            let reply = self.get(&url, 0, name)?;
+            let request = repo.info_request().query("blobs", "true");
+            let reply = self.follow(url.clone(), request, 0, name)?;
             let mut json = Vec::new();
             match reply
                 .body
@@ -114,18 +132,13 @@ impl<'a> Client<'a> {
         Listing::from_reply(&json).map_err(|why| Error::Reply { url, why })
     }
 
-    /// Where a file of a commit is.
+    /// The address of a file of a commit.
     pub fn url(&self, name: &Name, commit: &str, file: &str) -> String {
-        format!(
-            "{}/{}{}/resolve/{commit}/{}",
-            self.endpoint,
-            name.kind.prefix(),
-            name.repo,
-            encode(file, "/")
-        )
+        let repo = self.api.repo(name.kind.repo(&name.repo, commit));
+        repo.url(&utf8_percent_encode(file, IN_FILE).to_string())
     }
 
-    /// Calls `attempt` until it works, [`TRIES`] calls in a row bring nothing, or it is no use.
+    /// Calls `attempt` until it works, until [`TRIES`] calls made no progress, or until it cannot work.
     pub fn persist<T>(
         &self,
         mut attempt: impl FnMut() -> std::result::Result<T, Failure>,
@@ -152,23 +165,42 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Asks for `url`, from byte `from` on, and follows it to where it leads.
+    /// Requests `url` from byte `from` on, and follows redirects.
     pub fn get(&self, url: &str, from: u64, name: &Name) -> std::result::Result<Reply, Failure> {
-        let mut url = url.to_owned();
+        self.follow(url.to_owned(), self.request(url, from), from, name)
+    }
+
+    /// A request for a file, with the token if the address is the endpoint's.
+    fn request(&self, url: &str, from: u64) -> RequestBuilder<WithoutBody> {
+        let mut request = self.agent.get(url);
+        if from > 0 {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
+        }
+        match &self.token {
+            Some(token) if self.is_endpoint(url) => {
+                request.header(header::AUTHORIZATION, format!("Bearer {token}"))
+            }
+            _ => request,
+        }
+    }
+
+    fn is_endpoint(&self, url: &str) -> bool {
+        origin(url).is_some() && origin(url) == origin(&self.endpoint)
+    }
+
+    /// Sends the first request, which is for `url`, and further ones where it is redirected.
+    fn follow(
+        &self,
+        mut url: String,
+        mut request: RequestBuilder<WithoutBody>,
+        from: u64,
+        name: &Name,
+    ) -> std::result::Result<Reply, Failure> {
         let mut hash = None;
         for _ in 0..REDIRECTS {
-            let is_endpoint = origin(&url).is_some() && origin(&url) == origin(&self.endpoint);
-            let mut request = self
-                .agent
-                .get(&url)
-                .header(header::ACCEPT_ENCODING, "identity");
-            if from > 0 {
-                request = request.header(header::RANGE, format!("bytes={from}-"));
-            }
-            if let Some(token) = self.token.as_ref().filter(|_| is_endpoint) {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-            }
-            let reply = request.call().map_err(|e| self.transport(&url, &e))?;
+            let is_endpoint = self.is_endpoint(&url);
+            let reply = patient(request, self.proxy.clone()).call();
+            let reply = reply.map_err(|e| self.transport(&url, &e))?;
             let status = reply.status();
             if is_endpoint {
                 hash = hash.or_else(|| announced(reply.headers(), status.is_success()));
@@ -183,6 +215,7 @@ impl<'a> Client<'a> {
                 if url.starts_with("https:") && !next.starts_with("https:") {
                     return Err(why("a redirect from https to http").into());
                 }
+                request = self.request(&next, from);
                 url = next;
             } else if status.is_success() {
                 let (parts, body) = reply.into_parts();
@@ -256,7 +289,7 @@ impl<'a> Client<'a> {
     }
 
     fn page(&self, name: &Name) -> String {
-        format!("{}/{}{}", self.endpoint, name.kind.prefix(), name.repo)
+        format!("{}/{}", self.endpoint, name.kind.repo(&name.repo, "").url())
     }
 
     fn token_advice(&self) -> String {
@@ -296,9 +329,15 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Connections that give up on a server which says nothing, however long the whole file may take.
-pub fn agent(proxy: Option<Proxy>) -> Agent {
-    Agent::config_builder()
+/// A request that returns every status, follows nothing, and gives up on a server that sends nothing,
+/// however long the whole file may take.
+fn patient(
+    request: RequestBuilder<WithoutBody>,
+    proxy: Option<Proxy>,
+) -> RequestBuilder<WithoutBody> {
+    request
+        .header(header::ACCEPT_ENCODING, "identity")
+        .config()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -309,7 +348,6 @@ pub fn agent(proxy: Option<Proxy>) -> Agent {
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(Duration::from_secs(30)))
         .build()
-        .new_agent()
 }
 
 /// The hash in the headers of the endpoint; an `ETag` counts only beside the content itself.
@@ -394,20 +432,6 @@ fn bare(url: &str) -> String {
     url.split(['?', '#']).next().unwrap_or(url).to_owned()
 }
 
-/// Percent-encodes what is not plain in a path, and leaves `keep`.
-fn encode(text: &str, keep: &str) -> String {
-    let is_plain =
-        |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || keep.as_bytes().contains(&b);
-    let encode = |b: u8| {
-        if is_plain(b) {
-            (b as char).to_string()
-        } else {
-            format!("%{b:02X}")
-        }
-    };
-    text.bytes().map(encode).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,7 +482,11 @@ mod tests {
 
     #[test]
     fn paths_are_encoded() {
-        assert_eq!(encode("refs/pr/1", ""), "refs%2Fpr%2F1");
-        assert_eq!(encode("a b/ü?#%.gguf", "/"), "a%20b/%C3%BC%3F%23%25.gguf");
+        let encode = |text, set| utf8_percent_encode(text, set).to_string();
+        assert_eq!(encode("refs/pr/1", IN_REVISION), "refs%2Fpr%2F1");
+        assert_eq!(
+            encode("a b/ü?#%.gguf", IN_FILE),
+            "a%20b/%C3%BC%3F%23%25.gguf"
+        );
     }
 }

@@ -1,8 +1,18 @@
-//! Models and data sets by name: from the Hugging Face hub into the cache that its other programs use too.
+//! Models and data sets of the Hugging Face hub by name, in the cache that all programs of the hub share.
 //!
 //! A revision becomes a commit and a list of files with sizes and hashes, in one request; files that the
-//! snapshot of that commit has are not asked for again. Protocol and layout are those of huggingface_hub;
-//! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache> describes the cache.
+//! snapshot of that commit has are not requested again. The layout of the cache is described at
+//! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>.
+//!
+//! The crate `hf-hub` describes repositories, makes the addresses and the request for their
+//! description, and knows the layout of the cache. Its download is not used: it checks no hash, appends
+//! whatever a server answers to a resumed file, sends no status or message of the hub to its caller, and
+//! has no offline mode, no `HF_HUB_CACHE` and no locks that other programs see. So these are here:
+//! - SHA-256, or git's SHA-1, of every file, and `Content-Range` of every resumed one (`download.rs`);
+//! - redirects, retries, and the token for the endpoint's own origin only (`client.rs`);
+//! - sizes and hashes of a commit, kept for use without a network (`listing.rs`);
+//! - locks, links and durable references in the cache (`cache.rs`), its list and removal (`stored.rs`);
+//! - all environment variables (`settings.rs`) and names that cannot leave their folder (`name.rs`).
 #![forbid(unsafe_code)]
 
 mod cache;
@@ -126,8 +136,8 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// The commit of a revision and its files: from the hub, or from the cache where that is as good, where the
-    /// network is forbidden, and, with a warning, where it is absent.
+    /// The commit of a revision and its files. They come from the cache if the revision is a commit or the
+    /// network is forbidden, and, with a warning, if the hub cannot be reached; else from the hub.
     fn resolve(&self, name: &Name, repo: &Repo) -> Result<(String, Listing)> {
         let is_fixed = name::is_commit(name.revision());
         let listed = || {
@@ -162,7 +172,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// What the cache knows of a revision.
+    /// The commit of a revision and its files, as far as the cache knows them.
     fn cached(&self, name: &Name, repo: &Repo) -> Result<(String, Listing)> {
         let absent = || self.not_cached(name.to_string());
         let commit = repo.commit(name.revision()).ok_or_else(absent)?;
@@ -171,8 +181,8 @@ impl<'a> Hub<'a> {
         }
         let mut files = repo.files(&commit).ok_or_else(absent)?;
         self.progress.say(&format!(
-            "warning: another program put {name} into the cache without a list of its files; files that it did \
-             not fetch cannot be noticed"
+            "warning: another program put {name} into the cache without a list of its files; a file that \
+             it did not download is not noticed"
         ));
         if let Some(file) = name
             .file
@@ -206,7 +216,7 @@ impl<'a> Hub<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Fetches what is absent or damaged.
+    /// Downloads a file that is absent or damaged.
     fn fetch(&mut self, client: &Client, file: &str, entry: &Entry, path: &Path) -> Result<()> {
         let (Some(hash), Some(size)) = (entry.hash(), entry.size) else {
             return Err(Error::NoHash {
@@ -216,7 +226,7 @@ impl Snapshot<'_> {
         };
         let wait = || {
             client.progress.say(&format!(
-                "{file}: waiting for another program that fetches it"
+                "{file}: waiting for another program that downloads it"
             ))
         };
         let _lock = self.repo.lock(&hash, wait)?;
@@ -227,7 +237,7 @@ impl Snapshot<'_> {
         if !is_whole(&blob, entry) {
             if blob.exists() {
                 client.progress.say(&format!(
-                    "warning: {} is damaged; fetching it again",
+                    "warning: {} is damaged; downloading it again",
                     blob.display()
                 ));
             }

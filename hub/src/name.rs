@@ -3,6 +3,7 @@
 //! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is
 //! checked here: revisions and file names cannot leave the folder that they are put into.
 
+use hf_hub::RepoType;
 use serde::Serialize;
 
 use super::{Error, Result};
@@ -26,12 +27,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In the address of the hub's API, and at the start of a folder name in the cache.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
-        }
+    /// The repository `org/name` of this kind at a revision.
+    pub(crate) fn repo(self, repo: &str, revision: &str) -> hf_hub::Repo {
+        let kind = match self {
+            Kind::Model => RepoType::Model,
+            Kind::Dataset => RepoType::Dataset,
+        };
+        hf_hub::Repo::with_revision(repo.to_owned(), kind, revision.to_owned())
     }
 
     /// The prefix of `org/name` where a user names it.
@@ -39,14 +41,6 @@ impl Kind {
         match self {
             Kind::Model => "",
             Kind::Dataset => MARK,
-        }
-    }
-
-    /// The prefix of `org/name` in the address of its page and files.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
         }
     }
 }

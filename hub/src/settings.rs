@@ -1,7 +1,12 @@
 //! Where the hub and its cache are: the environment variables that every tool of the hub reads.
+//!
+//! `hf_hub` reads `HF_HOME` and `HF_ENDPOINT` only, and panics where there is no home folder; so the
+//! variables are read here, and `hf_hub` gets the result.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use hf_hub::Cache;
 
 use super::{Error, Result};
 
@@ -34,8 +39,8 @@ impl Settings {
         let path = |name: &str| set(name).map(|value| under_home(Path::new(&value)));
         let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
         let home = || {
-            let caches =
-                path("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+            let user = || Some(std::env::home_dir()?.join(".cache"));
+            let caches = path("XDG_CACHE_HOME").or_else(user);
             let default = caches.map(|folder| folder.join("huggingface"));
             path("HF_HOME").or(default).ok_or(Error::Setting {
                 name: "HF_HOME",
@@ -52,15 +57,16 @@ impl Settings {
                 why,
             });
         }
+        let default = || Ok(Cache::new(home()?.join("hub")));
         let cache = match path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")) {
             Some(cache) => cache,
-            None => home()?.join("hub"),
+            None => default()?.path().clone(),
         };
         let token = match text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")) {
             Some(token) => Some(token),
             None => read_token(&match path("HF_TOKEN_PATH") {
                 Some(path) => path,
-                None => home()?.join("token"),
+                None => default()?.token_path(),
             })?,
         };
         Ok(Settings {

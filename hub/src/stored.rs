@@ -44,9 +44,10 @@ pub struct Revision {
 pub fn list(cache: &Path) -> Result<Vec<Stored>> {
     let mut all = Vec::new();
     for kind in [Kind::Model, Kind::Dataset] {
+        let prefix = kind.repo("", "").folder_name(); // models-- or datasets--
         for folder in children(cache)? {
             let name = folder.file_name().and_then(|name| name.to_str());
-            let name = name.and_then(|n| n.strip_prefix(kind.plural())?.strip_prefix("--"));
+            let name = name.and_then(|name| name.strip_prefix(&prefix));
             if let Some(name) = name {
                 all.push(stored(cache, kind, &name.replacen("--", "/", 1))?);
             }

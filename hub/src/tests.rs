@@ -62,7 +62,7 @@ impl Setup {
     fn hub(&self, settings: Settings) -> Hub<'static> {
         let mut hub = Hub::open(settings, &());
         if let Some(client) = &mut hub.client {
-            client.agent = client::agent(None); // no proxy of the machine that runs the tests
+            client.proxy = None; // no proxy of the machine that runs the tests
             client.pause = |time| WAITED.set(WAITED.get() + time);
         }
         hub
