@@ -31,7 +31,7 @@ use watch::Watch;
 #[derive(clap::Args)]
 pub struct Args {
     /// A recipe; see configs/ for examples.
-    #[arg(long, required_unless_present = "preset")]
+    #[arg(long)]
     config: Option<PathBuf>,
     /// A recipe inside the program, by the size of its model; needs --text or a [data] of --config.
     #[arg(long, value_parser = PossibleValuesParser::new(presets::names()))]
@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
     chat: Vec<PathBuf>,
     /// The folder of the run; created if need be.
-    #[arg(long, short, required_unless_present_any = ["plan", "find_lr", "print_config"])]
+    #[arg(long, short)]
     out: Option<PathBuf>,
     /// Steps, instead of the recipe's.
     #[arg(long)]
@@ -90,11 +90,30 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.check()?;
     let ranks = args.place.join()?;
     match args.place.place(&ranks) {
         // The place is left last: GPUs part together, and one that failed waits for no other.
         Ok(place) => place::end(&ranks, run_at(args, &place)),
         Err(error) => place::end(&ranks, Err(error)),
+    }
+}
+
+impl Args {
+    /// Refuses a command without a recipe or a place for the run, and says what there is.
+    fn check(&self) -> Result<(), Usage> {
+        if self.config.is_none() && self.preset.is_none() {
+            let names: Vec<&str> = presets::names().collect();
+            return Err(Usage(format!(
+                "no recipe: give --preset NAME with --text FILE, or --config FILE; NAME is one of {}. \
+                 --from MODEL with either of them starts from a checkpoint",
+                names.join(", ")
+            )));
+        }
+        if self.out.is_none() && !(self.plan || self.find_lr || self.print_config) {
+            return Err(Usage("no --out: give the folder of the run".into()));
+        }
+        Ok(())
     }
 }
 

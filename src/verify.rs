@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use sterna_convert::Comparison;
 
 use crate::hints::Hints;
+use crate::locate::{Want, locate};
 use crate::terminal;
 
 /// Compare two models trit by trit: Hugging Face folders, GGUF files and packed files, in any combination.
@@ -15,7 +16,7 @@ use crate::terminal;
 /// whose numbers are compared with the numbers, masters or products of the other. Exits with 1 where anything differs.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model.
+    /// A model: a file, a folder or a name of the hub.
     a: PathBuf,
     /// Another form of it.
     b: PathBuf,
@@ -27,10 +28,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let bar = terminal::bar(0, "  comparing {wide_bar} {percent}%");
     let hints = args.hints.read()?;
-    let open = |path| sterna_convert::open_with(path, &hints, true);
+    let open = |given| -> anyhow::Result<_> {
+        let path = locate(given, Want::Either)?;
+        Ok(sterna_convert::open_with(&path, &hints, true)?)
+    };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
+    let bar = terminal::bar(0, "  comparing {wide_bar} {percent}%");
     let found = sterna_convert::verify_open(&*a, &*b, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

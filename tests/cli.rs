@@ -328,6 +328,10 @@ fn usage_errors_say_what_is_possible() {
     );
     usage(&["data", "generate", "--mix", "chess=1"], "addition2");
     usage(&["trian"], "train");
+    for expected in ["--preset", "tiny-1m, 5m", "--text", "--config", "--from"] {
+        usage(&["train"], expected);
+    }
+    usage(&["train", "--preset", "5m", "--text", "x"], "--out");
     let recipe = run.out.with_file_name("typo.toml");
     std::fs::write(&recipe, RECIPE.replace("steps", "stepz")).unwrap();
     let out = run.out.with_file_name("typo");

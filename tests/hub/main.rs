@@ -240,6 +240,25 @@ fn a_broken_connection_is_resumed_and_the_token_stays_at_the_hub() {
 }
 
 #[test]
+fn models_are_compared_by_name() {
+    let setup = setup();
+    setup.stdout(&["convert", REPO, "--out", "local.sterna"], &[]);
+    for pair in [[REPO, "local.sterna"], ["local.sterna", REPO]] {
+        let found = setup.json(&[&["verify", "--json"], &pair[..]].concat());
+        assert_eq!(
+            (&found["differ"], &found["scales_differ"]),
+            (&0.into(), &0.into())
+        );
+        assert!(found["weights"].as_u64() > Some(1000), "{found}");
+    }
+    for file in ["nope.sterna", "nope.gguf"] {
+        let error = setup.fails(&["verify", REPO, file], &[], 3);
+        assert_eq!(error, format!("error: {file}: no such file or folder\n"));
+    }
+    setup.fails(&["verify", "org/other", REPO], &[], 3);
+}
+
+#[test]
 fn a_path_that_exists_wins() {
     let setup = setup();
     let here = setup.folder.path().join(REPO);
