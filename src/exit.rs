@@ -69,6 +69,7 @@ pub fn code(error: &Error) -> u8 {
         || error.downcast_ref().is_some_and(of_datasets)
         || error.downcast_ref().is_some_and(of_train)
         || error.downcast_ref().is_some_and(of_validate)
+        || error.downcast_ref().is_some_and(of_diagnose)
         || of_hub(error);
     if bad_input { BAD_INPUT } else { FAILED }
 }
@@ -130,6 +131,16 @@ fn of_train(error: &sterna_train::Error) -> bool {
         Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
         Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
         _ => false,
+    }
+}
+
+fn of_diagnose(error: &sterna_diagnose::Error) -> bool {
+    use sterna_diagnose::Error::*;
+    match error {
+        Ternary(error) => of_ternary(error),
+        Convert(error) => of_convert(error),
+        Runtime(error) => of_runtime(error),
+        NoTrits { .. } | Damaged { .. } => true,
     }
 }
 

@@ -1,10 +1,10 @@
 //! `sterna inspect`: what is in a packed file or a checkpoint.
 
-mod facts;
 mod show;
-pub mod trits;
 
 use std::path::PathBuf;
+
+use sterna_diagnose::facts;
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};

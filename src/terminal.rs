@@ -1,6 +1,7 @@
 //! What a person sees while work goes on: bars on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -115,6 +116,15 @@ pub fn catch_interrupts() -> anyhow::Result<()> {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this step; again to stop at once");
+    })?;
+    Ok(())
+}
+
+/// Makes Ctrl-C remove a temporary folder, which may hold gigabytes, and end the process.
+pub fn remove_on_interrupt(folder: PathBuf) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        let _ = std::fs::remove_dir_all(&folder); // the process ends anyway
+        std::process::exit(130);
     })?;
     Ok(())
 }

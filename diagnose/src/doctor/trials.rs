@@ -7,6 +7,11 @@ use super::finding::Finding;
 use super::patient::Body;
 use super::texts::{self, Better, Comparison};
 use super::variants::{Change, Order};
+use super::{OnProgress, Progress};
+use crate::Result;
+
+/// The trials of a model, or why none was made.
+pub type Trials = std::result::Result<Vec<Trial>, String>;
 
 /// One change, and what came of it.
 pub struct Trial {
@@ -51,16 +56,22 @@ impl Trial {
 }
 
 /// Makes all trials that the model is capable of.
-pub fn run(body: &Body, family: &'static Family, chance: f64) -> anyhow::Result<Vec<Trial>> {
+pub fn run(
+    body: &Body,
+    family: &'static Family,
+    chance: f64,
+    progress: OnProgress,
+) -> Result<Vec<Trial>> {
     let mut trials = Vec::new();
-    let mut run = |check, change: &Change, ways: [&str; 2]| {
-        let other = body.losses_with(change, ways[1])?;
+    let mut run = |check, change: &Change, ways: [&str; 2]| -> Result<()> {
+        progress(Progress::Running(ways[1]));
+        let other = body.losses_with(change)?;
         trials.push(Trial {
             check,
             ways: ways.map(str::to_owned),
             compared: texts::compare(&body.losses, &other, chance),
         });
-        anyhow::Ok(())
+        Ok(())
     };
     let invert = |_: &str, scale: f32| (1.0 / scale).clamp(f32::MIN_POSITIVE, f32::MAX);
     let ways = ["with the scales given", "with scales inverted"];

@@ -6,13 +6,18 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// The check does not apply to this model, or it cannot tell.
     NotApplicable,
+    /// Nothing is wrong.
     Ok,
+    /// Something may be wrong.
     Suspect,
+    /// Something is wrong.
     Broken,
 }
 
 impl Verdict {
+    /// The verdict in one word.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Ok => "ok",

@@ -8,19 +8,15 @@ use sterna_runtime::{ChatTemplate, KvCache, KvType, Tokenizer};
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{PackedFile, file::Values};
 
-use super::trits::{self, Counts};
-use crate::doctor::tokens::format_of;
+use crate::Result;
+use crate::template::format_of;
+use crate::trits::{self, Counts};
 
 /// Checkpoints whose linear layers have more bytes than this are counted on request only.
 const QUICK: u64 = 2 << 30;
 
 /// Collects them. `verify` reads all, and what is wrong is then an error instead of a remark.
-pub fn of(
-    path: &Path,
-    source: &dyn Source,
-    verify: bool,
-    context: Option<usize>,
-) -> anyhow::Result<Value> {
+pub fn of(path: &Path, source: &dyn Source, verify: bool, context: Option<usize>) -> Result<Value> {
     let packed = match path.is_file() && !sterna_convert::is_gguf(path)? {
         true => Some(PackedFile::open(path)?),
         false => None,
@@ -113,7 +109,7 @@ fn linear_types(file: &PackedFile) -> Value {
 }
 
 /// How the weights of linear layers are stored; in a checkpoint, as the first of them shows.
-fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> anyhow::Result<Value> {
+fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> Result<Value> {
     use sterna_convert::StoredScale::{Divide, Masters, Multiply, Products};
     let Some(first) = trits::linear(source.config()).into_iter().next() else {
         return Ok("none".into());

@@ -6,6 +6,8 @@
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Error, Logits, Model, Tokenizer};
 
+use crate::Result;
+
 pub const TEXTS: [(&str, &str); 4] = [
     (
         "prose",
@@ -31,7 +33,7 @@ pub const TEXTS: [(&str, &str); 4] = [
 ];
 
 /// Nats of every token but the first of a piece, one list for each text; or why there are none.
-pub type Losses = Result<Vec<Vec<f64>>, String>;
+pub type Losses = std::result::Result<Vec<Vec<f64>>, String>;
 
 /// Ids of a text, in pieces that fit into the context of the model.
 pub type Pieces = Vec<Vec<u32>>;
@@ -67,7 +69,7 @@ pub fn encode(
 
 /// The losses of a model; NaN and infinities are a finding, and every other error is one. Where `only` names a text,
 /// the lists of the others stay empty.
-pub fn losses(model: &Model, texts: &[Pieces], only: Option<usize>) -> anyhow::Result<Losses> {
+pub fn losses(model: &Model, texts: &[Pieces], only: Option<usize>) -> Result<Losses> {
     let mut all = vec![Vec::new(); texts.len()];
     for (i, text) in texts.iter().enumerate() {
         if only.is_some_and(|only| only != i) {

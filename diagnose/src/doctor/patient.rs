@@ -3,19 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sterna_convert::{Error, Gguf, GgufHints, HeadType, HuggingFace, Source};
+use sterna_convert::{Gguf, GgufHints, HeadType, HuggingFace, Source};
 use sterna_runtime::{ChatTemplate, KvType, Model, Tokenizer};
 use sterna_ternary::{Memory, PackedFile, Packing};
-use tempfile::TempDir;
 
-use super::finding::{Finding, Verdict};
 use super::refusals;
 use super::texts::{self, Losses, Pieces};
-use super::trials::{self, Trial};
 use super::variants::{self, Change};
-use super::weights;
-use crate::inspect::trits::{Counts, linear, of_file};
-use crate::terminal;
+use super::{OnProgress, Progress};
+use crate::Result;
+use crate::trits::{Counts, linear, of_file};
 
 /// Why a baseline has no trials.
 const NUMBERS: &str =
@@ -27,11 +24,9 @@ pub struct Patient {
     pub origin: Origin,
     /// What readers refused: (check, their message).
     pub refused: Vec<(&'static str, String)>,
-    pub tokenizer: Result<Tokenizer, sterna_runtime::Error>,
+    pub tokenizer: std::result::Result<Tokenizer, sterna_runtime::Error>,
     /// What runs, or why nothing does.
-    pub body: Result<Body, String>,
-    /// What changes to the model brought, or why none was made.
-    pub trials: Result<Vec<Trial>, String>,
+    pub body: std::result::Result<Body, String>,
 }
 
 /// What only one format says.
@@ -56,7 +51,7 @@ pub struct Body {
     /// The built-in texts, or ids at random where there is no tokenizer.
     ids: Vec<Pieces>,
     pub has_text: bool,
-    folder: TempDir,
+    folder: PathBuf,
 }
 
 /// Who comes in: a patient, or the failure mode that made its readers give up.
@@ -66,11 +61,11 @@ pub enum Admission {
 }
 
 impl Patient {
-    /// Opens, packs and runs a model.
+    /// Opens, packs and runs a model; what is packed is written into the folder `scratch`.
     ///
     /// # Errors
     /// What is no known failure mode: files that cannot be read, unknown families, damaged headers.
-    pub fn admit(path: &Path) -> anyhow::Result<Admission> {
+    pub fn admit(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Admission> {
         let mut refused = Vec::new();
         let Some((source, origin)) = open(path, &mut refused)? else {
             return Ok(Admission::Refused(refused));
@@ -83,8 +78,11 @@ impl Patient {
                 .map(|(_, b)| b.as_slice())
         };
         let tokenizer = Tokenizer::of_files(source.config(), file);
-        let body = match pack(&*source)? {
-            Ok((packed, folder)) => Ok(Body::run(packed, folder, tokenizer.as_ref().ok())?),
+        let body = match pack(&*source, scratch, progress)? {
+            Ok(packed) => {
+                let tokenizer = tokenizer.as_ref().ok();
+                Ok(Body::run(packed, scratch.to_owned(), tokenizer, progress)?)
+            }
             Err(error) => match refusals::check(&error) {
                 Some(check) => {
                     refused.push((check, error.to_string()));
@@ -93,38 +91,25 @@ impl Patient {
                 None => return Err(error.into()),
             },
         };
-        let mut patient = Patient {
+        Ok(Admission::Patient(Box::new(Patient {
             source,
             origin,
             refused,
             tokenizer,
             body,
-            trials: Err("nothing was tried".to_owned()),
-        };
-        patient.trials = patient.make_trials()?;
-        Ok(Admission::Patient(Box::new(patient)))
+        })))
     }
 
-    /// Makes the trials, unless something is worse than what they could find.
-    fn make_trials(&self) -> anyhow::Result<Result<Vec<Trial>, String>> {
+    /// The body, if mistakes could be undone in it and would show.
+    pub fn to_be_tried(&self) -> std::result::Result<&Body, String> {
         if self.source.is_dense() {
-            return Ok(Err(NUMBERS.to_owned()));
+            return Err(NUMBERS.to_owned());
         }
-        let body = match &self.body {
-            Err(why) => return Ok(Err(why.clone())),
-            Ok(body) if !body.has_text => return Ok(Err("there is no tokenizer".to_owned())),
-            Ok(body) => body,
-        };
-        for (name, check) in [
-            ("values", weights::values as Examine),
-            ("zeros", weights::zeros),
-        ] {
-            if check(self)?.verdict == Verdict::Broken {
-                return Ok(Err(format!("see {name} first")));
-            }
+        match &self.body {
+            Err(why) => Err(why.clone()),
+            Ok(body) if !body.has_text => Err("there is no tokenizer".to_owned()),
+            Ok(body) => Ok(body),
         }
-        let family = self.source.config().family;
-        Ok(Ok(trials::run(body, family, self.chance())?))
     }
 
     /// An embedded file.
@@ -149,11 +134,10 @@ impl Patient {
     }
 }
 
-type Examine = fn(&Patient) -> anyhow::Result<Finding>;
 type Opened = (Box<dyn Source>, Origin);
 
 /// Opens a model, its config repaired as often as that helps; none where it stays refused for a known reason.
-fn open(path: &Path, refused: &mut Vec<(&'static str, String)>) -> anyhow::Result<Option<Opened>> {
+fn open(path: &Path, refused: &mut Vec<(&'static str, String)>) -> Result<Option<Opened>> {
     /// More repairs than there are kinds of them cannot be needed.
     const MOST: usize = 4;
     let mut config: Option<Value> = None;
@@ -182,7 +166,7 @@ fn read_config(folder: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
+fn open_as(path: &Path, config: Option<&Value>) -> sterna_convert::Result<Opened> {
     if let Some(config) = config {
         let source = HuggingFace::open_as(path, config.clone(), true)?;
         return with_first_layer(Box::new(source), Origin::Folder);
@@ -206,7 +190,7 @@ fn open_as(path: &Path, config: Option<&Value>) -> Result<Opened, Error> {
 }
 
 /// Whether the weights are as ternary as the config says shows when the first of them is read.
-fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> Result<Opened, Error> {
+fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> sterna_convert::Result<Opened> {
     if let Some(first) = linear(source.config()).first() {
         match source.is_dense() {
             true => drop(source.dense(first)?),
@@ -216,25 +200,17 @@ fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> Result<Opened, E
     Ok((source, origin))
 }
 
-/// Gigabytes must not stay behind when somebody has no time to wait.
-fn remove_on_interrupt(folder: PathBuf) -> anyhow::Result<()> {
-    ctrlc::set_handler(move || {
-        let _ = std::fs::remove_dir_all(&folder); // the process ends anyway
-        std::process::exit(130);
-    })?;
-    Ok(())
-}
-
-/// The model as a packed file: itself, or one in a temporary folder.
-fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>> {
-    let folder = tempfile::Builder::new().prefix("sterna-doctor").tempdir()?;
-    remove_on_interrupt(folder.path().to_owned())?;
+/// The model as a packed file: itself, or one in the folder `scratch`.
+fn pack(
+    source: &dyn Source,
+    scratch: &Path,
+    progress: OnProgress,
+) -> Result<sterna_convert::Result<PathBuf>> {
     let path = source.path();
     if path.is_file() && !sterna_convert::is_gguf(path)? {
-        return Ok(Ok((path.to_owned(), folder)));
+        return Ok(Ok(path.to_owned()));
     }
-    let out = folder.path().join("model");
-    let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
+    let out = scratch.join("model");
     let options = sterna_convert::Options {
         packing: Packing::I2.into(),
         head: HeadType::default(),
@@ -242,15 +218,18 @@ fn pack(source: &dyn Source) -> anyhow::Result<Result<(PathBuf, TempDir), Error>
         allow_missing: true,
     };
     let packed = sterna_convert::write_packed(source, &out, &options, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+        progress(Progress::Packing { done, total });
     });
-    bar.finish_and_clear();
-    Ok(packed.map(|_| (out, folder)))
+    Ok(packed.map(|_| out))
 }
 
 impl Body {
-    fn run(path: PathBuf, folder: TempDir, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Body> {
+    fn run(
+        path: PathBuf,
+        folder: PathBuf,
+        tokenizer: Option<&Tokenizer>,
+        progress: OnProgress,
+    ) -> Result<Body> {
         let file = PackedFile::open(&path)?;
         let counts = match file.packing.ternary() {
             Some(_) => of_file(&file)?,
@@ -262,7 +241,8 @@ impl Body {
             Some(tokenizer) => texts::encode(tokenizer, context, weights)?,
             None => vec![vec![at_random(&file)]],
         };
-        let losses = losses(&path, "as it is", &ids, None)?;
+        progress(Progress::Running("as it is"));
+        let losses = losses(&path, &ids, None)?;
         Ok(Body {
             file,
             counts,
@@ -274,23 +254,15 @@ impl Body {
     }
 
     /// The losses of the model with something changed.
-    pub fn losses_with(&self, change: &Change, what: &str) -> anyhow::Result<Losses> {
-        let path = self.folder.path().join("variant");
+    pub fn losses_with(&self, change: &Change) -> Result<Losses> {
+        let path = self.folder.join("variant");
         variants::write(&self.file, &path, change)?;
         let chance = (self.file.config.vocab_size as f64).ln();
-        losses(
-            &path,
-            what,
-            &self.ids,
-            texts::best_known(&self.losses, chance),
-        )
+        losses(&path, &self.ids, texts::best_known(&self.losses, chance))
     }
 }
 
-fn losses(path: &Path, what: &str, ids: &[Pieces], only: Option<usize>) -> anyhow::Result<Losses> {
-    if terminal::is_terminal() {
-        eprintln!("  running the built-in texts {what}");
-    }
+fn losses(path: &Path, ids: &[Pieces], only: Option<usize>) -> Result<Losses> {
     let options = sterna_runtime::Options {
         kv_type: KvType::F32, // half precision would hide or cause an overflow
         memory: Memory::Map,

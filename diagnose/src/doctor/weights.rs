@@ -6,7 +6,9 @@ use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
 use super::both_ways;
 use super::finding::Finding;
 use super::patient::{Origin, Patient};
-use crate::inspect::trits::{self, Counts};
+use super::trials::Trials;
+use crate::Result;
+use crate::trits::{self, Counts};
 
 /// Rows that are read of a table or of master weights.
 const SAMPLE: usize = 64;
@@ -14,7 +16,7 @@ const SAMPLE: usize = 64;
 const MANY_ZERO_ROWS: f64 = 0.02;
 
 /// How the checkpoint says that its layers are ternary; that nothing does is refused at opening.
-pub fn declaration(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn declaration(patient: &Patient) -> Result<Finding> {
     let stored = match patient.origin {
         Origin::Packed if patient.source.is_dense() => {
             let why = "a baseline, packed by Sterna: its layers are numbers";
@@ -34,7 +36,7 @@ pub fn declaration(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// NaN and infinities, which readers refuse, and norms or tables of zeros.
-pub fn values(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn values(patient: &Patient) -> Result<Finding> {
     let mut read = 0;
     for weight in layout::weights(patient.source.config()) {
         let (kind, values) = match weight.role {
@@ -79,7 +81,7 @@ fn sample(patient: &Patient, weight: &Weight) -> sterna_convert::Result<Vec<f32>
 }
 
 /// Layers and rows without a trit that is not zero.
-pub fn zeros(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn zeros(patient: &Patient) -> Result<Finding> {
     let counts = match &patient.body {
         Ok(_) if patient.source.is_dense() => return rows_of_zeros(patient),
         Ok(body) => &body.counts,
@@ -111,7 +113,7 @@ pub fn zeros(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Rows of a baseline without a number that is not zero; layers of zeros are found by [`values`].
-fn rows_of_zeros(patient: &Patient) -> anyhow::Result<Finding> {
+fn rows_of_zeros(patient: &Patient) -> Result<Finding> {
     let mut zeros = (0, 0); // of all numbers
     let mut worst: Option<(f64, String)> = None;
     for weight in trits::linear(patient.source.config()) {
@@ -140,7 +142,7 @@ fn rows_of_zeros(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Master weights that are ternary already, and scales that a second absmean made smaller.
-pub fn double_quantization(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn double_quantization(patient: &Patient, trials: &Trials) -> Result<Finding> {
     if let (Origin::Folder, Some(StoredScale::Masters)) = (&patient.origin, first_linear(patient)?)
     {
         for weight in trits::linear(patient.source.config()) {
@@ -153,7 +155,7 @@ pub fn double_quantization(patient: &Patient) -> anyhow::Result<Finding> {
             }
         }
     }
-    both_ways::larger_scales(patient)
+    both_ways::larger_scales(patient, trials)
 }
 
 /// The one magnitude of all values but the zeros, if there are zeros and there is one only.
@@ -165,7 +167,7 @@ fn only_magnitude(values: &[f32]) -> Option<f32> {
 }
 
 /// A head that repeats the embedding and is not tied; that tie and tensors contradict is refused at opening.
-pub fn tied_head(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn tied_head(patient: &Patient) -> Result<Finding> {
     let config = patient.source.config();
     if config.tie_word_embeddings {
         return Ok(Finding::ok(
@@ -186,7 +188,7 @@ pub fn tied_head(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Sub-norms that do nothing; that they are absent or too many is refused at opening.
-pub fn sub_norms(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn sub_norms(patient: &Patient) -> Result<Finding> {
     let config = patient.source.config();
     let family = config.family;
     let norms: Vec<&str> = [family.attn_sub_norm, family.ffn_sub_norm]
@@ -213,7 +215,7 @@ pub fn sub_norms(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// A base of rotary positions that the file does not give; in a folder that is refused at opening.
-pub fn rope_theta(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn rope_theta(patient: &Patient) -> Result<Finding> {
     let theta = patient.source.config().rope.theta;
     Ok(match &patient.origin {
         Origin::Gguf {
@@ -227,7 +229,7 @@ pub fn rope_theta(patient: &Patient) -> anyhow::Result<Finding> {
     })
 }
 
-fn first_linear(patient: &Patient) -> anyhow::Result<Option<StoredScale>> {
+fn first_linear(patient: &Patient) -> Result<Option<StoredScale>> {
     let first = trits::linear(patient.source.config()).into_iter().next();
     Ok(match first.filter(|_| !patient.source.is_dense()) {
         Some(weight) => Some(patient.source.linear(&weight)?.stored),

@@ -12,23 +12,29 @@ use sterna_ternary::file::Matrix;
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::{Config, PackedFile, Packing};
 
-use crate::exit::BadInput;
+use crate::{Error, Result};
 
 /// A linear layer in numbers.
 #[derive(Debug, Clone)]
 pub struct Counts {
+    /// Name and shape of the matrix.
     pub weight: Weight,
-    /// The mean where there are several.
+    /// The scale, or the mean of several.
     pub scale: f32,
+    /// The number of scales.
     pub scales: usize,
+    /// The number of trits that are -1.
     pub minus: u64,
+    /// The number of trits that are 0.
     pub zero: u64,
+    /// The number of trits that are +1.
     pub plus: u64,
     /// Rows without any other trit than zero.
     pub zero_rows: u64,
 }
 
 impl Counts {
+    /// The number of trits.
     pub fn all(&self) -> u64 {
         self.minus + self.zero + self.plus
     }
@@ -38,6 +44,7 @@ impl Counts {
         self.zero as f64 / self.all() as f64
     }
 
+    /// The counts as a JSON object.
     pub fn json(&self) -> Value {
         json!({
             "name": self.weight.name, "rows": self.weight.rows, "columns": self.weight.columns,
@@ -72,13 +79,12 @@ pub fn linear(config: &Config) -> Vec<Weight> {
 ///
 /// # Errors
 /// A byte that stands for no trits, or a file that has none.
-pub fn of_file(file: &PackedFile) -> anyhow::Result<Vec<Counts>> {
+pub fn of_file(file: &PackedFile) -> Result<Vec<Counts>> {
     let Some(packing) = file.packing.ternary() else {
-        let (path, packing) = (file.path().display(), file.packing.name());
-        let why = format!(
-            "{path}: its linear layers are numbers, packing {packing}: there are no trits to look at"
-        );
-        return Err(BadInput(why).into());
+        return Err(Error::NoTrits {
+            path: file.path().to_owned(),
+            packing: file.packing.name(),
+        });
     };
     let table = per_byte(packing);
     let counts = linear(&file.config).into_iter().map(|weight| {
@@ -97,17 +103,18 @@ pub fn of_file(file: &PackedFile) -> anyhow::Result<Vec<Counts>> {
     counts.collect()
 }
 
-fn damaged(file: &PackedFile, weight: &Weight, matrix: Matrix) -> anyhow::Error {
-    let why = format!(
-        "{}: tensor {}: bytes that stand for no trits among its {}; copy or convert the file again",
-        file.path().display(),
-        weight.name,
-        matrix.data.len()
-    );
-    BadInput(why).into()
+fn damaged(file: &PackedFile, weight: &Weight, matrix: Matrix) -> Error {
+    Error::Damaged {
+        path: file.path().to_owned(),
+        tensor: weight.name.clone(),
+        bytes: matrix.data.len(),
+    }
 }
 
 /// Counts of one layer of a checkpoint, which is read for it.
+///
+/// # Errors
+/// What reading the layer returns.
 pub fn of_layer(source: &dyn Source, weight: Weight) -> sterna_convert::Result<Counts> {
     let matrix = source.linear(&weight)?;
     let rows = in_parallel(&matrix.trits, weight.columns, |row| Some(of_trits(row)));

@@ -6,10 +6,12 @@ use sterna_ternary::Activation;
 use super::finding::Finding;
 use super::patient::{Body, Patient};
 use super::texts::{Better, KNOWS, TEXTS, mean};
-use super::trials::Trial;
+use super::trials::{Trial, Trials};
+use crate::Result;
+use crate::trits::Counts;
 
 /// Whether a forward pass stays finite.
-pub fn logits(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn logits(patient: &Patient) -> Result<Finding> {
     Ok(match &patient.body {
         Err(why) => Finding::not_applicable(why),
         Ok(body) => match &body.losses {
@@ -24,7 +26,7 @@ pub fn logits(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Whether the model knows more than nothing.
-pub fn prediction(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn prediction(patient: &Patient, trials: &Trials) -> Result<Finding> {
     let body = match with_text(patient) {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
@@ -45,7 +47,7 @@ pub fn prediction(patient: &Patient) -> anyhow::Result<Finding> {
     let best = means.iter().copied().fold(f64::INFINITY, f64::min);
     Ok(match best {
         x if x <= KNOWS * chance => Finding::ok(shown),
-        _ => Finding::suspect(match explained(patient) {
+        _ => Finding::suspect(match explained(trials) {
             Some(check) => format!("predicts no better than chance, see {check}. {shown}"),
             None => format!(
                 "predicts no better than chance: it is untrained, knows only other texts than the built-in ones, or \
@@ -56,15 +58,15 @@ pub fn prediction(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// The check of a change with which the model predicts something.
-fn explained(patient: &Patient) -> Option<&'static str> {
-    let mut trials = patient.trials.as_deref().unwrap_or_default().iter();
+fn explained(trials: &Trials) -> Option<&'static str> {
+    let mut trials = trials.as_deref().unwrap_or_default().iter();
     let helps = trials.find(|trial| trial.compared.better == Better::Second);
     helps.map(|trial| trial.check)
 }
 
 /// Whether the reciprocals of the scales predict better.
-pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_trits(patient) {
+pub fn scale_direction(patient: &Patient, trials: &Trials) -> Result<Finding> {
+    let body = match with_trits(patient, trials) {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
@@ -72,21 +74,21 @@ pub fn scale_direction(patient: &Patient) -> anyhow::Result<Finding> {
     let shown = format!(
         "; a layer makes {gain:.3} of an input of size 1, {inverse:.3} with scales inverted"
     );
-    let found = of_trials(patient, "scale direction", &shown);
+    let found = of_trials(patient, trials, "scale direction", &shown);
     let cannot_tell = |t: &Trial| t.compared.better == Better::CannotTell;
-    let trials = patient.trials.as_ref();
-    Ok(match trials.is_ok_and(|all| all.iter().all(cannot_tell)) {
-        // Layers of trained models make something between 0.1 and 100.
-        true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
-        _ => found,
-    })
+    Ok(
+        match trials.as_ref().is_ok_and(|all| all.iter().all(cannot_tell)) {
+            // Layers of trained models make something between 0.1 and 100.
+            true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
+            _ => found,
+        },
+    )
 }
 
 /// Median over the layers of scale · √(columns · share of non-zeros), as it is and with the reciprocal.
 fn gains(body: &Body) -> (f64, f64) {
     let median = |of: fn(f32) -> f64| {
-        let inputs =
-            |c: &crate::inspect::trits::Counts| c.weight.columns as f64 * (1.0 - c.zeros());
+        let inputs = |c: &Counts| c.weight.columns as f64 * (1.0 - c.zeros());
         let gains = body.counts.iter().map(|c| of(c.scale) * inputs(c).sqrt());
         let mut gains: Vec<f64> = gains.collect();
         gains.sort_by(f64::total_cmp);
@@ -96,55 +98,55 @@ fn gains(body: &Body) -> (f64, f64) {
 }
 
 /// Whether the other activation predicts better.
-pub fn activation(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn activation(patient: &Patient, trials: &Trials) -> Result<Finding> {
     let name = Activation::name(patient.source.config().family.activation);
     let shown = format!("{name}: no family with these norms has another activation");
     Ok(match with_text(patient) {
-        Ok(_) if of(patient, "activation").next().is_none() && patient.trials.is_ok() => {
+        Ok(_) if of(trials, "activation").next().is_none() && trials.is_ok() => {
             Finding::not_applicable(shown)
         }
-        Ok(_) => of_trials(patient, "activation", ""),
+        Ok(_) => of_trials(patient, trials, "activation", ""),
         Err(finding) => finding,
     })
 }
 
 /// Whether another order of the rows of q and k predicts better.
-pub fn rotated_rows(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn rotated_rows(patient: &Patient, trials: &Trials) -> Result<Finding> {
     Ok(match with_text(patient) {
-        Ok(_) => of_trials(patient, "q and k order", ""),
+        Ok(_) => of_trials(patient, trials, "q and k order", ""),
         Err(finding) => finding,
     })
 }
 
 /// Whether scales without the factor that a second absmean brings predict better.
-pub fn larger_scales(patient: &Patient) -> anyhow::Result<Finding> {
-    let body = match with_trits(patient) {
+pub fn larger_scales(patient: &Patient, trials: &Trials) -> Result<Finding> {
+    let body = match with_trits(patient, trials) {
         Ok(body) => body,
         Err(finding) => return Ok(finding),
     };
     let zeros = body.counts.iter().map(|c| c.zero).sum::<u64>() as f64;
     let share = 1.0 - zeros / body.counts.iter().map(|c| c.all()).sum::<u64>() as f64;
     let shown = format!("; a second absmean makes scales {share:.3} times as large here");
-    Ok(of_trials(patient, "double quantization", &shown))
+    Ok(of_trials(patient, trials, "double quantization", &shown))
 }
 
-fn of<'a>(patient: &'a Patient, check: &'a str) -> impl Iterator<Item = &'a Trial> {
-    let trials = patient.trials.as_deref().unwrap_or_default();
+fn of<'a>(trials: &'a Trials, check: &'a str) -> impl Iterator<Item = &'a Trial> {
+    let trials = trials.as_deref().unwrap_or_default();
     trials.iter().filter(move |trial| trial.check == check)
 }
 
 /// The worst verdict of the trials that belong to a check.
-fn of_trials(patient: &Patient, check: &str, shown: &str) -> Finding {
-    let trials = match &patient.trials {
-        Ok(trials) => trials,
+fn of_trials(patient: &Patient, trials: &Trials, check: &str, shown: &str) -> Finding {
+    let all = match trials {
+        Ok(all) => all,
         Err(why) => return Finding::not_applicable(why),
     };
-    let own = of(patient, check).map(|trial| trial.judge(trials, patient.chance(), shown));
+    let own = of(trials, check).map(|trial| trial.judge(all, patient.chance(), shown));
     let worst = own.max_by_key(|finding| finding.verdict);
     worst.unwrap_or_else(|| Finding::not_applicable("no layer has one scale only"))
 }
 
-fn with_text(patient: &Patient) -> Result<&Body, Finding> {
+fn with_text(patient: &Patient) -> std::result::Result<&Body, Finding> {
     match &patient.body {
         Err(why) => Err(Finding::not_applicable(why)),
         Ok(body) if !body.has_text => Err(Finding::not_applicable("there is no tokenizer")),
@@ -153,8 +155,8 @@ fn with_text(patient: &Patient) -> Result<&Body, Finding> {
 }
 
 /// What runs, if it has trits that were counted.
-fn with_trits(patient: &Patient) -> Result<&Body, Finding> {
-    match &patient.trials {
+fn with_trits<'a>(patient: &'a Patient, trials: &Trials) -> std::result::Result<&'a Body, Finding> {
+    match trials {
         Err(why) if patient.source.is_dense() => Err(Finding::not_applicable(why)),
         _ => with_text(patient),
     }

@@ -2,49 +2,68 @@
 
 use super::finding::Finding;
 use super::patient::Patient;
+use super::trials::Trials;
 use super::{both_ways, tokens, weights};
+use crate::Result;
 
 /// A known failure mode.
 pub struct Check {
     pub name: &'static str,
-    /// Whether the patient has it.
-    pub run: fn(&Patient) -> anyhow::Result<Finding>,
+    /// Whether the model has it.
+    pub run: Run,
+    /// Whether the trials could show nothing when this one is broken.
+    pub precedes_trials: bool,
     /// What to do about it.
     pub fix: &'static str,
+}
+
+/// What a check looks at.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// The model as it is.
+    Model(fn(&Patient) -> Result<Finding>),
+    /// The model and its trials.
+    Trials(fn(&Patient, &Trials) -> Result<Finding>),
 }
 
 pub static CHECKS: [Check; 16] = [
     Check {
         name: "declaration",
-        run: weights::declaration,
+        run: Run::Model(weights::declaration),
+        precedes_trials: false,
         fix: "put the `quantization_config` of the original checkpoint back into config.json; tools that load and save \
               a model often drop it",
     },
     Check {
         name: "values",
-        run: weights::values,
+        run: Run::Model(weights::values),
+        precedes_trials: true,
         fix: "download the checkpoint again; if it is your own, go back to one from before the training diverged",
     },
     Check {
         name: "zeros",
-        run: weights::zeros,
+        run: Run::Model(weights::zeros),
+        precedes_trials: true,
         fix: "compare the size and checksum of the file with the published ones and download it again; if it is your \
               own, look at the exporter, which lost the tensor",
     },
     Check {
         name: "double quantization",
-        run: weights::double_quantization,
+        run: Run::Trials(weights::double_quantization),
+        precedes_trials: false,
         fix: "ternarize master weights once: convert the packed or the master checkpoint itself, not one that was \
               unpacked again; weights that are trit times scale already must not be declared `quantization_mode` online",
     },
     Check {
         name: "tied head",
-        run: weights::tied_head,
+        run: Run::Model(weights::tied_head),
+        precedes_trials: false,
         fix: "make `tie_word_embeddings` in config.json say whether the checkpoint has an lm_head.weight of its own",
     },
     Check {
         name: "sub-norms",
-        run: weights::sub_norms,
+        run: Run::Model(weights::sub_norms),
+        precedes_trials: false,
         fix: "give config.json the `architectures`, `model_type` and `hidden_act` of the model that was trained: with \
               attn_sub_norm and ffn_sub_norm it is BitNetForCausalLM (bitnet, relu2), with inner_attn_ln and \
               ffn_layernorm BitnetForCausalLM (llama, silu), with neither LlamaForCausalLM; a GGUF file with \
@@ -52,60 +71,70 @@ pub static CHECKS: [Check; 16] = [
     },
     Check {
         name: "rope theta",
-        run: weights::rope_theta,
+        run: Run::Model(weights::rope_theta),
+        precedes_trials: false,
         fix: "take `rope_theta` from the config.json of the model that this one was trained from; in GGUF it is \
               rope.freq_base below the name of the architecture",
     },
     Check {
         name: "logits",
-        run: both_ways::logits,
+        run: Run::Model(both_ways::logits),
+        precedes_trials: false,
         fix: "see the other findings; if there are none, run with `--kv f32`, and convert the original checkpoint again",
     },
     Check {
         name: "prediction",
-        run: both_ways::prediction,
+        run: Run::Trials(both_ways::prediction),
+        precedes_trials: false,
         fix: "if the model was trained, see the other findings; if all of them are fine, the weights are not those of \
               this config and tokenizer: get all files from one revision",
     },
     Check {
         name: "scale direction",
-        run: both_ways::scale_direction,
+        run: Run::Trials(both_ways::scale_direction),
+        precedes_trials: false,
         fix: "`linear_class` in `quantization_config` decides: bitlinear, or none, divides by weight_scale; \
               autobitlinear multiplies. Set what the checkpoint was exported with, and convert again from there",
     },
     Check {
         name: "activation",
-        run: both_ways::activation,
+        run: Run::Trials(both_ways::activation),
+        precedes_trials: false,
         fix: "set the activation that the model was trained with: relu2 belongs to BitNetForCausalLM with `model_type` \
               bitnet (GGUF arch bitnet-b1.58 or bitnet-25), silu to BitnetForCausalLM with `model_type` llama (GGUF \
               arch bitnet) and to LlamaForCausalLM",
     },
     Check {
         name: "q and k order",
-        run: both_ways::rotated_rows,
+        run: Run::Trials(both_ways::rotated_rows),
+        precedes_trials: false,
         fix: "export again from the original checkpoint: GGUF files of arch llama have the rows of q and k interleaved, \
               those of bitnet and qwen3 and all Hugging Face folders do not",
     },
     Check {
         name: "split rule",
-        run: tokens::split_rule,
+        run: Run::Model(tokens::split_rule),
+        precedes_trials: false,
         fix: "in GGUF write tokenizer.ggml.pre again (`sterna convert --to i2_s --pre NAME` from the original \
               folder); in a folder take tokenizer.json from the model that this one was trained from",
     },
     Check {
         name: "vocabulary size",
-        run: tokens::vocabulary,
+        run: Run::Model(tokens::vocabulary),
+        precedes_trials: false,
         fix: "take tokenizer.json and config.json from the revision of the weights: `vocab_size` is the number of rows \
               of the embedding, and every token has an id below it",
     },
     Check {
         name: "chat template",
-        run: tokens::template,
+        run: Run::Model(tokens::template),
+        precedes_trials: false,
         fix: "take chat_template.jinja or `chat_template` in tokenizer_config.json from the model's own repository",
     },
     Check {
         name: "end of turn",
-        run: tokens::end_of_turn,
+        run: Run::Model(tokens::end_of_turn),
+        precedes_trials: false,
         fix: "add the id to `eos_token_id` in generation_config.json",
     },
 ];

@@ -6,6 +6,8 @@ use sterna_runtime::{Error, Message, Tokenizer};
 
 use super::finding::Finding;
 use super::patient::{Origin, Patient};
+use crate::Result;
+use crate::template::format_of;
 
 /// A tokenizer that everybody knows: how to recognize it, and how it splits text.
 struct Known {
@@ -40,7 +42,7 @@ static KNOWN: [Known; 3] = [
 ];
 
 /// Whether text is cut into the pieces that the tokenizer was trained on.
-pub fn split_rule(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn split_rule(patient: &Patient) -> Result<Finding> {
     let tokenizer = match tokenizer(patient) {
         Ok(tokenizer) => tokenizer,
         Err(finding) => return Ok(finding),
@@ -89,7 +91,7 @@ fn of_gguf(pre: Option<&str>, rule: Option<&str>, is_byte_level: bool) -> Option
 }
 
 /// Whether every token has a row in the embedding, and the rows are not far more.
-pub fn vocabulary(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn vocabulary(patient: &Patient) -> Result<Finding> {
     if let (Err(error), Some(_)) = (&patient.tokenizer, patient.file("tokenizer.json")) {
         return Ok(Finding::broken(error.to_string()));
     }
@@ -111,7 +113,7 @@ pub fn vocabulary(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Whether the template renders, and with tokens that the vocabulary has.
-pub fn template(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn template(patient: &Patient) -> Result<Finding> {
     const MISTAKE: &str = "BITNETAssistant";
     if let Origin::Gguf { template, .. } = &patient.origin
         && template.as_deref().is_some_and(|t| t.contains(MISTAKE))
@@ -154,7 +156,7 @@ pub fn template(patient: &Patient) -> anyhow::Result<Finding> {
 }
 
 /// Whether the token behind an answer is one that ends it.
-pub fn end_of_turn(patient: &Patient) -> anyhow::Result<Finding> {
+pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
     let tokenizer = match tokenizer(patient) {
         Ok(tokenizer) => tokenizer,
         Err(finding) => return Ok(finding),
@@ -239,25 +241,7 @@ fn marks(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Formats by a piece of their templates.
-const FORMATS: [(&str, &str); 6] = [
-    ("<|im_start|>", "ChatML"),
-    ("<|start_header_id|>", "Llama 3"),
-    ("[INST]", "Llama 2"),
-    ("<start_of_turn>", "Gemma"),
-    ("<|assistant|>", "Falcon3"),
-    ("<|eot_id|>", "BitNet b1.58 2B4T"),
-];
-
-/// The name of the format that a template writes.
-pub fn format_of(template: &str) -> String {
-    match FORMATS.iter().find(|(piece, _)| template.contains(piece)) {
-        Some((_, name)) => format!("the format of {name}"),
-        None => "a format of its own".to_owned(),
-    }
-}
-
-fn tokenizer(patient: &Patient) -> Result<&Tokenizer, Finding> {
+fn tokenizer(patient: &Patient) -> std::result::Result<&Tokenizer, Finding> {
     patient.tokenizer.as_ref().map_err(|_| {
         Finding::not_applicable(match patient.file("tokenizer.json") {
             None => "there is no tokenizer.json",
@@ -277,15 +261,6 @@ mod tests {
             marks(text).collect::<Vec<_>>(),
             ["<|im_start|>", "<|im_end|>"]
         );
-    }
-
-    #[test]
-    fn formats_are_told_by_their_tokens() {
-        assert_eq!(
-            format_of("{{ '<|im_start|>' + m.role }}"),
-            "the format of ChatML"
-        );
-        assert_eq!(format_of("{{ m.content }}"), "a format of its own");
     }
 
     #[test]

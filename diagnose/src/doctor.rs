@@ -1,0 +1,168 @@
+//! Why a model writes garbage: a list of known failure modes, each with a verdict and a fix.
+//!
+//! An examination has four stages. The model is opened, packed and run once; the checks that need no comparison look
+//! at it; then typical mistakes are undone, one at a time, and the model is run again ([`trials`]); the remaining
+//! checks compare these runs.
+
+mod both_ways;
+mod checks;
+mod finding;
+mod patient;
+mod refusals;
+mod texts;
+mod tokens;
+mod trials;
+mod variants;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::Result;
+use checks::{CHECKS, Check, Run};
+use finding::Finding;
+pub use finding::Verdict;
+use patient::{Admission, Patient};
+
+/// What an examination does at the moment.
+pub enum Progress<'a> {
+    /// It packs the model: bytes done and bytes in all.
+    Packing {
+        /// Bytes packed so far.
+        done: u64,
+        /// Bytes of the whole model.
+        total: u64,
+    },
+    /// It runs the built-in texts through the model changed in this way, such as "with scales inverted".
+    Running(&'a str),
+}
+
+/// Hears of progress.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
+
+/// The result of one check.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// The name of the check.
+    pub check: &'static str,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// The reason, with the numbers.
+    pub why: String,
+    /// What to do, if the verdict is suspect or broken.
+    pub fix: Option<&'static str>,
+}
+
+/// The results of all checks of a model.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The model.
+    pub path: PathBuf,
+    /// The name of its family; `None` where the model cannot be opened.
+    pub family: Option<&'static str>,
+    /// The number of checks whose verdict is broken.
+    pub broken: usize,
+    /// The number of checks whose verdict is suspect.
+    pub suspect: usize,
+    /// One line per check.
+    pub checks: Vec<Line>,
+    /// What the reader of the model warned of.
+    pub warnings: Vec<String>,
+}
+
+/// Examines a packed file, a Hugging Face folder or a GGUF file.
+///
+/// `scratch` is an empty folder. The packed model and its variants are written there; the caller removes it.
+///
+/// # Errors
+/// Everything that is not a known failure mode: files that cannot be read, unknown families, damaged headers.
+pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Report> {
+    match Patient::admit(path, scratch, progress)? {
+        Admission::Patient(patient) => {
+            let mut report = Report::new(path, checks_of(&patient, progress)?);
+            report.family = Some(patient.source.config().family.name);
+            report.warnings = patient.source.warnings().to_vec();
+            Ok(report)
+        }
+        Admission::Refused(refused) => {
+            let unread = || Finding::not_applicable("the model could not be opened");
+            let findings = CHECKS
+                .iter()
+                .map(|c| refusal(&refused, c).unwrap_or_else(unread));
+            Ok(Report::new(path, findings.collect()))
+        }
+    }
+}
+
+/// The findings of all checks: first those on the model as it is, then the trials, then those on the trials.
+fn checks_of(patient: &Patient, progress: OnProgress) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for check in &CHECKS {
+        findings.push(match (refusal(&patient.refused, check), check.run) {
+            (Some(finding), _) => Some(finding),
+            (None, Run::Model(run)) => Some(run(patient)?),
+            (None, Run::Trials(_)) => None,
+        });
+    }
+    let broken = CHECKS.iter().zip(&findings).find(|(check, finding)| {
+        let verdict = finding.as_ref().map(|f| f.verdict);
+        check.precedes_trials && verdict == Some(Verdict::Broken)
+    });
+    let trials = match (patient.to_be_tried(), broken) {
+        (Err(why), _) => Err(why),
+        (Ok(_), Some((check, _))) => Err(format!("see {} first", check.name)),
+        (Ok(body), None) => {
+            let family = patient.source.config().family;
+            Ok(trials::run(body, family, patient.chance(), progress)?)
+        }
+    };
+    let findings = CHECKS.iter().zip(findings);
+    let findings = findings.map(|(check, finding)| match (finding, check.run) {
+        (Some(finding), _) => Ok(finding),
+        (None, Run::Model(run)) => run(patient),
+        (None, Run::Trials(run)) => run(patient, &trials),
+    });
+    findings.collect()
+}
+
+/// What the readers said, if it answers a check.
+fn refusal(refused: &[(&'static str, String)], check: &Check) -> Option<Finding> {
+    let refused = refused.iter().find(|(name, _)| *name == check.name);
+    refused.map(|(_, why)| Finding::broken(why))
+}
+
+impl Report {
+    fn new(path: &Path, findings: Vec<Finding>) -> Report {
+        let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
+        Report {
+            path: path.to_owned(),
+            family: None,
+            broken: count(Verdict::Broken),
+            suspect: count(Verdict::Suspect),
+            warnings: Vec::new(),
+            checks: CHECKS
+                .iter()
+                .zip(findings)
+                .map(|(check, finding)| Line {
+                    check: check.name,
+                    verdict: finding.verdict,
+                    why: finding.why,
+                    fix: (finding.verdict >= Verdict::Suspect).then_some(check.fix),
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_answers_a_check() {
+        for name in refusals::checks() {
+            assert!(CHECKS.iter().any(|check| check.name == name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What can go wrong while a model is examined.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a model could not be examined. That it is damaged in a known way is a finding, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A packed file cannot be read or written.
+    #[error(transparent)]
+    Ternary(#[from] sterna_ternary::Error),
+    /// A checkpoint cannot be read or packed.
+    #[error(transparent)]
+    Convert(#[from] sterna_convert::Error),
+    /// The model cannot be run.
+    #[error(transparent)]
+    Runtime(#[from] sterna_runtime::Error),
+    /// The linear layers hold numbers and have no trits to count.
+    #[error(
+        "{path}: its linear layers are numbers, packing {packing}: there are no trits to count"
+    )]
+    NoTrits {
+        /// The packed file.
+        path: PathBuf,
+        /// The name of its packing.
+        packing: &'static str,
+    },
+    /// A packed matrix holds bytes that encode no trits.
+    #[error(
+        "{path}: tensor {tensor}: bytes that encode no trits among its {bytes}; copy or convert the file again"
+    )]
+    Damaged {
+        /// The packed file.
+        path: PathBuf,
+        /// The name of the matrix.
+        tensor: String,
+        /// How many bytes it has.
+        bytes: usize,
+    },
+}

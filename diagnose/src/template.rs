@@ -1,0 +1,33 @@
+//! Known formats of chat templates, told by a piece of their text.
+
+/// Formats by a piece of their templates.
+const FORMATS: [(&str, &str); 6] = [
+    ("<|im_start|>", "ChatML"),
+    ("<|start_header_id|>", "Llama 3"),
+    ("[INST]", "Llama 2"),
+    ("<start_of_turn>", "Gemma"),
+    ("<|assistant|>", "Falcon3"),
+    ("<|eot_id|>", "BitNet b1.58 2B4T"),
+];
+
+/// The name of the format that a template writes.
+pub fn format_of(template: &str) -> String {
+    match FORMATS.iter().find(|(piece, _)| template.contains(piece)) {
+        Some((_, name)) => format!("the format of {name}"),
+        None => "a format of its own".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::format_of;
+
+    #[test]
+    fn formats_are_told_by_their_tokens() {
+        assert_eq!(
+            format_of("{{ '<|im_start|>' + m.role }}"),
+            "the format of ChatML"
+        );
+        assert_eq!(format_of("{{ m.content }}"), "a format of its own");
+    }
+}
