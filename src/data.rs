@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
-use sterna_datasets::{Corpus, Mix, Split, Tokenizer, prepare, read};
+use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare, read};
 
 use crate::locate::texts;
 
@@ -18,8 +18,9 @@ pub enum Verb {
 
 /// Print generated documents as JSON lines: `task`, `text` and `entropy` in nats.
 ///
-/// Tasks: stories, addition2, addition3, copy, recall, facts. Sums are written lowest digit first, so
-/// `12+39=150` says 51.
+/// Tasks: stories, addition2, addition3, copy, recall, facts, chat. Sums are written lowest digit
+/// first, so `12+39=150` says 51. Documents of chat have `messages` instead of `text`, as
+/// `sterna train --chat` reads them.
 #[derive(clap::Args)]
 pub struct Generate {
     /// Tasks and their shares of the documents, like addition2=0.6,stories=0.4.
@@ -86,7 +87,15 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     for index in 0..args.documents {
         let (task, document) = corpus.document(index);
-        let line = json!({"task": task, "text": document.text, "entropy": document.entropy});
+        let mut line = json!({"task": task});
+        match task.is_conversation() {
+            true => {
+                let message = |m: &Message| json!({"role": m.role, "content": m.content});
+                line["messages"] = document.messages.iter().map(message).collect();
+            }
+            false => line["text"] = document.text.into(),
+        }
+        line["entropy"] = document.entropy.into();
         writeln!(stdout, "{line}")?;
     }
     Ok(())

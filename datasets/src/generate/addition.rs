@@ -22,24 +22,29 @@ fn lines(digits: usize) -> std::ops::RangeInclusive<usize> {
 pub(super) fn write(page: &mut Page, digits: usize, split: Split) {
     let (low, high) = lines(digits).into_inner();
     let count = low + page.draws.below(high - low + 1);
-    let numbers = 10usize.pow(digits as u32);
     for _ in 0..count {
-        let (a, b) = loop {
-            let pair = page.draws.uncounted(numbers * numbers);
-            let (a, b) = (pair / numbers, pair % numbers);
-            if side(digits, a, b) == split {
-                break (a, b);
-            }
-        };
-        page.draws.add_entropy(pairs(digits, split));
+        let (a, b) = operands(page, digits, split);
         page.put(&format!("{a:0digits$}+{b:0digits$}="));
         page.answer(&reversed(a + b, digits + 1));
         page.put("\n");
     }
 }
 
+/// Two operands, uniform among the pairs of a side.
+pub(super) fn operands(page: &mut Page, digits: usize, split: Split) -> (usize, usize) {
+    let numbers = 10usize.pow(digits as u32);
+    page.draws.add_entropy(pairs(digits, split));
+    loop {
+        let pair = page.draws.uncounted(numbers * numbers);
+        let (a, b) = (pair / numbers, pair % numbers);
+        if side(digits, a, b) == split {
+            return (a, b);
+        }
+    }
+}
+
 /// Which side the sum of `a` and `b` is on; about one pair in ten is held out.
-fn side(digits: usize, a: usize, b: usize) -> Split {
+pub(super) fn side(digits: usize, a: usize, b: usize) -> Split {
     let pair = (digits << 40 | a.min(b) << 20 | a.max(b)) as u64;
     if mix64(pair) < u64::MAX / 10 {
         Split::HeldOut
@@ -49,7 +54,7 @@ fn side(digits: usize, a: usize, b: usize) -> Split {
 }
 
 /// How many ordered pairs of operands are on a side.
-fn pairs(digits: usize, split: Split) -> usize {
+pub(super) fn pairs(digits: usize, split: Split) -> usize {
     static HELD_OUT: [OnceLock<usize>; 2] = [OnceLock::new(), OnceLock::new()];
     let numbers = 10usize.pow(digits as u32);
     let held_out = *HELD_OUT[digits - 2].get_or_init(|| {
@@ -64,7 +69,7 @@ fn pairs(digits: usize, split: Split) -> usize {
 }
 
 /// `width` decimal digits of `number`, lowest first.
-fn reversed(number: usize, width: usize) -> String {
+pub(super) fn reversed(number: usize, width: usize) -> String {
     format!("{number:0width$}").chars().rev().collect()
 }
 

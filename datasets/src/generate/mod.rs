@@ -12,6 +12,7 @@
 //! | `recall` | 3–6 lines `recall: k7 m2 q9 \| m2 q9 k7` of 3–6 pairs, keys distinct |
 //! | `facts` | 3–5 sentences `The code of Mia is 47.`, then 2–3 questions with their answers |
 //! | `stories` | two people move and handle things; a question that the state answers |
+//! | `chat` | a conversation: two sums or short stories with questions, and small talk around them |
 //!
 //! No document is on both sides of the split. For addition a hash of the unordered pair of operands
 //! decides the side, about one pair in ten being held out, so `12+39` is never trained on if
@@ -20,6 +21,7 @@
 //! and a document never does.
 
 mod addition;
+mod chat;
 mod facts;
 mod lines;
 mod mix;
@@ -32,6 +34,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conversation::{ASSISTANT, Message};
 use crate::random::Draws;
 use crate::{Error, Result};
 
@@ -53,17 +56,20 @@ pub enum Task {
     Recall,
     /// People and their codes, in sentences, then questions.
     Facts,
+    /// Conversations of sums, stories and small talk.
+    Chat,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 6] = [
+    pub const ALL: [Task; 7] = [
         Task::Stories,
         Task::Addition2,
         Task::Addition3,
         Task::Copy,
         Task::Recall,
         Task::Facts,
+        Task::Chat,
     ];
 
     /// The name that [`FromStr`] reads.
@@ -75,7 +81,13 @@ impl Task {
             Task::Copy => "copy",
             Task::Recall => "recall",
             Task::Facts => "facts",
+            Task::Chat => "chat",
         }
+    }
+
+    /// Whether its documents are conversations, which a chat template writes.
+    pub fn is_conversation(self) -> bool {
+        self == Task::Chat
     }
 }
 
@@ -109,8 +121,10 @@ pub enum Split {
 /// Generated text with what is known about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The text, without any special token.
+    /// The text, without any special token; of a conversation, lines `User: …` and `Assistant: …`.
     pub text: String,
+    /// The messages of a conversation; empty for every other task.
+    pub messages: Vec<Message>,
     /// Byte ranges of `text` that hold the answers of its problems, in order; at least one.
     pub answers: Vec<Range<usize>>,
     /// Exact −log p(text) in nats, given the task and the split; it includes the choice of where
@@ -134,6 +148,7 @@ pub fn document(task: Task, seed: u64, index: u64, split: Split) -> Document {
     let mut page = Page {
         draws: Draws::new(task as u64 + 1, seed, index, split as u64),
         text: String::new(),
+        messages: Vec::new(),
         answers: Vec::new(),
     };
     match task {
@@ -143,10 +158,12 @@ pub fn document(task: Task, seed: u64, index: u64, split: Split) -> Document {
         Task::Copy => lines::copy(&mut page),
         Task::Recall => lines::recall(&mut page),
         Task::Facts => facts::write(&mut page),
+        Task::Chat => chat::write(&mut page, split),
     }
     Document {
         entropy: page.draws.entropy(),
         text: page.text,
+        messages: page.messages,
         answers: page.answers,
     }
 }
@@ -167,6 +184,7 @@ pub fn problem(task: Task, seed: u64, index: u64, split: Split) -> Problem {
 struct Page {
     draws: Draws,
     text: String,
+    messages: Vec<Message>,
     answers: Vec<Range<usize>>,
 }
 
@@ -181,6 +199,17 @@ impl Page {
         let start = self.text.len();
         self.put(text);
         self.answers.push(start..self.text.len());
+    }
+
+    /// Appends a message of the user and the answer of the assistant.
+    fn exchange(&mut self, question: &str, answer: &str) {
+        self.put(&format!("User: {question}\nAssistant:"));
+        self.answer(&format!(" {answer}"));
+        self.put("\n");
+        for (role, content) in [("user", question), (ASSISTANT, answer)] {
+            let (role, content) = (role.to_owned(), content.to_owned());
+            self.messages.push(Message { role, content });
+        }
     }
 }
 
@@ -281,7 +310,7 @@ mod tests {
             }
         }
         assert!(
-            words.len() <= 180,
+            words.len() <= 210,
             "{} distinct words: {words:?}",
             words.len()
         );

@@ -13,11 +13,11 @@
 use super::Page;
 use super::words::{COLOURS, MOODS, NAMES, PLACES, THINGS, pronoun};
 
-const OPENINGS: [&str; 4] = ["sat", "slept", "stood", "was"];
+pub(super) const OPENINGS: [&str; 4] = ["sat", "slept", "stood", "was"];
 const GO: [&str; 3] = ["ran", "walked", "went"];
 const CARRY: [&str; 3] = ["brought", "carried", "took"];
 const FEEL: [&str; 2] = ["felt", "was"];
-const FIND: [&str; 3] = ["bought", "found", "made"];
+pub(super) const FIND: [&str; 3] = ["bought", "found", "made"];
 const TAKE: [&str; 3] = ["got", "grabbed", "took"];
 const LEAVE: [&str; 3] = ["dropped", "hid", "left"];
 const GIVE: [&str; 3] = ["gave", "handed", "threw"];
