@@ -38,6 +38,7 @@ pub mod read;
 pub mod records;
 pub mod rows;
 pub mod shard;
+pub mod template;
 pub mod tokenizer;
 
 pub use conversation::Message;
@@ -46,6 +47,7 @@ pub use generate::{Corpus, Document, Mix, Problem, Split, Task};
 pub use loader::{Batch, Loader, Rows};
 pub use prepare::Prepared;
 pub use shard::{Shard, ShardWriter};
+pub use template::Template;
 pub use tokenizer::{Tokenizer, train_bpe};
 
 /// What the functions of this crate return.

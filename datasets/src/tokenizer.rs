@@ -250,6 +250,11 @@ impl Tokenizer {
         self.eos.as_ref().map(|eos| eos.1)
     }
 
+    /// The id of a token by its name, such as `<|im_end|>`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// SHA-256 of `tokenizer.json`.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.json).into()
