@@ -1,35 +1,14 @@
-//! Logits, hidden states and greedy text of transformers, met by the packed file, for every checkpoint found.
+//! Logits, hidden states and greedy text of transformers, met by the packed file.
 
-use std::path::{Path, PathBuf};
+mod fixtures;
+
+use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sterna_convert::{HeadType, convert};
 use sterna_runtime::{Kernels, KvType, Logits, Message, Model, Options, Part};
 use sterna_ternary::{Activations, Packing};
-
-/// The checkpoints in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let more = std::env::var_os("STERNA_FIXTURES");
-    let more = more.map_or(root.join("../shared/fixtures"), PathBuf::from);
-    let mut cases = std::collections::BTreeMap::new();
-    for folder in [root.join("tests/fixtures"), more] {
-        let Ok(entries) = std::fs::read_dir(folder.join("checkpoints")) else {
-            println!(
-                "skipped: no checkpoints in {}; set STERNA_FIXTURES",
-                folder.display()
-            );
-            continue;
-        };
-        cases.extend(
-            entries
-                .map(|e| e.unwrap())
-                .map(|e| (e.file_name(), e.path())),
-        );
-    }
-    cases.into_values().collect()
-}
 
 fn pack(case: &Path, packing: Packing, out: &Path) -> sterna_convert::Result<()> {
     let options = sterna_convert::Options {
@@ -303,7 +282,7 @@ fn check_identity(case: &Path, folder: &Path, expected: &[f32], prompt: &[u32]) 
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for case in cases() {
+    for case in fixtures::cases("checkpoints") {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.sterna");
         if let Err(error) = pack(&case, Packing::I2, &path) {

@@ -1,9 +1,11 @@
 //! GGUF in and out: every family and type, with the trits, scales and files that went in.
 
 mod checkpoint;
+#[path = "../../tests/fixtures/mod.rs"]
+mod fixtures;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, tokenizer};
 use safetensors::Dtype;
@@ -454,21 +456,11 @@ fn a_hugging_face_folder_from_anything() {
     );
 }
 
-fn fixtures() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
-    let more = std::env::var_os("STERNA_FIXTURES").map(PathBuf::from);
-    let folders = [Some(root), more].into_iter().flatten().flat_map(|root| {
-        let entries = fs::read_dir(root.join("checkpoints")).unwrap();
-        entries.map(|entry| entry.unwrap().path())
-    });
-    folders.collect()
-}
-
 #[test]
 fn checkpoints_of_another_implementation() {
     let out = tempfile::tempdir().unwrap();
     let mut written = 0;
-    for folder in fixtures() {
+    for folder in fixtures::cases("checkpoints") {
         let Ok(source) = open(&folder, false) else {
             continue; // tests/fixtures.rs says which, and why
         };

@@ -1,36 +1,16 @@
-//! The training runs of PyTorch and transformers, reproduced, for every run found.
+//! The training runs of PyTorch and transformers, reproduced.
+
+#[path = "../../tests/fixtures/mod.rs"]
+mod fixtures;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use sterna_ternary::{Config, layout};
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Model, Precision, Trainer};
-
-/// The runs in `tests/fixtures` and those in `STERNA_FIXTURES`, by default `../shared/fixtures`.
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let more = std::env::var_os("STERNA_FIXTURES");
-    let more = more.map_or(root.join("../shared/fixtures"), PathBuf::from);
-    let mut cases = std::collections::BTreeMap::new();
-    for folder in [root.join("tests/fixtures"), more] {
-        let Ok(entries) = std::fs::read_dir(folder.join("train-parity")) else {
-            println!(
-                "skipped: no training runs in {}; set STERNA_FIXTURES",
-                folder.display()
-            );
-            continue;
-        };
-        cases.extend(
-            entries
-                .map(|e| e.unwrap())
-                .map(|e| (e.file_name(), e.path())),
-        );
-    }
-    cases.into_values().collect()
-}
 
 struct Case {
     config: Config,
@@ -124,7 +104,7 @@ fn compare_gradients(case: &Case, trainer: &Trainer) -> f64 {
 
 #[test]
 fn losses_and_gradients_are_those_of_pytorch() {
-    for path in cases() {
+    for path in fixtures::cases("train-parity") {
         let case = load(&path);
         for (precision, mode) in [
             (Precision::Full, "full_precision"),
