@@ -9,6 +9,20 @@
 //! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
 //!
 //! A reader is one file and one line in [`open`]; a writer is one file beside `packed.rs`.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! let (folder, packed) = (Path::new("bitnet-2b4t"), Path::new("model.sterna"));
+//! let options = sterna_convert::Options::default();
+//! let mut progress = |done, total| println!("{done} of {total} weights");
+//! let report = sterna_convert::convert(folder, packed, &options, &mut progress)?;
+//! assert_eq!(report.differ, 0); // anything else would have been an error
+//!
+//! let comparison = sterna_convert::verify(folder, packed, &mut progress)?;
+//! println!("{} weights, {} differ", comparison.weights, comparison.differ);
+//! # Ok::<(), sterna_convert::Error>(())
+//! ```
 #![deny(unsafe_code)]
 
 mod compare;
@@ -50,7 +64,7 @@ pub use repack::repack;
 pub use report::{MatrixReport, Report, TableReport};
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Activations, LinearType, durable, layout};
+use sterna_ternary::{Activations, LinearType, Packing, durable, layout};
 
 use crate::compare::Rule;
 use crate::packed::Progress;
@@ -68,6 +82,18 @@ pub struct Options {
     pub activations: Option<Activations>,
     /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
     pub allow_missing: bool,
+}
+
+impl Default for Options {
+    /// Packing `i2`, a head of 8 bits, activations as the checkpoint says, no missing files.
+    fn default() -> Options {
+        Options {
+            packing: Packing::I2.into(),
+            head: HeadType::default(),
+            activations: None,
+            allow_missing: false,
+        }
+    }
 }
 
 /// Converts the checkpoint at `source` to the packed file `out` and proves the result.
