@@ -4,6 +4,23 @@
 //!
 //! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
 //! disagree about a weight, a scale or a byte.
+//!
+//! ```
+//! use sterna_ternary::{Packing, quantize};
+//!
+//! let weights = [1.0, -0.125, -1.0, 0.375];
+//! let mut trits = [0; 4];
+//! let scale = quantize::ternarize(&weights, &mut trits);
+//! assert_eq!(scale, 0.625); // the mean of |weight|
+//! assert_eq!(trits, [1, 0, -1, 1]); // weight / scale is 1.6, -0.2, -1.6, 0.6
+//!
+//! let mut bytes = vec![0; Packing::T5.row_bytes(trits.len())];
+//! Packing::T5.pack_row(&trits, &mut bytes); // five trits in a byte
+//! let mut unpacked = [0; 4];
+//! Packing::T5.unpack_row(&bytes, &mut unpacked)?;
+//! assert_eq!(unpacked, trits);
+//! # Ok::<(), sterna_ternary::Error>(())
+//! ```
 #![deny(unsafe_code)]
 
 pub mod config;

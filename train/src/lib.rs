@@ -3,6 +3,22 @@
 //! candle holds the tensors and their graph; the operations that cost time are our own ([`ops`]). A
 //! [`Recipe`] says what to train and [`Draft`] puts one together, [`Trainer`] takes steps, and [`train`] is the
 //! loop, which saves, resumes and ends with a Hugging Face folder.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use sterna_train::{Control, Event, Place, Recipe};
+//!
+//! let recipe = Recipe::load(Path::new("configs/quickstart.toml"))?;
+//! let observe = |event: Event| {
+//!     if let Event::Step { step, of, .. } = event {
+//!         println!("step {step}: loss {:.3}", of.loss);
+//!     }
+//!     Control::Continue
+//! };
+//! let outcome = sterna_train::train(&recipe, Path::new("run"), &Place::default(), observe)?;
+//! println!("a Hugging Face folder: {}", outcome.model.display());
+//! # Ok::<(), sterna_train::Error>(())
+//! ```
 #![deny(unsafe_code)]
 
 mod arena;
