@@ -9,8 +9,8 @@ use serde::Serialize;
 use sterna_ternary::Config;
 use sterna_ternary::layout::{self, Role, Weight};
 
-use crate::packed::Progress;
-use crate::table::is_same;
+use crate::precision::is_same;
+use crate::progress::Progress;
 use crate::{Error, Precision, Result, Scales, Source, parallel};
 
 /// What was compared and what differs.

@@ -8,7 +8,7 @@
 //!
 //! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
 //!
-//! A reader is one file and one line in [`open`]; a writer is one file beside `packed.rs`.
+//! A reader is one file in `read/` and one line in [`open`]; a writer is one file in `write/`.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -25,28 +25,21 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod blocks;
 mod compare;
-mod dense;
-mod embedded;
 mod error;
 mod gguf;
-mod huggingface;
-mod huggingface_writer;
-mod mapped;
-mod packed;
-mod packed_source;
 mod parallel;
 mod precision;
+mod progress;
 mod proof;
-mod repack;
+mod read;
 mod report;
-mod safetensors_files;
 mod scales;
 mod source;
-mod stream;
 mod synthesize;
-mod table;
-mod ternary_table;
+mod trit_rows;
+mod write;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -54,22 +47,22 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
-pub use gguf::{
-    Gguf, GgufHints, GgufOptions, GgufType, I2sOrder, LutKernels, split_rule, split_rule_named,
-};
-pub use huggingface::HuggingFace;
-pub use packed_source::Packed;
+pub use gguf::{GgufHints, I2sOrder, LutKernels, split_rule, split_rule_named};
 pub use precision::Precision;
-pub use repack::repack;
+pub use read::gguf::Gguf;
+pub use read::huggingface::HuggingFace;
+pub use read::packed::Packed;
 pub use report::{MatrixReport, Report, TableReport};
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
 use sterna_ternary::{Activations, LinearType, Packing, durable, layout};
 
 use crate::compare::Rule;
-use crate::packed::Progress;
+use crate::progress::Progress;
 pub use synthesize::Synthetic;
-pub use table::HeadType;
+pub use write::gguf::{GgufOptions, GgufType};
+pub use write::repack::repack;
+pub use write::table::HeadType;
 
 /// What a conversion makes.
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +117,7 @@ pub fn write_packed(
 ) -> Result<Report> {
     check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
-    packed::write(source, out, options, progress)
+    write::packed::write(source, out, options, progress)
 }
 
 /// Converts the checkpoint at `source` to the GGUF file `out` and proves the result, as [`convert`] does.
@@ -152,7 +145,7 @@ pub fn write_gguf(
 ) -> Result<Report> {
     check_output(out)?;
     refuse_to_overwrite(out, &source.inputs())?;
-    gguf::write(source, out, options, progress)
+    write::gguf::write(source, out, options, progress)
 }
 
 /// Writes an open checkpoint as the Hugging Face folder `out`, packed, and proves the result.
@@ -163,8 +156,8 @@ pub fn write_huggingface(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    huggingface_writer::check_output(out)?;
-    huggingface_writer::write(source, out, progress)
+    write::huggingface::check_output(out)?;
+    write::huggingface::write(source, out, progress)
 }
 
 /// Opens a checkpoint of any readable format.

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Dense, Dtype, TableType};
 
-use crate::{dense, ternary_table};
+use crate::{blocks, trit_rows};
 
 /// How the values of a table or norm are held.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,12 +79,17 @@ impl Precision {
             Precision::F32 => {}
             Precision::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).into()),
             Precision::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).into()),
-            Precision::Q8_0 => dense::round(Dense::Q8_0, row),
-            Precision::Q4_0 => dense::round(Dense::Q4_0, row),
-            Precision::Coded(TableType::Ternary) => return ternary_table::round(row),
+            Precision::Q8_0 => blocks::round(Dense::Q8_0, row),
+            Precision::Q4_0 => blocks::round(Dense::Q4_0, row),
+            Precision::Coded(TableType::Ternary) => return trit_rows::round(row),
             Precision::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
             Precision::Other(_) => return false,
         }
         true
     }
+}
+
+/// The same bits: minus zero is not zero.
+pub(crate) fn is_same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits()
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
 
 use crate::compare::{Comparison, Rule, compare};
-use crate::packed::Progress;
+use crate::progress::Progress;
 use crate::{Error, Precision, Result, Source};
 
 /// Compares every trit, scale, value and embedded file of a result with its source.
@@ -97,7 +97,7 @@ mod tests {
     use sterna_ternary::{Config, Dtype, Packing, Scaling};
 
     use super::*;
-    use crate::{HeadType, Options, Scales, StoredScale, Ternary, packed};
+    use crate::{HeadType, Options, Scales, StoredScale, Ternary, write_packed};
 
     /// A source whose first reading of one thing differs from its second.
     struct Fickle {
@@ -190,7 +190,7 @@ mod tests {
                 activations: None,
                 allow_missing: false,
             };
-            packed::write(&source, &out, &options, &mut |_, _| {})
+            write_packed(&source, &out, &options, &mut |_, _| {})
         };
         let matrix = "model.layers.0.mlp.up_proj.weight";
         for head in HeadType::ALL

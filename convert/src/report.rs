@@ -5,7 +5,7 @@ use sterna_ternary::Activations;
 use sterna_ternary::layout::Weight;
 
 use crate::compare::{Comparison, MatrixComparison};
-use crate::table::Plan;
+use crate::write::table::Plan;
 use crate::{Source, StoredScale, Ternary};
 
 /// The result of a conversion. Every `differ` is zero: anything else is an error.

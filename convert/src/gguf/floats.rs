@@ -4,41 +4,41 @@ use half::f16;
 use sterna_ternary::Dtype;
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use crate::mapped;
+use crate::read::mapped;
 
-pub(super) fn decode_f32(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_f32(bytes: &[u8], values: &mut [f32]) {
     mapped::decode(Dtype::F32, bytes, values);
 }
 
-pub(super) fn decode_f16(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_f16(bytes: &[u8], values: &mut [f32]) {
     mapped::decode(Dtype::F16, bytes, values);
 }
 
-pub(super) fn decode_bf16(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_bf16(bytes: &[u8], values: &mut [f32]) {
     mapped::decode(Dtype::Bf16, bytes, values);
 }
 
-pub(super) fn half(bytes: &[u8]) -> f32 {
+pub(crate) fn half(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-pub(super) fn decode_q8_0(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_q8_0(bytes: &[u8], values: &mut [f32]) {
     let blocks = bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0);
     blocks.for_each(|(block, values)| *values = q8_0::decode(block));
 }
 
-pub(super) fn encode_q8_0(values: &[f32], bytes: &mut [u8]) {
+pub(crate) fn encode_q8_0(values: &[f32], bytes: &mut [u8]) {
     let blocks = bytes.as_chunks_mut().0.iter_mut().zip(values.as_chunks().0);
     blocks.for_each(|(block, values)| q8_0::encode(values, block));
 }
 
-pub(super) fn decode_q4_0(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_q4_0(bytes: &[u8], values: &mut [f32]) {
     let blocks = bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0);
     blocks.for_each(|(block, values)| *values = q4_0::decode(block));
 }
 
 /// 256 values: four low bits in 128 bytes, two high bits in 64, a signed scale for each 16, an f16 scale of all.
-pub(super) fn decode_q6_k(bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn decode_q6_k(bytes: &[u8], values: &mut [f32]) {
     for (block, values) in bytes.chunks_exact(210).zip(values.chunks_exact_mut(256)) {
         let (low, rest) = block.split_at(128);
         let (high, rest) = rest.split_at(64);

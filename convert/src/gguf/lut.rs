@@ -23,7 +23,7 @@ pub struct LutKernels {
 /// A section of the file: the shape of a matrix and how a kernel walks through it.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     /// Rows of the matrix.
     m: usize,
     /// Columns of the matrix.
@@ -59,7 +59,7 @@ impl LutKernels {
     }
 
     /// Finds the trits (rows, columns) of a matrix; false where a code stands for none.
-    pub(super) fn trits(
+    pub(crate) fn trits(
         &self,
         layout: &Layout,
         codes: &[u8],
@@ -80,7 +80,7 @@ impl LutKernels {
     }
 
     /// How a matrix (rows, columns) is cut.
-    pub(super) fn blocks(&self, layout: &Layout, rows: usize, columns: usize) -> Result<&Blocks> {
+    pub(crate) fn blocks(&self, layout: &Layout, rows: usize, columns: usize) -> Result<&Blocks> {
         let of_shape = |b: &&Blocks| (b.m, b.k) == (rows, columns);
         let blocks = self.kernels.values().find(of_shape);
         let why = match blocks {
@@ -99,7 +99,7 @@ impl LutKernels {
 
 /// One of the two types.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// Whether a matrix can be cut into these blocks.
     usable: fn(&Blocks) -> bool,
     /// Finds the trits (rows, columns) of the block of rows of this index in the codes of the matrix. None where a code
@@ -107,11 +107,11 @@ pub(super) struct Layout {
     decode: fn(codes: &[u8], index: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()>,
 }
 
-pub(super) static TL1: Layout = Layout {
+pub(crate) static TL1: Layout = Layout {
     usable: Blocks::fits_tl1,
     decode: decode_tl1,
 };
-pub(super) static TL2: Layout = Layout {
+pub(crate) static TL2: Layout = Layout {
     usable: Blocks::fits_tl2,
     decode: decode_tl2,
 };

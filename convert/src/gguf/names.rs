@@ -5,7 +5,7 @@ use sterna_ternary::{Config, Family};
 
 /// A value of `general.architecture` and the family that it stands for.
 #[derive(Debug, PartialEq)]
-pub(super) struct Architecture {
+pub(crate) struct Architecture {
     pub name: &'static str,
     pub model_type: &'static str,
     /// The entry of `architectures` in config.json.
@@ -19,7 +19,7 @@ pub(super) struct Architecture {
 }
 
 /// A writer takes the first row of a family.
-pub(super) static ARCHITECTURES: [Architecture; 6] = [
+pub(crate) static ARCHITECTURES: [Architecture; 6] = [
     Architecture {
         name: "bitnet-b1.58",
         model_type: "bitnet",
@@ -107,13 +107,13 @@ const PARTS: [(&str, &str); 10] = [
 ];
 
 /// The frequency factors of Llama 3.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// The norm in front of the first linear layer: a file that has it has one in front of each.
-pub(super) const FIRST_LINEAR_NORM: &str = "blk.0.attn_q_norm_in.weight";
+pub(crate) const FIRST_LINEAR_NORM: &str = "blk.0.attn_q_norm_in.weight";
 
 /// The GGUF name of a tensor of [`sterna_ternary::layout::weights`].
-pub(super) fn of(family: &Family, weight: &str) -> String {
+pub(crate) fn of(family: &Family, weight: &str) -> String {
     if let Some(linear) = weight.strip_suffix(layout::LINEAR_NORM) {
         let linear = of(family, &format!("{linear}.weight"));
         return linear.replace(".weight", "_norm_in.weight");
@@ -146,7 +146,7 @@ fn layer_and_part(weight: &str) -> (&str, &str) {
 }
 
 /// Heads of a matrix whose rows some architectures reorder: q and k.
-pub(super) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
+pub(crate) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
     if weight.ends_with("q_proj.weight") {
         Some(config.num_attention_heads)
     } else if weight.ends_with("k_proj.weight") {
@@ -157,12 +157,12 @@ pub(super) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
 }
 
 /// Rows for rotating neighbours (2j and 2j + 1 of a head) from rows for rotating halves (j and d/2 + j).
-pub(super) fn interleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
+pub(crate) fn interleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
     reorder(rows, heads, columns, |row, half| row % 2 * half + row / 2)
 }
 
 /// The inverse of [`interleave`].
-pub(super) fn deinterleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
+pub(crate) fn deinterleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
     reorder(rows, heads, columns, |row, half| {
         row % half * 2 + row / half
     })

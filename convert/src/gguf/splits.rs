@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// A rule that cuts text into the pieces which byte pairs are merged in.
-pub(super) struct Split {
+pub(crate) struct Split {
     /// Its names; a writer takes the first.
     pub names: &'static [&'static str],
     pieces: Pieces,
@@ -28,7 +28,7 @@ enum Pieces {
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-pub(super) static SPLITS: [Split; 4] = [
+pub(crate) static SPLITS: [Split; 4] = [
     Split {
         names: &["gpt-2", "default", "olmo", "gpt-neox", "phi-2"],
         pieces: Pieces::Gpt2,

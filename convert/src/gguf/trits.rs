@@ -34,38 +34,38 @@ const LOW_FIRST: [u8; 4] = [0, 2, 4, 6];
 const HIGH_FIRST: [u8; 4] = [6, 4, 2, 0];
 
 /// I2_S: 128 trits in 32 bytes, the first plane in the highest bits.
-pub(super) fn decode_i2_s(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_i2_s(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<32>(HIGH_FIRST, codes, trits)
 }
 
-pub(super) fn encode_i2_s(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_i2_s(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<32>(HIGH_FIRST, trits, codes);
 }
 
 /// I2_S as ARM builds after November 2025 write it: 64 trits in 16 bytes.
-pub(super) fn decode_i2_s_arm(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_i2_s_arm(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<16>(HIGH_FIRST, codes, trits)
 }
 
-pub(super) fn encode_i2_s_arm(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_i2_s_arm(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<16>(HIGH_FIRST, trits, codes);
 }
 
 /// TQ2_0: 256 trits, two groups of 128 in 32 bytes each.
-pub(super) fn decode_tq2_0(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_tq2_0(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<32>(LOW_FIRST, codes, trits)
 }
 
-pub(super) fn encode_tq2_0(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_tq2_0(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<32>(LOW_FIRST, trits, codes);
 }
 
 /// IQ2_BN: groups of 64 in 16 bytes.
-pub(super) fn decode_iq2_bn(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_iq2_bn(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<16>(LOW_FIRST, codes, trits)
 }
 
-pub(super) fn encode_iq2_bn(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_iq2_bn(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<16>(LOW_FIRST, trits, codes);
 }
 
@@ -76,7 +76,7 @@ fn iq2_bn_r4(byte: usize) -> (usize, usize) {
 }
 
 /// IQ2_BN_R4: four rows interleaved; `trits` are the four rows, one after the other.
-pub(super) fn decode_iq2_bn_r4(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_iq2_bn_r4(codes: &[u8], trits: &mut [i8]) -> bool {
     let columns = trits.len() / 4;
     for (i, code) in codes.iter().enumerate() {
         let (row, column) = iq2_bn_r4(i);
@@ -87,7 +87,7 @@ pub(super) fn decode_iq2_bn_r4(codes: &[u8], trits: &mut [i8]) -> bool {
     has_no_code_3(codes)
 }
 
-pub(super) fn encode_iq2_bn_r4(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_iq2_bn_r4(trits: &[i8], codes: &mut [u8]) {
     let columns = trits.len() / 4;
     for (i, code) in codes.iter_mut().enumerate() {
         let (row, column) = iq2_bn_r4(i);
@@ -97,11 +97,11 @@ pub(super) fn encode_iq2_bn_r4(trits: &[i8], codes: &mut [u8]) {
 }
 
 /// Q2_0: four neighbours a byte, the first in the lowest bits.
-pub(super) fn decode_q2_0(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_q2_0(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<1>(LOW_FIRST, codes, trits)
 }
 
-pub(super) fn encode_q2_0(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_q2_0(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<1>(LOW_FIRST, trits, codes);
 }
 
@@ -161,25 +161,25 @@ const TQ1_0: [(usize, usize); 3] = [(32, 5), (16, 5), (4, 4)];
 /// 128 trits in 26 bytes.
 const PTQ1_0: [(usize, usize); 3] = [(16, 5), (8, 5), (2, 4)];
 
-pub(super) fn decode_tq1_0(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_tq1_0(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_base_3(TQ1_0, codes, trits)
 }
 
-pub(super) fn encode_tq1_0(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_tq1_0(trits: &[i8], codes: &mut [u8]) {
     encode_base_3(TQ1_0, trits, codes);
 }
 
-pub(super) fn decode_ptq1_0(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_ptq1_0(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_base_3(PTQ1_0, codes, trits)
 }
 
-pub(super) fn encode_ptq1_0(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_ptq1_0(trits: &[i8], codes: &mut [u8]) {
     encode_base_3(PTQ1_0, trits, codes);
 }
 
 /// IQ1_BN: 64 trits in 13 bytes. Of each 16, fifteen lie in three bytes and the last one in the thirteenth
 /// byte of all; in a byte the first trit is the least significant digit.
-pub(super) fn decode_iq1_bn(codes: &[u8], trits: &mut [i8]) -> bool {
+pub(crate) fn decode_iq1_bn(codes: &[u8], trits: &mut [i8]) -> bool {
     let mut valid = true;
     for (codes, trits) in codes.chunks_exact(13).zip(trits.chunks_exact_mut(64)) {
         let mut digits = |byte: u8| {
@@ -202,7 +202,7 @@ pub(super) fn decode_iq1_bn(codes: &[u8], trits: &mut [i8]) -> bool {
     valid
 }
 
-pub(super) fn encode_iq1_bn(trits: &[i8], codes: &mut [u8]) {
+pub(crate) fn encode_iq1_bn(trits: &[i8], codes: &mut [u8]) {
     let byte = |trits: &mut dyn DoubleEndedIterator<Item = i8>| {
         let mut digits = [0; 5];
         for (digit, trit) in digits.iter_mut().rev().zip(trits) {

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::f16;
 
-use super::container::Info;
 use super::lut::{self, Layout};
 use super::{floats, trits};
+use crate::read::gguf::container::Info;
 use crate::{Result, parallel};
 
 /// A type of tensors.
 #[derive(Debug)]
-pub(super) struct Type {
+pub(crate) struct Type {
     /// Its number in tensor infos.
     pub id: u32,
     pub name: &'static str,
@@ -22,7 +22,7 @@ pub(super) struct Type {
 
 /// How many bytes hold how many elements.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Size {
+pub(crate) enum Size {
     /// Blocks of `weights` elements of a row in `bytes`, scale included.
     Blocks { weights: usize, bytes: usize },
     /// Blocks of `weights` elements at four a byte; 32 bytes with the scale behind all of them.
@@ -35,7 +35,7 @@ pub(super) enum Size {
 
 /// Where the scales of a unit lie.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum ScaleAt {
+pub(crate) enum ScaleAt {
     /// In its content, or there is none.
     Within,
     /// Before the codes.
@@ -50,7 +50,7 @@ pub(super) enum ScaleAt {
 
 /// What the bytes stand for.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Numbers, a run of blocks at a time.
     Floats(fn(&[u8], &mut [f32])),
     /// Trits of one unit, in codes without scales.
@@ -66,7 +66,7 @@ pub(super) enum Content {
 
 /// The smallest part of a matrix that is coded by itself.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unit {
+pub(crate) struct Unit {
     pub weights: usize,
     pub bytes: usize,
     /// Scales in the unit, for equal parts of its weights.
@@ -141,13 +141,13 @@ const fn blocks(weights: usize, bytes: usize) -> Size {
     Size::Blocks { weights, bytes }
 }
 
-pub(super) const OTHER: &str = "it is no ternary type; convert the original checkpoint";
+pub(crate) const OTHER: &str = "it is no ternary type; convert the original checkpoint";
 
-pub(super) static F32: Type = floats(0, "F32", 1, 4, floats::decode_f32);
-pub(super) static F16: Type = floats(1, "F16", 1, 2, floats::decode_f16);
-pub(super) static BF16: Type = floats(30, "BF16", 1, 2, floats::decode_bf16);
-pub(super) static Q8_0: Type = floats(8, "Q8_0", 32, 34, floats::decode_q8_0);
-pub(super) static TQ1_0: Type = ternary(
+pub(crate) static F32: Type = floats(0, "F32", 1, 4, floats::decode_f32);
+pub(crate) static F16: Type = floats(1, "F16", 1, 2, floats::decode_f16);
+pub(crate) static BF16: Type = floats(30, "BF16", 1, 2, floats::decode_bf16);
+pub(crate) static Q8_0: Type = floats(8, "Q8_0", 32, 34, floats::decode_q8_0);
+pub(crate) static TQ1_0: Type = ternary(
     34,
     "TQ1_0",
     blocks(256, 54),
@@ -155,7 +155,7 @@ pub(super) static TQ1_0: Type = ternary(
     trits::decode_tq1_0,
     trits::encode_tq1_0,
 );
-pub(super) static TQ2_0: Type = ternary(
+pub(crate) static TQ2_0: Type = ternary(
     35,
     "TQ2_0",
     blocks(256, 66),
@@ -163,7 +163,7 @@ pub(super) static TQ2_0: Type = ternary(
     trits::decode_tq2_0,
     trits::encode_tq2_0,
 );
-pub(super) static I2_S: Type = ternary(
+pub(crate) static I2_S: Type = ternary(
     36,
     "I2_S",
     Size::Matrix { weights: 128 },
@@ -172,7 +172,7 @@ pub(super) static I2_S: Type = ternary(
     trits::encode_i2_s,
 );
 /// I2_S in the order of later ARM builds; nothing in a file tells the two apart.
-pub(super) static I2_S_ARM: Type = ternary(
+pub(crate) static I2_S_ARM: Type = ternary(
     36,
     "I2_S (ARM order)",
     Size::Matrix { weights: 64 },
@@ -180,7 +180,7 @@ pub(super) static I2_S_ARM: Type = ternary(
     trits::decode_i2_s_arm,
     trits::encode_i2_s_arm,
 );
-pub(super) static Q2_0: Type = ternary(
+pub(crate) static Q2_0: Type = ternary(
     42,
     "Q2_0",
     blocks(64, 18),
@@ -189,7 +189,7 @@ pub(super) static Q2_0: Type = ternary(
     trits::encode_q2_0,
 );
 /// The same number with blocks of 128, from before llama.cpp had the type.
-pub(super) static Q2_0_G128: Type = ternary(
+pub(crate) static Q2_0_G128: Type = ternary(
     42,
     "Q2_0 in groups of 128",
     blocks(128, 34),
@@ -197,7 +197,7 @@ pub(super) static Q2_0_G128: Type = ternary(
     trits::decode_q2_0,
     trits::encode_q2_0,
 );
-pub(super) static IQ2_BN: Type = ternary(
+pub(crate) static IQ2_BN: Type = ternary(
     135,
     "IQ2_BN",
     Size::Rows { rows: 1, bytes: 16 },
@@ -258,7 +258,7 @@ static OTHERS: [Type; 13] = [
 ];
 
 /// Every type; ARM's I2_S is taken on request.
-pub(super) fn all() -> impl Iterator<Item = &'static Type> {
+pub(crate) fn all() -> impl Iterator<Item = &'static Type> {
     let ours = [
         &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &Q2_0_G128, &IQ2_BN,
     ];
@@ -428,9 +428,9 @@ impl Type {
 }
 
 /// Bytes behind the codes of a [`Size::Matrix`]: its scale, then zeros.
-pub(super) const TAIL: usize = 32;
+pub(crate) const TAIL: usize = 32;
 
-pub(super) fn matrix_tail(scale: f32) -> [u8; TAIL] {
+pub(crate) fn matrix_tail(scale: f32) -> [u8; TAIL] {
     let mut tail = [0; TAIL];
     tail[..4].copy_from_slice(&scale.to_le_bytes());
     tail

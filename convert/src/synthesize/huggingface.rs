@@ -13,7 +13,9 @@ use sterna_ternary::durable;
 use sterna_ternary::layout::{self, Dtype, Role, Weight};
 
 use super::{Count, Synthetic, random};
-use crate::{Error, Result, safetensors_files, stream, table};
+use crate::read::safetensors;
+use crate::write::{stream, table};
+use crate::{Error, Result};
 
 /// config.json comes last: without it the folder is no checkpoint.
 pub(super) fn write(model: &Synthetic, folder: &Path, count: &mut Count) -> Result<()> {
@@ -25,7 +27,7 @@ pub(super) fn write(model: &Synthetic, folder: &Path, count: &mut Count) -> Resu
             why: "exists and is not empty; give the name of a new folder".into(),
         });
     }
-    let path = folder.join(safetensors_files::SINGLE);
+    let path = folder.join(safetensors::SINGLE);
     durably(&path, |out| {
         let mut append = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io(&path));
         write_weights(model, &mut append, count)

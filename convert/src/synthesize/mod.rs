@@ -21,7 +21,9 @@ use sterna_ternary::{
     Activations, Config, Dense, Dtype, LinearType, PackedWriter, Packing, TableType,
 };
 
-use crate::{Error, Precision, Result, check_output, dense, embedded, stream, table};
+use crate::read::embedded;
+use crate::write::{stream, table};
+use crate::{Error, Precision, Result, blocks, check_output};
 use random::Seed;
 
 /// A model that exists only as its shape and a seed until it is written.
@@ -172,7 +174,7 @@ impl Synthetic {
             let bytes = match packing {
                 Dense::F16 => table::number_bytes(Precision::F16, values)?,
                 blocks => {
-                    let bytes = dense::encode(blocks, values, weight.columns);
+                    let bytes = blocks::encode(blocks, values, weight.columns);
                     bytes.expect("f16 holds the scales of numbers below one")
                 }
             };

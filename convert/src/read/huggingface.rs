@@ -19,8 +19,8 @@ use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling, quantize};
 
-use crate::embedded::{self, Embedded, parse_object};
-use crate::safetensors_files::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
+use crate::read::embedded::{self, Embedded, parse_object};
+use crate::read::safetensors::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
 use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};

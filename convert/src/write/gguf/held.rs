@@ -11,12 +11,12 @@ use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Scaling};
 
-use super::types::{ScaleAt, Size, Type};
+use crate::gguf::types::{ScaleAt, Size, Type};
 use crate::{Error, Precision, Result, Scales, Source, Ternary};
 
 /// The scales of a matrix as a type holds them.
 #[derive(Debug)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     /// One a run, in the order of the rows.
     pub scales: Vec<f32>,
     /// The largest |held / scale - 1| of a weight that is not zero.
@@ -170,7 +170,7 @@ fn precision(kind: &Type) -> Precision {
 }
 
 /// A source with the scales that a type makes of its own: what a file in that type must give back.
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     pub source: &'a dyn Source,
     pub kind: &'static Type,
 }
@@ -231,9 +231,9 @@ impl Source for Held<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types;
     use super::*;
     use crate::StoredScale;
+    use crate::gguf::types;
 
     /// Two rows of 256 columns, each half of a row with a scale of its own.
     fn check(scales: [f32; 4], kind: &Type, expected: &[f32], error: f64) {

@@ -17,15 +17,17 @@ use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Dtype, Scaling, durable};
 
-use crate::embedded::parse_object;
-use crate::packed::Progress;
+use crate::precision::is_same;
+use crate::progress::Progress;
 use crate::proof::{self, sha256};
+use crate::read::embedded::parse_object;
+use crate::read::safetensors::SINGLE;
 use crate::report::coarser;
-use crate::safetensors_files::SINGLE;
-use crate::table::{self, Plan, is_same};
+use crate::write::stream;
+use crate::write::table::{self, Plan};
 use crate::{
     Error, HuggingFace, MatrixReport, Precision, Report, Result, Scales, Source, StoredScale,
-    Ternary, parallel, stream,
+    Ternary, parallel,
 };
 
 /// How linear layers are stored, and the type of everything that is not packed.

@@ -11,11 +11,11 @@ use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Dense, PackedFile, Packing, Scaling, TableType};
 
-use crate::embedded::REQUIRED;
+use crate::precision::is_same;
+use crate::read::embedded::REQUIRED;
 use crate::source::check_finite;
-use crate::table::is_same;
 use crate::{
-    Error, Precision, Result, Scales, Source, StoredScale, Ternary, dense, parallel, ternary_table,
+    Error, Precision, Result, Scales, Source, StoredScale, Ternary, blocks, parallel, trit_rows,
 };
 
 /// A packed file.
@@ -82,7 +82,7 @@ impl Packed {
     /// How many values of a matrix lie in blocks other than the packing makes of `values`, all of its values.
     fn blocks_differ(&self, weight: &Weight, packing: Dense, values: &[f32]) -> u64 {
         let bytes = &self.file.data()[self.range(&weight.name)];
-        let Ok(expected) = dense::encode(packing, values, weight.columns) else {
+        let Ok(expected) = blocks::encode(packing, values, weight.columns) else {
             return values.len() as u64;
         };
         let size = packing.block_bytes().expect("a packing of blocks");
@@ -310,7 +310,7 @@ impl Source for Packed {
             Values::Trits(trits) => {
                 let rows = (first..).zip(values.chunks_exact(columns));
                 let differs = |(row, values): &(usize, &[f32])| {
-                    ternary_table::encode_row(values).as_ref() != Some(&trits.row(*row))
+                    trit_rows::encode_row(values).as_ref() != Some(&trits.row(*row))
                 };
                 return Some((rows.filter(differs).count() * columns) as u64);
             }

@@ -7,13 +7,14 @@ use sterna_ternary::config::Storage;
 use sterna_ternary::layout::{self, HEAD};
 use sterna_ternary::{Activations, Config, Family};
 
+use super::config;
 use super::container::Container;
-use super::names::{self, Architecture};
-use super::types::{self, Type};
-use super::{CONFIG, config, floats};
 use crate::Result;
+use crate::gguf::names::{self, Architecture};
+use crate::gguf::types::{self, Type};
+use crate::gguf::{CONFIG, floats};
 
-pub(super) fn architecture(container: &Container) -> Result<&'static Architecture> {
+pub(crate) fn architecture(container: &Container) -> Result<&'static Architecture> {
     const KEY: &str = "general.architecture";
     const SPLIT: &str = "split.count";
     let metadata = &container.metadata;
@@ -42,7 +43,7 @@ pub(super) fn architecture(container: &Container) -> Result<&'static Architectur
 }
 
 /// What the tensors say about the config.
-pub(super) fn facts(
+pub(crate) fn facts(
     container: &Container,
     types: &HashMap<u32, &'static Type>,
     family: &Family,
@@ -82,7 +83,7 @@ pub(super) fn facts(
     })
 }
 
-pub(super) fn embedded_config(container: &Container) -> Result<Option<Value>> {
+pub(crate) fn embedded_config(container: &Container) -> Result<Option<Value>> {
     let Some(text) = container.metadata.text(CONFIG)? else {
         return Ok(None);
     };
@@ -97,7 +98,7 @@ pub(super) fn embedded_config(container: &Container) -> Result<Option<Value>> {
 
 /// config.json of a model whose trits are packed. Without `quantization_config`, which means int8 activations, where
 /// it was trained without them.
-pub(super) fn packed_config(config: &Config, is_weights_only: bool) -> Value {
+pub(crate) fn packed_config(config: &Config, is_weights_only: bool) -> Value {
     let mut json = config.to_json();
     json["quantization_config"]["quantization_mode"] = "offline".into();
     if let Some(json) = json.as_object_mut().filter(|_| is_weights_only) {
@@ -107,7 +108,7 @@ pub(super) fn packed_config(config: &Config, is_weights_only: bool) -> Value {
 }
 
 /// Whether a matrix is of a type of which all models were trained without quantized activations.
-pub(super) fn is_weights_only(container: &Container, types: &HashMap<u32, &'static Type>) -> bool {
+pub(crate) fn is_weights_only(container: &Container, types: &HashMap<u32, &'static Type>) -> bool {
     const TYPES: [&str; 4] = ["Q2_0", "Q2_0 in groups of 128", "PQ2_0", "PTQ1_0"];
     let is_matrix = |name: &str| name.starts_with("blk.");
     let mut tensors = container.tensors.values().filter(|t| is_matrix(&t.name));
@@ -115,7 +116,7 @@ pub(super) fn is_weights_only(container: &Container, types: &HashMap<u32, &'stat
 }
 
 /// What config.json says about activations: nothing where they are not quantized.
-pub(super) fn activations(config_json: &[u8]) -> Activations {
+pub(crate) fn activations(config_json: &[u8]) -> Activations {
     let json: Value = serde_json::from_slice(config_json).unwrap_or_default();
     match Config::storage(&json) {
         Ok(Storage::Products) => Activations::Int16,

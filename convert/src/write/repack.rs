@@ -9,7 +9,8 @@ use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{Dtype, PackedFile, PackedWriter, Packing};
 
-use crate::{Error, Result, check_output, stream};
+use crate::write::stream;
+use crate::{Error, Result, check_output};
 
 /// Writes the model of `file` to `out` with its trits in `packing`.
 ///

@@ -15,8 +15,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sterna_ternary::json::{self, shown};
 
-use crate::mapped::{self, map};
-use crate::{Error, Result, embedded, parallel};
+use crate::read::embedded;
+use crate::read::mapped::{self, map};
+use crate::{Error, Result, parallel};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";

@@ -6,7 +6,8 @@ use sterna_ternary::table::CodedRow;
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{PackedWriter, TableType};
 
-use crate::{Error, Precision, Result, Source, TableReport, parallel, ternary_table};
+use crate::precision::is_same;
+use crate::{Error, Precision, Result, Source, TableReport, parallel, trit_rows};
 
 /// Type of the head, and of the embedding of a tied model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,7 +107,7 @@ pub(crate) enum Choice {
 }
 
 impl HeadType {
-    /// What it means for a table of a packed file that is not held in trits ([`crate::ternary_table`]).
+    /// What it means for a table of a packed file that is not held in trits ([`crate::write::ternary_table`]).
     pub(crate) fn choice(self, is_separate_embedding: bool) -> Choice {
         let coded = |table| match is_separate_embedding {
             true => Choice::Lossless,
@@ -270,11 +271,6 @@ fn error_of(precision: Precision, values: &[f32]) -> Row {
     row
 }
 
-/// The same bits: minus zero is not zero.
-pub(crate) fn is_same(a: f32, b: f32) -> bool {
-    a.to_bits() == b.to_bits()
-}
-
 fn refuse_overflow(
     source: &dyn Source,
     weight: &Weight,
@@ -317,7 +313,7 @@ pub(crate) fn encode(precision: Precision, values: &[f32], columns: usize) -> Re
         return Ok(Encoded::Bytes(number_bytes(precision, values)?));
     };
     if table == TableType::Ternary {
-        return Ok(Encoded::Trits(ternary_table::encode(values, columns)?));
+        return Ok(Encoded::Trits(trit_rows::encode(values, columns)?));
     }
     let mut rows = vec![None; values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {

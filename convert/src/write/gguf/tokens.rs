@@ -6,15 +6,15 @@ use serde_json::Value;
 use sterna_ternary::Config;
 
 use super::pairs::Pairs;
-use super::splits::Split;
-use super::vocabulary::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
-use crate::embedded::parse_object;
+use crate::gguf::splits::Split;
+use crate::read::embedded::parse_object;
+use crate::read::gguf::vocabulary::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
 use crate::{Error, Result, Source};
 
 const FILE: &str = "tokenizer.json";
 
 /// Appends the tokenizer of a source. `pre` names the split rule where it is none of those we know.
-pub(super) fn write(pairs: &mut Pairs, source: &dyn Source, pre: Option<&str>) -> Result<()> {
+pub(crate) fn write(pairs: &mut Pairs, source: &dyn Source, pre: Option<&str>) -> Result<()> {
     let json = |name: &str| match source.files().iter().find(|(n, _)| n == name) {
         Some((_, bytes)) => parse_object(&source.path().join(name), bytes),
         None => Ok(Value::Null),

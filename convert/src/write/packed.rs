@@ -9,37 +9,17 @@ use sterna_ternary::{
     Activations, Dense, Dtype, LinearType, PackedWriter, Packing, Scaling, TableType,
 };
 
+use crate::progress::{Progress, total};
 use crate::proof::{self, proven};
-use crate::table::{self, Choice, Encoded, Plan};
+use crate::write::table::{self, Choice, Encoded, Plan};
+use crate::write::{dense, ternary_table};
 use crate::{
     Error, HeadType, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary,
-    dense, parallel, ternary_table,
+    parallel,
 };
 
 /// Bytes that are packed at once.
 const CHUNK: usize = 1 << 22;
-
-/// Counts weights, for the caller's progress bar.
-pub(crate) struct Progress<'a> {
-    done: u64,
-    total: u64,
-    show: &'a mut dyn FnMut(u64, u64),
-}
-
-impl<'a> Progress<'a> {
-    pub fn new(total: u64, show: &'a mut dyn FnMut(u64, u64)) -> Progress<'a> {
-        Progress {
-            done: 0,
-            total,
-            show,
-        }
-    }
-
-    pub fn add(&mut self, weights: usize) {
-        self.done += weights as u64;
-        (self.show)(self.done, self.total);
-    }
-}
 
 pub(crate) fn write(
     source: &dyn Source,
@@ -150,15 +130,6 @@ fn number(plan: &Plan) -> Option<(String, Dtype)> {
         Precision::Bf16 => Some((plan.name.clone(), Dtype::Bf16)),
         _ => None,
     }
-}
-
-/// Each tensor is planned, written and proved, but norms need no plan.
-pub(crate) fn total(weights: &[Weight]) -> u64 {
-    let passes = |role| if role == Role::Norm { 2 } else { 3 };
-    weights
-        .iter()
-        .map(|w| passes(w.role) * (w.rows * w.columns) as u64)
-        .sum()
 }
 
 /// Which weights of every linear layer share a scale.

@@ -6,7 +6,7 @@ use super::metadata::{Array, Kind, Value};
 use crate::{Error, Result};
 
 /// A position in the bytes of a file, and what is read there, for messages.
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     at: usize,
@@ -15,7 +15,7 @@ pub(super) struct Cursor<'a> {
 }
 
 const CUT: &str = "the file was cut off or its header is damaged; copy or download it again";
-pub(super) const DAMAGED: &str = "the file is damaged; copy or download it again";
+pub(crate) const DAMAGED: &str = "the file is damaged; copy or download it again";
 
 impl<'a> Cursor<'a> {
     pub fn new(path: &'a Path, bytes: &'a [u8]) -> Cursor<'a> {

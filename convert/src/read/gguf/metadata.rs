@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// Type of a value; the number in the file is the position here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     U8,
     I8,
     U16,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Unsigned(u64),
     Signed(i64),
     F32(f32),
@@ -37,7 +37,7 @@ pub(super) enum Value {
 
 /// Scalars or strings, undecoded; the lengths of strings were checked.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Array {
+pub(crate) struct Array {
     pub kind: Kind,
     pub len: usize,
     pub bytes: Vec<u8>,
@@ -153,7 +153,7 @@ impl Array {
 
 /// All pairs of a file.
 #[derive(Debug)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     pub path: PathBuf,
     pub pairs: HashMap<String, Value>,
 }

@@ -1,13 +1,13 @@
 //! Encodes the header of a GGUF file: key-value pairs and tensor infos.
 
-use super::container::{DEFAULT_ALIGNMENT, MAGIC};
-use super::metadata::Kind;
+use crate::read::gguf::container::{DEFAULT_ALIGNMENT, MAGIC};
+use crate::read::gguf::metadata::Kind;
 
 const VERSION: u32 = 3;
 
 /// Pairs in the order in which they are given.
 #[derive(Default)]
-pub(super) struct Pairs {
+pub(crate) struct Pairs {
     count: u64,
     bytes: Vec<u8>,
 }
@@ -71,7 +71,7 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 /// A tensor to write.
-pub(super) struct Planned {
+pub(crate) struct Planned {
     pub name: String,
     /// From the innermost outwards.
     pub dimensions: Vec<u64>,
@@ -81,7 +81,7 @@ pub(super) struct Planned {
 }
 
 /// Everything before the data, which follows in the order of `tensors`, each padded to [`DEFAULT_ALIGNMENT`].
-pub(super) fn header(pairs: &Pairs, tensors: &[Planned]) -> Vec<u8> {
+pub(crate) fn header(pairs: &Pairs, tensors: &[Planned]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend((tensors.len() as u64).to_le_bytes());

@@ -2,7 +2,11 @@
 //! llama.cpp and what is built on it read TQ1_0, TQ2_0 and Q2_0.
 //!
 //! All sizes are known before the first weight, so the header comes first and tensors follow one at a time.
-//! A value that a type cannot hold is refused: see `check_width` and [`super::held`].
+//! A value that a type cannot hold is refused: see `check_width` and `held`.
+
+mod held;
+mod pairs;
+mod tokens;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,16 +16,17 @@ use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
 use sterna_ternary::{Config, Family, durable};
 
-use super::container::DEFAULT_ALIGNMENT;
-use super::held::{Held, Runs};
-use super::names::{self, Architecture};
-use super::pairs::{Pairs, Planned, header};
-use super::types::{self, ScaleAt, Size, TAIL, Type};
-use super::{CONFIG, FILE_KEYS, Gguf, GgufHints, config, floats, tokens};
-use crate::packed::Progress;
+use self::held::{Held, Runs};
+use self::pairs::{Pairs, Planned, header};
+use crate::gguf::names::{self, Architecture};
+use crate::gguf::types::{self, ScaleAt, Size, TAIL, Type};
+use crate::gguf::{CONFIG, FILE_KEYS, GgufHints, floats};
+use crate::progress::Progress;
 use crate::proof::{self, proven};
+use crate::read::gguf::container::DEFAULT_ALIGNMENT;
+use crate::read::gguf::{Gguf, config};
 use crate::report::coarser;
-use crate::table::{self, Choice, Plan};
+use crate::write::table::{self, Choice, Plan};
 use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, parallel};
 
 /// Type of the linear layers.
@@ -93,7 +98,7 @@ pub(crate) fn write(
 ) -> Result<Report> {
     let weights = layout::weights(source.config());
     let (kind, name, file_type) = options.weights.row();
-    let mut progress = Progress::new(crate::packed::total(&weights), show);
+    let mut progress = Progress::new(crate::progress::total(&weights), show);
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
         check_width(source, weight, kind)?;
         progress.add(weight.rows * weight.columns);

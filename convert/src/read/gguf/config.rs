@@ -5,11 +5,11 @@ use sterna_ternary::Config;
 use sterna_ternary::rope::RopeScaling;
 
 use super::metadata::Metadata;
-use super::names::Architecture;
+use crate::gguf::names::Architecture;
 use crate::{Error, Result};
 
 /// What the tensors say about the model, and metadata does not or not reliably.
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub vocab_size: u64,
     pub is_tied: bool,
     /// Factors of the rotary frequencies, as Llama 3 has them.
@@ -34,7 +34,7 @@ const NOT_COMPUTED: [&str; 8] = [
 ];
 
 /// Reads the config; `given` is the config.json that our writer embeds.
-pub(super) fn read(
+pub(crate) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
     facts: &Facts,
@@ -80,7 +80,7 @@ pub(super) fn read(
         return Ok(given);
     }
     let expected = "what the other keys and the tensors say";
-    Err(metadata.bad(super::CONFIG, expected, "another model"))
+    Err(metadata.bad(crate::gguf::CONFIG, expected, "another model"))
 }
 
 /// Whether bases are the same in f32, in which metadata holds them, and windows are.
@@ -92,7 +92,7 @@ fn same_rotations(a: &Config, b: &Config) -> bool {
 }
 
 /// What other programs divide attention scores by the root of, in an architecture that does not say.
-pub(super) fn query_pre_attn_scalar(
+pub(crate) fn query_pre_attn_scalar(
     layers: u64,
     hidden_size: u64,
     heads: u64,
@@ -107,12 +107,12 @@ pub(super) fn query_pre_attn_scalar(
 }
 
 /// The distance of layers without a window where the file does not say.
-pub(super) const USUAL_PATTERN: usize = 6;
+pub(crate) const USUAL_PATTERN: usize = 6;
 /// The base frequency of layers with a window where the file does not say.
-pub(super) const USUAL_LOCAL_THETA: f64 = 10_000.0;
+pub(crate) const USUAL_LOCAL_THETA: f64 = 10_000.0;
 
-/// Factors of the rotary frequencies of a config with scaling, for [`super::names::ROPE_FACTORS`].
-pub(super) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
+/// Factors of the rotary frequencies of a config with scaling, for [`crate::gguf::names::ROPE_FACTORS`].
+pub(crate) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
     match config.rope.scaling {
         RopeScaling::Llama3 { .. } => Some(config.rope.factors(config.head_dim)),
         _ => None,
@@ -146,7 +146,7 @@ fn llama3(
     }
     Err(Error::Gguf {
         path: metadata.path.clone(),
-        part: format!("tensor {}", super::names::ROPE_FACTORS),
+        part: format!("tensor {}", crate::gguf::names::ROPE_FACTORS),
         expected: "the frequency factors of Llama 3.1".into(),
         found: "others".into(),
         advice: "convert the Hugging Face checkpoint of this model",

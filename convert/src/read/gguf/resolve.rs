@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use super::container::{Container, Info};
-use super::types::{Content, I2_S, I2_S_ARM, OTHER, Type, all};
-use super::{GgufHints, I2sOrder};
+use crate::gguf::types::{Content, I2_S, I2_S_ARM, OTHER, Type, all};
+use crate::gguf::{GgufHints, I2sOrder};
 use crate::{Error, Result};
 
 const LUT: &str = "its layout depends on the kernel configuration of the program that wrote it, which the \
@@ -16,7 +16,7 @@ const LUT: &str = "its layout depends on the kernel configuration of the program
                    the original checkpoint or a file in I2_S";
 
 /// The type of each number in a file.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     container: &Container,
     hints: &GgufHints,
 ) -> Result<HashMap<u32, &'static Type>> {

@@ -9,18 +9,18 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::metadata::Metadata;
-use super::names::Architecture;
-use super::splits::Split;
-use super::{FILE_KEYS, TOKENIZER};
 use crate::Result;
+use crate::gguf::names::Architecture;
+use crate::gguf::splits::Split;
+use crate::gguf::{FILE_KEYS, TOKENIZER};
 
 /// Kinds of tokens in `tokenizer.ggml.token_type`.
-pub(super) const NORMAL: u64 = 1;
-pub(super) const UNKNOWN: u64 = 2;
-pub(super) const CONTROL: u64 = 3;
-pub(super) const USER_DEFINED: u64 = 4;
-pub(super) const UNUSED: u64 = 5;
-pub(super) const BYTE: u64 = 6;
+pub(crate) const NORMAL: u64 = 1;
+pub(crate) const UNKNOWN: u64 = 2;
+pub(crate) const CONTROL: u64 = 3;
+pub(crate) const USER_DEFINED: u64 = 4;
+pub(crate) const UNUSED: u64 = 5;
+pub(crate) const BYTE: u64 = 6;
 
 /// Control tokens that end a turn in some chat format, whatever the metadata says about them.
 const ENDS_OF_TURN: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
@@ -36,13 +36,13 @@ const WRONG_TEMPLATE: &str = "BITNETAssistant";
 const LONGEST: usize = 256;
 
 /// The files that could be made, in the order of [`sterna_ternary::file::FILES`] without config.json.
-pub(super) fn read(
+pub(crate) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
     vocab_size: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, Vec<u8>)>> {
-    if metadata.has(super::CONFIG) {
+    if metadata.has(crate::gguf::CONFIG) {
         let mut files = Vec::new();
         for (name, key) in &FILE_KEYS[1..] {
             if let Some(text) = metadata.text(key)? {

@@ -15,12 +15,12 @@ use memmap2::Mmap;
 
 use super::cursor::{Cursor, DAMAGED};
 use super::metadata::{Metadata, Value};
-use crate::mapped::map;
+use crate::read::mapped::map;
 use crate::{Error, Result};
 
-pub(super) const MAGIC: &[u8; 4] = b"GGUF";
-pub(super) const ALIGNMENT: &str = "general.alignment";
-pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+pub(crate) const ALIGNMENT: &str = "general.alignment";
+pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 const LARGEST_ALIGNMENT: u64 = 1 << 20;
 /// Longest name of a tensor, as every reader of the format has it.
 const LONGEST_NAME: usize = 64;
@@ -28,7 +28,7 @@ const LONGEST_KEY: usize = 65535;
 
 /// A GGUF file whose header was checked: every tensor lies in the file and on no other.
 #[derive(Debug)]
-pub(super) struct Container {
+pub(crate) struct Container {
     pub path: PathBuf,
     file: File,
     pub bytes: u64,
@@ -39,7 +39,7 @@ pub(super) struct Container {
 
 /// What the header says about a tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Info {
+pub(crate) struct Info {
     pub name: String,
     /// From the innermost outwards.
     pub dimensions: Vec<u64>,

@@ -1,0 +1,34 @@
+//! What a conversion tells its caller while it works: how many weights are done.
+
+use sterna_ternary::layout::{Role, Weight};
+
+/// Counts weights, for the caller's progress bar.
+pub(crate) struct Progress<'a> {
+    done: u64,
+    total: u64,
+    show: &'a mut dyn FnMut(u64, u64),
+}
+
+impl<'a> Progress<'a> {
+    pub fn new(total: u64, show: &'a mut dyn FnMut(u64, u64)) -> Progress<'a> {
+        Progress {
+            done: 0,
+            total,
+            show,
+        }
+    }
+
+    pub fn add(&mut self, weights: usize) {
+        self.done += weights as u64;
+        (self.show)(self.done, self.total);
+    }
+}
+
+/// Each tensor is planned, written and proved, but norms need no plan.
+pub(crate) fn total(weights: &[Weight]) -> u64 {
+    let passes = |role| if role == Role::Norm { 2 } else { 3 };
+    weights
+        .iter()
+        .map(|w| passes(w.role) * (w.rows * w.columns) as u64)
+        .sum()
+}

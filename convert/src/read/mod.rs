@@ -1,0 +1,8 @@
+//! Readers: each format becomes a [`crate::Source`].
+
+pub(crate) mod embedded;
+pub(crate) mod gguf;
+pub(crate) mod huggingface;
+pub(crate) mod mapped;
+pub(crate) mod packed;
+pub(crate) mod safetensors;
