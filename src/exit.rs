@@ -62,95 +62,24 @@ pub fn code(error: &Error) -> u8 {
     if error.is::<Usage>() || is_gate {
         return USAGE;
     }
-    let bad_input = error.is::<BadInput>()
-        || error.downcast_ref().is_some_and(of_ternary)
-        || error.downcast_ref().is_some_and(of_convert)
-        || error.downcast_ref().is_some_and(of_runtime)
-        || error.downcast_ref().is_some_and(of_datasets)
-        || error.downcast_ref().is_some_and(of_train)
-        || error.downcast_ref().is_some_and(of_validate)
-        || error.downcast_ref().is_some_and(of_diagnose)
-        || of_hub(error);
-    if bad_input { BAD_INPUT } else { FAILED }
-}
-
-#[cfg(feature = "hub")]
-fn of_hub(error: &Error) -> bool {
-    error
-        .downcast_ref()
-        .is_some_and(sterna_hub::Error::is_bad_input)
-}
-
-#[cfg(not(feature = "hub"))]
-fn of_hub(_: &Error) -> bool {
-    false
-}
-
-fn of_ternary(error: &sterna_ternary::Error) -> bool {
-    use sterna_ternary::Error::*;
-    match error {
-        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        Order { .. } => false,
-        _ => true,
+    fn any<E: std::error::Error + Send + Sync + 'static>(
+        error: &Error,
+        is_bad_input: impl Fn(&E) -> bool,
+    ) -> bool {
+        error.downcast_ref().is_some_and(is_bad_input)
     }
-}
-
-fn of_convert(error: &sterna_convert::Error) -> bool {
-    use sterna_convert::Error::*;
-    match error {
-        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        Output { .. } | Differs { .. } | Shapes { .. } => false,
-        Packed(error) => of_ternary(error),
-        _ => true,
-    }
-}
-
-fn of_runtime(error: &sterna_runtime::Error) -> bool {
-    use sterna_runtime::Error::*;
-    match error {
-        Ternary(error) => of_ternary(error),
-        Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
-        _ => false,
-    }
-}
-
-fn of_datasets(error: &sterna_datasets::Error) -> bool {
-    use sterna_datasets::Error::*;
-    match error {
-        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
-        _ => true,
-    }
-}
-
-fn of_train(error: &sterna_train::Error) -> bool {
-    use sterna_train::Error::*;
-    match error {
-        Ternary(error) => of_ternary(error),
-        Data(error) => of_datasets(error),
-        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
-        _ => false,
-    }
-}
-
-fn of_diagnose(error: &sterna_diagnose::Error) -> bool {
-    use sterna_diagnose::Error::*;
-    match error {
-        Ternary(error) => of_ternary(error),
-        Convert(error) => of_convert(error),
-        Runtime(error) => of_runtime(error),
-        NoTrits { .. } | Damaged { .. } => true,
-    }
-}
-
-fn of_validate(error: &sterna_validate::Error) -> bool {
-    use sterna_validate::Error::*;
-    match error {
-        Runtime(error) => of_runtime(error),
-        Data(error) => of_datasets(error),
-        Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        NoText { .. } | TooShort { .. } | NotFinite { .. } | NoPrefix | Task(_) => true,
-        _ => false,
-    }
+    #[cfg(feature = "hub")]
+    let is_bad_name = any(error, sterna_hub::Error::is_bad_input);
+    #[cfg(not(feature = "hub"))]
+    let is_bad_name = false;
+    let is_bad_input = error.is::<BadInput>()
+        || any(error, sterna_ternary::Error::is_bad_input)
+        || any(error, sterna_convert::Error::is_bad_input)
+        || any(error, sterna_runtime::Error::is_bad_input)
+        || any(error, sterna_datasets::Error::is_bad_input)
+        || any(error, sterna_train::Error::is_bad_input)
+        || any(error, sterna_validate::Error::is_bad_input)
+        || any(error, sterna_diagnose::Error::is_bad_input)
+        || is_bad_name;
+    if is_bad_input { BAD_INPUT } else { FAILED }
 }

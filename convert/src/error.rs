@@ -195,6 +195,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Packed(error) => error.is_bad_input(),
+            Config { .. } | Input { .. } | MissingFile { .. } | File { .. } => true,
+            Safetensors { .. } | Gguf { .. } | Kernels { .. } | Index { .. } => true,
+            Tensor { .. } | UnknownTensor { .. } | Value { .. } | Code { .. } => true,
+            Output { .. } | Shapes { .. } | Differs { .. } => false,
+        }
+    }
+
     /// Wraps an I/O error with the file it happened to.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {

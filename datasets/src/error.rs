@@ -153,6 +153,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
+            UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
+            Record { .. } | NoRecords { .. } | Conversation { .. } => true,
+            Template { .. } | NoConversation { .. } => true,
+            Tokenizer { .. } | Tokenization { .. } | TokenizerMismatch { .. } => true,
+            NotAShard { .. } | ShardVersion { .. } | ShardHeader { .. } => true,
+            ShardSize { .. } | ShardToken { .. } | TooSmall { .. } => true,
+            Weight { .. } | Sources { .. } | Zero { .. } => true,
+        }
+    }
+
     /// Names the file of an I/O error and what was being done with it.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

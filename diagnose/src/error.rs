@@ -40,3 +40,15 @@ pub enum Error {
         bytes: usize,
     },
 }
+
+impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Error::Ternary(error) => error.is_bad_input(),
+            Error::Convert(error) => error.is_bad_input(),
+            Error::Runtime(error) => error.is_bad_input(),
+            Error::NoTrits { .. } | Error::Damaged { .. } => true,
+        }
+    }
+}

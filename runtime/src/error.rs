@@ -121,6 +121,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Ternary(error) => error.is_bad_input(),
+            Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
+            Threads { .. } | TokenId { .. } | NoTokens | ContextFull { .. } => false,
+            ContextLength { .. } | ForeignCache | CacheOverflow { .. } => false,
+            Encoding(_) | Sampling { .. } => false,
+        }
+    }
+}
+
 /// Where in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

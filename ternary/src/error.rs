@@ -145,6 +145,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            MissingKey(_) | BadKey { .. } | Unsupported { .. } => true,
+            NotPacked { .. } | Version { .. } | Damaged { .. } | Length { .. } => true,
+            Tensor { .. } | Value { .. } | Scaling { .. } | Code { .. } => true,
+            Order { .. } => false,
+        }
+    }
+
     /// Wraps an I/O error with the file it happened to.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {

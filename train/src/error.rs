@@ -93,6 +93,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Ternary(error) => error.is_bad_input(),
+            Data(error) => error.is_bad_input(),
+            Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
+            Candle(_) | Untrainable { .. } | Threads { .. } => false,
+            Collective(_) | RanksDiffer { .. } | Diverged { .. } => false,
+        }
+    }
+
     /// Wraps an I/O error with the file it happened to.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {

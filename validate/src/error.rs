@@ -69,3 +69,17 @@ pub enum Error {
         why: String,
     },
 }
+
+impl Error {
+    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    pub fn is_bad_input(&self) -> bool {
+        use Error::*;
+        match self {
+            Runtime(error) => error.is_bad_input(),
+            Data(error) => error.is_bad_input(),
+            Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            NoText { .. } | TooShort { .. } | NotFinite { .. } | NoPrefix | Task(_) => true,
+            Gate { .. } => false,
+        }
+    }
+}
