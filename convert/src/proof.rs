@@ -1,12 +1,9 @@
 //! The proof of a conversion: what was written equals what the source gives when it is read again.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-use sterna_ternary::durable;
+use sterna_ternary::{durable, sha256};
 
 use crate::compare::{Comparison, Rule, compare};
 use crate::progress::Progress;
@@ -68,23 +65,10 @@ pub(crate) fn proven<T>(
         .into_temp_path();
     let made = make(&unproven)?;
     let bytes = unproven.metadata().map_err(Error::io(&unproven))?.len();
-    let sha256 = sha256(&unproven)?;
+    let sha256 = sha256::of_file(&unproven).map_err(Error::io(&unproven))?;
     unproven.persist(out).map_err(|e| Error::io(out)(e.error))?;
     durable::sync_folder(folder).map_err(Error::io(folder))?;
     Ok((made, bytes, sha256))
-}
-
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut sum = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(Error::io(path))? {
-            0 => break,
-            n => sum.update(&buffer[..n]),
-        }
-    }
-    Ok(sum.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 #[cfg(test)]

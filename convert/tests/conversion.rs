@@ -54,12 +54,7 @@ fn the_report_describes_the_file() {
     assert_eq!(report.bytes_out, bytes.len() as u64);
     let source = fs::metadata(folder.path().join("model.safetensors")).unwrap();
     assert_eq!(report.bytes_in, source.len());
-    use sha2::{Digest, Sha256};
-    let sum: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    assert_eq!(report.sha256, sum);
+    assert_eq!(report.sha256, sterna_ternary::sha256::of(&bytes));
     for matrix in &report.matrices {
         let (trits, scale) = &checkpoint.matrices[&matrix.name];
         let count = |t| trits.iter().filter(|x| **x == t).count() as u64;

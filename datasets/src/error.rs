@@ -161,7 +161,7 @@ impl Error {
             UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
             UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
             Record { .. } | NoRecords { .. } | Conversation { .. } => true,
-            Template { .. } | NoConversation { .. } => true,
+            Template { .. } | NoConversation { .. } | NotUtf8 { .. } => true,
             Tokenizer { .. } | Tokenization { .. } | TokenizerMismatch { .. } => true,
             NotAShard { .. } | ShardVersion { .. } | ShardHeader { .. } => true,
             ShardSize { .. } | ShardToken { .. } | TooSmall { .. } => true,

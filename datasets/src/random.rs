@@ -6,6 +6,8 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sterna_ternary::random;
+pub(crate) use sterna_ternary::random::mix as mix64;
 
 /// A stream of uniform draws and the entropy, in nats, of those made so far.
 pub(crate) struct Draws {
@@ -62,21 +64,12 @@ impl Draws {
 
     /// Uniform in [0, 1), not counted.
     pub fn unit(&mut self) -> f64 {
-        (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        random::unit(self.rng.next_u64())
     }
 
     pub fn entropy(&self) -> f64 {
         self.entropy
     }
-}
-
-/// The finalizer of SplitMix64: a bijection of 64-bit words in which every input bit flips every
-/// output bit with probability near one half. (Steele, Lea, Flood, 2014.)
-pub(crate) fn mix64(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 /// A keyed bijection of `0..len`: a six-round Feistel network over the next even number of bits,

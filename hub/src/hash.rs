@@ -2,7 +2,7 @@
 //! `blob <size>\0<content>`. The name of a blob in the cache is the same.
 
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use super::name::is_lower_hex;
 
@@ -53,7 +53,6 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Hash {
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
         Hash(match self {
             Hasher::Sha256(hasher) => hex(&hasher.finalize()),
             Hasher::Git(hasher) => hex(&hasher.finalize()),

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sterna_ternary::random::unit;
 
 use crate::kernels::exp;
 use crate::{Error, Result, Screen};
@@ -170,7 +171,7 @@ impl Sampler {
             candidates.retain(|c| c.value >= self.sampling.min_p);
         }
         // 53 random bits are a uniform number in 0..1.
-        let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let uniform = unit(self.random.next_u64());
         draw(candidates, uniform)
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 
 use crate::header::{self, Header, Tensor};
-use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
+use crate::layout::{self, Contents, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
 use crate::memory::{Bytes, Memory};
 use crate::packing::{Dense, DenseRows};
 use crate::scales::ScaleValues;
@@ -270,7 +270,7 @@ impl PackedFile {
         };
         DenseMatrix {
             rows: entry.shape[0],
-            columns: self.columns(name),
+            columns: entry.columns,
             values: values.expect("the layout gives numbers a type of numbers"),
         }
     }
@@ -281,7 +281,7 @@ impl PackedFile {
     /// If the model has no such layer, or its packing is dense.
     pub fn matrix(&self, name: &str) -> Matrix<'_> {
         let weights = self.entry(name);
-        let columns = self.columns(name);
+        let columns = weights.columns;
         let (rows, scales) = (weights.shape[0], self.entry(&layout::scale_name(name)));
         let scaling = Scaling::from_shape(&scales.shape, rows, columns);
         Matrix {
@@ -348,7 +348,7 @@ impl PackedFile {
         };
         Table {
             rows: entry.shape[0],
-            columns: self.config.hidden_size,
+            columns: entry.columns,
             values,
         }
     }
@@ -370,17 +370,6 @@ impl PackedFile {
             multipliers: self.bytes(self.entry(&layout::multipliers_name(name))),
             scales: self.vector(&layout::scale_name(name)),
             remainders: remainders.map_or(&[], |r| bytemuck::cast_slice(self.bytes(r))),
-        }
-    }
-
-    fn columns(&self, name: &str) -> usize {
-        let config = &self.config;
-        if name.ends_with("down_proj.weight") {
-            config.intermediate_size
-        } else if name.ends_with("o_proj.weight") {
-            config.num_attention_heads * config.head_dim
-        } else {
-            config.hidden_size
         }
     }
 
@@ -502,15 +491,15 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
         .filter(|(_, len)| *len <= isize::MAX as usize / 8)
         .collect();
-    Ok(Layout::new(
+    Ok(Layout::new(&Contents {
         config,
-        form.packing,
-        form.tables,
-        &scaling,
-        &numbers,
-        form.group_scales,
-        &files,
-    ))
+        packing: form.packing,
+        tables: form.tables,
+        scaling: &scaling,
+        numbers: &numbers,
+        group_scales: form.group_scales,
+        files: &files,
+    }))
 }
 
 /// Refuses scales a group in a packing whose blocks reach into two groups.

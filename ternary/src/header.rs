@@ -6,11 +6,10 @@ use std::fmt::{self, Formatter};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::json::{count, shown};
 use crate::layout::{ALIGNMENT, Dtype, Layout};
-use crate::{Activations, Error, LinearType, Result, TableType};
+use crate::{Activations, Error, LinearType, Result, TableType, sha256};
 use std::path::Path;
 
 /// The format version of files that say how activations are rounded and how scales of groups are stored.
@@ -106,7 +105,7 @@ pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str
     text.resize(end - 8, b' ');
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.extend(text);
-    let sum = hex(&Sha256::digest(&bytes));
+    let sum = sha256::of(&bytes);
     let at = find(&bytes, BLANK).expect("the blank checksum was just written");
     bytes[at..at + sum.len()].copy_from_slice(sum.as_bytes());
     bytes
@@ -221,7 +220,7 @@ pub(crate) fn check_sum(
     bytes: &[u8],
     expected: &str,
 ) -> Result<()> {
-    let found = hex(&Sha256::digest(bytes));
+    let found = sha256::of(bytes);
     if found == expected {
         return Ok(());
     }
@@ -287,11 +286,6 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         }
         Ok(parsed)
     }
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn find(haystack: &[u8], needle: &str) -> Option<usize> {

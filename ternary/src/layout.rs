@@ -216,10 +216,31 @@ pub struct Entry {
     pub dtype: Dtype,
     /// Shape, outermost first.
     pub shape: Vec<usize>,
+    /// Weights in each row of a matrix or table, whatever their bytes; of any other tensor, the last number of its shape.
+    pub columns: usize,
     /// First byte, counted from the start of the data.
     pub offset: usize,
     /// Bytes.
     pub len: usize,
+}
+
+/// What the layout of a packed file depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Contents<'a> {
+    /// Shapes and constants of the model.
+    pub config: &'a Config,
+    /// Type of the linear layers. Dense ones have no scales beside them.
+    pub packing: LinearType,
+    /// Types of embedding and head; in a tied model, which has one table, the second counts.
+    pub tables: [TableType; 2],
+    /// The scaling of each matrix, by name; one scale for a matrix that is not named.
+    pub scaling: &'a HashMap<String, Scaling>,
+    /// Types of the matrices of [`crate::Dense::F16`] that are not F16, by name.
+    pub numbers: &'a HashMap<String, Dtype>,
+    /// Type of the scales of groups: F32 or F16.
+    pub group_scales: Dtype,
+    /// Names and sizes of the embedded files.
+    pub files: &'a [(String, usize)],
 }
 
 /// The tensors of a packed file in the order of their bytes: matrices, then vectors, then embedded files.
@@ -233,21 +254,17 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a model.
-    ///
-    /// `tables` are the types of embedding and head; the first counts where it is not the head. Matrices that
-    /// `scaling` does not name have one scale; scales of groups are `group_scales`, F32 or F16. Matrices of the packing
-    /// [`crate::Dense::F16`] are F16 but for those that `numbers` names; dense ones have no scales beside them. `files` are the
-    /// names and sizes of the embedded files.
-    pub fn new(
-        config: &Config,
-        packing: LinearType,
-        [embedding, head]: [TableType; 2],
-        scaling: &HashMap<String, Scaling>,
-        numbers: &HashMap<String, Dtype>,
-        group_scales: Dtype,
-        files: &[(String, usize)],
-    ) -> Layout {
+    /// The layout of the file with these contents.
+    pub fn new(contents: &Contents) -> Layout {
+        let Contents {
+            config,
+            packing,
+            tables: [embedding, head],
+            scaling,
+            numbers,
+            group_scales,
+            files,
+        } = *contents;
         let mut layout = Layout {
             entries: Vec::new(),
             matrices_len: 0,
@@ -264,7 +281,8 @@ impl Layout {
                 Role::Linear => {
                     let number = numbers.get(&weight.name).copied().unwrap_or(Dtype::F16);
                     let (dtype, width) = row_shape(packing, number, weight.columns);
-                    layout.matrix(&weight.name, dtype, weight.rows, width);
+                    let shape = [weight.rows, width];
+                    layout.matrix(&weight.name, dtype, shape, weight.columns);
                 }
                 Role::Table => layout.table(weight, table(weight)),
                 Role::Norm => {}
@@ -305,10 +323,10 @@ impl Layout {
         // An odd number of F16 would leave what follows unaligned.
         vectors.sort_by_key(|(_, dtype, _)| *dtype == Dtype::F16);
         for (name, dtype, shape) in vectors {
-            layout.push(name, dtype, shape);
+            layout.vector(name, dtype, shape);
         }
         for (name, len) in files {
-            layout.push(name.clone(), Dtype::U8, vec![*len]);
+            layout.vector(name.clone(), Dtype::U8, vec![*len]);
         }
         layout
     }
@@ -329,39 +347,47 @@ impl Layout {
     }
 
     fn table(&mut self, weight: &Weight, table: TableType) {
+        let (rows, columns) = (weight.rows, weight.columns);
         let dtype = match table {
             TableType::F32 => Dtype::F32,
             TableType::F16 => Dtype::F16,
             TableType::Bf16 => Dtype::Bf16,
             TableType::Ternary => {
-                let row_bytes = trits::PACKING.row_bytes(weight.columns);
-                return self.matrix(&weight.name, Dtype::U8, weight.rows, row_bytes);
+                let row_bytes = trits::PACKING.row_bytes(columns);
+                return self.matrix(&weight.name, Dtype::U8, [rows, row_bytes], columns);
             }
             TableType::Q8 | TableType::Q6 | TableType::Q4 => {
-                let groups = table::groups(weight.columns);
+                let groups = table::groups(columns);
                 for (plane, bytes) in table::PLANE_BYTES[..table.planes()].iter().enumerate() {
                     let name = plane_name(&weight.name, plane);
-                    self.matrix(&name, Dtype::U8, weight.rows, bytes * groups);
+                    self.matrix(&name, Dtype::U8, [rows, bytes * groups], columns);
                 }
                 let name = multipliers_name(&weight.name);
-                return self.matrix(&name, Dtype::U8, weight.rows, groups);
+                return self.matrix(&name, Dtype::U8, [rows, groups], columns);
             }
         };
-        self.matrix(&weight.name, dtype, weight.rows, weight.columns);
+        self.matrix(&weight.name, dtype, [rows, columns], columns);
     }
 
-    fn matrix(&mut self, name: &str, dtype: Dtype, rows: usize, columns: usize) {
-        self.push(name.to_owned(), dtype, vec![rows, columns]);
+    /// Adds the rows of a matrix, each of `columns` weights, and aligns what follows.
+    fn matrix(&mut self, name: &str, dtype: Dtype, shape: [usize; 2], columns: usize) {
+        self.push(name.to_owned(), dtype, shape.to_vec(), columns);
         self.pad();
     }
 
-    fn push(&mut self, name: String, dtype: Dtype, shape: Vec<usize>) {
+    fn vector(&mut self, name: String, dtype: Dtype, shape: Vec<usize>) {
+        let columns = shape.last().copied().unwrap_or(0);
+        self.push(name, dtype, shape, columns);
+    }
+
+    fn push(&mut self, name: String, dtype: Dtype, shape: Vec<usize>, columns: usize) {
         let len = shape.iter().product::<usize>() * dtype.bytes();
         self.index.insert(name.clone(), self.entries.len());
         self.entries.push(Entry {
             name,
             dtype,
             shape,
+            columns,
             offset: self.len(),
             len,
         });
@@ -370,11 +396,8 @@ impl Layout {
     fn pad(&mut self) {
         let missing = self.len().next_multiple_of(ALIGNMENT) - self.len();
         if missing > 0 {
-            self.push(
-                format!("padding.{}", self.entries.len()),
-                Dtype::U8,
-                vec![missing],
-            );
+            let name = format!("padding.{}", self.entries.len());
+            self.vector(name, Dtype::U8, vec![missing]);
         }
     }
 }

@@ -34,8 +34,10 @@ pub mod layout;
 pub mod memory;
 pub mod packing;
 pub mod quantize;
+pub mod random;
 pub mod rope;
 pub mod scales;
+pub mod sha256;
 pub mod table;
 pub mod trits;
 

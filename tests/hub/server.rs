@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::json;
 use sha1::{Digest, Sha1};
-use sha2::Sha256;
+use sterna_ternary::sha256::{self, hex};
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
@@ -197,7 +197,7 @@ impl State {
         };
         let sibling = |(file, content): (&String, &Vec<u8>)| match is_large(file) {
             true => json!({"rfilename": file, "size": content.len(), "blobId": git(b"pointer"),
-                "lfs": {"sha256": sha256(content), "size": content.len(), "pointerSize": 7}}),
+                "lfs": {"sha256": sha256::of(content), "size": content.len(), "pointerSize": 7}}),
             false => json!({"rfilename": file, "size": content.len(), "blobId": git(content)}),
         };
         let siblings: Vec<_> = files.iter().map(sibling).collect();
@@ -318,22 +318,14 @@ fn is_large(file: &str) -> bool {
 /// The name that the hub gives a content.
 pub fn hash(file: &str, content: &[u8]) -> String {
     if is_large(file) {
-        sha256(content)
+        sha256::of(content)
     } else {
         git(content)
     }
-}
-
-fn sha256(content: &[u8]) -> String {
-    hex(&Sha256::digest(content))
 }
 
 fn git(content: &[u8]) -> String {
     hex(&Sha1::digest(
         [format!("blob {}\0", content.len()).as_bytes(), content].concat(),
     ))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

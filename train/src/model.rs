@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sterna_datasets::rows;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
+use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
@@ -520,7 +521,7 @@ fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
 
 /// Normal values by Box and Muller from a seeded stream.
 fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
-    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut uniform = || unit(random.next_u64());
     let mut one = || {
         let (u, v) = (1.0 - uniform(), uniform());
         ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos() * deviation) as f32

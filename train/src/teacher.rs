@@ -4,7 +4,7 @@
 //! run can say who taught it and goes on with no other.
 
 use candle_core::{Device, Tensor};
-use sha2::{Digest, Sha256};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::model::{Prepared, Sequences, values_of};
 use crate::ops::Distillation;
@@ -56,5 +56,5 @@ pub(crate) fn weights_sum(model: &Model) -> Result<String> {
     for (_, var) in model.parameters() {
         sum.update(bytemuck::cast_slice::<f32, u8>(&values_of(var)?));
     }
-    Ok(sum.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&sum.finalize()))
 }

@@ -8,11 +8,10 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::judge::Subject;
 use crate::tasks::{McNemar, Outcome, Score, Task, compare, scores};
-use crate::text::hex;
 use crate::{Error, Result, store};
 
 /// What a model knows of a task.

@@ -1,17 +1,15 @@
 //! Runs models over a text under a convention, beside a reference, and remembers what was done.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use sterna_runtime::{KvType, Model, Options, Tokenizer};
+use sterna_ternary::sha256;
 
 use crate::accuracy::Scored;
 use crate::pass::{self, Position};
 use crate::store::{self, Store};
-use crate::text::{Text, hex};
+use crate::text::Text;
 use crate::windows::{Convention, Window};
 use crate::{Error, Result};
 
@@ -39,7 +37,7 @@ impl Subject {
     /// Those of [`Model::open`] and of the tokenizer inside, and [`Error::Io`].
     pub fn open(path: &Path, name: String, options: Options) -> Result<Subject> {
         let model = Model::open(path, options)?;
-        let sha256 = sha256(path).map_err(|source| Error::Io {
+        let sha256 = sha256::of_file(path).map_err(|source| Error::Io {
             path: path.to_owned(),
             source,
         })?;
@@ -51,17 +49,6 @@ impl Subject {
             sha256,
             kv_type: options.kv_type,
         })
-    }
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let (mut hash, mut file) = (Sha256::new(), File::open(path)?);
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&block[..n]),
-        }
     }
 }
 

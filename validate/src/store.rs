@@ -8,10 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::pass::{Apart, Position};
-use crate::text::hex;
 use crate::{Error, Result};
 
 /// The positions of the windows that were scored so far, and where more are appended.

@@ -4,9 +4,9 @@ use std::f64::consts::LN_2;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use sterna_datasets::generate::Document;
 use sterna_datasets::{Split, Task, generate, read};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::{Error, Result};
 
@@ -92,11 +92,6 @@ pub fn words(text: &str) -> usize {
         in_space = is_space;
     }
     gaps + 1
-}
-
-/// Bytes as text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

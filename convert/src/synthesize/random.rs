@@ -1,9 +1,7 @@
-//! The random numbers of a synthetic model: splitmix64, one stream a row.
-//!
-//! Sebastiano Vigna's splitmix64 adds a constant to its state and mixes it; a stream is the state that it
-//! starts from. It is no cryptography, it is fast and the same everywhere.
+//! The random numbers of a synthetic model: a stream of SplitMix64 for each row.
 
 use half::bf16;
+use sterna_ternary::random::{SplitMix64, finalize};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seed(pub u64);
@@ -42,45 +40,16 @@ impl Seed {
         }
     }
 
-    fn stream(self, tensor: &str, row: usize) -> Stream {
-        let name = |hash, byte: &u8| mix(hash ^ u64::from(*byte));
-        let tensor = tensor.as_bytes().iter().fold(mix(self.0), name);
-        Stream(mix(tensor ^ row as u64))
+    fn stream(self, tensor: &str, row: usize) -> SplitMix64 {
+        let name = |hash, byte: &u8| finalize(hash ^ u64::from(*byte));
+        let tensor = tensor.as_bytes().iter().fold(finalize(self.0), name);
+        SplitMix64(finalize(tensor ^ row as u64))
     }
-}
-
-struct Stream(u64);
-
-impl Stream {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(GOLDEN);
-        mix(self.0)
-    }
-}
-
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stream_is_splitmix64() {
-        // The first numbers of the reference implementation from state 1234567.
-        let mut stream = Stream(1234567);
-        let expected = [
-            6457827717110365317,
-            3203168211198807973,
-            9817491932198370423,
-        ];
-        assert_eq!([(); 3].map(|()| stream.next()), expected);
-    }
 
     #[test]
     fn trits_and_values_have_the_documented_distribution() {

@@ -15,11 +15,11 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
-use sterna_ternary::{Config, Dtype, Scaling, durable};
+use sterna_ternary::{Config, Dtype, Scaling, durable, sha256};
 
 use crate::precision::is_same;
 use crate::progress::Progress;
-use crate::proof::{self, sha256};
+use crate::proof;
 use crate::read::embedded::parse_object;
 use crate::read::safetensors::SINGLE;
 use crate::report::coarser;
@@ -98,7 +98,7 @@ pub(crate) fn write(
         report.warnings.extend(warning);
     }
     report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
-    report.sha256 = sha256(&model)?;
+    report.sha256 = sha256::of_file(&model).map_err(Error::io(&model))?;
     drop(result);
     make_readable(unproven.path()).map_err(Error::io(out))?;
     std::fs::rename(unproven.path(), out).map_err(Error::io(out))?;

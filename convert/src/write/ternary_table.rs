@@ -3,7 +3,6 @@
 use sterna_ternary::TableType;
 use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
-use sterna_ternary::trits::TritRow;
 
 use crate::precision::is_same;
 use crate::scales::row_factors;

@@ -6,9 +6,8 @@ pub mod lies;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use sterna_convert::{Error, HeadType, Options, convert};
-use sterna_ternary::LinearType;
+use sterna_ternary::{LinearType, sha256};
 
 #[derive(Clone)]
 pub struct File {
@@ -24,11 +23,6 @@ pub struct File {
     pub seals: bool,
     /// Pads the header so that the data begin at a multiple of this.
     pub alignment: usize,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let sum = Sha256::digest(bytes);
-    sum.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl File {
@@ -115,8 +109,8 @@ impl File {
             .and_then(Value::as_object_mut);
         if let Some(metadata) = metadata.filter(|_| self.seals) {
             let (matrices, vectors) = self.data.split_at(start);
-            metadata.insert("matrices_sha256".into(), hex(matrices).into());
-            metadata.insert("vectors_sha256".into(), hex(vectors).into());
+            metadata.insert("matrices_sha256".into(), sha256::of(matrices).into());
+            metadata.insert("vectors_sha256".into(), sha256::of(vectors).into());
         }
         let text = Value::Object(header).to_string().into_bytes();
         let mut text = self.raw.clone().unwrap_or(text);
@@ -146,6 +140,6 @@ pub fn seal(bytes: &mut [u8]) {
         return;
     };
     bytes[at..at + 64].fill(b'0');
-    let sum = hex(&bytes[..end]);
+    let sum = sha256::of(&bytes[..end]);
     bytes[at..at + 64].copy_from_slice(sum.as_bytes());
 }

@@ -48,7 +48,7 @@ struct Input {
 impl Input {
     fn random(shape: Shape, n: usize, seed: u64) -> Input {
         let [heads, kv_heads, d] = shape;
-        let mut noise = Noise(seed);
+        let mut noise = Noise::new(seed);
         let mut floats = |n: usize, scale: f32| -> Vec<f32> {
             let x = noise.floats(n);
             x.into_iter().map(|x| scale * x).collect()

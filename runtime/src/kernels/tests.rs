@@ -6,21 +6,22 @@ mod ternary;
 
 use half::{bf16, f16};
 use sterna_ternary::packing::DenseRows;
+use sterna_ternary::random::SplitMix64;
 use sterna_ternary::{Dense, quantize, table};
 
 use super::codes::Int16;
 use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar};
 
-/// A small generator of repeatable noise (splitmix64).
-pub(crate) struct Noise(pub u64);
+/// Repeatable noise.
+pub(crate) struct Noise(SplitMix64);
 
 impl Noise {
+    pub(crate) fn new(seed: u64) -> Noise {
+        Noise(SplitMix64(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     pub(crate) fn below(&mut self, n: u64) -> usize {
@@ -68,7 +69,7 @@ fn check_float(what: &str, slot: impl Fn(&Kernels) -> Vec<f32>) {
 
 #[test]
 fn float_slots_equal_the_scalar_table() {
-    let mut noise = Noise(2);
+    let mut noise = Noise::new(2);
     for n in WIDTHS {
         for scale in [1.0, 1e-30, 1e4] {
             let x: Vec<f32> = noise.floats(n).iter().map(|x| x * scale).collect();
@@ -127,7 +128,7 @@ type Product<'a> = dyn Fn(&Kernels, &[f32], &mut [f32]) + 'a;
 
 #[test]
 fn products_with_rows_equal_the_scalar_table() {
-    let mut noise = Noise(3);
+    let mut noise = Noise::new(3);
     for n in WIDTHS {
         for (rows, tokens) in [(0, 1), (1, 1), (4, 1), (7, 1), (1, 4), (7, 3), (9, 6)] {
             let x = noise.floats(tokens * n);
@@ -169,7 +170,7 @@ fn random_blocks(noise: &mut Noise, count: usize, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn products_with_blocks_equal_the_scalar_table() {
-    let mut noise = Noise(9);
+    let mut noise = Noise::new(9);
     let shapes = [
         (1, 1),
         (2, 1),
@@ -226,7 +227,7 @@ fn products_with_blocks_equal_the_scalar_table() {
 
 #[test]
 fn products_with_blocks_are_those_of_their_values() {
-    let mut noise = Noise(10);
+    let mut noise = Noise::new(10);
     for (dense, bytes) in [(Dense::Q8_0, 34), (Dense::Q4_0, 18)] {
         let w = noise.floats(96);
         let x = noise.floats(96);
@@ -265,7 +266,7 @@ fn products_with_blocks_are_those_of_their_values() {
 
 #[test]
 fn planes_of_coded_tables_equal_the_scalar_table() {
-    let mut noise = Noise(8);
+    let mut noise = Noise::new(8);
     for n in WIDTHS.into_iter().chain([1 << 14]) {
         let worst: Vec<f32> = (0..n).map(|i| [1.0, -1.0][i / 200 % 2]).collect();
         for (x, byte) in [
@@ -311,7 +312,7 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
 
 #[test]
 fn activations_in_16_bits_are_those_that_were_given() {
-    let x = Noise(9).floats(300);
+    let x = Noise::new(9).floats(300);
     let mut q = Int16::default();
     q.fill(&x);
     let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -344,7 +345,7 @@ fn the_quantizer_is_that_of_the_ternary_crate() {
             assert_eq!(q, expected, "{table:?} {scale}");
         }
     }
-    let x = Noise(4).floats(6912);
+    let x = Noise::new(4).floats(6912);
     let (mut expected, mut q) = (vec![0; x.len()], vec![0; x.len()]);
     let scale = quantize::quantize_activations(&x, &mut expected);
     for table in Kernels::available() {
@@ -366,7 +367,7 @@ fn the_quantizer_is_that_of_the_ternary_crate() {
 
 #[test]
 fn sums_follow_the_documented_order() {
-    let (x, w) = (Noise(5).floats(333), Noise(6).floats(333));
+    let (x, w) = (Noise::new(5).floats(333), Noise::new(6).floats(333));
     let mut lanes = [0f32; 16];
     for i in 0..333 {
         lanes[i % 16] += x[i] * w[i];

@@ -6,11 +6,11 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use half::f16;
-use sha2::{Digest, Sha256};
 
 use super::check_scaling;
 use crate::header::{self, Form};
-use crate::layout::{self, Dtype, Layout};
+use crate::layout::{self, Contents, Dtype, Layout};
+use crate::sha256::{self, Digest, Sha256};
 use crate::table::CodedRow;
 use crate::trits::TritRow;
 use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, durable};
@@ -250,15 +250,15 @@ fn write_all<E: From<Error>>(
         group_scales: *group_scales,
         tables: [*embedding, *head],
     };
-    let layout = Layout::new(
+    let layout = Layout::new(&Contents {
         config,
-        *packing,
-        form.tables,
+        packing: *packing,
+        tables: form.tables,
         scaling,
         numbers,
-        *group_scales,
-        &sizes,
-    );
+        group_scales: *group_scales,
+        files: &sizes,
+    });
     let blank = "0".repeat(64);
     let place_holder = header::encode(&layout, &form, &blank, &blank);
     out.write_all(&place_holder).map_err(Error::io(path))?;
@@ -286,12 +286,11 @@ fn write_all<E: From<Error>>(
         vectors,
         ..
     } = writer;
-    let sum = |bytes: &[u8]| header::hex(&Sha256::digest(bytes));
     let header = header::encode(
         &layout,
         &form,
-        &sum(&vectors),
-        &header::hex(&matrices.finalize()),
+        &sha256::of(&vectors),
+        &sha256::hex(&matrices.finalize()),
     );
     out.write_all(&vectors)
         .and_then(|()| out.seek(SeekFrom::Start(0)))

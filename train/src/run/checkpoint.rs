@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sterna_ternary::durable;
+use sterna_ternary::sha256::{self, Digest, Sha256};
 
 use super::statistics::Statistics;
 use crate::arena::Arena;
@@ -112,8 +112,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn recipe_sum(recipe: &Recipe) -> String {
     let mut recipe = recipe.clone();
     recipe.train.steps = 0;
-    let sum = Sha256::digest(recipe.to_toml());
-    sum.iter().map(|b| format!("{b:02x}")).collect()
+    sha256::of(recipe.to_toml().as_bytes())
 }
 
 fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result<Vec<u8>> {

@@ -4,14 +4,12 @@
 //! the run was started or went on.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use sterna_ternary::durable;
+use sterna_ternary::{durable, sha256};
 
 use super::data;
 use crate::recipe::Text;
@@ -74,15 +72,7 @@ fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
         .chain(chats.iter().flatten().map(PathBuf::as_path))
         .filter(|path| path.is_file());
     let hash = |path: &Path| -> Result<(String, Value)> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        let (mut sum, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-        loop {
-            match file.read(&mut buffer).map_err(Error::io(path))? {
-                0 => break,
-                read => sum.update(&buffer[..read]),
-            }
-        }
-        let sum: String = sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let sum = sha256::of_file(path).map_err(Error::io(path))?;
         Ok((path.display().to_string(), json!(sum)))
     };
     let paths = made.iter().map(PathBuf::as_path).chain(texts);

@@ -39,7 +39,7 @@ fn product<'a, X, T>(
 
 #[test]
 fn products_with_panels_follow_the_documented_order() {
-    let mut noise = Noise(21);
+    let mut noise = Noise::new(21);
     shapes(|rows, depth, used, panels| {
         let width = (panels + 1) * LANES;
         let x = noise.floats(rows * depth);
@@ -136,7 +136,7 @@ fn values(block: Block) -> [f32; 3] {
 
 #[test]
 fn the_slots_between_the_products_equal_the_scalar_table() {
-    let mut noise = Noise(22);
+    let mut noise = Noise::new(22);
     for n in [16, 32, 128] {
         for seen in [
             0..1,
@@ -187,7 +187,7 @@ fn the_slots_between_the_products_equal_the_scalar_table() {
 
 #[test]
 fn weights_are_those_of_the_definition() {
-    let x = Noise(23)
+    let x = Noise::new(23)
         .floats(32)
         .iter()
         .map(|x| 9.0 * x)

@@ -42,7 +42,7 @@ fn check_gemm(packing: Packing, columns: usize, trits: &[i8], q: &[i8]) {
 
 #[test]
 fn gemm_of_random_input_in_all_shapes() {
-    let mut noise = Noise(1);
+    let mut noise = Noise::new(1);
     for packing in Packing::ALL {
         for columns in WIDTHS {
             for (rows, tokens) in [(1, 1), (9, 1), (4, 2), (5, 3), (3, 9), (8, 4), (7, 7)] {
@@ -64,7 +64,7 @@ fn gemm_of_random_input_in_all_shapes() {
 /// Enough rows and tokens for tables of partial sums, with and without remainders.
 #[test]
 fn gemm_of_many_rows_and_tokens() {
-    let mut noise = Noise(7);
+    let mut noise = Noise::new(7);
     for packing in Packing::ALL {
         for (rows, tokens, columns) in [
             (192, 20, 1),
@@ -157,7 +157,7 @@ fn check_groups(groups: usize, rows: usize, trits: &[i8], q: &[i8], noise: &mut 
 
 #[test]
 fn products_with_a_scale_a_group() {
-    let mut noise = Noise(11);
+    let mut noise = Noise::new(11);
     let few = (1..10).flat_map(|rows| (1..6).map(move |tokens| (3, rows, tokens)));
     let many = [
         (1, 192, 20),
@@ -184,7 +184,7 @@ fn products_with_a_scale_a_group() {
 
 #[test]
 fn activations_of_sixteen_bits() {
-    let mut noise = Noise(12);
+    let mut noise = Noise::new(12);
     for width in WIDTHS {
         let x = noise.floats(width);
         let (mut high, mut low) = (vec![9; width], vec![9; width]);
