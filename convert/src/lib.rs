@@ -29,6 +29,7 @@ mod blocks;
 mod compare;
 mod error;
 mod gguf;
+pub mod masters;
 mod parallel;
 mod precision;
 mod progress;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::layout::{Dtype, Weight};
-use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
+use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Scaling};
 
@@ -71,11 +71,10 @@ pub trait Source {
 
     /// Full-precision values (rows, columns) of a linear layer, for training that starts from them.
     ///
-    /// Its master weights where the checkpoint has them. Else its products trit × scale, larger by 1 / mean|trit| where
-    /// the matrix has one scale: then [`sterna_ternary::quantize::ternarize`] gives the same trits and, but for
-    /// rounding, the same scale.
+    /// Its master weights where the checkpoint has them, else [`Ternary::masters`] with its own scaling.
     fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
-        Ok(self.linear(weight)?.masters(weight.columns))
+        let ternary = self.linear(weight)?;
+        Ok(ternary.masters(weight.columns, ternary.scales.scaling))
     }
 
     /// Whether the linear layers are numbers of a packed baseline: then [`Source::linear`] is an error.
@@ -91,7 +90,7 @@ pub trait Source {
     /// The values (rows, columns) of a linear layer as they are stored: numbers, master weights, or the products of
     /// trits and scales.
     fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
-        Ok(self.linear(weight)?.products(weight.columns, 1.0))
+        Ok(self.linear(weight)?.products(weight.columns))
     }
 
     /// Rows `first..` of a table, as many as fill `values`; all are finite.
@@ -121,31 +120,6 @@ pub struct Ternary {
     pub scales: Scales,
     /// What the scale was before.
     pub stored: StoredScale,
-}
-
-impl Ternary {
-    /// See [`Source::masters`].
-    pub(crate) fn masters(&self, columns: usize) -> Vec<f32> {
-        let nonzero = self.trits.iter().filter(|t| **t != 0).count().max(1);
-        let larger = match self.scales.scaling {
-            Scaling::Matrix => (self.trits.len() as f64 / nonzero as f64) as f32,
-            _ => 1.0,
-        };
-        self.products(columns, larger)
-    }
-
-    /// trit × scale × `larger`.
-    pub(crate) fn products(&self, columns: usize, larger: f32) -> Vec<f32> {
-        let Scales { scaling, values } = &self.scales;
-        let rows = self.trits.len() / columns;
-        let scale = |i: usize| match scaling {
-            Scaling::Matrix => values[0],
-            Scaling::Row => values[i / columns],
-            Scaling::Group => values[i % columns / GROUP_COLUMNS * rows + i / columns],
-        };
-        let product = |(i, trit): (usize, &i8)| f32::from(*trit) * scale(i) * larger;
-        self.trits.iter().enumerate().map(product).collect()
-    }
 }
 
 /// How a checkpoint gives the scale of a matrix; with it, a writer can give the same bits back.
@@ -191,38 +165,5 @@ pub(crate) fn check_finite(
             expected: "a finite number",
             advice: "the training diverged or the file is damaged",
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sterna_ternary::quantize;
-
-    use super::*;
-
-    #[test]
-    fn masters_of_trits_give_the_trits_and_the_scale_again() {
-        let trits: Vec<i8> = (0..12 * 40).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
-        let ternary = Ternary {
-            trits: trits.clone(),
-            scales: Scales::one(0.37),
-            stored: StoredScale::Multiply(0.37),
-        };
-        let mut again = vec![0; trits.len()];
-        let scale = quantize::ternarize(&ternary.masters(40), &mut again);
-        assert_eq!(again, trits);
-        assert!((scale / 0.37 - 1.0).abs() < 1e-6, "{scale}");
-    }
-
-    #[test]
-    fn masters_of_many_scales_are_the_products() {
-        let trits = vec![1, -1, 0, 1];
-        let (scaling, values) = (Scaling::Row, vec![0.5, 3.0]);
-        let ternary = Ternary {
-            trits,
-            scales: Scales { scaling, values },
-            stored: StoredScale::Products(0),
-        };
-        assert_eq!(ternary.masters(2), [0.5, -0.5, 0.0, 3.0]);
     }
 }

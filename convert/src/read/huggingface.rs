@@ -545,11 +545,14 @@ impl Source for HuggingFace {
             Storage::Online => self.values(weight),
             // Full precision says as little about itself as products do: what cannot be taken apart is no product.
             Storage::Products => match self.take_apart(weight) {
-                Ok(ternary) => Ok(ternary.masters(weight.columns)),
+                Ok(ternary) => Ok(ternary.masters(weight.columns, ternary.scales.scaling)),
                 Err(Error::Tensor { .. }) => self.values(weight),
                 Err(error) => Err(error),
             },
-            _ => Ok(self.linear(weight)?.masters(weight.columns)),
+            _ => {
+                let ternary = self.linear(weight)?;
+                Ok(ternary.masters(weight.columns, ternary.scales.scaling))
+            }
         }
     }
 
@@ -560,7 +563,7 @@ impl Source for HuggingFace {
     fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
         match self.storage {
             Storage::Online | Storage::Products => self.values(weight),
-            _ => Ok(self.linear(weight)?.products(weight.columns, 1.0)),
+            _ => Ok(self.linear(weight)?.products(weight.columns)),
         }
     }
 

@@ -236,7 +236,7 @@ impl Source for Packed {
 
     fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
         if !self.is_dense() {
-            return Ok(self.linear(weight)?.products(weight.columns, 1.0));
+            return Ok(self.linear(weight)?.products(weight.columns));
         }
         let (matrix, columns) = (self.file.dense(&weight.name), weight.columns);
         let mut values = vec![0.0; weight.rows * columns];
@@ -254,7 +254,10 @@ impl Source for Packed {
     fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
         match self.is_dense() {
             true => self.dense(weight),
-            false => Ok(self.linear(weight)?.masters(weight.columns)),
+            false => {
+                let ternary = self.linear(weight)?;
+                Ok(ternary.masters(weight.columns, ternary.scales.scaling))
+            }
         }
     }
 

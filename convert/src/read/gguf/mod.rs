@@ -15,7 +15,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use serde_json::Value;
 use sterna_ternary::layout::{self, Dtype, HEAD, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling};
 
@@ -478,7 +477,7 @@ impl Source for Gguf {
     fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
         let info = self.info(weight);
         let Content::Floats(_) = self.kind(info).content else {
-            return Ok(self.linear(weight)?.products(weight.columns, 1.0));
+            return Ok(self.linear(weight)?.products(weight.columns));
         };
         let mut values = vec![0.0; weight.rows * weight.columns];
         self.rows(weight, 0, &mut values)?;
