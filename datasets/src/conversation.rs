@@ -44,7 +44,7 @@ pub struct Conversation {
     pub messages: Vec<Message>,
 }
 
-/// Opens files of [records](crate::records) and folders of them.
+/// Opens files of [`records`] and folders of them.
 ///
 /// Errors if a path does not exist, a named file is of another kind, or nothing is found.
 pub fn conversations(paths: &[PathBuf]) -> Result<Conversations> {

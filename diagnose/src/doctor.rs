@@ -1,7 +1,7 @@
 //! Why a model writes garbage: a list of known failure modes, each with a verdict and a fix.
 //!
 //! An examination has four stages. The model is opened, packed and run once; the checks that need no comparison look
-//! at it; then typical mistakes are undone, one at a time, and the model is run again ([`trials`]); the remaining
+//! at it; then typical mistakes are undone, one at a time, and the model is run again (`trials.rs`); the remaining
 //! checks compare these runs.
 
 mod both_ways;

@@ -6,7 +6,7 @@
 //! their line, and what Python calls `None` and `True` is printed so.
 //!
 //! A template is foreign code. It runs with limits on its length, its steps, its time and the size of every
-//! value that it binds or prints ([`limits`]); what goes beyond them ends with an error. Contents of messages are
+//! value that it binds or prints (`limits.rs`); what goes beyond them ends with an error. Contents of messages are
 //! data and never parsed.
 
 mod guard;

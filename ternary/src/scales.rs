@@ -39,8 +39,8 @@ impl Scaling {
         }
     }
 
-    /// The shape of the scales of a matrix [rows, columns]: [1], [rows] or [groups, rows]. Rows come last, so that
-    /// the scales for a product with one group of activations are neighbours.
+    /// The shape of the scales of a matrix `[rows, columns]`: `[1]`, `[rows]` or `[groups, rows]`.
+    /// Rows come last, so that the scales for a product with one group of activations are neighbours.
     pub fn shape(self, rows: usize, columns: usize) -> Vec<usize> {
         match self {
             Scaling::Matrix => vec![1],

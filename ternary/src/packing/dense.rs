@@ -1,8 +1,8 @@
 //! Dense packings: rows of full-precision models, the baselines that a ternary model is compared with.
 //!
 //! `f16` rounds nothing: each matrix lies in the narrowest of F16, BF16 and F32 that holds all of its values, one row
-//! after the other without padding, and is multiplied in single precision. [`q8_0`](super::q8_0) and
-//! [`q4_0`](super::q4_0) are the blocks of GGUF, bit for bit: 32 columns share a scale, and the input of a layer is
+//! after the other without padding, and is multiplied in single precision. [`q8_0`] and
+//! [`q4_0`] are the blocks of GGUF, bit for bit: 32 columns share a scale, and the input of a layer is
 //! rounded to int8 with a scale for each 32 columns ([`crate::quantize::quantize_blocks`]).
 
 use half::slice::HalfFloatSliceExt;

@@ -2,7 +2,7 @@
 //!
 //! A step is split into shards of whole sequences that run side by side, so every operation here is serial:
 //! no thread waits for another inside a step, and sums do not depend on the number of threads. All tensors
-//! are contiguous f32 on the CPU. [`reference`] has the same operations in plain candle; tests compare the
+//! are contiguous f32 on the CPU. [`mod@reference`] has the same operations in plain candle; tests compare the
 //! two, and other devices run that one.
 
 mod attention;

@@ -198,7 +198,7 @@ pub fn train(
     })
 }
 
-/// Writes the model of a run's newest checkpoint into `out`, as [`export::huggingface`] does, and returns the steps that
+/// Writes the model of a run's newest checkpoint into the folder `out` and returns the steps that
 /// it had taken. The run need not be at an end; it is not touched.
 ///
 /// # Errors

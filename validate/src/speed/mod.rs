@@ -1,4 +1,4 @@
-//! How fast models run: the tests of [`bench`], and what a person who waits notices.
+//! How fast models run: the tests of [`mod@bench`], and what a person who waits notices.
 //!
 //! Prompt and generation speed, memory, energy and the share of the machine's limit are those of `sterna bench`, by
 //! number of threads. Measured here, in rounds that visit every model so that a noisy neighbour disturbs all alike:
