@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use sterna_runtime::{Generation, Model, Settings};
-use sterna_train::{Control, Event, Place, Recipe};
+use sterna_train::{Control, Event, Place, Run};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -14,7 +14,7 @@ fn main() -> anyhow::Result<()> {
     };
     let folder = Path::new(folder);
     let enough: f64 = enough.parse()?; // nats per token
-    let recipe = Recipe::load(Path::new(recipe))?;
+    let run = Run::from_scratch(Path::new(recipe))?;
 
     // The loop says what happens and asks whether to go on. The same call continues a stopped run.
     let observe = |event: Event| match event {
@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
         }
         _ => Control::Continue,
     };
-    let outcome = sterna_train::train(&recipe, folder, &Place::default(), observe)?;
+    let outcome = sterna_train::train(&run, folder, &Place::default(), observe)?;
     println!("{} after {} steps", outcome.model.display(), outcome.step);
 
     // `outcome.model` is a Hugging Face folder, which transformers loads too.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Generation, Logits, Model, Options, Sampling, Settings, Tokenizer};
-use sterna_train::{Place, Recipe};
+use sterna_train::{Opened, Origins, Place, Recipe, Run};
 
 use crate::{convert, terminal, train};
 
@@ -64,7 +64,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.out.display(),
         if exists { " (finished before)" } else { "" }
     );
-    let trained = train::train(&recipe, &args.out, &Place::default(), None)?;
+    let run = Run::new(recipe, Origins::default(), Opened::default())?;
+    let recipe = run.recipe();
+    let trained = train::train(&run, &args.out, &Place::default(), None)?;
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (
@@ -96,7 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = model.tokenizer()?;
     let samples = samples(&model, &tokenizer)?;
     let (addition2_accuracy, speed) = exact_match(&model, &tokenizer, recipe.data.seed)?;
-    let (stories_loss, stories_entropy) = stories(&model, &tokenizer, &recipe)?;
+    let (stories_loss, stories_entropy) = stories(&model, &tokenizer, recipe)?;
     let results = Results {
         addition2_accuracy,
         stories_loss,

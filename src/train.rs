@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use sterna_train::run::tensorboard::Board;
-use sterna_train::{Control, Draft, Outcome, Place, Recipe};
+use sterna_train::{Control, Draft, Outcome, Place, Run};
 
 use crate::exit::{Interrupted, Usage};
 use crate::terminal;
@@ -118,7 +118,7 @@ impl Args {
 }
 
 fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
-    let recipe = recipe(args)?;
+    let run = opened(args)?;
     use_threads(args.threads)?;
     let is_training = !(args.print_config || args.plan || args.find_lr);
     if !is_training && (place.ranks.size() > 1 || args.place.is_on_gpu()) {
@@ -126,16 +126,16 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
         return Err(Usage(why.into()).into());
     }
     if args.print_config {
-        return show::values(&recipe, args.json);
+        return show::values(&run, args.json);
     }
     if args.plan {
-        return show::plan(&recipe, args.json);
+        return show::plan(&run, args.json);
     }
     terminal::catch_interrupts()?;
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
-        return find_rate::run(&recipe, args.find_lr_steps, args.json);
+        return find_rate::run(&run, args.find_lr_steps, args.json);
     };
-    let trained = train(&recipe, out, place, args.watch)?;
+    let trained = train(&run, out, place, args.watch)?;
     if !place.ranks.is_first() {
         return trained.finished();
     }
@@ -165,7 +165,7 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
 }
 
 /// Preset, file and flags, one over the other, and the checkpoint that they name.
-fn recipe(args: &Args) -> anyhow::Result<Recipe> {
+fn opened(args: &Args) -> anyhow::Result<Run> {
     let mut draft = match &args.preset {
         Some(name) => presets::draft(name)?,
         None => Draft::default(),
@@ -207,10 +207,9 @@ fn recipe(args: &Args) -> anyhow::Result<Recipe> {
     }
     let config = args.config.as_ref().map(|path| path.display().to_string());
     let name = args.preset.as_ref().map(|name| format!("preset {name}"));
-    let mut recipe = draft.finish(&config.or(name).unwrap_or_default())?;
+    let (mut recipe, origins) = draft.finish(&config.or(name).unwrap_or_default())?;
     start::datasets(&mut recipe)?;
-    start::from(&mut recipe)?;
-    Ok(recipe)
+    start::open(recipe, origins)
 }
 
 /// Lets the trainer use this many threads.
@@ -231,8 +230,8 @@ pub struct Trained {
 }
 
 impl Trained {
-    fn new(outcome: Outcome, losses: Vec<f64>, recipe: &Recipe) -> Trained {
-        let stopped = outcome.step < recipe.train.steps;
+    fn new(outcome: Outcome, losses: Vec<f64>, run: &Run) -> Trained {
+        let stopped = outcome.step < run.recipe().train.steps;
         Trained {
             outcome,
             losses,
@@ -252,20 +251,20 @@ impl Trained {
 
 /// Trains with progress on stderr, curves for TensorBoard and, given a port, a page to watch, all of the first rank.
 pub fn train(
-    recipe: &Recipe,
+    run: &Run,
     folder: &Path,
     place: &Place,
     port: Option<u16>,
 ) -> anyhow::Result<Trained> {
     if !place.ranks.is_first() {
-        let outcome = sterna_train::train(recipe, folder, place, |_| terminal::control())?;
-        return Ok(Trained::new(outcome, Vec::new(), recipe));
+        let outcome = sterna_train::train(run, folder, place, |_| terminal::control())?;
+        return Ok(Trained::new(outcome, Vec::new(), run));
     }
-    let mut watch = Watch::new(recipe.train.steps);
+    let mut watch = Watch::new(run.recipe().train.steps);
     let mut board = Board::new(&folder.join("tensorboard"));
-    let page = port.and_then(|port| page(port, recipe, folder));
+    let page = port.and_then(|port| page(port, run, folder));
     let mut failed = None;
-    let outcome = sterna_train::train(recipe, folder, place, |event| {
+    let outcome = sterna_train::train(run, folder, place, |event| {
         let control = watch.see(&event);
         if let Some(page) = &page {
             page.see(&event, folder);
@@ -283,12 +282,12 @@ pub fn train(
     if let Some(error) = failed {
         return Err(error.into());
     }
-    Ok(Trained::new(outcome, losses, recipe))
+    Ok(Trained::new(outcome, losses, run))
 }
 
 /// A page about a run; none, and a warning, if there can be none, since training does not need it.
-fn page(port: u16, recipe: &Recipe, folder: &Path) -> Option<Page> {
-    match Page::open(port, folder, recipe.train.steps) {
+fn page(port: u16, run: &Run, folder: &Path) -> Option<Page> {
+    match Page::open(port, folder, run.recipe().train.steps) {
         Ok(page) => {
             eprintln!("watch at http://{}/", page.address);
             Some(page)

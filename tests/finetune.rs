@@ -220,8 +220,9 @@ const SCALED: &str = "
 
 /// The loss of a packed file on the held-out rows of a run, nats per token.
 fn loss_by_runtime(packed: &Path, run: &Path) -> f64 {
-    let recipe = Recipe::load(&run.join("recipe.toml")).unwrap();
-    let held_out = data::open(&recipe, &run.join("data")).unwrap().held_out;
+    let recipe = run.join("recipe.toml");
+    let recipe = Recipe::parse(&std::fs::read_to_string(&recipe).unwrap(), &recipe).unwrap();
+    let held_out = data::held_out(&recipe, &run.join("data")).unwrap();
     let model = runtime::Model::open(packed, runtime::Options::default()).unwrap();
     let (context, vocabulary) = (recipe.train.context, model.config().vocab_size);
     let (mut sum, mut count) = (0.0, 0);

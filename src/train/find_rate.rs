@@ -1,7 +1,7 @@
 //! `sterna train --find-lr`: which learning rate, by short runs.
 
 use serde_json::json;
-use sterna_train::Recipe;
+use sterna_train::Run;
 use sterna_train::run::{data, range_test};
 
 use crate::exit::Interrupted;
@@ -13,11 +13,11 @@ const HIGHEST: f64 = 3e-2;
 const COUNT: usize = 11;
 
 /// Trains `steps` steps with each rate and prints their losses and a suggestion.
-pub fn run(recipe: &Recipe, steps: u64, as_json: bool) -> anyhow::Result<()> {
+pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     eprintln!("training the tokenizer and encoding the data");
-    data::prepare(recipe, folder.path())?;
-    let data = data::open(recipe, folder.path())?;
+    data::prepare(run, folder.path())?;
+    let data = data::open(run, folder.path())?;
     let mut trials = Vec::new();
     if !as_json {
         println!("learning rate  loss");
@@ -26,7 +26,7 @@ pub fn run(recipe: &Recipe, steps: u64, as_json: bool) -> anyhow::Result<()> {
         if terminal::interrupted() {
             return Err(Interrupted.into());
         }
-        let trial = range_test::trial(recipe, &data, rate, steps)?;
+        let trial = range_test::trial(run, &data, rate, steps)?;
         if !as_json {
             let loss = trial
                 .loss

@@ -28,6 +28,8 @@ pub fn draft(name: &str) -> anyhow::Result<Draft> {
 
 #[cfg(test)]
 mod tests {
+    use sterna_train::{Opened, Run};
+
     use super::*;
 
     #[test]
@@ -37,8 +39,10 @@ mod tests {
             assert!(text.lines().count() <= 30, "{name}");
             let mut draft = draft(name).unwrap();
             draft.set_text("data.text=['a.txt']", "--text").unwrap();
-            let recipe = draft.finish("--text").unwrap();
-            let config = recipe.config(recipe.data.vocab_size, 0, &[]).unwrap();
+            let (recipe, origins) = draft.finish("--text").unwrap();
+            let run = Run::new(recipe, origins, Opened::default()).unwrap();
+            let recipe = run.recipe();
+            let config = run.config(recipe.data.vocab_size, 0, &[]).unwrap();
             let weights = sterna_ternary::layout::weights(&config);
             let found: usize = weights.iter().map(|w| w.rows.max(1) * w.columns).sum();
             assert!((found as f64 / size - 1.0).abs() < 0.1, "{name}: {found}");

@@ -1,19 +1,19 @@
 //! What a run would be, without running it: its values, its cost.
 
 use serde_json::json;
-use sterna_train::Recipe;
+use sterna_train::Run;
 use sterna_train::run::plan;
 
 use crate::terminal;
 
 /// Prints every value of a recipe and where it comes from: TOML with comments, or JSON.
-pub fn values(recipe: &Recipe, as_json: bool) -> anyhow::Result<()> {
-    let flat = recipe.flat();
+pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
+    let flat = run.recipe().flat();
     if as_json {
         let with_origin = |(key, value): &(String, _)| {
             (
                 key.clone(),
-                json!({"value": value, "from": recipe.origin(key)}),
+                json!({"value": value, "from": run.origins().of(key)}),
             )
         };
         let values: serde_json::Map<_, _> = flat.iter().map(with_origin).collect();
@@ -31,15 +31,15 @@ pub fn values(recipe: &Recipe, as_json: bool) -> anyhow::Result<()> {
         println!(
             "{:<40} # {}",
             format!("{name} = {value}"),
-            recipe.origin(key)
+            run.origins().of(key)
         );
     }
     Ok(())
 }
 
 /// Prints what a run will cost, as two timed steps say.
-pub fn plan(recipe: &Recipe, as_json: bool) -> anyhow::Result<()> {
-    let plan = plan::plan(recipe)?;
+pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
+    let plan = plan::plan(run)?;
     if as_json {
         println!(
             "{}",
@@ -50,7 +50,7 @@ pub fn plan(recipe: &Recipe, as_json: bool) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let train = &recipe.train;
+    let train = &run.recipe().train;
     let peak = match plan.peak_bytes {
         Some(bytes) => format!("{} at the peak, measured; ", terminal::bytes(bytes)),
         None => String::new(),

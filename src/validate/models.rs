@@ -10,7 +10,7 @@ use anyhow::Context;
 use sterna_convert::HeadType;
 use sterna_runtime::Options;
 use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
-use sterna_train::Recipe;
+use sterna_train::{Origins, Recipe};
 use sterna_validate::Subject;
 
 use crate::convert;
@@ -87,10 +87,10 @@ impl Models {
         // As it stands, since the checkpoints carry its hash: paths are those of the place where it was trained.
         let text = std::fs::read_to_string(&recipe)
             .with_context(|| format!("cannot read {}", recipe.display()))?;
-        let mut recipe = Recipe::parse(&text, &recipe)?;
-        start::from(&mut recipe)?;
+        let recipe = Recipe::parse(&text, &recipe)?;
+        let run = start::open(recipe, Origins::default())?;
         let out = self.free("run");
-        let step = sterna_train::export_newest(&recipe, path, &out)?;
+        let step = sterna_train::export_newest(&run, path, &out)?;
         eprintln!(
             "{}: not at its end; its checkpoint of step {step} is taken",
             path.display()

@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// A checkpoint to start from cannot be used.
     #[error("{path}, which `from` names: {why}")]
-    Start {
+    Pretrained {
         /// The checkpoint.
         path: PathBuf,
         /// What is wrong and what to do.
@@ -100,7 +100,7 @@ impl Error {
             Ternary(error) => error.is_bad_input(),
             Data(error) => error.is_bad_input(),
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Recipe { .. } | Checkpoint { .. } | Start { .. } => true,
+            Recipe { .. } | Checkpoint { .. } | Pretrained { .. } => true,
             Candle(_) | Untrainable { .. } | Threads { .. } => false,
             Collective(_) | RanksDiffer { .. } | Diverged { .. } => false,
         }

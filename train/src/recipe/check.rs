@@ -1,9 +1,31 @@
-//! What a recipe must not say.
+//! Reads a recipe and refuses what it must not say.
 
-use super::{Recipe, Text};
-use crate::Precision;
+use std::path::Path;
+
+use super::schema::{Recipe, Text};
+use crate::{Error, Precision, Result};
 
 impl Recipe {
+    /// Reads a recipe from TOML; `path` stands in error messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
+        let fail = |e: toml::de::Error| Error::Recipe {
+            path: path.to_owned(),
+            why: e.to_string(),
+        };
+        let recipe: Recipe = toml::from_str(text).map_err(fail)?;
+        let recipe = recipe.resolved();
+        recipe.check(path)?;
+        Ok(recipe)
+    }
+
+    /// Whether every setting is in range; `path` stands in error messages.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        self.in_range().map_err(|why| Error::Recipe {
+            path: path.to_owned(),
+            why,
+        })
+    }
+
     /// Whether the model has a shape, or a checkpoint to take one from.
     fn has_shape(&self) -> std::result::Result<(), String> {
         let m = &self.model;
@@ -49,7 +71,7 @@ impl Recipe {
         Ok(())
     }
 
-    pub(super) fn in_range(&self) -> std::result::Result<(), String> {
+    fn in_range(&self) -> std::result::Result<(), String> {
         self.has_shape()?;
         self.teacher_in_range()?;
         let (data, train) = (&self.data, &self.train);

@@ -2,20 +2,19 @@
 //!
 //! Every layer is checked as it is added, so a mistake is reported with the layer that made it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::is_name;
-use crate::{Error, Recipe, Result};
+use super::origins::Origins;
+use super::schema::{Recipe, is_name};
+use crate::{Error, Result};
 
 /// Layers so far, later ones on top.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     table: Table,
-    /// Where a value came from, by its key like `train.steps`.
-    origins: BTreeMap<String, String>,
+    origins: Origins,
 }
 
 /// Keys of which a recipe has only one: a layer that sets one takes the others away.
@@ -58,7 +57,7 @@ impl Draft {
         let origin = path.display().to_string();
         self.add(&text, &origin)?;
         for section in ["model", "teacher"] {
-            if self.origins.get(&format!("{section}.from")) == Some(&origin)
+            if self.origins.of(&format!("{section}.from")) == origin
                 && let Some(Value::String(from)) = self.value(section, "from")
             {
                 // What does not lie beside the file may be a name.
@@ -70,7 +69,7 @@ impl Draft {
             }
         }
         for key in ["text", "chat"] {
-            if self.origins.get(&format!("data.{key}")) == Some(&origin)
+            if self.origins.of(&format!("data.{key}")) == origin
                 && let Some(Value::Array(paths)) = self.value("data", key)
             {
                 let folder = sterna_ternary::durable::folder_of(path);
@@ -116,12 +115,11 @@ impl Draft {
         self.set(key.trim(), value.unwrap_or_else(|| text.into()), origin)
     }
 
-    /// The recipe, resolved and checked.
-    pub fn finish(self, origin: &str) -> Result<Recipe> {
-        let mut recipe = self.parsed(origin)?.resolved();
+    /// The recipe, resolved and checked, and where its values came from.
+    pub fn finish(self, origin: &str) -> Result<(Recipe, Origins)> {
+        let recipe = self.parsed(origin)?.resolved();
         recipe.check(Path::new(origin))?;
-        recipe.origins = self.origins;
-        Ok(recipe)
+        Ok((recipe, self.origins))
     }
 
     fn value(&self, section: &str, key: &str) -> Option<&Value> {
@@ -136,7 +134,7 @@ impl Draft {
             if let Some(values) = self.table.get_mut(section).and_then(Value::as_table_mut) {
                 values.remove(key);
             }
-            self.origins.remove(*other);
+            self.origins.remove(other);
         }
         let values = self
             .table
@@ -145,7 +143,7 @@ impl Draft {
         if let Some(values) = values.as_table_mut() {
             values.insert(key.to_owned(), value);
         }
-        self.origins.insert(name, origin.to_owned());
+        self.origins.set(&name, origin);
     }
 
     fn parsed(&self, origin: &str) -> Result<Recipe> {
@@ -180,7 +178,7 @@ mod tests {
             .unwrap();
         draft.set_text("train.batch=8", "--set").unwrap();
         draft.set_text("train.schedule=two-stage", "--set").unwrap();
-        let recipe = draft.finish("--set").unwrap();
+        let (recipe, origins) = draft.finish("--set").unwrap();
         assert_eq!((recipe.train.steps, recipe.train.batch), (20, 8));
         assert_eq!(recipe.train.second_learning_rate, Some(1e-3 * 2.0 / 3.0));
         for (key, origin) in [
@@ -190,7 +188,7 @@ mod tests {
             ("train.clip", "default"),
             ("train.second_learning_rate", "default"),
         ] {
-            assert_eq!(recipe.origin(key), origin, "{key}");
+            assert_eq!(origins.of(key), origin, "{key}");
         }
     }
 
@@ -201,26 +199,21 @@ mod tests {
         std::fs::write(&file, "[data]\ntext = ['a.txt']").unwrap();
         let mut draft = draft();
         draft.add_file(&file).unwrap();
-        let recipe = draft.clone().finish("mine.toml").unwrap();
+        let (recipe, _) = draft.clone().finish("mine.toml").unwrap();
         assert_eq!(recipe.data.mix, None);
         let text = Text::Path(folder.path().join("a.txt"));
         assert_eq!(recipe.data.text, Some(vec![text]));
         std::fs::write(&file, "[data]\ntext = [{path = 'a.txt', weight = 2}]").unwrap();
         draft.add_file(&file).unwrap();
-        let weighted = draft
-            .clone()
-            .finish("mine.toml")
-            .unwrap()
-            .data
-            .text
-            .unwrap();
+        let (recipe, _) = draft.clone().finish("mine.toml").unwrap();
+        let weighted = recipe.data.text.unwrap();
         let expected = folder.path().join("a.txt");
         assert_eq!(
             (weighted[0].path(), weighted[0].weight()),
             (&*expected, Some(2.0))
         );
         draft.set_text("data.mix=stories=1", "--set").unwrap();
-        assert!(draft.finish("--set").unwrap().data.text.is_none());
+        assert!(draft.finish("--set").unwrap().0.data.text.is_none());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 mod check;
 mod defaults;
 mod draft;
+mod origins;
 mod schema;
 
 pub use draft::Draft;
-pub(crate) use schema::is_name;
+pub use origins::Origins;
 pub use schema::{
     DataRecipe, ModelRecipe, Recipe, ScalePer, TeacherRecipe, Text, TrainRecipe, WeightedText,
 };

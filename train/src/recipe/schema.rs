@@ -2,21 +2,16 @@
 //!
 //! Unknown keys are refused. The same recipe gives the same weights.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sterna_datasets::{Mix, Rows};
-use sterna_ternary::{Config, Family, Scaling};
-
-use candle_core::Device;
+use sterna_ternary::Scaling;
 
 use super::defaults;
-use crate::ops::Distillation;
-use crate::optimizer::{Method, Optimizer};
-use crate::schedule::{Schedule, Shape};
-use crate::{Activations, Error, LossReduction, Model, Precision, Result, Start, Teacher};
+use crate::optimizer::Method;
+use crate::schedule::Shape;
+use crate::{Activations, LossReduction, Precision};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,15 +25,6 @@ pub struct Recipe {
     pub train: TrainRecipe,
     /// A model to learn from, beside the text.
     pub teacher: Option<TeacherRecipe>,
-    /// Where values came from, by keys like `train.steps`, if a [`Draft`](crate::Draft) was its source.
-    #[serde(skip)]
-    pub origins: BTreeMap<String, String>,
-    /// The checkpoint that `model.from` names, once [`Recipe::start_from`] was told.
-    #[serde(skip)]
-    pub start: Option<Start>,
-    /// The checkpoint that `teacher.from` names and what it multiplies with, once [`Recipe::taught_by`] was told.
-    #[serde(skip)]
-    pub teaches: Option<(Start, Precision)>,
 }
 
 /// A model to learn from: the divergence from what it expects is mixed with the cross entropy of the text. Without
@@ -69,8 +55,7 @@ pub struct ModelRecipe {
     #[serde(default)]
     pub insert_sub_norms: bool,
     /// Which weights of a matrix share a scale; as a checkpoint to start from has it if absent, else `tensor`.
-    #[serde(default)]
-    pub scaling: ScalePer,
+    pub scaling: Option<ScalePer>,
     /// Name of a family: bitnet, llama or qwen3.
     #[serde(default)]
     pub family: String,
@@ -307,54 +292,13 @@ pub struct TrainRecipe {
     pub seed: u64,
 }
 
-const TOKENIZER: &str = "tokenizer.json";
-
-/// What [`Recipe::start_from`] sets.
-const OF_A_CHECKPOINT: [&str; 11] = [
-    "model.family",
-    "model.hidden_size",
-    "model.intermediate_size",
-    "model.num_hidden_layers",
-    "model.num_attention_heads",
-    "model.num_key_value_heads",
-    "model.head_dim",
-    "model.rope_theta",
-    "model.rms_norm_eps",
-    "model.tie_word_embeddings",
-    "data.vocab_size",
-];
-
 impl Recipe {
-    /// Reads a recipe; relative paths in it are taken from its folder.
-    pub fn load(path: &Path) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let mut recipe = Recipe::parse(&text, path)?;
-        let folder = sterna_ternary::durable::folder_of(path);
-        let data = &mut recipe.data;
-        let texts = data.text.iter_mut().flatten().map(Text::path_mut);
-        for path in texts.chain(data.chat.iter_mut().flatten()) {
-            if !is_name(path) {
-                *path = folder.join(&path);
-            }
-        }
-        Ok(recipe)
-    }
-
-    /// Reads a recipe from TOML; `path` stands in error messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
-        let fail = |e: toml::de::Error| Error::Recipe {
-            path: path.to_owned(),
-            why: e.to_string(),
-        };
-        let recipe: Recipe = toml::from_str(text).map_err(fail)?;
-        let recipe = recipe.resolved();
-        recipe.check(path)?;
-        Ok(recipe)
-    }
-
     /// The recipe with the values that depend on others filled in.
     pub fn resolved(mut self) -> Recipe {
         let (m, t) = (&mut self.model, &mut self.train);
+        if m.from.is_none() {
+            m.scaling.get_or_insert_default();
+        }
         let heads = m.num_attention_heads;
         m.num_key_value_heads.get_or_insert(heads);
         m.head_dim.get_or_insert(m.hidden_size / heads.max(1));
@@ -366,89 +310,6 @@ impl Recipe {
                 .get_or_insert(t.learning_rate * 2.0 / 3.0);
         }
         self
-    }
-
-    /// Takes shape and vocabulary from the checkpoint that `model.from` names; they win over what was set.
-    pub fn start_from(&mut self, start: Start) {
-        let (m, c) = (&mut self.model, &start.config);
-        m.family = c.family.name.to_owned();
-        m.hidden_size = c.hidden_size;
-        m.intermediate_size = c.intermediate_size;
-        m.num_hidden_layers = c.num_hidden_layers;
-        m.num_attention_heads = c.num_attention_heads;
-        m.num_key_value_heads = Some(c.num_key_value_heads);
-        m.head_dim = Some(c.head_dim);
-        m.rope_theta = c.rope.theta;
-        m.rms_norm_eps = f64::from(c.rms_norm_eps);
-        m.tie_word_embeddings = c.tie_word_embeddings;
-        self.data.vocab_size = c.vocab_size;
-        m.scaling = start.scaling.into();
-        for key in OF_A_CHECKPOINT {
-            self.origins.insert(key.into(), "the checkpoint".into());
-        }
-        let of_scaling = self.origins.entry("model.scaling".into());
-        of_scaling.or_insert_with(|| "the checkpoint".into());
-        self.start = Some(start);
-    }
-
-    /// Learns from the checkpoint that `teacher.from` names, to be told after [`Recipe::start_from`].
-    ///
-    /// # Errors
-    /// [`Error::Start`] for a teacher with another tokenizer than the checkpoint that `model.from` names.
-    pub fn taught_by(&mut self, teacher: Start, precision: Precision) -> Result<()> {
-        if let Some(start) = &self.start {
-            let of = |s: &Start| (s.config.vocab_size, s.file(TOKENIZER).map(<[u8]>::to_vec));
-            if of(&teacher) != of(start) {
-                return Err(teacher.error(format!(
-                    "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave `model.from` out, and \
-                     the student gets those of its teacher",
-                    start.path.display()
-                )));
-            }
-        } else {
-            self.data.vocab_size = teacher.config.vocab_size;
-            let origin = "the teacher".to_owned();
-            self.origins.insert("data.vocab_size".into(), origin);
-        }
-        self.teaches = Some((teacher, precision));
-        Ok(())
-    }
-
-    /// The checkpoint whose tokenizer, templates and settings the run takes over: the one that it starts from, else
-    /// its teacher.
-    pub(crate) fn tokenizer_from(&self) -> Option<&Start> {
-        let teacher = self.teaches.as_ref().map(|(teacher, _)| teacher);
-        self.start.as_ref().or(teacher)
-    }
-
-    /// The model that `teacher` names, if it names one.
-    pub(crate) fn teacher(&self) -> Result<Option<Box<Teacher>>> {
-        let Some(recipe) = &self.teacher else {
-            return Ok(None);
-        };
-        let Some((teacher, precision)) = &self.teaches else {
-            return Err(Error::Start {
-                path: (&recipe.from).into(),
-                why: "it was not opened; give it to `Recipe::taught_by`".into(),
-            });
-        };
-        let (config, weights) = (teacher.config.clone(), teacher.weights()?);
-        let context = self.train.context;
-        let mut model = Model::from_values(config, *precision, context, weights, &Device::Cpu)?;
-        model.scaling = teacher.scaling;
-        let settings = Distillation {
-            weight: recipe.weight as f32,
-            temperature: recipe.temperature as f32,
-        };
-        Ok(Some(Box::new(Teacher::new(model, settings)?)))
-    }
-
-    /// Whether every setting is in range; `path` stands in error messages.
-    pub fn check(&self, path: &Path) -> Result<()> {
-        self.in_range().map_err(|why| Error::Recipe {
-            path: path.to_owned(),
-            why,
-        })
     }
 
     /// The resolved recipe as TOML, every default spelled out.
@@ -468,94 +329,9 @@ impl Recipe {
         table.into_iter().flat_map(in_section).collect()
     }
 
-    /// Where a value came from; "default" if nothing set it.
-    pub fn origin(&self, key: &str) -> &str {
-        self.origins.get(key).map_or("default", String::as_str)
-    }
-
-    /// The decoder's config for a tokenizer of so many tokens; that of the checkpoint to start from, if there is one.
-    /// The vocabulary of a teacher wins over that of the tokenizer, which may have fewer tokens.
-    pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
-        let m = &self.model;
-        match (&self.start, &m.from) {
-            (Some(start), _) => {
-                let mut config = start.config.clone();
-                let longest = config.max_position_embeddings.max(self.train.context);
-                config.max_position_embeddings = longest;
-                return Ok(config);
-            }
-            (None, Some(from)) => {
-                return Err(Error::Start {
-                    path: from.into(),
-                    why: "it was not opened; give it to `Recipe::start_from`".into(),
-                });
-            }
-            (None, None) => {}
-        }
-        let family = Family::from_name(&m.family).ok_or_else(|| Error::Recipe {
-            path: "[model]".into(),
-            why: format!(
-                "`family` is {:?}, expected one of {}",
-                m.family,
-                Family::known()
-            ),
-        })?;
-        crate::model::refuse_family(family)?;
-        let (mut vocab_size, mut bos, mut eos) = (vocab_size, bos, eos);
-        if let Some((teacher, _)) = &self.teaches {
-            vocab_size = teacher.config.vocab_size;
-            bos = teacher.config.bos_token_id.unwrap_or(bos);
-            eos = &teacher.config.eos_token_id;
-        }
-        let json = json!({
-            "architectures": [family.architecture],
-            "model_type": family.model_type,
-            "hidden_act": family.activation.name(),
-            "hidden_size": m.hidden_size,
-            "intermediate_size": m.intermediate_size,
-            "num_hidden_layers": m.num_hidden_layers,
-            "num_attention_heads": m.num_attention_heads,
-            "num_key_value_heads": m.num_key_value_heads.unwrap_or(m.num_attention_heads),
-            "head_dim": m.head_dim.unwrap_or(m.hidden_size / m.num_attention_heads.max(1)),
-            "vocab_size": vocab_size,
-            "max_position_embeddings": self.train.context,
-            "rms_norm_eps": m.rms_norm_eps,
-            "rope_theta": m.rope_theta,
-            "tie_word_embeddings": m.tie_word_embeddings,
-            "bos_token_id": bos,
-            "eos_token_id": eos,
-        });
-        Ok(Config::from_json(&json)?)
-    }
-
-    /// The optimizer's constants.
-    pub fn optimizer(&self) -> Optimizer {
-        Optimizer {
-            method: self.train.optimizer,
-            betas: self.train.betas,
-            eps: 1e-8,
-            weight_decay: self.train.weight_decay,
-        }
-    }
-
-    /// What changes from step to step.
-    pub fn schedule(&self) -> Schedule {
-        let t = &self.train;
-        Schedule {
-            shape: t.schedule,
-            peak: t.learning_rate,
-            second_peak: t.second_learning_rate.unwrap_or(t.learning_rate),
-            warmup: t.warmup,
-            decay_from: t.decay_from.unwrap_or(t.schedule.decay_from()),
-            steps: t.steps,
-            weight_decay: t.weight_decay,
-            weight_decay_until: t.weight_decay_until.unwrap_or(1.0),
-            ternary_from: match t.precision {
-                Precision::Ternary => t.ternary_from,
-                Precision::Full => u64::MAX,
-            },
-            ternary_ramp: t.ternary_ramp,
-        }
+    /// Which weights of a ternary matrix share a scale.
+    pub fn scaling(&self) -> Scaling {
+        self.model.scaling.unwrap_or_default().into()
     }
 
     /// Where training rows begin: generated documents are short and start a row each, long texts run on.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::{Opened, Run};
 
 /// A recipe in which nothing is missing.
 pub(crate) const SMALL: &str = "
@@ -31,7 +32,8 @@ fn parse(text: &str) -> std::result::Result<Recipe, String> {
 fn a_resolved_recipe_reads_back() {
     let recipe = parse(SMALL).unwrap();
     assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
-    let config = recipe.config(300, 0, &[1]).unwrap();
+    let run = Run::new(recipe, Origins::default(), Opened::default()).unwrap();
+    let config = run.config(300, 0, &[1]).unwrap();
     assert_eq!((config.head_dim, config.num_key_value_heads), (16, 2));
 }
 
@@ -95,7 +97,8 @@ fn mistakes_are_named() {
     );
     for family in ["gpt", "gemma3"] {
         let recipe = parse(&SMALL.replace("llama", family)).unwrap();
-        let error = recipe.config(300, 0, &[1]).unwrap_err().to_string();
+        let run = Run::new(recipe, Origins::default(), Opened::default()).unwrap();
+        let error = run.config(300, 0, &[1]).unwrap_err().to_string();
         assert!(error.contains(family), "{error}");
     }
 }

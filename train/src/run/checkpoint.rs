@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sterna_ternary::durable;
 use sterna_ternary::sha256::{self, Digest, Sha256};
 
+use super::opened::Run;
 use super::statistics::Statistics;
 use crate::arena::Arena;
 use crate::optimizer::Moments;
@@ -77,10 +78,10 @@ fn step_of(path: &Path) -> Option<u64> {
 }
 
 /// The newest undamaged checkpoint in `folder`, and what was wrong with the newer ones.
-pub fn latest(recipe: &Recipe, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error>)> {
+pub fn latest(run: &Run, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error>)> {
     let mut warnings = Vec::new();
     for path in list(folder)?.into_iter().rev() {
-        match load(&path, recipe) {
+        match load(&path, run) {
             Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(error @ Error::Checkpoint { .. }) => warnings.push(error),
             Err(error) => return Err(error),
@@ -151,7 +152,7 @@ fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result
     Ok(bytes.expect("valid views serialize"))
 }
 
-fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
+fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
     let fail = |why: &str| Error::Checkpoint {
         path: path.to_owned(),
         why: why.to_owned(),
@@ -168,7 +169,7 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
     let facts = header.metadata().as_ref().and_then(|m| m.get(FACTS));
     let facts = facts.and_then(|text| serde_json::from_str::<Value>(text).ok());
     let facts = facts.ok_or_else(|| fail("not a checkpoint of this program"))?;
-    if facts["recipe"] != recipe_sum(recipe) {
+    if facts["recipe"] != recipe_sum(run.recipe()) {
         let why = "it was made with another recipe; choose another folder or the same recipe";
         return Err(Error::Recipe {
             path: path.to_owned(),
@@ -190,7 +191,7 @@ fn load(path: &Path, recipe: &Recipe) -> Result<Checkpoint> {
             .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of four")))
             .collect())
     };
-    let config = recipe.config(
+    let config = run.config(
         vocab_size(&tensors).ok_or_else(|| fail("it has no embedding"))?,
         0,
         &[],

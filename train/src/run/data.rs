@@ -8,8 +8,9 @@ use sterna_datasets::{
 };
 use sterna_ternary::durable;
 
+use super::opened::Run;
 use crate::recipe::{Recipe, Text};
-use crate::{Error, Result, Start};
+use crate::{Error, Pretrained, Result};
 
 /// Documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
@@ -38,10 +39,11 @@ pub struct Data {
 /// that of the checkpoint that the recipe starts from or learns from.
 ///
 /// Returns what became of conversations, if it has some: those that are trained on, and those that are held out.
-pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
+pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
+    let recipe = run.recipe();
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let tokenizer = match recipe.tokenizer_from() {
+    let tokenizer = match run.tokenizer_from() {
         Some(start) => taken_over(start, folder)?,
         None => trained(recipe, folder)?,
     };
@@ -52,7 +54,7 @@ pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Option<[chat::Counts; 2
         return Ok(None);
     }
     if let Some(paths) = &data.chat {
-        return conversations(recipe, paths, &tokenizer, folder).map(Some);
+        return conversations(run, paths, &tokenizer, folder).map(Some);
     }
     for source in sources(recipe, folder) {
         let documents = read::documents(&source.paths, data.separator.clone())?;
@@ -63,20 +65,17 @@ pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Option<[chat::Counts; 2
 
 /// Writes conversations as the checkpoint's chat template does, packed into rows.
 fn conversations(
-    recipe: &Recipe,
+    run: &Run,
     paths: &[PathBuf],
     tokenizer: &Tokenizer,
     folder: &Path,
 ) -> Result<[chat::Counts; 2]> {
-    let start = recipe.tokenizer_from();
-    let start = start.expect("a checked recipe with conversations has a checkpoint");
-    let render = start.render.as_ref().ok_or_else(|| {
-        let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
-        start.error(why.into())
-    })?;
+    let render = run.render();
+    let render = render.expect("a run with conversations has a chat template");
+    let recipe = run.recipe();
     let (context, share) = (recipe.train.context, recipe.data.held_out);
     Ok(chat::prepare(
-        paths, &**render, tokenizer, context, folder, share,
+        paths, render, tokenizer, context, folder, share,
     )?)
 }
 
@@ -112,7 +111,7 @@ fn trained(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
 }
 
 /// Copies the tokenizer's files of a checkpoint.
-fn taken_over(start: &Start, folder: &Path) -> Result<Tokenizer> {
+fn taken_over(start: &Pretrained, folder: &Path) -> Result<Tokenizer> {
     for (name, bytes) in &start.files {
         let path = folder.join(name);
         durable::write(&path, |w| w.write_all(bytes)).map_err(Error::io(&path))?;
@@ -131,13 +130,12 @@ fn taken_over(start: &Start, folder: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The tokenizer in a run's `data` folder.
-/// The tokenizer that [`prepare()`] wrote.
-pub(crate) fn tokenizer(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
-    loaded(recipe.tokenizer_from(), folder)
+/// The tokenizer that [`prepare()`] wrote into the `data` folder of a run.
+pub(crate) fn tokenizer(run: &Run, folder: &Path) -> Result<Tokenizer> {
+    loaded(run.tokenizer_from(), folder)
 }
 
-fn loaded(start: Option<&Start>, folder: &Path) -> Result<Tokenizer> {
+fn loaded(start: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
     let bos = start.and_then(|start| start.config.bos_token_id);
     Ok(Tokenizer::load_with(folder, bos)?)
 }
@@ -190,10 +188,11 @@ pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Opens what [`prepare()`] wrote.
-pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
+pub fn open(run: &Run, folder: &Path) -> Result<Data> {
+    let recipe = run.recipe();
     let train = &recipe.train;
-    let (loader, held_out) = loaders(recipe, folder)?;
-    let tokenizer = tokenizer(recipe, folder)?;
+    let (loader, held_out) = (loader(recipe, folder)?, held_out(recipe, folder)?);
+    let tokenizer = tokenizer(run, folder)?;
     let mut held_out_bytes = 0;
     for row in held_out.chunks_exact(train.context + 1) {
         let scored = row[1..].iter().filter(|token| *token & rows::UNSCORED == 0);
@@ -208,29 +207,39 @@ pub fn open(recipe: &Recipe, folder: &Path) -> Result<Data> {
     })
 }
 
-/// The batches of training, and held-out rows: of each source as many as its share is.
-fn loaders(recipe: &Recipe, folder: &Path) -> Result<(Loader, Vec<u32>)> {
+/// The batches of training, of all sources.
+fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
     let train = &recipe.train;
     let batch = train.batch * train.accumulate;
     if recipe.data.chat.is_some() {
-        let [of_training, held_out] = chat::FILES.map(|name| folder.join(name));
-        let held_out = Loader::open_packed(&held_out, 1, HELD_OUT_ORDER)?;
-        let loader = Loader::open_packed(&of_training, batch, train.seed)?;
-        return Ok((loader, first_rows(&held_out, 1.0)));
+        let shard = folder.join(chat::FILES[0]);
+        return Ok(Loader::open_packed(&shard, batch, train.seed)?);
     }
-    let (mut parts, mut held_out) = (Vec::new(), Vec::new());
+    let mut parts = Vec::new();
     for source in sources(recipe, folder) {
-        let [of_training, of_held_out] = SHARDS.map(|name| [source.folder.join(name)]);
-        held_out.extend(held_out_rows(&of_held_out, train.context, source.share)?);
-        let rows = recipe.rows();
-        let loader = Loader::open(&of_training, batch, train.context, train.seed, rows)?;
+        let shard = [source.folder.join(SHARDS[0])];
+        let loader = Loader::open(&shard, batch, train.context, train.seed, recipe.rows())?;
         parts.push((loader, source.share));
     }
-    let loader = match parts.len() {
-        1 => parts.remove(0).0,
-        _ => Loader::mixed(parts)?,
-    };
-    Ok((loader, held_out))
+    if parts.len() == 1 {
+        return Ok(parts.remove(0).0);
+    }
+    Ok(Loader::mixed(parts)?)
+}
+
+/// Held-out rows of context + 1 tokens that [`prepare()`] wrote: of each source as many as its share is.
+pub fn held_out(recipe: &Recipe, folder: &Path) -> Result<Vec<u32>> {
+    if recipe.data.chat.is_some() {
+        let shard = folder.join(chat::FILES[1]);
+        let loader = Loader::open_packed(&shard, 1, HELD_OUT_ORDER)?;
+        return Ok(first_rows(&loader, 1.0));
+    }
+    let mut rows = Vec::new();
+    for source in sources(recipe, folder) {
+        let shard = [source.folder.join(SHARDS[1])];
+        rows.extend(held_out_rows(&shard, recipe.train.context, source.share)?);
+    }
+    Ok(rows)
 }
 
 /// The seed of the order of held-out rows: the same whatever the run's, so that runs are compared on the same text.

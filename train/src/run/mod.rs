@@ -1,8 +1,13 @@
 //! A run: a folder, what is written into it, and the loop that does so.
 
+mod build;
 mod checkpoint;
 pub mod data;
+mod events;
+mod folder;
 mod metrics;
+mod newest;
+mod opened;
 pub mod plan;
 mod provenance;
 pub mod range_test;
@@ -11,4 +16,7 @@ pub mod statistics;
 pub mod tensorboard;
 mod train;
 
-pub use train::{Control, Evaluation, Event, Outcome, export_newest, train};
+pub use events::{Control, Evaluation, Event, Outcome};
+pub use newest::export_newest;
+pub use opened::{Opened, Run};
+pub use train::train;

@@ -4,10 +4,10 @@
 
 use std::time::Instant;
 
-use super::train::fresh;
+use super::opened::Run;
 use crate::model::{flops_per_token, linear_parameters};
 use crate::ops::{Mat, matmul};
-use crate::{Recipe, Result};
+use crate::{Place, Result};
 
 /// The cost of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,11 +43,12 @@ impl Plan {
 const TIMED_STEPS: usize = 2;
 
 /// Times a few steps of a recipe on random tokens. Nothing is written.
-pub fn plan(recipe: &Recipe) -> Result<Plan> {
+pub fn plan(run: &Run) -> Result<Plan> {
+    let recipe = run.recipe();
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
-    let config = recipe.config(vocabulary, 0, &[])?;
+    let config = run.config(vocabulary, 0, &[])?;
     let peak = peak_flops();
-    let mut trainer = fresh(recipe, config.clone())?;
+    let mut trainer = run.fresh(config.clone(), &Place::default())?;
     let sequences = train.batch * train.accumulate;
     let ids = (0..(sequences * (train.context + 1)) as u64)
         .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32);

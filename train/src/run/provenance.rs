@@ -12,14 +12,16 @@ use serde_json::{Value, json};
 use sterna_ternary::{durable, sha256};
 
 use super::data;
+use super::opened::Run;
 use crate::recipe::Text;
 use crate::teacher::weights_sum;
 use crate::{Error, Recipe, Result, Trainer};
 
 /// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
-pub fn record(recipe: &Recipe, folder: &Path, trainer: &Trainer) -> Result<()> {
+pub fn record(run: &Run, folder: &Path, trainer: &Trainer) -> Result<()> {
+    let recipe = run.recipe();
     let path = folder.join("run.json");
-    let mut run = match std::fs::read(&path) {
+    let mut record = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::Recipe {
             path: path.clone(),
             why: format!("{e}; remove the file, it is only a record"),
@@ -28,14 +30,14 @@ pub fn record(recipe: &Recipe, folder: &Path, trainer: &Trainer) -> Result<()> {
             "seed": recipe.train.seed,
             "data": hashes(recipe, folder)?,
             "weights": weights(trainer)?,
-            "values": values(recipe),
+            "values": values(run),
             "sessions": [],
         }),
     };
-    if let Some(sessions) = run["sessions"].as_array_mut() {
+    if let Some(sessions) = record["sessions"].as_array_mut() {
         sessions.push(session(trainer.step, trainer.ranks.size()));
     }
-    let text = format!("{run:#}\n");
+    let text = format!("{record:#}\n");
     durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
 }
 
@@ -50,10 +52,10 @@ fn weights(trainer: &Trainer) -> Result<Value> {
 }
 
 /// Every value of the recipe by its key, and where it came from.
-fn values(recipe: &Recipe) -> Value {
-    let values = recipe.flat().into_iter();
+fn values(run: &Run) -> Value {
+    let values = run.recipe().flat().into_iter();
     let with_origin = |(key, value): (String, toml::Value)| {
-        let origin = recipe.origin(&key).to_owned();
+        let origin = run.origins().of(&key).to_owned();
         (key, json!({"value": value, "from": origin}))
     };
     values

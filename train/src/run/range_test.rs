@@ -4,8 +4,8 @@
 //! their own cost more and compare fairly, since a rate that is too high spoils nothing that comes after it.
 
 use super::data::Data;
-use super::train::fresh;
-use crate::{Error, Recipe, Result};
+use super::opened::Run;
+use crate::{Error, Place, Result};
 
 /// How one rate did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,14 +25,18 @@ pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
 }
 
 /// Trains `steps` steps at one rate, a quarter of them warm-up, from the weights of the recipe's seed.
-pub fn trial(recipe: &Recipe, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
+pub fn trial(run: &Run, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
     let tokenizer = &data.tokenizer;
-    let config = recipe.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;
-    let mut trainer = fresh(recipe, config)?;
+    let config = run.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;
+    let mut trainer = run.fresh(config, &Place::default())?;
     let (warmup, mut losses) = ((steps / 4).max(1), Vec::new());
     for step in 0..steps {
         let rate = rate * ((step + 1) as f64 / warmup as f64).min(1.0);
-        match trainer.step(&data.loader.batch(step).ids, recipe.train.context, rate) {
+        match trainer.step(
+            &data.loader.batch(step).ids,
+            run.recipe().train.context,
+            rate,
+        ) {
             Ok(step) => losses.push(step.loss),
             Err(Error::Diverged { .. }) => return Ok(Trial { rate, loss: None }),
             Err(error) => return Err(error),

@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sterna_datasets::chat::Render;
 use sterna_ternary::{Config, Scaling};
 
 use crate::{Error, Result};
@@ -17,7 +16,7 @@ pub type Weights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send
 
 /// A checkpoint to start from.
 #[derive(Clone)]
-pub struct Start {
+pub struct Pretrained {
     /// Where it lies, for messages.
     pub path: PathBuf,
     /// Shapes and constants of the model that is trained.
@@ -27,25 +26,22 @@ pub struct Start {
     pub files: Vec<(String, Vec<u8>)>,
     /// Which weights of a matrix share a scale.
     pub scaling: Scaling,
-    /// Writes conversations with the checkpoint's chat template; none if it has no template.
-    pub render: Option<Arc<Render>>,
     weights: Arc<Weights>,
 }
 
-impl Start {
+impl Pretrained {
     /// A checkpoint whose weights are read by `weights`.
     pub fn new(
         path: PathBuf,
         config: Config,
         files: Vec<(String, Vec<u8>)>,
         weights: Arc<Weights>,
-    ) -> Start {
-        Start {
+    ) -> Pretrained {
+        Pretrained {
             path,
             config,
             files,
             scaling: Scaling::default(),
-            render: None,
             weights,
         }
     }
@@ -53,7 +49,7 @@ impl Start {
     /// The weights in the order of [`sterna_ternary::layout::weights`].
     ///
     /// # Errors
-    /// [`Error::Start`] if they cannot be read.
+    /// [`Error::Pretrained`] if they cannot be read.
     pub fn weights(&self) -> Result<Vec<Vec<f32>>> {
         (self.weights)().map_err(|why| self.error(why))
     }
@@ -66,21 +62,15 @@ impl Start {
 
     /// What is wrong with this checkpoint.
     pub(crate) fn error(&self, why: String) -> Error {
-        Error::Start {
+        Error::Pretrained {
             path: self.path.clone(),
             why,
         }
     }
 }
 
-impl fmt::Debug for Start {
+impl fmt::Debug for Pretrained {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.debug_tuple("Start").field(&self.path).finish()
-    }
-}
-
-impl PartialEq for Start {
-    fn eq(&self, other: &Start) -> bool {
-        (&self.path, &self.config, &self.files) == (&other.path, &other.config, &other.files)
+        f.debug_tuple("Pretrained").field(&self.path).finish()
     }
 }

@@ -1,0 +1,86 @@
+//! The folder of a run: made once, and then used by the same recipe only.
+
+use std::io::Write;
+use std::path::Path;
+
+use sterna_ternary::durable;
+
+use super::build::schedule;
+use super::checkpoint;
+use super::data::{self, Data};
+use super::events::{Control, Event};
+use super::opened::Run;
+use crate::ranks::Ranks;
+use crate::schedule::Schedule;
+use crate::{Error, Recipe, Result};
+
+/// The data of the run, which the first rank makes while the others wait.
+pub(super) fn prepared(
+    run: &Run,
+    folder: &Path,
+    ranks: &Ranks,
+    observe: &mut impl FnMut(Event) -> Control,
+) -> Result<Data> {
+    ranks.agree("recipe", run.recipe().to_toml().as_bytes())?;
+    if ranks.is_first() {
+        claim(run, folder, observe)?;
+    }
+    ranks.barrier()?;
+    data::open(run, &folder.join("data"))
+}
+
+/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe; more steps of the same are
+/// fine where those that were taken stay what they were.
+fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
+    let recipe = run.recipe();
+    let path = folder.join("recipe.toml");
+    match std::fs::read_to_string(&path) {
+        Ok(there) if there == recipe.to_toml() => Ok(()),
+        Ok(there) => {
+            other_steps(run, &there, folder).map_err(|why| Error::Recipe {
+                path: path.clone(),
+                why,
+            })?;
+            let text = recipe.to_toml();
+            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+        }
+        Err(_) => {
+            observe(Event::Preparing);
+            if let Some(counts) = data::prepare(run, &folder.join("data"))? {
+                observe(Event::Packed(counts));
+            }
+            let text = recipe.to_toml();
+            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+        }
+    }
+}
+
+/// Whether the run of the recipe `there` can go on as this one: only `steps` may differ, and what the schedule was for
+/// the steps so far may not.
+fn other_steps(run: &Run, there: &str, folder: &Path) -> std::result::Result<(), String> {
+    let recipe = run.recipe();
+    let another = "this folder belongs to a run of another recipe; choose another folder, or remove this one to start \
+                   over";
+    let before = toml::from_str::<Recipe>(there).map_err(|_| another)?;
+    let mut same = recipe.clone();
+    same.train.steps = before.train.steps;
+    if same.to_toml() != before.to_toml() {
+        return Err(another.into());
+    }
+    let checkpoints = folder.join("checkpoints");
+    let (found, _) = checkpoint::latest(run, &checkpoints).map_err(|e| e.to_string())?;
+    let (taken, steps) = (found.map_or(0, |found| found.step), recipe.train.steps);
+    let (old, new) = (schedule(&before.train), schedule(&recipe.train));
+    let at = |s: &Schedule, step| (s.rate(step), s.weight_decay(step), s.lambda(step));
+    let differs = |step: &u64| *step >= steps || at(&old, *step) != at(&new, *step);
+    match (0..taken).find(differs) {
+        None => Ok(()),
+        Some(step) => Err(format!(
+            "this run took {taken} steps of {}, and a schedule over {steps} is another one from step {} on; remove the \
+             newer checkpoints to go on from an older one (`keep_every` keeps some), choose the first number of steps \
+             again, or start another run from its model with --from",
+            before.train.steps,
+            step + 1
+        )),
+    }
+}

@@ -1,0 +1,32 @@
+//! The model of a run that is not at its end.
+
+use std::path::Path;
+
+use super::opened::Run;
+use super::{checkpoint, data};
+use crate::{Error, Place, Result, export};
+
+/// Writes the model of a run's newest checkpoint into the folder `out` and returns the steps that
+/// it had taken. The run need not be at an end; it is not touched.
+///
+/// # Errors
+/// [`Error::Checkpoint`] where there is none that can be read, and those of reading it and of writing.
+pub fn export_newest(run: &Run, folder: &Path, out: &Path) -> Result<u64> {
+    let checkpoints = folder.join("checkpoints");
+    let (found, warnings) = checkpoint::latest(run, &checkpoints)?;
+    let found = found.ok_or_else(|| {
+        let none = Error::Checkpoint {
+            path: checkpoints,
+            why:
+                "there is no checkpoint yet; train for longer or with a smaller `checkpoint_every`"
+                    .into(),
+        };
+        warnings.into_iter().next().unwrap_or(none)
+    })?;
+    let tokenizer = data::tokenizer(run, &folder.join("data"))?;
+    let config = run.config_for(&tokenizer)?;
+    let trainer = run.with_parameters(config, found.parameters, &Place::default())?;
+    let files = run.tokenizer_from().map(|start| &start.files[..]);
+    export::huggingface(&trainer.model, &tokenizer, files, out)?;
+    Ok(found.step)
+}

@@ -1,0 +1,275 @@
+//! What is trained: a recipe with the checkpoints that it names, opened.
+//!
+//! A [`Recipe`] is what a file says; a [`Run`] can be trained. The caller opens the checkpoints, since this crate
+//! knows no formats, and hands all of them over at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sterna_datasets::chat::Render;
+
+use crate::recipe::{Draft, Origins, Recipe};
+use crate::{Error, Precision, Pretrained, Result};
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Keys of a recipe that the checkpoint to start from decides.
+const OF_A_CHECKPOINT: [&str; 11] = [
+    "model.family",
+    "model.hidden_size",
+    "model.intermediate_size",
+    "model.num_hidden_layers",
+    "model.num_attention_heads",
+    "model.num_key_value_heads",
+    "model.head_dim",
+    "model.rope_theta",
+    "model.rms_norm_eps",
+    "model.tie_word_embeddings",
+    "data.vocab_size",
+];
+
+/// The checkpoints that a recipe names. The default is that of a recipe that names none.
+#[derive(Clone, Default)]
+pub struct Opened {
+    /// The checkpoint of `model.from`.
+    pub start: Option<Pretrained>,
+    /// The checkpoint of `teacher.from`, and what its linear layers multiply with.
+    pub teacher: Option<(Pretrained, Precision)>,
+    /// Writes conversations with the chat template of the run's tokenizer; none if there is no template.
+    pub render: Option<Arc<Render>>,
+}
+
+/// A recipe that can be trained.
+#[derive(Clone)]
+pub struct Run {
+    recipe: Recipe,
+    origins: Origins,
+    opened: Opened,
+}
+
+impl Run {
+    /// Reads a recipe that names no checkpoint. Relative paths in it are taken from its folder.
+    ///
+    /// # Errors
+    /// A file that is not a valid recipe, and [`Error::Pretrained`] for one that names a checkpoint.
+    pub fn from_scratch(path: &Path) -> Result<Run> {
+        let mut draft = Draft::default();
+        draft.add_file(path)?;
+        let (recipe, origins) = draft.finish(&path.display().to_string())?;
+        Run::new(recipe, origins, Opened::default())
+    }
+
+    /// Joins a recipe with the checkpoints that it names. Shape and vocabulary come from the checkpoint to start
+    /// from; its values replace those of the recipe. A student without one gets the vocabulary of its teacher.
+    ///
+    /// # Errors
+    /// [`Error::Pretrained`] where `opened` lacks a checkpoint that the recipe names or has one that it does not
+    /// name, where the recipe needs a chat template and there is none, and for a teacher with another tokenizer than
+    /// the checkpoint to start from.
+    pub fn new(mut recipe: Recipe, mut origins: Origins, opened: Opened) -> Result<Run> {
+        let teacher = opened.teacher.as_ref().map(|(teacher, _)| teacher);
+        named("model", recipe.model.from.as_ref(), opened.start.as_ref())?;
+        let from = recipe.teacher.as_ref().map(|teacher| &teacher.from);
+        named("teacher", from, teacher)?;
+        match (&opened.start, teacher) {
+            (Some(start), teacher) => {
+                if let Some(teacher) = teacher {
+                    check_tokenizers(teacher, start)?;
+                }
+                take_shape(&mut recipe, &mut origins, start);
+            }
+            (None, Some(teacher)) => {
+                recipe.data.vocab_size = teacher.config.vocab_size;
+                origins.set("data.vocab_size", "the teacher");
+            }
+            (None, None) => {}
+        }
+        let run = Run {
+            recipe,
+            origins,
+            opened,
+        };
+        run.check_template()?;
+        Ok(run)
+    }
+
+    /// The recipe, with the values that a checkpoint decided.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Where the values of the recipe came from.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// The checkpoint to start from.
+    pub(crate) fn start(&self) -> Option<&Pretrained> {
+        self.opened.start.as_ref()
+    }
+
+    /// The checkpoint to learn from, and what its linear layers multiply with.
+    pub(crate) fn teacher(&self) -> Option<(&Pretrained, Precision)> {
+        let teacher = self.opened.teacher.as_ref();
+        teacher.map(|(teacher, precision)| (teacher, *precision))
+    }
+
+    /// The checkpoint whose tokenizer, templates and settings the run takes over: the one to start from, else the
+    /// teacher.
+    pub(crate) fn tokenizer_from(&self) -> Option<&Pretrained> {
+        self.start()
+            .or_else(|| self.teacher().map(|(teacher, _)| teacher))
+    }
+
+    /// Writes conversations with a chat template.
+    pub(crate) fn render(&self) -> Option<&Render> {
+        self.opened.render.as_deref()
+    }
+
+    fn check_template(&self) -> Result<()> {
+        match (self.tokenizer_from(), &self.recipe.data.chat) {
+            (Some(from), Some(_)) if self.opened.render.is_none() => {
+                let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
+                Err(from.error(why.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a checkpoint was opened exactly where `from` of a section names one.
+fn named(section: &str, from: Option<&String>, opened: Option<&Pretrained>) -> Result<()> {
+    let (path, why) = match (from, opened) {
+        (Some(_), Some(_)) | (None, None) => return Ok(()),
+        (Some(from), None) => (
+            PathBuf::from(from),
+            format!("[{section}] names it, but it was not opened"),
+        ),
+        (None, Some(opened)) => (
+            opened.path.clone(),
+            format!("it was opened, but [{section}] of the recipe names no checkpoint"),
+        ),
+    };
+    Err(Error::Pretrained { path, why })
+}
+
+/// # Errors
+/// [`Error::Pretrained`] for a teacher with another tokenizer than its student.
+fn check_tokenizers(teacher: &Pretrained, start: &Pretrained) -> Result<()> {
+    let tokens = |of: &Pretrained| (of.config.vocab_size, of.file(TOKENIZER).map(<[u8]>::to_vec));
+    if tokens(teacher) == tokens(start) {
+        return Ok(());
+    }
+    Err(teacher.error(format!(
+        "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave `model.from` out, and \
+         the student gets those of its teacher",
+        start.path.display()
+    )))
+}
+
+/// Takes shape, scaling and vocabulary from the checkpoint to start from.
+fn take_shape(recipe: &mut Recipe, origins: &mut Origins, start: &Pretrained) {
+    let (m, c) = (&mut recipe.model, &start.config);
+    m.family = c.family.name.to_owned();
+    m.hidden_size = c.hidden_size;
+    m.intermediate_size = c.intermediate_size;
+    m.num_hidden_layers = c.num_hidden_layers;
+    m.num_attention_heads = c.num_attention_heads;
+    m.num_key_value_heads = Some(c.num_key_value_heads);
+    m.head_dim = Some(c.head_dim);
+    m.rope_theta = c.rope.theta;
+    m.rms_norm_eps = f64::from(c.rms_norm_eps);
+    m.tie_word_embeddings = c.tie_word_embeddings;
+    m.scaling = Some(start.scaling.into());
+    recipe.data.vocab_size = c.vocab_size;
+    for key in OF_A_CHECKPOINT {
+        origins.set(key, "the checkpoint");
+    }
+    if !origins.has("model.scaling") {
+        origins.set("model.scaling", "the checkpoint");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sterna_ternary::Config;
+
+    use super::*;
+    use crate::recipe::tests::SMALL;
+
+    fn recipe(more: &str) -> Recipe {
+        let text = SMALL.replace("[data]", &format!("{more}\n[data]"));
+        Recipe::parse(&text, Path::new("small.toml")).unwrap()
+    }
+
+    fn pretrained(tokenizer: &str) -> Pretrained {
+        let config = json!({
+            "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_act": "relu2",
+            "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 50,
+            "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "rope_theta": 100.0,
+            "tie_word_embeddings": true,
+        });
+        let files = vec![(TOKENIZER.to_owned(), tokenizer.as_bytes().to_vec())];
+        let weights = Arc::new(|| Err("nobody reads them".to_owned()));
+        let config = Config::from_json(&config).unwrap();
+        Pretrained::new("folder".into(), config, files, weights)
+    }
+
+    fn refused(recipe: Recipe, opened: Opened) -> String {
+        let run = Run::new(recipe, Origins::default(), opened);
+        run.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn the_checkpoint_decides_the_shape() {
+        let opened = Opened {
+            start: Some(pretrained("{}")),
+            ..Opened::default()
+        };
+        let run = Run::new(recipe("from = 'folder'"), Origins::default(), opened).unwrap();
+        let model = &run.recipe().model;
+        assert_eq!((model.num_hidden_layers, &*model.family), (3, "bitnet"));
+        assert_eq!(run.recipe().data.vocab_size, 50);
+        assert_eq!(
+            run.origins().of("model.num_hidden_layers"),
+            "the checkpoint"
+        );
+        assert_eq!(run.config(1, 0, &[]).unwrap().max_position_embeddings, 16);
+    }
+
+    #[test]
+    fn what_is_named_is_opened_and_nothing_else() {
+        let why = refused(recipe("from = 'folder'"), Opened::default());
+        assert!(
+            why.contains("folder") && why.contains("not opened"),
+            "{why}"
+        );
+        let start = Some(pretrained("{}"));
+        let opened = || Opened {
+            start: start.clone(),
+            ..Opened::default()
+        };
+        let why = refused(recipe(""), opened());
+        assert!(
+            why.contains("[model] of the recipe names no checkpoint"),
+            "{why}"
+        );
+        let mut chat = recipe("from = 'folder'");
+        (chat.data.mix, chat.data.chat) = (None, Some(vec!["a.jsonl".into()]));
+        assert!(refused(chat, opened()).contains("no chat template"));
+        let mut taught = recipe("from = 'folder'");
+        taught.teacher = Some(toml::from_str("from = 'teacher'").unwrap());
+        assert!(refused(taught.clone(), opened()).contains("[teacher] names it"));
+        let teacher = Some((pretrained("{ }"), Precision::Ternary));
+        let why = refused(
+            taught,
+            Opened {
+                teacher,
+                ..opened()
+            },
+        );
+        assert!(why.contains("a teacher needs the tokenizer.json"), "{why}");
+    }
+}
