@@ -6,6 +6,18 @@
 //!
 //! Both take a packed file, a Hugging Face folder or a GGUF file. The crate prints nothing, and it draws no progress:
 //! a callback hears of it.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! let (model, scratch) = (Path::new("model.gguf"), Path::new("an-empty-folder"));
+//! let report = sterna_diagnose::doctor::examine(model, scratch, &mut |_progress| {})?;
+//! println!("{} broken, {} suspect", report.broken, report.suspect);
+//! for line in report.checks {
+//!     println!("{}: {}", line.check, line.why);
+//! }
+//! # Ok::<(), sterna_diagnose::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod doctor;
