@@ -43,17 +43,10 @@ const MPIRUN: [&str; 5] = [
     "-q",
 ];
 
-fn has_mpirun() -> bool {
-    let is_there = Command::new("mpirun").arg("--version").output().is_ok();
-    if !is_there {
-        println!("skipped: no mpirun");
-    }
-    is_there
-}
-
 fn mpirun(args: &[&str]) -> Output {
     let mut command = Command::new("mpirun");
-    command.args(MPIRUN).args(args).output().unwrap()
+    let output = command.args(MPIRUN).args(args).output();
+    output.expect("mpirun runs: the feature `mpi` needs it")
 }
 
 struct Runs {
@@ -101,9 +94,6 @@ fn check_same(a: &Path, b: &Path) {
 
 #[test]
 fn any_number_of_ranks_writes_the_files_of_one() {
-    if !has_mpirun() {
-        return;
-    }
     let runs = Runs::new();
     let one = runs.train("one", 1, &[]);
     for ranks in [2, 3] {
@@ -129,9 +119,6 @@ fn any_number_of_ranks_writes_the_files_of_one() {
 
 #[test]
 fn the_fast_reduction_has_the_losses_of_one_rank() {
-    if !has_mpirun() {
-        return;
-    }
     let runs = Runs::new();
     let first_losses = |run: &Path| -> Vec<f64> {
         let metrics = String::from_utf8(bytes(run, "metrics.jsonl")).unwrap();
@@ -148,9 +135,6 @@ fn the_fast_reduction_has_the_losses_of_one_rank() {
 
 #[test]
 fn a_rank_that_fails_ends_all_with_its_message() {
-    if !has_mpirun() {
-        return;
-    }
     let runs = Runs::new();
     let out = runs.folder.path().join("out");
     let program = env!("CARGO_BIN_EXE_sterna");
