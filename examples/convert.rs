@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use sterna_convert::Options;
-use sterna_ternary::{Packing, Role, layout};
+use sterna_ternary::{Output, Packing, Role, layout};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -36,12 +36,13 @@ fn main() -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut progress = |_done, _total| {};
-    let report = sterna_convert::write_packed(&*source, Path::new(out), &options, &mut progress)?;
+    let out = Output::new(Path::new(out))?;
+    let report = sterna_convert::write_packed(&*source, &out, &options, &mut progress)?;
     println!("{} weights, {} differ", report.weights, report.differ);
     println!("{} bytes became {}", report.bytes_in, report.bytes_out);
 
     // Any two models can be compared like this, whatever their formats.
-    let packed = sterna_convert::open(Path::new(out), false)?;
+    let packed = sterna_convert::open(out.path(), false)?;
     let again = sterna_convert::verify_open(&*source, &*packed, &mut progress)?;
     println!("compared again: {} differ", again.differ);
     Ok(())

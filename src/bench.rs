@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
-use sterna_ternary::{LinearType, PackedFile, Packing};
+use sterna_ternary::{LinearType, Output, PackedFile, Packing};
 use sterna_validate::speed::Test;
 use sterna_validate::speed::bench::{self, Plan};
 
@@ -146,7 +146,7 @@ fn repack(path: &Path) -> anyhow::Result<(tempfile::TempDir, Vec<PathBuf>)> {
     let others = Packing::ALL.into_iter();
     for packing in others.filter(|p| LinearType::Ternary(*p) != file.packing) {
         let out = folder.path().join(packing.name());
-        sterna_convert::repack(&file, packing, &out)?;
+        sterna_convert::repack(&file, packing, &Output::new(&out)?)?;
         paths.push(out);
     }
     Ok((folder, paths))

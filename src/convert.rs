@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use sterna_convert::{
     GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source, TableReport,
 };
-use sterna_ternary::{Activations, Dense, LinearType, Packing};
+use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing};
 
 use crate::exit::Usage;
 use crate::hints::Hints;
@@ -168,34 +168,38 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                    leave out --to and --activations";
         return Err(Usage(why.into()).into());
     }
+    // The place of the result is checked before gigabytes are fetched for it.
+    let file = || Output::new(&args.out);
+    let to_gguf = |weights| file().map(|out| Target::Gguf(out, gguf(weights)));
     let target = match args.to {
-        To::Native => Target::Packed(Options {
-            packing: args.packing.into(),
-            head: head.unwrap_or_default(),
-            activations: args.activations.map(|activations| match activations {
-                ActivationsName::Int8 => Activations::Int8,
-                ActivationsName::Int16 => Activations::Int16,
-            }),
-            allow_missing: args.allow_missing,
-        }),
-        To::I2S => Target::Gguf(gguf(GgufType::I2S)),
-        To::Tq1_0 => Target::Gguf(gguf(GgufType::Tq1_0)),
-        To::Tq2_0 => Target::Gguf(gguf(GgufType::Tq2_0)),
-        To::Q2_0 => Target::Gguf(gguf(GgufType::Q2_0)),
-        To::Q2_0G128 => Target::Gguf(gguf(GgufType::Q2_0G128)),
+        To::Native => Ok(Target::Packed(
+            file()?,
+            Options {
+                packing: args.packing.into(),
+                head: head.unwrap_or_default(),
+                activations: args.activations.map(|activations| match activations {
+                    ActivationsName::Int8 => Activations::Int8,
+                    ActivationsName::Int16 => Activations::Int16,
+                }),
+                allow_missing: args.allow_missing,
+            },
+        )),
+        To::I2S => to_gguf(GgufType::I2S),
+        To::Tq1_0 => to_gguf(GgufType::Tq1_0),
+        To::Tq2_0 => to_gguf(GgufType::Tq2_0),
+        To::Q2_0 => to_gguf(GgufType::Q2_0),
+        To::Q2_0G128 => to_gguf(GgufType::Q2_0G128),
         To::Hf if head.is_some() => {
             let why = "--to hf keeps the head as it is: leave out --head";
             return Err(Usage(why.into()).into());
         }
-        To::Hf => Target::HuggingFace {
+        To::Hf => OutputFolder::new(&args.out).map(|out| Target::HuggingFace {
+            out,
             allow_missing: args.allow_missing,
-        },
-        To::Iq2Bn => Target::Gguf(gguf(GgufType::Iq2Bn)),
-    };
+        }),
+        To::Iq2Bn => to_gguf(GgufType::Iq2Bn),
+    }?;
     let hints = args.hints.read()?;
-    if args.to != To::Hf {
-        sterna_convert::check_output(&args.out)?; // before gigabytes are fetched for it
-    }
     let source = locate(&args.source, Want::Checkpoint)?;
     let open = |allow_missing| -> sterna_convert::Result<Box<dyn Source>> {
         match args.masters {
@@ -207,7 +211,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why = format!("--masters: {} is no folder", source.display());
         return Err(Usage(why).into());
     }
-    let report = convert(open, &args.out, &target)?;
+    let report = convert(open, &target)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -217,9 +221,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 enum Target {
-    Packed(Options),
-    Gguf(GgufOptions),
-    HuggingFace { allow_missing: bool },
+    Packed(Output, Options),
+    Gguf(Output, GgufOptions),
+    HuggingFace {
+        out: OutputFolder,
+        allow_missing: bool,
+    },
 }
 
 /// What `sterna convert` does without options.
@@ -236,25 +243,26 @@ pub fn convert_to(
 ) -> anyhow::Result<Report> {
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
-        out,
-        &Target::Packed(Options {
-            packing,
-            head,
-            activations: None,
-            allow_missing: false,
-        }),
+        &Target::Packed(
+            Output::new(out)?,
+            Options {
+                packing,
+                head,
+                activations: None,
+                allow_missing: false,
+            },
+        ),
     )
 }
 
 fn convert(
     open: impl FnOnce(bool) -> sterna_convert::Result<Box<dyn Source>>,
-    out: &Path,
     target: &Target,
 ) -> anyhow::Result<Report> {
     let allow_missing = match target {
-        Target::Packed(options) => options.allow_missing,
-        Target::Gguf(options) => options.allow_missing,
-        Target::HuggingFace { allow_missing } => *allow_missing,
+        Target::Packed(_, options) => options.allow_missing,
+        Target::Gguf(_, options) => options.allow_missing,
+        Target::HuggingFace { allow_missing, .. } => *allow_missing,
     };
     let source = open(allow_missing)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
@@ -263,9 +271,9 @@ fn convert(
         bar.set_position(done);
     };
     let report = match target {
-        Target::Packed(options) => sterna_convert::write_packed(&*source, out, options, show),
-        Target::Gguf(options) => sterna_convert::write_gguf(&*source, out, options, show),
-        Target::HuggingFace { .. } => sterna_convert::write_huggingface(&*source, out, show),
+        Target::Packed(out, options) => sterna_convert::write_packed(&*source, out, options, show),
+        Target::Gguf(out, options) => sterna_convert::write_gguf(&*source, out, options, show),
+        Target::HuggingFace { out, .. } => sterna_convert::write_huggingface(&*source, out, show),
     };
     bar.finish_and_clear();
     let report = report?;

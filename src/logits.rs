@@ -1,11 +1,12 @@
 //! `sterna logits`: the numbers behind the text, for anyone who must compare.
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use sterna_runtime::Logits;
+use sterna_ternary::Output;
 
 /// Write the logits after every position of a sequence of token ids: F32 `logits` [n, vocab] in a
 /// safetensors file.
@@ -25,6 +26,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let out = Output::new(&args.out)?;
     let model = args.model.open()?;
     let mut cache = model.new_cache(args.ids.len())?;
     let logits = model.forward(&mut cache, &args.ids, Logits::All)?;
@@ -32,9 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![args.ids.len(), vocabulary], &bytes)?;
     let file = safetensors::serialize([("logits", view)], None)?;
-    let write = |w: &mut std::io::BufWriter<std::fs::File>| std::io::Write::write_all(w, &file);
-    sterna_ternary::durable::write(&args.out, write)
-        .with_context(|| format!("{}: cannot be written", args.out.display()))?;
+    out.write(|w| w.write_all(&file).map_err(anyhow::Error::from))?;
     let next = sterna_runtime::sampler::greedy(&logits[logits.len() - vocabulary..]);
     if args.json {
         let shape = [args.ids.len(), vocabulary];

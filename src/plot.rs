@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::Value;
-use sterna_ternary::durable;
+use sterna_ternary::Output;
 use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 use crate::exit::{BadInput, Usage};
@@ -41,8 +40,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         y: Scale::linear("loss, nats per token", Reach::Settled),
     };
     let svg = chart.draw().svg();
-    durable::write(&path, |file| file.write_all(svg.as_bytes()))
-        .with_context(|| path.display().to_string())?;
+    Output::new(&path)?
+        .write(|file| file.write_all(svg.as_bytes()).map_err(anyhow::Error::from))?;
     println!("{}", path.display());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::json;
 use sterna_convert::Synthetic;
-use sterna_ternary::{LinearType, Packing, Role, TableType, layout};
+use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout};
 
 use crate::convert::PackingName;
 use crate::exit::Usage;
@@ -106,7 +106,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 Some(Head::Q6) => TableType::Q6,
                 Some(Head::Q4) => TableType::Q4,
             };
-            model.write_packed(&args.out, packing, head, &mut progress)?;
+            let out = Output::new(&args.out)?;
+            model.write_packed(&out, packing, head, &mut progress)?;
             args.out.clone()
         }
         Form::Hf if args.packing.is_some() || args.head.is_some() => {
@@ -115,7 +116,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             return Err(Usage(why.into()).into());
         }
         Form::Hf => {
-            model.write_huggingface(&args.out, &mut progress)?;
+            let out = OutputFolder::new(&args.out)?;
+            model.write_huggingface(&out, &mut progress)?;
             args.out.join("model.safetensors")
         }
     };

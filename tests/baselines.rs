@@ -8,7 +8,7 @@ use program::{fixture, refused, stdout, text};
 use safetensors::SafeTensors;
 use sterna_convert::{Error, HeadType, Options, TableReport, convert, verify};
 use sterna_runtime::{Kernels, KvType, Logits, Model};
-use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
+use sterna_ternary::{Dense, LinearType, Output, PackedFile, Packing};
 
 fn pack(
     source: &Path,
@@ -147,7 +147,8 @@ fn a_baseline_is_asked_for_and_has_no_trits() {
         let found = verify(&source, &path(packing.name()), &mut |_, _| {}).unwrap();
         assert!(found.is_equal(), "{packing:?} {:?}", found.first);
         let file = PackedFile::open(&path(packing.name())).unwrap();
-        let error = sterna_convert::repack(&file, Packing::T5, &path("t5")).unwrap_err();
+        let error = sterna_convert::repack(&file, Packing::T5, &Output::new(&path("t5")).unwrap())
+            .unwrap_err();
         assert!(error.to_string().contains("expected trits"), "{error}");
     }
     let found = verify(&path("q8_0"), &path("q4_0"), &mut |_, _| {}).unwrap();

@@ -342,7 +342,8 @@ fn repacking_there_and_back_gives_the_same_file() {
     let (there, back) = (folder.path("there"), folder.path("back"));
     let repack = |from: &str, packing, to: &str| {
         let file = PackedFile::open(Path::new(from)).unwrap();
-        sterna_convert::repack(&file, packing, Path::new(to)).unwrap();
+        let out = sterna_ternary::Output::new(Path::new(to)).unwrap();
+        sterna_convert::repack(&file, packing, &out).unwrap();
     };
     repack(&first, sterna_ternary::Packing::T5, &there);
     assert!(std::fs::read(&first).unwrap() != std::fs::read(&there).unwrap());

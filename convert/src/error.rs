@@ -38,14 +38,6 @@ pub enum Error {
         /// What it is.
         why: String,
     },
-    /// The result cannot be written there.
-    #[error("{path}: {why}")]
-    Output {
-        /// The path given.
-        path: PathBuf,
-        /// Why, and what to do.
-        why: String,
-    },
     /// A file that belongs to every model is absent.
     #[error(
         "{path}: there is no {file}: {consequence}; copy it from the model that this one was trained \
@@ -204,7 +196,7 @@ impl Error {
             Config { .. } | Input { .. } | MissingFile { .. } | File { .. } => true,
             Safetensors { .. } | Gguf { .. } | Kernels { .. } | Index { .. } => true,
             Tensor { .. } | UnknownTensor { .. } | Value { .. } | Code { .. } => true,
-            Output { .. } | Shapes { .. } | Differs { .. } => false,
+            Shapes { .. } | Differs { .. } => false,
         }
     }
 

@@ -44,7 +44,7 @@ mod write;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
@@ -56,7 +56,7 @@ pub use read::packed::Packed;
 pub use report::{MatrixReport, Report, TableReport};
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
-use sterna_ternary::{Activations, LinearType, Packing, durable, layout};
+use sterna_ternary::{Activations, LinearType, Output, OutputFolder, Packing, layout};
 
 use crate::compare::Rule;
 use crate::progress::Progress;
@@ -100,10 +100,10 @@ pub fn convert(
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    check_output(out)?;
+    let out = Output::new(out)?;
     write_packed(
         &*open(source, options.allow_missing)?,
-        out,
+        &out,
         options,
         progress,
     )
@@ -112,52 +112,31 @@ pub fn convert(
 /// Converts an open checkpoint, as [`convert`] does.
 pub fn write_packed(
     source: &dyn Source,
-    out: &Path,
+    out: &Output,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    check_output(out)?;
-    refuse_to_overwrite(out, &source.inputs())?;
+    out.refuse_inputs(&source.inputs())?;
     write::packed::write(source, out, options, progress)
 }
 
-/// Converts the checkpoint at `source` to the GGUF file `out` and proves the result, as [`convert`] does.
-pub fn to_gguf(
-    source: &Path,
-    out: &Path,
-    options: &GgufOptions,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
-    check_output(out)?;
-    write_gguf(
-        &*open(source, options.allow_missing)?,
-        out,
-        options,
-        progress,
-    )
-}
-
-/// Converts an open checkpoint, as [`to_gguf`] does.
+/// Converts an open checkpoint to a GGUF file and proves the result, as [`convert`] does.
 pub fn write_gguf(
     source: &dyn Source,
-    out: &Path,
+    out: &Output,
     options: &GgufOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    check_output(out)?;
-    refuse_to_overwrite(out, &source.inputs())?;
+    out.refuse_inputs(&source.inputs())?;
     write::gguf::write(source, out, options, progress)
 }
 
 /// Writes an open checkpoint as the Hugging Face folder `out`, packed, and proves the result.
-///
-/// `out` must not exist.
 pub fn write_huggingface(
     source: &dyn Source,
-    out: &Path,
+    out: &OutputFolder,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    write::huggingface::check_output(out)?;
     write::huggingface::write(source, out, progress)
 }
 
@@ -229,50 +208,5 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
         Ok(()) => Ok(start == magic),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(e) => Err(Error::io(path)(e)),
-    }
-}
-
-/// Refuses a place where no file can be written, before anything else is done for it.
-///
-/// # Errors
-/// [`Error::Output`] says what is wrong with it.
-pub fn check_output(out: &Path) -> Result<()> {
-    let refuse = |why: String| {
-        Err(Error::Output {
-            path: out.to_owned(),
-            why,
-        })
-    };
-    let folder = durable::folder_of(out);
-    if out.file_name().is_none() || out.is_dir() {
-        return refuse("is a folder; give the name of a file in it".into());
-    }
-    if !folder.is_dir() {
-        return refuse(format!(
-            "the folder {} does not exist; make it first",
-            folder.display()
-        ));
-    }
-    Ok(())
-}
-
-fn refuse_to_overwrite(out: &Path, inputs: &[PathBuf]) -> Result<()> {
-    let place = |path: &Path| {
-        let folder = durable::folder_of(path).canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
-    let target = |path: &Path| path.canonicalize().ok();
-    let is_out = |input: &&PathBuf| {
-        place(input) == place(out) || (target(input).is_some() && target(input) == target(out))
-    };
-    match inputs.iter().find(is_out) {
-        Some(input) => Err(Error::Output {
-            path: out.to_owned(),
-            why: format!(
-                "is the input {}; give another name, conversion never changes its source",
-                input.display()
-            ),
-        }),
-        None => Ok(()),
     }
 }

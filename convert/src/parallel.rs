@@ -1,4 +1,7 @@
 //! Rows on all cores. Each row is computed by itself, so the result does not depend on their number.
+//!
+//! Threads of the standard library are enough here, where a part takes milliseconds: rayon's pool and
+//! its work stealing would gain nothing.
 
 use std::num::NonZero;
 use std::thread;
@@ -73,11 +76,11 @@ mod tests {
     fn the_first_error_is_returned() {
         let mut out = [0; 100];
         let error = rows_on(4, &mut out, 1, |first, _| {
-            Err(Error::Output {
+            Err(Error::Input {
                 path: "".into(),
                 why: first.to_string(),
             })
         });
-        assert!(matches!(error, Err(Error::Output { why, .. }) if why == "0"));
+        assert!(matches!(error, Err(Error::Input { why, .. }) if why == "0"));
     }
 }

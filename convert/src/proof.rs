@@ -1,9 +1,8 @@
 //! The proof of a conversion: what was written equals what the source gives when it is read again.
 
-use std::ffi::OsString;
 use std::path::Path;
 
-use sterna_ternary::{durable, sha256};
+use sterna_ternary::{Output, sha256};
 
 use crate::compare::{Comparison, Rule, compare};
 use crate::progress::Progress;
@@ -47,28 +46,17 @@ pub(crate) fn prove(
     }
 }
 
-/// Makes a file that gets the name `out` only when `make`, which writes and proves it, is done; also its size
-/// and checksum.
+/// Makes the file `out`, which gets its name once `make` has written and proved it; also its size and checksum.
 pub(crate) fn proven<T>(
-    out: &Path,
+    out: &Output,
     make: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<(T, u64, String)> {
-    // The temporary name lies beside the final one and vanishes with `unproven`, whatever happens.
-    let folder = durable::folder_of(out);
-    let mut prefix = OsString::from(".");
-    prefix.push(out.file_name().unwrap_or_default());
-    let unproven = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".unproven")
-        .tempfile_in(folder)
-        .map_err(Error::io(out))?
-        .into_temp_path();
-    let made = make(&unproven)?;
-    let bytes = unproven.metadata().map_err(Error::io(&unproven))?.len();
-    let sha256 = sha256::of_file(&unproven).map_err(Error::io(&unproven))?;
-    unproven.persist(out).map_err(|e| Error::io(out)(e.error))?;
-    durable::sync_folder(folder).map_err(Error::io(folder))?;
-    Ok((made, bytes, sha256))
+    out.make(|unproven| {
+        let made = make(unproven)?;
+        let bytes = unproven.metadata().map_err(Error::io(unproven))?.len();
+        let sha256 = sha256::of_file(unproven).map_err(Error::io(unproven))?;
+        Ok((made, bytes, sha256))
+    })
 }
 
 #[cfg(test)]
@@ -174,7 +162,7 @@ mod tests {
                 activations: None,
                 allow_missing: false,
             };
-            write_packed(&source, &out, &options, &mut |_, _| {})
+            write_packed(&source, &Output::new(&out)?, &options, &mut |_, _| {})
         };
         let matrix = "model.layers.0.mlp.up_proj.weight";
         for head in HeadType::ALL

@@ -334,7 +334,13 @@ fn masters_that_config_json_does_not_declare() {
     let folder = checkpoint.folder();
     let source = HuggingFace::open_masters(folder.path(), false).unwrap();
     let out = folder.path().join("out");
-    write_packed(&source, &out, &OPTIONS, &mut |_, _| {}).unwrap();
+    write_packed(
+        &source,
+        &sterna_ternary::Output::new(&out).unwrap(),
+        &OPTIONS,
+        &mut |_, _| {},
+    )
+    .unwrap();
     checkpoint.check(&PackedFile::open(&out).unwrap());
 }
 

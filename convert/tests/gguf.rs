@@ -11,10 +11,10 @@ use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, tokenizer};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
-    Error, GgufOptions, GgufType, HeadType, Options, Report, convert, open, to_gguf, verify,
+    Error, GgufOptions, GgufType, HeadType, Options, Report, convert, open, verify, write_gguf,
     write_huggingface,
 };
-use sterna_ternary::{Activations, Packing};
+use sterna_ternary::{Activations, Output, OutputFolder, Packing};
 
 fn gguf(weights: GgufType) -> GgufOptions {
     GgufOptions {
@@ -28,7 +28,8 @@ fn gguf(weights: GgufType) -> GgufOptions {
 
 fn write(source: &Path, out: &Path, options: &GgufOptions) -> Result<Report, Error> {
     let (mut last, mut total) = (0, 0);
-    let report = to_gguf(source, out, options, &mut |done, all| {
+    let source = open(source, options.allow_missing)?;
+    let report = write_gguf(&*source, &Output::new(out)?, options, &mut |done, all| {
         assert!(done > last && done <= all);
         (last, total) = (done, all);
     })?;
@@ -201,7 +202,7 @@ fn every_writer_meets_odd_widths() {
         }
         let source = open(folder.path(), false).unwrap();
         let out = folder.path().join("folder");
-        match write_huggingface(&*source, &out, &mut |_, _| {}) {
+        match write_huggingface(&*source, &OutputFolder::new(&out).unwrap(), &mut |_, _| {}) {
             Ok(_) => check_equal(folder.path(), &out),
             Err(error) => {
                 assert!(width % 4 != 0 && error.to_string().contains("multiple of four"));
@@ -327,7 +328,12 @@ fn what_activations_of_16_bits_become_elsewhere_is_said() {
         convert(folder.path(), &path("packed"), &options, &mut |_, _| {}).unwrap();
         let source = open(&path("packed"), false).unwrap();
         assert_eq!(source.activations(), activations);
-        let hf = write_huggingface(&*source, &path("hf"), &mut |_, _| {}).unwrap();
+        let hf = write_huggingface(
+            &*source,
+            &OutputFolder::new(&path("hf")).unwrap(),
+            &mut |_, _| {},
+        )
+        .unwrap();
         let gguf = write(&path("packed"), &path("gguf"), &gguf(GgufType::I2S)).unwrap();
         for report in [hf, gguf] {
             assert_eq!(report.warnings.join("").contains("to int8"), is_said);
@@ -430,7 +436,9 @@ fn a_hugging_face_folder_from_anything() {
             for (i, source) in [folder.path(), &packed, &file].into_iter().enumerate() {
                 let made = out.path().join(format!("{storage:?}{tied}{i}"));
                 let source = open(source, false).unwrap();
-                let report = write_huggingface(&*source, &made, &mut |_, _| {}).unwrap();
+                let report =
+                    write_huggingface(&*source, &OutputFolder::new(&made).unwrap(), &mut |_, _| {})
+                        .unwrap();
                 assert_eq!(report.packing, name);
                 assert_eq!(
                     (report.differ, report.scales_differ, report.values_differ),
@@ -444,7 +452,7 @@ fn a_hugging_face_folder_from_anything() {
                 // Only scales that were not bf16 in the checkpoint need more.
                 let is_wide = config["torch_dtype"] == "float32";
                 assert_eq!(is_wide, storage == Storage::Online);
-                let twice = write_huggingface(&*source, &made, &mut |_, _| {}).unwrap_err();
+                let twice = OutputFolder::new(&made).unwrap_err();
                 assert!(twice.to_string().contains("exists"), "{twice}");
             }
         }

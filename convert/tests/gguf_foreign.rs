@@ -7,7 +7,7 @@ use serde_json::Value;
 use sterna_convert::{
     Error, GgufHints, HeadType, LutKernels, Options, Source, open, open_with, verify, write_packed,
 };
-use sterna_ternary::{Activations, Dense, Dtype, PackedFile, Packing, Scaling};
+use sterna_ternary::{Activations, Dense, Dtype, Output, PackedFile, Packing, Scaling};
 
 fn read(file: &File) -> Result<Box<dyn Source>, Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -420,7 +420,13 @@ fn a_model_in_q2_0_keeps_its_activations_and_its_ternary_tables() {
         activations: None,
         allow_missing: false,
     };
-    let report = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap();
+    let report = write_packed(
+        &*source,
+        &Output::new(&packed).unwrap(),
+        &options,
+        &mut |_, _| {},
+    )
+    .unwrap();
     assert_eq!(
         (report.tables[0].dtype, report.tables[0].max_error),
         ("ternary", 0.0)
@@ -460,13 +466,25 @@ fn blocks_of_a_file_are_the_blocks_of_a_baseline() {
             activations: None,
             allow_missing: false,
         };
-        let error = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap_err();
+        let error = write_packed(
+            &*source,
+            &Output::new(&packed).unwrap(),
+            &options,
+            &mut |_, _| {},
+        )
+        .unwrap_err();
         assert!(
             error.to_string().contains("--packing f16, q8_0 or q4_0"),
             "{error}"
         );
         options.packing = packing.into();
-        let report = write_packed(&*source, &packed, &options, &mut |_, _| {}).unwrap();
+        let report = write_packed(
+            &*source,
+            &Output::new(&packed).unwrap(),
+            &options,
+            &mut |_, _| {},
+        )
+        .unwrap();
         let name = "model.layers.0.mlp.up_proj.weight";
         let of_up = report.dense.iter().find(|m| m.name == name).unwrap();
         assert_eq!((of_up.dtype, of_up.max_error), (packing.name(), 0.0));

@@ -9,7 +9,8 @@ use std::fs;
 use gguf_file::lies::LIES;
 use gguf_file::{File, Tensor};
 use hostile_input::{Place, complaint, mutate, read, turns, watched};
-use sterna_convert::{Error, GgufOptions, GgufType, HeadType, open, to_gguf};
+use sterna_convert::{Error, GgufOptions, GgufType, HeadType, open, write_gguf};
+use sterna_ternary::Output;
 
 const NAME: &str = "model.gguf";
 
@@ -86,7 +87,9 @@ fn seeds() -> Vec<Vec<u8>> {
             lossy: false,
             allow_missing: true,
         };
-        to_gguf(folder.path(), &out, &options, &mut |_, _| {}).unwrap();
+        let source = open(folder.path(), true).unwrap();
+        let to = Output::new(&out).unwrap();
+        write_gguf(&*source, &to, &options, &mut |_, _| {}).unwrap();
         files.push(fs::read(&out).unwrap());
     }
     files

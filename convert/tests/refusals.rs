@@ -53,7 +53,10 @@ fn places_that_cannot_take_the_result() {
     let to = |out: &Path| {
         let error = sterna_convert::convert(folder.path(), out, &OPTIONS, &mut |_, _| {});
         let error = error.unwrap_err();
-        assert!(matches!(error, Error::Output { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Packed(sterna_ternary::Error::Output { .. })),
+            "{error}"
+        );
         error
     };
     check(

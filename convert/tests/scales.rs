@@ -9,12 +9,15 @@ use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, config, store, tokeni
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
-    Error, GgufOptions, GgufType, HeadType, Options, Report, open, repack, to_gguf, verify,
+    Error, GgufOptions, GgufType, HeadType, Options, Report, open, repack, verify, write_gguf,
     write_huggingface,
 };
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::scales::GROUP_COLUMNS;
-use sterna_ternary::{Activations, Config, PackedFile, Packing, Scaling, TableType, file::Values};
+use sterna_ternary::{
+    Activations, Config, Output, OutputFolder, PackedFile, Packing, Scaling, TableType,
+    file::Values,
+};
 
 const UP: &str = "model.layers.1.mlp.up_proj.weight";
 
@@ -101,11 +104,11 @@ fn every_weight_is_the_product_again() {
     assert_eq!(packed.activations, Activations::Int16);
     assert_eq!(packed.group_scales, sterna_ternary::Dtype::F16);
     let again = folder.path().join("again");
-    repack(&packed, Packing::I2, &again).unwrap();
+    repack(&packed, Packing::I2, &Output::new(&again).unwrap()).unwrap();
     check(&checkpoint, &PackedFile::open(&again).unwrap());
     let found = verify(folder.path(), &again, &mut |_, _| {}).unwrap();
     assert!(found.is_equal() && found.scales == report.scales);
-    let error = repack(&packed, Packing::T5, &again)
+    let error = repack(&packed, Packing::T5, &Output::new(&again).unwrap())
         .unwrap_err()
         .to_string();
     assert!(error.contains("pack the model as i2"), "{error}");
@@ -198,7 +201,7 @@ fn ternary_tables_are_found() {
             assert_eq!(row, expected);
         }
         let again = folder.path().join("again");
-        repack(&packed, Packing::I2, &again).unwrap();
+        repack(&packed, Packing::I2, &Output::new(&again).unwrap()).unwrap();
         let found = verify(folder.path(), &again, &mut |_, _| {}).unwrap();
         assert!(found.is_equal(), "{found:?}");
         assert_eq!(
@@ -295,7 +298,8 @@ fn to(weights: GgufType, lossy: bool, source: &Path, out: &Path) -> Result<Repor
         lossy,
         allow_missing: false,
     };
-    to_gguf(source, out, &options, &mut |_, _| {})
+    let source = open(source, options.allow_missing)?;
+    write_gguf(&*source, &Output::new(out)?, &options, &mut |_, _| {})
 }
 
 fn check_equal(a: &Path, b: &Path) {
@@ -394,7 +398,8 @@ fn several_scales_become_an_ordinary_folder_in_the_narrowest_type() {
         let folder = folder(checkpoint);
         let [out, packed, other] = ["out", "packed", "other"].map(|n| folder.path().join(n));
         let source = open(folder.path(), false).unwrap();
-        let report = write_huggingface(&*source, &out, &mut |_, _| {}).unwrap();
+        let report =
+            write_huggingface(&*source, &OutputFolder::new(&out).unwrap(), &mut |_, _| {}).unwrap();
         assert_eq!(report.packing, "hf, products");
         check_equal(folder.path(), &out);
         let config = fs::read(out.join("config.json")).unwrap();
@@ -405,7 +410,12 @@ fn several_scales_become_an_ordinary_folder_in_the_narrowest_type() {
         );
         sterna_convert::convert(&out, &packed, &OPTIONS, &mut |_, _| {}).unwrap();
         let source = open(&packed, false).unwrap();
-        write_huggingface(&*source, &other, &mut |_, _| {}).unwrap();
+        write_huggingface(
+            &*source,
+            &OutputFolder::new(&other).unwrap(),
+            &mut |_, _| {},
+        )
+        .unwrap();
         let bytes = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
         assert_eq!(bytes(&out), bytes(&other));
     };

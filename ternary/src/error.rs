@@ -71,7 +71,7 @@ pub enum Error {
         /// The checksum of the bytes.
         found: String,
     },
-    /// The file ends early or has bytes too many.
+    /// The file is shorter or longer than its header says.
     #[error(
         "{path}: {found} bytes, the header describes {expected}; the copy was cut off or something was appended"
     )]
@@ -132,6 +132,14 @@ pub enum Error {
         /// Position of the block in the row.
         offset: usize,
     },
+    /// A result cannot be written there.
+    #[error("{path}: {why}")]
+    Output {
+        /// The path given.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The writer was handed something else than the layout calls for; see [`crate::PackedWriter`].
     #[error("{path}: writing tensor {found}, the layout has {expected} next")]
     Order {
@@ -153,7 +161,7 @@ impl Error {
             MissingKey(_) | BadKey { .. } | Unsupported { .. } => true,
             NotPacked { .. } | Version { .. } | Damaged { .. } | Length { .. } => true,
             Tensor { .. } | Value { .. } | Scaling { .. } | Code { .. } => true,
-            Order { .. } => false,
+            Output { .. } | Order { .. } => false,
         }
     }
 

@@ -15,12 +15,12 @@ use memmap2::{Mmap, MmapMut};
 /// How a packed file is brought into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Memory {
-    /// Mapped; copied where that gives huge pages that the mapping has not, and memory is free.
+    /// Map the file, or copy it into huge pages if the mapping has none and enough memory is free.
     #[default]
     Auto,
-    /// Mapped: opens at once, shared between processes.
+    /// Map the file: it opens at once and its pages are shared between processes.
     Map,
-    /// Copied.
+    /// Copy the file.
     Copy,
 }
 

@@ -48,7 +48,8 @@ impl Activations {
     }
 }
 
-/// Rounds half to even where |x| ≤ 2²²; what lies beyond stays beyond, which a clamp then sees.
+/// Rounds half to even where |x| ≤ 2²². Larger values are not rounded but stay larger, so a following
+/// clamp still saturates them.
 ///
 /// Adding 1.5 · 2²³ leaves no room for a fraction, and unlike `f32::round_ties_even` it needs no
 /// instruction that a baseline CPU lacks.
@@ -95,7 +96,7 @@ pub fn ternarize(w: &[f32], trits: &mut [i8]) -> f32 {
     scale
 }
 
-/// Ternarizes a matrix of so many columns part by part, as [`ternarize`] does the whole: fills `trits` and returns the
+/// Ternarizes a matrix with `columns` columns part by part, as [`ternarize`] does the whole: fills `trits` and returns the
 /// scale of each part, in the shape of [`Scaling::shape`].
 ///
 /// # Panics

@@ -49,7 +49,7 @@ impl Scaling {
         }
     }
 
-    /// Which of the scales of a matrix of so many rows the weight in this row and column has.
+    /// The index of the scale of the weight in this row and column, in a matrix with `rows` rows.
     pub fn index(self, row: usize, column: usize, rows: usize) -> usize {
         match self {
             Scaling::Matrix => 0,

@@ -98,7 +98,7 @@ pub fn plane_weights(planes: usize) -> [i32; 3] {
     })
 }
 
-/// The largest o of a table with so many planes, 2ᴮ − 1.
+/// The largest o of a table with this number of planes, 2ᴮ − 1.
 fn largest(planes: usize) -> i32 {
     let bits: u32 = PLANE_BITS[..planes].iter().sum();
     (1 << bits) - 1
@@ -269,7 +269,7 @@ impl Codes<'_> {
         }
     }
 
-    /// Whether a row of so many columns is one that [`CodedRow::encode`] could have made: multipliers in their
+    /// Whether a row with this number of columns is one that [`CodedRow::encode`] could have made: multipliers in their
     /// range and the remainders that follow from the planes.
     pub fn is_consistent(&self, row: usize, columns: usize) -> bool {
         let mut remainders = Remainders::new(self.planes);

@@ -74,7 +74,7 @@ impl<'a> Trits<'a> {
         }
     }
 
-    /// Reads a row of so many columns.
+    /// Reads a row with `columns` columns.
     ///
     /// # Errors
     /// [`crate::Error::Code`] at bytes that stand for no trits.

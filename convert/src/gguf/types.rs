@@ -25,9 +25,10 @@ pub(crate) struct Type {
 pub(crate) enum Size {
     /// Blocks of `weights` elements of a row in `bytes`, scale included.
     Blocks { weights: usize, bytes: usize },
-    /// Blocks of `weights` elements at four a byte; 32 bytes with the scale behind all of them.
+    /// Blocks of `weights` elements, four in a byte; then a trailer of 32 bytes that holds the scale.
     Matrix { weights: usize },
-    /// Five eighths of a byte a triple of columns but for the last 256, these four bits a pair; 32 bytes with the scale behind.
+    /// TL2: 5 bits for each three columns, the last 256 columns 4 bits for each pair; then a trailer of
+    /// 32 bytes that holds the scale.
     Triples,
     /// Units of `rows` rows: their scales, then `bytes` for each 64 elements.
     Rows { rows: usize, bytes: usize },

@@ -3,55 +3,32 @@
 //! model.safetensors holds tables, norms and scales as BF16, then the trits as U8: byte (r, c) of a matrix is
 //! Σᵢ (trit + 1) · 4ⁱ of rows r, R + r, 2R + r and 3R + r, where R is a quarter of the rows, rounded up.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::Write;
 
 use half::bf16;
 use serde_json::{Map, Value, json};
-use sterna_ternary::durable;
 use sterna_ternary::layout::{self, Dtype, Role, Weight};
+use sterna_ternary::{OutputFolder, durable};
 
 use super::{Count, Synthetic, random};
 use crate::read::safetensors;
 use crate::write::{stream, table};
 use crate::{Error, Result};
 
-/// config.json comes last: without it the folder is no checkpoint.
-pub(super) fn write(model: &Synthetic, folder: &Path, count: &mut Count) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    if entries.next().is_some() {
-        return Err(Error::Output {
-            path: folder.to_owned(),
-            why: "exists and is not empty; give the name of a new folder".into(),
-        });
-    }
-    let path = folder.join(safetensors::SINGLE);
-    durably(&path, |out| {
-        let mut append = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io(&path));
-        write_weights(model, &mut append, count)
-    })?;
-    for (name, bytes) in model.files.iter().rev() {
-        let path = folder.join(name);
-        durable::write(&path, |out| out.write_all(bytes)).map_err(Error::io(&path))?;
-    }
-    Ok(())
-}
-
-/// [`durable::write`] with a content whose making can fail for other reasons than the disk.
-fn durably(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let mut failed = None;
-    let written = durable::write(path, |out| {
-        content(out).map_err(|e| {
-            failed = Some(e);
-            io::Error::other("the content could not be made")
-        })
-    });
-    match failed {
-        Some(e) => Err(e),
-        None => written.map_err(Error::io(path)),
-    }
+pub(super) fn write(model: &Synthetic, out: &OutputFolder, count: &mut Count) -> Result<()> {
+    out.make(|folder| {
+        let path = folder.join(safetensors::SINGLE);
+        let wrap = |e| Error::io(&path)(e);
+        durable::write_with(&path, wrap, |file| {
+            let mut append = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(&path));
+            write_weights(model, &mut append, count)
+        })?;
+        for (name, bytes) in &model.files {
+            let path = folder.join(name);
+            durable::write(&path, |file| file.write_all(bytes)).map_err(Error::io(&path))?;
+        }
+        Ok(())
+    })
 }
 
 /// The header with all offsets, then every tensor in its order.

@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{
-    Activations, Config, Dense, Dtype, LinearType, PackedWriter, Packing, TableType,
+    Activations, Config, Dense, Dtype, LinearType, Output, OutputFolder, PackedWriter, Packing,
+    TableType,
 };
 
 use crate::read::embedded;
 use crate::write::{stream, table};
-use crate::{Error, Precision, Result, blocks, check_output};
+use crate::{Error, Precision, Result, blocks};
 use random::Seed;
 
 /// A model that exists only as its shape and a seed until it is written.
@@ -86,12 +87,11 @@ impl Synthetic {
     /// that is not the head is F16. `progress` is called with (done, total), counted in weights.
     pub fn write_packed(
         &self,
-        out: &Path,
+        out: &Output,
         packing: LinearType,
         head: TableType,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
-        check_output(out)?;
         let embedding = match head.planes() > 0 && !self.config.tie_word_embeddings {
             true => TableType::F16,
             false => head,
@@ -108,7 +108,7 @@ impl Synthetic {
             files: self.files.clone(),
         };
         let mut count = Count::new(&self.config, progress);
-        PackedWriter::write(out, &description, |writer| {
+        PackedWriter::write(out.path(), &description, |writer| {
             for weight in layout::weights(&self.config) {
                 match weight.role {
                     Role::Norm => writer.vector(&weight.name, &vec![1.0; weight.columns])?,
@@ -131,15 +131,12 @@ impl Synthetic {
     }
 
     /// Writes a Hugging Face folder: packed uint8 planes with a scale to multiply by, all else in bf16.
-    ///
-    /// # Errors
-    /// [`Error::Output`] where `folder` exists and is not empty.
     pub fn write_huggingface(
         &self,
-        folder: &Path,
+        out: &OutputFolder,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
-        huggingface::write(self, folder, &mut Count::new(&self.config, progress))
+        huggingface::write(self, out, &mut Count::new(&self.config, progress))
     }
 
     fn write_matrix(

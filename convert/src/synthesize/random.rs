@@ -6,7 +6,7 @@ use sterna_ternary::random::{SplitMix64, finalize};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seed(pub u64);
 
-/// Of 256 values of a byte, so many become -1, and as many +1; the other 108 become 0.
+/// How many of the 256 values of a byte become -1. As many become +1; the other 108 become 0.
 const NON_ZERO: u8 = 74;
 /// The step between the values of a table. Their standard deviation is 74 steps, 0.018.
 const STEP: f32 = 1.0 / 4096.0;

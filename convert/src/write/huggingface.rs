@@ -8,14 +8,14 @@
 //! written as trit × scale in the narrowest of f16, bf16 and f32 that holds them all, and nothing says that they are
 //! quantized, so that `transformers` loads an ordinary model.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
-use sterna_ternary::{Config, Dtype, Scaling, durable, sha256};
+use sterna_ternary::{Config, Dtype, OutputFolder, Scaling, durable, sha256};
 
 use crate::precision::is_same;
 use crate::progress::Progress;
@@ -63,7 +63,7 @@ impl Form {
 
 pub(crate) fn write(
     source: &dyn Source,
-    out: &Path,
+    out: &OutputFolder,
     show: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
     let weights = layout::weights(source.config());
@@ -77,65 +77,26 @@ pub(crate) fn write(
     let files = files(source, &form)?;
 
     // The folder gets its name only after the proof.
-    let parent = durable::folder_of(out);
-    let unproven = tempfile::Builder::new()
-        .prefix(".unproven-")
-        .tempdir_in(parent)
-        .map_err(Error::io(out))?;
-    for (name, bytes) in &files {
-        let path = unproven.path().join(name);
-        durable::write(&path, |file| file.write_all(bytes)).map_err(Error::io(&path))?;
-    }
-    let model = unproven.path().join(SINGLE);
-    let matrices = write_weights(source, &weights, &form, &model, &mut progress)?;
-    let result = HuggingFace::open(unproven.path(), true)?;
-    let exact = Precision::F32;
-    let proof = proof::prove(source, &result, &files, out, exact, &mut progress)?;
-    let plans = table_plans(source, &weights, form.precision);
-    let mut report = Report::new(form.name(), source, &proof, &plans, matrices);
-    if let Linear::Packed { .. } = form.linear {
-        let warning = coarser(source, "transformers, in this form,");
-        report.warnings.extend(warning);
-    }
-    report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
-    report.sha256 = sha256::of_file(&model).map_err(Error::io(&model))?;
-    drop(result);
-    make_readable(unproven.path()).map_err(Error::io(out))?;
-    std::fs::rename(unproven.path(), out).map_err(Error::io(out))?;
-    let _moved = unproven.keep();
-    durable::sync_folder(parent).map_err(Error::io(parent))?;
-    Ok(report)
-}
-
-/// A temporary folder is its owner's alone.
-#[cfg(unix)]
-fn make_readable(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// The folder to write must be new: a mixture of two checkpoints is none.
-pub(crate) fn check_output(out: &Path) -> Result<()> {
-    let refuse = |why: String| {
-        let path: PathBuf = out.to_owned();
-        Err(Error::Output { path, why })
-    };
-    let folder = durable::folder_of(out);
-    if out.file_name().is_none() || out.exists() {
-        return refuse("exists; give the name of a folder to make".into());
-    }
-    match folder.is_dir() {
-        true => Ok(()),
-        false => refuse(format!(
-            "the folder {} does not exist; make it first",
-            folder.display()
-        )),
-    }
+    out.make(|unproven| {
+        for (name, bytes) in &files {
+            let path = unproven.join(name);
+            durable::write(&path, |file| file.write_all(bytes)).map_err(Error::io(&path))?;
+        }
+        let model = unproven.join(SINGLE);
+        let matrices = write_weights(source, &weights, &form, &model, &mut progress)?;
+        let result = HuggingFace::open(unproven, true)?;
+        let (path, exact) = (out.path(), Precision::F32);
+        let proof = proof::prove(source, &result, &files, path, exact, &mut progress)?;
+        let plans = table_plans(source, &weights, form.precision);
+        let mut report = Report::new(form.name(), source, &proof, &plans, matrices);
+        if let Linear::Packed { .. } = form.linear {
+            let warning = coarser(source, "transformers, in this form,");
+            report.warnings.extend(warning);
+        }
+        report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
+        report.sha256 = sha256::of_file(&model).map_err(Error::io(&model))?;
+        Ok(report)
+    })
 }
 
 /// By the number of rows `transformers` tells packed weights from others.
@@ -340,45 +301,37 @@ fn write_weights(
     progress: &mut Progress,
 ) -> Result<Vec<MatrixReport>> {
     let mut matrices = Vec::new();
-    let mut failed = None;
-    let written = durable::write(path, |file| {
+    let wrap = |e| Error::io(path)(e);
+    durable::write_with(path, wrap, |file| {
         let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path));
-        let mut all = || -> Result<()> {
-            put(&header(weights, form))?;
-            for weight in weights {
-                if weight.role == Role::Linear {
-                    let ternary = source.linear(weight)?;
-                    match &form.linear {
-                        Linear::Packed { stored, .. } => {
-                            put(&pack(weight, &ternary.trits)?)?;
-                            let scale = stored[matrices.len()];
-                            put(&table::number_bytes(form.precision, &[scale])?)?;
-                        }
-                        Linear::Products => for_each_product(weight, &ternary, |values| {
-                            put(&table::number_bytes(form.precision, values)?)
-                        })?,
+        put(&header(weights, form))?;
+        for weight in weights {
+            if weight.role == Role::Linear {
+                let ternary = source.linear(weight)?;
+                match &form.linear {
+                    Linear::Packed { stored, .. } => {
+                        put(&pack(weight, &ternary.trits)?)?;
+                        let scale = stored[matrices.len()];
+                        put(&table::number_bytes(form.precision, &[scale])?)?;
                     }
-                    matrices.push(MatrixReport::new(weight, &ternary));
-                } else {
-                    let offset = weight.offset(source.config());
-                    table::for_each_chunk(source, weight, |_, values| {
-                        let stored: Vec<f32> = values.iter().map(|x| x - offset).collect();
-                        put(&table::number_bytes(form.precision, &stored)?)
-                    })?;
+                    Linear::Products => for_each_product(weight, &ternary, |values| {
+                        put(&table::number_bytes(form.precision, values)?)
+                    })?,
                 }
-                progress.add(weight.rows * weight.columns);
+                matrices.push(MatrixReport::new(weight, &ternary));
+            } else {
+                // The checkpoint leaves out the offset that a family adds to its norms.
+                let offset = weight.offset(source.config());
+                table::for_each_chunk(source, weight, |_, values| {
+                    let stored: Vec<f32> = values.iter().map(|x| x - offset).collect();
+                    put(&table::number_bytes(form.precision, &stored)?)
+                })?;
             }
-            Ok(())
-        };
-        all().map_err(|e| {
-            failed = Some(e);
-            io::Error::other("the content could not be made")
-        })
-    });
-    match failed {
-        Some(e) => Err(e),
-        None => written.map_err(Error::io(path)).map(|()| matrices),
-    }
+            progress.add(weight.rows * weight.columns);
+        }
+        Ok(())
+    })?;
+    Ok(matrices)
 }
 
 /// The weights of a matrix as numbers, some rows at a time.

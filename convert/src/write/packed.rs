@@ -1,12 +1,11 @@
 //! Writer of the packed file: plan the tables, write tensor by tensor, prove, and only then give it its name.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{
-    Activations, Dense, Dtype, LinearType, PackedWriter, Packing, Scaling, TableType,
+    Activations, Dense, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
 };
 
 use crate::progress::{Progress, total};
@@ -23,7 +22,7 @@ const CHUNK: usize = 1 << 22;
 
 pub(crate) fn write(
     source: &dyn Source,
-    out: &Path,
+    out: &Output,
     options: &Options,
     show: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
@@ -69,7 +68,7 @@ pub(crate) fn write(
 
     let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
-        PackedWriter::write(unproven, &description, |writer| {
+        PackedWriter::fill(unproven, &description, |writer| {
             for weight in &weights {
                 let dense_plan = dense_plans.iter().find(|p| p.name == weight.name);
                 if let Some(plan) = dense_plan {
@@ -87,7 +86,7 @@ pub(crate) fn write(
             source,
             &packed,
             source.files(),
-            out,
+            out.path(),
             Precision::F32,
             &mut progress,
         )?;

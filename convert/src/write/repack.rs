@@ -1,23 +1,21 @@
 //! A packed file in another packing: the same trits, scales, tables and files.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{Dtype, PackedFile, PackedWriter, Packing};
+use sterna_ternary::{Dtype, Output, PackedFile, PackedWriter, Packing};
 
 use crate::write::stream;
-use crate::{Error, Result, check_output};
+use crate::{Error, Result};
 
 /// Writes the model of `file` to `out` with its trits in `packing`.
 ///
 /// # Errors
 /// [`Error::Tensor`] where the file has no trits.
-pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
-    check_output(out)?;
+pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
     let weights = layout::weights(&file.config);
     let Some(held) = file.packing.ternary() else {
         return Err(Error::Tensor {
@@ -50,7 +48,7 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Path) -> Result<()> {
         group_scales: file.group_scales,
         files: files.collect(),
     };
-    PackedWriter::write(out, &description, |writer| {
+    PackedWriter::write(out.path(), &description, |writer| {
         for weight in &weights {
             let name = &weight.name;
             match weight.role {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sterna_convert::{Gguf, GgufHints, HeadType, HuggingFace, Source};
 use sterna_runtime::{ChatTemplate, KvType, Model, Tokenizer};
-use sterna_ternary::{Memory, PackedFile, Packing};
+use sterna_ternary::{Memory, Output, PackedFile, Packing};
 
 use super::refusals;
 use super::texts::{self, Losses, Pieces};
@@ -217,9 +217,10 @@ fn pack(
         activations: None,
         allow_missing: true,
     };
-    let packed = sterna_convert::write_packed(source, &out, &options, &mut |done, total| {
-        progress(Progress::Packing { done, total });
-    });
+    let packed =
+        sterna_convert::write_packed(source, &Output::new(&out)?, &options, &mut |done, total| {
+            progress(Progress::Packing { done, total });
+        });
     Ok(packed.map(|_| out))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use half::f16;
@@ -72,18 +72,24 @@ impl PackedWriter<'_> {
         description: &Description,
         fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let mut failed = None;
-        let written = durable::write(path, |out| {
-            let done = write_all(path, description, out, fill);
-            done.map_err(|e| {
-                failed = Some(e);
-                io::Error::other("the content could not be made")
-            })
-        });
-        match (failed, written) {
-            (Some(e), _) => Err(e),
-            (None, written) => Ok(written.map_err(Error::io(path))?),
-        }
+        durable::write_with(
+            path,
+            |e| Error::io(path)(e).into(),
+            |out| write_all(path, description, out, fill),
+        )
+    }
+
+    /// [`PackedWriter::write`] into a file that exists, not durably: one that is proved before it gets its name.
+    pub fn fill<E: From<Error>>(
+        path: &Path,
+        description: &Description,
+        fill: impl FnOnce(&mut PackedWriter) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        durable::fill(
+            path,
+            |e| Error::io(path)(e).into(),
+            |out| write_all(path, description, out, fill),
+        )
     }
 
     /// Appends bytes to the matrix or table `name`; matrices come in the order of [`Layout::entries`].

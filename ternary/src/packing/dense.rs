@@ -8,11 +8,9 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+pub use super::q8_0::BLOCK;
 use super::{q4_0, q8_0};
 use crate::Dtype;
-
-/// Columns that share a scale in blocks.
-pub const BLOCK: usize = 32;
 
 /// A layout of numbers that are not trits times a few scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,7 +121,7 @@ impl<'a> DenseRows<'a> {
     /// The values of row `row`, as many as `x` has room for.
     ///
     /// # Panics
-    /// If there is no such row of so many columns.
+    /// If there is no such row, or it has another number of columns.
     pub fn decode(self, row: usize, x: &mut [f32]) {
         let columns = x.len();
         let numbers = row * columns..(row + 1) * columns;

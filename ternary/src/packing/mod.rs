@@ -158,8 +158,8 @@ impl Packing {
         }
     }
 
-    /// Unpacks one row whatever its bytes are; those that no packer writes give unspecified numbers. Returns the
-    /// first block that has any.
+    /// Unpacks a row without failing. Invalid bytes decode to unspecified values; returns the index of
+    /// the first block that contains one.
     ///
     /// # Panics
     /// If `bytes` is not `row_bytes(trits.len())` long.

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::dense::BLOCK;
+use super::q8_0::BLOCK;
 
 /// Bytes of a block.
 pub const BYTES: usize = 2 + BLOCK / 2;

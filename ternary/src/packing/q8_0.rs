@@ -5,7 +5,8 @@
 
 use half::f16;
 
-use super::dense::BLOCK;
+/// Columns that share a scale, here and in [`super::q4_0`].
+pub const BLOCK: usize = 32;
 
 /// Bytes of a block.
 pub const BYTES: usize = 2 + BLOCK;

@@ -5,7 +5,11 @@
 //! dimensions, u64 dimensions from the innermost outwards, u32 type, u64 offset; then, aligned, the data.
 //!
 //! Type numbers collide between projects, so the size of a tensor does not follow from its info: it has the
-//! bytes from its offset to the next one, and [`super::types`] finds the layout that fills them.
+//! bytes from its offset to the next one, and [`crate::gguf::types`] finds the layout that fills
+//! them.
+//!
+//! It is written here since readers of GGUF in other crates know none of the types of bitnet.cpp and
+//! ik_llama.cpp, whose tensors have no size that follows from their shape.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

@@ -68,7 +68,7 @@ impl Runs {
         self.hold(&parts, kind);
     }
 
-    /// Adds a run of so many weights of each scale.
+    /// Adds a run, given the number of weights of each scale.
     fn hold(&mut self, parts: &[(f32, usize)], kind: &Type) {
         let count: usize = parts.iter().map(|p| p.1).sum();
         let sum: f64 = parts.iter().map(|p| f64::from(p.0) * p.1 as f64).sum();

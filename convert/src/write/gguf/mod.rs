@@ -9,12 +9,12 @@ mod pairs;
 mod tokens;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
-use sterna_ternary::{Config, Family, durable};
+use sterna_ternary::{Config, Family, Output, durable};
 
 use self::held::{Held, Runs};
 use self::pairs::{Pairs, Planned, header};
@@ -92,7 +92,7 @@ pub struct GgufOptions {
 
 pub(crate) fn write(
     source: &dyn Source,
-    out: &Path,
+    out: &Output,
     options: &GgufOptions,
     show: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
@@ -121,14 +121,15 @@ pub(crate) fn write(
     let ((proof, written), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
         let mut rounding = 0f64;
-        let mut failed = None;
-        let written = durable::write(unproven, |file| {
+        let path = out.path();
+        let wrap = |e| Error::io(path)(e);
+        durable::fill(unproven, wrap, |file| {
             let mut writer = Writer {
-                path: out,
+                path,
                 file,
                 planned: planned.iter(),
             };
-            let done = writer.all(&header(&pairs, &planned), factors.as_deref(), |writer| {
+            writer.all(&header(&pairs, &planned), factors.as_deref(), |writer| {
                 for weight in &weights {
                     let report = writer.tensor(&held, weight, &plans, options.lossy)?;
                     if let Some((report, error)) = report {
@@ -138,19 +139,11 @@ pub(crate) fn write(
                     progress.add(weight.rows * weight.columns);
                 }
                 Ok(())
-            });
-            done.map_err(|e| {
-                failed = Some(e);
-                io::Error::other("the content could not be made")
             })
-        });
-        match failed {
-            Some(e) => return Err(e),
-            None => written.map_err(Error::io(out))?,
-        }
+        })?;
         let result = Gguf::open(unproven, &GgufHints::default(), true)?;
         let scales = Precision::F32;
-        let proof = proof::prove(&held, &result, source.files(), out, scales, &mut progress)?;
+        let proof = proof::prove(&held, &result, source.files(), path, scales, &mut progress)?;
         Ok((proof, (matrices, rounding)))
     })?;
     let (matrices, rounding) = written;

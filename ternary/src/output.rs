@@ -1,0 +1,169 @@
+//! Where a result goes, checked once, before any work is done for it.
+//!
+//! A command that fetches and converts gigabytes must not find out at its end that it cannot write. So a path becomes an
+//! [`Output`] or an [`OutputFolder`] first, and only these can be written to.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result, durable};
+
+/// The path of a file to write. A file of that name is replaced once the new one is whole.
+#[derive(Debug, Clone)]
+pub struct Output {
+    path: PathBuf,
+}
+
+impl Output {
+    /// Checks that a file can have this path.
+    ///
+    /// # Errors
+    /// [`Error::Output`] where it is the path of a folder, or of a file in a folder that does not exist.
+    pub fn new(path: &Path) -> Result<Output> {
+        if path.file_name().is_none() || path.is_dir() {
+            let why = "is a folder; give the name of a file in it";
+            return Err(refused(path, why));
+        }
+        check_parent(path)?;
+        Ok(Output {
+            path: path.to_owned(),
+        })
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that the file is not one of `inputs`, also through links.
+    ///
+    /// # Errors
+    /// [`Error::Output`] names the input.
+    pub fn refuse_inputs(&self, inputs: &[PathBuf]) -> Result<()> {
+        let out = &self.path;
+        // An input that does not exist has a place, but nothing that the place leads to.
+        let place = |path: &Path| {
+            let folder = durable::folder_of(path).canonicalize().ok()?;
+            Some(folder.join(path.file_name()?))
+        };
+        let target = |path: &Path| path.canonicalize().ok();
+        let is_out = |input: &&PathBuf| {
+            place(input) == place(out) || (target(input).is_some() && target(input) == target(out))
+        };
+        match inputs.iter().find(is_out) {
+            None => Ok(()),
+            Some(input) => {
+                let why = format!(
+                    "is the input {}; give another name, inputs are never changed",
+                    input.display()
+                );
+                Err(refused(out, &why))
+            }
+        }
+    }
+
+    /// Writes the file durably through `f`, as [`durable::write`].
+    pub fn write<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        durable::write_with(&self.path, |e| Error::io(&self.path)(e).into(), f)
+    }
+
+    /// Makes the file durably under a temporary name, where `f` may read it again, as [`durable::make`].
+    pub fn make<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&Path) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        durable::make(&self.path, |e| Error::io(&self.path)(e).into(), f)
+    }
+}
+
+/// The path of a folder to make: a mixture of two checkpoints would be neither.
+#[derive(Debug, Clone)]
+pub struct OutputFolder {
+    path: PathBuf,
+}
+
+impl OutputFolder {
+    /// Checks that a folder can be made there.
+    ///
+    /// # Errors
+    /// [`Error::Output`] where something has this path already, except an empty folder, or its parent does not exist.
+    pub fn new(path: &Path) -> Result<OutputFolder> {
+        let is_empty = || {
+            path.read_dir()
+                .is_ok_and(|mut entries| entries.next().is_none())
+        };
+        if path.file_name().is_none() || (path.exists() && !is_empty()) {
+            let why = "exists and is not empty; give the name of a new folder";
+            return Err(refused(path, why));
+        }
+        check_parent(path)?;
+        Ok(OutputFolder {
+            path: path.to_owned(),
+        })
+    }
+
+    /// The path of the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder durably under a temporary name, as [`durable::make_folder`].
+    pub fn make<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&Path) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        durable::make_folder(&self.path, |e| Error::io(&self.path)(e).into(), f)
+    }
+}
+
+fn check_parent(path: &Path) -> Result<()> {
+    let folder = durable::folder_of(path);
+    match folder.is_dir() {
+        true => Ok(()),
+        false => {
+            let why = format!(
+                "the folder {} does not exist; make it first",
+                folder.display()
+            );
+            Err(refused(path, &why))
+        }
+    }
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::Output {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_cannot_be_written_are_refused_before_any_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "x").unwrap();
+        std::fs::create_dir(path("empty")).unwrap();
+        let check = |error: Error, part: &str| {
+            assert!(matches!(error, Error::Output { .. }), "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+        };
+        check(Output::new(folder.path()).unwrap_err(), "is a folder");
+        check(Output::new(&path("no/x")).unwrap_err(), "does not exist");
+        check(OutputFolder::new(&path("no/x")).unwrap_err(), "make it");
+        check(OutputFolder::new(&path("file")).unwrap_err(), "exists");
+        check(OutputFolder::new(folder.path()).unwrap_err(), "not empty");
+        OutputFolder::new(&path("empty")).unwrap();
+        let out = Output::new(&path("file")).unwrap();
+        let error = out.refuse_inputs(&[path("other"), path("empty/../file")]);
+        check(error.unwrap_err(), "is the input");
+        out.refuse_inputs(&[path("other")]).unwrap();
+    }
+}
