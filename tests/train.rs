@@ -286,6 +286,33 @@ fn a_program_without_mpi_is_no_rank() {
 }
 
 #[test]
+fn a_rank_that_mpi_did_not_start_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = book(folder.path());
+    let refused = |name: &str, value: &str| {
+        let out = folder.path().join("alone");
+        let args = [
+            "train",
+            "--preset",
+            "tiny-1m",
+            "--text",
+            text(&book),
+            "--out",
+            text(&out),
+        ];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
+        let ran = command.args(args).env(name, value).output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(name), "{stderr}");
+        assert!(!out.exists());
+    };
+    refused("WORLD_SIZE", "2");
+    refused("RANK", "1");
+    refused("WORLD_SIZE", "many");
+}
+
+#[test]
 fn a_run_can_be_watched_and_needs_no_page() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = folder.path().join("r.toml");

@@ -1,9 +1,7 @@
-//! Where training computes: the device, and the ranks that `mpirun` started, or variables of the environment describe.
+//! Where training computes: the device, and the ranks that `mpirun` started.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use sterna_train::ranks::tcp::Meeting;
 use sterna_train::ranks::{Collective, Ranks, Reduction, Solo};
 use sterna_train::{Place, Processor};
 
@@ -12,9 +10,10 @@ use crate::exit::{self, Interrupted, Usage};
 #[derive(clap::Args)]
 #[group(id = "place")]
 pub struct Args {
-    /// How several ranks (`mpirun -np N sterna train`, or one process each with RANK and WORLD_SIZE) add their
-    /// gradients: fixed gives the very weights of one rank, fast is the way of MPI or NCCL, whose last bits depend on
-    /// the number of ranks
+    /// How the ranks of `mpirun -np N sterna train` add their gradients
+    ///
+    /// fixed gives the same weights as one rank. fast adds in the order of MPI or NCCL, so the last bits
+    /// depend on the number of ranks.
     #[arg(long, value_enum, default_value_t = Reduce::Fixed)]
     reduce: Reduce,
     /// What each rank computes on; cuda needs a build with that feature, and several GPUs the feature nccl
@@ -80,9 +79,6 @@ const LOCAL: [&str; 3] = [
     "MPI_LOCALRANKID",
 ];
 
-/// How long ranks that were started one by one wait for each other.
-const PATIENCE: Duration = Duration::from_secs(300);
-
 fn is_launched() -> bool {
     LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
 }
@@ -107,26 +103,22 @@ fn local_rank(ranks: &Ranks) -> anyhow::Result<usize> {
     Ok(ranks.rank())
 }
 
-/// Where ranks meet that were started one by one, by the variables of PyTorch; none for a single one.
-fn meeting() -> anyhow::Result<Option<Meeting>> {
-    let Some(size) = number("WORLD_SIZE")?.filter(|size| *size > 1) else {
-        return Ok(None);
+/// Refuses a process that a launcher other than MPI's takes for one of several ranks: it would train the whole run
+/// alone, and the others would write the same files.
+fn refuse_lone_rank() -> anyhow::Result<()> {
+    let (rank, size) = (number("RANK")?, number("WORLD_SIZE")?);
+    if size.unwrap_or(1) <= 1 && rank.unwrap_or(0) == 0 {
+        return Ok(());
+    }
+    let (name, value) = match size {
+        Some(size) => ("WORLD_SIZE", size),
+        None => ("RANK", rank.unwrap_or(0)),
     };
-    let why = || {
-        Usage(format!(
-            "WORLD_SIZE is {size}, but RANK is not set; it is 0 to {}",
-            size - 1
-        ))
-    };
-    let port = number("MASTER_PORT")?.unwrap_or(29500);
-    let no_port = |_| Usage(format!("MASTER_PORT is {port}, expected at most 65535"));
-    Ok(Some(Meeting {
-        rank: number("RANK")?.ok_or_else(why)?,
-        size,
-        host: std::env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".into()),
-        port: u16::try_from(port).map_err(no_port)?,
-        patience: PATIENCE,
-    }))
+    Err(Usage(format!(
+        "{name} is {value}, but ranks find each other through MPI: start them with `mpirun -np N sterna train …`, or \
+         unset RANK and WORLD_SIZE to train with this process alone"
+    ))
+    .into())
 }
 
 /// Refuses to run a verb once for each rank: all would write the same files.
@@ -142,10 +134,8 @@ fn collective() -> anyhow::Result<Rc<dyn Collective>> {
     if is_launched() {
         return mpi();
     }
-    Ok(match meeting()? {
-        Some(meeting) => Rc::new(meeting.join()?),
-        None => Rc::new(Solo),
-    })
+    refuse_lone_rank()?;
+    Ok(Rc::new(Solo))
 }
 
 #[cfg(feature = "mpi")]

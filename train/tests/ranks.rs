@@ -1,17 +1,17 @@
-//! Several ranks take the steps of one: threads of this process that talk through channels or TCP.
+//! Several ranks take the steps of one: threads of this process that talk through channels.
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use serde_json::json;
 use sterna_ternary::Config;
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::ranks::tcp::Meeting;
 use sterna_train::ranks::{Collective, Ranks, Reduction};
-use sterna_train::{Error, Model, Precision, Result, Trainer};
+use sterna_train::{
+    Control, Error, Model, Opened, Origins, Outcome, Place, Precision, Processor, Recipe, Result,
+    Run, Trainer,
+};
 
 const CONTEXT: usize = 64;
 const VOCABULARY: usize = 50;
@@ -98,40 +98,6 @@ fn on_ranks<R: Send>(
         let threads = Thread::all(size).into_iter();
         let threads: Vec<_> = threads
             .map(|thread| scope.spawn(move || of_one(Ranks::new(Rc::new(thread), reduction))))
-            .collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    })
-}
-
-/// A port of this machine that is free.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn meeting(port: u16, rank: usize, size: usize, patience: Duration) -> Meeting {
-    Meeting {
-        rank,
-        size,
-        host: "127.0.0.1".into(),
-        port,
-        patience,
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What each of several meetings leads to, all at the same time.
-fn at_once<R: Send>(of: Vec<Meeting>, then: impl Fn(Result<Ranks>) -> R + Sync) -> Vec<R> {
-    let then = &then;
-    let join = |meeting: Meeting| {
-        let joined = meeting.join();
-        then(joined.map(|tcp| Ranks::new(Rc::new(tcp), Reduction::Fixed)))
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = of
-            .into_iter()
-            .map(|meeting| scope.spawn(move || join(meeting)))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
@@ -238,63 +204,80 @@ fn the_parts_of_a_step_are_counted() {
     }
 }
 
-#[test]
-fn ranks_that_meet_over_tcp_take_the_very_steps_of_one() {
-    let one = trained(Ranks::default(), 33, 3);
-    for size in [2, 4] {
-        let port = free_port();
-        let all = (0..size).map(|rank| meeting(port, rank, size, PATIENCE));
-        let run = |ranks: Result<Ranks>| {
-            let ranks = ranks.unwrap();
-            ranks.agree("recipe", b"the same").unwrap();
-            assert!(ranks.any(ranks.rank() == size - 1).unwrap());
-            ranks.barrier().unwrap();
-            trained(ranks, 33, 3)
-        };
-        for (rank, other) in at_once(all.collect(), run).iter().enumerate() {
-            assert!(*other == one, "rank {rank} of {size}");
-        }
-    }
+const RECIPE: &str = "
+    [model]
+    family = 'bitnet'
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 1
+    num_attention_heads = 2
+    [data]
+    mix = 'addition2=1'
+    documents = 400
+    vocab_size = 300
+    [train]
+    optimizer = 'muon'
+    batch = 8
+    context = 128
+    learning_rate = 4e-3
+    warmup = 2
+    evaluate_every = 4
+    checkpoint_every = 2
+    sample_tokens = 4
+    steps = 4
+";
+
+/// Trains the recipe with this seed in `folder`, as one rank sees it.
+fn run_of(seed: u64, folder: &Path, ranks: Ranks) -> Result<Outcome> {
+    let mut recipe = Recipe::parse(RECIPE, Path::new("recipe.toml"))?;
+    recipe.train.seed = seed;
+    let run = Run::new(recipe, Origins::default(), Opened::default())?;
+    let place = Place::new(ranks, Processor::Cpu)?;
+    sterna_train::train(&run, folder, &place, |_| Control::Continue)
 }
 
 #[test]
-fn a_meeting_that_cannot_be_says_why_and_strangers_do_not_disturb_it() {
-    let brief = Duration::from_millis(300);
-    let messages = |of: Vec<Meeting>| -> Vec<String> {
-        at_once(of, |ranks| ranks.map(|_| ()).unwrap_err().to_string())
+fn several_ranks_write_the_files_of_one_and_go_on_where_they_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name: &str, size: usize| {
+        let out = folder.path().join(name);
+        std::fs::create_dir_all(&out).unwrap();
+        let outcomes = on_ranks(size, Reduction::Fixed, |ranks| run_of(1, &out, ranks));
+        assert!(
+            outcomes.iter().all(|outcome| outcome.is_ok()),
+            "{outcomes:?}"
+        );
+        out
     };
-    let check = |of: Vec<Meeting>, part: &str| {
-        let messages = messages(of);
-        let is_said = messages.iter().any(|message| message.contains(part));
-        assert!(is_said, "{part}: {messages:?}");
-    };
-    let port = free_port();
-    check(vec![meeting(port, 0, 2, brief)], "ranks [1] did not come");
-    check(vec![meeting(port, 1, 2, brief)], "rank 0 cannot be reached");
-    check(vec![meeting(port, 2, 2, brief)], "no rank 2 of 2");
-    let twice = vec![0, 1, 1].into_iter();
-    let twice = twice.map(|rank| meeting(port, rank, 3, PATIENCE));
-    check(twice.collect(), "two processes of rank 1");
-    let other = vec![meeting(port, 0, 2, PATIENCE), meeting(port, 1, 3, PATIENCE)];
-    check(other, "that there are 3 ranks, and rank 0 that there are 2");
-
-    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = taken.local_addr().unwrap().port();
-    check(vec![meeting(port, 0, 2, brief)], "cannot listen");
-    drop(taken);
-
-    let stranger = std::thread::spawn(move || {
-        while TcpStream::connect(("127.0.0.1", port))
-            .and_then(|mut stream| stream.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"))
-            .is_err()
-        {
-            std::thread::yield_now();
+    let (one, three) = (train("one", 1), train("three", 3));
+    let last = "checkpoints/step-00000004.safetensors";
+    let check = |what: &str| {
+        for name in ["metrics.jsonl", "model/model.safetensors", last] {
+            let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+            assert!(read(&one) == read(&three), "{name} {what}");
         }
+    };
+    check("at once");
+    std::fs::remove_file(three.join(last)).unwrap();
+    train("three", 2);
+    check("resumed by two ranks");
+}
+
+#[test]
+fn a_rank_that_fails_ends_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcomes = on_ranks(3, Reduction::Fixed, |ranks| {
+        let seed = if ranks.rank() == 1 { 2 } else { 1 };
+        run_of(seed, folder.path(), ranks)
     });
-    let first = std::thread::spawn(move || meeting(port, 0, 2, PATIENCE).join().map(|_| ()));
-    stranger.join().unwrap();
-    meeting(port, 1, 2, PATIENCE).join().unwrap();
-    first.join().unwrap().unwrap();
+    let message = |rank: usize| outcomes[rank].as_ref().unwrap_err().to_string();
+    assert!(
+        message(1).contains("another recipe than rank 0"),
+        "{}",
+        message(1)
+    );
+    assert!(message(0).contains("is gone"), "{}", message(0));
+    assert!(message(2).contains("is gone"), "{}", message(2));
 }
 
 #[test]

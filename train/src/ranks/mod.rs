@@ -6,7 +6,6 @@ pub mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod place;
-pub mod tcp;
 pub(crate) mod tree;
 
 pub use collective::{Collective, Ranks, Reduction, Solo};
