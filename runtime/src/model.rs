@@ -169,6 +169,12 @@ impl Model {
         self.pool.threads()
     }
 
+    /// The threads of the forward pass, for work on its results. While a forward pass of another thread runs,
+    /// that work is done by its caller alone.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// An empty KV cache for `context` tokens.
     ///
     /// # Errors

@@ -188,6 +188,15 @@ pub fn greedy(logits: &[f32]) -> u32 {
     best.expect("a vocabulary has tokens").1
 }
 
+/// ln Σ exp(x), summed in f64 in the order of x; −∞ counts as a probability of zero.
+///
+/// The log-probability of token `i` is `logits[i]` less this, in nats.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|x| (f64::from(*x) - max).exp()).sum();
+    max + sum.ln()
+}
+
 fn penalize(logits: &mut [f32], tokens: &[u32], penalty: f32) {
     if penalty == 1.0 {
         return;
@@ -394,5 +403,18 @@ mod tests {
             let error = Sampler::new(sampling).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one_whatever_the_offset() {
+        for offset in [0.0, 1e4, -1e4] {
+            let logits = [1.0, 2.0, f32::NEG_INFINITY, 4.0].map(|x| x + offset);
+            let sum = log_sum_exp(&logits);
+            let total: f64 = logits.iter().map(|x| (f64::from(*x) - sum).exp()).sum();
+            assert!((total - 1.0).abs() < 1e-12, "{offset}: {total}");
+        }
+        // ln(e^1 + e^2 + e^4), by Python's math.log and math.exp
+        let expected = 4.169846019556285;
+        assert!((log_sum_exp(&[1.0, 2.0, 4.0]) - expected).abs() < 1e-15);
     }
 }

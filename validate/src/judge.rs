@@ -88,8 +88,8 @@ impl Judgment {
     }
 }
 
-/// Part of the name of what was scored: another number where the numbers would be others.
-const VERSION: &str = "1";
+/// Version of the scoring code, part of the key of a store. Raise it when a change alters results.
+const VERSION: &str = "2";
 
 /// Scores a text with each subject, those with the tokens of the first one beside it. `seen` is called with the
 /// number of scored tokens that are done, and of all, and says whether to go on; `None` if it does not.

@@ -7,13 +7,14 @@
 
 use std::ops::Range;
 
+use sterna_runtime::sampler::log_sum_exp;
 use sterna_runtime::{KvCache, Logits, Model, Part};
 
 use crate::windows::Window;
 use crate::{Error, Result};
 
 /// What a model makes of one token of a text.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Position {
     /// −ln of the token's probability, in nats.
     pub nll: f64,
@@ -66,6 +67,25 @@ pub fn score(
         start = end;
     }
     Ok(())
+}
+
+/// The loss of one model on each scored token, in nats: of the first window, of the second, and so on.
+///
+/// # Errors
+/// Those of [`Model::forward`] and [`Error::NotFinite`].
+pub fn losses(model: &Model, windows: &[Window]) -> Result<Vec<f64>> {
+    let mut losses = Vec::new();
+    score(
+        &[model],
+        false,
+        windows,
+        0..windows.len(),
+        &mut |_, positions| {
+            losses.extend(positions[0].iter().map(|position| position.nll));
+            Ok(true)
+        },
+    )?;
+    Ok(losses)
 }
 
 /// The end of the windows that pass together.
@@ -189,19 +209,10 @@ fn positions(
         let p = reference.map(|logits| &logits[range.clone()]);
         position(&logits[range], p, targets[i] as usize)
     };
-    let share = targets.len().div_ceil(model.threads());
-    std::thread::scope(|scope| {
-        let starts = (0..targets.len()).step_by(share);
-        let spawn = |start: usize| {
-            let end = targets.len().min(start + share);
-            scope.spawn(move || (start..end).map(row).collect::<Vec<Position>>())
-        };
-        let threads: Vec<_> = starts.map(spawn).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<Position>>| {
-            thread.join().expect("arithmetic does not panic")
-        };
-        threads.into_iter().flat_map(join).collect()
-    })
+    let mut positions = vec![Position::default(); targets.len()];
+    let fill = |i: usize, position: &mut [Position]| position[0] = row(i);
+    model.pool().chunks_mut(&mut positions, 1, fill);
+    positions
 }
 
 fn position(q: &[f32], p: Option<&[f32]>, target: usize) -> Position {
@@ -220,13 +231,6 @@ fn position(q: &[f32], p: Option<&[f32]>, target: usize) -> Position {
         }
     });
     Position { nll, apart }
-}
-
-/// ln Σ exp(x).
-pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    f64::from(max) + sum.ln()
 }
 
 /// Σ p ln(p / q); exactly 0 for equal logits.

@@ -24,6 +24,7 @@ pub struct Section {
 }
 
 /// Rows of cells; the first cell of a row names it.
+#[derive(serde::Serialize)]
 pub struct Table {
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,

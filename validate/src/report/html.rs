@@ -1,93 +1,141 @@
-//! The report as one page that needs nothing else: no script, no font, no other file.
+//! The report as one page that needs nothing else: no script, no font, no other file. The page is `page.html`, a
+//! template that escapes every text; only the plots, which are SVG, are put in as they are.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, Value};
+use serde::Serialize;
 
 use super::document::{Document, Section, Table};
-use super::plots::Plot;
 
-const STYLE: &str = "\
-:root{color-scheme:light}*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:64rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem;line-height:1.25;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:2rem 0 .5rem}
-.answer{font-size:1.1rem;border-left:.3rem solid #0072b2;padding:.1rem 0 .1rem 1rem;margin:1rem 0}
-.intro{color:#555;max-width:46rem}
-.wide{overflow-x:auto;margin:.5rem 0}
-table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.3rem .9rem .3rem 0;border-bottom:1px solid #ddd;vertical-align:top}
-thead th{font-weight:600;border-bottom:2px solid #999;vertical-align:bottom}
-tbody th{font-weight:600}.facts td{overflow-wrap:anywhere}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:1rem;margin:1rem 0}
-figure{margin:0;break-inside:avoid}figure svg{width:100%;max-width:32rem;height:auto;display:block}
-figcaption{font-size:.85rem;color:#555}
-@media(max-width:40rem){th,td{white-space:nowrap}.facts td{white-space:normal}
-tbody th{white-space:normal;overflow-wrap:anywhere;min-width:6rem;max-width:9rem}}
-@media print{body{font-size:10pt;max-width:none;padding:0}.wide{overflow:visible}table{font-size:7pt}
-th,td{padding-right:.5rem}.plots{grid-template-columns:1fr 1fr}h2{break-after:avoid}tr{break-inside:avoid}}
-@page{margin:15mm}";
+/// What the template is given.
+#[derive(Serialize)]
+struct Page<'a> {
+    title: &'a str,
+    answer: &'a [String],
+    sections: Vec<PageSection<'a>>,
+}
+
+#[derive(Serialize)]
+struct PageSection<'a> {
+    title: &'a str,
+    intro: &'a str,
+    table: &'a Table,
+    figures: Vec<Figure<'a>>,
+}
+
+#[derive(Serialize)]
+struct Figure<'a> {
+    svg: String,
+    caption: &'a str,
+}
 
 pub fn of(document: &Document) -> String {
-    let title = escaped(&document.title);
-    let answer = document
-        .answer
-        .iter()
-        .map(|a| format!("<p class=\"answer\">{}</p>\n", escaped(a)));
-    let sections = document
-        .sections
-        .iter()
-        .map(|s| section(s, &document.plots));
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}\n</style>\n</head>\n<body>\n<h1>{title}</h1>\n{}{}</body>\n</html>\n",
-        answer.collect::<String>(),
-        sections.collect::<String>()
-    )
-}
-
-fn section(section: &Section, plots: &[Plot]) -> String {
-    let named = |name: &&str| plots.iter().find(|plot| plot.name == *name);
-    let figures = section.plots.iter().filter_map(named).map(|plot| {
-        let (svg, caption) = (plot.picture.svg(), escaped(plot.caption));
-        format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
-    });
-    let figures: String = figures.collect();
-    let figures = match figures.is_empty() {
-        true => figures,
-        false => format!("<div class=\"plots\">\n{figures}</div>\n"),
+    let page = Page {
+        title: &document.title,
+        answer: &document.answer,
+        sections: document
+            .sections
+            .iter()
+            .map(|s| section(document, s))
+            .collect(),
     };
-    format!(
-        "<section>\n<h2>{}</h2>\n<p class=\"intro\">{}</p>\n{}{figures}</section>\n",
-        section.title,
-        escaped(&section.intro),
-        table(&section.table)
-    )
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    // A line that holds nothing but a tag leaves no line in the page.
+    let mut syntax = SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true);
+    syntax.keep_trailing_newline(true);
+    environment.set_syntax(syntax.build().expect("the delimiters are Jinja's own"));
+    environment
+        .render_str(include_str!("page.html"), Value::from(Serde(page)))
+        .expect("the template asks for what a page has")
 }
 
-fn table(table: &Table) -> String {
-    let cells = |row: &[String]| -> String {
-        let cells = row.iter().enumerate();
-        let cell = |(i, cell): (usize, &String)| match i {
-            0 => format!("<th scope=\"row\">{}</th>", escaped(cell)),
-            _ => format!("<td>{}</td>", escaped(cell)),
+fn section<'a>(document: &'a Document, section: &'a Section) -> PageSection<'a> {
+    PageSection {
+        title: section.title,
+        intro: &section.intro,
+        table: &section.table,
+        figures: figures(document, section),
+    }
+}
+
+/// The plots that a section names.
+fn figures<'a>(document: &'a Document, section: &Section) -> Vec<Figure<'a>> {
+    let named = |name: &&str| document.plots.iter().find(|plot| plot.name == *name);
+    let plots = section.plots.iter().filter_map(named);
+    let figure = |plot: &'a super::plots::Plot| Figure {
+        svg: plot.picture.svg(),
+        caption: plot.caption,
+    };
+    plots.map(figure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole page but its style: every text is escaped, and no line is empty.
+    #[test]
+    fn a_page_has_its_tables_and_no_markup_of_others() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let document = Document {
+            title: "a <b> & c".into(),
+            answer: vec!["\"d\" > e".into()],
+            sections: vec![
+                Section {
+                    title: "F",
+                    intro: "g".into(),
+                    table: Table {
+                        head: row(["h", "i<"]),
+                        rows: vec![row(["<script>", "1"]), row(["k", "2"])],
+                    },
+                    plots: Vec::new(),
+                },
+                Section {
+                    title: "L",
+                    intro: "m".into(),
+                    table: Table {
+                        head: Vec::new(),
+                        rows: vec![row(["n", "o"])],
+                    },
+                    plots: Vec::new(),
+                },
+            ],
+            plots: Vec::new(),
         };
-        format!("<tr>{}</tr>\n", cells.map(cell).collect::<String>())
-    };
-    let rows: String = table.rows.iter().map(|row| cells(row)).collect();
-    let (class, head) = match table.head.is_empty() {
-        true => (" class=\"facts\"", String::new()),
-        false => {
-            let cells = table
-                .head
-                .iter()
-                .map(|c| format!("<th scope=\"col\">{}</th>", escaped(c)));
-            (
-                "",
-                format!("<thead><tr>{}</tr></thead>\n", cells.collect::<String>()),
-            )
-        }
-    };
-    format!("<div class=\"wide\"><table{class}>\n{head}<tbody>\n{rows}</tbody></table></div>\n")
-}
-
-fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;").replace('"', "&quot;")
+        let page = of(&document);
+        let (head, rest) = page.split_once("<style>\n").unwrap();
+        assert!(head.starts_with("<!DOCTYPE html>\n"));
+        assert!(head.ends_with("<title>a &lt;b&gt; &amp; c</title>\n"));
+        let (_, body) = rest.split_once("</style>\n").unwrap();
+        let expected = "\
+</head>
+<body>
+<h1>a &lt;b&gt; &amp; c</h1>
+<p class=\"answer\">&quot;d&quot; &gt; e</p>
+<section>
+<h2>F</h2>
+<p class=\"intro\">g</p>
+<div class=\"wide\"><table>
+<thead><tr><th scope=\"col\">h</th><th scope=\"col\">i&lt;</th></tr></thead>
+<tbody>
+<tr><th scope=\"row\">&lt;script&gt;</th><td>1</td></tr>
+<tr><th scope=\"row\">k</th><td>2</td></tr>
+</tbody></table></div>
+</section>
+<section>
+<h2>L</h2>
+<p class=\"intro\">m</p>
+<div class=\"wide\"><table class=\"facts\">
+<tbody>
+<tr><th scope=\"row\">n</th><td>o</td></tr>
+</tbody></table></div>
+</section>
+</body>
+</html>
+";
+        assert_eq!(body, expected);
+    }
 }

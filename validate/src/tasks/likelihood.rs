@@ -8,6 +8,7 @@
 //! [`KvCache`], also from one item to the next. Several items go through the model together, each
 //! with a cache of its own; since logits do not depend on company, neither do results.
 
+use sterna_runtime::sampler::log_sum_exp;
 use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
 
 use super::error::{Error, Result};
@@ -251,7 +252,7 @@ impl Rows {
             is_greedy: true,
         };
         for (row, token) in rows.zip(tokens) {
-            sum.log += log_softmax(row, *token as usize);
+            sum.log += f64::from(row[*token as usize]) - log_sum_exp(row);
             let best = (0..row.len())
                 .rev()
                 .max_by(|a, b| row[*a].total_cmp(&row[*b]));
@@ -259,11 +260,4 @@ impl Rows {
         }
         sum
     }
-}
-
-/// ln softmax(x)ᵢ, in float64.
-fn log_softmax(x: &[f32], i: usize) -> f64 {
-    let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = x.iter().map(|x| (f64::from(*x) - max).exp()).sum();
-    f64::from(x[i]) - max - sum.ln()
 }
