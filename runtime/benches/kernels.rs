@@ -13,8 +13,8 @@ use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
 use sterna_runtime::Kernels;
 use sterna_runtime::kernels::codes::Int16;
-use sterna_runtime::kernels::{LANES, PanelProduct};
-use sterna_ternary::{Packing, table};
+use sterna_runtime::kernels::{BlockProduct, LANES, PanelProduct, QuantizedBlock};
+use sterna_ternary::{Dense, Packing, table};
 
 /// Rows and columns of `down_proj` and of `gate_proj` of BitNet-2B4T.
 const SHAPES: [(usize, usize); 2] = [(2560, 6912), (6912, 2560)];
@@ -77,6 +77,43 @@ fn ternary(group: &mut BenchmarkGroup<WallTime>) {
                 }
             });
         }
+    }
+}
+
+/// Blocks of `q8_0` and of `q4_0`, of one matrix with one token and with several.
+fn blocks(group: &mut BenchmarkGroup<WallTime>) {
+    const ROWS: usize = 1024;
+    const COLUMNS: usize = 2560;
+    let mut random = Random(5);
+    let (w, x) = (random.floats(COLUMNS), random.floats(16 * COLUMNS));
+    let mut q = vec![QuantizedBlock::default(); x.len() / 32];
+    (Kernels::best().quantize_blocks)(&x, &mut q);
+    let mut y = vec![0.0; 16 * ROWS];
+    for dense in [Dense::Q8_0, Dense::Q4_0] {
+        let row_bytes = COLUMNS / 32 * dense.block_bytes().expect("these are blocks");
+        let mut rows = vec![0; ROWS * row_bytes];
+        for row in rows.chunks_exact_mut(row_bytes) {
+            dense.pack_row(&w, row);
+        }
+        each_table(|kernels| {
+            let gemm = match dense {
+                Dense::Q4_0 => kernels.gemm_q4_0,
+                _ => kernels.gemm_q8_0,
+            };
+            for tokens in [1, 4, 16] {
+                let size = format!("{ROWS}x{COLUMNS}x{tokens}");
+                let name = format!("gemm_{}/{}/{size}", dense.name(), kernels.name);
+                let blocks = COLUMNS / 32;
+                let product = BlockProduct {
+                    blocks,
+                    rows: &rows,
+                    x: &q[..tokens * blocks],
+                };
+                let y = &mut y[..tokens * ROWS];
+                group.throughput(Throughput::Elements((ROWS * COLUMNS * tokens) as u64));
+                group.bench_function(name, |b| b.iter(|| gemm(black_box(product), y)));
+            }
+        });
     }
 }
 
@@ -220,6 +257,7 @@ fn main() {
         .configure_from_args();
     let mut group = criterion.benchmark_group("kernels");
     ternary(&mut group);
+    blocks(&mut group);
     planes(&mut group);
     attention(&mut group);
     elements(&mut group);

@@ -9,9 +9,13 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
 
-use super::avx2::{self, load, prefetch_distance, prefetch_line};
+use super::avx2;
+use super::avx2::registers::load;
+use super::compile::slot;
 use super::dot::{self, Multiply, Product, Unpack};
-use super::{Kernels, PanelProduct};
+use super::panels::PanelProduct;
+use super::prefetch::{prefetch_distance, prefetch_line};
+use super::slots::Kernels;
 
 /// Most tokens that `vpdpbusd` serves sooner than the tables of `avx2`.
 const FEW_TOKENS: usize = 19;
@@ -27,7 +31,7 @@ macro_rules! table {
                     return (avx2::KERNELS.gemm_i2)(rows, q, q_sums, sums);
                 }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
-                // SAFETY: as in `detect`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
                 unsafe { gemm_i2(product) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
@@ -35,13 +39,10 @@ macro_rules! table {
                     return (avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums);
                 }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
-                // SAFETY: as in `detect`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
                 unsafe { gemm_t5(product) }
             },
-            panels_i8: |product, y| {
-                // SAFETY: as in `detect`.
-                unsafe { panels_i8(product, y) }
-            },
+            panels_i8: slot!(panels_i8(product, y)),
             ..avx2::KERNELS
         };
 

@@ -11,7 +11,7 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::Shape;
+use super::shape::Shape;
 
 /// The arguments of a [`super::Gemm`], checked.
 pub(super) struct Product<'a> {

@@ -7,63 +7,9 @@
 use half::{bf16, f16};
 use sterna_ternary::packing::dense::BLOCK;
 
-use super::QuantizedBlock;
-
-#[cfg(target_arch = "x86_64")]
-pub(super) use super::softmax::{merge, quantize_i16, softmax_block, softmax_block_i8};
+use super::dense::QuantizedBlock;
 
 const LANES: usize = 16;
-
-/// One instantiation of every loop that the compiler vectorizes well, for use inside a table of the instruction set `$feature`.
-#[cfg(target_arch = "x86_64")]
-macro_rules! compile_for {
-    ($feature:literal) => {
-        $crate::kernels::float::compile_for! { $feature:
-            fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32;
-            fn sum(q: &[i8]) -> i32;
-            fn dequantize(sums: &[i32], s: f32, scale: f32, y: &mut [f32]) -> ();
-            fn quantize_blocks(
-                x: &[f32],
-                blocks: &mut [$crate::kernels::QuantizedBlock]
-            ) -> ();
-            fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) -> f32;
-            fn softmax_block(
-                x: &mut [f32],
-                seen: std::ops::Range<usize>
-            ) -> $crate::kernels::Block;
-            fn softmax_block_i8(
-                x: &mut [f32],
-                seen: std::ops::Range<usize>,
-                factor: f32,
-                scales: [&[f32]; 2],
-                weights: &mut [i16]
-            ) -> $crate::kernels::Block;
-            fn merge(y: &mut [f32], x: &[f32], factors: [f32; 2]) -> ();
-            fn quantize_i16(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32;
-            fn silu_mul(gate: &mut [f32], up: &[f32]) -> ();
-            fn relu2_mul(gate: &mut [f32], up: &[f32]) -> ();
-            fn gelu_tanh_mul(gate: &mut [f32], up: &[f32]) -> ();
-            fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
-            fn add(x: &mut [f32], y: &[f32]) -> ();
-        }
-    };
-    ($feature:literal: $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
-        /// The loops of `float` for this instruction set.
-        mod compiled {
-            $(pub(super) fn $name($($arg: $type),*) -> $result {
-                #[target_feature(enable = $feature)]
-                fn compiled($($arg: $type),*) -> $result {
-                    $crate::kernels::float::$name($($arg),*)
-                }
-                // SAFETY: this is reached through a table only, and a table is handed out only where
-                // its features were detected.
-                unsafe { compiled($($arg),*) }
-            })*
-        }
-    };
-}
-#[cfg(target_arch = "x86_64")]
-pub(super) use compile_for;
 
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {

@@ -72,7 +72,11 @@ pub(super) fn reference(product: GroupProduct, y: &mut [f32]) {
     target_arch = "aarch64",
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
-pub(super) fn by_groups(gemm: super::Gemm, product: GroupProduct, y: &mut [f32]) {
+pub(super) fn by_groups(
+    gemm: fn(&[u8], &[i8], &[i32], &mut [i32]),
+    product: GroupProduct,
+    y: &mut [f32],
+) {
     let (tokens, n) = product.shape(y);
     let groups = product.groups;
     let mut blocks = vec![0; n * BLOCK_BYTES];

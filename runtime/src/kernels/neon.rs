@@ -14,7 +14,8 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use sterna_ternary::Packing;
 
 use super::dot::{self, CACHED_STEPS, Cache, Multiply, Product, Unpack};
-use super::{Kernels, groups, scalar};
+use super::slots::Kernels;
+use super::{groups, scalar};
 
 /// A table whose products are those of `$gemm`, which wants the target features `$features`.
 macro_rules! table {
@@ -32,7 +33,7 @@ macro_rules! table {
                     $gemm(product, unpack);
                 }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
-                // SAFETY: as in `detect`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
                 unsafe { gemm_i2(product) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
@@ -46,7 +47,7 @@ macro_rules! table {
                     $gemm(product, unpack);
                 }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
-                // SAFETY: as in `detect`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
                 unsafe { gemm_t5(product) }
             },
             gemm_groups: |product, y| groups::by_groups($table.gemm_i2, product, y),

@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use super::Kernels;
+use super::slots::Kernels;
 
 /// A loop and what it computes.
 #[derive(Debug)]

@@ -4,7 +4,9 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::{Kernels, Shape, codes, dense, float, groups, panels, softmax};
+use super::shape::Shape;
+use super::slots::Kernels;
+use super::{codes, dense, float, groups, panels, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",

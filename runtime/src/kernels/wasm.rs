@@ -10,7 +10,8 @@ use std::arch::wasm32::*;
 use sterna_ternary::Packing;
 
 use super::dot::{self, Multiply, Product, Unpack};
-use super::{Kernels, groups, scalar};
+use super::slots::Kernels;
+use super::{groups, scalar};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",

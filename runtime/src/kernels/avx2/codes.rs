@@ -7,7 +7,8 @@
 use std::arch::x86_64::*;
 
 use super::super::codes::{Int16, check};
-use super::{is_near, load, prefetch_distance, prefetch_near};
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::registers::load;
 
 const ROWS: usize = 4;
 

@@ -11,7 +11,8 @@ use sterna_ternary::packing::{q4_0, q8_0};
 
 use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
 use super::super::dense::BlockProduct;
-use super::{load, prefetch_distance, prefetch_line};
+use super::super::prefetch::{prefetch_distance, prefetch_line};
+use super::registers::load;
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {

@@ -3,15 +3,20 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{GroupProduct, Shape};
-use super::{four_sums, is_near, load, lut, prefetch_distance, prefetch_near, tokens_for_tables};
+use super::super::groups::GroupProduct;
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::shape::{Operands, Shape};
+use super::lut;
+use super::registers::{four_sums, load};
+use super::ternary::{TABLE_TOKENS, tokens_for_tables};
 
 /// Rows that are computed together.
 const ROWS: usize = 4;
 
 #[target_feature(enable = "avx2")]
-pub(super) fn gemm(product: GroupProduct, tokens: usize, rows: usize, y: &mut [f32]) {
-    let done = by_tables(product, tokens, rows, y, super::TABLE_TOKENS, lut::LOOPS);
+pub(super) fn gemm(product: GroupProduct, y: &mut [f32]) {
+    let (tokens, rows) = product.shape(y);
+    let done = by_tables(product, y, TABLE_TOKENS, lut::LOOPS);
     for first in (0..rows).step_by(ROWS) {
         for t in (done..tokens).step_by(2) {
             match tokens - t {
@@ -26,12 +31,11 @@ pub(super) fn gemm(product: GroupProduct, tokens: usize, rows: usize, y: &mut [f
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn by_tables(
     product: GroupProduct,
-    tokens: usize,
-    rows: usize,
     y: &mut [f32],
     fewest: usize,
     loops: lut::Loops,
 ) -> usize {
+    let (tokens, rows) = product.shape(y);
     let shape = Shape {
         tokens,
         rows,
@@ -39,19 +43,15 @@ pub(in super::super) fn by_tables(
     };
     let tokens = tokens_for_tables(shape, fewest);
     if tokens > 0 {
-        let shape = Shape { tokens, ..shape };
-        let q = &product.q[..tokens * product.groups * 128];
-        let y = bytemuck::cast_slice_mut(&mut y[..tokens * rows]);
+        let operands = Operands {
+            shape: Shape { tokens, ..shape },
+            rows: product.rows,
+            q: &product.q[..tokens * product.groups * 128],
+            q_sums: &[], // tables hold sums of trits, which need no Σ q
+        };
+        let sums = bytemuck::cast_slice_mut(&mut y[..tokens * rows]);
         let ranks = |rows| lut::ranks_i2(rows);
-        lut::gemm(
-            shape,
-            product.rows,
-            q,
-            y,
-            ranks,
-            loops,
-            Some(product.scales),
-        );
+        lut::gemm(operands, sums, ranks, loops, Some(product.scales));
     }
     tokens
 }

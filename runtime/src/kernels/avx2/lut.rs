@@ -25,9 +25,10 @@ use std::ops::Range;
 
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::Shape;
+use super::super::prefetch::prefetch_line;
+use super::super::shape::{Operands, Shape};
+use super::registers::{high_bytes, load, table};
 use super::shuffle::{exchange, four_by_four};
-use super::{high_bytes, load, prefetch_line, table};
 
 /// Tokens of a table entry.
 pub(super) const TOKENS: usize = 32;
@@ -57,17 +58,26 @@ pub(in super::super) struct Narrow(pub [i16; TOKENS]);
 pub(in super::super) struct Wide(pub [i32; TOKENS]);
 
 /// A [`Narrow`] in registers.
+///
+/// # Safety
+/// Every function of this trait may be called only on a CPU that has the instruction set of the implementing type:
+/// AVX2 for two registers of 256 bits, AVX-512 F and BW for one of 512 bits.
 pub(in super::super) trait Sums: Copy {
-    /// The instruction set must be there, as for all of these.
+    /// All sums zero.
     unsafe fn zero() -> Self;
-    /// Bytes of the first and of the last 16 tokens.
+    /// The bytes of the first and of the last 16 tokens, as 16-bit numbers.
     unsafe fn widen(bytes: [__m128i; 2]) -> Self;
+    /// Reads 32 sums.
     unsafe fn load(from: &Narrow) -> Self;
+    /// Writes 32 sums.
     unsafe fn store(self, to: &mut Narrow);
+    /// The sums of lanes, modulo 2¹⁶.
     unsafe fn add(self, other: Self) -> Self;
+    /// The differences of lanes, modulo 2¹⁶.
     unsafe fn sub(self, other: Self) -> Self;
+    /// Adds the lanes to 32-bit sums.
     unsafe fn add_to(self, to: &mut Wide);
-    /// The same times a scale, to sums whose bits are those of f32.
+    /// Adds the lanes, as f32 times `scale`, to sums whose bits are those of f32.
     unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide);
 }
 
@@ -84,12 +94,12 @@ pub(in super::super) struct Loops {
 pub(super) const LOOPS: Loops = {
     #[target_feature(enable = "avx2")]
     unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
-        // SAFETY: as here.
+        // SAFETY: this function is compiled for AVX2.
         unsafe { fill_tables::<[__m256i; 2]>(columns, tables) }
     }
     #[target_feature(enable = "avx2")]
     unsafe fn run(pass: Pass) {
-        // SAFETY: as here.
+        // SAFETY: this function is compiled for AVX2, and its caller has made the ranks.
         unsafe { pass.run::<[__m256i; 2]>() }
     }
     Loops {
@@ -116,16 +126,14 @@ thread_local! {
 /// and the sums are bits of f32.
 #[target_feature(enable = "avx2")]
 #[inline]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn gemm<const UNITS: usize>(
-    shape: Shape,
-    rows: &[u8],
-    q: &[i8],
+    operands: Operands,
     sums: &mut [i32],
     ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
     loops: Loops,
     scales: Option<&[f32]>,
 ) {
+    let Operands { shape, rows, q, .. } = operands;
     // Units whose sums stay in 16 bits.
     let narrow_units = if scales.is_some() {
         UNITS
@@ -190,7 +198,8 @@ pub(super) fn gemm<const UNITS: usize>(
                                     &scales[block * n + first_row..][..rows]
                                 }),
                             };
-                            // SAFETY: as above; `fill_ranks` makes ranks of the table.
+                            // SAFETY: a table of kernels has loops that its CPUs run, and `fill_ranks` makes no
+                            // rank of RANKS or more.
                             unsafe { (loops.run)(pass) };
                         }
                     }
@@ -268,7 +277,7 @@ impl Pass<'_> {
     /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
     #[inline(always)]
     pub unsafe fn run<S: Sums>(self) {
-        // SAFETY: as here.
+        // SAFETY: the caller gives ranks below RANKS and has the instructions of `S`.
         unsafe {
             match (self.first, self.last) {
                 (true, true) => self.rows::<S, true, true>(),
@@ -281,13 +290,14 @@ impl Pass<'_> {
     }
 
     /// # Safety
-    /// As for `run`.
+    /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
     #[inline(always)]
     unsafe fn rows<S: Sums, const FIRST: bool, const LAST: bool>(self) {
         assert!(self.tables.len() == GROUPS * RANKS);
         let sums = self.narrow.iter_mut().zip(self.wide);
         for (ranks, (narrow, wide)) in self.ranks.iter().zip(sums) {
-            // SAFETY: as for `run`.
+            // SAFETY: the caller gives ranks below RANKS and has the instructions of `S`; there are
+            // GROUPS · RANKS entries.
             unsafe {
                 let sum = if FIRST { S::zero() } else { S::load(narrow) };
                 let sum = add_entries(self.tables, *ranks, sum);
@@ -303,14 +313,15 @@ impl Pass<'_> {
     /// The last pass over a block whose sums have scales.
     ///
     /// # Safety
-    /// As for `run`.
+    /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
     #[inline(always)]
     unsafe fn scaled_rows<S: Sums>(self) {
         assert!(self.tables.len() == GROUPS * RANKS);
         let scales = self.scales.unwrap_or_default();
         let sums = self.narrow.iter_mut().zip(self.wide);
         for ((ranks, scale), (narrow, wide)) in self.ranks.iter().zip(scales).zip(sums) {
-            // SAFETY: as for `run`.
+            // SAFETY: the caller gives ranks below RANKS and has the instructions of `S`; there are
+            // GROUPS · RANKS entries.
             unsafe {
                 add_entries(self.tables, *ranks, S::load(narrow)).add_scaled_to(*scale, wide)
             };
@@ -321,12 +332,13 @@ impl Pass<'_> {
 /// Adds the entries that the ranks of a unit select.
 ///
 /// # Safety
-/// As for [`Pass::run`], and there are `GROUPS * RANKS` entries.
+/// Every byte of the ranks is below [`RANKS`], there are `GROUPS * RANKS` entries, and the CPU has the instructions
+/// of `S`.
 #[inline(always)]
 unsafe fn add_entries<S: Sums>(tables: &[Narrow], ranks: u64, mut sum: S) -> S {
     for g in 0..GROUPS {
         let entry = tables.as_ptr().wrapping_byte_add(offset(ranks, g));
-        // SAFETY: as here; the ranks are below RANKS, so entries are of the tables.
+        // SAFETY: rank g is below RANKS, so its entry lies in table g; the caller has the instructions of `S`.
         sum = unsafe { sum.add(S::load(&*entry)) };
     }
     sum
@@ -347,27 +359,27 @@ fn offset(ranks: u64, g: usize) -> usize {
 impl Sums for [__m256i; 2] {
     #[inline(always)]
     unsafe fn zero() -> Self {
-        // SAFETY: as here, and so below.
+        // SAFETY: the caller has AVX2, as the trait demands.
         unsafe { [_mm256_setzero_si256(); 2] }
     }
 
     #[inline(always)]
     unsafe fn widen([a, b]: [__m128i; 2]) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX2, as the trait demands.
         unsafe { [_mm256_cvtepi8_epi16(a), _mm256_cvtepi8_epi16(b)] }
     }
 
     #[inline(always)]
     unsafe fn load(from: &Narrow) -> Self {
         let from = from.0.as_ptr().cast::<__m256i>();
-        // SAFETY: as above; the two halves of an entry, which is aligned to 64 bytes.
+        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry, which is aligned to 64 bytes.
         unsafe { [_mm256_load_si256(from), _mm256_load_si256(from.add(1))] }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: &mut Narrow) {
         let to = to.0.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry, which is aligned to 64 bytes.
         unsafe {
             _mm256_store_si256(to, self[0]);
             _mm256_store_si256(to.add(1), self[1]);
@@ -376,7 +388,7 @@ impl Sums for [__m256i; 2] {
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX2, as the trait demands.
         unsafe {
             [
                 _mm256_add_epi16(self[0], other[0]),
@@ -387,7 +399,7 @@ impl Sums for [__m256i; 2] {
 
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX2, as the trait demands.
         unsafe {
             [
                 _mm256_sub_epi16(self[0], other[0]),
@@ -400,7 +412,8 @@ impl Sums for [__m256i; 2] {
     unsafe fn add_to(self, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<__m256i>();
         for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: as above; quarters of the sums, which are aligned to 64 bytes.
+            // SAFETY: the caller has AVX2, as the trait demands. These are quarters of sums that are aligned to
+            // 64 bytes.
             unsafe {
                 let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
                 let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
@@ -416,7 +429,8 @@ impl Sums for [__m256i; 2] {
     unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<f32>();
         for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: the caller has AVX2, as the trait demands. These are eighths of sums that are aligned to
+            // 64 bytes.
             unsafe {
                 let scale = _mm256_set1_ps(scale);
                 let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
@@ -448,7 +462,7 @@ pub(in super::super) struct Columns<'a> {
 #[inline(always)]
 pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [Narrow]) {
     let Columns { q, q_row, .. } = columns;
-    // SAFETY: as here; SSE2 is always there.
+    // SAFETY: every x86-64 CPU has SSE2.
     let zero = unsafe { _mm_setzero_si128() };
     let mut a = [[[zero; 2]; GROUPS]; 4]; // (run, column, half of the tokens)
     for half in 0..2 {
@@ -458,7 +472,7 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
                 let t = (half * 16 + t).min(columns.tokens - 1);
                 *token = &q[t * q_row + columns.start + run * columns.step];
             }
-            // SAFETY: as here, and so below.
+            // SAFETY: the caller has the instructions of `S`, and AVX2 is one of them or comes with them.
             let registers = unsafe { super::shuffle::columns(tokens) };
             for (a, register) in a.iter_mut().zip(registers) {
                 a[half] = register;
@@ -467,7 +481,7 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
     }
     let (tables, _) = tables.as_chunks_mut::<RANKS>();
     for (g, table) in tables.iter_mut().enumerate() {
-        // SAFETY: as above.
+        // SAFETY: the caller has the instructions of `S`.
         unsafe {
             let high = nine::<S>(a[0][g], a[1][g]);
             let low = nine::<S>(a[2][g], a[3][g]);
@@ -486,7 +500,7 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
 /// The CPU has the instructions of `S`.
 #[inline(always)]
 unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
-    // SAFETY: as here.
+    // SAFETY: the caller has the instructions of `S`.
     unsafe {
         let zero = S::zero();
         let (a, b) = (S::widen(a), S::widen(b));

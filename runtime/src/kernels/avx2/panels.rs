@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::panels::{LANES, Lanes, PanelProduct, product};
+use super::super::prefetch::prefetch_line;
 
 #[target_feature(enable = "avx2")]
 pub(crate) fn panels_f32(panels: PanelProduct<f32, f32>, y: &mut [f32]) {
@@ -35,7 +36,8 @@ fn float<T: Copy>(
 ) {
     let lanes = Lanes {
         zero: [_mm256_setzero_ps(); 2],
-        prefetch: |at: *const _| prefetch(at),
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load,
         add: |sums: [__m256; 2], x: f32, row: [__m256; 2]| {
             let x = _mm256_set1_ps(x);
@@ -66,7 +68,8 @@ pub(crate) fn pairs(
 ) {
     let lanes = Lanes {
         zero: [_mm256_setzero_si256(); 2],
-        prefetch: |at: *const _| prefetch(at),
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             let (halves, _) = pairs.as_chunks::<16>();
             [0, 1].map(|i| {
@@ -94,11 +97,4 @@ fn store(sums: [__m256; 2], y: &mut [f32; LANES]) {
         // SAFETY: eight floats; the store may be unaligned.
         unsafe { _mm256_storeu_ps(y.as_mut_ptr(), sums) };
     }
-}
-
-/// Whole cache lines arrive, so that some of these are for nothing, which costs less than to tell.
-#[inline(always)]
-pub(crate) fn prefetch<R>(at: *const R) {
-    // SAFETY: a hint that reads nothing and accepts any address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }

@@ -10,9 +10,9 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::table::GROUP;
 
-use super::super::avx2::{is_near, prefetch_distance, prefetch_near};
 use super::super::codes::{Int16, check};
-use super::whole;
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::registers::whole;
 
 const ROWS: usize = 4;
 

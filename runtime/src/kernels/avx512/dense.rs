@@ -16,7 +16,7 @@ use sterna_ternary::packing::{q4_0, q8_0};
 use super::super::avx2::dense::{codes_of_q4_0, codes_of_q8_0};
 use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
 use super::super::dense::BlockProduct;
-use super::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {

@@ -3,9 +3,12 @@
 
 use std::arch::x86_64::*;
 
-use super::super::GroupProduct;
-use super::super::avx2::{self, is_near, load, prefetch_distance, prefetch_near};
-use super::{block, fields, lut};
+use super::super::avx2;
+use super::super::avx2::registers::load;
+use super::super::groups::GroupProduct;
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::lut;
+use super::registers::{block, fields};
 
 /// Rows that are computed together: a register is a block of one row below that of the fourth row after it.
 const ROWS: usize = 8;
@@ -13,8 +16,9 @@ const ROWS: usize = 8;
 const TABLE_TOKENS: usize = 20;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn gemm(product: GroupProduct, tokens: usize, rows: usize, y: &mut [f32]) {
-    let done = avx2::groups::by_tables(product, tokens, rows, y, TABLE_TOKENS, lut::LOOPS);
+pub(super) fn gemm(product: GroupProduct, y: &mut [f32]) {
+    let (tokens, rows) = product.shape(y);
+    let done = avx2::groups::by_tables(product, y, TABLE_TOKENS, lut::LOOPS);
     let walk = Walk { product, rows };
     for first in (0..rows).step_by(ROWS) {
         for t in (done..tokens).step_by(2) {
@@ -56,7 +60,7 @@ impl Walk<'_> {
             }
             let mut sums = [[_mm512_setzero_si512(); 4]; TOKENS];
             for (i, pair) in pairs.into_iter().enumerate() {
-                // SAFETY: the features are there.
+                // SAFETY: this function is compiled for AVX-512 F, and every CPU with it has AVX2.
                 let digits = fields(unsafe { block(pair, g) });
                 for t in 0..TOKENS {
                     for (digits, q) in digits.into_iter().zip(&q[t][g]) {
@@ -66,7 +70,7 @@ impl Walk<'_> {
                 }
             }
             let scales = &scales[g * self.rows + first..][..there];
-            // SAFETY: the lanes that are read are there.
+            // SAFETY: `lanes` selects as many lanes as `scales` has elements.
             let scales = unsafe { _mm256_maskz_loadu_ps(lanes, scales.as_ptr()) };
             for t in 0..TOKENS {
                 let q_sum = self.product.q_sums[(token + t) * groups + g];
@@ -77,7 +81,7 @@ impl Walk<'_> {
         }
         for (t, y_sums) in y_sums.into_iter().enumerate() {
             let y = &mut y[(token + t) * self.rows + first..][..there];
-            // SAFETY: the lanes that are written are there.
+            // SAFETY: `lanes` selects as many lanes as `y` has elements.
             unsafe { _mm256_mask_storeu_ps(y.as_mut_ptr(), lanes, y_sums) };
         }
     }

@@ -7,12 +7,12 @@ use super::super::avx2::lut::{Columns, Loops, Narrow, Pass, Sums, Wide, fill_tab
 pub(super) const LOOPS: Loops = {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
-        // SAFETY: as here.
+        // SAFETY: this function is compiled for AVX-512 F and BW.
         unsafe { fill_tables::<__m512i>(columns, tables) }
     }
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn run(pass: Pass) {
-        // SAFETY: as here.
+        // SAFETY: this function is compiled for AVX-512 F and BW, and its caller has made the ranks.
         unsafe { pass.run::<__m512i>() }
     }
     Loops {
@@ -24,44 +24,44 @@ pub(super) const LOOPS: Loops = {
 impl Sums for __m512i {
     #[inline(always)]
     unsafe fn zero() -> Self {
-        // SAFETY: as here, and so below.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
         unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
     unsafe fn widen([a, b]: [__m128i; 2]) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
         unsafe { _mm512_cvtepi8_epi16(_mm256_set_m128i(b, a)) }
     }
 
     #[inline(always)]
     unsafe fn load(from: &Narrow) -> Self {
-        // SAFETY: as above; an entry is aligned to its 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its 64 bytes.
         unsafe { _mm512_load_si512(from.0.as_ptr().cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: &mut Narrow) {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its 64 bytes.
         unsafe { _mm512_store_si512(to.0.as_mut_ptr().cast(), self) };
     }
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
         unsafe { _mm512_add_epi16(self, other) }
     }
 
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
         unsafe { _mm512_sub_epi16(self, other) }
     }
 
     #[inline(always)]
     unsafe fn add_to(self, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<__m512i>();
-        // SAFETY: as above; halves of the sums, which are aligned to 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are halves of sums that are aligned to 64 bytes.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));
@@ -74,7 +74,7 @@ impl Sums for __m512i {
     #[inline(always)]
     unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<f32>();
-        // SAFETY: as above.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are quarters of sums that are aligned to 64 bytes.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));

@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::super::avx2::panels::prefetch;
 use super::super::panels::{LANES, Lanes, PanelProduct, product};
+use super::super::prefetch::prefetch_line;
 
 #[target_feature(enable = "avx512f")]
 pub(super) fn panels_f32(panels: PanelProduct<f32, f32>, y: &mut [f32]) {
@@ -32,7 +32,8 @@ fn float<T: Copy>(
 ) {
     let lanes = Lanes {
         zero: _mm512_setzero_ps(),
-        prefetch: |at: *const _| prefetch(at),
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load,
         add: |sums, x: f32, row| _mm512_add_ps(sums, _mm512_mul_ps(_mm512_set1_ps(x), row)),
         store: |sums, y: &mut [f32; LANES]| store(sums, y),
@@ -44,7 +45,8 @@ fn float<T: Copy>(
 pub(super) fn panels_i8(panels: PanelProduct<i16, i8>, y: &mut [f32]) {
     let lanes = Lanes {
         zero: _mm512_setzero_si512(),
-        prefetch: |at: *const _| prefetch(at),
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             // SAFETY: 32 bytes; the load may be unaligned.
             _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) })

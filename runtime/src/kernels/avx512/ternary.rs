@@ -1,0 +1,310 @@
+//! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
+//!
+//! A register holds a block of one row below that of the next, and the activations twice. One token: eight rows
+//! at once. Several tokens: tiles of four rows by four tokens. Many tokens: the tables of `avx2`.
+
+use std::arch::x86_64::*;
+
+use sterna_ternary::Packing;
+use sterna_ternary::packing::BLOCK_BYTES;
+
+use super::super::avx2::lut::Loops;
+use super::super::avx2::registers::{four_sums, load};
+use super::super::avx2::ternary::{product_i2, product_t5, tokens_for_tables};
+use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::shape::{Operands, Shape};
+use super::lut;
+use super::registers::{block, fields};
+
+/// [`Kernels::gemm_i2`](super::super::Kernels::gemm_i2)
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let operands = Operands::of(Packing::I2, rows, q, q_sums, sums);
+    let one = One {
+        add: |[sum, zero]: [__m512i; 2], codes, q: [__m512i; 4]| {
+            let mut sum = sum;
+            for (digits, q) in fields(codes).into_iter().zip(q) {
+                sum = _mm512_dpbusd_epi32(sum, digits, q);
+            }
+            [sum, zero]
+        },
+        finish: |[sum, _]: [__m512i; 2]| sum,
+    };
+    let digits = |codes| fields(codes);
+    // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
+    unsafe { gemm(operands, sums, one, digits, product_i2) };
+}
+
+/// [`Kernels::gemm_t5`](super::super::Kernels::gemm_t5)
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+    let operands = Operands::of(Packing::T5, rows, q, q_sums, sums);
+    let sign = _mm512_set1_epi8(-128);
+    let (low_byte, high_byte) = (_mm512_set1_epi16(0x0003), _mm512_set1_epi16(0x0300));
+    let high_mask = _mm512_set1_epi16(0xff00u16 as i16);
+    let digits = |bytes| {
+        let bytes = _mm512_xor_si512(bytes, sign);
+        let mut even = _mm512_maddubs_epi16(bytes, low_byte);
+        let mut odd = _mm512_maddubs_epi16(bytes, high_byte);
+        let mut digits = [_mm512_setzero_si512(); 5];
+        for digits in &mut digits {
+            // (even >> 8) | (odd & high_mask)
+            let low = _mm512_srli_epi16::<8>(even);
+            *digits = _mm512_ternarylogic_epi32::<0xf8>(low, odd, high_mask);
+            even = _mm512_maddubs_epi16(even, low_byte);
+            odd = _mm512_maddubs_epi16(odd, low_byte);
+        }
+        digits
+    };
+    // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256. So 256 dₙ is
+    // 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
+    let one = One {
+        add: |[these, next]: [__m512i; 2], bytes, q: [__m512i; 5]| {
+            let (mut these, mut next) = (these, next);
+            let mut rest = _mm512_xor_si512(bytes, sign);
+            for q in q {
+                these = _mm512_dpbusd_epi32(these, rest, q);
+                rest = opaque(_mm512_add_epi8(_mm512_add_epi8(rest, rest), rest));
+                next = _mm512_dpbusd_epi32(next, rest, q);
+            }
+            [these, next]
+        },
+        finish: |[these, next]: [__m512i; 2]| {
+            let thrice = _mm512_add_epi32(_mm512_add_epi32(these, these), these);
+            _mm512_srai_epi32::<8>(_mm512_sub_epi32(thrice, next))
+        },
+    };
+    // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
+    unsafe { gemm(operands, sums, one, digits, product_t5) };
+}
+
+/// The same, but the compiler does not know: it would make 27 b of 3 · 3 · 3 b, which are four instructions for two.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn opaque(mut x: __m512i) -> __m512i {
+    // SAFETY: the assembly is empty, so it reads and writes nothing.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
+}
+
+/// A product by tables ([`lut`](super::super::avx2::lut)).
+type Tables = unsafe fn(Operands, &mut [i32], Loops);
+
+/// The arguments of a product.
+#[derive(Clone, Copy)]
+struct Product<'a, const STEPS: usize> {
+    shape: Shape,
+    rows: &'a [[u8; BLOCK_BYTES]], // (rows, blocks)
+    q: &'a [[[i8; 32]; STEPS]],    // (tokens, blocks)
+    q_sums: &'a [i32],
+}
+
+/// One token: `add` adds the products of a block, `STEPS` digits a byte, to sums from which `finish` makes the result.
+#[derive(Clone, Copy)]
+struct One<Add, Finish> {
+    add: Add,
+    finish: Finish,
+}
+
+/// A packing is `STEPS` digits a byte, `one` token, `digits`: packed bytes to digits for several, and `tables`: the
+/// product by tables.
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
+#[inline(always)]
+unsafe fn gemm<const STEPS: usize>(
+    operands: Operands,
+    sums: &mut [i32],
+    one: One<
+        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
+        impl Fn([__m512i; 2]) -> __m512i,
+    >,
+    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
+    tables: Tables,
+) {
+    /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add: with the
+    /// four digits of `i2` and with the five of `t5`.
+    const TABLE_TOKENS: [usize; 2] = [25, 19];
+    let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS[STEPS - 4]);
+    let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
+    let [operands, rest] = operands.split_at(tokens);
+    if tokens > 0 {
+        // SAFETY: the caller has AVX-512, and every CPU with AVX-512 has AVX2.
+        unsafe { tables(operands, sums, lut::LOOPS) };
+    }
+    let product = Product {
+        shape: rest.shape,
+        rows: rest.rows.as_chunks().0,
+        q: rest.q.as_chunks().0.as_chunks().0,
+        q_sums: rest.q_sums,
+    };
+    // SAFETY: the caller has AVX-512 F, BW and VNNI.
+    unsafe {
+        match product.shape.tokens {
+            0 => {}
+            1 => gemv(product, rest_sums, one),
+            _ => few(product, rest_sums, digits),
+        }
+    }
+}
+
+/// Pairs of rows that one token meets at once.
+const PAIRS: usize = 4;
+
+/// One token.
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
+#[inline(always)]
+unsafe fn gemv<const STEPS: usize>(
+    product: Product<STEPS>,
+    sums: &mut [i32],
+    one: One<
+        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
+        impl Fn([__m512i; 2]) -> __m512i,
+    >,
+) {
+    let blocks = product.shape.blocks;
+    let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
+    let near = is_near(distance);
+    for (first, sums) in (0..).step_by(2 * PAIRS).zip(sums.chunks_mut(2 * PAIRS)) {
+        let rows: [_; PAIRS] = product.pairs(first);
+        let start = rows[0][0].as_ptr().cast();
+        // SAFETY: the caller has AVX-512 F, BW and VNNI.
+        unsafe {
+            let mut wide = [[_mm512_setzero_si512(); 2]; PAIRS];
+            for (b, steps) in product.q.iter().enumerate() {
+                for line in 0..PAIRS {
+                    prefetch_near(start, (b * PAIRS + line) * 64 + distance, near);
+                }
+                let mut q = [_mm512_setzero_si512(); STEPS];
+                for (q, step) in q.iter_mut().zip(steps) {
+                    *q = _mm512_broadcast_i64x4(load(step));
+                }
+                for (wide, pair) in wide.iter_mut().zip(rows) {
+                    *wide = (one.add)(*wide, block(pair, b), q);
+                }
+            }
+            let mut sum = [_mm512_setzero_si512(); PAIRS];
+            for (sum, wide) in sum.iter_mut().zip(wide) {
+                *sum = (one.finish)(wide);
+            }
+            store(sum, product.q_sums[0], sums);
+        }
+    }
+}
+
+/// Several tokens, four at a time, with two pairs of rows.
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
+#[inline(always)]
+unsafe fn few<const STEPS: usize>(
+    product: Product<STEPS>,
+    sums: &mut [i32],
+    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
+) {
+    let Shape {
+        tokens, rows: n, ..
+    } = product.shape;
+    for first in (0..n).step_by(4) {
+        for t in (0..tokens).step_by(4) {
+            let sums = &mut sums[t * n + first..];
+            // SAFETY: the caller has AVX-512 F, BW and VNNI.
+            unsafe {
+                match tokens - t {
+                    1 => product.tile::<1>(first, t, sums, digits),
+                    2 => product.tile::<2>(first, t, sums, digits),
+                    3 => product.tile::<3>(first, t, sums, digits),
+                    _ => product.tile::<4>(first, t, sums, digits),
+                }
+            }
+        }
+    }
+}
+
+impl<'a, const STEPS: usize> Product<'a, STEPS> {
+    /// Pairs of rows from `first` on; behind the last row it is repeated.
+    fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
+        let Shape {
+            rows: n, blocks, ..
+        } = self.shape;
+        let mut rows = [[self.rows; 2]; N];
+        for (r, row) in (first..).zip(rows.as_flattened_mut()) {
+            *row = &self.rows[r.min(n - 1) * blocks..][..blocks];
+        }
+        rows
+    }
+
+    /// Four rows with some tokens; `sums` (tokens, rows) begins at the first of both.
+    ///
+    /// # Safety
+    /// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
+    #[inline(always)]
+    unsafe fn tile<const TOKENS: usize>(
+        &self,
+        first: usize,
+        token: usize,
+        sums: &mut [i32],
+        digits: impl Fn(__m512i) -> [__m512i; STEPS],
+    ) {
+        let Shape {
+            rows: n, blocks, ..
+        } = self.shape;
+        let rows: [_; 2] = self.pairs(first);
+        let start = rows[0][0].as_ptr().cast();
+        let distance = prefetch_distance(4, blocks * BLOCK_BYTES);
+        let near = is_near(distance);
+        let mut q = [self.q; TOKENS];
+        for (t, q) in (token..).zip(&mut q) {
+            *q = &q[t * blocks..][..blocks];
+        }
+        // SAFETY: the caller has AVX-512 F, BW and VNNI.
+        unsafe {
+            let mut wide = [[_mm512_setzero_si512(); 2]; TOKENS];
+            for b in 0..blocks {
+                if token == 0 {
+                    prefetch_near(start, b * 128 + distance, near);
+                    prefetch_near(start, b * 128 + 64 + distance, near);
+                }
+                let unpacked = [digits(block(rows[0], b)), digits(block(rows[1], b))];
+                for n in 0..STEPS {
+                    for t in 0..TOKENS {
+                        let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
+                        for i in 0..2 {
+                            wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
+                        }
+                    }
+                }
+            }
+            for (t, wide) in wide.into_iter().enumerate() {
+                let there = (n - first).min(4);
+                store(wide, self.q_sums[token + t], &mut sums[t * n..][..there]);
+            }
+        }
+    }
+}
+
+/// Writes the sums of pairs of rows, less that of the activations: digits are trits + 1.
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
+#[inline(always)]
+unsafe fn store<const N: usize>(wide: [__m512i; N], q_sum: i32, sums: &mut [i32]) {
+    for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
+        // SAFETY: the caller has AVX-512 F, BW and VNNI.
+        let dots = unsafe {
+            four_sums([
+                _mm512_castsi512_si256(wide[0]),
+                _mm512_extracti64x4_epi64::<1>(wide[0]),
+                _mm512_castsi512_si256(wide[1]),
+                _mm512_extracti64x4_epi64::<1>(wide[1]),
+            ])
+        };
+        for (sum, dot) in sums.iter_mut().zip(dots) {
+            *sum = dot - q_sum;
+        }
+    }
+}
