@@ -152,97 +152,198 @@ fn halves([low, high]: [__m256; 2]) -> f32 {
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
-    let codes = |blocks: [&[u8; q8_0::BYTES]; 8]| {
-        let mut rows = [_mm256_setzero_si256(); 8];
-        for (row, block) in rows.iter_mut().zip(blocks) {
-            *row = codes_of_q8_0(block);
-        }
-        let [a, b, c, d, e, f, g, h] = rows;
-        let (below, above) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
-        let mut codes = rows;
-        for i in 0..4 {
-            codes[i] = _mm256_permute2x128_si256::<0x20>(below[i], above[i]);
-            codes[4 + i] = _mm256_permute2x128_si256::<0x31>(below[i], above[i]);
-        }
-        codes
+    let lanes = Q8 {
+        distance: prefetch_distance(8, product.blocks * q8_0::BYTES),
     };
-    let ones = _mm256_set1_epi16(1);
-    gemm(
-        product,
-        y,
-        codes,
-        |_| _mm256_setzero_si256(),
-        |sums, codes, q| {
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(q, codes));
-            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones))
-        },
-        |sums| sums,
-    );
+    // SAFETY: this function is compiled for AVX2 and F16C.
+    unsafe { blocks::product::<8, 4, { q8_0::BYTES }, _>(product.checked(y), y, lanes) };
 }
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
-    let mask = _mm256_set1_epi8(15);
-    let codes = |blocks: [&[u8; q4_0::BYTES]; 8]| {
-        let mut pairs = [_mm256_setzero_si256(); 4];
-        for (r, pair) in pairs.iter_mut().enumerate() {
-            let [low, high] = [blocks[r], blocks[r + 4]].map(|block| codes_of_q4_0(block));
-            *pair = _mm256_set_m128i(high, low);
-        }
-        let mut codes = [_mm256_setzero_si256(); 8];
-        for (i, both) in transpose(pairs).into_iter().enumerate() {
-            codes[i] = _mm256_and_si256(both, mask);
-            codes[4 + i] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-        }
-        codes
+    let lanes = Q4 {
+        distance: prefetch_distance(8, product.blocks * q4_0::BYTES),
     };
-    let ones = _mm256_set1_epi16(1);
-    gemm(
-        product,
-        y,
-        codes,
-        // Half of what an excess of 8 adds, for each of the two lanes that `finish` joins. A lane ends as its
-        // Σ (code − 4) q − 4 Σ q of the other one: at most 15 · 16 · 127, which 16 bits hold.
-        |sum| _mm256_set1_epi16((-4 * sum) as i16),
-        |sums, codes, q| _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, q)),
-        |sums| _mm256_madd_epi16(sums, ones),
-    );
+    // SAFETY: this function is compiled for AVX2 and F16C.
+    unsafe { blocks::product::<8, 4, { q4_0::BYTES }, _>(product.checked(y), y, lanes) };
 }
 
-/// Eight rows by four tokens; `finish` makes sums of 32 bits.
-#[target_feature(enable = "avx2,f16c")]
+/// Eight rows of `q8_0`: signed codes, sums of 32 bits.
+#[derive(Clone, Copy)]
+struct Q8 {
+    /// Bytes from a load to its prefetch.
+    distance: usize,
+}
+
+impl Lanes<8, { q8_0::BYTES }> for Q8 {
+    type Codes = __m256i;
+    type Sums = __m256i;
+    type Floats = __m256;
+
+    #[inline(always)]
+    unsafe fn prefetch(self, at: *const u8) {
+        prefetch_line(at, self.distance);
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(self, blocks: [&[u8; q8_0::BYTES]; 8]) -> Panel<__m256i, __m256> {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe {
+            Panel {
+                codes: columns_of_q8_0(blocks),
+                scales: scales(scale_bits(blocks)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn start(self, _: i32) -> __m256i {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, sums: __m256i, codes: __m256i, q: [i8; 4]) -> __m256i {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe {
+            let q = _mm256_sign_epi8(four(q), codes);
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), q);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, y: __m256, sums: __m256i, scales: __m256, scale: f32) -> __m256 {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe { add_scaled(y, sums, scales, scale) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: &[f32; 8]) -> __m256 {
+        // SAFETY: the caller has AVX2; eight floats, and the load may be unaligned.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, floats: __m256, to: &mut [f32; 8]) {
+        // SAFETY: the caller has AVX2; eight floats, and the store may be unaligned.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), floats) };
+    }
+}
+
+/// Eight rows of `q4_0`: codes 8 above what they stand for, sums of 16 bits in two lanes for each row.
+#[derive(Clone, Copy)]
+struct Q4 {
+    /// Bytes from a load to its prefetch.
+    distance: usize,
+}
+
+impl Lanes<8, { q4_0::BYTES }> for Q4 {
+    type Codes = __m256i;
+    type Sums = __m256i;
+    type Floats = __m256;
+
+    #[inline(always)]
+    unsafe fn prefetch(self, at: *const u8) {
+        prefetch_line(at, self.distance);
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(self, blocks: [&[u8; q4_0::BYTES]; 8]) -> Panel<__m256i, __m256> {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe {
+            Panel {
+                codes: columns_of_q4_0(blocks),
+                scales: scales(scale_bits(blocks)),
+            }
+        }
+    }
+
+    /// Half of what an excess of 8 adds, for each of the two lanes that `add` joins. A lane ends as its
+    /// Σ (code − 4) q − 4 Σ q of the other one: at most 15 · 16 · 127, which 16 bits hold.
+    #[inline(always)]
+    unsafe fn start(self, q_sum: i32) -> __m256i {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe { _mm256_set1_epi16((-4 * q_sum) as i16) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, sums: __m256i, codes: __m256i, q: [i8; 4]) -> __m256i {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe { _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, four(q))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, y: __m256, sums: __m256i, scales: __m256, scale: f32) -> __m256 {
+        // SAFETY: the caller has AVX2 and F16C, as the trait demands.
+        unsafe {
+            let sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+            add_scaled(y, sums, scales, scale)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: &[f32; 8]) -> __m256 {
+        // SAFETY: the caller has AVX2; eight floats, and the load may be unaligned.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, floats: __m256, to: &mut [f32; 8]) {
+        // SAFETY: the caller has AVX2; eight floats, and the store may be unaligned.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), floats) };
+    }
+}
+
+/// Four activations in every lane.
+#[target_feature(enable = "avx2")]
 #[inline]
-fn gemm<const BYTES: usize>(
-    product: BlockProduct,
-    y: &mut [f32],
-    codes: impl Fn([&[u8; BYTES]; 8]) -> [__m256i; 8] + Copy,
-    start: impl Fn(i32) -> __m256i + Copy,
-    dot: impl Fn(__m256i, __m256i, __m256i) -> __m256i + Copy,
-    finish: impl Fn(__m256i) -> __m256i + Copy,
-) {
-    let distance = prefetch_distance(8, product.blocks * BYTES);
-    let lanes = Lanes {
-        prefetch: |at: *const u8| prefetch_line(at, distance),
-        unpack: |blocks: [&[u8; BYTES]; 8]| Panel {
-            codes: codes(blocks),
-            scales: scales(scale_bits(blocks)),
-        },
-        start,
-        dot: |sums: __m256i, codes: __m256i, q: [i8; 4]| {
-            let q = i32::from_le_bytes(q.map(|q| q as u8));
-            dot(sums, codes, _mm256_set1_epi32(q))
-        },
-        add: |y: __m256, sums: __m256i, scales: __m256, scale: f32| {
-            let scales = _mm256_mul_ps(scales, _mm256_set1_ps(scale));
-            let sums = _mm256_cvtepi32_ps(finish(sums));
-            _mm256_add_ps(y, _mm256_mul_ps(sums, scales))
-        },
-        // SAFETY: eight floats; load and store may be unaligned.
-        load: |y: &[f32; 8]| unsafe { _mm256_loadu_ps(y.as_ptr()) },
-        // SAFETY: as above.
-        store: |lanes: __m256, y: &mut [f32; 8]| unsafe { _mm256_storeu_ps(y.as_mut_ptr(), lanes) },
-    };
-    blocks::product::<8, 4, BYTES, _, _, _>(product.checked(y), y, lanes);
+fn four(q: [i8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8)))
+}
+
+/// y + sums · (scales · scale).
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_scaled(y: __m256, sums: __m256i, scales: __m256, scale: f32) -> __m256 {
+    let scales = _mm256_mul_ps(scales, _mm256_set1_ps(scale));
+    _mm256_add_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales))
+}
+
+/// The codes of eight blocks, four columns a register.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn columns_of_q8_0(blocks: [&[u8; q8_0::BYTES]; 8]) -> [__m256i; 8] {
+    let mut rows = [_mm256_setzero_si256(); 8];
+    for (row, block) in rows.iter_mut().zip(blocks) {
+        *row = codes_of_q8_0(block);
+    }
+    let [a, b, c, d, e, f, g, h] = rows;
+    let (below, above) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
+    let mut codes = rows;
+    for i in 0..4 {
+        codes[i] = _mm256_permute2x128_si256::<0x20>(below[i], above[i]);
+        codes[4 + i] = _mm256_permute2x128_si256::<0x31>(below[i], above[i]);
+    }
+    codes
+}
+
+/// The codes of eight blocks, four columns a register.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn columns_of_q4_0(blocks: [&[u8; q4_0::BYTES]; 8]) -> [__m256i; 8] {
+    let mask = _mm256_set1_epi8(15);
+    let mut pairs = [_mm256_setzero_si256(); 4];
+    for (r, pair) in pairs.iter_mut().enumerate() {
+        let [low, high] = [blocks[r], blocks[r + 4]].map(|block| codes_of_q4_0(block));
+        *pair = _mm256_set_m128i(high, low);
+    }
+    let mut codes = [_mm256_setzero_si256(); 8];
+    for (i, both) in transpose(pairs).into_iter().enumerate() {
+        codes[i] = _mm256_and_si256(both, mask);
+        codes[4 + i] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+    }
+    codes
 }
 
 #[target_feature(enable = "avx2")]

@@ -219,35 +219,83 @@ fn gemm<const BYTES: usize, const EXCESS: u32>(
     codes: impl Fn([&[u8; BYTES]; 16]) -> [__m512i; 8] + Copy,
 ) {
     let distance = prefetch_distance(16, product.blocks * BYTES);
-    let near = is_near(distance);
-    let lanes = Lanes {
-        prefetch: |at: *const u8| prefetch_near(at, distance, near),
-        unpack: |blocks: [&[u8; BYTES]; 16]| Panel {
-            codes: codes(blocks),
-            scales: scales(scale_bits(blocks)),
-        },
-        start: |sum: i32| {
-            let excess = _mm512_slli_epi32::<EXCESS>(_mm512_set1_epi32(sum));
+    let lanes = Sixteen::<EXCESS, _> {
+        codes,
+        distance,
+        near: is_near(distance),
+    };
+    // SAFETY: this function is compiled for AVX-512 F, BW, VL, DQ and VNNI.
+    unsafe { blocks::product::<16, 8, BYTES, _>(product.checked(y), y, lanes) };
+}
+
+/// Sixteen rows; `codes` puts the codes of a block of each side by side, 2^`EXCESS` above what they stand for.
+#[derive(Clone, Copy)]
+struct Sixteen<const EXCESS: u32, Codes> {
+    codes: Codes,
+    /// Bytes from a load to its prefetch.
+    distance: usize,
+    /// Whether prefetches are for the first-level cache.
+    near: bool,
+}
+
+impl<const BYTES: usize, const EXCESS: u32, Codes> Lanes<16, BYTES> for Sixteen<EXCESS, Codes>
+where
+    Codes: Fn([&[u8; BYTES]; 16]) -> [__m512i; 8] + Copy,
+{
+    type Codes = __m512i;
+    type Sums = __m512i;
+    type Floats = __m512;
+
+    #[inline(always)]
+    unsafe fn prefetch(self, at: *const u8) {
+        prefetch_near(at, self.distance, self.near);
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(self, blocks: [&[u8; BYTES]; 16]) -> Panel<__m512i, __m512> {
+        Panel {
+            codes: (self.codes)(blocks),
+            // SAFETY: the caller has AVX-512 F, as the trait demands.
+            scales: unsafe { scales(scale_bits(blocks)) },
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn start(self, q_sum: i32) -> __m512i {
+        // SAFETY: the caller has AVX-512 F, as the trait demands.
+        unsafe {
+            let excess = _mm512_slli_epi32::<EXCESS>(_mm512_set1_epi32(q_sum));
             _mm512_sub_epi32(_mm512_setzero_si512(), excess)
-        },
-        dot: |sums: __m512i, codes: __m512i, q: [i8; 4]| {
-            _mm512_dpbusd_epi32(
-                sums,
-                codes,
-                _mm512_set1_epi32(i32::from_le_bytes(q.map(|q| q as u8))),
-            )
-        },
-        add: |y: __m512, sums: __m512i, scales: __m512, scale: f32| {
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, sums: __m512i, codes: __m512i, q: [i8; 4]) -> __m512i {
+        let q = i32::from_le_bytes(q.map(|q| q as u8));
+        // SAFETY: the caller has AVX-512 F and VNNI, as the trait demands.
+        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(q)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, y: __m512, sums: __m512i, scales: __m512, scale: f32) -> __m512 {
+        // SAFETY: the caller has AVX-512 F, as the trait demands.
+        unsafe {
             let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
             _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales))
-        },
-        load: |y: &[f32; 16]| single(y),
-        // SAFETY: 16 floats; the store may be unaligned.
-        store: |lanes: __m512, y: &mut [f32; 16]| unsafe {
-            _mm512_storeu_ps(y.as_mut_ptr(), lanes)
-        },
-    };
-    blocks::product::<16, 8, BYTES, _, _, _>(product.checked(y), y, lanes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: &[f32; 16]) -> __m512 {
+        // SAFETY: the caller has AVX-512 F, as the trait demands.
+        unsafe { single(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, floats: __m512, to: &mut [f32; 16]) {
+        // SAFETY: the caller has AVX-512 F; 16 floats, and the store may be unaligned.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), floats) };
+    }
 }
 
 /// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
