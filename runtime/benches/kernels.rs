@@ -1,8 +1,8 @@
 //! Speed of the kernels: every table that this CPU runs, one thread, data in the caches.
 //!
-//! `cargo bench -p sterna-runtime --bench kernels [-- NAME]`, where a name is slot/table/size. Throughput counts
-//! multiply-adds of products and elements of the rest. `record/` has the medians on quiet machines, with the CPU, the
-//! compiler and the commit on top.
+//! `cargo bench -p sterna-runtime --bench kernels [-- NAME]`, where a name is slot/table/size.
+//! Throughput counts multiply-adds of products and elements of the rest. `record/` has the medians
+//! on quiet machines, with the CPU, the compiler and the commit on top.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -139,7 +139,8 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
     });
 }
 
-/// Attention over 128 positions of a head of 128 dimensions: panels of keys, weights, for 4 queries.
+/// Attention over 128 positions of a head of 128 dimensions: panels of keys, weights, for 4
+/// queries.
 fn attention(group: &mut BenchmarkGroup<WallTime>) {
     const DEPTH: usize = 128;
     const ROWS: usize = 4;

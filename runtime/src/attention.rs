@@ -1,15 +1,17 @@
-//! Causal attention over a KV cache: y = softmax(q · k / √head_dim) · v, over all positions up to the query's or
-//! over a window of the last ones.
+//! Causal attention over a KV cache: y = softmax(q · k / √head_dim) · v, over all positions up to
+//! the query's or over a window of the last ones.
 //!
-//! The query heads that share a kv head, of one token or of many, are the rows of one product: what is loaded of
-//! a key or a value serves them all. Positions are cut at multiples of [`BLOCK`]. A row gets from each block
-//! the largest score, the sum of weights relative to it, and the weighted sum of values; a row's blocks are
-//! merged in their order, as in "FlashAttention" (Dao et al. 2022). So the bits of a result depend neither on
-//! the rows computed with it nor on who computed which block.
+//! The query heads that share a kv head, for all tokens at hand, are the rows of one product: each
+//! key and value is loaded once for all of them. Positions are cut at multiples of [`BLOCK`]. A row
+//! gets from each block the largest score, the sum of weights relative to it, and the weighted sum
+//! of values; a row's blocks are merged in their order, as in "FlashAttention" (Dao et al. 2022).
+//! So the bits of a result depend neither on the rows computed with it nor on which thread computed
+//! which block.
 //!
-//! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much for one thread,
-//! since few tokens follow a long cache, they take single blocks, as they lie in memory, and the caller merges
-//! what they found. Either way the tokens of all sequences are one region.
+//! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much
+//! for one thread, since few tokens follow a long cache, threads take single blocks in the order of
+//! memory, and the caller merges the partial results. Either way the tokens of all sequences are
+//! one region.
 //!
 //! An int8 cache is multiplied in integers: queries and weights are quantized to 16 bits.
 
@@ -39,7 +41,8 @@ pub(crate) struct Attention<'a> {
     pub sequences: &'a [Sequence<'a>],
 }
 
-/// The queries of tokens that follow each other behind a cache, which holds their keys and values already.
+/// The queries of consecutive tokens at the end of a cache, which already holds their keys and
+/// values.
 #[derive(Clone, Copy)]
 pub(crate) struct Sequence<'a> {
     pub cache: &'a KvCache,
@@ -76,14 +79,15 @@ struct Rows {
     factors: Vec<f32>, // (rows)
 }
 
-/// A sequence, what becomes of it, and room for what its blocks say, if threads take single blocks.
+/// A sequence, its result, and room for the partial results of its blocks if threads take single
+/// blocks.
 struct Job<'a> {
     sequence: Sequence<'a>,
     y: &'a mut [f32],        // (tokens, heads, head_dim)
     partials: &'a mut [f32], // (blocks, kv_heads, rows, padded head_dim + 3)
 }
 
-/// What a thread takes at a time.
+/// What one thread computes at a time.
 struct Piece<'a> {
     queries: Queries<'a>,
     out: Out<'a>,
@@ -100,7 +104,7 @@ struct Queries<'a> {
 enum Out<'a> {
     /// The result of each token, (group, head_dim).
     Whole(Vec<&'a mut [f32]>),
-    /// What one block says, (rows, padded head_dim + 3).
+    /// The partial results of one block, (rows, padded head_dim + 3).
     Block(usize, &'a mut [f32]),
 }
 
@@ -151,7 +155,7 @@ impl Attention<'_> {
         }
     }
 
-    /// What a sequence costs for each kv head.
+    /// The cost of a sequence for each kv head.
     fn cost(&self, sequence: &Sequence) -> usize {
         self.tokens(sequence) * self.blocks(sequence).len()
     }
@@ -234,7 +238,7 @@ impl Attention<'_> {
         }
     }
 
-    /// Fills y of a sequence from what its blocks say.
+    /// Fills y of a sequence from the partial results of its blocks.
     fn merge(&self, job: &mut Job, merged: &mut Merged) {
         let Job {
             sequence,

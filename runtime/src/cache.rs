@@ -19,7 +19,8 @@ pub enum KvType {
     /// Half precision, half the memory. A number beyond 65504 is an error.
     #[default]
     F16,
-    /// int8 codes with one scale for each key and each value of a head, about a quarter of the memory.
+    /// int8 codes with one scale for each key and each value of a head, about a quarter of the
+    /// memory.
     Q8,
 }
 
@@ -118,8 +119,8 @@ impl KvCache {
         self.tokens.truncate(len);
     }
 
-    /// Keeps the tokens that a prompt begins with, all but its last one at most, because some token must be computed
-    /// for the next to be known. Returns how many.
+    /// Keeps the tokens that a prompt begins with, all but its last one at most, because some token
+    /// must be computed for the next to be known. Returns how many.
     pub fn keep_prefix(&mut self, prompt: &[u32]) -> usize {
         let pairs = self.tokens.iter().zip(prompt);
         let common = pairs.take_while(|(a, b)| a == b).count();
@@ -168,11 +169,12 @@ impl KvCache {
         }
     }
 
-    /// Stores keys and values (tokens, kv_heads · head_dim) behind the last token, without counting them.
+    /// Stores keys and values (tokens, kv_heads · head_dim) after the last token. They count only
+    /// after `advance`.
     ///
     /// # Errors
-    /// Numbers that are not finite, or too large for half precision. Attention relies on it: what lies behind
-    /// a query's position gets the weight zero, and zero times a finite number is zero.
+    /// Numbers that are not finite, or too large for half precision. Attention relies on it: what
+    /// lies behind a query's position gets the weight zero, and zero times a finite number is zero.
     pub(crate) fn store(
         &mut self,
         pool: &Pool,

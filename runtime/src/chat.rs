@@ -1,13 +1,15 @@
-//! Conversations to text: the chat template that came with a checkpoint, rendered as `transformers` does.
+//! Conversations to text: the chat template that came with a checkpoint, rendered as `transformers`
+//! does.
 //!
-//! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list of which the
-//! one called `default` is taken). It sees `messages`, `add_generation_prompt`, the special tokens by their names,
-//! `tools` and `documents` as none, `raise_exception`, `strftime_now` (in UTC) and `tojson`; block tags swallow
-//! their line, and what Python calls `None` and `True` is printed so.
+//! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list
+//! of which the one called `default` is taken). It sees `messages`, `add_generation_prompt`, the
+//! special tokens by their names, `tools` and `documents` as none, `raise_exception`,
+//! `strftime_now` (in UTC) and `tojson`; block tags swallow their line, and what Python calls
+//! `None` and `True` is printed so.
 //!
-//! A template is foreign code. It runs with limits on its length, its steps, its time and the size of every
-//! value that it binds or prints (`limits.rs`); what goes beyond them ends with an error. Contents of messages are
-//! data and never parsed.
+//! A template is foreign code. It runs with limits on its length, its steps, its time and the size
+//! of every value that it binds or prints (`limits.rs`); what goes beyond them ends with an error.
+//! Contents of messages are data and never parsed.
 
 mod guard;
 mod json;
@@ -64,13 +66,14 @@ impl ChatTemplate {
     /// Reads and checks the template inside a packed file.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`], and [`Error::ChatTemplate`] for one that is too long, malformed or uses what is not
-    /// supported.
+    /// [`Error::NoChatTemplate`], and [`Error::ChatTemplate`] for one that is too long, malformed
+    /// or uses what is not supported.
     pub fn open(file: &PackedFile) -> Result<ChatTemplate> {
         ChatTemplate::of_files(|name| file.file(name))
     }
 
-    /// [`ChatTemplate::open`] for a model that is not packed; `file` gives the bytes of a file by its name.
+    /// [`ChatTemplate::open`] for a model that is not packed; `file` gives the bytes of a file by
+    /// its name.
     ///
     /// # Errors
     /// Those of [`ChatTemplate::open`].
@@ -79,7 +82,8 @@ impl ChatTemplate {
         ChatTemplate::from_files(file(TEMPLATE), &settings)
     }
 
-    /// Like [`ChatTemplate::open`] from the contents of chat_template.jinja, if there is one, and tokenizer_config.json.
+    /// Like [`ChatTemplate::open`] from the contents of chat_template.jinja, if there is one, and
+    /// tokenizer_config.json.
     ///
     /// # Errors
     /// Those of [`ChatTemplate::open`].
@@ -126,11 +130,12 @@ impl ChatTemplate {
         &self.original
     }
 
-    /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's answer begins. Encode it
-    /// without special tokens: it has them.
+    /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's
+    /// answer begins. Encode it without special tokens: it has them.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`]: what the template itself objects to, such as a role, and the limits.
+    /// [`Error::ChatTemplate`]: what the template itself objects to, such as a role, and the
+    /// limits.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         self.rendered(messages, add_generation_prompt)
             .map_err(|e| error(self.file, describe(&e)))

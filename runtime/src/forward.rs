@@ -1,9 +1,10 @@
-//! The forward pass of every family, from token ids to logits or to the hidden states that they are made of.
+//! The forward pass of every family, from token ids to logits or to the last hidden states.
 //!
-//! Tokens pass in batches of at most [`BATCH`], those of several sequences together: only positions and
-//! attention tell them apart. Each line of [`Model::layer`] is one phase: all tokens of the batch, all threads.
-//! Activations are quantized per token just before each linear layer ([`crate::linear`]), and nothing else is.
-//! Where linear layers have norms of their own, each quantizes what its norm makes of the input.
+//! Tokens pass in batches of at most [`BATCH`]. A batch may hold tokens of several sequences: only
+//! positions and attention tell them apart. Each line of [`Model::layer`] is one phase: all tokens
+//! of the batch, all threads. Activations are quantized per token just before each linear layer
+//! ([`crate::linear`]), and nothing else is. Where linear layers have norms of their own, each one
+//! norms the input and then quantizes it.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -27,7 +28,7 @@ const BATCH: usize = 256;
 /// The next tokens of one sequence.
 #[derive(Debug)]
 pub struct Part<'a> {
-    /// The tokens before; those of `ids` are added.
+    /// The tokens before `ids`, which are added to it.
     pub cache: &'a mut KvCache,
     /// The tokens to compute.
     pub ids: &'a [u32],
@@ -38,18 +39,18 @@ pub struct Part<'a> {
 /// Which tokens get logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Logits<'a> {
-    /// None: the beginning of a longer prompt.
+    /// No token: this is the beginning of a longer prompt.
     None,
     /// Every token that was passed.
     All,
     /// The last one.
     Last,
-    /// The last one gets those that are asked for, and others may be -∞. A head of codes is then read in part
-    /// only, unless it is read for other tokens anyway.
+    /// The last token gets the logits that the screen asks for; others may be −∞. A coded head is
+    /// then read only in part, unless other tokens of the batch need all of it.
     Screened(&'a Screen),
 }
 
-/// What a pass returns for each token that is asked for.
+/// What a pass returns for each requested token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Output {
     /// (vocab_size)
@@ -59,14 +60,15 @@ enum Output {
 }
 
 impl Model {
-    /// Computes `ids` behind the tokens in `cache` and returns logits, (tokens that get some, vocab_size).
+    /// Computes `ids` after the tokens in `cache` and returns logits, (tokens that get logits,
+    /// vocab_size).
     ///
-    /// Logits have the same bits for every number of threads, kernel table, packing, split into calls and
-    /// company in a call.
+    /// Logits have the same bits for every number of threads, kernel table, packing, split into
+    /// calls and batch composition.
     ///
     /// # Errors
-    /// Ids that the vocabulary does not have, a cache that is full or another model's, no ids at all, and
-    /// NaN or infinities anywhere. The cache then holds what it held before.
+    /// Ids that the vocabulary does not have, a cache that is full or another model's, no ids at
+    /// all, and NaN or infinities anywhere. The cache is then unchanged.
     ///
     /// # Panics
     /// If a screen names an id that the vocabulary does not have.
@@ -90,12 +92,12 @@ impl Model {
         self.forward(cache, ids, Logits::Screened(screen))
     }
 
-    /// Computes the next tokens of several sequences in one pass over the weights. Returns logits, (tokens
-    /// that get some, vocab_size): those of the first part, of the second, and so on.
+    /// Computes the next tokens of several sequences in one pass over the weights. Returns logits,
+    /// (tokens that get some, vocab_size): those of the first part, of the second, and so on.
     ///
     /// # Errors
-    /// Those of [`Model::forward`] for any part; computed alone, each tells whether it was the one. Every cache
-    /// then holds what it held before.
+    /// Those of [`Model::forward`] for any part; compute the parts alone to find the one that
+    /// failed. Every cache is then unchanged.
     ///
     /// # Panics
     /// As [`Model::forward`].
@@ -103,8 +105,9 @@ impl Model {
         self.pass(parts, Output::Logits)
     }
 
-    /// [`Model::forward_many`] without the head: the hidden states behind the last norm, (tokens that are asked for,
-    /// hidden_size), of which logits would be made. A screen asks for that of the last token.
+    /// [`Model::forward_many`] without the head: the hidden states after the last norm, (tokens
+    /// that are asked for, hidden_size), which the head would turn into logits. A screen asks for
+    /// the one of the last token.
     ///
     /// # Errors
     /// Those of [`Model::forward_many`].
@@ -143,7 +146,7 @@ impl Model {
     }
 
     fn batches(&self, parts: &mut [Part], output: Output) -> Result<Vec<f32>> {
-        // A state that a panic left behind is as good as any: each pass writes before it reads.
+        // A state that was abandoned by a panic is fine: each pass writes before it reads.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
         let rows: usize = parts
@@ -282,7 +285,8 @@ impl Model {
         Ok(())
     }
 
-    /// Several linear layers with one input x (n, columns). Those without norms of their own share its codes.
+    /// Several linear layers with one input x (n, columns). Layers without norms of their own share
+    /// its codes.
     fn project<const N: usize>(
         &self,
         x: &[f32],
@@ -313,7 +317,8 @@ impl Model {
         Ok(())
     }
 
-    /// Takes from `missing` the output of the batch, (tokens that are asked for, its width), and fills it.
+    /// Fills the output of the batch, (requested tokens, width), which it takes from the front of
+    /// `missing`.
     fn output(
         &self,
         state: &mut State,
@@ -333,7 +338,8 @@ impl Model {
             }
             first += run.ids.len();
         }
-        // Rows of the head that several tokens read are read once, so only a token alone is screened.
+        // Rows of the head that several tokens read are read once, so only a token alone is
+        // screened.
         let screen = match wanted[..] {
             [] => return Ok(()),
             [Logits::Screened(screen)] => Some(screen),
@@ -383,7 +389,7 @@ impl Model {
         });
     }
 
-    /// Stores keys and values (n, kv_heads · head_dim) behind the tokens in the caches.
+    /// Stores keys and values (n, kv_heads · head_dim) after the tokens in the caches.
     fn store(&self, runs: &mut [Run], layer: usize, mut k: &[f32], mut v: &[f32]) -> Result<()> {
         let width = k.len() / count(runs);
         for run in runs {
@@ -395,7 +401,7 @@ impl Model {
         Ok(())
     }
 
-    /// Causal attention of the tokens behind the caches', which hold their keys and values already.
+    /// Causal attention of the new tokens; the caches already hold their keys and values.
     fn attention(
         &self,
         runs: &[Run],

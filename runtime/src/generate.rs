@@ -48,7 +48,8 @@ pub struct Summary {
     pub generated_time: Duration,
 }
 
-/// A generation in progress. Each item is a piece of text, never empty and never a broken character.
+/// A generation in progress. Each item is a piece of text, never empty and never a broken
+/// character.
 pub struct Generation<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
@@ -65,11 +66,12 @@ pub struct Generation<'a> {
 }
 
 impl<'a> Generation<'a> {
-    /// Prepares to continue `prompt`, which follows what `cache` holds. Work begins with the first item.
+    /// Prepares to continue `prompt`, which follows what `cache` holds. Work begins with the first
+    /// item.
     ///
     /// # Errors
-    /// An empty prompt, one that does not fit into the cache together with `max_tokens`, and sampling
-    /// parameters out of range.
+    /// An empty prompt, one that does not fit into the cache together with `max_tokens`, and
+    /// sampling parameters out of range.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -103,8 +105,8 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// Prepares to continue `text`, all of it: what it has in common with the tokens in `cache` is not computed
-    /// again, and the rest of the cache is forgotten.
+    /// Prepares to continue `text`, all of it: what it has in common with the tokens in `cache` is
+    /// not computed again, and the rest of the cache is forgotten.
     ///
     /// # Errors
     /// Those of [`Generation::new`].

@@ -1,14 +1,16 @@
-//! The head: the last hidden state times one row a token of the vocabulary.
+//! The head: the last hidden state times one row for each token of the vocabulary.
 //!
-//! Tables of floats are multiplied in single precision. Coded tables ([`sterna_ternary::table`]) take the hidden
-//! state in 16 bits and sum exact integers. Ternary tables ([`sterna_ternary::trits`]) are linear layers with a scale
-//! a group, with activations of 16 bits; all of their logits are computed, whatever the screen.
+//! Tables of floats are multiplied in single precision. Coded tables ([`sterna_ternary::table`])
+//! take the hidden state in 16 bits and sum exact integers. Ternary tables
+//! ([`sterna_ternary::trits`]) are linear layers with one scale per group and 16-bit activations;
+//! all of their logits are computed, whatever the screen.
 //!
-//! A sampler that looks at the most probable tokens only does not need every logit. [`Screen`] says what it
-//! needs; then all rows are multiplied with their first plane, half of the bytes. The most promising of them are
-//! computed to the end: their logits are a bound that the ones that count must reach. Cauchy–Schwarz bounds what
-//! the other planes can add to a row, so rows that cannot reach it are left there, and the others go on to the
-//! next plane. The logits that come out have the bits of the full head's; the rest are -∞.
+//! A sampler that looks at the most probable tokens only does not need every logit. [`Screen`] says
+//! which ones it needs. All rows are then multiplied by their first plane only, which is half of
+//! the bytes. The most promising rows are computed completely: their logits are a lower bound for
+//! every row that counts. The Cauchy–Schwarz inequality bounds what the other planes can add to a
+//! row. Rows that cannot reach the lower bound are dropped; the others go on to the next plane. The
+//! remaining logits have the same bits as those of the full head; the others are −∞.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -31,15 +33,15 @@ const ROWS: usize = 64;
 /// Which logits a sampler needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Screen {
-    /// So many of the largest.
+    /// How many of the largest logits.
     pub top: usize,
-    /// Of these, only those within this distance of the largest.
+    /// How far below the largest logit they may be.
     pub within: f32,
-    /// These in any case, whatever they are; they are not counted among the largest.
+    /// Ids that are always computed; they do not count among the largest.
     pub exact: Vec<u32>,
 }
 
-/// A row that cannot matter.
+/// Marks a row that was dropped: it cannot matter.
 const LEFT: i64 = i64::MIN;
 
 impl Model {
@@ -251,8 +253,8 @@ impl<'a> Coded<'a> {
         (sum as f64 * f64::from(self.codes.scales[row]) / f64::from(self.x.scale())) as f32
     }
 
-    /// Leaves the rows from `first` on that stay below the threshold and adds a plane to the others. Returns
-    /// the bytes that were read.
+    /// Drops the rows from `first` on that cannot reach the threshold and adds a plane to the
+    /// others. Returns the bytes that were read.
     fn round(
         &self,
         plane: usize,
@@ -261,8 +263,8 @@ impl<'a> Coded<'a> {
         forced: &[bool],
         sums: &mut [i64],
     ) -> usize {
-        // Logits are rounded and divided by a temperature before they are compared: rows this close to the
-        // threshold stay, so that neither can make a tie with a row that was left.
+        // Logits are rounded and divided by a temperature before they are compared: rows this close
+        // to the threshold stay, so that neither can make a tie with a row that was left.
         let threshold = threshold - threshold.abs() * 1e-6;
         if plane > 0 {
             let matters = |row: usize, sum: i64| {
@@ -304,8 +306,9 @@ impl<'a> Coded<'a> {
         best
     }
 
-    /// The bound, times the factor of x, below which no row matters: with the blocks' best rows computed to the
-    /// end, the smallest of the `top` best ones, for so many rows reach it, and what lies `within` the largest.
+    /// The lower bound, times the factor of x, that a row must reach. The best row of each block is
+    /// computed completely; the bound is the smallest of the `top` best of them (at least `top`
+    /// rows reach it), and at least the largest less `within`.
     fn threshold(&self, best: &mut [Best], top: usize, within: f64) -> f64 {
         let counted = match top {
             0 => 1,
@@ -331,10 +334,11 @@ impl<'a> Coded<'a> {
         }
     }
 
-    /// What a row's logit, times the factor of x, is at most when planes 0 to `plane` are in the sum.
+    /// An upper bound of a row's logit, times the factor of x, when planes 0 to `plane` are in the
+    /// sum.
     fn upper_bound(&self, plane: usize, row: usize, sum: i64) -> f64 {
-        let behind = self.codes.planes - 1;
-        let rest = f64::from(self.codes.remainders[row * behind + plane]) * self.x.high_norm();
+        let remainders = self.codes.planes - 1;
+        let rest = f64::from(self.codes.remainders[row * remainders + plane]) * self.x.high_norm();
         (sum as f64 + rest) * f64::from(self.codes.scales[row])
     }
 }

@@ -1,10 +1,10 @@
 //! Packed file to logits and text.
 //!
-//! [`Model::open`] maps a packed file, [`Model::forward`] computes logits, [`Model::forward_many`] those of
-//! several sequences at once, [`Model::hidden_many`] their hidden states, [`Generation`] streams text. Logits
-//! have the same bits for every number of threads, every instruction set, every packing, every split of a prompt
-//! into calls and every company of other sequences: integer sums are exact, and float loops keep one order of
-//! operations.
+//! [`Model::open`] maps a packed file, [`Model::forward`] computes logits, [`Model::forward_many`]
+//! those of several sequences at once, [`Model::hidden_many`] their hidden states, [`Generation`]
+//! streams text. Logits have the same bits for every number of threads, instruction set, packing,
+//! split of a prompt into calls and batch composition: integer sums are exact, and float loops keep
+//! one order of operations.
 //!
 //! ```no_run
 //! use sterna_runtime::{Generation, Model, Options, Settings};

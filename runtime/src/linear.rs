@@ -1,17 +1,19 @@
 //! Linear layers: int8 activations times trits, then scales; and those of full-precision models.
 //!
-//! Activations are quantized per token just before each linear layer, to int8, or to 16 bits for models that were
-//! trained without. A token of 16 bits is two tokens of int8, of its high and of its low digits: q = 256 · h + l, so
-//! no kernel knows of it.
+//! Activations are quantized per token just before each linear layer: to int8, or to 16 bits for
+//! models that were trained with float activations. A token in 16 bits is stored as two tokens in
+//! int8, its high and its low digits: q = 256 · h + l. So kernels only know int8.
 //!
-//! With one scale for the matrix, or one a row, the output is ((Σ trit · q) / s) · scale: the sum exact, rounded to
-//! f32, divided by the activations' factor s, multiplied by the scale, the order of transformers. With one scale a
-//! group of columns it is (Σ (Σ trit · q) · scale) / s: the inner sum over a group exact, the outer one over the
-//! groups from the first to the last in f32 ([`crate::kernels::GroupProduct`]). The outer sums of high and low
-//! digits are apart, and 256 times the one plus the other is Σ before it is divided.
+//! With one scale per matrix or per row, the output is ((Σ trit · q) / s) · scale: the sum exact,
+//! rounded to f32, divided by the activations' factor s, multiplied by the scale, the order of
+//! transformers. With one scale per group of columns it is (Σ (Σ trit · q) · scale) / s: the inner
+//! sum over a group exact, the outer one over the groups from the first to the last in f32
+//! ([`crate::kernels::GroupProduct`]). The outer sums of high and low digits are apart, and 256
+//! times the one plus the other is Σ before it is divided.
 //!
-//! Matrices of dense packings have no scales beside them. Plain numbers are multiplied with the input as it is, in
-//! f32; blocks of `q8_0` and `q4_0` with int8 activations that have a scale for each 32 columns.
+//! Matrices of dense packings have no scales beside them. Plain numbers are multiplied with the
+//! input as it is, in f32; blocks of `q8_0` and `q4_0` with int8 activations that have a scale for
+//! each 32 columns.
 
 use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
@@ -52,7 +54,8 @@ impl Model {
         }
     }
 
-    /// Quantizes the n rows of x to 16 bits for a matrix with a scale a group.
+    /// Quantizes the n rows of x to 16 bits for a matrix with one scale per group. False where x is
+    /// not finite.
     pub(crate) fn quantize_finely(&self, x: &[f32], n: usize, quantized: &mut Quantized) -> bool {
         quantized.activations = Activations::Int16;
         self.quantize_for(Packing::I2, true, x, n, quantized)
@@ -123,7 +126,8 @@ impl Model {
         let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
         let (height, width) = kernels::tile(n * digits, rows, threads);
         let groups = linears.iter().map(|l| l.groups()).max().unwrap_or(0);
-        // The scales of a few rows are short pieces, far apart.
+        // Wider tiles where scales are per group: the scales of a few rows are short, scattered
+        // reads.
         let width = if groups > 0 {
             width.max((rows / (8 * threads)).min(128) & !15)
         } else {
@@ -162,7 +166,7 @@ impl Model {
         );
     }
 
-    /// The tile of a matrix of a dense packing; `memory` has room for (tokens, rows).
+    /// Computes the tile of a matrix of a dense packing; `memory` has room for (tokens, rows).
     fn dense(
         &self,
         linear: &Linear,
@@ -199,7 +203,8 @@ impl Model {
         }
     }
 
-    /// The tile of a matrix with one scale, or one a row; `memory` has room for (tokens, digits, rows).
+    /// Computes the tile of a matrix with one scale, or one per row; `memory` has room for (tokens,
+    /// digits, rows).
     fn by_rows(
         &self,
         (linear, packing, scales): (&Linear, Packing, ScaleValues),
@@ -239,7 +244,8 @@ impl Model {
         }
     }
 
-    /// The tile of a matrix with a scale a group; `memory` has room for (tokens, digits, rows) and (groups, rows).
+    /// Computes the tile of a matrix with one scale per group; `memory` has room for (tokens,
+    /// digits, rows) and (groups, rows).
     fn by_groups(
         &self,
         linear: &Linear,

@@ -1,4 +1,5 @@
-//! A model that is ready to run: the mapped file, where its tensors lie, the kernels and the threads.
+//! A model that is ready to run: the mapped file, where its tensors lie, the kernels and the
+//! threads.
 
 use std::ops::Range;
 use std::path::Path;
@@ -28,18 +29,19 @@ pub struct Options {
     pub kernels: Option<&'static Kernels>,
     /// Element type of the KV caches.
     pub kv_type: KvType,
-    /// How the file is brought into memory.
+    /// How the file gets into memory: mapped, or copied onto huge pages.
     pub memory: Memory,
 }
 
 /// A model in memory: its file, used in place.
 ///
-/// Several threads may share a model. Their forward passes run one after the other, each on all threads.
+/// Several threads may share a model. Their forward passes run one after the other, each on all
+/// threads.
 #[derive(Debug)]
 pub struct Model {
     pub(crate) file: PackedFile,
     pub(crate) weights: Weights,
-    /// Rotary positions of layers without a window and of those with one.
+    /// Rotary frequencies: for layers without a window, and for layers with one.
     pub(crate) frequencies: [Frequencies; 2],
     pub(crate) kernels: &'static Kernels,
     pub(crate) pool: Pool,
@@ -52,7 +54,7 @@ pub struct Model {
 pub(crate) struct Weights {
     pub layers: Vec<Layer>,
     pub norm: Vector, // (hidden)
-    /// Whether any matrix of the layers has a scale a group.
+    /// Whether any matrix of the layers has one scale per group of columns.
     pub has_groups: bool,
     /// The head (vocab_size, hidden), if it is ternary.
     pub head: Option<Linear>,
@@ -169,8 +171,8 @@ impl Model {
         self.pool.threads()
     }
 
-    /// The threads of the forward pass, for work on its results. While a forward pass of another thread runs,
-    /// that work is done by its caller alone.
+    /// The threads of the forward pass, for work on its results. While a forward pass of another
+    /// thread runs, that work is done by its caller alone.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }

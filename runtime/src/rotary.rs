@@ -1,4 +1,5 @@
-//! Angles of rotary positions: one set for all layers, or two where layers with a window have their own.
+//! Angles of rotary positions: one set for all layers, or two where layers with a window have their
+//! own.
 
 use sterna_ternary::Config;
 use sterna_ternary::rope::Rope;

@@ -1,8 +1,9 @@
-//! Logits to the next token: greedy, or drawn after the filters that `transformers` has, in its order.
+//! Logits to the next token: greedy, or drawn after the filters that `transformers` has, in its
+//! order.
 //!
-//! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the same token on
-//! every machine; between equal logits the lower id wins. Samplers that look at the most probable tokens only
-//! say so ([`Sampling::screen`]), and the head is then read in part.
+//! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the
+//! same token on every machine; between equal logits the lower id wins. Samplers that look at the
+//! most probable tokens only say so ([`Sampling::screen`]), and the head is then read in part.
 
 use std::cmp::Ordering;
 
@@ -142,8 +143,8 @@ impl Sampler {
         &self.sampling
     }
 
-    /// The next token after `tokens`, from the logits (vocab_size) of the last one, at least those that
-    /// [`Sampling::screen`] asks for.
+    /// The next token after `tokens`, from the logits (vocab_size) of the last one, at least those
+    /// that [`Sampling::screen`] asks for.
     ///
     /// # Panics
     /// If `logits` is empty or has fewer elements than an id in `tokens` needs.

@@ -1,5 +1,6 @@
-//! Working memory of the forward pass. It belongs to a [`crate::Model`], is used by one pass at a time and grows to
-//! the largest batch seen, so a pass that is not larger than an earlier one allocates nothing here.
+//! Working memory of the forward pass. It belongs to a [`crate::Model`], is used by one pass at a
+//! time and grows to the largest batch seen, so a pass that is not larger than an earlier one
+//! allocates nothing here.
 
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ pub(crate) struct State {
     pub attn: Vec<f32>,   // (n, heads, head_dim)
     pub gate: Vec<f32>,   // (n, intermediate)
     pub up: Vec<f32>,     // (n, intermediate)
-    /// Of layers without a window and of those with one.
+    /// Rotary angles: for layers without a window, and for layers with one.
     pub angles: [Angles; 2],
     pub attention: attention::Memory,
     pub linear: LinearState,
@@ -66,7 +67,7 @@ pub(crate) struct LinearState {
 pub(crate) struct Quantized {
     pub activations: Activations,
     pub x: Vec<f32>,          // (n, columns), where the matrices are plain numbers
-    pub q: Vec<i8>,           // (n, digits, padded columns), zero behind the last column
+    pub q: Vec<i8>,           // (n, digits, padded columns), zero after the last column
     pub scales: Vec<f32>,     // (n): x = q / scale
     pub sums: Vec<i32>,       // (n, digits): Σ q
     pub group_sums: Vec<i32>, // (n, digits, groups): the same of each group
@@ -80,7 +81,8 @@ impl Quantized {
         tokens.start * digits..tokens.end * digits
     }
 
-    /// The sums of `count` rows of digits, (count, padded), and of their groups if any are asked for.
+    /// The sums of `count` rows of digits, (count, padded), and of their groups if any are asked
+    /// for.
     pub fn add_up(&mut self, count: usize, padded: usize, has_groups: bool, sum: fn(&[i8]) -> i32) {
         grow(&mut self.sums, count);
         let rows = self.q[..count * padded].chunks_exact(padded);

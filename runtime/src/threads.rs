@@ -1,13 +1,16 @@
-//! The thread pool: short parallel regions, hundreds of them a token.
+//! The thread pool: short parallel regions, hundreds of them per token. It is written by hand, not
+//! on `rayon`, because a region lasts microseconds: waking sleeping workers through a general
+//! scheduler would cost more than the work, and each thread must read neighbouring memory.
 //!
-//! A region is cut into chunks of fixed size, whatever the number of threads, so the bits of a result do not
-//! depend on who computed them. Each thread begins with an equal share of neighbouring chunks, since memory is
-//! read fastest from front to back, and takes them one by one; a thread that has none left takes over half of
-//! another's. So a thread that a busy neighbour holds up is relieved of its chunks, all but the one it is in. The
-//! caller is one of the threads. Workers spin for some microseconds between regions and then sleep.
+//! A region is cut into chunks of fixed size, whatever the number of threads, so the bits of a
+//! result do not depend on which thread computed them. Each thread begins with an equal share of
+//! neighbouring chunks, since memory is read fastest from front to back, and takes them one by one;
+//! a thread that has none left takes over half of another's. So a thread that a busy neighbour
+//! holds up is relieved of its chunks, all but the one it is in. The caller is one of the threads.
+//! Workers spin for some microseconds between regions and then sleep.
 //!
-//! A region does not wait for workers that come late: workers enter through a gate, the caller closes it
-//! when no chunk is left and waits only for those inside.
+//! A region does not wait for workers that come late: workers enter through a gate, the caller
+//! closes it when no chunk is left and waits only for those inside.
 
 mod cores;
 mod slices;
@@ -52,7 +55,8 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `task` is the only field that is not Sync; the gate orders its accesses as described there.
+// SAFETY: `task` is the only field that is not Sync; the gate orders its accesses as described
+// there.
 unsafe impl Sync for Shared {}
 // SAFETY: the task is Sync, so a reference to it may be sent.
 unsafe impl Send for Shared {}
@@ -101,7 +105,8 @@ impl Pool {
         self.run(n, |_, i| f(i));
     }
 
-    /// Calls `f(i, chunk i)` for the chunks of `len` elements of `out`; the last one may be shorter.
+    /// Calls `f(i, chunk i)` for the chunks of `len` elements of `out`; the last one may be
+    /// shorter.
     pub fn chunks_mut<T: Send>(
         &self,
         out: &mut [T],
@@ -147,15 +152,16 @@ impl Pool {
         let scratch = Chunks::of(scratch, part.max(1));
         assert!(part > 0, "working memory for every thread");
         self.run(chunks.count(), |thread, i| {
-            // SAFETY: `run` passes each i below the count once, and a thread runs one call at a time.
+            // SAFETY: `run` passes each i below the count once, and a thread runs one call at a
+            // time.
             let (chunk, scratch) = unsafe { (chunks.chunk(i), scratch.chunk(thread)) };
             f(i, chunk, scratch);
         });
     }
 
     /// Cuts matrices of `rows` rows into tiles of `height` rows and `width` columns and calls
-    /// `f(matrix, tile, scratch)` for each: several matrices in one region. Each thread has its own equal
-    /// part of `scratch`.
+    /// `f(matrix, tile, scratch)` for each: several matrices in one region. Each thread has its own
+    /// equal part of `scratch`.
     ///
     /// # Panics
     /// If a matrix is not a multiple of `rows` long.
@@ -241,8 +247,8 @@ impl Shared {
     /// # Safety
     /// No other region is open, and `task` lives until [`Shared::close`] has returned.
     unsafe fn open(&self, task: &Task) {
-        // SAFETY: only the lifetime changes. The reference is used by workers inside the gate alone, and
-        // `close` waits for those.
+        // SAFETY: only the lifetime changes. The reference is used by workers inside the gate
+        // alone, and `close` waits for those.
         let task = unsafe { std::mem::transmute::<&Task, &'static Task<'static>>(task) };
         // SAFETY: the gate is closed and empty, so no worker reads the task.
         unsafe { *self.task.get() = Some(task) };
@@ -259,7 +265,8 @@ impl Shared {
     }
 
     fn next_epoch(&self) {
-        // Sequentially consistent with `wait`: either the sleeper sees the epoch or we see the sleeper.
+        // Sequentially consistent with `wait`: either the sleeper sees the epoch or we see the
+        // sleeper.
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.sleep));
@@ -320,8 +327,8 @@ impl Shared {
     }
 }
 
-/// A range of chunks that one thread takes from the front and others cut at the end: its start in the high and
-/// its end in the low half. Shares of different threads lie in different cache lines.
+/// A range of chunks that one thread takes from the front and others cut at the end: its start in
+/// the high and its end in the low half. Shares of different threads lie in different cache lines.
 #[derive(Default)]
 #[repr(align(128))]
 struct Share(AtomicU64);

@@ -1,8 +1,9 @@
 //! Text to token ids and back, with the tokenizer files inside a packed file.
 //!
-//! Ids are those of `transformers`: tokenizer.json decides, special tokens of its post-processor included. The
-//! additions: where tokenizer_config.json says `"add_bos_token": true` and the ids do not begin with the
-//! beginning-of-sequence token, it is put in front; with `"add_eos_token": true` the end-of-sequence token ends them.
+//! Ids are those of `transformers`: tokenizer.json decides, special tokens of its post-processor
+//! included. The additions: where tokenizer_config.json says `"add_bos_token": true` and the ids do
+//! not begin with the beginning-of-sequence token, texts begin with it; with `"add_eos_token":
+//! true` the end-of-sequence token ends them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,23 +16,23 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
-    /// Put in front of a text.
+    /// Tokens that begin every text.
     bos: Option<u32>,
-    /// Put behind a text.
+    /// Tokens that end every text.
     end: Option<u32>,
     eos: Vec<u32>,
 }
 
 const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Special tokens that end a turn and therefore an answer; the files of some checkpoints name only the one that ends
-/// a document.
+/// Special tokens that end a turn and therefore an answer; the files of some checkpoints name only
+/// the one that ends a document.
 const ENDS_OF_TURNS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 const GENERATION_CONFIG: &str = "generation_config.json";
 
 impl Tokenizer {
-    /// Reads tokenizer.json, tokenizer_config.json and generation_config.json of a packed file; the last two
-    /// may be absent.
+    /// Reads tokenizer.json, tokenizer_config.json and generation_config.json of a packed file; the
+    /// last two may be absent.
     ///
     /// # Errors
     /// [`Error::Tokenizer`]: a file is missing, malformed or has ids that the model does not have.
@@ -39,7 +40,8 @@ impl Tokenizer {
         Tokenizer::of_files(&file.config, |name| file.file(name))
     }
 
-    /// [`Tokenizer::open`] for a model that is not packed; `file` gives the bytes of a file by its name.
+    /// [`Tokenizer::open`] for a model that is not packed; `file` gives the bytes of a file by its
+    /// name.
     ///
     /// # Errors
     /// Those of [`Tokenizer::open`].
@@ -82,8 +84,8 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of a text. `add_special_tokens` is true for plain text and false for a rendered chat
-    /// template, which holds its special tokens already.
+    /// Token ids of a text. `add_special_tokens` is true for plain text and false for a rendered
+    /// chat template, which holds its special tokens already.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encode = || self.tokenizer.encode(text, add_special_tokens);
         let mut ids = guarded(encode).map_err(Error::Encoding)?.get_ids().to_vec();
@@ -102,7 +104,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of token ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD.
+    /// The text of token ids, special tokens left out. Bytes that are not valid UTF-8 become
+    /// U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(Error::Encoding)
     }
@@ -114,8 +117,8 @@ impl Tokenizer {
         Some((self.tokenizer.id_to_token(id)?, is_special))
     }
 
-    /// Tokens that end a text: those of config.json, generation_config.json and tokenizer_config.json, and the
-    /// special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
+    /// Tokens that end a text: those of config.json, generation_config.json and
+    /// tokenizer_config.json, and the special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
@@ -148,8 +151,8 @@ impl Tokenizer {
 
 /// Turns ids into pieces of text that never end inside a character.
 ///
-/// Decoders look at neighbours (a leading space is dropped at the start only), so ids are decoded together
-/// with those of the piece before.
+/// Decoders look at neighbours (a leading space is dropped at the start only), so ids are decoded
+/// together with those of the piece before.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
@@ -193,7 +196,8 @@ impl TextStream<'_> {
     }
 }
 
-/// Reads tokenizer.json. Padding and truncation in it are for training; transformers ignores them as well.
+/// Reads tokenizer.json. Padding and truncation in it are for training; transformers ignores them
+/// as well.
 fn parse(bytes: &[u8], vocab_size: usize) -> Result<tokenizers::Tokenizer> {
     let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
     let mut tokenizer = parsed.map_err(|why| error(TOKENIZER, why))?;

@@ -1,9 +1,11 @@
-//! Logits have the same bits in every setting: a random walk over caches, in which each step is another setting.
+//! Logits have the same bits in every setting: a random walk over caches, in which each step is
+//! another setting.
 //!
-//! A few caches hold parts of a few sequences that begin alike. A step takes some of them in any order, lets each
-//! go on, go back, or change to another sequence where the two part, and computes their next tokens in one pass,
-//! with the next combination of packing, kernel table and threads. Whatever was computed before by whom, each
-//! token's logits are those that it gets when its sequence is computed alone and at once.
+//! A few caches hold parts of a few sequences that begin alike. A step takes some of them in any
+//! order, lets each go on, go back, or change to another sequence where the two part, and computes
+//! their next tokens in one pass, with the next combination of packing, kernel table and threads.
+//! Whatever was computed before, and by which thread, each token's logits are those that it gets
+//! when its sequence is computed alone and at once.
 
 mod random_model;
 
@@ -275,8 +277,8 @@ fn walk(recipe: &Recipe, folder: &Path, seed: u64) {
     }
 }
 
-/// Walks with a family's models: tied and untied, each with heads (heads, kv_heads, head_dim), types of the tables
-/// and sizes of the other dimensions that are multiples of nothing.
+/// Walks with a family's models: tied and untied, each with heads (heads, kv_heads, head_dim),
+/// types of the tables and sizes of the other dimensions that are multiples of nothing.
 fn check(family: &str, scaling: Scaling, models: Models) {
     check_with(family, scaling, Activations::Int8, Dtype::F32, models);
 }

@@ -54,8 +54,9 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Logits of all positions, computed in f64 but for the quantization of activations; and how many positions
-/// come before one where an activation lies so close to a rounding boundary that either side is right.
+/// Logits of all positions, computed in f64 but for the quantization of activations; and how many
+/// positions come before one where an activation is so close to a rounding boundary that either
+/// side is right.
 fn reference(model: &Plain, ids: &[u32]) -> (Vec<f64>, usize) {
     let c = &model.config;
     let close = Cell::new(false);
@@ -231,7 +232,8 @@ fn input(dense: Dense, x: &[f32], close: &Cell<bool>) -> Vec<f64> {
     rounded.collect()
 }
 
-/// Compares the logits of a model with those of the formulas, and returns how many positions are clear.
+/// Compares the logits of a model with those of the formulas, and returns how many positions are
+/// clear.
 fn compare(recipe: &Recipe, folder: &Path) -> usize {
     let packing = match recipe.scaling.fits(Packing::T5) {
         true => Packing::T5,
@@ -418,7 +420,7 @@ fn with_embedding(bad: f32, tied: bool, folder: &Path) -> PathBuf {
     let mut recipe = odd("llama", tied, TableType::F32);
     recipe.embedding = TableType::F32;
     let (path, _) = write(&recipe, Packing::I2, folder, "model");
-    // A table is not checked when a file is opened; it lies at the start of the data.
+    // A table is not checked when a file is opened; it is at the start of the data.
     let mut bytes = std::fs::read(&path).unwrap();
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let at = start + 9 * 100 * 4;

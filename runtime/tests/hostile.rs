@@ -1,5 +1,5 @@
-//! Files inside a packed file that lie: tokenizer, its settings, generation settings, chat template. An error or a text,
-//! never a panic, and never for long.
+//! Files inside a packed file that lie: tokenizer, its settings, generation settings, chat
+//! template. An error or a text, never a panic, and never for long.
 
 mod random_model;
 

@@ -299,7 +299,8 @@ fn every_reason_to_stop() {
     let (text, tokens, summary) = generate(&model, at_most(20));
     assert_eq!((summary.stop, tokens.len()), (Some(StopReason::Length), 20));
 
-    // The whole cache: 100 positions for 6 tokens of the prompt and all generated ones but the last.
+    // The whole cache: 100 positions for 6 tokens of the prompt and all generated ones but the
+    // last.
     let (_, tokens_to_the_end, summary) = generate(&model, Settings::default());
     assert_eq!(
         (summary.stop, tokens_to_the_end.len()),

@@ -16,15 +16,16 @@ pub struct Perplexity {
     pub loss: Estimate,
     /// exp of the loss, with exp(loss) · error.
     pub perplexity: Estimate,
-    /// The error of the perplexity as llama.cpp prints it, which takes tokens for independent.
+    /// The error of the perplexity as llama.cpp prints it, which assumes independent tokens.
     pub error_of_llama_cpp: f64,
-    /// What does not depend on the tokenizer; of whole documents only, so of the convention `rolling`.
+    /// Figures that do not depend on the tokenizer. They need whole documents, so only the
+    /// convention `rolling` has them.
     pub by_length: Option<ByLength>,
-    /// Mean loss by the number of tokens in front, in at most 32 bins: (middle of the bin, nats).
+    /// Mean loss by the number of tokens before, in at most 32 bins: (middle of the bin, nats).
     pub by_position: Vec<(f64, f64)>,
 }
 
-/// Loss by what is read, not by tokens.
+/// Loss per word and per byte, not per token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ByLength {
     /// As lm-evaluation-harness: exp(nats / words).
@@ -40,15 +41,15 @@ pub struct ByLength {
 pub struct Divergence {
     /// KL divergence of the reference from the model, nats per token.
     pub kl: Estimate,
-    /// Probability of so large a mean by chance if the truth were 0.
+    /// p-value for the hypothesis that the true mean is 0.
     pub kl_p_value: Option<f64>,
-    /// Half of the tokens have less.
+    /// The median.
     pub kl_median: f64,
-    /// 90 of 100 tokens have less.
+    /// The 90th percentile.
     pub kl_p90: f64,
-    /// 99 of 100 tokens have less.
+    /// The 99th percentile.
     pub kl_p99: f64,
-    /// 999 of 1000 tokens have less.
+    /// The 99.9th percentile.
     pub kl_p999: f64,
     /// The largest.
     pub kl_max: f64,
@@ -60,17 +61,18 @@ pub struct Divergence {
     pub delta_p: Vec<(f64, f64)>,
     /// Root of the mean square of that change.
     pub delta_p_rms: f64,
-    /// Perplexity by that of the reference.
+    /// Perplexity divided by that of the reference.
     pub perplexity_ratio: f64,
-    /// Where the ratio lies with 95 % confidence; `None` of fewer than two blocks.
+    /// 95 % confidence interval of the ratio; `None` for fewer than two blocks.
     pub ratio_range: Option<(f64, f64)>,
-    /// Loss less that of the reference, nats per token, paired.
+    /// Loss minus that of the reference, in nats per token, paired.
     pub loss_difference: Estimate,
-    /// Probability of so large a difference by chance, two-sided.
+    /// p-value of the difference, two-sided.
     pub p_value: Option<f64>,
-    /// What follows from it.
+    /// The conclusion.
     pub verdict: Verdict,
-    /// Tokens by their KL divergence: 32 bins between powers of ten, see [`kl_bins`]; the first also takes less.
+    /// Tokens by their KL divergence: 32 bins between powers of ten, see [`kl_bins`]; the first bin
+    /// also counts smaller values.
     pub histogram: Vec<u64>,
 }
 
@@ -80,15 +82,16 @@ pub struct Divergence {
 pub enum Verdict {
     /// Every token has the same probability to the last digit.
     Identical,
-    /// The difference is smaller than chance makes.
+    /// The difference is not significant.
     NotSignificant,
     /// Its loss on the text is significantly higher.
     Worse,
-    /// Its loss on the text is not significantly higher, but on text that the reference would write it would be, by the
-    /// KL divergence, and that is significant.
+    /// Its loss on this text is not significantly higher, but its KL divergence is significantly
+    /// above 0, so its loss on text that the reference would write is higher.
     WorseByKl,
-    /// It predicts the text as well, but otherwise: its KL divergence is [`GAIN`] or more, and no loss on the text goes
-    /// with it, as half of that or more would with a copy of the reference that was damaged.
+    /// As good on this text, but a different model: its KL divergence is [`GAIN`] or more while its
+    /// loss rose by less than half of that. A damaged copy of the reference would lose at least
+    /// that much.
     Different,
     /// Its loss on the text is significantly lower, by at least [`GAIN`].
     Better,
@@ -96,14 +99,15 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Probability of chance below which a difference counts.
+/// p-value below which a difference counts.
 pub const SIGNIFICANT: f64 = 0.01;
-/// Nats per token from which on a lower loss is a gain. Weights that are off by a percent or two move the loss on one text
-/// by a tenth of this, as often down as up: that is damage, however sure the sign is.
+/// Smallest drop of the loss, in nats per token, that counts as a gain. Weights that are off by a
+/// percent or two move the loss on one text by a tenth of this, down as often as up: a significant
+/// drop of that size is still damage.
 pub const GAIN: f64 = 0.01;
-/// Documents from which on each is a block of its own.
+/// With at least this many documents, each one is a block.
 const DOCUMENTS: usize = 30;
-/// Most tokens of a block where documents are fewer.
+/// Most tokens of a block where there are fewer documents.
 const BLOCK: usize = 128;
 const BINS: usize = 32;
 const PERCENTILES: [f64; 9] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0];
@@ -192,7 +196,8 @@ impl Scored<'_> {
         .collect()
     }
 
-    /// How far the model is from `reference`, whose windows are the same; `None` where that was not measured.
+    /// How far the model is from `reference`, whose windows are the same; `None` where that was not
+    /// measured.
     pub fn divergence(&self, reference: &[Vec<Position>]) -> Option<Divergence> {
         let apart: Option<Vec<Apart>> = self.positions.iter().flatten().map(|p| p.apart).collect();
         let apart = apart?;
@@ -231,14 +236,14 @@ impl Scored<'_> {
         })
     }
 
-    /// Loss less that of the reference, by block.
+    /// Loss minus that of the reference, by block.
     fn differences(&self, reference: &[Vec<Position>]) -> Vec<Block> {
         let mut others = reference.iter().flatten();
         self.blocks(|p| p.nll - others.next().map_or(f64::NAN, |other| other.nll))
     }
 
-    /// Sums over blocks of a value of each position: documents, if there are enough of them, else stretches of
-    /// windows.
+    /// Sums over blocks of a value of each position: documents, if there are enough of them, else
+    /// stretches of windows.
     fn blocks(&self, mut value: impl FnMut(&Position) -> f64) -> Vec<Block> {
         let documents = self
             .windows
@@ -266,8 +271,9 @@ impl Scored<'_> {
     }
 }
 
-/// KL divergence of the reference is the loss that a model adds on text that the reference would write: the same
-/// comparison as that of losses on a text, without the chance that lies in which text it was.
+/// The KL divergence from the reference is the loss that a model adds on text that the reference
+/// would write. It is the same comparison as that of losses on a text, without the chance of which
+/// text it was.
 fn verdict(difference: &Estimate, kl: &Estimate) -> Verdict {
     let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
     let at_most = difference.range().map_or(f64::INFINITY, |(_, high)| high);

@@ -22,7 +22,7 @@ pub enum Error {
     /// The text could not be read.
     #[error(transparent)]
     Data(#[from] sterna_datasets::Error),
-    /// Logits that are no numbers.
+    /// Logits that are not numbers.
     #[error(
         "{path}: a logit is NaN or infinite, so nothing can be said of the model; see `sterna doctor {path}`"
     )]
@@ -51,10 +51,10 @@ pub enum Error {
         /// What the convention needs.
         expected: usize,
     },
-    /// A tokenizer without a token that could stand in front of a text.
+    /// A tokenizer without a token that could begin a text.
     #[error(
         "tokenizer_config.json and config.json in the packed file: expected a bos_token or an \
-         eos_token, which the convention `rolling` puts in front of documents, found neither; use `chunks`"
+         eos_token, with which the convention `rolling` begins documents, found neither; use `chunks`"
     )]
     NoPrefix,
     /// A task could not be read or scored.

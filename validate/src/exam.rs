@@ -1,8 +1,8 @@
 //! Runs models through a task, item by item, and remembers what was answered.
 //!
-//! One file a (model, task), a line of JSON an item. What goes on is what stands in the line, so that figures have the same
-//! bits whether an answer was read or just given. What follows the first line that is torn, or out of order, is cut
-//! off and asked again.
+//! There is one file per (model, task) with one line of JSON per item. Figures are computed from
+//! the line, so they have the same bits whether an answer was read or just given. Everything after
+//! the first line that is torn or out of order is cut off and asked again.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::judge::Subject;
 use crate::tasks::{McNemar, Outcome, Score, Task, compare, scores};
 use crate::{Error, Result, store};
 
-/// What a model knows of a task.
+/// The result of one model on one task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Exam {
     /// Name of the task.
     pub task: String,
-    /// SHA-256 of all items as models see them.
+    /// SHA-256 of all items as the models see them.
     pub sha256: String,
     /// Its figures with their errors.
     pub scores: Vec<Score>,
@@ -36,8 +36,8 @@ impl Exam {
     }
 }
 
-/// Asks every model every item. `state` is a folder where answers are kept; `seen` gets the items that were answered and
-/// all of them, and says whether to go on; `None` where it said no.
+/// Asks every model every item. `state` is a folder where answers are kept; `seen` gets the items
+/// that were answered and all of them, and says whether to go on; `None` where it said no.
 ///
 /// # Errors
 /// Those of [`Task::score`], and [`Error::Io`].
@@ -88,7 +88,8 @@ fn items_hash(task: &Task) -> String {
     hex(&hash.finalize())
 }
 
-/// The answers of one model, those in the file at `path` first; not all of them where `seen` said not to go on.
+/// The answers of one model, those in the file at `path` first; not all of them where `seen` said
+/// not to go on.
 fn ask(
     subject: &Subject,
     task: &Task,

@@ -1,4 +1,4 @@
-//! Conditions that a model must meet, for machines that decide: `kl<1e-3,top1>=0.99,decode>20`.
+//! Conditions that a model must meet, for scripts that decide: `kl<1e-3,top1>=0.99,decode>20`.
 
 use std::str::FromStr;
 
@@ -35,7 +35,7 @@ impl Bounded {
         }
     }
 
-    /// Why it will not be there after such a measurement, if so.
+    /// Why a measurement will not have it; `None` if it will.
     fn lacks(&self, plan: &Measured) -> Option<String> {
         let needs = match self {
             Bounded::Task(task, _) if plan.tasks.iter().any(|name| name == task) => return None,
@@ -69,7 +69,7 @@ enum Relation {
     AtLeast,
 }
 
-/// Something that can have a bound.
+/// A figure that can have a bound.
 #[derive(Debug)]
 struct Figure {
     name: &'static str,
@@ -78,7 +78,7 @@ struct Figure {
     of: Of,
 }
 
-/// What a figure is made of.
+/// What a figure requires.
 #[derive(Debug, Clone, Copy)]
 enum Needs {
     Nothing,
@@ -241,7 +241,7 @@ impl FromStr for Gate {
             figure: figure
                 .ok_or_else(|| refuse(format!("no figure `{name}`; there are {}", known())))?,
             relation,
-            bound: bound.ok_or_else(|| refuse(format!("`{number}` is no number")))?,
+            bound: bound.ok_or_else(|| refuse(format!("`{number}` is not a number")))?,
         })
     }
 }
@@ -269,7 +269,7 @@ impl Gate {
         }
     }
 
-    /// Whether the condition holds for each model but the first, or for a model that stands alone.
+    /// Whether the condition holds for each model but the first, or for the only model.
     pub fn check(&self, models: &[ModelReport]) -> Vec<Outcome> {
         let judged = &models[usize::from(models.len() > 1)..];
         judged.iter().map(|model| self.of(model)).collect()
@@ -336,8 +336,8 @@ mod tests {
         };
         check("klx<1", "no figure `klx`; there are kl (mean KL");
         check("kl=1", "expected a figure, one of");
-        check("kl<much", "`much` is no number");
-        check("kl<nan", "`nan` is no number");
+        check("kl<much", "`much` is not a number");
+        check("kl<nan", "`nan` is not a number");
         let absolute = "bytes<2".parse::<Gate>().unwrap().check(&[model(1)]);
         assert!(absolute[0].holds);
     }

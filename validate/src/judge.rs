@@ -59,13 +59,14 @@ pub struct Task<'a> {
     pub text: &'a Text,
     /// How it is cut into windows.
     pub convention: Convention,
-    /// Whole windows (or, where they are scored alone, documents) up to so many scored tokens; `None` for all.
+    /// Most tokens to score: whole windows (or documents, where they are scored alone) are taken up
+    /// to this number. `None` for all.
     pub most_tokens: Option<usize>,
     /// A folder where what was scored is kept.
     pub state: &'a Path,
 }
 
-/// What one model made of a text.
+/// How one model predicted a text.
 #[derive(Debug)]
 pub struct Judgment {
     /// The windows that were scored.
@@ -91,8 +92,9 @@ impl Judgment {
 /// Version of the scoring code, part of the key of a store. Raise it when a change alters results.
 const VERSION: &str = "2";
 
-/// Scores a text with each subject, those with the tokens of the first one beside it. `seen` is called with the
-/// number of scored tokens that are done, and of all, and says whether to go on; `None` if it does not.
+/// Scores a text with each subject, those with the tokens of the first one beside it. `seen` is
+/// called with the number of tokens scored so far and the total, and returns whether to go on; the
+/// result is `None` if it says no.
 ///
 /// # Errors
 /// Those of [`Convention::windows`], [`Store`] and [`pass::score`].
@@ -145,7 +147,8 @@ pub fn judge(
     Ok(judgments.into_iter().collect())
 }
 
-/// Those with the tokens of the first one together with it, any other alone.
+/// Groups of subjects that are scored together: those with the same tokens as the first one, and
+/// each of the others alone.
 fn groups(subjects: &[Subject], windows: &[Vec<Window>]) -> Vec<Vec<usize>> {
     let vocab_size = |i: usize| subjects[i].model.config().vocab_size;
     let like_first = |i: &usize| windows[*i] == windows[0] && vocab_size(*i) == vocab_size(0);
@@ -212,7 +215,7 @@ fn fill(
         if start == count {
             return Ok(true);
         }
-        // Those that are behind catch up with the next one, beside the reference.
+        // The stores with the fewest windows catch up with the next one, beside the reference.
         let behind: Vec<usize> = (0..stores.len())
             .filter(|i| done(&stores[*i]) == start)
             .collect();

@@ -1,9 +1,10 @@
-//! Is a model good enough, and what is gained?
+//! Is a model good enough, and what does it gain?
 //!
-//! Everything here asks the runtime for logits and turns them into figures with errors. [`windows`] says which
-//! tokens of a [`text`] are predicted from which others, [`pass`] predicts them with several models at once,
-//! [`accuracy`] makes perplexity and divergence of it, and [`store`] keeps what was scored. [`speed`] measures time and
-//! memory, and [`report`] says it all to whoever must decide, or, with a [`gate`], to a machine.
+//! Everything here gets logits from the runtime and turns them into figures with errors.
+//! [`windows`] says which tokens of a [`text`] are predicted from which others, [`pass`] predicts
+//! them with several models at once, [`accuracy`] computes perplexity and divergence from the
+//! predictions, and [`store`] keeps them. [`speed`] measures time and memory. [`report`] presents
+//! everything to people, and a [`gate`] decides for scripts.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

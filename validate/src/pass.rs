@@ -1,9 +1,11 @@
-//! One pass of several models over the same windows: what each predicts, and how far it is from the reference.
+//! One pass of several models over the same windows: what each one predicts, and how far its
+//! predictions are from those of the reference.
 //!
-//! Windows go through a model many at a time, in calls of whole batches, so that a pass is as fast as prompts are.
-//! Logits of a call are turned into a few numbers a token and forgotten: no file of logits, and memory for two
-//! pieces of them whatever the text. The runtime gives a token the same logits in any company and on any number of
-//! threads, and sums here run over the vocabulary in f64 in its order: so do these numbers.
+//! Windows go through a model many at a time, in calls of whole batches, so that a pass is as fast
+//! as prompts are. The logits of a call are reduced to a few numbers per token and dropped: there
+//! is no file of logits, and memory holds two pieces of them however long the text is. The runtime
+//! gives a token the same logits for any batch composition and number of threads, and sums over the
+//! vocabulary run in f64 in its order, so these numbers are reproducible too.
 
 use std::ops::Range;
 
@@ -13,7 +15,7 @@ use sterna_runtime::{KvCache, Logits, Model, Part};
 use crate::windows::Window;
 use crate::{Error, Result};
 
-/// What a model makes of one token of a text.
+/// How a model predicts one token of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Position {
     /// −ln of the token's probability, in nats.
@@ -35,16 +37,16 @@ pub struct Apart {
     pub top5: u8,
 }
 
-/// Gets the index of a window and its positions for every model, and says whether to go on.
+/// Called with the index of a window and its positions for every model. Returns whether to go on.
 pub type Seen<'a> = dyn FnMut(usize, &[Vec<Position>]) -> Result<bool> + 'a;
 
-/// Bytes of logits that are in memory at a time, of each of two models.
+/// Bytes of logits in memory at a time, for each of two models.
 const LOGITS: usize = 256 << 20;
-/// Tokens of windows that pass together, unless one alone has more.
+/// Most tokens of the windows that pass together; a longer window passes alone.
 const BATCH: usize = 1024;
 
-/// Scores windows with each model, one window after the other. With `has_reference`, the first model is what the
-/// others are compared with.
+/// Scores windows with each model, one window after the other. With `has_reference`, the first
+/// model is what the others are compared with.
 ///
 /// # Errors
 /// Those of [`Model::forward`], [`Error::NotFinite`], and those of `seen`.
@@ -69,7 +71,8 @@ pub fn score(
     Ok(())
 }
 
-/// The loss of one model on each scored token, in nats: of the first window, of the second, and so on.
+/// The loss of one model on each scored token, in nats: of the first window, of the second, and so
+/// on.
 ///
 /// # Errors
 /// Those of [`Model::forward`] and [`Error::NotFinite`].
@@ -138,7 +141,7 @@ fn pass(
     Ok(scored)
 }
 
-/// Caches that hold what comes before the tokens that predict.
+/// One cache per window, filled with the tokens before the first one that predicts.
 fn prefixes(model: &Model, windows: &[Window]) -> Result<Vec<KvCache>> {
     let caches = windows.iter().map(|w| model.new_cache(w.ids.len() - 1));
     let mut caches = caches.collect::<std::result::Result<Vec<KvCache>, _>>()?;
@@ -154,7 +157,8 @@ fn prefixes(model: &Model, windows: &[Window]) -> Result<Vec<KvCache>> {
     Ok(caches)
 }
 
-/// Places that predict, cut into pieces of at most `rows`: a window and a range of its tokens, each.
+/// The places that predict, cut into pieces of at most `rows`: pairs of a window and a range of its
+/// tokens.
 fn pieces(windows: &[Window], rows: usize) -> Vec<Vec<(usize, Range<usize>)>> {
     let mut pieces = vec![Vec::new()];
     let mut room = rows;
@@ -196,7 +200,7 @@ fn logits(
     Ok(model.forward_many(&mut parts)?)
 }
 
-/// What rows of logits say about the tokens that follow, on as many threads as the model has.
+/// Reduces each row of logits to a position, on the threads of the model.
 fn positions(
     logits: &[f32],
     reference: Option<&[f32]>,

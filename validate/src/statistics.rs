@@ -1,9 +1,12 @@
-//! Means with errors that hold for text, where a token is not independent of its neighbours.
+//! Means with errors that hold for text, where tokens are not independent of their neighbours.
+//! `statrs` has the t distribution; the ratio estimator over blocks, which it lacks, is written
+//! here.
 //!
-//! Tokens fall into blocks (documents, or stretches of one), and blocks are taken for independent. A mean over tokens
-//! is a ratio of two sums over blocks, R = Σ xᵢ / Σ nᵢ, with the standard error of the ratio estimator,
-//! √(B / (B − 1) · Σ (xᵢ − R nᵢ)²) / Σ nᵢ for B blocks (Cochran, Sampling Techniques, 6.4). Two models are compared
-//! on the differences of their losses, block by block: what is hard for both does not count.
+//! Tokens are grouped into blocks (documents, or parts of one), and blocks are assumed to be
+//! independent. A mean over tokens is a ratio of two sums over blocks, R = Σ xᵢ / Σ nᵢ, with the
+//! standard error of the ratio estimator, √(B / (B − 1) · Σ (xᵢ − R nᵢ)²) / Σ nᵢ for B blocks
+//! (Cochran, Sampling Techniques, 6.4). Two models are compared on the differences of their losses,
+//! block by block, so text that is hard for both does not count.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
@@ -13,16 +16,16 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
-    /// Its standard error; `None` of fewer than two blocks.
+    /// Its standard error; `None` for fewer than two blocks.
     pub error: Option<f64>,
-    /// How many blocks it is of.
+    /// Number of blocks.
     pub blocks: usize,
 }
 
 /// A sum over a block of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Block {
-    /// Of the values.
+    /// Sum of the values.
     pub sum: f64,
     /// How many there are.
     pub count: usize,
@@ -54,8 +57,8 @@ impl Estimate {
         }
     }
 
-    /// Two-sided probability of a mean at least so far from 0 if the truth is 0, by Student's t; 1 where every block is
-    /// 0. `None` without an error.
+    /// Two-sided p-value for the hypothesis that the true mean is 0, by Student's t. It is 1 where
+    /// every block is 0, and `None` without an error.
     pub fn p_value(&self) -> Option<f64> {
         let error = self.error?;
         Some(match (self.mean, error) {
@@ -65,7 +68,7 @@ impl Estimate {
         })
     }
 
-    /// Where the truth lies with 95 % confidence, by Student's t. `None` without an error.
+    /// The 95 % confidence interval, by Student's t. `None` without an error.
     pub fn range(&self) -> Option<(f64, f64)> {
         let width = self.student()?.inverse_cdf(0.975) * self.error?;
         Some((self.mean - width, self.mean + width))
@@ -76,7 +79,7 @@ impl Estimate {
     }
 }
 
-/// The value below which a share of the sorted values lies, linear between neighbours as in numpy; NaN of none.
+/// The quantile `share` of sorted values, with linear interpolation as in numpy. NaN for no values.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return f64::NAN;

@@ -1,8 +1,9 @@
-//! What was scored, on disk: work that was interrupted goes on behind the last whole window.
+//! Scored windows on disk: interrupted work goes on after the last complete window.
 //!
-//! One file a (model, reference, text, convention), named by a hash of all that the numbers depend on. A record is
-//! one window: its number of positions (u32, little-endian), 26 bytes a position, and the first 8 bytes of the
-//! SHA-256 of both. What follows the first record that is torn or does not match is cut off and computed again.
+//! There is one file per (model, reference, text, convention), named by a hash of everything that
+//! the numbers depend on. A record is one window: its number of positions (u32, little-endian), 26
+//! bytes per position, and the first 8 bytes of the SHA-256 of both. Everything after the first
+//! record that is torn or does not match its hash is cut off and computed again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -35,8 +36,8 @@ pub fn key(parts: &[&str]) -> String {
     hex(&hash.finalize()[..16])
 }
 
-/// Opens or makes a file that grows record by record, and cuts it behind its whole records, which `read` finds with the
-/// bytes that they take.
+/// Opens or creates a file that grows record by record and truncates it after its last complete
+/// record. `read` returns the complete records and their length in bytes.
 pub(crate) fn open_whole<T>(path: &Path, read: impl Fn(&[u8]) -> (T, usize)) -> Result<(File, T)> {
     let open = || {
         let mut file = OpenOptions::new()
@@ -59,10 +60,11 @@ pub(crate) fn open_whole<T>(path: &Path, read: impl Fn(&[u8]) -> (T, usize)) -> 
 }
 
 impl Store {
-    /// Opens or makes `KEY.scores` in a folder that exists. `windows` says how many positions each window has.
+    /// Opens or makes `KEY.scores` in a folder that exists. `windows` says how many positions each
+    /// window has.
     ///
     /// # Errors
-    /// [`Error::Io`]. A file that is damaged is no error: it counts up to the damage.
+    /// [`Error::Io`]. A damaged file is not an error: it is used up to the damage.
     pub fn open(folder: &Path, key: &str, windows: &[usize]) -> Result<Store> {
         let path = folder.join(format!("{key}.scores"));
         let (file, found) = open_whole(&path, |bytes| {
@@ -113,7 +115,7 @@ fn write(position: &Position, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&[u8::from(apart.same_top), apart.top5]);
 }
 
-/// The record of a window with `n` positions, if it is whole; `bytes` then begin behind it.
+/// The record of a window with `n` positions, if it is complete; `bytes` then begins after it.
 fn record(bytes: &mut &[u8], n: usize) -> Option<Vec<Position>> {
     let (record, rest) = bytes.split_at_checked(4 + n * POSITION + SUM)?;
     let (content, sum) = record.split_at(4 + n * POSITION);

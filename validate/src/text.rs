@@ -28,11 +28,11 @@ pub struct Source {
     pub documents: usize,
     /// UTF-8 bytes of all documents.
     pub bytes: usize,
-    /// SHA-256 of all documents, one behind the other: for a single `.txt` that of the file.
+    /// SHA-256 of all documents, concatenated: for a single `.txt`, that of the file.
     pub sha256: String,
 }
 
-/// Of the generated stories: not those that the recipes train on.
+/// Seed of the generated stories. It differs from the seeds of the training recipes.
 const SEED: u64 = 7;
 
 impl Text {
@@ -51,7 +51,7 @@ impl Text {
         }
     }
 
-    /// So many held-out stories of the built-in generator.
+    /// Held-out stories of the built-in generator, this many.
     pub fn stories(count: u64) -> Text {
         let stories: Vec<Document> = (0..count)
             .map(|i| generate::document(Task::Stories, SEED, i, Split::HeldOut))
@@ -81,8 +81,8 @@ impl Text {
     }
 }
 
-/// Words as lm-evaluation-harness counts them: the pieces that Python's `re.split(r"\s+", text)` returns, empty
-/// ones at the ends included.
+/// Words as lm-evaluation-harness counts them: the pieces that Python's `re.split(r"\s+", text)`
+/// returns, empty ones at the ends included.
 pub fn words(text: &str) -> usize {
     let mut in_space = false;
     let mut gaps = 0;

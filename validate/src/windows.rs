@@ -3,10 +3,11 @@
 //! | convention | tokens | a window | scored |
 //! |---|---|---|---|
 //! | `chunks`, of llama.cpp | all documents as one text, special tokens as the tokenizer puts them | `context` tokens, side by side; where the tokenizer begins texts with a token, it replaces the first of each window | the second half: from token `context` / 2 + 1 on |
-//! | `rolling`, of lm-evaluation-harness | each document alone, without special tokens | up to `context` tokens behind a prefix token in front of the first window and the last tokens of the window before elsewhere | every token, once |
+//! | `rolling`, of lm-evaluation-harness | each document alone, without special tokens | up to `context` tokens; before them a prefix token in the first window, in later windows the last tokens of the window before | every token, once |
 //! | `strided`, of transformers' guide | as `chunks` | `context` tokens, `stride` apart | what no window before scored; not the very first token |
 //!
-//! The three give different figures of one model on one text: only figures of the same convention compare.
+//! The three give different figures of one model on one text: only figures of the same convention
+//! compare.
 
 use serde::{Deserialize, Serialize};
 use sterna_runtime::{Model, Tokenizer};
@@ -32,7 +33,7 @@ pub enum Convention {
     Strided {
         /// Tokens of a window.
         context: usize,
-        /// From the begin of a window to that of the next.
+        /// Tokens from the start of a window to that of the next.
         stride: usize,
     },
 }
@@ -67,7 +68,7 @@ impl Convention {
             ),
             Convention::Rolling { context } => format!(
                 "as lm-evaluation-harness, rolling: every token of each document scored once, from up to {context} \
-                 tokens before it, behind a prefix token"
+                 tokens before it, after a prefix token"
             ),
             Convention::Strided { context, stride } => format!(
                 "strided: windows of {context} tokens, {stride} apart, each token scored in the first that has it"
@@ -147,7 +148,8 @@ fn rolling(ids: &[u32], context: usize, prefix: u32, document: usize) -> Vec<Win
         let end = ids.len().min(start + context);
         let ids = match start {
             0 => [&[prefix], &ids[..end]].concat(),
-            // The last window, if it is shorter, reaches further back: `context` tokens predict its last.
+            // The last window, if it is shorter, reaches further back: `context` tokens predict its
+            // last.
             _ => ids[end - context - 1..end].to_vec(),
         };
         Window {
@@ -180,7 +182,7 @@ fn strided(ids: &[u32], context: usize, stride: usize) -> Vec<Window> {
     windows
 }
 
-/// The token that the tokenizer puts in front of texts.
+/// The token with which the tokenizer begins texts.
 fn first_token(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let plain = tokenizer.encode("a", false)?;
     let special = tokenizer.encode("a", true)?;
@@ -188,8 +190,8 @@ fn first_token(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     Ok(is_added.then(|| special[0]))
 }
 
-/// What stands in front of a document in lm-evaluation-harness: the tokenizer's beginning of sequence, else its
-/// end; those of the config where the tokenizer names neither.
+/// The token before a document in lm-evaluation-harness: the tokenizer's beginning of sequence,
+/// else its end; those of the config where the tokenizer names neither.
 pub fn prefix_token(model: &Model, tokenizer: &Tokenizer) -> Result<u32> {
     let settings = model.file().file("tokenizer_config.json");
     let settings: serde_json::Value = settings
@@ -230,7 +232,8 @@ mod tests {
         assert_eq!(chunks(&vec![0; 512], 512, None)[0].scored, 255);
     }
 
-    /// What lm_eval.utils returns for `list(range(n))`, max_seq_len 4 and prefix 99, input and prediction joined.
+    /// What lm_eval.utils returns for `list(range(n))`, max_seq_len 4 and prefix 99, input and
+    /// prediction joined.
     #[test]
     fn rolling_windows_are_those_of_the_harness() {
         let of = |n: u32| rolling(&(0..n).collect::<Vec<_>>(), 4, 99, 0);

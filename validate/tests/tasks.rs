@@ -130,7 +130,7 @@ fn check_items(run: &Expected, outcomes: &[Outcome]) {
             }
         }
     }
-    // Where no activation lies on a rounding boundary, there is no difference but that of float32.
+    // Where no activation is on a rounding boundary, there is no difference but that of float32.
     let same = differences.iter().filter(|difference| **difference < 1e-5);
     assert!(
         run.model != "llama" || same.count() * 4 >= differences.len() * 3,
@@ -146,7 +146,8 @@ fn check_metrics(run: &Expected, outcomes: &[Outcome]) {
             .split_once(',')
             .unwrap_or((&score.metric, "none"));
         let check = |key: String, found: f64| {
-            // Without training perplexity is a number of 68 digits, and rounding decides most of them.
+            // Without training perplexity is a number of 68 digits, and rounding decides most of
+            // them.
             let Some(expected) = run.metrics.get(&key).and_then(Value::as_f64) else {
                 assert!(run.task == "lambada" && metric == "perplexity", "{key}");
                 return;

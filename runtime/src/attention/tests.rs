@@ -1,4 +1,5 @@
-//! Attention against the formula. That its bits do not depend on the setting, `tests/exact.rs` checks.
+//! Attention against the formula. That its bits do not depend on the setting, `tests/exact.rs`
+//! checks.
 
 use serde_json::json;
 use sterna_ternary::Config;
@@ -152,7 +153,8 @@ fn the_result_is_that_of_the_formula() {
     }
 }
 
-/// Windows of one position, within a block, across two and across all; divisors of scores that are not head_dim.
+/// Windows of one position, within a block, across two and across all; divisors of scores that are
+/// not head_dim.
 #[test]
 fn a_window_ends_what_is_seen() {
     let pool = Pool::new(Some(2)).unwrap();
@@ -178,7 +180,7 @@ fn a_window_ends_what_is_seen() {
                 largest < tolerance,
                 "{shape:?} {window} {kv_type:?}: {largest:e}"
             );
-            // Tokens one by one, and some of them behind a cache of several blocks.
+            // Tokens one by one, and some of them after a cache of several blocks.
             assert_eq!(
                 bits(&run(&[1; 400])),
                 bits(&y),

@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::cache::{BLOCK, Block, padded};
 use crate::kernels::{self, Kernels, LANES, PanelProduct};
 
-/// Most rows of a tile: so many times the keys of a block are multiplied once they are in the first-level cache.
+/// Most rows of a tile: each uses the keys of a block while these are in the first-level cache.
 pub(super) const ROWS: usize = 16;
 
 /// What a block says about each row.

@@ -1,8 +1,9 @@
 //! The memory of keys and values.
 //!
-//! It is cut into blocks of [`BLOCK`] positions of one head: scales if the type has any, the keys in panels of 16
-//! positions, the values in panels of 16 dimensions, as `kernels::panels` multiplies them. So attention reads
-//! memory from front to back. Dimensions that fill up the last panel are zero.
+//! It is cut into blocks of [`BLOCK`] positions of one head: scales if the type has any, the keys
+//! in panels of 16 positions, the values in panels of 16 dimensions, as `kernels::panels`
+//! multiplies them. So attention reads memory from front to back. Dimensions that fill up the last
+//! panel are zero.
 
 use bytemuck::Pod;
 use half::f16;
@@ -19,7 +20,7 @@ pub(crate) const BLOCK: usize = 128;
 pub(crate) trait Element: Pod + Send + Sync {
     /// Rows of a panel that are interleaved.
     const STEP: usize = 1;
-    /// Elements that hold the two scales of a position.
+    /// Elements that hold the two scales of one position.
     const SCALES: usize = 0;
 
     /// Stores one head's key or value and returns its scale.
@@ -71,9 +72,9 @@ impl CacheShape {
 #[derive(Debug)]
 pub(crate) struct Blocks<T> {
     memory: Vec<T>,
-    /// Elements before the first that are there for alignment.
+    /// Unused elements at the start, for alignment.
     skip: usize,
-    /// Of a layer.
+    /// Blocks per layer.
     blocks: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -82,7 +83,7 @@ pub(crate) struct Blocks<T> {
 /// One head's keys and values of [`BLOCK`] positions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block<'a, T> {
-    /// Of keys and of values (BLOCK), empty for floats.
+    /// Scales of the keys and of the values, (BLOCK) each; empty for floats.
     pub scales: [&'a [f32]; 2],
     /// (BLOCK / 16, head_dim, 16), of int8 (BLOCK / 16, head_dim / 2, 16, 2)
     pub keys: &'a [T],
@@ -212,7 +213,8 @@ const LINE: usize = 64;
 /// Bytes of a large page of most machines.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Large pages are read faster by half: the addresses of small ones do not stay in the processor's buffer.
+/// Large pages are read faster by half: the addresses of small ones do not stay in the processor's
+/// buffer.
 #[cfg(target_os = "linux")]
 fn advise_huge_pages<T>(memory: &[T]) {
     let len = size_of_val(memory) / HUGE_PAGE * HUGE_PAGE;

@@ -1,5 +1,6 @@
-//! Makes a template check itself: behind every tag that binds names comes a call of [`BOUND`] with them. Statements that
-//! bind in other ways, and multiplication, which makes much from little, are refused; no published template has them.
+//! Makes a template check itself: after every tag that binds names, it inserts a call of [`BOUND`]
+//! with these names. Statements that bind in other ways, and multiplication, which makes much from
+//! little, are refused; no published template has them.
 
 use super::limits::BOUND;
 
@@ -10,8 +11,8 @@ const MOST_OPERATORS: usize = 256;
 /// `elif` in a template, which it nests as well.
 const MOST_BRANCHES: usize = 256;
 
-/// The template with checks behind the tags that bind names. The tags `generation`, with which some templates mark
-/// what to train on, become `if true`.
+/// The template with a check after each tag that binds names. The tags `generation`, with which
+/// some templates mark what to train on, become `if true`.
 pub(super) fn guard(source: &str) -> Result<String, String> {
     if source.contains(BOUND) {
         return Err(format!("the name `{BOUND}` is taken"));
@@ -154,7 +155,7 @@ fn targets(statement: &str) -> Option<usize> {
     places.find(is_in)
 }
 
-/// Length of what lies before `{% endraw %}`.
+/// Length of the text before `{% endraw %}`.
 fn endraw(text: &str) -> Option<usize> {
     let is_end = |at: &usize| {
         let tag = text[at + 2..].trim_start_matches(['-', '+']).trim_start();

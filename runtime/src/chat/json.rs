@@ -9,7 +9,8 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 const WIDEST_INDENT: usize = 16;
 
-/// JSON on one line, or with `indent` on several. Unlike Jinja's own filter it escapes nothing for HTML.
+/// JSON on one line, or with `indent` on several. Unlike Jinja's own filter it escapes nothing for
+/// HTML.
 pub(super) fn tojson(value: &Value, options: &Kwargs) -> Result<Value, Error> {
     let bad = |why: String| Error::new(ErrorKind::InvalidOperation, why);
     let indent: Option<usize> = options.get("indent")?;

@@ -1,6 +1,7 @@
-//! What a template may use. Steps are counted by the interpreter, but a step can double a value, so sizes are watched
-//! as well: [`super::guard`] puts a call of [`BOUND`] behind every tag that binds a name, and what is printed is counted.
-//! Between two such places a value can grow only by what one tag spells out.
+//! What a template may use. Steps are counted by the interpreter, but a step can double a value, so
+//! sizes are watched as well: [`super::guard`] puts a call of [`BOUND`] after every tag that binds
+//! a name, and printed bytes are counted. Between two such places a value can grow only by what one
+//! tag spells out.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

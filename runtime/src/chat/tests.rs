@@ -1,5 +1,5 @@
-//! Templates in the manner of the published families against the text that transformers makes of them
-//! (templates/expected.json, transformers 5.23), and templates that mean harm.
+//! Templates in the manner of the published families against the text that transformers renders
+//! from them (templates/expected.json, transformers 5.23), and templates that mean harm.
 
 use std::time::{Duration, Instant};
 

@@ -93,7 +93,7 @@ pub(super) fn join(values: Value, separator: Option<&str>) -> Result<String, Err
     Ok(joined)
 }
 
-/// The filter `indent`: spaces in front of every line but the first, and but empty ones.
+/// The filter `indent`: spaces before every line except the first and empty ones.
 pub(super) fn indent(text: &str, width: Option<usize>, options: Kwargs) -> Result<String, Error> {
     let width = width.or(options.get("width")?).unwrap_or(4);
     let first: bool = options.get::<Option<bool>>("first")?.unwrap_or(false);

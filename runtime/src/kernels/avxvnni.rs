@@ -1,9 +1,9 @@
-//! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit lanes, in the
-//! encoding of CPUs without AVX-512. `avx2` has all other slots, and the products with many tokens: its tables
-//! need fewer operations than `vpdpbusd`.
+//! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit
+//! lanes, in the encoding of CPUs without AVX-512. `avx2` has all other slots, and the products
+//! with many tokens: its tables need fewer operations than `vpdpbusd`.
 //!
-//! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in that
-//! encoding too, so that it is proven where only AVX-512 is at hand.
+//! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in
+//! that encoding too, so that it is proven where only AVX-512 is at hand.
 
 use std::arch::x86_64::*;
 
@@ -20,8 +20,8 @@ use super::slots::Kernels;
 /// Most tokens that `vpdpbusd` serves sooner than the tables of `avx2`.
 const FEW_TOKENS: usize = 19;
 
-/// A table with the dot products `$dpbusd` of bytes and `$dpwssd` of 16-bit numbers of the target features
-/// `$features`.
+/// A table with the dot products `$dpbusd` of bytes and `$dpwssd` of 16-bit numbers of the target
+/// features `$features`.
 macro_rules! table {
     ($name:literal, $features:literal, $dpbusd:ident, $dpwssd:ident) => {
         pub(super) static KERNELS: Kernels = Kernels {
@@ -31,7 +31,8 @@ macro_rules! table {
                     return (avx2::KERNELS.gemm_i2)(rows, q, q_sums, sums);
                 }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // `$features`.
                 unsafe { gemm_i2(product) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
@@ -39,7 +40,8 @@ macro_rules! table {
                     return (avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums);
                 }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // `$features`.
                 unsafe { gemm_t5(product) }
             },
             panels_i8: slot!(panels_i8(product, y)),
@@ -135,7 +137,8 @@ fn ahead(bytes: &[u8; 32]) -> __m256i {
     load(bytes)
 }
 
-/// The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is masked.
+/// The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is
+/// masked.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn step_i2(codes: __m256i) -> (__m256i, __m256i) {

@@ -1,14 +1,15 @@
-//! Rows of blocks side by side in the lanes of registers: the product of `dense`, written once; an instruction set says
-//! how it multiplies ([`Lanes`]).
+//! Rows of blocks side by side in the lanes of registers: the product of `dense`, written once. An
+//! instruction set says how it multiplies ([`Lanes`]).
 //!
-//! The blocks of `ROWS` rows become a [`Panel`]: lane r of its register c has the codes of columns 4c to 4c + 3 of row r.
-//! One token meets each panel as it is made. For more tokens a stretch of panels is kept in the first-level cache, and all
-//! tokens pass over it in tiles, whose sums stay in registers.
+//! The blocks of `ROWS` rows become a [`Panel`]: lane r of its register c has the codes of columns
+//! 4c to 4c + 3 of row r. One token meets each panel as it is made. For more tokens a stretch of
+//! panels is kept in the first-level cache, and all tokens pass over it in tiles, whose sums stay
+//! in registers.
 
 use super::dense::Checked;
 
 impl<'a, const BYTES: usize> Checked<'a, BYTES> {
-    /// The blocks of rows from `first` on; behind the last row it is repeated.
+    /// The blocks of rows from `first` on. After the last row, that row is repeated.
     #[inline(always)]
     fn rows<const ROWS: usize>(&self, first: usize) -> [&'a [[u8; BYTES]]; ROWS] {
         let mut rows = [self.rows; ROWS];
@@ -27,10 +28,12 @@ pub(super) struct Panel<V, F> {
     pub scales: F,
 }
 
-/// How an instruction set multiplies blocks of `BYTES` bytes of `ROWS` rows, each row in its own lane.
+/// How an instruction set multiplies blocks of `BYTES` bytes of `ROWS` rows, each row in its own
+/// lane.
 ///
 /// # Safety
-/// Every function of this trait may be called only on a CPU that has the instruction set of the implementing type.
+/// Every function of this trait may be called only on a CPU that has the instruction set of the
+/// implementing type.
 pub(super) trait Lanes<const ROWS: usize, const BYTES: usize>: Copy {
     /// A register of codes: four columns of each row.
     type Codes: Copy;
@@ -39,7 +42,8 @@ pub(super) trait Lanes<const ROWS: usize, const BYTES: usize>: Copy {
     /// A register of f32, one for each row.
     type Floats: Copy;
 
-    /// Asks for memory that is read some time after the cache line at `at`, an address that need not be valid.
+    /// Asks for memory that is read some time after the cache line at `at`, an address that need
+    /// not be valid.
     unsafe fn prefetch(self, at: *const u8);
 
     /// Puts one block of each row side by side.
@@ -158,7 +162,8 @@ struct Tile<'a, const BYTES: usize, L> {
 }
 
 impl<const BYTES: usize, L> Tile<'_, BYTES, L> {
-    /// Adds a stretch of blocks for `TOKENS` tokens from `t` on and returns `TOKENS`; the first stretch begins at zero.
+    /// Adds a stretch of blocks for `TOKENS` tokens from `t` on and returns `TOKENS`; the first
+    /// stretch begins at zero.
     ///
     /// # Safety
     /// The CPU has the instruction set of the lanes.

@@ -1,9 +1,10 @@
-//! Products with coded tables ([`sterna_ternary::table`]): 16-bit activations with planes of odd digits.
+//! Products with coded tables ([`sterna_ternary::table`]): 16-bit activations with planes of odd
+//! digits.
 //!
-//! The first plane is multiplied with all 16 bits. The other planes count sixteen times less, so the high byte,
-//! which is the activation rounded to 8 bits, is enough for them: what is lost is far below the rounding of the
-//! codes themselves. All sums are exact integers, so their order does not matter and every table gives the
-//! same bits.
+//! The first plane is multiplied with all 16 bits. The other planes count sixteen times less, so
+//! the high byte, which is the activation rounded to 8 bits, is enough for them: what is lost is
+//! far below the rounding of the codes themselves. All sums are exact integers, so their order does
+//! not matter and every table gives the same bits.
 
 use sterna_ternary::quantize::quantize_activations_int16;
 use sterna_ternary::table::{GROUP, PLANE_BYTES};
@@ -11,10 +12,10 @@ use sterna_ternary::table::{GROUP, PLANE_BYTES};
 /// One token's activations in 16 bits: x ≈ q / scale, q = 256 · high + low.
 #[derive(Debug, Default)]
 pub struct Int16 {
-    pub(super) high: Vec<[i8; GROUP]>, // (groups), zero behind the last column
+    pub(super) high: Vec<[i8; GROUP]>, // (groups), zero after the last column
     pub(super) low: Vec<[i8; GROUP]>,  // (groups)
-    /// Sums over neighbours in the first and in the last 64 columns of a group: lane i adds columns 2 i and
-    /// 2 i + 1 of both runs of 32.
+    /// Sums over neighbours in the first and in the last 64 columns of a group: lane i adds columns
+    /// 2 i and 2 i + 1 of both runs of 32.
     pub(super) high_pairs: Vec<[[i16; 16]; 2]>,
     pub(super) low_pairs: Vec<[[i16; 16]; 2]>,
     scale: f32,
@@ -62,7 +63,8 @@ fn pairs(group: &[i8; GROUP]) -> [[i16; 16]; 2] {
     })
 }
 
-/// Panics where the lengths of a [`super::Plane`]'s arguments disagree; gives the rows' bytes by group.
+/// Panics where the lengths of a [`super::Plane`]'s arguments disagree; gives the rows' bytes by
+/// group.
 pub(super) fn check<'a, const BYTES: usize>(
     x: &Int16,
     rows: &'a [u8],

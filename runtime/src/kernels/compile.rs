@@ -1,11 +1,12 @@
-//! How tables of x86 CPUs are filled: with loops of `float` and `softmax`, compiled for an instruction set, and with
-//! functions of that instruction set.
+//! How tables of x86 CPUs are filled: with loops of `float` and `softmax`, compiled for an
+//! instruction set, and with functions of that instruction set.
 //!
-//! A table is handed out by its `detect` only, after all features that its functions are compiled for were found.
-//! This is what makes the two calls of this file sound, and every slot is filled through one of them.
+//! A table is handed out by its `detect` only, after all features that its functions are compiled
+//! for were found. This is what makes the two calls of this file sound, and every slot is filled
+//! through one of them.
 
-/// [`Kernels`](super::Kernels) with every loop that the compiler vectorizes well, compiled for the features
-/// `$features`; the other slots are those of `scalar`.
+/// [`Kernels`](super::Kernels) with every loop that the compiler vectorizes well, compiled for the
+/// features `$features`; the other slots are those of `scalar`.
 macro_rules! compiled_loops {
     ($features:literal) => {
         $crate::kernels::compile::compiled_loops! { $features:
@@ -42,8 +43,8 @@ macro_rules! compiled_loops {
                     fn compiled($($arg: $type),*) -> $result {
                         $crate::kernels::$file::$slot($($arg),*)
                     }
-                    // SAFETY: only a table calls this, and `detect` hands a table out only where it found
-                    // `$features`.
+                    // SAFETY: only a table calls this, and `detect` hands a table out only where it
+                    // found `$features`.
                     unsafe { compiled($($arg),*) }
                 }
                 slot
@@ -53,12 +54,13 @@ macro_rules! compiled_loops {
     };
 }
 
-/// A slot that calls a function of the table's instruction set: `slot!(module::function(arguments))`.
+/// A slot that calls a function of the table's instruction set:
+/// `slot!(module::function(arguments))`.
 macro_rules! slot {
     ($($path:ident)::+($($arg:ident),*)) => {
         |$($arg),*| {
-            // SAFETY: only a table calls this, and `detect` hands a table out only where it found every feature
-            // that the functions in it are compiled for.
+            // SAFETY: only a table calls this, and `detect` hands a table out only where it found
+            // every feature that the functions in it are compiled for.
             unsafe { $($path)::+($($arg),*) }
         }
     };

@@ -1,9 +1,10 @@
-//! Products of rows of blocks, `q8_0` and `q4_0`, with activations of int8 that have a scale for each 32 columns too.
+//! Products of rows of blocks, `q8_0` and `q4_0`, with activations of int8 that have a scale for
+//! each 32 columns too.
 //!
-//! In a block the products of codes and activations add up to an exact integer that f32 holds; it is multiplied by
-//! the scale of the block times that of the activations, rounded, and added to what the blocks before gave. So rows
-//! can stand side by side, one in each lane of a register, and an operation on floats serves as many rows as
-//! there are lanes.
+//! In a block the products of codes and activations add up to an exact integer that f32 holds; it
+//! is multiplied by the scale of the block times that of the activations, rounded, and added to
+//! what the blocks before gave. So rows can stand side by side, one in each lane of a register, and
+//! an operation on floats serves as many rows as there are lanes.
 //!
 //! `blocks` does that, and here is the definition.
 
@@ -17,7 +18,7 @@ use super::float::f16_to_f32;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[repr(C)]
 pub struct QuantizedBlock {
-    /// In ±127 and zero behind the last column.
+    /// Codes in ±127, zero after the last column.
     pub q: [i8; BLOCK],
     /// The scale.
     pub scale: f32,

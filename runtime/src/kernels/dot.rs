@@ -1,12 +1,13 @@
 //! The ternary products of CPUs that add products of bytes to 32-bit lanes, written once.
 //!
 //! An instruction set says how it turns packed bytes into values ([`Unpack`]) and how it multiplies
-//! ([`Multiply`]). A step is 32 columns, in one register or two, whatever `V` is. Closures keep the target
-//! features of the function that makes them, and everything here is inlined into that function.
+//! ([`Multiply`]). A step is 32 columns, in one register or two, whatever `V` is. Closures keep the
+//! target features of the function that makes them, and everything here is inlined into that
+//! function.
 //!
-//! One token: four rows at once, so that each load of activations serves four rows. More tokens: a stretch of
-//! some rows is unpacked into the first-level cache, then all tokens pass over it in tiles of rows by tokens,
-//! whose sums stay in registers.
+//! One token: four rows at once, so that each load of activations serves four rows. More tokens: a
+//! stretch of some rows is unpacked into the first-level cache, then all tokens pass over it in
+//! tiles of rows by tokens, whose sums stay in registers.
 
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
@@ -46,8 +47,9 @@ impl<'a> Product<'a> {
     }
 }
 
-/// A packing of `STEPS` values a byte, each a trit plus `bias`. `start` turns packed bytes into the state of
-/// the first step, `step` turns a state into (values of 32 columns, state of the next step).
+/// A packing of `STEPS` values a byte, each a trit plus `bias`. `start` turns packed bytes into the
+/// state of the first step, `step` turns a state into (values of 32 columns, state of the next
+/// step).
 #[derive(Clone, Copy)]
 pub(super) struct Unpack<const STEPS: usize, Start, Step> {
     pub(super) bias: i32,
@@ -55,8 +57,8 @@ pub(super) struct Unpack<const STEPS: usize, Start, Step> {
     pub(super) step: Step,
 }
 
-/// How values meet activations: `dot` adds the products of 32 columns to the lanes of its first argument,
-/// `sum` adds the lanes.
+/// How values meet activations: `dot` adds the products of 32 columns to the lanes of its first
+/// argument, `sum` adds the lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Multiply<A, Load, Dot, Sum> {
     pub(super) zero: A,
@@ -162,8 +164,9 @@ fn dots<const N: usize, const STEPS: usize, S: Copy, V: Copy, A: Copy>(
     sums.map(multiply.sum)
 }
 
-/// The product with many tokens. `arrange` reorders a cache whose first so many steps were just filled, and
-/// `tile` multiplies it with equally many steps of some tokens, both as their instruction likes it.
+/// The product with many tokens. `arrange` reorders the steps of a cache that were just filled,
+/// whose number it gets, for its instruction; `tile` multiplies them with as many steps of some
+/// tokens.
 #[inline(always)]
 pub(super) fn tiles<
     const ROWS: usize,

@@ -1,8 +1,9 @@
 //! The float loops, written once and compiled for each instruction set.
 //!
-//! A sum runs in 16 lanes: lane i adds elements i, i + 16, i + 32, … in that order, then lanes are added in
-//! halves, 16 → 8 → 4 → 2 → 1. Products are rounded before they are added: rustc never contracts the two, so
-//! every instruction set gives the same bits. Vector registers of 4, 8 or 16 floats all divide the 16 lanes.
+//! A sum runs in 16 lanes: lane i adds elements i, i + 16, i + 32, … in that order, then lanes are
+//! added in halves, 16 → 8 → 4 → 2 → 1. Products are rounded before they are added: rustc never
+//! contracts the two, so every instruction set gives the same bits. Vector registers of 4, 8 or 16
+//! floats all divide the 16 lanes.
 
 use half::{bf16, f16};
 use sterna_ternary::packing::dense::BLOCK;
@@ -85,8 +86,9 @@ pub(super) fn f16_to_f32(x: f16) -> f32 {
 
 /// y (tokens, rows) of x (tokens, columns) and rows (rows, columns).
 ///
-/// A token alone meets four rows at a time, so that the additions of one need not wait for each other; several meet
-/// in tiles of `ROWS` by `TOKENS`, so that what is loaded and widened serves several products.
+/// A token alone meets four rows at a time, so that the additions of one need not wait for each
+/// other; several meet in tiles of `ROWS` by `TOKENS`, so that what is loaded and widened serves
+/// several products.
 #[inline(always)]
 pub(super) fn gemm<T: Copy + Default, const ROWS: usize, const TOKENS: usize>(
     x: &[f32],

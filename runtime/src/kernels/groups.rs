@@ -1,9 +1,11 @@
-//! Ternary products with a scale for each 128 columns of a row: y = Σ over groups of (Σ trit · q) · scale.
+//! Ternary products with a scale for each 128 columns of a row: y = Σ over groups of (Σ trit · q) ·
+//! scale.
 //!
-//! The inner sum, over a block of the packing `i2`, is an exact integer; it becomes f32, which holds it exactly,
-//! is multiplied by its scale and added to the groups before it. So there is one order of operations, whether a
-//! kernel walks rows block by block, adds entries of tables of partial sums, or computes one group of all rows
-//! after the other with the plain product of its instruction set ([`by_groups`]).
+//! The inner sum, over a block of the packing `i2`, is an exact integer; it is converted to f32,
+//! which is exact, multiplied by its scale and added to the sum of the groups before it. So there
+//! is one order of operations, whether a kernel walks rows block by block, adds entries of tables
+//! of partial sums, or computes one group of all rows after the other with the plain product of its
+//! instruction set ([`by_groups`]).
 
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
@@ -18,7 +20,7 @@ pub struct GroupProduct<'a> {
     pub rows: &'a [u8],
     /// (groups, n)
     pub scales: &'a [f32],
-    /// (tokens, groups · 128), zero behind the last column.
+    /// (tokens, groups · 128), zero after the last column.
     pub q: &'a [i8],
     /// (tokens, groups): Σ q.
     pub q_sums: &'a [i32],

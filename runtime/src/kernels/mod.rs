@@ -1,12 +1,13 @@
 //! Every inner loop of the runtime, as tables of function pointers, one table per instruction set.
 //!
-//! [`Kernels`] is complete at all times: `scalar` fills every slot, and each instruction set starts from a
-//! copy and overwrites what it does faster. [`Kernels::available`] lists the tables that this CPU runs, so
-//! tests and benches walk that list. A new kernel is one function and one assignment; a new instruction set
-//! is one file and one line in [`Kernels::available`].
+//! [`Kernels`] is complete at all times: `scalar` fills every slot, and each instruction set starts
+//! from a copy and overwrites what it does faster. [`Kernels::available`] lists the tables that
+//! this CPU runs, so tests and benches walk that list. A new kernel is one function and one
+//! assignment; a new instruction set is one file and one line in [`Kernels::available`].
 //!
-//! All tables give the same bits. Integer sums are exact. Float loops are written once, in `float`, with a
-//! fixed order of operations and without fused multiply-add, and compiled for each instruction set.
+//! All tables give the same bits. Integer sums are exact. Float loops are written once, in `float`,
+//! with a fixed order of operations and without fused multiply-add, and compiled for each
+//! instruction set.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -53,11 +54,12 @@ pub(crate) use softmax::{LARGEST, exp2};
 
 use std::sync::LazyLock;
 
-/// The tile, tokens by rows, in which threads compute products of so many tokens with so many rows in all.
+/// The tile, tokens by rows, in which `threads` threads compute the products of `tokens` tokens
+/// with `rows` rows.
 ///
-/// A few tokens are bound by memory: short stretches of rows, taken in turn, one after the other. Many tokens
-/// pass over long stretches, since a table of partial sums costs as much as some hundred rows; but every
-/// thread should get several.
+/// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens pass
+/// over long stretches, since a table of partial sums costs as much as some hundred rows; but every
+/// thread should get several stretches.
 pub(crate) fn tile(tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
     /// Fewest tokens for which tables pay.
     const MANY: usize = 20;

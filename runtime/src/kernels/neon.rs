@@ -1,12 +1,12 @@
 //! NEON, alone and with the dot products (`sdot`) and matrix products (`smmla`) of later CPUs.
 //!
-//! `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two comparisons and a
-//! multiplication by three, as the packing defines them. All are signed bytes, so `sdot` and `smmla` serve.
-//! `smmla` multiplies two rows with two tokens, eight columns at a time: halves of neighbouring rows, and
-//! of neighbouring tokens, are brought together in one register.
+//! `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two comparisons and
+//! a multiplication by three, as the packing defines them. All are signed bytes, so `sdot` and
+//! `smmla` serve. `smmla` multiplies two rows with two tokens, eight columns at a time: halves of
+//! neighbouring rows, and of neighbouring tokens, are put into one register.
 //!
-//! NEON is part of every 64-bit Arm, so the float slots of the scalar table use it already. The intrinsics of
-//! `sdot` and `smmla` are not stable, hence the assembly.
+//! NEON is part of every 64-bit Arm, so the float slots of the scalar table use it already. The
+//! intrinsics of `sdot` and `smmla` are not stable, hence the assembly.
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
@@ -33,7 +33,8 @@ macro_rules! table {
                     $gemm(product, unpack);
                 }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // `$features`.
                 unsafe { gemm_i2(product) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
@@ -47,7 +48,8 @@ macro_rules! table {
                     $gemm(product, unpack);
                 }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found `$features`.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // `$features`.
                 unsafe { gemm_t5(product) }
             },
             gemm_groups: |product, y| groups::by_groups($table.gemm_i2, product, y),
@@ -72,7 +74,8 @@ pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
 /// 32 columns.
 type Bytes = [int8x16_t; 2];
 
-/// The digit of a step is the low two bits of each byte; copies of the sign never come down that far.
+/// The digit of a step is the low two bits of each byte; copies of the sign never come down that
+/// far.
 #[target_feature(enable = "neon")]
 #[inline]
 fn step_i2([a, b]: Bytes) -> (Bytes, Bytes) {
@@ -104,7 +107,8 @@ fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> Bytes {
     unsafe { [vld1q_s8(bytes), vld1q_s8(bytes.add(16))] }
 }
 
-/// Two products of a value and an activation are at most 2 · 2 · 128 in magnitude, so they fit 16 bits.
+/// Two products of a value and an activation are at most 2 · 2 · 128 in magnitude, so they fit 16
+/// bits.
 #[target_feature(enable = "neon")]
 #[inline]
 fn smlal(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {

@@ -1,13 +1,13 @@
 //! Products with panels, the form in which attention reads keys and values.
 //!
-//! A panel is 16 columns of a matrix, one row after the other: 16 positions of the keys, dimension by
-//! dimension, or 16 dimensions of the values, position by position. Every column has a lane of its own that
-//! adds the rows in their order, so no sum is ever taken across lanes: registers of any width give the same
-//! bits, and a row of x the same result whichever rows are computed with it. What is loaded of a panel serves
-//! several rows of x.
+//! A panel is 16 columns of a matrix, one row after the other: 16 positions of the keys, dimension
+//! by dimension, or 16 dimensions of the values, position by position. Every column has a lane of
+//! its own that adds the rows in their order, so no sum is ever taken across lanes: registers of
+//! any width give the same bits, and a row of x the same result whichever rows are computed with
+//! it. What is loaded of a panel serves several rows of x.
 //!
-//! Panels of int8 interleave pairs of rows, (depth / 2, 16, 2), for the instructions that multiply 16-bit
-//! pairs and add the two products. Their sums are exact.
+//! Panels of int8 interleave pairs of rows, (depth / 2, 16, 2), for the instructions that multiply
+//! 16-bit pairs and add the two products. Their sums are exact.
 
 use half::f16;
 

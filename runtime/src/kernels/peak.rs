@@ -1,7 +1,9 @@
-//! The int8 multiply-add peak of an instruction set: the loop of a matrix product without anything else.
+//! The int8 multiply-add peak of an instruction set: the loop of a matrix product without anything
+//! else.
 //!
-//! Weights stay in registers, activations come from the first-level cache, and there are as many accumulators
-//! as registers. 16-bit accumulators may wrap here, which a kernel must prevent: this is a limit.
+//! Weights stay in registers, activations come from the first-level cache, and there are as many
+//! accumulators as registers. 16-bit accumulators may wrap here, which a kernel must prevent: this
+//! is a limit.
 
 use std::hint::black_box;
 
@@ -63,7 +65,8 @@ static PEAKS: &[Peak] = &[
 ];
 
 impl Peak {
-    /// The peak of the instruction set of a table; of the fastest here for a table without an entry.
+    /// The peak of the instruction set of a table; of the fastest here for a table without an
+    /// entry.
     pub fn of(kernels: &Kernels) -> &'static Peak {
         let mut here = PEAKS.iter().filter(|p| (p.runs_here)());
         let named = here.clone().find(|p| p.table == kernels.name);
@@ -73,7 +76,7 @@ impl Peak {
     }
 }
 
-/// What the compiler makes of it for the baseline instruction set.
+/// The same loop as the compiler vectorizes it for the baseline instruction set.
 fn compiled_loop() {
     let weights = black_box([[1i8; COLUMNS]; ROWS]);
     let q = black_box([1i8; COLUMNS]);

@@ -1,5 +1,5 @@
-//! The reference table: integer products straight from the definition of the packings, float loops as
-//! the compiler makes them for the oldest CPU of the target.
+//! The reference table: integer products straight from the definition of the packings, float loops
+//! as the compiler makes them for the oldest CPU of the target.
 
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;

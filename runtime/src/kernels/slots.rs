@@ -11,16 +11,18 @@ use super::groups::GroupProduct;
 use super::panels::PanelProduct;
 use super::softmax::Block;
 
-/// One complete set of inner loops. All slices are row-major; a slot panics where their lengths disagree.
+/// One complete set of inner loops. All slices are row-major. A slot panics if their lengths
+/// disagree.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     /// The instruction set.
     pub name: &'static str,
 
-    /// [`sterna_ternary::quantize::quantize_activations`]: fills `q` and returns the factor s, x ≈ q / s.
+    /// [`sterna_ternary::quantize::quantize_activations`]: fills `q` and returns the factor s, x ≈
+    /// q / s.
     pub quantize: fn(x: &[f32], q: &mut [i8]) -> f32,
-    /// [`sterna_ternary::quantize::quantize_activations_int16`]: fills the digits and returns the factor s,
-    /// x ≈ (256 · high + low) / s.
+    /// [`sterna_ternary::quantize::quantize_activations_int16`]: fills the digits and returns the
+    /// factor s, x ≈ (256 · high + low) / s.
     pub quantize_int16: fn(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32,
     /// Σ q.
     pub sum: fn(q: &[i8]) -> i32,
@@ -30,7 +32,7 @@ pub struct Kernels {
     pub gemm_i2: Gemm,
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
-    /// Ternary matrix product for [`Packing::I2`] with a scale a group.
+    /// Ternary matrix product for [`Packing::I2`] with one scale per group of columns.
     pub gemm_groups: GemmGroups,
 
     /// The first plane of a coded table.
@@ -57,26 +59,29 @@ pub struct Kernels {
     pub panels_f16: fn(PanelProduct<f32, f16>, y: &mut [f32]),
     /// The same with codes; the sums are exact and then rounded to f32.
     pub panels_i8: fn(PanelProduct<i16, i8>, y: &mut [f32]),
-    /// x = 2^(x - max x) for those of x that are `seen`, zero for the others. x is a multiple of 16 long.
+    /// x = 2^(x - max x) for those of x that are `seen`, zero for the others. x is a multiple of 16
+    /// long.
     pub softmax_block: fn(x: &mut [f32], seen: Range<usize>) -> Block,
     /// The same of x · key scales · factor, followed by weights = x · value scales in 16 bits.
     pub softmax_block_i8: SoftmaxI8,
     /// y = y · a + x · b.
     pub merge: fn(y: &mut [f32], x: &[f32], factors: [f32; 2]),
-    /// Quantizes x · scale to codes in ±`largest` and returns the factor f, x · scale ≈ q · f; f is not finite
-    /// if an element of x is not.
+    /// Quantizes x · scale to codes in ±`largest` and returns the factor f, x · scale ≈ q · f; f is
+    /// not finite if an element of x is not.
     pub quantize_i16: fn(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32,
 
-    /// x = x · r · weight with r = 1 / √(mean(x²) + eps), which it returns. r is not above zero where the
-    /// mean overflowed or was NaN.
+    /// x = x · r · weight with r = 1 / √(mean(x²) + eps), which it returns. r is not above zero
+    /// where the mean overflowed or was NaN.
     pub rms_norm: fn(x: &mut [f32], weight: &[f32], eps: f32) -> f32,
     /// gate = gate · sigmoid(gate) · up.
     pub silu_mul: fn(gate: &mut [f32], up: &[f32]),
     /// gate = max(gate, 0)² · up.
     pub relu2_mul: fn(gate: &mut [f32], up: &[f32]),
-    /// gate = gelu(gate) · up with the approximation by tanh: gate · sigmoid(√(8/π) · (gate + 0.044715 gate³)) · up.
+    /// gate = gelu(gate) · up with the approximation by tanh: gate · sigmoid(√(8/π) · (gate +
+    /// 0.044715 gate³)) · up.
     pub gelu_tanh_mul: fn(gate: &mut [f32], up: &[f32]),
-    /// Rotates one head by angles given as cos and sin (x.len() / 2): dimension i pairs with i + x.len() / 2.
+    /// Rotates one head by angles given as cos and sin (x.len() / 2): dimension i pairs with i +
+    /// x.len() / 2.
     pub rotate: fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
     /// x = x + y.
     pub add: fn(x: &mut [f32], y: &[f32]),
@@ -84,30 +89,32 @@ pub struct Kernels {
 
 /// `sums[t][r] = Σ trit[r][c] · q[t][c]`, exact.
 ///
-/// `rows` (n, row_bytes) are packed, `q` (tokens, padded columns) is zero behind the last column,
-/// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as the packing
-/// defines them; bytes that no packer writes give an unspecified sum.
+/// `rows` (n, row_bytes) are packed, `q` (tokens, padded columns) is zero after the last column,
+/// `q_sums` (tokens) are the sums of `q` over its rows, `sums` is (tokens, n). Trits are read as
+/// the packing defines them; bytes that no packer writes give an unspecified sum.
 pub type Gemm = fn(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]);
 
-/// `y[t][r] = Σ over groups g in their order of scale[g][r] · Σ trit[r][c] · q[t][c]`, the inner sum exact, the
-/// outer one in f32.
+/// `y[t][r] = Σ over groups g in their order of scale[g][r] · Σ trit[r][c] · q[t][c]`, the inner
+/// sum exact, the outer one in f32.
 pub type GemmGroups = fn(product: GroupProduct, y: &mut [f32]);
 
-/// `y[t][r] = Σ over blocks in their order of Σ code[r][c] · q[t][c] · (scale[r] · scale[t])`, the inner sum
-/// exact, the outer one in f32.
+/// `y[t][r] = Σ over blocks in their order of Σ code[r][c] · q[t][c] · (scale[r] · scale[t])`, the
+/// inner sum exact, the outer one in f32.
 pub type GemmBlocks = fn(product: BlockProduct, y: &mut [f32]);
 
-/// x (tokens, columns) times rows (n, columns) gives y (tokens, n): sums in 16 lanes, then of the lanes in halves.
+/// x (tokens, columns) times rows (n, columns) gives y (tokens, n): sums in 16 lanes, then of the
+/// lanes in halves.
 pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32]);
 
-/// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their columns i, exact.
-/// For the first plane q has 16 bits, for the others 256 times its high byte.
+/// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their
+/// columns i, exact. For the first plane q has 16 bits, for the others 256 times its high byte.
 ///
 /// `rows` (n, groups · bytes of the plane) and `multipliers` (n, groups) are those of
 /// [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
 pub type Plane = fn(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]);
 
-/// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally long.
+/// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally
+/// long.
 pub type SoftmaxI8 = fn(
     x: &mut [f32],
     seen: Range<usize>,

@@ -1,15 +1,16 @@
 //! Attention between its two products, one query and one block of positions at a time.
 //!
-//! The exponential is taken to base two, of scores that were multiplied by log₂ e beforehand. Sums run in the 16
-//! lanes of `float`. A query sees a range of the positions of a block: those before may have left its window,
-//! those behind come after it. Weights are relative to the block's largest score; [`merge`] brings blocks together.
+//! The exponential is taken to base two, of scores that were multiplied by log₂ e beforehand. Sums
+//! run in the 16 lanes of `float`. A query sees a range of the positions of a block: earlier ones
+//! may have left its window, later ones come after it. Weights are relative to the block's largest
+//! score; [`merge`] joins the results of blocks.
 
 use std::ops::Range;
 
 use super::float::tree;
 use super::panels::LANES;
 
-/// What a block of positions says beside its weights.
+/// The result of a block of positions, beside its weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Block {
     /// The largest score.
@@ -50,8 +51,9 @@ pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> Block {
     }
 }
 
-/// The same for a cache of int8 codes. `x` are sums of products of codes, scores are x · key_scales · factor;
-/// the value scales are multiplied into the weights, which are quantized to 16 bits relative to the largest.
+/// The same for a cache of int8 codes. `x` are sums of products of codes, scores are x · key_scales
+/// · factor; the value scales are multiplied into the weights, which are quantized to 16 bits
+/// relative to the largest.
 ///
 /// # Panics
 /// Unless all slices are equally long, a multiple of 16.

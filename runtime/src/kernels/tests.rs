@@ -1,5 +1,5 @@
-//! Every table × every slot × odd shapes × random and worst-case input: equal to the scalar table, bit for
-//! bit; and the scalar table against the definitions.
+//! Every table × every slot × odd shapes × random and worst-case input: equal to the scalar table,
+//! bit for bit; and the scalar table against the definitions.
 
 mod attention;
 mod ternary;
@@ -330,7 +330,7 @@ fn activations_in_16_bits_are_those_that_were_given() {
 
 #[test]
 fn the_quantizer_is_that_of_the_ternary_crate() {
-    // Every tie between two codes, both signs, and what lies next to it.
+    // Every tie between two codes, both signs, and its neighbours.
     let mut x = vec![127.0];
     for code in -127..127 {
         let tie = code as f32 + 0.5;

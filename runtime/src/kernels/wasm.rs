@@ -1,9 +1,9 @@
-//! WebAssembly with 128-bit vectors: products of bytes in 16-bit lanes, added in pairs to 32-bit lanes.
-//! Values are found as in `neon`.
+//! WebAssembly with 128-bit vectors: products of bytes in 16-bit lanes, added in pairs to 32-bit
+//! lanes. Values are found as in `neon`.
 //!
-//! A module with these instructions does not load where they are missing, so there is nothing to detect: the
-//! table is there if the crate is compiled with `simd128`, and then the float slots of the scalar table use
-//! vectors already.
+//! A module with these instructions does not load where they are missing, so there is nothing to
+//! detect: the table is there if the crate is compiled with `simd128`, and then the float slots of
+//! the scalar table use vectors already.
 
 use std::arch::wasm32::*;
 
@@ -65,7 +65,8 @@ fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> Bytes {
     unsafe { [v128_load(bytes), v128_load(bytes.add(1))] }
 }
 
-/// Four products of a value and an activation are at most 4 · 2 · 128 in magnitude, so they fit 16 bits.
+/// Four products of a value and an activation are at most 4 · 2 · 128 in magnitude, so they fit 16
+/// bits.
 #[inline]
 fn dot32(sums: v128, [a0, a1]: Bytes, [b0, b1]: Bytes) -> v128 {
     let twos = |a, b| i16x8_add(i16x8_extmul_low_i8x16(a, b), i16x8_extmul_high_i8x16(a, b));

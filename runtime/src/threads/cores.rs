@@ -3,8 +3,8 @@
 #[cfg(target_os = "linux")]
 use rustix::thread::CpuSet;
 
-/// Physical cores that this process may use: affinity and container limits are respected, and two hardware
-/// threads of one core count once.
+/// Physical cores that this process may use: affinity and container limits are respected, and two
+/// hardware threads of one core count once.
 pub fn physical_cores() -> usize {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
     cores_in_affinity_mask().map_or(available, |cores| cores.clamp(1, available))

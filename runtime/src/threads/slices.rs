@@ -1,4 +1,5 @@
-//! Slices that several threads write at a time, each its own part: by chunks, or by tiles of a matrix.
+//! Slices that several threads write at a time, each its own part: by chunks, or by tiles of a
+//! matrix.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -11,7 +12,8 @@ pub(super) struct Chunks<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: threads take disjoint parts, each as a unique reference, which may be sent since T is Send.
+// SAFETY: threads take disjoint parts, each as a unique reference, which may be sent since T is
+// Send.
 unsafe impl<T: Send> Sync for Chunks<'_, T> {}
 
 impl<'a, T> Chunks<'a, T> {
@@ -119,8 +121,8 @@ impl<T> Tile<'_, T> {
     pub fn row(&mut self, i: usize) -> &mut [T] {
         assert!(self.rows.contains(&i));
         let start = i * self.stride + self.columns.start;
-        // SAFETY: inside the matrix, since its rows contain i and columns end at most at the stride; unique
-        // since tiles are disjoint and each is alive once, and `self` is borrowed.
+        // SAFETY: inside the matrix, since its rows contain i and columns end at most at the
+        // stride; unique since tiles are disjoint and each is alive once, and `self` is borrowed.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), self.columns.len()) }
     }
 }

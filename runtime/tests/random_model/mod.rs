@@ -30,7 +30,7 @@ pub struct Recipe {
     pub scaling: Scaling,
     /// The packing of a model that is not ternary.
     pub dense: Option<Dense>,
-    /// The type of its numbers, where they are no blocks.
+    /// The type of its numbers if they are not blocks.
     pub number: Dtype,
     /// How activations are rounded.
     pub activations: Activations,
@@ -89,13 +89,14 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
     recipe
 }
 
-/// The same with a norm in front of every linear layer.
+/// The same with a norm before every linear layer.
 pub fn with_linear_norms(mut recipe: Recipe) -> Recipe {
     recipe.config["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": 1e-4});
     recipe
 }
 
-/// Writes the model of a recipe as `name` in `folder`; the packing of one that is not ternary is its own.
+/// Writes the model of a recipe as `name` in `folder`; the packing of one that is not ternary is
+/// its own.
 pub fn write(
     recipe: &Recipe,
     packing: impl Into<LinearType>,

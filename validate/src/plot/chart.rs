@@ -50,17 +50,18 @@ pub enum Reach {
     Values,
     /// All, and zero.
     Zero,
-    /// All but those of the first fiftieth of each line, which are far from the others while a model learns its
-    /// first things.
+    /// All except those of the first fiftieth of each line, where the loss of an untrained model is
+    /// far above the rest.
     Settled,
 }
 
-/// Of charts that fill a screen.
+/// Size of charts that fill a screen.
 pub const LARGE: (f64, f64) = (960.0, 560.0);
-/// Of charts that stand in a column or on a phone.
+/// Size of charts in a column or on a phone.
 pub const SMALL: (f64, f64) = (480.0, 340.0);
 
-/// Pixels between the edges of the page and the area of the curves: left, right, bottom and, above the legend, top.
+/// Pixels between the edges of the page and the area of the curves: left, right, bottom and, above
+/// the legend, top.
 const MARGIN: (f64, f64, f64, f64) = (66.0, 20.0, 55.0, 36.0);
 const TEXT: f64 = 13.0;
 /// Height of a line of the legend, in pixels.
@@ -71,7 +72,7 @@ const BLACK: Color = [40, 40, 40];
 const WHITE: Color = [255, 255, 255];
 const GRID: Color = [225, 225, 225];
 const GREY: Color = [130, 130, 130];
-/// Told apart by color-blind people too: Okabe and Ito 2008, with brown for yellow.
+/// Colors that color-blind people can tell apart: Okabe and Ito 2008, with brown for yellow.
 const COLORS: [Color; 8] = [
     [0, 114, 178],
     [213, 94, 0],
@@ -232,7 +233,7 @@ impl Chart {
     }
 }
 
-/// A range of values (of logarithms, if `is_log`) and the pixels it lies on.
+/// A range of values (of logarithms, if `is_log`) and the pixels that it covers.
 struct Axis {
     low: f64,
     high: f64,
@@ -290,7 +291,8 @@ impl Axis {
             .collect()
     }
 
-    /// The distance of ticks: 1, 2 or 5 times a power of ten, for at most one in 60 pixels (30 upwards).
+    /// The distance of ticks: 1, 2 or 5 times a power of ten, for at most one tick in 60 pixels (36
+    /// on the vertical axis).
     fn step(&self) -> f64 {
         let pixels = (self.to - self.from).abs();
         let most = (pixels / if self.to > self.from { 60.0 } else { 36.0 }).clamp(3.0, 12.0);
@@ -343,11 +345,10 @@ fn text(at: (f64, f64), text: &str, anchor: Anchor) -> Mark {
     }
 }
 
-/// A row at the top: line and dot, then the name.
-/// Where names begin in the legend.
+/// Where names begin in the legend, in pixels.
 const LEGEND_LEFT: f64 = 46.0;
 
-/// A name of at most so many letters: of a longer one the begin and the end, which tell names apart.
+/// A name cut to at most `most` letters: the beginning and the end stay, which tell names apart.
 fn shortened(name: &str, most: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= most {
@@ -362,6 +363,7 @@ fn shortened(name: &str, most: usize) -> String {
 /// In the place of letters that are left out.
 const DOTS: [char; 3] = ['.'; 3];
 
+/// A row of the legend at the top: line and dot, then the name.
 fn legend(row: usize, name: &str, color: Color) -> [Mark; 3] {
     let y = 18.0 + LEGEND_ROW * row as f64;
     let dot = Mark::Dot {

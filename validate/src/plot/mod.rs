@@ -1,7 +1,8 @@
 //! Charts as SVG, with axes, a legend and labels.
 //!
-//! They are written by hand, not with `plotters`, because the same numbers must give the same bytes: tests and readers
-//! compare files, and a version of a library must not change them. Fonts are the viewer's.
+//! They are written by hand, not with `plotters`, because the same numbers must give the same
+//! bytes: tests and readers compare files, and a version of a library must not change them. Fonts
+//! are the viewer's.
 
 mod chart;
 mod picture;

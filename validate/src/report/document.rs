@@ -14,7 +14,7 @@ pub struct Document {
     pub plots: Vec<Plot>,
 }
 
-/// A heading with what stands below it.
+/// A heading, the text below it, its table and its plots.
 pub struct Section {
     pub title: &'static str,
     pub intro: String,

@@ -1,5 +1,6 @@
-//! The report as one page that needs nothing else: no script, no font, no other file. The page is `page.html`, a
-//! template that escapes every text; only the plots, which are SVG, are put in as they are.
+//! The report as one page that needs nothing else: no script, no font, no other file. The page is
+//! `page.html`, a template that escapes every text; only the plots, which are SVG, are put in as
+//! they are.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;

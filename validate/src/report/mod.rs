@@ -1,4 +1,5 @@
-//! All that was measured, in one structure: `report.json` is it, and the other forms are made of it.
+//! Everything that was measured, in one structure. `report.json` is this structure; the other forms
+//! are rendered from it.
 
 mod answer;
 mod document;
@@ -19,7 +20,7 @@ use crate::text::Source;
 use crate::windows::Convention;
 use crate::{Error, Result};
 
-/// What was measured of some models, the first one being the reference.
+/// What was measured of some models. The first one is the reference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// The answer in words: for each later model what is lost and what is gained.
@@ -45,10 +46,10 @@ pub struct Outcome {
     pub holds: bool,
 }
 
-/// What another needs in order to repeat it.
+/// What someone needs to repeat the measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setting {
-    /// Of this program.
+    /// Version of this program.
     pub version: String,
     /// The command as it was given.
     pub command: String,
@@ -73,9 +74,9 @@ pub struct Setting {
 /// What was measured of one model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelReport {
-    /// How it is called here.
+    /// Its name in the report.
     pub name: String,
-    /// What was given.
+    /// The path as it was given.
     pub path: String,
     /// Of the packed file.
     pub sha256: String,
@@ -85,7 +86,7 @@ pub struct ModelReport {
     pub packing: String,
     /// All weights.
     pub parameters: u64,
-    /// Bits of the file by weights.
+    /// Bits of the file per weight.
     pub bits_per_weight: f64,
     /// Bits of the matrices in the layers, with their scales, by their weights.
     pub bits_per_layer_weight: f64,
@@ -103,11 +104,12 @@ pub struct ModelReport {
 pub struct Accuracy {
     /// How the text was cut.
     pub convention: Convention,
-    /// That in words.
+    /// The convention in words.
     pub meaning: String,
     /// How well it predicts.
     pub perplexity: Perplexity,
-    /// How far it is from the reference; `None` of the reference, and of a model with other tokens.
+    /// How far it is from the reference; `None` for the reference itself and for a model with
+    /// another tokenization.
     pub divergence: Option<Divergence>,
 }
 
@@ -160,7 +162,8 @@ impl Report {
         markdown::terminal(&document)
     }
 
-    /// Writes `report.json`, `report.md`, `report.html`, and each plot as SVG, into a folder that exists.
+    /// Writes `report.json`, `report.md`, `report.html`, and each plot as SVG, into a folder that
+    /// exists.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -72,7 +72,8 @@ fn against_size(report: &Report) -> Option<Plot> {
     )
 }
 
-/// Perplexity against a cost, with the Pareto front: models that no other beats in one and equals in the other.
+/// Perplexity against a cost, with the Pareto front: models that no other beats in one and equals
+/// in the other.
 fn front(
     report: &Report,
     cost: impl Fn(&ModelReport) -> Option<f64>,

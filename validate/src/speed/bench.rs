@@ -1,10 +1,11 @@
 //! How fast a model runs here, and how close that is to what the machine can do.
 //!
-//! [`measure`] times prompts and generation through [`Model::forward`], as any user calls it. Everything is
-//! interleaved: a round measures the limits of the machine and then every model with every number of threads,
-//! so that a noisy neighbour disturbs all of them alike. The first round warms up and is dropped; the others
-//! give the median, the smallest and the largest speed. [`Work`] says what a test cannot avoid, [`Limits`] how
-//! fast the machine could do that, and their ratio is the share of the physical limit that was reached.
+//! [`measure`] times prompts and generation through [`Model::forward`], as any user calls it.
+//! Everything is interleaved: a round measures the limits of the machine and then every model with
+//! every number of threads, so that a noisy neighbour disturbs all of them alike. The first round
+//! warms up and is dropped; the others give the median, the smallest and the largest speed.
+//! [`Work`] says what a test cannot avoid, [`Limits`] how fast the machine could do that, and their
+//! ratio is the share of the physical limit that was reached.
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,7 +35,7 @@ pub struct Plan {
     pub kernels: Option<&'static Kernels>,
     /// Element type of the KV cache.
     pub kv_type: KvType,
-    /// How the files are brought into memory.
+    /// How the files get into memory.
     pub memory: Memory,
     /// Whether generation computes every logit, also those that cannot be the largest.
     pub full_head: bool,
@@ -60,15 +61,16 @@ pub struct Measurement {
     pub packing: LinearType,
     /// What was timed.
     pub test: Test,
-    /// With so many threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Tokens per second, one a round.
+    /// Tokens per second of each round.
     pub speeds: Vec<f64>,
-    /// Joules per token, one a round; empty without a counter.
+    /// Joules per token of each round; empty without a counter.
     pub joules: Vec<f64>,
-    /// Largest resident memory of this model with this number of threads: mapped file, cache and working memory.
+    /// Largest resident memory of this model with this number of threads: mapped file, cache and
+    /// working memory.
     pub peak_bytes: Option<u64>,
-    /// What the test cannot avoid.
+    /// The least work that the test takes.
     pub work: Work,
     /// Tokens per second at the limit of the machine.
     pub limit: f64,
@@ -99,11 +101,12 @@ impl Measurement {
     }
 }
 
-/// Runs the plan on packed files. `progress` is called with (done, total), counted in tests, also between the tokens
-/// of one, and says whether to go on; `None` where it said no.
+/// Runs the plan on packed files. `progress` is called with (done, total), counted in tests, also
+/// between the tokens of one, and says whether to go on; `None` where it said no.
 ///
 /// # Errors
-/// Those of [`Model::open`] and [`Model::forward`]; a depth and a test that together exceed the model's context.
+/// Those of [`Model::open`] and [`Model::forward`]; a depth and a test that together exceed the
+/// model's context.
 pub fn measure(
     paths: &[&Path],
     plan: &Plan,
@@ -190,7 +193,8 @@ impl Subject {
         })
     }
 
-    /// Runs a test once; false where `goes_on`, which is asked before each call of the model, said no.
+    /// Runs a test once; false where `goes_on`, which is asked before each call of the model, said
+    /// no.
     fn run(
         &mut self,
         i: usize,

@@ -1,7 +1,8 @@
 //! Energy that the machine used, from the counters that Linux shows.
 //!
-//! In this order: RAPL packages (`powercap`, processor and its caches), hwmon energy counters of sockets (AMD),
-//! and a battery that discharges (the whole machine, in coarse steps). The first kind that can be read is used.
+//! In this order: RAPL packages (`powercap`, processor and its caches), hwmon energy counters of
+//! sockets (AMD), and a battery that discharges (the whole machine, in coarse steps). The first
+//! kind that can be read is used.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,12 @@
 //! What this machine can do right now: how fast it reads memory and how fast it multiplies.
 //!
-//! Reading: the threads stream together through a buffer of at least eight times the last-level cache and at
-//! least 256 MiB, in 1, 2, 4 and 8 concurrent streams each, and the fastest pattern counts; the loop is one
-//! exclusive or a word, which is far faster than memory. Multiplying: `peak` on every thread.
+//! Reading: the threads stream together through a buffer of at least eight times the last-level
+//! cache and at least 256 MiB, in 1, 2, 4 and 8 concurrent streams each; the fastest pattern
+//! counts. The loop is one exclusive or per word, which is far faster than memory. Multiplying:
+//! `peak` on every thread.
 //!
-//! A shared machine changes by the minute, so [`super::bench::measure`] repeats this in every round and keeps
-//! the best.
+//! A shared machine changes by the minute, so [`super::bench::measure`] repeats this in every round
+//! and keeps the best.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ pub struct Limits {
     pub bytes_per_second: f64,
     /// int8 multiply-adds.
     pub macs_per_second: f64,
-    /// With which instruction.
+    /// The instruction that was timed.
     pub instruction: &'static str,
 }
 
@@ -65,7 +66,7 @@ const RUN: usize = 1 << 12;
 const PEAK_TIME: Duration = Duration::from_millis(20);
 
 impl Meter {
-    /// Takes the memory: a quarter of what is there at most.
+    /// Allocates the buffer, at most a quarter of the machine's memory.
     pub fn new() -> Meter {
         let machine = Machine::detect();
         let caches = machine.caches.iter().map(|cache| cache.bytes);
@@ -78,7 +79,8 @@ impl Meter {
         }
     }
 
-    /// The rates with the threads of a pool; multiply-adds by the instruction that the table is built on.
+    /// The rates with the threads of a pool; multiply-adds by the instruction that the table is
+    /// built on.
     pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> Limits {
         let peak = Peak::of(kernels);
         let patterns = [
@@ -95,7 +97,7 @@ impl Meter {
         }
     }
 
-    /// Bytes per second in `STREAMS` concurrent streams a thread.
+    /// Bytes per second in `STREAMS` concurrent streams per thread.
     fn read<const STREAMS: usize>(&self, pool: &Pool) -> f64 {
         let mut parts = self.buffer.chunks_exact(self.buffer.len() / STREAMS);
         let streams: [&[Line]; STREAMS] =

@@ -1,4 +1,5 @@
-//! What the machine is and what of it this process may use, as Linux tells; elsewhere only what Rust knows.
+//! What the machine is and what of it this process may use, as Linux tells; elsewhere only what
+//! Rust knows.
 
 use std::fs;
 
@@ -92,7 +93,8 @@ impl Machine {
     }
 }
 
-/// What the kernel tables need, to say why one cannot run; [`Kernels::available`] decides whether it can.
+/// What the kernel tables need, to say why one cannot run; [`Kernels::available`] decides whether
+/// it can.
 const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
     &[
         ("avx2", &["avx2", "f16c"]),

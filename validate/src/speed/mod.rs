@@ -1,9 +1,10 @@
-//! How fast models run: the tests of [`mod@bench`], and what a person who waits notices.
+//! How fast models run: the tests of [`bench`], and the waiting times that a user notices.
 //!
-//! Prompt and generation speed, memory, energy and the share of the machine's limit are those of `sterna bench`, by
-//! number of threads. Measured here, in rounds that visit every model so that a noisy neighbour disturbs all alike:
-//! the time to the first token behind a prompt, the time of each token after it, and the tokens per second of several
-//! sequences that are computed together. The first round warms up and is dropped.
+//! Prompt and generation speed, memory, energy and the share of the machine's limit are those of
+//! `sterna bench`, per number of threads. Measured here, in rounds that visit every model so that a
+//! noisy neighbour disturbs all alike: the time from a prompt to the first token, the time of each
+//! token after it, and the tokens per second of several sequences that are computed together. The
+//! first round warms up and is dropped.
 
 pub mod bench;
 mod energy;
@@ -62,11 +63,11 @@ pub struct Speed {
 /// Medians of `sterna bench` with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WithThreads {
-    /// How many.
+    /// Number of threads.
     pub threads: usize,
-    /// Of the prompt.
+    /// Speed of the prompt.
     pub prompt: Rate,
-    /// Of generation.
+    /// Speed of generation.
     pub generate: Rate,
     /// The most memory in use: file, cache and working memory.
     pub peak_bytes: Option<u64>,
@@ -97,7 +98,7 @@ impl Speed {
 /// Speeds, and where energy was read, or why not.
 pub type Measured = (Vec<Speed>, String);
 
-/// Gets the tests that are done and all of them, and says whether to go on. It is asked before each token.
+/// Called with the number of tests done and in all, before each token. Returns whether to go on.
 pub type Seen<'a> = dyn FnMut(usize, usize) -> bool + 'a;
 
 /// Measures all models; `None` where `seen` said not to go on.
@@ -170,7 +171,7 @@ fn rate(measured: &Measurement) -> Rate {
     }
 }
 
-/// Seconds that one waits for a model.
+/// Waiting times of one model, in seconds.
 struct Waits {
     first: Vec<f64>,
     tokens: Vec<f64>,

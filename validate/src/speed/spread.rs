@@ -1,4 +1,5 @@
-//! Median and range of repeated measurements. On a shared machine a mean belongs to the neighbours.
+//! Median and range of repeated measurements. On a shared machine the mean mostly shows what the
+//! neighbours did.
 
 /// Median, smallest and largest of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,7 +13,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one number; NaN of none.
+    /// The spread of some numbers; NaN for none.
     pub fn of(values: &[f64]) -> Spread {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);

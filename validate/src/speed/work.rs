@@ -1,11 +1,13 @@
-//! The roofline: what a test must read and multiply at least, and how long the machine needs for that.
+//! The roofline: how much a test must at least read and multiply, and how long the machine needs
+//! for that.
 //!
-//! A generated token reads every packed row and norm once, of the head what the screen left to read, and the keys
-//! and values of all positions before it; nothing of that fits a cache. A prompt reads the weights once at least, whatever the
-//! batch. Multiply-adds are those of the linear layers, of the head for positions with logits, and of
-//! attention, all counted at the int8 rate although the last two are float, activations of 16 bits twice: the limit is one that no
-//! program can pass, not one that every program can reach. A table of partial sums, which does fewer additions
-//! than there are multiply-adds, is the exception.
+//! A generated token reads every packed row and norm once, of the head the rows that the screen did
+//! not rule out, and the keys and values of all positions before it; nothing of that fits a cache.
+//! A prompt reads the weights at least once. Multiply-adds are those of the linear layers, of the
+//! head for positions with logits, and of attention, all counted at the int8 rate although the last
+//! two are float, and twice for 16-bit activations. So the limit is one that no program can pass,
+//! not one that every program can reach. A table of partial sums, which does fewer additions than
+//! there are multiply-adds, is the exception.
 
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role};
 use sterna_ternary::{PackedFile, file};
@@ -15,9 +17,9 @@ use super::limits::Limits;
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
-    /// So many tokens in one call.
+    /// A prompt of this many tokens, in one call.
     Prompt(usize),
-    /// So many tokens one after the other, each the most probable one.
+    /// This many tokens one after the other, each the most probable one.
     Generate(usize),
 }
 
@@ -59,8 +61,8 @@ impl Bound {
 }
 
 impl Work {
-    /// Of a test behind `depth` tokens; a position takes `kv_bytes` of the KV cache, and of the head
-    /// `head_bytes` were read in all.
+    /// The work of a test after `depth` tokens. A position takes `kv_bytes` of the KV cache;
+    /// `head_bytes` of the head were read in all.
     pub fn of(
         file: &PackedFile,
         test: Test,

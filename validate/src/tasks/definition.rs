@@ -3,7 +3,7 @@
 //! ```toml
 //! data = "capitals.jsonl"                        # beside this file; or the data that are named with it
 //! kind = "choice"                                # or "continuation", or "generation"
-//! text = "Question: {{ question }}\nAnswer:"     # what stands before the answer
+//! text = "Question: {{ question }}\nAnswer:"     # the text before the answer
 //! choices = ["{{ a }}", "{{ b }}"]               # templates; or one expression that gives a list
 //! answer = "label"                               # an expression: the number of the right choice, or its text
 //! ```
@@ -206,7 +206,7 @@ impl Generation {
     fn checked(self) -> Result<Writing, Reason> {
         let regex = |text: &String| {
             let regex = RegexBuilder::new(text).size_limit(REGEX_SIZE).build();
-            regex.map_err(|error| format!("`{text}` is no regular expression: {error}"))
+            regex.map_err(|error| format!("`{text}` is not a regular expression: {error}"))
         };
         let filter = |filter: &NamedFilter| -> Result<Filter, Reason> {
             Ok(Filter {

@@ -73,7 +73,7 @@ pub enum Error {
     },
 
     #[error(
-        "a text begins with nothing, and the model has no bos_token or eos_token to put in front"
+        "a text begins with nothing, and the model has neither bos_token nor eos_token to begin it with"
     )]
     NoBos,
 

@@ -1,8 +1,8 @@
 //! Text that a model writes, and whether the answer in it is right.
 //!
-//! Text is written greedily and cut at the first stop text. Each [`Filter`] takes an answer out of it, which is
-//! compared with the reference after both have lost what is ignored, as lm-evaluation-harness does
-//! for `exact_match`.
+//! Text is written greedily and cut at the first stop text. Each [`Filter`] takes an answer out of
+//! it, which is compared with the reference after both have lost what is ignored, as
+//! lm-evaluation-harness does for `exact_match`.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,8 @@ pub(super) struct Writing {
     pub(super) ignore_punctuation: bool,
 }
 
-/// Takes the answer out of a text: a match of an expression, of its first group that took part if it has groups.
+/// Takes the answer out of a text: a match of an expression, of its first group that took part if
+/// it has groups.
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
     pub(super) name: String,
@@ -84,7 +85,7 @@ impl Writing {
         }
     }
 
-    /// Writes behind a context, whose left part is cut off where both do not fit.
+    /// Generates after a context. Where both do not fit, the left part of the context is cut off.
     pub(super) fn write(
         &self,
         model: &Model,

@@ -1,6 +1,6 @@
 //! Items of known data sets, as their files on the hub have them.
 //!
-//! A layout is recognized by the fields of its records and says what lm-evaluation-harness makes of
+//! A layout is recognized by the fields of its records and says what lm-evaluation-harness asks for
 //! them: the question, the choices and the delimiters are part of what a score means.
 
 use std::sync::LazyLock;
@@ -19,8 +19,8 @@ pub enum Layout {
     HellaSwag,
     /// PIQA: `goal`, `sol1`, `sol2`, `label`.
     Piqa,
-    /// WinoGrande: `sentence` with a `_`, `option1`, `option2`, `answer`; what is behind the blank is
-    /// scored after either option.
+    /// WinoGrande: `sentence` with a `_`, `option1`, `option2`, `answer`; the text after the blank
+    /// is scored after either option.
     WinoGrande,
     /// BoolQ: `passage`, `question`, and `label` (SuperGLUE) or `answer`.
     BoolQ,
@@ -28,7 +28,7 @@ pub enum Layout {
     OpenBookQa,
     /// MMLU: `question`, four `choices`, `answer`, `subject`; the letters are scored.
     Mmlu,
-    /// GSM8K: `question`, `answer` with the number behind `####`; text is generated.
+    /// GSM8K: `question`, `answer` with the number after `####`; text is generated.
     Gsm8k,
     /// LAMBADA: `text`, whose last word is scored.
     Lambada,

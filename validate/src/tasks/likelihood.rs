@@ -1,12 +1,13 @@
-//! How likely texts are behind others, with the tokens that lm-evaluation-harness would score.
+//! How likely continuations of texts are, with the tokens that lm-evaluation-harness would score.
 //!
 //! Spaces at the end of a context are moved to its continuation; both are encoded together, and the
 //! continuation is what follows as many tokens as the context alone has. What does not fit into the
 //! context length is cut off on the left. Log-likelihoods are sums in float64 of log-softmax.
 //!
-//! Requests of an item mostly begin with the same tokens: these are computed once and kept in a
+//! The requests of an item mostly begin with the same tokens. These are computed once and kept in a
 //! [`KvCache`], also from one item to the next. Several items go through the model together, each
-//! with a cache of its own; since logits do not depend on company, neither do results.
+//! with a cache of its own; since logits do not depend on the batch composition, neither do
+//! results.
 
 use sterna_runtime::sampler::log_sum_exp;
 use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
@@ -71,7 +72,7 @@ struct Tokens {
 }
 
 impl<'a> Scorer<'a> {
-    /// A scorer of so many items at a time. `max_length` is a context shorter than the model's.
+    /// A scorer of `batch` items at a time. `max_length` is a context shorter than the model's.
     pub(super) fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -95,7 +96,7 @@ impl<'a> Scorer<'a> {
         self.caches.len()
     }
 
-    /// Tokens of a context and what is written behind it.
+    /// Most tokens of a context and its continuation together.
     pub(super) fn max_length(&self) -> usize {
         self.max_length
     }
@@ -156,7 +157,8 @@ impl<'a> Scorer<'a> {
         let mut results: Vec<Vec<Option<Likelihood>>> =
             items.iter().map(|item| vec![None; item.len()]).collect();
         loop {
-            // Of each item the first request that is open; others with the same input come with it.
+            // The first open request of each item; requests with the same input are answered with
+            // it.
             let open = |row: &Vec<Option<Likelihood>>| row.iter().position(Option::is_none);
             let round: Vec<(usize, usize)> = results
                 .iter()
@@ -202,8 +204,8 @@ impl<'a> Scorer<'a> {
         let logits = forward(self.model, &mut kept, &scored, Logits::All)?;
         let mut rest = logits.as_slice();
         let rows = |ids: &&[u32]| {
-            let (rows, behind) = rest.split_at(ids.len() * vocab_size);
-            rest = behind;
+            let (rows, after) = rest.split_at(ids.len() * vocab_size);
+            rest = after;
             Rows {
                 logits: rows.to_vec(),
                 vocab_size,
@@ -243,7 +245,7 @@ impl Rows {
         self.logits.len() / self.vocab_size
     }
 
-    /// That of the tokens which the last places predict.
+    /// The likelihood of the tokens that the last places predict.
     fn likelihood(&self, tokens: &[u32]) -> Likelihood {
         let rows = self.logits.chunks_exact(self.vocab_size);
         let rows = rows.skip(self.rows() - tokens.len());

@@ -1,4 +1,4 @@
-//! A task: its items, the examples in front of them, and how they are scored.
+//! A task: its items, the few-shot examples before them, and how they are scored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use super::score::{Outcome, PERPLEXITY};
 /// What can be chosen about a task.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Examples in front of each item; by default what the task file says, or none.
+    /// Few-shot examples before each item; by default what the task file says, or none.
     pub fewshot: Option<usize>,
-    /// Where examples come from; by default what the task file says, the split `train`, `validation`
-    /// or `dev` of a folder, or else the other items.
+    /// Where examples come from; by default what the task file says, the split `train`,
+    /// `validation` or `dev` of a folder, or else the other items.
     pub fewshot_from: Option<PathBuf>,
     /// Take the first examples instead of drawing them; by default only MMLU does.
     pub fewshot_first: Option<bool>,
@@ -78,8 +78,8 @@ impl Task {
     /// `.toml`, or a generated task.
     ///
     /// # Errors
-    /// Names of nothing, files that cannot be read, records that do not fit their layout, and too few
-    /// examples. They name the file and the record.
+    /// Names of nothing, files that cannot be read, records that do not fit their layout, and too
+    /// few examples. They name the file and the record.
     pub fn load(name: &str, options: &Options) -> Result<Self> {
         let path = Path::new(name);
         if path
@@ -145,7 +145,8 @@ impl Task {
         self.samples[index].item(index, &examples, &self.delimiters)
     }
 
-    /// Scores the items from number `from` on, in order; `each` gets what came of each and says whether to go on.
+    /// Scores the items from number `from` on, in order; `each` gets what came of each and says
+    /// whether to go on.
     ///
     /// # Errors
     /// Those of the runtime; continuations that are empty or longer than the context.
@@ -273,7 +274,8 @@ impl Task {
         })
     }
 
-    /// The task's problems that no training text has. Prompts hold examples already, so none are added.
+    /// The task's problems that no training text has. Prompts hold examples already, so none are
+    /// added.
     fn generated(task: generate::Task, options: &Options) -> Result<Self> {
         let count = options.limit.unwrap_or(GENERATED);
         let sample = |index| {
@@ -344,7 +346,8 @@ fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> Outcome {
     }
 }
 
-/// To nine decimals, which JSON gives back bit for bit, so that work that was interrupted ends in the same figures.
+/// To nine decimals, which JSON gives back bit for bit, so that work that was interrupted ends in
+/// the same figures.
 fn kept(log_likelihood: f64) -> f64 {
     (log_likelihood * 1e9).round() / 1e9
 }
@@ -363,8 +366,9 @@ struct Draw {
 }
 
 impl Draw {
-    /// For each sample the numbers of its examples in the pool, or among the samples if there is none.
-    /// Samples share examples only with those of their description, such as a subject of MMLU.
+    /// For each sample the numbers of its examples in the pool, or among the samples if there is
+    /// none. Samples share examples only with those of their description, such as a subject of
+    /// MMLU.
     fn examples(
         &self,
         name: &str,
@@ -427,7 +431,7 @@ fn recognized(path: &Path) -> Result<Layout> {
     Layout::of(&first).ok_or_else(|| {
         let fields = match &first {
             Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(", "),
-            _ => "none, it is no object".to_owned(),
+            _ => "none, it is not an object".to_owned(),
         };
         Error::UnknownLayout {
             path: path.to_owned(),
@@ -453,7 +457,8 @@ fn samples(paths: &[PathBuf], maker: &Maker, limit: Option<usize>) -> Result<Vec
     Ok(samples)
 }
 
-/// Of a folder of splits the files that are scored; any other path itself.
+/// The files that are scored: those of a split if the path is a folder of splits, else the path
+/// itself.
 fn scored(path: &Path) -> Result<Vec<PathBuf>> {
     let split = SCORED
         .iter()
@@ -461,7 +466,7 @@ fn scored(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(split.transpose()?.unwrap_or_else(|| vec![path.to_owned()]))
 }
 
-/// Of a folder of splits the files that examples come from, if that is another split.
+/// The files that examples come from, if the path is a folder with another split for them.
 fn shown(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let scored = scored(path)?;
     for split in SHOWN {

@@ -1,17 +1,17 @@
 //! Accuracy on tasks, item by item the figures of lm-evaluation-harness 0.4.
 //!
-//! A [`Task`] is read from local files: records in the [`Layout`] of a known data set, or of a
-//! task file in TOML that says what to make of them (`configs/tasks/capitals.toml` is one); or it is one of the
-//! [generated](sterna_datasets::generate) ones, which need no file. [`Task::score`] gives an
+//! A [`Task`] is read from local files: records in the [`Layout`] of a known data set, or of a task
+//! file in TOML that says how to read them (`configs/tasks/capitals.toml` is one); or it is one of
+//! the [generated](sterna_datasets::generate) ones, which need no file. [`Task::score`] gives an
 //! [`Outcome`] per item as it is known, so that work can be shown, kept and gone on with;
 //! [`scores`] makes figures with errors of outcomes, [`compare`] says whether two models differ.
 //!
 //! | a task asks | figure |
 //! |---|---|
-//! | which choice is likeliest behind the text | `acc`; `acc_norm`: log-likelihood per character |
+//! | which choice is likeliest after the text | `acc`; `acc_norm`: log-likelihood per character |
 //! | after which text the continuation is likeliest (WinoGrande) | `acc` |
 //! | how likely the continuation is | `perplexity` of the whole, `acc`: is every token the likeliest |
-//! | what is written | `exact_match`, one for each filter |
+//! | what the model generates | `exact_match`, one for each filter |
 
 mod definition;
 mod error;

@@ -1,8 +1,10 @@
 //! Python's `random.Random`, as far as tasks draw from it.
 //!
-//! lm-evaluation-harness chooses few-shot examples and bootstrap samples with it, so equal seeds must
-//! give equal draws: the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), seeded by an array
-//! of the seed's 32-bit digits, and what CPython makes of its output.
+//! lm-evaluation-harness chooses few-shot examples and bootstrap samples with it, so equal seeds
+//! must give equal draws: the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), seeded by
+//! an array of the seed's 32-bit digits, and the way CPython uses its output. It is written by
+//! hand, not with `rand_mt`, because the figures of lm-evaluation-harness depend on CPython's
+//! seeding and its `sample`, which no crate has.
 
 const N: usize = 624;
 const M: usize = 397;
@@ -112,7 +114,7 @@ fn mixed(before: u32, factor: u32) -> u32 {
     (before ^ (before >> 30)).wrapping_mul(factor)
 }
 
-/// The place after `i`; behind the last one the state goes around.
+/// The place after `i`; after the last one comes the first.
 fn next(state: &mut [u32; N], i: usize) -> usize {
     if i + 1 == N {
         state[0] = state[N - 1];

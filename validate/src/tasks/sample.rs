@@ -1,13 +1,13 @@
-//! What a record asks, and the requests it becomes with its few-shot examples in front.
+//! What a record asks, and the requests that it becomes after its few-shot examples.
 
-/// A record as text, before examples are put in front of it.
+/// A record as text, without its few-shot examples.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
-    /// What stands before the answer.
+    /// The text before the answer.
     pub(super) text: String,
     /// The right answer, as an example shows it.
     pub(super) answer: String,
-    /// What stands before everything; items with different ones do not share examples.
+    /// The text before everything else; items with different descriptions do not share examples.
     pub(super) description: String,
     pub(super) query: Query,
 }
@@ -15,7 +15,7 @@ pub(super) struct Sample {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Query {
-    /// Which of the choices is likeliest behind the text?
+    /// Which of the choices is likeliest after the text?
     Choices {
         choices: Vec<String>,
         gold: usize,
@@ -48,11 +48,11 @@ pub struct Item {
 pub struct Request {
     /// What the model is given.
     pub context: String,
-    /// What is scored, with the delimiter in front.
+    /// The text that is scored, with the delimiter before it.
     pub continuation: String,
 }
 
-/// What stands between a question and its answer, and behind an example.
+/// The delimiters between a question and its answer, and after an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delimiters {
     pub(super) target: String,
@@ -69,7 +69,7 @@ impl Default for Delimiters {
 }
 
 impl Sample {
-    /// The item with examples in front.
+    /// The item after its examples.
     pub(super) fn item(&self, index: usize, examples: &[&Sample], delimiters: &Delimiters) -> Item {
         let Delimiters { target, example } = delimiters;
         let mut before = self.description.clone();

@@ -1,8 +1,9 @@
 //! Planes of coded tables: `vpmaddubsw` of unsigned digits h with both bytes of the activations.
 //!
-//! Σ (2h − 15) q = 2 Σ h q − 15 Σ q. The second sum is known per pair of columns beforehand, so it is taken off in
-//! the 16-bit lanes: these hold at most 15 · 128 · 8 = 15360 in magnitude, twice that before. The multiplier of
-//! the group costs nothing: it takes the place of the ones with which `vpmaddwd` widens.
+//! Σ (2h − 15) q = 2 Σ h q − 15 Σ q. The second sum is known per pair of columns beforehand, so it
+//! is taken off in the 16-bit lanes: these hold at most 15 · 128 · 8 = 15360 in magnitude, twice
+//! that before. The multiplier of the group costs nothing: it takes the place of the ones with
+//! which `vpmaddwd` widens.
 
 use std::arch::x86_64::*;
 

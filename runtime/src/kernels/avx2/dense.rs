@@ -1,8 +1,10 @@
-//! Products with rows that are not ternary: numbers, the lanes of whose sums are two registers, and blocks.
+//! Products with rows that are not ternary: numbers, the lanes of whose sums are two registers, and
+//! blocks.
 //!
-//! `vpmaddubsw` wants one unsigned factor: the codes of a block lose their sign, and the activations take it. A pair of
-//! products is at most 2 · 128 · 127 in magnitude, which 16 bits hold. Codes of `q4_0` lie unsigned and are so small
-//! that 16 bits hold the sums of a block. Tiles of blocks are eight rows by four tokens.
+//! `vpmaddubsw` wants one unsigned factor: the codes of a block lose their sign, and the
+//! activations take it. A pair of products is at most 2 · 128 · 127 in magnitude, which 16 bits
+//! hold. Codes of `q4_0` lie unsigned and are so small that 16 bits hold the sums of a block. Tiles
+//! of blocks are eight rows by four tokens.
 
 use std::arch::x86_64::*;
 
@@ -78,7 +80,7 @@ fn gemm_numbers<T: Copy + Default>(
     }
 }
 
-/// Some rows with some tokens, from `r` and `t` on; behind the last row it is repeated.
+/// Some rows with some tokens, from `r` and `t` on; after the last row, that row is repeated.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
 fn tile_of_numbers<T: Copy + Default, const ROWS: usize, const TOKENS: usize>(
@@ -112,7 +114,7 @@ fn tile_of_numbers<T: Copy + Default, const ROWS: usize, const TOKENS: usize>(
         }
     }
     if !columns.is_multiple_of(16) {
-        // Zeros behind the last column change no lane, as none is -0.
+        // Zeros after the last column change no lane, as no lane is -0.
         for (lanes, token) in lanes.iter_mut().zip(&tokens) {
             let x = singles(&padded(token.1));
             for (lanes, row) in lanes.iter_mut().zip(&tile) {
@@ -231,7 +233,8 @@ impl Lanes<8, { q8_0::BYTES }> for Q8 {
     }
 }
 
-/// Eight rows of `q4_0`: codes 8 above what they stand for, sums of 16 bits in two lanes for each row.
+/// Eight rows of `q4_0`: codes 8 above what they stand for, sums of 16 bits in two lanes for each
+/// row.
 #[derive(Clone, Copy)]
 struct Q4 {
     /// Bytes from a load to its prefetch.
@@ -259,8 +262,8 @@ impl Lanes<8, { q4_0::BYTES }> for Q4 {
         }
     }
 
-    /// Half of what an excess of 8 adds, for each of the two lanes that `add` joins. A lane ends as its
-    /// Σ (code − 4) q − 4 Σ q of the other one: at most 15 · 16 · 127, which 16 bits hold.
+    /// Half of what an excess of 8 adds, for each of the two lanes that `add` joins. A lane ends as
+    /// its Σ (code − 4) q − 4 Σ q of the other one: at most 15 · 16 · 127, which 16 bits hold.
     #[inline(always)]
     unsafe fn start(self, q_sum: i32) -> __m256i {
         // SAFETY: the caller has AVX2 and F16C, as the trait demands.
@@ -358,11 +361,12 @@ pub(crate) fn codes_of_q8_0(block: &[u8; q8_0::BYTES]) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(crate) fn codes_of_q4_0(block: &[u8; q4_0::BYTES]) -> __m128i {
-    // SAFETY: 16 bytes behind the scale; the load may be unaligned.
+    // SAFETY: 16 bytes after the scale; the load may be unaligned.
     unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) }
 }
 
-/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
+/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes
+/// number r of register c.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {

@@ -1,5 +1,6 @@
-//! Products with a scale a group ([`super::super::groups`]): four rows at once, whose sums over a block meet in one
-//! register, a row a lane. Many tokens: tables, whose sums are scaled after each block.
+//! Products with one scale per group ([`super::super::groups`]): four rows at once, whose sums over
+//! a block meet in one register, one lane per row. Many tokens: tables, whose sums are scaled after
+//! each block.
 
 use std::arch::x86_64::*;
 
@@ -27,7 +28,7 @@ pub(super) fn gemm(product: GroupProduct, y: &mut [f32]) {
     }
 }
 
-/// As many of the first tokens as are worth tables; returns their number.
+/// Computes as many of the first tokens by tables as pay for them, and returns their number.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn by_tables(
     product: GroupProduct,

@@ -1,23 +1,26 @@
-//! Prefill: one addition in place of four multiply-adds, with tables of partial sums shared by 32 tokens.
+//! Prefill: one addition in place of four multiply-adds, with tables of partial sums shared by 32
+//! tokens.
 //!
-//! Four trits have 81 values. For a *group* of four columns and one token, all 81 sums ±a₀ ±a₁ ±a₂ ±a₃ can be
-//! tabulated once; then each row of the matrix needs one addition for four weights: of the entry that its
-//! four trits select, its *rank* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An entry holds that sum for 32
-//! tokens, side by side in 16-bit lanes (64 bytes, one cache line), so one rank serves 32 tokens.
+//! Four trits have 81 values. For a *group* of four columns and one token, all 81 sums ±a₀ ±a₁ ±a₂
+//! ±a₃ can be tabulated once; then each row of the matrix needs one addition for four weights: of
+//! the entry that its four trits select, its *rank* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An
+//! entry holds that sum for 32 tokens, side by side in 16-bit lanes (64 bytes, one cache line), so
+//! one rank serves 32 tokens.
 //!
-//! Eight groups are a *unit*, 32 columns; their tables are 41 KiB and stay in the two nearest caches while
-//! all rows pass over them. A pass over a unit adds eight entries to each row's 32 running sums. An entry is
-//! at most 4 · 128 = 512 in magnitude and a 16-bit lane holds 63 of them, whatever the activations: after
-//! seven units (56 groups) the running sums are added to 32-bit sums and start again. The 32-bit sums lie
-//! tokens along the vector as well and are transposed at the end. With a scale a group of columns the running sums
-//! are scaled and added to sums in f32 instead, after the four units of each block of `i2`.
+//! Eight groups are a *unit*, 32 columns; their tables are 41 KiB and stay in the two nearest
+//! caches while all rows pass over them. A pass over a unit adds eight entries to each row's 32
+//! running sums. An entry is at most 4 · 128 = 512 in magnitude and a 16-bit lane holds 63 of them,
+//! whatever the activations: after seven units (56 groups) the running sums are added to 32-bit
+//! sums and start again. The 32-bit sums lie tokens along the vector as well and are transposed at
+//! the end. With one scale per group of columns the running sums are scaled and added to sums in
+//! f32 instead, after the four units of each block of `i2`.
 //!
-//! Ranks are made from packed bytes once for some blocks of all rows and for two
-//! sets of tables, and are laid out in the order of the passes: for each unit, for each row, eight ranks in a u64.
-//! The groups are chosen so that ranks cost little. `i2` has four units a block: group i of unit k is byte
-//! 8 k + i, columns 8 k + i + {0, 32, 64, 96}, and two lookups of four bits turn its bits into the rank. `t5` has
-//! five: the same four, whose ranks are the byte's first four digits, and one of the 32 fifth digits, where
-//! group i is columns 128 + i + {0, 8, 16, 24}.
+//! Ranks are made from packed bytes once for some blocks of all rows and for two sets of tables,
+//! and are laid out in the order of the passes: for each unit, for each row, eight ranks in a u64.
+//! The groups are chosen so that ranks cost little. `i2` has four units per block: group i of unit
+//! k is byte 8 k + i, columns 8 k + i + {0, 32, 64, 96}, and two lookups of four bits turn its bits
+//! into the rank. `t5` has five: the same four, whose ranks are the byte's first four digits, and
+//! one of the 32 fifth digits, where group i is columns 128 + i + {0, 8, 16, 24}.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -38,7 +41,8 @@ const GROUPS: usize = 8;
 const RANKS: usize = 81;
 /// Units that 16-bit sums hold.
 const NARROW_UNITS: usize = 7;
-/// Blocks whose ranks are made at a time; units of so many blocks are a multiple of [`NARROW_UNITS`].
+/// Blocks whose ranks are made at a time; the units of this many blocks are a multiple of
+/// [`NARROW_UNITS`].
 const BLOCKS: usize = 7;
 /// Most units of a block.
 const BLOCK_UNITS: usize = 5;
@@ -60,8 +64,8 @@ pub(in super::super) struct Wide(pub [i32; TOKENS]);
 /// A [`Narrow`] in registers.
 ///
 /// # Safety
-/// Every function of this trait may be called only on a CPU that has the instruction set of the implementing type:
-/// AVX2 for two registers of 256 bits, AVX-512 F and BW for one of 512 bits.
+/// Every function of this trait may be called only on a CPU that has the instruction set of the
+/// implementing type: AVX2 for two registers of 256 bits, AVX-512 F and BW for one of 512 bits.
 pub(in super::super) trait Sums: Copy {
     /// All sums zero.
     unsafe fn zero() -> Self;
@@ -121,9 +125,9 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// `sums[t][r] = Σ trit[r][c] · q[t][c]` for blocks of `UNITS` units. `ranks` are those of a block of four
-/// rows: for each unit, eight bytes a row. With `scales` (blocks, rows) each block's sum is multiplied by its own
-/// and the sums are bits of f32.
+/// `sums[t][r] = Σ trit[r][c] · q[t][c]` for blocks of `UNITS` units. `ranks` are those of a block
+/// of four rows: for each unit, eight bytes per row. With `scales` (blocks, rows) each block's sum
+/// is multiplied by its own and the sums are bits of f32.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn gemm<const UNITS: usize>(
@@ -198,8 +202,8 @@ pub(super) fn gemm<const UNITS: usize>(
                                     &scales[block * n + first_row..][..rows]
                                 }),
                             };
-                            // SAFETY: a table of kernels has loops that its CPUs run, and `fill_ranks` makes no
-                            // rank of RANKS or more.
+                            // SAFETY: a table of kernels has loops that its CPUs run, and
+                            // `fill_ranks` makes no rank of RANKS or more.
                             unsafe { (loops.run)(pass) };
                         }
                     }
@@ -214,8 +218,8 @@ pub(super) fn gemm<const UNITS: usize>(
     });
 }
 
-/// Ranks from those of one unit to those of the next: a little more than the rows, so that the same row of
-/// all units does not compete for one place in the caches.
+/// Ranks from those of one unit to those of the next: a little more than the rows, so that the same
+/// row of all units does not compete for one place in the caches.
 fn stride(rows: usize) -> usize {
     rows.next_multiple_of(4) + 8
 }
@@ -249,7 +253,8 @@ fn fill_ranks<const UNITS: usize>(
             let ranks = ranks(four.map(|row| load(&row[b])));
             for u in 0..UNITS {
                 let to = &mut to[(b * UNITS + u) * stride(rows) + r..][..4];
-                // Nothing changes where `ranks` is right; with this, nothing breaks where it is not.
+                // Nothing changes where `ranks` is right; with this, nothing breaks where it is
+                // not.
                 let ranks = _mm256_min_epu8(ranks[u], largest);
                 // SAFETY: four ranks; the store may be unaligned.
                 unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), ranks) };
@@ -332,13 +337,14 @@ impl Pass<'_> {
 /// Adds the entries that the ranks of a unit select.
 ///
 /// # Safety
-/// Every byte of the ranks is below [`RANKS`], there are `GROUPS * RANKS` entries, and the CPU has the instructions
-/// of `S`.
+/// Every byte of the ranks is below [`RANKS`], there are `GROUPS * RANKS` entries, and the CPU has
+/// the instructions of `S`.
 #[inline(always)]
 unsafe fn add_entries<S: Sums>(tables: &[Narrow], ranks: u64, mut sum: S) -> S {
     for g in 0..GROUPS {
         let entry = tables.as_ptr().wrapping_byte_add(offset(ranks, g));
-        // SAFETY: rank g is below RANKS, so its entry lies in table g; the caller has the instructions of `S`.
+        // SAFETY: rank g is below RANKS, so its entry is in table g; the caller has the
+        // instructions of `S`.
         sum = unsafe { sum.add(S::load(&*entry)) };
     }
     sum
@@ -372,14 +378,16 @@ impl Sums for [__m256i; 2] {
     #[inline(always)]
     unsafe fn load(from: &Narrow) -> Self {
         let from = from.0.as_ptr().cast::<__m256i>();
-        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry, which is aligned to 64 bytes.
+        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry,
+        // which is aligned to 64 bytes.
         unsafe { [_mm256_load_si256(from), _mm256_load_si256(from.add(1))] }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: &mut Narrow) {
         let to = to.0.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry, which is aligned to 64 bytes.
+        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry,
+        // which is aligned to 64 bytes.
         unsafe {
             _mm256_store_si256(to, self[0]);
             _mm256_store_si256(to.add(1), self[1]);
@@ -412,8 +420,8 @@ impl Sums for [__m256i; 2] {
     unsafe fn add_to(self, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<__m256i>();
         for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: the caller has AVX2, as the trait demands. These are quarters of sums that are aligned to
-            // 64 bytes.
+            // SAFETY: the caller has AVX2, as the trait demands. These are quarters of sums that
+            // are aligned to 64 bytes.
             unsafe {
                 let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
                 let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
@@ -429,8 +437,8 @@ impl Sums for [__m256i; 2] {
     unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<f32>();
         for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: the caller has AVX2, as the trait demands. These are eighths of sums that are aligned to
-            // 64 bytes.
+            // SAFETY: the caller has AVX2, as the trait demands. These are eighths of sums that are
+            // aligned to 64 bytes.
             unsafe {
                 let scale = _mm256_set1_ps(scale);
                 let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
@@ -455,7 +463,7 @@ pub(in super::super) struct Columns<'a> {
     step: usize,
 }
 
-/// Fills the tables of a unit. Tokens that are not there get the entries of the last one.
+/// Fills the tables of a unit. Missing tokens get the entries of the last one.
 ///
 /// # Safety
 /// The CPU has the instructions of `S`.
@@ -472,7 +480,8 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
                 let t = (half * 16 + t).min(columns.tokens - 1);
                 *token = &q[t * q_row + columns.start + run * columns.step];
             }
-            // SAFETY: the caller has the instructions of `S`, and AVX2 is one of them or comes with them.
+            // SAFETY: the caller has the instructions of `S`, and AVX2 is one of them or comes with
+            // them.
             let registers = unsafe { super::shuffle::columns(tokens) };
             for (a, register) in a.iter_mut().zip(registers) {
                 a[half] = register;
@@ -562,8 +571,8 @@ pub(super) fn ranks_i2(rows: [__m256i; 4]) -> [__m256i; 4] {
 
 /// The ranks of a block of four rows of `t5`.
 ///
-/// With the byte B = ⌈256 v / 243⌉, 81 B is the rank of the first four digits in its high byte and a fraction in
-/// its low byte, of which three times is the fifth digit in the high byte.
+/// With the byte B = ⌈256 v / 243⌉, 81 B is the rank of the first four digits in its high byte and
+/// a fraction in its low byte, of which three times is the fifth digit in the high byte.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn ranks_t5(rows: [__m256i; 4]) -> [__m256i; 5] {

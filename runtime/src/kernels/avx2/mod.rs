@@ -1,5 +1,5 @@
-//! AVX2: the table, and where its functions are. Ternary products add pairs of products of bytes with `vpmaddubsw`
-//! (`ternary`); many tokens share tables of partial sums (`lut`).
+//! AVX2: the table, and where its functions are. Ternary products add pairs of products of bytes
+//! with `vpmaddubsw` (`ternary`); many tokens share tables of partial sums (`lut`).
 
 mod codes;
 pub(super) mod dense;

@@ -1,4 +1,4 @@
-//! Products with panels: two registers a row of a panel, four rows of x at once.
+//! Products with panels: two registers per row of a panel, four rows of x at once.
 
 use std::arch::x86_64::*;
 
@@ -36,7 +36,8 @@ fn float<T: Copy>(
 ) {
     let lanes = Lanes {
         zero: [_mm256_setzero_ps(); 2],
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
+        // costs more.
         prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load,
         add: |sums: [__m256; 2], x: f32, row: [__m256; 2]| {
@@ -68,7 +69,8 @@ pub(crate) fn pairs(
 ) {
     let lanes = Lanes {
         zero: [_mm256_setzero_si256(); 2],
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
+        // costs more.
         prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             let (halves, _) = pairs.as_chunks::<16>();

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-/// Eight columns of 16 tokens: one register a column, one byte a token.
+/// Eight columns of 16 tokens: one register per column, one byte per token.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn columns(tokens: [&[i8; 8]; 16]) -> [__m128i; 8] {

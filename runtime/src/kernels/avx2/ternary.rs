@@ -1,18 +1,19 @@
 //! Ternary products with `vpmaddubsw`, on unsigned digits (trit + 1) and signed activations.
 //!
-//! Σ trit · q = Σ digit · q − Σ q. A pair of products is at most 2 · 2 · 128 = 512 in magnitude, so 63 of them
-//! fit 16 bits for any int8, and 64 reach exactly -32768: sums stay in 16-bit lanes for at most 64 steps of
-//! 32 columns and are then widened.
+//! Σ trit · q = Σ digit · q − Σ q. A pair of products is at most 2 · 2 · 128 = 512 in magnitude, so
+//! 63 of them fit 16 bits for any int8, and 64 reach exactly -32768: sums stay in 16-bit lanes for
+//! at most 64 steps of 32 columns and are then widened.
 //!
-//! `t5` reads a byte as an unsigned fraction of 256: nine times it is two digits, 3 d₀ + d₁, in the high byte
-//! and the fraction of the next ones in the low byte. So even and odd bytes live in 16-bit lanes, one
-//! `vpmaddubsw` with 9 steps to the next two digits, and `vpshufb` tells the two apart.
+//! `t5` reads a byte as an unsigned fraction of 256: nine times it is two digits, 3 d₀ + d₁, in the
+//! high byte and the fraction of the next ones in the low byte. So even and odd bytes live in
+//! 16-bit lanes, one `vpmaddubsw` with 9 steps to the next two digits, and `vpshufb` tells the two
+//! apart.
 //!
-//! One token: four rows at once, so that four streams are read. `i2` leaves every other code at its place, two
-//! bits up: its products are four times as large and have sums of their own.
+//! One token: four rows at once, so that four streams are read. `i2` leaves every other code at its
+//! place, two bits up: its products are four times as large and have sums of their own.
 //!
-//! Some tokens: four rows are unpacked to digits in the first-level cache once for all tokens, and tiles of
-//! four rows by two tokens keep their sums in registers.
+//! Some tokens: four rows are unpacked to digits in the first-level cache once for all tokens, and
+//! tiles of four rows by two tokens keep their sums in registers.
 
 use std::arch::x86_64::*;
 
@@ -137,8 +138,8 @@ const ROWS: usize = 4;
 /// Steps of 32 columns that 16-bit lanes hold.
 const NARROW_STEPS: usize = 64;
 
-/// One token. A packing is `STEPS` digits a byte and `add`, which adds the products of a block to two sums, of
-/// digits and of four times digits, whose 16-bit lanes hold `NARROW` blocks.
+/// One token. A packing has `STEPS` digits per byte and `add`, which adds the products of a block
+/// to two sums, of digits and of four times digits, whose 16-bit lanes hold `NARROW` blocks.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn gemv<const STEPS: usize, const NARROW: usize>(
@@ -227,7 +228,7 @@ const TABLE_ROWS: usize = 192;
 /// Fewest tokens, out of [`lut::TOKENS`], that are.
 pub(super) const TABLE_TOKENS: usize = 20;
 
-/// How many of the tokens are left to tables: whole tiles, and the rest if it has as many as `fewest`.
+/// How many of the tokens tables compute: whole tiles, and the rest if it has as many as `fewest`.
 pub(in super::super) fn tokens_for_tables(shape: Shape, fewest: usize) -> usize {
     match shape.tokens % lut::TOKENS {
         _ if shape.rows < TABLE_ROWS => 0,
@@ -236,7 +237,8 @@ pub(in super::super) fn tokens_for_tables(shape: Shape, fewest: usize) -> usize 
     }
 }
 
-/// Several tokens. A packing is `STEPS` digits a byte, `digits`: packed bytes to digits, and the ranks of [`lut`].
+/// Several tokens. A packing has `STEPS` digits per byte, `digits`, which unpacks bytes, and the
+/// ranks of [`lut`].
 #[target_feature(enable = "avx2")]
 #[inline]
 fn gemm<const STEPS: usize>(
@@ -257,7 +259,8 @@ fn gemm<const STEPS: usize>(
     }
 }
 
-/// Some tokens: [`NARROW_STEPS`] steps of four rows are unpacked, then all tokens pass over them by twos.
+/// Some tokens: [`NARROW_STEPS`] steps of four rows are unpacked, then all tokens pass over them by
+/// twos.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn tiles<const STEPS: usize>(

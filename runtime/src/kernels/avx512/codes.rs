@@ -1,10 +1,11 @@
 //! Planes of coded tables: `vpdpbusd` of even digits 2h with the bytes of the activations.
 //!
-//! Sums of a group begin at −15 Σ q or −3 Σ q, so that digits count 2h − 15 or 2h − 3. They fit 16 bits, so
-//! `vpmaddwd` multiplies them by the group's multiplier.
+//! Sums of a group begin at −15 Σ q or −3 Σ q, so that digits count 2h − 15 or 2h − 3. They fit 16
+//! bits, so `vpmaddwd` multiplies them by the group's multiplier.
 //!
-//! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to 95, its high
-//! four the others. Other planes: a register is two groups of one row, 32 columns of each at a time.
+//! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to
+//! 95, its high four the others. Other planes: a register is two groups of one row, 32 columns of
+//! each at a time.
 
 use std::arch::x86_64::*;
 
@@ -138,7 +139,8 @@ fn other_plane<const N: usize>(x: &Int16, rows: Rows<32>, weight: i64, sums: &mu
     let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
     let near = is_near(distance);
     let mask = _mm512_set1_epi8(6);
-    // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the upper.
+    // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the
+    // upper.
     let spread = _mm512_inserti64x4::<1>(
         _mm512_set1_epi32(0x8080_8000u32 as i32),
         _mm256_set1_epi32(0x8080_8001u32 as i32),

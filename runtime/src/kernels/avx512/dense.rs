@@ -1,12 +1,12 @@
 //! Products with rows that are not ternary.
 //!
-//! A register holds the 16 lanes of a float sum, so tiles of numbers are four rows by four tokens. Of blocks it holds
-//! four columns of 16 rows, and tiles are 16 rows by eight tokens.
+//! A register holds the 16 lanes of a float sum, so tiles of numbers are four rows by four tokens.
+//! Of blocks it holds four columns of 16 rows, and tiles are 16 rows by eight tokens.
 //!
-//! `vpdpbusd` wants unsigned codes, so those of `q8_0` are taken 128 higher and those of `q4_0`, 8 higher, as they lie;
-//! what that adds is the same for all rows and is subtracted beforehand. A block of 16 rows and a token are eight
-//! `vpdpbusd`, two multiplications, a conversion and an addition: 512 products in ten cycles where one
-//! multiplication of 64 bytes begins in a cycle.
+//! `vpdpbusd` wants unsigned codes, so those of `q8_0` are taken 128 higher and those of `q4_0`, 8
+//! higher, as they lie; what that adds is the same for all rows and is subtracted beforehand. A
+//! block of 16 rows and a token are eight `vpdpbusd`, two multiplications, a conversion and an
+//! addition: 512 products in ten cycles where one multiplication of 64 bytes begins in a cycle.
 
 use std::arch::x86_64::*;
 
@@ -47,8 +47,8 @@ fn single(v: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
-/// The product of `float::gemm`, whose 16 lanes are a register here. Many tokens share rows that were widened once:
-/// conversions would take turns with additions.
+/// The product of `float::gemm`, whose 16 lanes are a register here. Many tokens share rows that
+/// were widened once: conversions would take turns with additions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 fn gemm_numbers<T: Copy + Default>(
@@ -81,7 +81,7 @@ fn gemm_numbers<T: Copy + Default>(
             }
             wide
         };
-        // Zeros behind the last column change no lane, as none is -0.
+        // Zeros after the last column change no lane, as no lane is -0.
         let mut last = [_mm512_setzero_ps(); 4];
         for (last, row) in last.iter_mut().zip(rows) {
             *last = widen(&padded(row.1));
@@ -102,7 +102,8 @@ fn gemm_numbers<T: Copy + Default>(
     }
 }
 
-/// Four of `n` rows with some tokens, from `r` and `t` on: `wide` are 16 columns of them, `last` those behind.
+/// Four of `n` rows with some tokens, from `r` and `t` on: `wide` are 16 columns of them, `last`
+/// the remaining ones, padded with zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 fn tile_of_numbers<const TOKENS: usize>(
@@ -228,7 +229,8 @@ fn gemm<const BYTES: usize, const EXCESS: u32>(
     unsafe { blocks::product::<16, 8, BYTES, _>(product.checked(y), y, lanes) };
 }
 
-/// Sixteen rows; `codes` puts the codes of a block of each side by side, 2^`EXCESS` above what they stand for.
+/// Sixteen rows; `codes` puts the codes of a block of each side by side, 2^`EXCESS` above what they
+/// stand for.
 #[derive(Clone, Copy)]
 struct Sixteen<const EXCESS: u32, Codes> {
     codes: Codes,
@@ -298,7 +300,8 @@ where
     }
 }
 
-/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes number r of register c.
+/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes
+/// number r of register c.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {

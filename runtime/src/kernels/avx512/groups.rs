@@ -1,5 +1,5 @@
-//! Products with a scale a group ([`super::super::groups`]): eight rows at once, whose sums over a block meet in one
-//! register, a row a lane. Many tokens go the way of `avx2`.
+//! Products with one scale per group ([`super::super::groups`]): eight rows at once, whose sums
+//! over a block meet in one register, one lane per row. Many tokens use the tables of `avx2`.
 
 use std::arch::x86_64::*;
 
@@ -10,7 +10,8 @@ use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
 use super::lut;
 use super::registers::{block, fields};
 
-/// Rows that are computed together: a register is a block of one row below that of the fourth row after it.
+/// Rows that are computed together: a register is a block of one row below that of the fourth row
+/// after it.
 const ROWS: usize = 8;
 /// Fewest tokens, out of those of a table, for which tables take less time.
 const TABLE_TOKENS: usize = 20;

@@ -12,7 +12,8 @@ pub(super) const LOOPS: Loops = {
     }
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn run(pass: Pass) {
-        // SAFETY: this function is compiled for AVX-512 F and BW, and its caller has made the ranks.
+        // SAFETY: this function is compiled for AVX-512 F and BW, and its caller has made the
+        // ranks.
         unsafe { pass.run::<__m512i>() }
     }
     Loops {
@@ -36,13 +37,15 @@ impl Sums for __m512i {
 
     #[inline(always)]
     unsafe fn load(from: &Narrow) -> Self {
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its
+        // 64 bytes.
         unsafe { _mm512_load_si512(from.0.as_ptr().cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: &mut Narrow) {
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its
+        // 64 bytes.
         unsafe { _mm512_store_si512(to.0.as_mut_ptr().cast(), self) };
     }
 
@@ -61,7 +64,8 @@ impl Sums for __m512i {
     #[inline(always)]
     unsafe fn add_to(self, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<__m512i>();
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are halves of sums that are aligned to 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are halves of sums
+        // that are aligned to 64 bytes.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));
@@ -74,7 +78,8 @@ impl Sums for __m512i {
     #[inline(always)]
     unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
         let to = to.0.as_mut_ptr().cast::<f32>();
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are quarters of sums that are aligned to 64 bytes.
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are quarters of sums
+        // that are aligned to 64 bytes.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));

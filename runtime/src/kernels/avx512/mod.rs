@@ -1,5 +1,6 @@
-//! AVX-512 with VNNI: the table, and where its functions are. `vpdpbusd` adds four products of unsigned digits and
-//! signed activations to 32-bit lanes (`ternary`); many tokens go the way of `avx2`, with wider registers (`lut`).
+//! AVX-512 with VNNI: the table, and where its functions are. `vpdpbusd` adds four products of
+//! unsigned digits and signed activations to 32-bit lanes (`ternary`); many tokens go the way of
+//! `avx2`, with wider registers (`lut`).
 
 mod codes;
 mod dense;

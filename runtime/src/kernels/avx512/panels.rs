@@ -1,4 +1,4 @@
-//! Products with panels: a register a row of a panel, four rows of x at once.
+//! Products with panels: one register per row of a panel, four rows of x at once.
 
 use std::arch::x86_64::*;
 
@@ -32,7 +32,8 @@ fn float<T: Copy>(
 ) {
     let lanes = Lanes {
         zero: _mm512_setzero_ps(),
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
+        // costs more.
         prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load,
         add: |sums, x: f32, row| _mm512_add_ps(sums, _mm512_mul_ps(_mm512_set1_ps(x), row)),
@@ -45,7 +46,8 @@ fn float<T: Copy>(
 pub(super) fn panels_i8(panels: PanelProduct<i16, i8>, y: &mut [f32]) {
     let lanes = Lanes {
         zero: _mm512_setzero_si512(),
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out costs more.
+        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
+        // costs more.
         prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             // SAFETY: 32 bytes; the load may be unaligned.

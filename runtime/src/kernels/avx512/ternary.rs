@@ -1,7 +1,8 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! A register holds a block of one row below that of the next, and the activations twice. One token: eight rows
-//! at once. Several tokens: tiles of four rows by four tokens. Many tokens: the tables of `avx2`.
+//! A register holds a block of one row below that of the next, and the activations twice. One
+//! token: eight rows at once. Several tokens: tiles of four rows by four tokens. Many tokens: the
+//! tables of `avx2`.
 
 use std::arch::x86_64::*;
 
@@ -56,8 +57,8 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
         }
         digits
     };
-    // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256. So 256 dₙ is
-    // 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
+    // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256.
+    // So 256 dₙ is 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
     let one = One {
         add: |[these, next]: [__m512i; 2], bytes, q: [__m512i; 5]| {
             let (mut these, mut next) = (these, next);
@@ -78,7 +79,8 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     unsafe { gemm(operands, sums, one, digits, product_t5) };
 }
 
-/// The same, but the compiler does not know: it would make 27 b of 3 · 3 · 3 b, which are four instructions for two.
+/// The same, but the compiler does not know: it would make 27 b of 3 · 3 · 3 b, which are four
+/// instructions for two.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn opaque(mut x: __m512i) -> __m512i {
@@ -101,15 +103,16 @@ struct Product<'a, const STEPS: usize> {
     q_sums: &'a [i32],
 }
 
-/// One token: `add` adds the products of a block, `STEPS` digits a byte, to sums from which `finish` makes the result.
+/// One token: `add` adds the products of a block, `STEPS` digits per byte, to sums from which
+/// `finish` makes the result.
 #[derive(Clone, Copy)]
 struct One<Add, Finish> {
     add: Add,
     finish: Finish,
 }
 
-/// A packing is `STEPS` digits a byte, `one` token, `digits`: packed bytes to digits for several, and `tables`: the
-/// product by tables.
+/// A packing has `STEPS` digits per byte. `one` computes one token, `digits` unpacks bytes for
+/// several tokens, and `tables` is the product by tables.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
@@ -124,8 +127,8 @@ unsafe fn gemm<const STEPS: usize>(
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
     tables: Tables,
 ) {
-    /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add: with the
-    /// four digits of `i2` and with the five of `t5`.
+    /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add:
+    /// with the four digits of `i2` and with the five of `t5`.
     const TABLE_TOKENS: [usize; 2] = [25, 19];
     let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS[STEPS - 4]);
     let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
@@ -226,7 +229,7 @@ unsafe fn few<const STEPS: usize>(
 }
 
 impl<'a, const STEPS: usize> Product<'a, STEPS> {
-    /// Pairs of rows from `first` on; behind the last row it is repeated.
+    /// Pairs of rows from `first` on; after the last row, that row is repeated.
     fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
         let Shape {
             rows: n, blocks, ..

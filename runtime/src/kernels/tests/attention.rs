@@ -223,7 +223,7 @@ fn a_bad_score_spoils_the_sum() {
                 assert!(!factor.is_finite(), "{k:?}");
             }
         }
-        // What lies before and behind is not looked at.
+        // Positions before and after the range are not read.
         let mut x = vec![f32::NAN; 32];
         x[2..20].fill(0.5);
         assert_eq!((k.softmax_block)(&mut x, 2..20).sum, 18.0);

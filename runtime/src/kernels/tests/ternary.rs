@@ -5,7 +5,8 @@ use sterna_ternary::{Packing, quantize};
 use super::super::{GroupProduct, Kernels, groups};
 use super::{Noise, WIDTHS, bits};
 
-/// Packs trits and pads activations, runs every table, compares with sums over the trits themselves.
+/// Packs trits and pads activations, runs every table, compares with sums over the trits
+/// themselves.
 fn check_gemm(packing: Packing, columns: usize, trits: &[i8], q: &[i8]) {
     let (rows, tokens) = (trits.len() / columns, q.len() / columns);
     let mut packed = vec![0; rows * packing.row_bytes(columns)];
@@ -111,7 +112,7 @@ fn gemm_of_worst_cases() {
     }
 }
 
-/// Runs every table on rows with a scale a group and compares with the definition, bit for bit.
+/// Runs every table on rows with one scale per group and compares with the definition, bit for bit.
 fn check_groups(groups: usize, rows: usize, trits: &[i8], q: &[i8], noise: &mut Noise) {
     let row_bytes = Packing::I2.row_bytes(groups * 128);
     let mut packed = vec![0; rows * row_bytes];
