@@ -351,11 +351,11 @@ fn what_is_wrong_with_a_task_file_is_named() {
         "data = 'data.jsonl'\nkind = 'generation'\ntext = '{{ q }}'\nanswer = 'a'\n[generation]\n";
     check(
         &format!("{writes}stop = []\nignore = ['(']"),
-        "no regular expression",
+        "is not a regular expression",
     );
     check(
         &format!("{writes}stop = []\nignore = ['a{{9999}}{{9999}}']"),
-        "no regular expression",
+        "is not a regular expression",
     );
     check(
         &format!("{writes}stop = []\nmax_tokens = 0"),
