@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{LinearType, Output, PackedFile, Packing};
 use sterna_validate::speed::Test;
-use sterna_validate::speed::bench::{self, Plan};
+use sterna_validate::speed::bench::{self, Benchmark};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn plan(args: &Args) -> anyhow::Result<Plan> {
+fn plan(args: &Args) -> anyhow::Result<Benchmark> {
     let non_zero = |n: &&usize| **n > 0;
     let prompts = args.pp.iter().filter(non_zero).map(|n| Test::Prompt(*n));
     let generations = args.tg.iter().filter(non_zero).map(|n| Test::Generate(*n));
@@ -126,7 +126,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     if threads.is_empty() {
         threads.push(threads::physical_cores());
     }
-    Ok(Plan {
+    Ok(Benchmark {
         tests,
         threads,
         depth: args.depth,

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, Options, threads};
-use sterna_validate::gate::Measured;
+use sterna_validate::gate::Scope;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::Machine;
 use sterna_validate::speed::{self, Plan};
 use sterna_validate::{
-    Convention, Gate, Judgment, Report, Subject, Task, Text, exam, judge, store, tasks,
+    Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, store, tasks,
 };
 
 use crate::exit::{Interrupted, Usage};
@@ -146,14 +146,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         false => Text::open(&args.text, args.separator.clone())?,
     };
     let exams = exams(args)?;
-    let measured = Measured {
+    let scope = Scope {
         models: args.models.len() + usize::from(args.masters),
         has_speed: !args.no_speed,
         is_rolling: args.convention.first() == Some(&ConventionName::Rolling),
         tasks: exams.iter().map(|task| task.name().to_owned()).collect(),
     };
     for gate in &gates {
-        gate.check_plan(&measured)?; // before hours of work
+        gate.check_scope(&scope)?; // before hours of work
     }
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
@@ -170,19 +170,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         gates: Vec::new(),
     };
     for convention in conventions(args, &models.subjects)? {
-        let task = Task {
+        let passage = Passage {
             text: &text,
             convention,
             most_tokens: args.tokens,
             state: &state.folder,
         };
         let mut progress = Progress::new(&format!("{} tokens", convention.name()));
-        let judgments = judge(&models.subjects, &task, &mut |done, total| {
+        let judgments = judge(&models.subjects, &passage, &mut |done, total| {
             progress.see(done, total);
             !terminal::interrupted()
         })?;
         progress.finish();
-        add(&mut report, &task, &judgments.ok_or(Interrupted)?);
+        add(&mut report, &passage, &judgments.ok_or(Interrupted)?);
     }
     for task in &exams {
         let mut progress = Progress::new(&format!("items of {}", task.name()));
@@ -246,13 +246,13 @@ fn exams(args: &Args) -> anyhow::Result<Vec<tasks::Task>> {
 }
 
 /// What one convention says about each model.
-fn add(report: &mut Report, task: &Task, judgments: &[Judgment]) {
+fn add(report: &mut Report, passage: &Passage, judgments: &[Judgment]) {
     for (model, judgment) in report.models.iter_mut().zip(judgments) {
-        let scored = judgment.scored(task);
+        let scored = judgment.scored(passage);
         let reference = judgment.is_compared.then_some(&judgments[0].positions);
         model.accuracy.push(Accuracy {
-            convention: task.convention,
-            meaning: task.convention.describe(),
+            convention: passage.convention,
+            meaning: passage.convention.describe(),
             perplexity: scored.perplexity(),
             divergence: reference.and_then(|positions| scored.divergence(positions)),
         });

@@ -60,7 +60,7 @@ pub(crate) struct Memory {
 /// Working memory of a thread.
 #[derive(Debug, Default)]
 struct Scratch {
-    rows: Rows,
+    rows: QueryRows,
     tiles: Tiles,
     merged: Merged,
 }
@@ -73,7 +73,7 @@ struct Tiles {
 
 /// The queries of a piece.
 #[derive(Debug, Default)]
-struct Rows {
+struct QueryRows {
     q: Vec<f32>,       // (rows, head_dim), times log₂ e / √query_pre_attn_scalar
     codes: Vec<i16>,   // (rows, head_dim)
     factors: Vec<f32>, // (rows)
@@ -118,6 +118,7 @@ const CONVERT: usize = 16;
 impl Attention<'_> {
     /// Fills `y` (tokens, heads, head_dim), one sequence after the other.
     pub fn compute(&self, pool: &Pool, memory: &mut Memory, mut y: &mut [f32]) {
+        // A piece costs at most a quarter of a thread's share, so that threads end together.
         let cost: usize = self.sequences.iter().map(|s| self.cost(s)).sum();
         let share = (cost * self.kv_heads()).div_ceil(4 * pool.threads());
         let partials_len = |sequence: &Sequence| match self.in_blocks(sequence, share) {
@@ -130,6 +131,8 @@ impl Attention<'_> {
             .resize(memory.partials.len().max(needed), 0.0);
         memory.threads.resize_with(pool.threads(), Scratch::default);
 
+        // Each sequence gets its part of y, and memory for partial results if it is cut into
+        // blocks.
         let mut partials = &mut memory.partials[..];
         let jobs = self.sequences.iter().map(|sequence| Job {
             sequence: *sequence,
@@ -147,6 +150,8 @@ impl Attention<'_> {
                 _ => self.push_blocks(&mut pieces, job),
             }
         }
+        // One region for all pieces; then the caller merges the sequences that were cut into
+        // blocks.
         pool.chunks_mut_with(&mut pieces, 1, &mut memory.threads, |_, piece, scratch| {
             self.piece(&mut piece[0], &mut scratch[0]);
         });
@@ -228,6 +233,7 @@ impl Attention<'_> {
                 y.enumerate().for_each(|(row, y)| merged.finish(row, y));
             }
             Out::Block(block, partials) => {
+                // Weighted sums of values, then the three numbers of a `SoftmaxBlock`.
                 let len = padded(d) + 3;
                 self.block(queries, rows, *block, tiles, |row, x, sums| {
                     let (to_sums, to_x) = partials[row * len..][..len].split_at_mut(len - 3);
@@ -251,11 +257,13 @@ impl Attention<'_> {
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             let (t, head) = (i / self.heads, i % self.heads);
             let (kv_head, row) = (head / group, t * group + head % group);
+            // The blocks of a row are merged in their order: only then are the bits always the
+            // same.
             merged.clear(1, padded(d));
             for block in self.blocks_of(sequence, t..t + 1) {
                 let at = ((block - first) * kv_heads + kv_head) * block_len + row * len;
                 let (sums, x) = partials[at..at + len].split_at(len - 3);
-                let x = kernels::Block {
+                let x = kernels::SoftmaxBlock {
                     max: x[0],
                     sum: x[1],
                     factor: x[2],
@@ -267,7 +275,7 @@ impl Attention<'_> {
     }
 
     /// Fills `rows` with some queries.
-    fn prepare(&self, rows: &mut Rows, queries: &Queries) {
+    fn prepare(&self, rows: &mut QueryRows, queries: &Queries) {
         let Queries {
             sequence: Sequence { cache, q },
             kv_head,
@@ -300,10 +308,10 @@ impl Attention<'_> {
     fn block(
         &self,
         queries: &Queries,
-        rows: &Rows,
+        rows: &QueryRows,
         index: usize,
         Tiles { tile, converted }: &mut Tiles,
-        mut out: impl FnMut(usize, kernels::Block, &[f32]),
+        mut out: impl FnMut(usize, kernels::SoftmaxBlock, &[f32]),
     ) {
         let (d, group, kernels) = (self.head_dim(), self.group(), self.kernels);
         let Queries {

@@ -4,11 +4,11 @@
 //! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list
 //! of which the one called `default` is taken). It sees `messages`, `add_generation_prompt`, the
 //! special tokens by their names, `tools` and `documents` as none, `raise_exception`,
-//! `strftime_now` (in UTC) and `tojson`; block tags swallow their line, and what Python calls
-//! `None` and `True` is printed so.
+//! `strftime_now` (in UTC) and `tojson`; a line with nothing but a block tag leaves no line in the
+//! text, and none and true are printed as in Python, `None` and `True`.
 //!
-//! A template is foreign code. It runs with limits on its length, its steps, its time and the size
-//! of every value that it binds or prints (`limits.rs`); what goes beyond them ends with an error.
+//! A template is code from strangers. It runs with limits on its length, its steps, its time and
+//! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an error.
 //! Contents of messages are data and never parsed.
 
 mod guard;
@@ -31,14 +31,14 @@ use limits::Limits;
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`; the template decides which it knows.
+    /// `system`, `user` or `assistant`; the template decides which roles exist.
     pub role: String,
     /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// A message.
+    /// Creates a message.
     pub fn new(role: &str, content: &str) -> Message {
         Message {
             role: role.to_owned(),
@@ -47,7 +47,7 @@ impl Message {
     }
 }
 
-/// How a model wants conversations written.
+/// The text format of a model's conversations.
 #[derive(Debug)]
 pub struct ChatTemplate {
     file: &'static str,
@@ -131,7 +131,7 @@ impl ChatTemplate {
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's
-    /// answer begins. Encode it without special tokens: it has them.
+    /// answer begins. Encode it without adding special tokens: it already has them.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`]: what the template itself objects to, such as a role, and the
@@ -206,7 +206,8 @@ fn environment(limits: &Arc<Limits>) -> Environment<'static> {
     environment.add_filter("replace", text::replace);
     environment.add_filter("join", text::join);
     environment.add_filter("indent", text::indent);
-    // Widths and fillers make much from little, and no published template has them.
+    // Widths and fill characters can turn a short template into a huge text, and no published
+    // template uses them.
     for name in ["format", "pprint", "batch", "slice"] {
         environment.remove_filter(name);
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between a packed file and text.
+//! Errors between a packed file and text.
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,7 +12,7 @@ pub enum Error {
     /// Threads could not be started.
     #[error("starting {threads} threads: {source}; ask for fewer threads")]
     Threads {
-        /// How many were asked for.
+        /// The requested number.
         threads: usize,
         /// The cause.
         source: std::io::Error,
@@ -54,13 +54,13 @@ pub enum Error {
     ContextLength {
         /// `max_position_embeddings` of the config.
         expected: usize,
-        /// What was asked for.
+        /// The requested number of positions.
         found: usize,
     },
     /// A cache that was made for another model.
     #[error("the cache belongs to another model; make one with this model's `new_cache`")]
     ForeignCache,
-    /// NaN or an infinity came up.
+    /// A computation produced NaN or an infinity.
     #[error(
         "{tensor} of {place} holds NaN or an infinity: expected finite numbers; the checkpoint is \
          broken or was converted with a wrong scale, check it with `sterna doctor`"
@@ -68,7 +68,7 @@ pub enum Error {
     NonFinite {
         /// The layer, or what follows the layers.
         place: Place,
-        /// What was about to be used.
+        /// The tensor with the value.
         tensor: &'static str,
     },
     /// A key or value that half precision cannot hold.
@@ -94,7 +94,8 @@ pub enum Error {
     },
     /// The model has no chat template.
     #[error(
-        "the packed file has no chat template: it is a base model, which continues texts with `sterna \
+        "the packed file has no chat template: it is a base model, which continues texts with \
+         `sterna \
          generate`; or put the checkpoint's chat_template.jinja beside it and convert again"
     )]
     NoChatTemplate,

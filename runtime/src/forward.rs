@@ -76,22 +76,6 @@ impl Model {
         self.forward_many(&mut [Part { cache, ids, logits }])
     }
 
-    /// [`Model::forward`] with [`Logits::Screened`].
-    ///
-    /// # Errors
-    /// Those of [`Model::forward`].
-    ///
-    /// # Panics
-    /// If `screen` names an id that the vocabulary does not have.
-    pub fn forward_screened(
-        &self,
-        cache: &mut KvCache,
-        ids: &[u32],
-        screen: &Screen,
-    ) -> Result<Vec<f32>> {
-        self.forward(cache, ids, Logits::Screened(screen))
-    }
-
     /// Computes the next tokens of several sequences in one pass over the weights. Returns logits,
     /// (tokens that get some, vocab_size): those of the first part, of the second, and so on.
     ///
@@ -154,13 +138,14 @@ impl Model {
             .map(|part| part.logits.of(part.ids.len()).len())
             .sum();
         let mut y = vec![0.0; rows * self.width(output)];
-        let mut missing = &mut y[..];
+        let mut missing = &mut y[..]; // rows of y that later batches fill
         for start in (0..tokens).step_by(BATCH) {
             let mut runs = runs(parts, start..tokens.min(start + BATCH));
             self.embed(&mut state, &runs);
             for (index, layer) in self.weights.layers.iter().enumerate() {
                 self.layer(&mut state, &mut runs, index, layer)?;
             }
+            // Only now do the new tokens count as part of their caches.
             for run in &mut runs {
                 run.cache.advance(run.ids);
             }
@@ -238,6 +223,7 @@ impl Model {
             &mut up[..intermediate],
         );
 
+        // Attention. `normed` is the norm of x, then the output of o_proj: (n, hidden).
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.input_layernorm);
         self.project(
@@ -248,6 +234,7 @@ impl Model {
             linear,
             (place, "the input of q_proj, k_proj and v_proj"),
         )?;
+        // Keys go into the cache rotated, so a later token reads them as they are.
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), angles);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), angles);
         self.store(runs, index, k, v)?;
@@ -262,6 +249,7 @@ impl Model {
         }
         self.add(x, normed, c.hidden_size);
 
+        // Feed-forward. `gate` becomes act(gate) · up: (n, intermediate).
         normed.copy_from_slice(x);
         self.rms_norm(normed, &layer.ffn_norm);
         self.project(
@@ -301,6 +289,7 @@ impl Model {
             quantized,
             sums,
         } = state;
+        // One quantization serves all layers, unless each norms the input with a gain of its own.
         let Some(eps) = self.config().linear_norm_eps else {
             self.quantize(x, n, quantized, place, tensor)?;
             self.linear(n, linears, quantized, y, sums);
@@ -327,6 +316,8 @@ impl Model {
         missing: &mut &mut [f32],
     ) -> Result<()> {
         let hidden = self.config().hidden_size;
+        // The requested tokens move to the front of `normed`, (wanted, hidden): the head sees no
+        // others.
         let mut wanted = Vec::new();
         let mut first = 0;
         for run in runs {

@@ -9,7 +9,7 @@ use crate::sampler::{Sampler, Sampling};
 use crate::tokenizer::{TextStream, Tokenizer};
 use crate::{Error, Result};
 
-/// When to stop and how to choose.
+/// When to stop, and how to choose tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Most tokens to generate; by default as many as the cache has room for.
@@ -25,26 +25,26 @@ pub struct Settings {
 pub enum StopReason {
     /// The model chose a token that ends a text.
     Eos,
-    /// A stop text came up.
+    /// The text contains a stop text.
     StopText,
-    /// `max_tokens` are there or the cache is full.
+    /// `max_tokens` were generated, or the cache is full.
     Length,
 }
 
 /// Counts and times of a generation.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Summary {
-    /// Why it ended; `None` while it has not.
+    /// Why it ended; `None` while it goes on.
     pub stop: Option<StopReason>,
-    /// Tokens before the answer that the cache held already.
+    /// Tokens before the answer that were already in the cache.
     pub cached_tokens: usize,
     /// Tokens of the prompt that had to be computed.
     pub prompt_tokens: usize,
-    /// From the start to the logits of the last prompt token.
+    /// Time from the start to the logits of the last prompt token.
     pub prompt_time: Duration,
     /// Tokens generated, the one that ended the text included.
     pub generated_tokens: usize,
-    /// From then on.
+    /// Time after that.
     pub generated_time: Duration,
 }
 
@@ -57,17 +57,17 @@ pub struct Generation<'a> {
     sampler: Sampler,
     stream: Option<TextStream<'a>>,
     stops: StopTexts,
-    /// What the cache held, the prompt and the generated tokens.
+    /// The tokens in the cache, then the prompt, then the generated tokens.
     tokens: Vec<u32>,
-    /// How many of `tokens` the cache does not hold.
+    /// How many of `tokens` are not in the cache yet.
     pending: usize,
     max_tokens: usize,
     summary: Summary,
 }
 
 impl<'a> Generation<'a> {
-    /// Prepares to continue `prompt`, which follows what `cache` holds. Work begins with the first
-    /// item.
+    /// Prepares to continue `prompt`, which follows the tokens in `cache`. Nothing is computed
+    /// before the first item.
     ///
     /// # Errors
     /// An empty prompt, one that does not fit into the cache together with `max_tokens`, and
@@ -105,8 +105,8 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// Prepares to continue `text`, all of it: what it has in common with the tokens in `cache` is
-    /// not computed again, and the rest of the cache is forgotten.
+    /// Prepares to continue the whole `text`. The tokens that it shares with the beginning of
+    /// `cache` are not computed again; the rest of the cache is dropped.
     ///
     /// # Errors
     /// Those of [`Generation::new`].
@@ -138,10 +138,9 @@ impl<'a> Generation<'a> {
         }
         let start = Instant::now();
         let new = &self.tokens[self.tokens.len() - self.pending..];
-        let mut logits = match self.sampler.sampling().screen(&self.tokens) {
-            Some(screen) => self.model.forward_screened(self.cache, new, &screen)?,
-            None => self.model.forward(self.cache, new, Logits::Last)?,
-        };
+        let screen = self.sampler.sampling().screen(&self.tokens);
+        let wanted = screen.as_ref().map_or(Logits::Last, Logits::Screened);
+        let mut logits = self.model.forward(self.cache, new, wanted)?;
         let prefill = self.summary.generated_tokens == 0;
         if prefill {
             self.summary.prompt_time = start.elapsed();
@@ -161,7 +160,7 @@ impl<'a> Generation<'a> {
         text
     }
 
-    /// Passes text through the stop texts.
+    /// Filters text through the search for stop texts.
     fn show(&mut self, text: &str) -> String {
         let (shown, stopped) = self.stops.push(text);
         if stopped {
@@ -170,7 +169,7 @@ impl<'a> Generation<'a> {
         shown
     }
 
-    /// Ends and returns what was held back.
+    /// Ends the generation and returns the text that was held back.
     fn end(&mut self, reason: StopReason) -> Result<String> {
         self.summary.stop = Some(reason);
         let rest = self
@@ -194,7 +193,7 @@ impl Iterator for Generation<'_> {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => return Some(Ok(text)),
                 Err(e) => {
-                    // A second try would fail as well.
+                    // The error would come again, so the iterator ends.
                     self.summary.stop = Some(StopReason::Length);
                     return Some(Err(e));
                 }
@@ -204,7 +203,7 @@ impl Iterator for Generation<'_> {
     }
 }
 
-/// Finds stop texts in a stream and holds back what may become one.
+/// Finds stop texts in a stream. It holds back text that may become one.
 #[derive(Debug)]
 struct StopTexts {
     stops: Vec<String>,

@@ -157,9 +157,12 @@ impl Model {
             state.forced[*id as usize] = true;
         }
         let forced = &state.forced;
+        // One candidate for the threshold from each block of ROWS rows.
         state.best.resize(rows.div_ceil(ROWS), (0.0, 0));
         let bytes = AtomicUsize::new(0);
         let last = codes.planes - 1;
+        // The first plane is computed for every row; after it the threshold is known, and later
+        // planes are computed only for rows that can still reach it.
         let mut threshold = f64::NEG_INFINITY;
         for plane in 0..last {
             let best = (&mut state.best[..], 1);
@@ -176,6 +179,7 @@ impl Model {
                 threshold = coded.threshold(&mut state.best, screen.top, within);
             }
         }
+        // The last plane completes the sums, and logits are written.
         let overflowed = AtomicBool::new(false);
         self.pool
             .zip_chunks_mut((&mut state.sums, ROWS), (logits, ROWS), |i, sums, y| {
@@ -281,6 +285,7 @@ impl<'a> Coded<'a> {
                 }
             }
         }
+        // Runs of neighbouring rows that stayed are read together.
         let mut read = 0;
         let mut at = 0;
         for run in sums.chunk_by_mut(|a, b| (*a == LEFT) == (*b == LEFT)) {

@@ -21,7 +21,7 @@ use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
 use crate::error::Place;
 use crate::kernels::{self, BlockProduct, GroupProduct, QuantizedBlock};
-use crate::model::{Linear, Model, Rows};
+use crate::model::{Linear, Model, RowFormat};
 use crate::state::{Quantized, grow};
 use crate::threads::Tile;
 use crate::{Error, Result};
@@ -89,6 +89,7 @@ impl Model {
         let digits = quantized.activations.digits();
         grow(&mut quantized.q, n * digits * padded);
         grow(&mut quantized.scales, n);
+        // One chunk per token: its high digits, then, for 16 bits, its low digits, each (padded).
         self.pool.zip_chunks_mut(
             (&mut quantized.q[..n * digits * padded], digits * padded),
             (&mut quantized.scales[..n], 1),
@@ -133,7 +134,8 @@ impl Model {
         } else {
             width
         };
-        let each = width * (height + groups); // sums, and scales
+        // Working memory per thread: sums of a tile, and scales if there are any.
+        let each = width * (height + groups);
         grow(memory, threads * each);
         self.pool.tiles_mut(
             n,
@@ -143,7 +145,7 @@ impl Model {
             |matrix, tile, memory| {
                 let linear = linears[matrix];
                 match &linear.rows {
-                    Rows::Ternary {
+                    RowFormat::Ternary {
                         packing,
                         scaling,
                         scales,
@@ -187,16 +189,18 @@ impl Model {
         };
         let kernels = self.kernels;
         match &linear.rows {
-            Rows::Numbers(Dtype::F32) => {
+            RowFormat::Numbers(Dtype::F32) => {
                 (kernels.gemm_f32)(x(), columns, bytemuck::cast_slice(bytes), y);
             }
-            Rows::Numbers(Dtype::Bf16) => {
+            RowFormat::Numbers(Dtype::Bf16) => {
                 (kernels.gemm_bf16)(x(), columns, bytemuck::cast_slice(bytes), y);
             }
-            Rows::Numbers(_) => (kernels.gemm_f16)(x(), columns, bytemuck::cast_slice(bytes), y),
-            Rows::Q8_0 => (kernels.gemm_q8_0)(product(), y),
-            Rows::Q4_0 => (kernels.gemm_q4_0)(product(), y),
-            Rows::Ternary { .. } => unreachable!("ternary rows have products of their own"),
+            RowFormat::Numbers(_) => {
+                (kernels.gemm_f16)(x(), columns, bytemuck::cast_slice(bytes), y)
+            }
+            RowFormat::Q8_0 => (kernels.gemm_q8_0)(product(), y),
+            RowFormat::Q4_0 => (kernels.gemm_q4_0)(product(), y),
+            RowFormat::Ternary { .. } => unreachable!("ternary rows have products of their own"),
         }
         for (t, y) in tokens.zip(y.chunks_exact(rows.len())) {
             tile.row(t).copy_from_slice(y);
@@ -264,6 +268,7 @@ impl Model {
             all.read(g * all.len() / groups + rows.start, scales);
         }
         let padded = groups * GROUP_COLUMNS;
+        // The kernel adds scaled sums in f32: (tokens, digits, rows).
         let product = GroupProduct {
             groups,
             rows: self.rows(linear, rows),

@@ -1,4 +1,4 @@
-//! A model that is ready to run: the mapped file, where its tensors lie, the kernels and the
+//! A model that is ready to run: the mapped file, the places of its tensors, the kernels and the
 //! threads.
 
 use std::ops::Range;
@@ -20,7 +20,8 @@ use crate::state::State;
 use crate::threads::Pool;
 use crate::tokenizer::Tokenizer;
 
-/// How a model is run. The default is the fastest that gives the same logits as every other choice.
+/// How a model is run. Only the element type of the caches can change logits; the other choices
+/// change the speed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Threads, the caller included; by default one per physical core.
@@ -49,7 +50,7 @@ pub struct Model {
     kv_type: KvType,
 }
 
-/// Where the tensors lie in [`PackedFile::data`]: the forward pass looks up no name.
+/// Where the tensors are in [`PackedFile::data`], so that the forward pass looks up no names.
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub layers: Vec<Layer>,
@@ -92,13 +93,13 @@ pub(crate) struct Linear {
     pub row_bytes: usize,
     /// The rows.
     pub bytes: Range<usize>,
-    /// What they hold.
-    pub rows: Rows,
+    /// Their format.
+    pub rows: RowFormat,
 }
 
-/// What the rows of a matrix hold.
+/// The format of the rows of a matrix.
 #[derive(Debug, Clone)]
-pub(crate) enum Rows {
+pub(crate) enum RowFormat {
     /// Trits, with scales elsewhere.
     Ternary {
         /// How they are packed.
@@ -117,10 +118,10 @@ pub(crate) enum Rows {
 }
 
 impl Linear {
-    /// Scales of a row; 0 where groups share one.
+    /// Number of scales per row; 0 unless the scales are per group.
     pub fn groups(&self) -> usize {
         match self.rows {
-            Rows::Ternary {
+            RowFormat::Ternary {
                 scaling: Scaling::Group,
                 ..
             } => self.columns.div_ceil(GROUP_COLUMNS),
@@ -238,7 +239,7 @@ impl Weights {
         };
         let ternary = |name: &str, packing, scaling| {
             let scale = layout::scale_name(name);
-            Rows::Ternary {
+            RowFormat::Ternary {
                 packing,
                 scaling,
                 scales: range(&scale),
@@ -253,9 +254,9 @@ impl Weights {
                     let rows = ternary(name, packing, matrix.scaling);
                     linear(name, matrix.columns, rows)
                 }
-                LinearType::Dense(Dense::F16) => dense(Rows::Numbers(entry(name).dtype)),
-                LinearType::Dense(Dense::Q8_0) => dense(Rows::Q8_0),
-                LinearType::Dense(Dense::Q4_0) => dense(Rows::Q4_0),
+                LinearType::Dense(Dense::F16) => dense(RowFormat::Numbers(entry(name).dtype)),
+                LinearType::Dense(Dense::Q8_0) => dense(RowFormat::Q8_0),
+                LinearType::Dense(Dense::Q4_0) => dense(RowFormat::Q4_0),
             }
         };
         let layer = |i: usize| {

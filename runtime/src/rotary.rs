@@ -1,10 +1,10 @@
-//! Angles of rotary positions: one set for all layers, or two where layers with a window have their
+//! Angles of rotary positions: one set for all layers, or two if layers with a window have their
 //! own.
 
 use sterna_ternary::Config;
 use sterna_ternary::rope::Rope;
 
-/// What a position is multiplied with.
+/// The factors of a position: angle = position · factor.
 #[derive(Debug)]
 pub(crate) struct Frequencies {
     rope: Rope,

@@ -1,9 +1,9 @@
-//! Logits to the next token: greedy, or drawn after the filters that `transformers` has, in its
+//! From logits to the next token: greedy, or drawn after the filters of `transformers`, in its
 //! order.
 //!
 //! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the
-//! same token on every machine; between equal logits the lower id wins. Samplers that look at the
-//! most probable tokens only say so ([`Sampling::screen`]), and the head is then read in part.
+//! same token on every machine; between equal logits the lower id wins. A sampler that needs only
+//! the most probable tokens says so ([`Sampling::screen`]); the head is then read only in part.
 
 use std::cmp::Ordering;
 
@@ -17,17 +17,18 @@ use crate::{Error, Result, Screen};
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most probable token.
+    /// Divisor of the logits; 0 always takes the most probable token.
     pub temperature: f32,
-    /// Only this many most probable tokens; 0 for all.
+    /// Keep only this many of the most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the most probable tokens whose probabilities reach this sum; 1 for all.
+    /// Keep only the most probable tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f32,
-    /// Only tokens at least this times as probable as the most probable; 0 for all.
+    /// Keep only tokens at least this fraction as probable as the most probable one; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred; 1 for none.
+    /// Penalty for tokens that already occurred: positive logits are divided by it, negative ones
+    /// multiplied; 1 for none.
     pub repetition_penalty: f32,
-    /// Start of the random numbers.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -46,7 +47,8 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// The logits that decide about the token after `tokens`; `None` where all do.
+    /// The logits that the choice of the token after `tokens` depends on; `None` if it depends on
+    /// all.
     pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
         let penalized = self.repetition_penalty != 1.0;
         let exact = if penalized { tokens } else { &[] };
@@ -88,11 +90,11 @@ struct Candidate {
     value: f32,
 }
 
-/// First guess of how many tokens make up top-p.
+/// First guess of the number of tokens in top-p.
 const NUCLEUS: usize = 256;
 
 impl Sampler {
-    /// A sampler at the start of its random numbers.
+    /// Creates a sampler at the start of its random numbers.
     ///
     /// # Errors
     /// [`Error::Sampling`]: a parameter out of range.
@@ -219,7 +221,7 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.value.total_cmp(&a.value).then(a.id.cmp(&b.id))
 }
 
-/// Brings the `k` best to the front, in order.
+/// Moves the `k` best candidates to the front, in order.
 fn best(candidates: &mut [Candidate], k: usize) {
     let k = k.min(candidates.len());
     if k < candidates.len() {

@@ -1,9 +1,9 @@
 //! Text to token ids and back, with the tokenizer files inside a packed file.
 //!
-//! Ids are those of `transformers`: tokenizer.json decides, special tokens of its post-processor
-//! included. The additions: where tokenizer_config.json says `"add_bos_token": true` and the ids do
-//! not begin with the beginning-of-sequence token, texts begin with it; with `"add_eos_token":
-//! true` the end-of-sequence token ends them.
+//! Ids are those of `transformers`, as tokenizer.json defines them, with the special tokens of its
+//! post-processor. In addition: where tokenizer_config.json says `"add_bos_token": true` and the
+//! ids do not begin with the beginning-of-sequence token, texts begin with it; with
+//! `"add_eos_token": true` the end-of-sequence token ends them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -85,7 +85,7 @@ impl Tokenizer {
     }
 
     /// Token ids of a text. `add_special_tokens` is true for plain text and false for a rendered
-    /// chat template, which holds its special tokens already.
+    /// chat template, which already has its special tokens.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encode = || self.tokenizer.encode(text, add_special_tokens);
         let mut ids = guarded(encode).map_err(Error::Encoding)?.get_ids().to_vec();
@@ -123,12 +123,12 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// How many tokens there are, special ones included.
+    /// Number of tokens, special ones included.
     pub fn len(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// Whether there is no token at all.
+    /// Whether the vocabulary is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -138,7 +138,7 @@ impl Tokenizer {
         self.tokenizer.token_to_id(token)
     }
 
-    /// A decoder of ids that come one by one.
+    /// A decoder for ids that arrive one by one.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream {
             tokenizer: self,
@@ -156,15 +156,15 @@ impl Tokenizer {
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// The ids of the last piece and those that wait.
+    /// The ids of the last piece, then the ids that wait.
     ids: Vec<u32>,
     /// How many of `ids` belong to the last piece.
     emitted: usize,
-    /// Bytes of text that those decode to.
+    /// Length in bytes of the text that these decode to.
     before: usize,
 }
 
-/// More tokens than one character has bytes: beyond this, waiting for the rest of it is vain.
+/// Most tokens to wait for the rest of a character; a character has fewer bytes than this.
 const LONGEST_WAIT: usize = 8;
 
 impl TextStream<'_> {
@@ -185,7 +185,8 @@ impl TextStream<'_> {
         Ok(piece)
     }
 
-    /// What still waits when no id follows; the bytes of an unfinished character become U+FFFD.
+    /// The text that still waits when no id follows. Bytes of an unfinished character become
+    /// U+FFFD.
     pub fn finish(self) -> Result<String> {
         let text = self.tokenizer.decode(&self.ids)?;
         Ok(self.piece(&text))
@@ -215,7 +216,8 @@ fn parse(bytes: &[u8], vocab_size: usize) -> Result<tokenizers::Tokenizer> {
     }
 }
 
-/// Runs code of the tokenizers crate, which meets some malformed files with a panic.
+/// Runs code of the tokenizers crate, which panics on some malformed files; a panic becomes an
+/// error.
 fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => result.map_err(|e| e.to_string()),

@@ -207,7 +207,8 @@ fn step(model: &Model, setting: &str, moves: &[Move], held: &mut [Held], sequenc
             let history = &held[m.cache].history;
             assert!(
                 same,
-                "token {token} of {m:?} in {setting} among {moves:#?}, the cache computed so:{history}"
+                "token {token} of {m:?} in {setting} among {moves:#?}, the cache computed \
+                 so:{history}"
             );
         }
     }

@@ -78,7 +78,7 @@ fn tokens_are_those_of_the_full_head() {
                         .screen(&tokens)
                         .expect("these samplers can be screened");
                     let mut some = model
-                        .forward_screened(&mut other, &pending, &screen)
+                        .forward(&mut other, &pending, Logits::Screened(&screen))
                         .unwrap();
                     for (a, b) in logits.iter().zip(&some) {
                         assert!(a.to_bits() == b.to_bits() || *b == f32::NEG_INFINITY);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sterna_ternary::{LinearType, Packing};
-use sterna_validate::speed::bench::{Measurement, Report};
+use sterna_validate::speed::bench::{Measurement, Results};
 use sterna_validate::speed::{Machine, Spread, Test};
 
 use crate::{cpu, terminal};
@@ -13,7 +13,7 @@ pub struct Shown<'a> {
     /// Per model.
     pub names: Vec<String>,
     pub depth: usize,
-    pub report: &'a Report,
+    pub report: &'a Results,
     /// Whether the models are packings of one.
     pub is_choice: bool,
 }

@@ -24,7 +24,8 @@ pub enum Error {
     Data(#[from] sterna_datasets::Error),
     /// Logits that are not numbers.
     #[error(
-        "{path}: a logit is NaN or infinite, so nothing can be said of the model; see `sterna doctor {path}`"
+        "{path}: a logit is NaN or infinite, so nothing can be said of the model; see `sterna \
+         doctor {path}`"
     )]
     NotFinite {
         /// The packed file.
@@ -54,7 +55,8 @@ pub enum Error {
     /// A tokenizer without a token that could begin a text.
     #[error(
         "tokenizer_config.json and config.json in the packed file: expected a bos_token or an \
-         eos_token, with which the convention `rolling` begins documents, found neither; use `chunks`"
+         eos_token, with which the convention `rolling` begins documents, found neither; use \
+         `chunks`"
     )]
     NoPrefix,
     /// A task could not be read or scored.

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::accuracy::Divergence;
-use crate::report::{ModelReport, Outcome};
+use crate::report::{GateOutcome, ModelReport};
 use crate::{Error, Result};
 
 /// A figure with a bound.
@@ -36,11 +36,11 @@ impl Bounded {
     }
 
     /// Why a measurement will not have it; `None` if it will.
-    fn lacks(&self, plan: &Measured) -> Option<String> {
+    fn lacks(&self, scope: &Scope) -> Option<String> {
         let needs = match self {
-            Bounded::Task(task, _) if plan.tasks.iter().any(|name| name == task) => return None,
+            Bounded::Task(task, _) if scope.tasks.iter().any(|name| name == task) => return None,
             Bounded::Task(task, _) => {
-                let tasks = plan.tasks.join(", ");
+                let tasks = scope.tasks.join(", ");
                 return Some(format!("--tasks has no {task}; it has: {tasks}"));
             }
             Bounded::Known(figure) => figure.needs,
@@ -48,12 +48,12 @@ impl Bounded {
         let (is_there, why) = match needs {
             Needs::Nothing => (true, ""),
             Needs::Reference => (
-                plan.models > 1,
+                scope.models > 1,
                 "it compares a model with the first one: expected at least two models",
             ),
-            Needs::Speed => (plan.has_speed, "speed is left out; remove --no-speed"),
+            Needs::Speed => (scope.has_speed, "speed is left out; remove --no-speed"),
             Needs::Rolling => (
-                plan.is_rolling,
+                scope.is_rolling,
                 "only the convention `rolling` counts bytes; put it first",
             ),
         };
@@ -91,7 +91,7 @@ enum Needs {
 
 /// What is going to be measured.
 #[derive(Debug, Clone)]
-pub struct Measured {
+pub struct Scope {
     /// How many models.
     pub models: usize,
     /// Whether speed is.
@@ -259,8 +259,8 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Gate`].
-    pub fn check_plan(&self, plan: &Measured) -> Result<()> {
-        match self.figure.lacks(plan) {
+    pub fn check_scope(&self, scope: &Scope) -> Result<()> {
+        match self.figure.lacks(scope) {
             Some(why) => Err(Error::Gate {
                 condition: self.text.clone(),
                 why,
@@ -270,12 +270,12 @@ impl Gate {
     }
 
     /// Whether the condition holds for each model but the first, or for the only model.
-    pub fn check(&self, models: &[ModelReport]) -> Vec<Outcome> {
+    pub fn check(&self, models: &[ModelReport]) -> Vec<GateOutcome> {
         let judged = &models[usize::from(models.len() > 1)..];
         judged.iter().map(|model| self.of(model)).collect()
     }
 
-    fn of(&self, model: &ModelReport) -> Outcome {
+    fn of(&self, model: &ModelReport) -> GateOutcome {
         let value = self.figure.of(model);
         let holds = value.is_some_and(|value| match self.relation {
             Relation::Less => value < self.bound,
@@ -283,7 +283,7 @@ impl Gate {
             Relation::More => value > self.bound,
             Relation::AtLeast => value >= self.bound,
         });
-        Outcome {
+        GateOutcome {
             condition: self.text.clone(),
             model: model.name.clone(),
             value,
@@ -344,14 +344,18 @@ mod tests {
 
     #[test]
     fn what_will_not_be_measured_is_refused_before() {
-        let plan = Measured {
+        let scope = Scope {
             models: 1,
             has_speed: false,
             is_rolling: false,
             tasks: vec!["sums".into(), "facts".into()],
         };
         let check = |text: &str, part: &str| {
-            let error = text.parse::<Gate>().unwrap().check_plan(&plan).unwrap_err();
+            let error = text
+                .parse::<Gate>()
+                .unwrap()
+                .check_scope(&scope)
+                .unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         };
         check("kl<1", "two models");
@@ -359,7 +363,7 @@ mod tests {
         check("bits_per_byte<1", "put it first");
         check("arc:acc>0.5", "no arc; it has: sums, facts");
         for text in ["ppl<9", "bytes<1", "sums:acc>0"] {
-            assert!(text.parse::<Gate>().unwrap().check_plan(&plan).is_ok());
+            assert!(text.parse::<Gate>().unwrap().check_scope(&scope).is_ok());
         }
     }
 }

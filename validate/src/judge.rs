@@ -52,9 +52,9 @@ impl Subject {
     }
 }
 
-/// What is done with a text.
+/// A text and how it is scored.
 #[derive(Debug, Clone, Copy)]
-pub struct Task<'a> {
+pub struct Passage<'a> {
     /// The text.
     pub text: &'a Text,
     /// How it is cut into windows.
@@ -79,10 +79,10 @@ pub struct Judgment {
 
 impl Judgment {
     /// The same with what it was made of.
-    pub fn scored<'a>(&'a self, task: &Task<'a>) -> Scored<'a> {
+    pub fn scored<'a>(&'a self, passage: &Passage<'a>) -> Scored<'a> {
         Scored {
-            convention: task.convention,
-            text: task.text,
+            convention: passage.convention,
+            text: passage.text,
             windows: &self.windows,
             positions: &self.positions,
         }
@@ -100,29 +100,32 @@ const VERSION: &str = "2";
 /// Those of [`Convention::windows`], [`Store`] and [`pass::score`].
 pub fn judge(
     subjects: &[Subject],
-    task: &Task,
+    passage: &Passage,
     seen: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Option<Vec<Judgment>>> {
     let mut all = Vec::new();
     for subject in subjects {
         all.push(
-            task.convention
-                .windows(task.text, &subject.model, &subject.tokenizer)?,
+            passage
+                .convention
+                .windows(passage.text, &subject.model, &subject.tokenizer)?,
         );
     }
     let groups = groups(subjects, &all);
-    let counts: Vec<usize> = all.iter().map(|w| wanted(w, task)).collect();
+    let counts: Vec<usize> = all.iter().map(|w| wanted(w, passage)).collect();
     let tokens = |i: usize| all[i][..counts[i]].iter().map(|w| w.scored).sum::<usize>();
     let total = groups.iter().map(|group| tokens(group[0])).sum();
     let mut judgments: Vec<Option<Judgment>> = subjects.iter().map(|_| None).collect();
     let mut before = 0;
+    // Members of a group have the same windows, and the first one is their reference.
     for group in &groups {
         let windows = &all[group[0]];
         let members: Vec<&Subject> = group.iter().map(|i| &subjects[*i]).collect();
         let mut stores = Vec::new();
         for member in &members {
-            stores.push(open(member, members[0], task, windows)?);
+            stores.push(open(member, members[0], passage, windows)?);
         }
+        // Scored tokens at the end of each window, those of earlier groups included.
         let ends: Vec<usize> = windows
             .iter()
             .scan(before, |end, window| {
@@ -158,8 +161,8 @@ fn groups(subjects: &[Subject], windows: &[Vec<Window>]) -> Vec<Vec<usize>> {
 }
 
 /// How many windows there are until enough tokens are scored; at least one, and whole documents.
-fn wanted(windows: &[Window], task: &Task) -> usize {
-    let Some(most) = task.most_tokens else {
+fn wanted(windows: &[Window], passage: &Passage) -> usize {
+    let Some(most) = passage.most_tokens else {
         return windows.len();
     };
     let mut tokens = 0;
@@ -169,7 +172,7 @@ fn wanted(windows: &[Window], task: &Task) -> usize {
     });
     let n = fits.count().max(1);
     let is_whole = |n: &usize| windows[*n - 1].document != windows[*n].document;
-    match task.convention {
+    match passage.convention {
         Convention::Rolling { .. } if n < windows.len() => {
             let documents_before = (1..=n).rev().find(is_whole);
             let or_after = (n..windows.len()).find(is_whole);
@@ -179,13 +182,18 @@ fn wanted(windows: &[Window], task: &Task) -> usize {
     }
 }
 
-fn open(subject: &Subject, first: &Subject, task: &Task, windows: &[Window]) -> Result<Store> {
-    let source = task.text.source();
+fn open(
+    subject: &Subject,
+    first: &Subject,
+    passage: &Passage,
+    windows: &[Window],
+) -> Result<Store> {
+    let source = passage.text.source();
     let reference = match std::ptr::eq(subject, first) {
         true => "none",
         false => &first.sha256,
     };
-    let convention = format!("{:?}", task.convention);
+    let convention = format!("{:?}", passage.convention);
     let documents = source.documents.to_string();
     let cache = format!("{:?}", subject.kv_type);
     let key = store::key(&[
@@ -198,7 +206,7 @@ fn open(subject: &Subject, first: &Subject, task: &Task, windows: &[Window]) -> 
         &cache,
     ]);
     let lengths: Vec<usize> = windows.iter().map(|w| w.scored).collect();
-    Store::open(task.state, &key, &lengths)
+    Store::open(passage.state, &key, &lengths)
 }
 
 /// Scores what the stores lack of the first `count` windows; false if `seen` stopped it.
@@ -216,12 +224,13 @@ fn fill(
             return Ok(true);
         }
         // The stores with the fewest windows catch up with the next one, beside the reference.
-        let behind: Vec<usize> = (0..stores.len())
+        let late: Vec<usize> = (0..stores.len())
             .filter(|i| done(&stores[*i]) == start)
             .collect();
         let ahead = stores.iter().map(done).filter(|n| *n > start).min();
         let range: Range<usize> = start..ahead.unwrap_or(count);
-        let mut lineup = behind.clone();
+        // The reference always takes part, since the others are compared with its logits.
+        let mut lineup = late.clone();
         if lineup[0] != 0 {
             lineup.insert(0, 0);
         }
@@ -229,7 +238,7 @@ fn fill(
         let mut goes_on = true;
         pass::score(&models, true, windows, range, &mut |window, positions| {
             for (i, positions) in lineup.iter().zip(positions) {
-                if behind.contains(i) {
+                if late.contains(i) {
                     stores[*i].push(positions)?;
                 }
             }

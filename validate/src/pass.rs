@@ -111,13 +111,17 @@ fn pass(
     for model in models {
         caches.push(prefixes(model, windows)?);
     }
-    let mut scored = vec![vec![Vec::new(); models.len()]; windows.len()];
+    let mut scored = vec![vec![Vec::new(); models.len()]; windows.len()]; // (windows, models)
+    // Rows of logits that fit the limit, for the model with the largest vocabulary.
     let widest = models.iter().map(|m| m.config().vocab_size).max();
     let rows = (LOGITS / 4 / widest.unwrap_or(1)).max(64);
     for piece in pieces(windows, rows) {
+        // All models see a piece before the next one, so only its logits and the reference's are
+        // kept.
         let mut reference = None;
         for (m, model) in models.iter().enumerate() {
             let logits = logits(model, &mut caches[m], windows, &piece)?;
+            // A place predicts the token after it.
             let targets = piece
                 .iter()
                 .flat_map(|(w, range)| &windows[*w].ids[range.start + 1..range.end + 1]);
@@ -129,6 +133,7 @@ fn pass(
                 let path = model.file().path().to_owned();
                 return Err(Error::NotFinite { path });
             }
+            // A window may continue in the next piece, so positions are appended.
             let mut positions = found.into_iter();
             for (w, range) in &piece {
                 scored[*w][m].extend(positions.by_ref().take(range.len()));

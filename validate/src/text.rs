@@ -61,7 +61,8 @@ impl Text {
         let bits = entropy / bytes.max(1) as f64 / LN_2;
         Text {
             name: format!(
-                "{count} held-out stories of the built-in generator, seed {SEED}; the entropy of its choices is \
+                "{count} held-out stories of the built-in generator, seed {SEED}; the entropy of \
+                 its choices is \
                  {bits:.4} bits per byte"
             ),
             documents: stories.into_iter().map(|story| story.text).collect(),

@@ -1,10 +1,15 @@
 //! Which tokens are predicted from which others: the conventions of perplexity, stated.
 //!
-//! | convention | tokens | a window | scored |
-//! |---|---|---|---|
-//! | `chunks`, of llama.cpp | all documents as one text, special tokens as the tokenizer puts them | `context` tokens, side by side; where the tokenizer begins texts with a token, it replaces the first of each window | the second half: from token `context` / 2 + 1 on |
-//! | `rolling`, of lm-evaluation-harness | each document alone, without special tokens | up to `context` tokens; before them a prefix token in the first window, in later windows the last tokens of the window before | every token, once |
-//! | `strided`, of transformers' guide | as `chunks` | `context` tokens, `stride` apart | what no window before scored; not the very first token |
+//! - `chunks`, of llama.cpp. All documents are one text, with special tokens as the tokenizer puts
+//! them. Windows are `context` tokens, side by side; where the tokenizer begins texts with a token,
+//! it replaces the first of each window. The second half of each window is scored: from token
+//! `context` / 2 + 1 on.
+//! - `rolling`, of lm-evaluation-harness. Each document is a text of its own, without special tokens.
+//! Windows are up to `context` tokens, after a prefix token in the first one and after the last
+//! tokens of the window before in the others. Every token is scored, once.
+//! - `strided`, of the perplexity guide of transformers. The text is that of `chunks`. Windows are
+//! `context` tokens that begin `stride` apart. Each scores what no window before it scored; the
+//! very first token of the text is not scored.
 //!
 //! The three give different figures of one model on one text: only figures of the same convention
 //! compare.
@@ -63,15 +68,18 @@ impl Convention {
     pub fn describe(self) -> String {
         match self {
             Convention::Chunks { context } => format!(
-                "as llama.cpp: chunks of {context} tokens, the second half of each scored, a first token that \
+                "as llama.cpp: chunks of {context} tokens, the second half of each scored, a \
+                 first token that \
                  begins texts put in"
             ),
             Convention::Rolling { context } => format!(
-                "as lm-evaluation-harness, rolling: every token of each document scored once, from up to {context} \
+                "as lm-evaluation-harness, rolling: every token of each document scored once, \
+                 from up to {context} \
                  tokens before it, after a prefix token"
             ),
             Convention::Strided { context, stride } => format!(
-                "strided: windows of {context} tokens, {stride} apart, each token scored in the first that has it"
+                "strided: windows of {context} tokens, {stride} apart, each token scored in the \
+                 first that has it"
             ),
         }
     }

@@ -1,6 +1,6 @@
 //! Blocks of positions, merged one after the other.
 
-use crate::kernels::{Block, Kernels, exp2};
+use crate::kernels::{Kernels, SoftmaxBlock, exp2};
 
 /// The blocks so far of some rows.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ impl Merged {
     }
 
     /// A row's next block.
-    pub fn add(&mut self, kernels: &Kernels, row: usize, block: Block, sums: &[f32]) {
+    pub fn add(&mut self, kernels: &Kernels, row: usize, block: SoftmaxBlock, sums: &[f32]) {
         let [max, sum] = &mut self.max[row];
         let larger = if block.max > *max { block.max } else { *max };
         let (a, b) = (exp2(*max - larger), exp2(block.max - larger));

@@ -12,7 +12,7 @@ use crate::kernels::{self, Kernels, LANES, PanelProduct};
 pub(super) const ROWS: usize = 16;
 
 /// What a block says about each row.
-pub(super) type Found = [kernels::Block; ROWS];
+pub(super) type Found = [kernels::SoftmaxBlock; ROWS];
 
 /// Working memory.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Tile {
     }
 }
 
-const NOTHING: Found = [kernels::Block {
+const NOTHING: Found = [kernels::SoftmaxBlock {
     max: f32::NEG_INFINITY,
     sum: 0.0,
     factor: 0.0,

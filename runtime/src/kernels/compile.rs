@@ -23,14 +23,14 @@ macro_rules! compiled_loops {
             softmax::softmax_block(
                 x: &mut [f32],
                 seen: std::ops::Range<usize>
-            ) -> $crate::kernels::Block;
+            ) -> $crate::kernels::SoftmaxBlock;
             softmax::softmax_block_i8(
                 x: &mut [f32],
                 seen: std::ops::Range<usize>,
                 factor: f32,
                 scales: [&[f32]; 2],
                 weights: &mut [i16]
-            ) -> $crate::kernels::Block;
+            ) -> $crate::kernels::SoftmaxBlock;
             softmax::merge(y: &mut [f32], x: &[f32], factors: [f32; 2]) -> ();
             softmax::quantize_i16(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32;
         }

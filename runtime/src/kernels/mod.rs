@@ -49,7 +49,7 @@ pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
 pub use slots::{Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Plane, SoftmaxI8};
-pub use softmax::Block;
+pub use softmax::SoftmaxBlock;
 pub(crate) use softmax::{LARGEST, exp2};
 
 use std::sync::LazyLock;

@@ -9,7 +9,7 @@ use super::codes::Int16;
 use super::dense::{BlockProduct, QuantizedBlock};
 use super::groups::GroupProduct;
 use super::panels::PanelProduct;
-use super::softmax::Block;
+use super::softmax::SoftmaxBlock;
 
 /// One complete set of inner loops. All slices are row-major. A slot panics if their lengths
 /// disagree.
@@ -61,7 +61,7 @@ pub struct Kernels {
     pub panels_i8: fn(PanelProduct<i16, i8>, y: &mut [f32]),
     /// x = 2^(x - max x) for those of x that are `seen`, zero for the others. x is a multiple of 16
     /// long.
-    pub softmax_block: fn(x: &mut [f32], seen: Range<usize>) -> Block,
+    pub softmax_block: fn(x: &mut [f32], seen: Range<usize>) -> SoftmaxBlock,
     /// The same of x · key scales · factor, followed by weights = x · value scales in 16 bits.
     pub softmax_block_i8: SoftmaxI8,
     /// y = y · a + x · b.
@@ -121,7 +121,7 @@ pub type SoftmaxI8 = fn(
     factor: f32,
     scales: [&[f32]; 2],
     weights: &mut [i16],
-) -> Block;
+) -> SoftmaxBlock;
 
 impl Kernels {
     /// The ternary matrix product of a packing.

@@ -12,7 +12,7 @@ use super::panels::LANES;
 
 /// The result of a block of positions, beside its weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Block {
+pub struct SoftmaxBlock {
     /// The largest score.
     pub max: f32,
     /// Σ 2^(score - max).
@@ -26,7 +26,7 @@ pub struct Block {
 /// # Panics
 /// Unless x is a multiple of 16 long.
 #[inline(always)]
-pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> Block {
+pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> SoftmaxBlock {
     let fill_others = |x: &mut [f32], with| {
         x[..seen.start].fill(with);
         x[seen.end..].fill(with);
@@ -44,7 +44,7 @@ pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> Block {
     }
     // With an infinite maximum, what was filled in is not zero.
     fill_others(x, 0.0);
-    Block {
+    SoftmaxBlock {
         max,
         sum: tree(lanes),
         factor: 1.0,
@@ -64,7 +64,7 @@ pub(super) fn softmax_block_i8(
     factor: f32,
     [key_scales, value_scales]: [&[f32]; 2],
     weights: &mut [i16],
-) -> Block {
+) -> SoftmaxBlock {
     assert!(x.len() == key_scales.len() && x.len() == value_scales.len());
     assert!(x.len() == weights.len());
     for (x, scale) in x.iter_mut().zip(key_scales) {
@@ -80,7 +80,7 @@ pub(super) fn softmax_block_i8(
     for (weight, x) in weights.iter_mut().zip(x) {
         *weight = code(*x * to_code);
     }
-    Block {
+    SoftmaxBlock {
         factor: max / LARGEST,
         ..block
     }

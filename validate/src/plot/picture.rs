@@ -89,7 +89,8 @@ impl Picture {
                     let points = points.collect::<Vec<_>>().join(" ");
                     let color = hex(*color);
                     format!(
-                        "<polyline points=\"{points}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{width}\"/>\n"
+                        "<polyline points=\"{points}\" fill=\"none\" stroke=\"{color}\" \
+                         stroke-width=\"{width}\"/>\n"
                     )
                 }
                 Mark::Dot {
@@ -106,7 +107,8 @@ impl Picture {
                     let ((x, y), color) = (from, hex(*color));
                     let (width, height) = ((to.0 - x).max(0.0), (to.1 - y).max(0.0));
                     format!(
-                        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
+                        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" \
+                         height=\"{height:.1}\" \
                          fill=\"{color}\"/>\n"
                     )
                 }
@@ -180,11 +182,14 @@ mod tests {
             ],
         };
         let expected = "\
-            <svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 20 10\" font-family=\"sans-serif\">\n\
+            <svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 20 10\" \
+            font-family=\"sans-serif\">\n\
             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-            <polyline points=\"0.0,5.0 20.0,5.0\" fill=\"none\" stroke=\"#ff0000\" stroke-width=\"2\"/>\n\
+            <polyline points=\"0.0,5.0 20.0,5.0\" fill=\"none\" stroke=\"#ff0000\" \
+            stroke-width=\"2\"/>\n\
             <circle cx=\"3.0\" cy=\"4.0\" r=\"1.5\" fill=\"#008000\"/>\n\
-            <text x=\"1.0\" y=\"9.0\" font-size=\"5\" fill=\"#000000\" text-anchor=\"end\">a&lt;b&amp;c</text>\n\
+            <text x=\"1.0\" y=\"9.0\" font-size=\"5\" fill=\"#000000\" \
+            text-anchor=\"end\">a&lt;b&amp;c</text>\n\
             <rect x=\"18.0\" y=\"7.0\" width=\"2.0\" height=\"3.0\" fill=\"#0000ff\"/>\n\
             </svg>\n";
         assert_eq!(picture.svg(), expected);

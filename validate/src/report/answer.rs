@@ -98,7 +98,8 @@ fn lost(first: &ModelReport, other: &ModelReport) -> String {
                     format!(": {b:.4} bits per byte of text instead of {a:.4}")
                 });
             format!(
-                "{name} cuts text into other tokens than {}, so the two are not compared token by token{beside}.",
+                "{name} cuts text into other tokens than {}, so the two are not compared token by \
+                 token{beside}.",
                 first.name
             )
         }
@@ -123,7 +124,8 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
     );
     match d.verdict {
         Verdict::Identical => format!(
-            "{name} loses nothing: it gives every token exactly the probability that {first} gives it."
+            "{name} loses nothing: it gives every token exactly the probability that {first} \
+             gives it."
         ),
         Verdict::Worse => format!(
             "{name} is significantly worse: {change}{range}, more than chance explains ({}).",
@@ -134,7 +136,8 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             chance(d.p_value)
         ),
         Verdict::WorseByKl => format!(
-            "{name} is significantly worse at what {first} would write, {}: its predictions are off by {} nats per token (KL \
+            "{name} is significantly worse at what {first} would write, {}: its predictions are \
+             off by {} nats per token (KL \
              divergence, {}), while {change}{range}, {}.",
             degree(d.kl.mean),
             figures(d.kl.mean),
@@ -142,20 +145,24 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             by_chance(d)
         ),
         Verdict::Different => format!(
-            "{name} is as good on this text, in another way: {change}{range}, {}, but its predictions are {} nats per token \
-             from those of {first} (KL divergence), like those of a model that was trained apart from it.",
+            "{name} is as good on this text, in another way: {change}{range}, {}, but its \
+             predictions are {} nats per token \
+             from those of {first} (KL divergence), like those of a model that was trained apart \
+             from it.",
             by_chance(d),
             figures(d.kl.mean)
         ),
         Verdict::NotSignificant => format!(
-            "{name} is not measurably worse: {change}{range}, {} ({}, significant below {SIGNIFICANT}), and \
+            "{name} is not measurably worse: {change}{range}, {} ({}, significant below \
+             {SIGNIFICANT}), and \
              both find the same next token most probable in {:.2} % of places.",
             by_chance(d),
             chance(d.p_value),
             100.0 * d.top1.mean
         ),
         Verdict::Unknown => format!(
-            "{name} cannot be judged on so little text: {change}, and there is no telling whether by chance."
+            "{name} cannot be judged on so little text: {change}, and there is no telling whether \
+             by chance."
         ),
     }
 }
@@ -208,13 +215,15 @@ fn gained(first: &ModelReport, other: &ModelReport) -> String {
     let is_single = |rate: &Rate| rate.range.0 == rate.range.1;
     if is_single(&a) && is_single(&b) {
         return format!(
-            " In the only round it wrote {fast} instead of {slow} tokens per second, which one round does not prove, and \
+            " In the only round it wrote {fast} instead of {slow} tokens per second, which one \
+             round does not prove, and \
              {size}."
         );
     }
     if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
         return format!(
-            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary by more than they \
+            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which \
+             vary by more than they \
              differ), and {size}."
         );
     }

@@ -116,8 +116,10 @@ fn short(report: &Report) -> Option<Section> {
     });
     Some(Section {
         title: "In short",
-        intro: "Perplexity says how well a model predicts a text: lower is better, 1 would be perfect. Behind ± stands \
-                the standard error. Speeds are tokens per second, a token being a word or a part of one."
+        intro: "Perplexity says how well a model predicts a text: lower is better, 1 would be \
+                perfect. \
+                ± is the standard error. Speeds are in tokens per second; a token is a word or a \
+                part of one."
             .into(),
         table: Table {
             head: head(&[
@@ -159,8 +161,8 @@ fn accuracy(report: &Report) -> Option<Section> {
     (!rows.is_empty()).then(|| Section {
         title: "Perplexity",
         intro: format!(
-            "Only figures of one convention compare with each other. {} Bits per byte do not depend on how a model \
-             cuts text into tokens.",
+            "Compare only figures of the same convention. {} Bits per byte do not depend on how a \
+             model cuts text into tokens.",
             meanings.join(" ")
         ),
         table: Table {
@@ -223,19 +225,28 @@ fn divergence(report: &Report) -> Option<Section> {
     (!rows.is_empty()).then(|| Section {
         title: "Beside the reference",
         intro: format!(
-            "Both models predict the same tokens, and {first} is the reference. The ratio of perplexities is above 1 where a \
-             model is worse; in brackets where it lies with 95 % confidence. p is the probability that chance alone makes \
-             such a difference: the losses of both are subtracted block by block (documents, or stretches of 128 tokens \
-             where documents are fewer than 30) and their mean is compared with its standard error (a paired t test); below \
-             {SIGNIFICANT} it counts as significant. KL divergence says how far the predicted probabilities are apart: 0 is \
-             equal, 0.01 is hardly noticed, 1 is another model. It is also what a model would lose on text that the \
-             reference writes; “significantly worse, by KL only” means that this is above zero by more than its error, \
-             while the loss on the text is not significantly higher; a lower one counts as better from {GAIN} nats a token \
-             on, as small damage moves it by less in either direction. “As good, but different” is a model with a KL \
-             divergence from {GAIN} on whose loss on the text is higher by less than half of that: it was trained \
-             otherwise rather than damaged. Same first choice: how often both find the same next token most probable. \
-             Change of the right token: what its probability gained or lost, in the worst of 100 places, in the middle, \
-             and in the best of 100."
+            "Both models predict the same tokens, and {first} is the reference. The ratio of \
+             perplexities is above 1 where a model is worse; its 95 % confidence interval is in \
+             brackets. p is the probability that chance alone causes such a difference: the losses \
+             of both are subtracted block by block (documents, or stretches of 128 tokens if there \
+             are fewer than 30 documents), and their mean is compared with its standard error (a \
+             paired t test). A p below {SIGNIFICANT} counts as significant. KL divergence measures \
+             how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 \
+             is \
+             another model. It is also the loss that a model would add on text that the reference \
+             writes; “significantly worse, by KL only” means that it is significantly above zero \
+             while the loss on this text is not significantly higher. A lower loss counts as \
+             better \
+             only from {GAIN} nats per token, since small damage moves the loss by less than that \
+             in \
+             either direction. “As good, but different” is a model with a KL divergence of {GAIN} \
+             or \
+             more, and a loss on this text that is higher by less than half of that: it was \
+             trained \
+             differently, not damaged. Same first choice: how often both find the same next token \
+             most probable. Change of the right token: the change of its probability in the worst \
+             of \
+             100 places, in the middle, and in the best of 100."
         ),
         table: Table {
             head: head(&[
@@ -285,9 +296,12 @@ fn tasks(report: &Report) -> Option<Section> {
     (!rows.is_empty()).then(|| Section {
         title: "Tasks",
         intro: format!(
-            "Shares of items that are right, computed as lm-evaluation-harness does: acc takes the likeliest answer, acc_norm \
-             the likeliest for its length. p compares a model with the reference on the same items by those that only one \
-             of the two has right (McNemar's test); below {SIGNIFICANT} it counts as significant."
+            "Shares of right items, computed as lm-evaluation-harness does: acc takes the \
+             likeliest \
+             answer, acc_norm the likeliest for its length. p compares a model with the reference \
+             by \
+             the items that only one of the two has right (McNemar's test); below {SIGNIFICANT} it \
+             counts as significant."
         ),
         table: Table {
             head: head(&[
@@ -350,10 +364,14 @@ fn speed(report: &Report) -> Option<Section> {
     (!rows.is_empty()).then(|| Section {
         title: "Speed and memory",
         intro: format!(
-            "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. Medians, in brackets the \
-             slowest and the fastest round. Of the limit: the share of what memory or arithmetic of this machine allow, \
-             measured at the same time; a model that fits the processor's caches can exceed that of memory. A wait is the \
-             time of one token: half, 90 and 99 of 100 tokens take less."
+            "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. \
+             Speeds are medians; the slowest and the fastest round are in brackets. “Of the \
+             limit” is \
+             the share of what memory or arithmetic of this machine allow, measured at the same \
+             time; \
+             a model that fits the processor's caches can exceed the limit of memory. The wait \
+             for a \
+             token: half, 90 and 99 of 100 tokens take less."
         ),
         table: Table {
             head: head(&[
@@ -405,14 +423,16 @@ fn setting(report: &Report) -> Option<Section> {
     );
     rows.extend(report.models.iter().map(|m| {
         let facts = format!(
-            "{}: {} weights, packing {}, {:.2} bits a weight ({:.2} in the layers), sha256 {}",
+            "{}: {} weights, packing {}, {:.2} bits per weight ({:.2} in the layers), sha256 {}",
             m.path, m.parameters, m.packing, m.bits_per_weight, m.bits_per_layer_weight, m.sha256
         );
         row(&[m.name.clone(), facts])
     }));
     Some(Section {
         title: "How this was measured",
-        intro: "With the same files this command gives the same figures of accuracy, to the last digit, on any machine.".into(),
+        intro: "With the same files this command gives the same figures of accuracy, to the last \
+                digit, on any machine."
+            .into(),
         table: Table {
             head: Vec::new(),
             rows,

@@ -1,4 +1,5 @@
-//! The report as Markdown, and as text for a terminal.
+//! The report as Markdown, and as text for a terminal. Columns are aligned here: a crate for tables
+//! would be more code to call than the ten lines of `columns`.
 
 use super::document::{Document, Table};
 

@@ -30,12 +30,12 @@ pub struct Report {
     /// The models.
     pub models: Vec<ModelReport>,
     /// Conditions and whether they hold.
-    pub gates: Vec<Outcome>,
+    pub gates: Vec<GateOutcome>,
 }
 
 /// Whether a condition holds for a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct GateOutcome {
     /// As it was given.
     pub condition: String,
     /// Name of the model.

@@ -53,7 +53,8 @@ fn against_speed(report: &Report) -> Option<Plot> {
     let rate = |m: &ModelReport| Some(m.speed.as_ref()?.main()?.generate.tokens_per_second);
     plot(
         "accuracy-speed",
-        "Accuracy against speed: right is faster, down is more accurate. A filled dot is beaten by no other model in \
+        "Accuracy against speed: right is faster, down is more accurate. A filled dot is beaten \
+         by no other model in \
          both; the line joins them.",
         front(report, rate, |a, b| a > b),
         Scale::linear("tokens written per second", Reach::Values),
@@ -64,7 +65,8 @@ fn against_speed(report: &Report) -> Option<Plot> {
 fn against_size(report: &Report) -> Option<Plot> {
     plot(
         "accuracy-size",
-        "Accuracy against size: left is smaller, down is more accurate. A filled dot is beaten by no other model in \
+        "Accuracy against size: left is smaller, down is more accurate. A filled dot is beaten by \
+         no other model in \
          both; the line joins them.",
         front(report, |m| Some(m.bytes as f64 / 1e6), |a, b| a < b),
         Scale::linear("megabytes of the file", Reach::Values),
@@ -142,7 +144,8 @@ fn histogram(report: &Report) -> Option<Plot> {
     });
     plot(
         "kl-histogram",
-        "How far predictions are from the reference, token by token: the further left, the nearer. The first bar \
+        "How far predictions are from the reference, token by token: the further left, the \
+         nearer. The first bar \
          also holds tokens that are nearer still.",
         curves.collect(),
         Scale::log("KL divergence, nats"),
@@ -160,7 +163,8 @@ fn by_position(report: &Report) -> Option<Plot> {
     };
     plot(
         "loss-by-position",
-        "Loss by the number of tokens that a model has seen before: it falls where a model uses what it read.",
+        "Loss by the number of tokens that a model has seen before: it falls where a model uses \
+         what it read.",
         report.models.iter().filter_map(curve).collect(),
         Scale::linear("tokens before", Reach::Zero),
         Scale::linear("nats per token", Reach::Values),

@@ -20,9 +20,9 @@ use super::memory;
 use super::spread::Spread;
 use super::work::{Bound, Test, Work};
 
-/// What [`measure`] does.
+/// What [`measure`] runs.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct Benchmark {
     /// Tests of every model with every number of threads.
     pub tests: Vec<Test>,
     /// Numbers of threads.
@@ -43,7 +43,7 @@ pub struct Plan {
 
 /// All results of [`measure`].
 #[derive(Debug)]
-pub struct Report {
+pub struct Results {
     /// Per number of threads of the plan: the best that any round found.
     pub limits: Vec<Limits>,
     /// Where energy was read, or why it was not.
@@ -109,9 +109,9 @@ impl Measurement {
 /// model's context.
 pub fn measure(
     paths: &[&Path],
-    plan: &Plan,
+    plan: &Benchmark,
     progress: &mut dyn FnMut(usize, usize) -> bool,
-) -> Result<Option<Report>> {
+) -> Result<Option<Results>> {
     let kernels = plan.kernels.unwrap_or_else(Kernels::best);
     let energy = Energy::open();
     let start = memory::resident();
@@ -152,7 +152,7 @@ pub fn measure(
         .into_iter()
         .flat_map(|subject| subject.results(plan, &limits));
     progress(total, total);
-    Ok(Some(Report {
+    Ok(Some(Results {
         results: results.collect(),
         limits,
         energy: energy.map(|e| e.source().to_owned()),
@@ -173,7 +173,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(index: usize, path: &Path, threads: usize, plan: &Plan) -> Result<Subject> {
+    fn open(index: usize, path: &Path, threads: usize, plan: &Benchmark) -> Result<Subject> {
         let options = Options {
             threads: Some(threads),
             kernels: plan.kernels,
@@ -198,7 +198,7 @@ impl Subject {
     fn run(
         &mut self,
         i: usize,
-        plan: &Plan,
+        plan: &Benchmark,
         energy: Option<&Energy>,
         counts: bool,
         goes_on: &mut dyn FnMut() -> bool,
@@ -209,6 +209,7 @@ impl Subject {
         let (model, cache) = (&self.model, &mut self.cache);
         let vocab_size = model.config().vocab_size;
         let id = |i: usize| (i * 7919 % vocab_size) as u32;
+        // The tokens before the test stay in the cache from round to round.
         if cache.len() < plan.depth {
             let ids: Vec<u32> = (cache.len()..plan.depth).map(id).collect();
             model.forward(cache, &ids, Logits::Last)?;
@@ -220,10 +221,9 @@ impl Subject {
         let head_bytes = model.head_bytes_read();
         let screen = Sampling::default().screen(&[]);
         let screen = screen.filter(|_| !plan.full_head);
-        let forward = |cache: &mut KvCache, ids: &[u32]| match &screen {
-            Some(screen) => model.forward_screened(cache, ids, screen),
-            None => model.forward(cache, ids, Logits::Last),
-        };
+        let logits = screen.as_ref().map_or(Logits::Last, Logits::Screened);
+        let forward = |cache: &mut KvCache, ids: &[u32]| model.forward(cache, ids, logits);
+        // Only calls of the model are between here and `seconds`.
         let start = Instant::now();
         match plan.tests[i] {
             Test::Prompt(_) => drop(forward(cache, &ids)?),
@@ -249,7 +249,7 @@ impl Subject {
         Ok(true)
     }
 
-    fn results(self, plan: &Plan, limits: &[Limits]) -> Vec<Measurement> {
+    fn results(self, plan: &Benchmark, limits: &[Limits]) -> Vec<Measurement> {
         let kv_bytes = self.cache.bytes() / self.cache.capacity();
         let threads = self.model.threads();
         let limits = limits.iter().find(|l| l.threads == threads);

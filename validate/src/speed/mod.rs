@@ -112,7 +112,7 @@ pub fn measure(
     seen: &mut Seen,
 ) -> Result<Option<Measured>> {
     let paths: Vec<&Path> = subjects.iter().map(|s| s.path.as_path()).collect();
-    let bench_plan = bench::Plan {
+    let benchmark = bench::Benchmark {
         tests: vec![Test::Prompt(plan.prompt), Test::Generate(plan.generate)],
         threads: plan.threads.clone(),
         depth: 0,
@@ -125,7 +125,7 @@ pub fn measure(
     let rounds = plan.repetitions + 1;
     let more = rounds * subjects.len();
     let tests = 2 * plan.threads.len() * more;
-    let of_bench = bench::measure(&paths, &bench_plan, &mut |done, _| seen(done, tests + more))?;
+    let of_bench = bench::measure(&paths, &benchmark, &mut |done, _| seen(done, tests + more))?;
     let Some(report) = of_bench else {
         return Ok(None);
     };

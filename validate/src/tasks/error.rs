@@ -56,7 +56,8 @@ pub enum Error {
     Definition { path: PathBuf, reason: String },
 
     #[error(
-        "{name}: {expected} examples are asked for and {found} are there; ask for fewer with --fewshot, or name a \
+        "{name}: {expected} examples are asked for and {found} are there; ask for fewer with \
+         --fewshot, or name a \
          file with more in a task file"
     )]
     TooFewExamples {
@@ -73,7 +74,8 @@ pub enum Error {
     },
 
     #[error(
-        "a text begins with nothing, and the model has neither bos_token nor eos_token to begin it with"
+        "a text begins with nothing, and the model has neither bos_token nor eos_token to begin \
+         it with"
     )]
     NoBos,
 

@@ -183,7 +183,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Computes one request of each item of a round: the logits of its continuation.
-    fn pass(&mut self, items: &[Vec<Tokens>], round: &[(usize, usize)]) -> Result<Vec<Rows>> {
+    fn pass(&mut self, items: &[Vec<Tokens>], round: &[(usize, usize)]) -> Result<Vec<LogitRows>> {
         let vocab_size = self.model.config().vocab_size;
         let mut first = Vec::new();
         let mut scored = Vec::new();
@@ -206,7 +206,7 @@ impl<'a> Scorer<'a> {
         let rows = |ids: &&[u32]| {
             let (rows, after) = rest.split_at(ids.len() * vocab_size);
             rest = after;
-            Rows {
+            LogitRows {
                 logits: rows.to_vec(),
                 vocab_size,
             }
@@ -235,12 +235,12 @@ fn forward<'a, 'b>(
 }
 
 /// Logits of consecutive places, (places, vocab_size).
-struct Rows {
+struct LogitRows {
     logits: Vec<f32>,
     vocab_size: usize,
 }
 
-impl Rows {
+impl LogitRows {
     fn rows(&self) -> usize {
         self.logits.len() / self.vocab_size
     }

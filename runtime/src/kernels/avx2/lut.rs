@@ -163,6 +163,7 @@ pub(super) fn gemm<const UNITS: usize>(
         for first_row in (0..n).step_by(part) {
             let rows = part.min(n - first_row);
             let packed = &packed[first_row * blocks..][..rows * blocks];
+            // Up to TILES tiles of TOKENS tokens share the ranks of a stretch of blocks.
             for first_token in (0..tokens).step_by(TILES * TOKENS) {
                 let tokens = (TILES * TOKENS).min(tokens - first_token);
                 let wide = &mut scratch.wide[..tokens.div_ceil(TOKENS) * rows];
@@ -173,6 +174,7 @@ pub(super) fn gemm<const UNITS: usize>(
                     for (tile, wide) in wide.chunks_exact_mut(rows).enumerate() {
                         let q = &q[(first_token + tile * TOKENS) * q_row..];
                         let tokens = TOKENS.min(tokens - tile * TOKENS);
+                        // Each unit: make its tables, then let all rows pass over them.
                         let units = stretch.len() * UNITS;
                         for u in 0..units {
                             // In eights of columns: the first run and the step to the next.
@@ -208,6 +210,7 @@ pub(super) fn gemm<const UNITS: usize>(
                         }
                     }
                 }
+                // The sums (rows, tokens) become results (tokens, rows).
                 for (tile, wide) in wide.chunks_exact(rows).enumerate() {
                     let first_token = first_token + tile * TOKENS;
                     let tokens = TOKENS.min(shape.tokens - first_token);

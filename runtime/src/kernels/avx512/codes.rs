@@ -19,7 +19,7 @@ const ROWS: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let rows = Rows::of(x, check::<64>(x, rows, multipliers, sums), multipliers);
+    let rows = PlaneRows::of(x, check::<64>(x, rows, multipliers, sums), multipliers);
     let (fours, rest) = sums.as_chunks_mut::<ROWS>();
     let fours_len = fours.len() * ROWS;
     for (i, sums) in fours.iter_mut().enumerate() {
@@ -37,7 +37,7 @@ pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, su
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let rows = Rows::of(x, check::<32>(x, rows, multipliers, sums), multipliers);
+    let rows = PlaneRows::of(x, check::<32>(x, rows, multipliers, sums), multipliers);
     let (fours, rest) = sums.as_chunks_mut::<ROWS>();
     let fours_len = fours.len() * ROWS;
     for (i, sums) in fours.iter_mut().enumerate() {
@@ -55,15 +55,15 @@ pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, su
 
 /// Some rows of a plane.
 #[derive(Clone, Copy)]
-struct Rows<'a, const BYTES: usize> {
+struct PlaneRows<'a, const BYTES: usize> {
     groups: usize,
     bytes: &'a [[u8; BYTES]], // (rows, groups)
     multipliers: &'a [u8],    // (rows, groups)
 }
 
-impl<'a, const BYTES: usize> Rows<'a, BYTES> {
+impl<'a, const BYTES: usize> PlaneRows<'a, BYTES> {
     fn of(x: &Int16, bytes: &'a [[u8; BYTES]], multipliers: &'a [u8]) -> Self {
-        Rows {
+        PlaneRows {
             groups: x.groups(),
             bytes,
             multipliers,
@@ -73,7 +73,7 @@ impl<'a, const BYTES: usize> Rows<'a, BYTES> {
     /// The rows from `first` on.
     #[inline(always)]
     fn part(self, first: usize) -> Self {
-        Rows {
+        PlaneRows {
             bytes: &self.bytes[first * self.groups..],
             multipliers: &self.multipliers[first * self.groups..],
             ..self
@@ -99,7 +99,7 @@ impl<'a, const BYTES: usize> Rows<'a, BYTES> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn first_plane<const N: usize>(x: &Int16, rows: Rows<64>, weight: i64, sums: &mut [i64; N]) {
+fn first_plane<const N: usize>(x: &Int16, rows: PlaneRows<64>, weight: i64, sums: &mut [i64; N]) {
     let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
     let near = is_near(distance);
     let mask = _mm512_set1_epi8(0x1e);
@@ -135,7 +135,7 @@ fn first_plane<const N: usize>(x: &Int16, rows: Rows<64>, weight: i64, sums: &mu
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn other_plane<const N: usize>(x: &Int16, rows: Rows<32>, weight: i64, sums: &mut [i64; N]) {
+fn other_plane<const N: usize>(x: &Int16, rows: PlaneRows<32>, weight: i64, sums: &mut [i64; N]) {
     let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
     let near = is_near(distance);
     let mask = _mm512_set1_epi8(6);

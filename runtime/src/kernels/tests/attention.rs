@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::super::softmax::exp2;
-use super::super::{Block, Kernels, LANES, PanelProduct, scalar};
+use super::super::{Kernels, LANES, PanelProduct, SoftmaxBlock, scalar};
 use super::{Noise, bits, check_float};
 
 /// Every shape that tiles of four rows and pairs of steps cut differently.
@@ -130,7 +130,7 @@ fn lengths_that_disagree_are_refused() {
     }
 }
 
-fn values(block: Block) -> [f32; 3] {
+fn values(block: SoftmaxBlock) -> [f32; 3] {
     [block.max, block.sum, block.factor]
 }
 
