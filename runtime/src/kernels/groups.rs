@@ -75,7 +75,7 @@ pub(super) fn reference(product: GroupProduct, y: &mut [f32]) {
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 pub(super) fn by_groups(
-    gemm: fn(&[u8], &[i8], &[i32], &mut [i32]),
+    gemm: impl Fn(&[u8], &[i8], &[i32], &mut [i32]),
     product: GroupProduct,
     y: &mut [f32],
 ) {

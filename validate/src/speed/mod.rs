@@ -1,4 +1,4 @@
-//! How fast models run: the tests of [`bench`], and the waiting times that a user notices.
+//! How fast models run: the tests of [`mod@bench`], and the waiting times that a user notices.
 //!
 //! Prompt and generation speed, memory, energy and the share of the machine's limit are those of
 //! `sterna bench`, per number of threads. Measured here, in rounds that visit every model so that a
