@@ -12,7 +12,7 @@ use sterna_validate::speed::Test;
 use sterna_validate::speed::bench::{self, Benchmark};
 
 use crate::exit::Usage;
-use crate::locate::{Want, locate};
+use crate::packed::packed;
 use crate::{model, terminal};
 use show::Shown;
 
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let plan = plan(args)?;
     let given = args.model.iter().chain(&args.compare);
     let mut paths: Vec<PathBuf> = given
-        .map(|path| locate(path, Want::Packed))
+        .map(|path| packed(path))
         .collect::<anyhow::Result<_>>()?;
     let repacked = args
         .packing

@@ -70,7 +70,7 @@ mod by_name {
     #[derive(Debug, Clone, Copy, PartialEq)]
     pub enum Want {
         Checkpoint,
-        Packed,
+        Runnable,
         Either,
     }
 

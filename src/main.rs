@@ -22,6 +22,7 @@ mod logits;
 mod model;
 #[cfg(feature = "hub")]
 mod models;
+mod packed;
 mod plot;
 #[cfg(feature = "hub")]
 mod pull;

@@ -8,12 +8,15 @@ use sterna_runtime::{Kernels, KvType, Model, Options};
 use sterna_ternary::Memory;
 
 use crate::exit::Usage;
-use crate::locate::{Want, locate};
+use crate::packed::packed;
 
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// A packed file, as `sterna convert` writes it, or org/name:file of one on the hub.
+    /// A packed file, the folder of a run, a Hugging Face folder, a GGUF file, or a name of the hub.
+    ///
+    /// What is not packed is packed once and kept, in a folder .sterna beside the model or, for models of the
+    /// hub and where that cannot be written, in the user's folder for caches.
     model: PathBuf,
     /// Threads [default: one per physical core that this process may use]
     #[arg(long)]
@@ -61,7 +64,7 @@ impl Args {
             kv_type: self.choices.kv_type(),
             memory: self.choices.memory(),
         };
-        Ok(Model::open(&locate(&self.model, Want::Packed)?, options)?)
+        Ok(Model::open(&packed(&self.model)?, options)?)
     }
 }
 

@@ -4,12 +4,26 @@ mod program;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use program::{fixture, json, refused, sterna, text};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
+use tempfile::TempDir;
+
+/// A copy of a fixture, since its packed file is kept beside it.
+fn copied(name: &str) -> PathBuf {
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+    let copy = FOLDER.path().join(name);
+    std::fs::create_dir_all(&copy).unwrap();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
 
 /// A copy of a model whose scales in one layer are multiplied.
 fn with_scales(of: &Path, layer: usize, factor: f32, out: &Path) {
@@ -50,7 +64,7 @@ fn perplexity_is_that_of_transformers() {
     let expected: Value = serde_json::from_slice(&expected).unwrap();
     let stories = fixture("perplexity/stories.jsonl");
     for family in ["bitnet", "llama"] {
-        let model = fixture("trained").join(family);
+        let model = copied(&format!("trained/{family}"));
         for (convention, more) in [
             ("chunks", &["--context", "64"][..]),
             ("rolling", &["--context", "40"]),
@@ -105,7 +119,7 @@ fn perplexity_is_that_of_transformers() {
 #[test]
 fn a_damaged_model_is_worse_and_a_copy_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let model = fixture("trained/bitnet");
+    let model = copied("trained/bitnet");
     let [copy, damaged] = ["copy", "damaged"].map(|name| folder.path().join(name));
     with_scales(&model, 0, 1.0, &copy);
     with_scales(&model, 0, 1.02, &damaged);
@@ -150,7 +164,7 @@ fn threads_change_no_digit_and_torn_work_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
     let other = folder.path().join("other");
-    let model = fixture("trained/llama");
+    let model = copied("trained/llama");
     with_scales(&model, 1, 1.5, &other);
     let figures = |out: &Path, threads: &str, tokens: &str| -> Value {
         let mut args = vec![
@@ -194,7 +208,7 @@ fn threads_change_no_digit_and_torn_work_is_done_again() {
 fn a_report_is_written_and_gates_decide() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let (a, b) = (fixture("trained/bitnet"), fixture("trained/llama"));
+    let (a, b) = (copied("trained/bitnet"), copied("trained/llama"));
     let common = |gate: &'static str| {
         let mut args = vec![
             "validate",
@@ -289,7 +303,7 @@ fn a_report_is_written_and_gates_decide() {
 fn tasks_are_solved_and_compared_item_by_item() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let model = fixture("trained/bitnet");
+    let model = copied("trained/bitnet");
     let [copy, damaged] = ["copy", "damaged"].map(|name| folder.path().join(name));
     with_scales(&model, 0, 1.0, &copy);
     with_scales(&model, 0, 20.0, &damaged);
@@ -340,8 +354,8 @@ fn tasks_are_solved_and_compared_item_by_item() {
 #[test]
 fn models_with_other_tokens_are_compared_by_bytes() {
     let (a, b) = (
-        fixture("trained/bitnet"),
-        fixture("checkpoints/falcon3-packed"),
+        copied("trained/bitnet"),
+        copied("checkpoints/falcon3-packed"),
     );
     let stories = fixture("perplexity/stories.jsonl");
     let args = [
@@ -374,7 +388,7 @@ fn models_with_other_tokens_are_compared_by_bytes() {
 #[test]
 fn what_cannot_be_measured_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let model = fixture("trained/bitnet");
+    let model = copied("trained/bitnet");
     let short = folder.path().join("short.txt");
     std::fs::write(&short, "Once Mia.").unwrap();
     let check = |code, more: &[&str], part: &str| {
@@ -482,7 +496,7 @@ fn a_run_without_a_model_stands_for_its_checkpoint_and_masters_are_a_reference()
 fn a_report_after_kills_has_the_bytes_of_one_without() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
-    let (a, b) = (fixture("trained/bitnet"), folder.path().join("b"));
+    let (a, b) = (copied("trained/bitnet"), folder.path().join("b"));
     with_scales(&a, 1, 1.3, &b);
     let validate = |out: &Path| {
         let mut args = vec!["validate", text(&a), text(&b), "--out", text(out)];
@@ -515,7 +529,7 @@ fn ctrl_c_ends_the_measurement_of_speed_soon() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     let folder = tempfile::tempdir().unwrap();
-    let model = fixture("trained/bitnet");
+    let model = copied("trained/bitnet");
     let mut program = Command::new(env!("CARGO_BIN_EXE_sterna"))
         .args(["validate", text(&model), "--tokens", "500", "--out"])
         .arg(folder.path())

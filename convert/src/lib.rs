@@ -6,6 +6,8 @@
 //!
 //! The comparison reads both through [`Source`], so it serves any two models as well: [`verify`].
 //!
+//! [`PackCache`] packs what a program wants to run and finds it again.
+//!
 //! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
 //!
 //! A reader is one file in `read/` and one line in [`open`]; a writer is one file in `write/`.
@@ -26,6 +28,7 @@
 #![deny(unsafe_code)]
 
 mod blocks;
+mod cached;
 mod compare;
 mod error;
 mod gguf;
@@ -36,6 +39,7 @@ mod progress;
 mod proof;
 mod read;
 mod report;
+mod run_folder;
 mod scales;
 mod source;
 mod synthesize;
@@ -46,6 +50,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use cached::{Cached, Checkpoint, PackCache};
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
 pub use gguf::{GgufHints, I2sOrder, LutKernels, split_rule, split_rule_named};
@@ -54,6 +59,7 @@ pub use read::gguf::Gguf;
 pub use read::huggingface::HuggingFace;
 pub use read::packed::Packed;
 pub use report::{MatrixReport, Report, TableReport};
+pub use run_folder::RunFolder;
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
 use sterna_ternary::{Activations, LinearType, Output, OutputFolder, Packing, layout};

@@ -125,12 +125,22 @@ impl Listing {
             }
             Some(file) => Some(file.clone()),
             None if want == Want::Texts => return self.texts(name),
-            None if want == Want::Packed => self.only(name, ".sterna")?,
-            None if has(INDEX) || has(SINGLE) => return self.checkpoint(name),
-            None => match self.only(name, ".gguf")? {
-                None if want == Want::Either => self.only(name, ".sterna")?,
-                file => file,
-            },
+            None => {
+                let packed = || self.only(name, ".sterna");
+                let first = if want == Want::Runnable {
+                    packed()?
+                } else {
+                    None
+                };
+                match first {
+                    None if has(INDEX) || has(SINGLE) => return self.checkpoint(name),
+                    None => match self.only(name, ".gguf")? {
+                        None if want == Want::Either => packed()?,
+                        file => file,
+                    },
+                    packed => packed,
+                }
+            }
         };
         let file = file.ok_or_else(|| self.nothing(name, want))?;
         check(name, &file)?;
@@ -186,15 +196,11 @@ impl Listing {
 
     fn nothing(&self, name: &Name, want: Want) -> Error {
         let (wanted, advice) = match want {
-            Want::Packed => (
-                "packed model (.sterna)",
-                format!("; convert it first: sterna convert {name} --out FILE"),
-            ),
             Want::Texts => (
                 ".jsonl, .parquet or .txt",
                 "; name a data set with such files".into(),
             ),
-            _ => ("model.safetensors and no .gguf", String::new()),
+            _ => ("model.safetensors, no .gguf and no .sterna", String::new()),
         };
         Error::NothingToRun {
             repo: name.repo.clone(),
@@ -316,7 +322,8 @@ mod tests {
             );
         };
         check("a/b", Want::Checkpoint, &["x.gguf", "README.md"], "x.gguf");
-        check("a/b", Want::Packed, &["m.sterna", SINGLE], "m.sterna");
+        check("a/b", Want::Runnable, &["m.sterna", SINGLE], "m.sterna");
+        check("a/b", Want::Runnable, &["x.gguf"], "x.gguf");
         check("a/b", Want::Either, &["m.sterna"], "m.sterna");
         check(
             "a/b:sub/y.gguf",
@@ -331,8 +338,8 @@ mod tests {
         assert!(several.contains("a/b:FILE: x.gguf, y.gguf"), "{several}");
         let none = error("a/b", Want::Checkpoint, &["pytorch_model.bin"]);
         assert!(none.contains("it has pytorch_model.bin"), "{none}");
-        let packed = error("a/b", Want::Packed, &[SINGLE]);
-        assert!(packed.contains("sterna convert a/b"), "{packed}");
+        let folder = select("a/b", Want::Runnable, &[SINGLE]).unwrap();
+        assert_eq!((folder.files, folder.main), (vec![SINGLE.to_owned()], None));
         assert!(error("a/b", Want::Either, &[]).contains("no files"));
         let absent = error("a/b:z.gguf", Want::Either, &["x.gguf"]);
         assert!(

@@ -5,10 +5,10 @@
 pub enum Want {
     /// Safetensors with their config and tokenizer, or one GGUF file.
     Checkpoint,
-    /// One file that `sterna convert` wrote.
-    Packed,
-    /// Either, a checkpoint first.
+    /// One file that `sterna convert` wrote, else a checkpoint, which can be packed.
+    Runnable,
+    /// A checkpoint, else a packed file.
     Either,
-    /// What the trainer reads, of a data set.
+    /// Files of a data set that the trainer reads.
     Texts,
 }

@@ -1,54 +1,50 @@
-//! What was named on the command line, as packed files: others are packed into a folder that vanishes.
+//! The models on the command line as packed files, which [`crate::packed`] makes of others and keeps.
 //!
-//! A run that is not at its end is exported from its newest checkpoint first. Nothing is rounded then, so that a folder
-//! stands for the model as it was published; what a smaller head costs is measured on a file that was converted with it.
+//! A run stands for `model/` or, if it is not at its end, for its newest checkpoint. Nothing is rounded, so
+//! that a folder stands for the model as it was published; what a smaller head costs is measured on a file
+//! that was converted with it.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use anyhow::Context;
-use sterna_convert::HeadType;
+use sterna_convert::{HeadType, is_gguf};
 use sterna_runtime::Options;
-use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
-use sterna_train::{Origins, Recipe};
+use sterna_ternary::{Dense, LinearType, Packing};
 use sterna_validate::Subject;
 
-use crate::convert;
 use crate::exit::BadInput;
 use crate::locate::{Want, locate};
-use crate::train::start;
+use crate::packed::{checkpoint, packed_as};
 
-/// Models that are open, and the folder of those that had to be packed.
+/// Models that are open.
 pub struct Models {
     pub subjects: Vec<Subject>,
-    /// What each of them was made of, as it was given.
+    /// What was given for each of them.
     pub given: Vec<PathBuf>,
-    packed: tempfile::TempDir,
     options: Options,
 }
 
 impl Models {
-    /// Opens packed files; packs Hugging Face folders, GGUF files, the newest model of a training run, and
-    /// what the hub has under a name. With `has_masters`, the master weights of the first one come in front.
+    /// Opens packed files, and all that can be packed. With `has_masters`, the master weights of the first
+    /// model are the first subject.
     pub fn open(given: &[PathBuf], has_masters: bool, options: Options) -> anyhow::Result<Models> {
         let mut models = Models {
             subjects: Vec::new(),
             given: Vec::new(),
-            packed: tempfile::tempdir().context("a temporary folder cannot be made")?,
             options,
         };
         for (given, name) in given.iter().zip(names(given)) {
-            let path = models.of_run(&locate(given, Want::Either)?)?;
+            let path = checkpoint(given, &locate(given, Want::Either)?)?;
+            let pack = |packing: LinearType| packed_as(given, &path, packing, HeadType::Lossless);
             if has_masters && models.subjects.is_empty() {
                 check_masters(&path)?;
-                let masters = models.pack(&path, Dense::F16.into(), HeadType::Lossless)?;
+                let masters = pack(Dense::F16.into())?;
                 models.push(given, &masters, format!("{name} masters"))?;
             }
-            let path = match is_packed(&path) {
-                true => path,
-                false => models.pack(&path, Packing::I2.into(), HeadType::Lossless)?,
+            let packed = match path.is_dir() || is_gguf(&path)? {
+                true => pack(Packing::I2.into())?,
+                false => path,
             };
-            models.push(given, &path, name)?;
+            models.push(given, &packed, name)?;
         }
         Ok(models)
     }
@@ -58,53 +54,9 @@ impl Models {
         self.given.push(given.to_owned());
         Ok(())
     }
-
-    /// A path in the folder that vanishes.
-    fn free(&self, ending: &str) -> PathBuf {
-        self.packed
-            .path()
-            .join(format!("{}.{ending}", self.subjects.len()))
-    }
-
-    fn pack(&self, path: &Path, packing: LinearType, head: HeadType) -> anyhow::Result<PathBuf> {
-        eprintln!("packing {} ({})", path.display(), packing.name());
-        let out = self.free("sterna");
-        convert::convert_to(path, &out, packing, head)?;
-        Ok(out)
-    }
-
-    /// The model of a training run: the one that it wrote when it ended, or that of its newest checkpoint if it went on
-    /// since or never ended. Any other path is itself.
-    fn of_run(&self, path: &Path) -> anyhow::Result<PathBuf> {
-        let (recipe, model) = (path.join("recipe.toml"), path.join("model"));
-        if !recipe.exists() {
-            return Ok(path.to_owned());
-        }
-        let written = changed(&model.join("config.json"));
-        if written.is_some() && written >= changed(&path.join("checkpoints")) {
-            return Ok(model);
-        }
-        // As it stands, since the checkpoints carry its hash: paths are those of the place where it was trained.
-        let text = std::fs::read_to_string(&recipe)
-            .with_context(|| format!("cannot read {}", recipe.display()))?;
-        let recipe = Recipe::parse(&text, &recipe)?;
-        let run = start::open(recipe, Origins::default())?;
-        let out = self.free("run");
-        let step = sterna_train::export_newest(&run, path, &out)?;
-        eprintln!(
-            "{}: not at its end; its checkpoint of step {step} is taken",
-            path.display()
-        );
-        Ok(out)
-    }
 }
 
-/// When a file was written, or a file was added to a folder; `None` where there is none.
-fn changed(path: &Path) -> Option<SystemTime> {
-    path.metadata().ok()?.modified().ok()
-}
-
-/// Refuses what has no master weights.
+/// Refuses a model without master weights.
 fn check_masters(path: &Path) -> anyhow::Result<()> {
     let source = sterna_convert::open(path, false)?;
     match source.has_masters() {
@@ -120,15 +72,7 @@ fn check_masters(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether it need not be packed: a file that is no GGUF.
-fn is_packed(path: &Path) -> bool {
-    let is_gguf = path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-    !path.is_dir() && !is_gguf || PackedFile::open(path).is_ok()
-}
-
-/// Names for the report: the last part of each path, with a number where two would be alike.
+/// Names for the report: the last part of each path, with a number if two are equal.
 fn names(given: &[PathBuf]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for path in given {

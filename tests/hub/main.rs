@@ -49,6 +49,7 @@ impl Setup {
             .args(args)
             .current_dir(self.folder.path())
             .env("HF_HOME", self.folder.path().join("home"))
+            .env("XDG_CACHE_HOME", self.folder.path().join("caches"))
             .env("HF_ENDPOINT", &self.server.url)
             .envs(variables.iter().copied())
             .output()
@@ -337,8 +338,26 @@ fn a_packed_file_runs_by_its_name() {
         setup.json(&["inspect", "org/name@packed", "--json"])["packing"],
         "i2"
     );
-    let error = setup.fails(&["generate", REPO], &[], 3);
-    assert!(error.contains("sterna convert org/name"), "{error}");
+    // What is not packed on the hub is packed into the cache of the user, not into that of the hub.
+    let listed = setup.stdout(&["models", "--json"], &[]);
+    let output = setup.sterna(
+        &[
+            "logits",
+            REPO,
+            "--ids",
+            "1,2,3",
+            "--out",
+            "logits.safetensors",
+        ],
+        &[],
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("packed ") && said.contains("caches/sterna"),
+        "{said}"
+    );
+    assert!(setup.read("logits.safetensors") == local);
+    assert_eq!(setup.stdout(&["models", "--json"], &[]), listed);
 }
 
 #[test]

@@ -1,0 +1,420 @@
+//! Packed files of models in other formats, made once and found again.
+//!
+//! [`PackCache`] packs a Hugging Face folder, a GGUF file or the model of a training run as
+//! `NAME-KEY.sterna`, with the proof of every conversion, in the folder `.sterna` beside the model or, if
+//! that cannot be written, in a folder of the user. KEY is a hash of the version of this crate, of the options and of the content of every
+//! input file, so a file of that name is never one of an older source.
+//!
+//! Hashing gigabytes at each start would be slow. So a record beside the packed file keeps, for each input
+//! file, its device, inode, size, and the times of its last write (mtime) and its last change (ctime). Unix
+//! sets the ctime at each write, and programs cannot set it back. While all of these are as recorded, the
+//! recorded key holds. A record is not trusted if an input changed less than two seconds before it was
+//! hashed, since a further change could then have the same time. On other systems there is no ctime, and
+//! the content is hashed each time.
+
+use std::fs::{File, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sterna_ternary::durable;
+use sterna_ternary::sha256::{self, Digest, Sha256, hex};
+
+use crate::run_folder::RunFolder;
+use crate::{Error, Options, Report, Result, is_gguf, open, write_packed};
+
+/// Name of the folder beside a model.
+const BESIDE: &str = ".sterna";
+/// The times of file systems are at least this fine.
+const FINEST: Duration = Duration::from_secs(2);
+
+/// A packed file in the cache.
+#[derive(Debug)]
+pub struct Cached {
+    /// The packed file.
+    pub path: PathBuf,
+    /// The report of its conversion, if it was packed now.
+    pub report: Option<Report>,
+}
+
+/// Where packed files are kept.
+#[derive(Debug, Clone)]
+pub struct PackCache {
+    /// Whether the folder `.sterna` beside a model may be used.
+    pub beside: bool,
+    /// The folder that is used where that one cannot be.
+    pub user: Option<PathBuf>,
+}
+
+/// A checkpoint, and the step of the one that was exported for it.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// A Hugging Face folder, or the file that was given.
+    pub path: PathBuf,
+    /// The step of a run that is not at its end.
+    pub step: Option<u64>,
+}
+
+impl PackCache {
+    /// A packed file of any model: itself, `model.sterna` of a run where it is up to date, or the cached one.
+    ///
+    /// `export` writes the newest checkpoint of a run into a folder and returns its step; `progress` is
+    /// called as by [`crate::convert`].
+    ///
+    /// # Errors
+    /// Those of `export` and [`PackCache::cached`].
+    pub fn packed<E: From<Error>>(
+        &self,
+        model: &Path,
+        options: &Options,
+        export: impl FnOnce(&Path, &Path) -> std::result::Result<u64, E>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> std::result::Result<Cached, E> {
+        let found = |path| Cached { path, report: None };
+        if !model.is_dir() && !is_gguf(model)? {
+            return Ok(found(model.to_owned()));
+        }
+        if let Some(path) = RunFolder::open(model).and_then(|run| run.packed()) {
+            return Ok(found(path));
+        }
+        let checkpoint = self.checkpoint(model, export)?;
+        Ok(self.cached(&checkpoint.path, options, progress)?)
+    }
+
+    /// The model of a run as a Hugging Face folder, exported by `export` if the run is not at its end; every
+    /// other path is itself.
+    ///
+    /// # Errors
+    /// Those of `export`, and [`Error::Output`] if no folder of the cache can be written.
+    pub fn checkpoint<E: From<Error>>(
+        &self,
+        model: &Path,
+        export: impl FnOnce(&Path, &Path) -> std::result::Result<u64, E>,
+    ) -> std::result::Result<Checkpoint, E> {
+        let found = |path| Checkpoint { path, step: None };
+        let Some(run) = RunFolder::open(model) else {
+            return Ok(found(model.to_owned()));
+        };
+        if let Some(path) = run.model() {
+            return Ok(found(path));
+        }
+        let folders = self.folders(&model.join("model"));
+        let (path, step) = run.exported(&folders, |out| export(model, out))?;
+        let step = Some(step);
+        Ok(Checkpoint { path, step })
+    }
+
+    /// A packed file of a checkpoint: one that is in the cache, or one that is packed now into the first of
+    /// its folders that can be written. Of several processes, one packs and the others wait.
+    ///
+    /// # Errors
+    /// Those of [`crate::convert`], and [`Error::Output`] if no folder of the cache can be written.
+    pub fn cached(
+        &self,
+        checkpoint: &Path,
+        options: &Options,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Cached> {
+        let source = std::path::absolute(checkpoint).map_err(Error::io(checkpoint))?;
+        let folders = self.folders(&source);
+        let places = || folders.iter().map(|f| Place::new(f, &source, options));
+        if let Some(path) = places().find_map(|place| place.known()) {
+            return Ok(Cached { path, report: None });
+        }
+        let mut refused = Vec::new();
+        for place in places() {
+            match check_writable(place.folder) {
+                Ok(()) => return place.packed(progress),
+                Err(e) => refused.push(format!("{}: {e}", place.folder.display())),
+            }
+        }
+        let refused = refused.join(", ");
+        Err(Error::Output {
+            path: source,
+            why: format!(
+                "its packed file cannot be written ({refused}); choose a place with \
+                 `sterna convert --out FILE`"
+            ),
+        })
+    }
+
+    /// The folders for a model, the preferred one first.
+    fn folders(&self, model: &Path) -> Vec<PathBuf> {
+        let parent = durable::folder_of(model);
+        let is_cache = parent.ends_with(BESIDE) || self.user.as_deref() == Some(parent);
+        let beside = match is_cache {
+            true => parent.to_owned(), // of an exported checkpoint
+            false => parent.join(BESIDE),
+        };
+        let beside = self.beside.then_some(beside);
+        beside.into_iter().chain(self.user.clone()).collect()
+    }
+}
+
+/// Creates a folder if need be, and tries to make a file in it.
+pub(crate) fn check_writable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    tempfile::tempfile_in(folder).map(drop)
+}
+
+/// What was packed, and the state of the input files.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Record {
+    source: PathBuf,
+    options: String,
+    packer: String,
+    key: String,
+    /// Before the content was hashed.
+    hashed_at: Duration,
+    /// Absent files too: they would be read if they were there.
+    files: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// What changes when a file changes.
+#[derive(Serialize, Deserialize, PartialEq, Clone, Debug)]
+pub(crate) struct Stamp {
+    device_and_inode: (u64, u64),
+    size: u64,
+    modified: Duration,
+    changed: Duration,
+}
+
+impl Stamp {
+    /// `None` for a file that is absent.
+    pub(crate) fn of(path: &Path) -> Option<Stamp> {
+        Some(Stamp::new(&path.metadata().ok()?))
+    }
+
+    #[cfg(unix)]
+    fn new(metadata: &Metadata) -> Stamp {
+        use std::os::unix::fs::MetadataExt;
+        let time = |seconds: i64, nanoseconds: i64| {
+            Duration::new(seconds.max(0) as u64, nanoseconds.max(0) as u32)
+        };
+        Stamp {
+            device_and_inode: (metadata.dev(), metadata.ino()),
+            size: metadata.len(),
+            modified: time(metadata.mtime(), metadata.mtime_nsec()),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new(metadata: &Metadata) -> Stamp {
+        let modified = metadata.modified().ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Stamp {
+            device_and_inode: (0, 0),
+            size: metadata.len(),
+            modified: modified.unwrap_or_default(),
+            changed: Duration::MAX, // so that no record is trusted
+        }
+    }
+}
+
+impl Record {
+    /// Whether the key holds: no input is another one now, and none changed shortly before it was hashed.
+    fn holds(&self) -> bool {
+        self.files.iter().all(|(path, stamp)| {
+            let changed = stamp.as_ref().map_or(Duration::ZERO, |s| s.changed);
+            changed.saturating_add(FINEST) < self.hashed_at && *stamp == Stamp::of(path)
+        })
+    }
+}
+
+/// A folder of the cache, for one source and one set of options.
+struct Place<'a> {
+    folder: &'a Path,
+    source: &'a Path,
+    options: &'a Options,
+    /// The options in words.
+    described: String,
+}
+
+impl<'a> Place<'a> {
+    fn new(folder: &'a Path, source: &'a Path, options: &'a Options) -> Place<'a> {
+        let activations = options.activations.map_or("default", |a| a.name());
+        let described = format!(
+            "packing {} head {} activations {activations} allow_missing {}",
+            options.packing.name(),
+            options.head.name(),
+            options.allow_missing
+        );
+        Place {
+            folder,
+            source,
+            options,
+            described,
+        }
+    }
+
+    /// A file `NAME-DIGITS.ENDING`.
+    fn file(&self, digits: &str, ending: &str) -> PathBuf {
+        let name = match self.source.is_dir() {
+            true => self.source.file_name(),
+            false => self.source.file_stem(),
+        };
+        let name = name.unwrap_or_default().to_string_lossy();
+        self.folder.join(format!("{name}-{digits}.{ending}"))
+    }
+
+    /// The record, or the lock, of this source and these options.
+    fn own(&self, ending: &str) -> PathBuf {
+        let text = format!("{}\0{}", self.source.display(), self.described);
+        self.file(&hex(&Sha256::digest(text))[..16], ending)
+    }
+
+    fn record(&self) -> Option<Record> {
+        let json = std::fs::read(self.own("json")).ok()?;
+        let record: Record = serde_json::from_slice(&json).ok()?;
+        let is_ours = record.source == self.source && record.options == self.described;
+        is_ours.then_some(record)
+    }
+
+    /// The packed file, if it is known that it is one of the source as it is now.
+    fn known(&self) -> Option<PathBuf> {
+        let record = self.record().filter(Record::holds)?;
+        if record.packer != packer() {
+            return None;
+        }
+        Some(self.file(&record.key, "sterna")).filter(|path| path.is_file())
+    }
+
+    fn packed(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Cached> {
+        let lock = self.own("lock");
+        let file = File::create(&lock).map_err(Error::io(&lock))?;
+        // Where a file system has no locks, several processes pack the same file, and each does it whole.
+        let _ = file.lock();
+        if let Some(path) = self.known() {
+            return Ok(Cached { path, report: None });
+        }
+        let inputs = inputs(self.source, self.options.allow_missing)?;
+        let stamps = || -> Vec<_> { inputs.iter().map(|path| Stamp::of(path)).collect() };
+        let before = stamps();
+        let hashed_at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let key = self.key(&inputs)?;
+        let path = self.file(&key, "sterna");
+        let mut report = None;
+        if !path.is_file() {
+            // Opened anew, so that what is packed is not older than what was hashed.
+            let source = open(self.source, self.options.allow_missing)?;
+            report = Some(write_packed(&*source, &path, self.options, progress)?);
+        }
+        if stamps() != before {
+            if report.is_some() {
+                std::fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
+            return Err(Error::Input {
+                path: self.source.to_owned(),
+                why: "changed while it was packed; try again when it is complete".into(),
+            });
+        }
+        self.replace(&Record {
+            source: self.source.to_owned(),
+            options: self.described.clone(),
+            packer: packer(),
+            key,
+            hashed_at: hashed_at.unwrap_or_default(),
+            files: inputs.into_iter().zip(before).collect(),
+        })?;
+        Ok(Cached { path, report })
+    }
+
+    /// Hash of all that decides on the bytes of the packed file.
+    fn key(&self, inputs: &[PathBuf]) -> Result<String> {
+        let mut sum = Sha256::new();
+        sum.update(format!("{}\0{}", packer(), self.described));
+        for path in inputs.iter().filter(|path| path.exists()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            sum.update(format!(
+                "\0{name}\0{}",
+                sha256::of_file(path).map_err(Error::io(path))?
+            ));
+        }
+        Ok(hex(&sum.finalize())[..32].to_owned())
+    }
+
+    /// Writes the record, and removes the packed file of the previous one if no other record names it.
+    fn replace(&self, record: &Record) -> Result<()> {
+        let old = self.record().filter(|old| old.key != record.key);
+        let path = self.own("json");
+        let write = |w: &mut std::io::BufWriter<File>| Ok(serde_json::to_writer_pretty(w, record)?);
+        durable::write(&path, write).map_err(Error::io(&path))?;
+        let Some(old) = old else { return Ok(()) };
+        let entries = self.folder.read_dir().map_err(Error::io(self.folder))?;
+        let records = entries.flatten().map(|entry| entry.path());
+        let mut records = records.filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let names =
+            |path: PathBuf| std::fs::read_to_string(path).is_ok_and(|r| r.contains(&old.key));
+        if !records.any(names) {
+            // A file that cannot be removed, as it is in use on Windows, costs space and nothing else.
+            let _ = std::fs::remove_file(self.file(&old.key, "sterna"));
+        }
+        Ok(())
+    }
+}
+
+/// What packs: this version and, of a program that is being worked on, this build.
+fn packer() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let build = std::env::current_exe()
+        .ok()
+        .filter(|_| cfg!(debug_assertions));
+    match build.and_then(|path| Stamp::of(&path)) {
+        Some(build) => format!("{version} {build:?}"),
+        None => version.to_owned(),
+    }
+}
+
+/// All files that belong to a checkpoint, whether they exist or not.
+fn inputs(source: &Path, allow_missing: bool) -> Result<Vec<PathBuf>> {
+    let mut inputs = open(source, allow_missing)?.inputs();
+    inputs.sort();
+    inputs.dedup();
+    Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_record_holds_until_an_input_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, absent) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&there, "1").unwrap();
+        let changed = Stamp::of(&there).unwrap().changed;
+        let record = |hashed_at| Record {
+            source: PathBuf::new(),
+            options: String::new(),
+            packer: String::new(),
+            key: String::new(),
+            hashed_at,
+            files: [&there, &absent]
+                .map(|path| (path.clone(), Stamp::of(path)))
+                .into(),
+        };
+        let soon = record(changed + Duration::from_millis(1500));
+        assert!(
+            !soon.holds(),
+            "a change in the same two seconds may have the same time"
+        );
+        let later = record(changed + Duration::from_secs(3));
+        assert!(later.holds());
+        std::fs::write(&absent, "new").unwrap();
+        assert!(!later.holds(), "a file that was absent is there");
+        std::fs::remove_file(&absent).unwrap();
+        assert!(later.holds());
+        // The same size and the same time of the last write, but not of the last change.
+        let modified = there.metadata().unwrap().modified().unwrap();
+        std::fs::write(&there, "2").unwrap();
+        File::options()
+            .write(true)
+            .open(&there)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        assert!(!later.holds());
+    }
+}

@@ -1,0 +1,134 @@
+//! The folder of a training run as a model.
+//!
+//! `sterna train` writes `model/` when it ends or stops, and `checkpoints/` on the way; `sterna quickstart`
+//! packs `model/` as `model.sterna`. Which of them is the newest is told by the times of their files.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sterna_ternary::durable;
+use sterna_ternary::sha256::{Digest, Sha256, hex};
+
+use crate::Error;
+use crate::cached::{Stamp, check_writable};
+
+/// The folder of a training run.
+#[derive(Debug, Clone)]
+pub struct RunFolder(PathBuf);
+
+const DIGITS: usize = 16;
+
+impl RunFolder {
+    /// The run in a folder; `None` if it is not the folder of one.
+    pub fn open(path: &Path) -> Option<RunFolder> {
+        let path = std::path::absolute(path).ok()?;
+        path.join("recipe.toml")
+            .is_file()
+            .then_some(RunFolder(path))
+    }
+
+    /// `model/`, if no checkpoint is newer.
+    pub fn model(&self) -> Option<PathBuf> {
+        let model = self.0.join("model");
+        let written = changed(&model.join("config.json"))?;
+        let is_newest = Some(written) >= changed(&self.0.join("checkpoints"));
+        is_newest.then_some(model)
+    }
+
+    /// `model.sterna`, if no file of [`RunFolder::model`] is newer.
+    pub fn packed(&self) -> Option<PathBuf> {
+        let packed = self.0.join("model.sterna");
+        let written = changed(&packed)?;
+        let files = self.model()?.read_dir().ok()?.flatten();
+        let newest = files.filter_map(|file| changed(&file.path())).max();
+        (newest <= Some(written)).then_some(packed)
+    }
+
+    /// The newest checkpoint as a Hugging Face folder, and its step: one that was exported before, or one that
+    /// `export` writes and says the step of. Exports of older checkpoints are removed.
+    ///
+    /// # Errors
+    /// Those of `export`, and [`Error::Output`] if none of `folders` can be written.
+    pub fn exported<E: From<Error>>(
+        &self,
+        folders: &[PathBuf],
+        export: impl FnOnce(&Path) -> std::result::Result<u64, E>,
+    ) -> std::result::Result<(PathBuf, u64), E> {
+        let digits = self.checkpoints_hash();
+        for folder in folders {
+            if let Some(found) = exports(folder, &self.0).find(|e| e.digits == digits) {
+                return Ok((found.path, found.step));
+            }
+        }
+        let writable = folders.iter().find(|f| check_writable(f).is_ok());
+        let folder = writable.ok_or_else(|| Error::Output {
+            path: self.0.clone(),
+            why: "its newest checkpoint can be exported nowhere: no folder of the cache can be written"
+                .into(),
+        })?;
+        let unfinished = tempfile::Builder::new()
+            .prefix(".unfinished-")
+            .tempdir_in(folder)
+            .map_err(Error::io(folder))?;
+        let step = export(unfinished.path())?;
+        for old in exports(folder, &self.0) {
+            std::fs::remove_dir_all(&old.path).map_err(Error::io(&old.path))?;
+        }
+        let path = folder.join(format!("{}{step}-{digits}", prefix(&self.0)));
+        match std::fs::rename(unfinished.path(), &path) {
+            Ok(()) => drop(unfinished.keep()),
+            Err(_) if path.join("config.json").is_file() => {} // another process was faster
+            Err(e) => return Err(Error::io(&path)(e).into()),
+        }
+        durable::sync_folder(folder).map_err(Error::io(folder))?;
+        Ok((path, step))
+    }
+
+    /// Names and stamps of all checkpoints, as 16 digits.
+    fn checkpoints_hash(&self) -> String {
+        let entries = self.0.join("checkpoints").read_dir();
+        let entries = entries.into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        let mut sum = Sha256::new();
+        for path in paths {
+            sum.update(format!("{} {:?}\n", path.display(), Stamp::of(&path)));
+        }
+        hex(&sum.finalize())[..DIGITS].to_owned()
+    }
+}
+
+/// An exported checkpoint.
+struct Export {
+    path: PathBuf,
+    step: u64,
+    digits: String,
+}
+
+/// Name of a run, and a hash of its path, since runs of one name may share the folder of the user.
+fn prefix(run: &Path) -> String {
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
+    let digits = hex(&Sha256::digest(run.display().to_string()));
+    format!("{name}-{}-step-", &digits[..DIGITS])
+}
+
+fn exports(folder: &Path, run: &Path) -> impl Iterator<Item = Export> {
+    let prefix = prefix(run);
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let path = entry.path();
+        let name = path.file_name()?.to_str()?.to_owned();
+        let (step, digits) = name.strip_prefix(&prefix)?.split_once('-')?;
+        let is_export = digits.len() == DIGITS && path.is_dir();
+        Some(Export {
+            step: step.parse().ok().filter(|_| is_export)?,
+            digits: digits.to_owned(),
+            path,
+        })
+    })
+}
+
+/// The time when a file was written, or when an entry of a folder was added or removed.
+fn changed(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
+}
