@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use sterna_ternary::durable;
 use sterna_ternary::sha256::{self, Digest, Sha256, hex};
+use sterna_ternary::{Output, durable};
 
 use crate::run_folder::RunFolder;
 use crate::{Error, Options, Report, Result, is_gguf, open, write_packed};
@@ -85,7 +85,7 @@ impl PackCache {
     /// other path is itself.
     ///
     /// # Errors
-    /// Those of `export`, and [`Error::Output`] if no folder of the cache can be written.
+    /// Those of `export`, and [`sterna_ternary::Error::Output`] if no folder of the cache can be written.
     pub fn checkpoint<E: From<Error>>(
         &self,
         model: &Path,
@@ -108,7 +108,7 @@ impl PackCache {
     /// its folders that can be written. Of several processes, one packs and the others wait.
     ///
     /// # Errors
-    /// Those of [`crate::convert`], and [`Error::Output`] if no folder of the cache can be written.
+    /// Those of [`crate::convert`], and [`sterna_ternary::Error::Output`] if no folder of the cache can be written.
     pub fn cached(
         &self,
         checkpoint: &Path,
@@ -129,13 +129,13 @@ impl PackCache {
             }
         }
         let refused = refused.join(", ");
-        Err(Error::Output {
+        Err(Error::from(sterna_ternary::Error::Output {
             path: source,
             why: format!(
                 "its packed file cannot be written ({refused}); choose a place with \
                  `sterna convert --out FILE`"
             ),
-        })
+        }))
     }
 
     /// The folders for a model, the preferred one first.
@@ -298,7 +298,8 @@ impl<'a> Place<'a> {
         if !path.is_file() {
             // Opened anew, so that what is packed is not older than what was hashed.
             let source = open(self.source, self.options.allow_missing)?;
-            report = Some(write_packed(&*source, &path, self.options, progress)?);
+            let out = Output::new(&path)?;
+            report = Some(write_packed(&*source, &out, self.options, progress)?);
         }
         if stamps() != before {
             if report.is_some() {

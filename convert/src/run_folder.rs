@@ -48,7 +48,7 @@ impl RunFolder {
     /// `export` writes and says the step of. Exports of older checkpoints are removed.
     ///
     /// # Errors
-    /// Those of `export`, and [`Error::Output`] if none of `folders` can be written.
+    /// Those of `export`, and [`sterna_ternary::Error::Output`] if none of `folders` can be written.
     pub fn exported<E: From<Error>>(
         &self,
         folders: &[PathBuf],
@@ -61,11 +61,11 @@ impl RunFolder {
             }
         }
         let writable = folders.iter().find(|f| check_writable(f).is_ok());
-        let folder = writable.ok_or_else(|| Error::Output {
+        let folder = writable.ok_or_else(|| Error::from(sterna_ternary::Error::Output {
             path: self.0.clone(),
             why: "its newest checkpoint can be exported nowhere: no folder of the cache can be written"
                 .into(),
-        })?;
+        }))?;
         let unfinished = tempfile::Builder::new()
             .prefix(".unfinished-")
             .tempdir_in(folder)

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sterna_convert::{
-    Cached, Error, GgufOptions, GgufType, HeadType, Options, PackCache, RunFolder, convert, to_gguf,
+    Cached, Error, GgufOptions, GgufType, HeadType, Options, PackCache, RunFolder, convert, open,
+    write_gguf,
 };
-use sterna_ternary::Packing;
+use sterna_ternary::{Output, Packing};
 
 const OPTIONS: Options = Options {
     packing: sterna_ternary::LinearType::Ternary(Packing::I2),
@@ -102,7 +103,9 @@ fn a_gguf_file_is_packed_by_its_content_not_its_ending() {
         lossy: false,
         allow_missing: false,
     };
-    to_gguf(&setup.at("model"), &gguf, &options, &mut |_, _| {}).unwrap();
+    let source = open(&setup.at("model"), false).unwrap();
+    let out = Output::new(&gguf).unwrap();
+    write_gguf(&*source, &out, &options, &mut |_, _| {}).unwrap();
     let first = setup.packed(&gguf, &OPTIONS).unwrap();
     assert!(first.report.is_some());
     let again = setup.packed(&gguf, &OPTIONS).unwrap();

@@ -106,5 +106,6 @@ fn pretrained(
     let read = move || read().map_err(|e| e.to_string());
     let mut checkpoint = Pretrained::new(name.into(), config, files.collect(), Arc::new(read));
     checkpoint.scaling = scaling;
+    checkpoint.hub_name = sterna_ternary::card::hub_name(source.path(), "models");
     checkpoint
 }

@@ -23,6 +23,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod card;
 pub mod config;
 pub mod durable;
 mod error;

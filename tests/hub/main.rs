@@ -103,6 +103,29 @@ fn a_name_converts_to_the_same_bytes_as_its_folder() {
     assert!(setup.server.requests().is_empty());
 }
 
+#[test]
+fn a_converted_folder_has_a_card_or_keeps_that_of_its_source() {
+    let setup = setup();
+    setup.stdout(&["convert", REPO, "--to", "hf", "--out", "converted"], &[]);
+    let card = String::from_utf8(setup.read("converted/README.md")).unwrap();
+    for part in [
+        "base_model: \"org/name\"\n",
+        "# org/name\n",
+        "`org/name`",
+        "accelerate",
+    ] {
+        assert!(card.contains(part), "{part} in {card}");
+    }
+    assert!(!card.contains("license"), "{card}");
+    let own = "---\nlicense: mit\n---\nMine.\n";
+    std::fs::write(setup.folder.path().join("converted/README.md"), own).unwrap();
+    setup.stdout(
+        &["convert", "converted", "--to", "hf", "--out", "again"],
+        &[],
+    );
+    assert_eq!(setup.read("again/README.md"), own.as_bytes());
+}
+
 const RECIPE: &str = "
     [model]
     family = 'llama'
@@ -152,6 +175,34 @@ fn a_data_set_is_trained_on_by_name_and_the_run_says_of_which_commit() {
     for name in ["run/recipe.toml", "run/run.json"] {
         let text = String::from_utf8(setup.read(name)).unwrap();
         assert!(text.contains(&snapshot), "{text}");
+    }
+    let card = String::from_utf8(setup.read("run/model/README.md")).unwrap();
+    let (block, body) = card
+        .strip_prefix("---\n")
+        .unwrap()
+        .split_once("---\n")
+        .unwrap();
+    assert!(
+        block.contains("datasets: [\"org/name\"]\n") && block.contains("\"bitnet\""),
+        "{block}"
+    );
+    assert!(
+        !block.contains("license") && !block.contains("base_model"),
+        "{block}"
+    );
+    let folder = setup.folder.path().to_str().unwrap();
+    assert!(
+        !card.contains(folder),
+        "a card tells no path of this machine: {card}"
+    );
+    for part in [
+        "# run\n",
+        "trained from scratch",
+        "held-out loss: ",
+        "| train.steps | 2 |",
+        "train.tokens | ",
+    ] {
+        assert!(body.contains(part), "{part} in {body}");
     }
     setup.stdout(&[&args[..], &["again"]].concat(), &OFFLINE);
     let model = "model/model.safetensors";

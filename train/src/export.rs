@@ -12,9 +12,9 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use sterna_datasets::Tokenizer;
-use sterna_ternary::{Role, Scaling, durable};
+use sterna_ternary::{Role, durable};
 
-use crate::model::values_of;
+use crate::model::{has_products, values_of};
 use crate::{Error, Model, Precision, Result, ops};
 
 const GENERATION: &str = "generation_config.json";
@@ -62,11 +62,6 @@ pub fn huggingface(
         "max_length": config.max_position_embeddings,
     });
     write_json(&folder.join(GENERATION), &generation)
-}
-
-/// Whether the linear layers are written as products of trits and scales.
-fn has_products(model: &Model) -> bool {
-    model.precision == Precision::Ternary && model.scaling != Scaling::Matrix
 }
 
 fn weights(model: &Model) -> Result<Vec<u8>> {

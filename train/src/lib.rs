@@ -23,6 +23,7 @@
 
 mod arena;
 mod backward;
+mod card;
 mod error;
 mod export;
 pub mod model;

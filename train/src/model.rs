@@ -546,6 +546,11 @@ pub fn flops_per_token(config: &Config, context: usize) -> f64 {
     6.0 * (linear_parameters(config) + head + attention) as f64
 }
 
+/// Whether the linear layers are exported as products of trits and scales.
+pub(crate) fn has_products(model: &Model) -> bool {
+    model.precision == Precision::Ternary && model.scaling != Scaling::Matrix
+}
+
 /// A parameter's values, copied out.
 pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
     Ok(var

@@ -19,6 +19,8 @@ pub type Weights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send
 pub struct Pretrained {
     /// Where it lies, for messages.
     pub path: PathBuf,
+    /// `org/name`, if it came from the hub; for the model card.
+    pub hub_name: Option<String>,
     /// Shapes and constants of the model that is trained.
     pub config: Config,
     /// Names and contents of the tokenizer's files, generation settings and chat template. The trained model gets
@@ -39,6 +41,7 @@ impl Pretrained {
     ) -> Pretrained {
         Pretrained {
             path,
+            hub_name: None,
             config,
             files,
             scaling: Scaling::default(),

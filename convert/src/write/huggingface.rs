@@ -13,6 +13,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
+use sterna_ternary::card::{Card, README, hub_name};
 use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Dtype, OutputFolder, Scaling, durable, sha256};
@@ -95,8 +96,39 @@ pub(crate) fn write(
         }
         report.bytes_out = model.metadata().map_err(Error::io(&model))?.len();
         report.sha256 = sha256::of_file(&model).map_err(Error::io(&model))?;
+        write_card(source, &form, unproven)?;
         Ok(report)
     })
+}
+
+/// Writes the model card: the README.md of the source as it is, since the model is the same, or one that says
+/// what is known.
+fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
+    let own = source.path().join(README);
+    if own.is_file() {
+        let copied = std::fs::copy(&own, folder.join(README));
+        return copied.map(drop).map_err(Error::io(&own));
+    }
+    let last = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let base = hub_name(source.path(), "models");
+    let from = base.clone().unwrap_or_else(|| last(source.path()));
+    let card = Card {
+        title: from.clone(),
+        base_model: base,
+        is_quantized: matches!(form.linear, Linear::Packed { .. }),
+        about: format!(
+            "A ternary (1.58-bit) language model: each weight of its linear layers is -1, 0 or +1 times a \
+             scale. It was converted from `{}` by Sterna {}, which compared every weight with the source.",
+            from.replace('`', ""),
+            env!("CARGO_PKG_VERSION")
+        ),
+        ..Card::default()
+    };
+    card.write(folder, source.config())
+        .map_err(Error::io(folder))
 }
 
 /// By the number of rows `transformers` tells packed weights from others.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::opened::Run;
 use super::{checkpoint, data};
-use crate::{Error, Place, Result, export};
+use crate::{Error, Place, Result, card, export};
 
 /// Writes the model of a run's newest checkpoint into the folder `out` and returns the steps that
 /// it had taken. The run need not be at an end; it is not touched.
@@ -28,5 +28,6 @@ pub fn export_newest(run: &Run, folder: &Path, out: &Path) -> Result<u64> {
     let trainer = run.with_parameters(config, found.parameters, &Place::default())?;
     let files = run.tokenizer_from().map(|start| &start.files[..]);
     export::huggingface(&trainer.model, &tokenizer, files, out)?;
+    card::write(run, &trainer.model, folder, None, out)?;
     Ok(found.step)
 }

@@ -19,7 +19,7 @@ use super::opened::Run;
 use super::statistics::Statistics;
 use super::{checkpoint, provenance, sample};
 use crate::model::{flops_per_token, scored};
-use crate::{Error, Model, Place, Recipe, Result, Trainer, export};
+use crate::{Error, Model, Place, Recipe, Result, Trainer, card, export};
 
 /// Tokens of held-out text that a sample goes on from.
 const SAMPLE_PROMPT: usize = 8;
@@ -105,6 +105,8 @@ pub fn train(
     if ranks.is_first() {
         let files = run.tokenizer_from().map(|start| &start.files[..]);
         export::huggingface(&trainer.model, &data.tokenizer, files, &model)?;
+        let loss = held_out_loss.map(|loss| (loss, trainer.step));
+        card::write(run, &trainer.model, folder, loss, &model)?;
     }
     Ok(Outcome {
         step: trainer.step,
