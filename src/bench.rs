@@ -16,11 +16,12 @@ use crate::packed::packed;
 use crate::{model, terminal};
 use show::Shown;
 
-/// Measure prompt and generation speed, and how close they come to what this machine can do.
+/// Measure speed, and how close it comes to the limit of this machine.
 ///
-/// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the median, the
-/// smallest and the largest speed and the median's share of the limit: the bytes that must be read at the
-/// bandwidth measured in the same run, or the multiply-adds at the peak int8 rate, whichever takes longer.
+/// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the
+/// median, the smallest and the largest speed, and the median's share of the limit. The limit is the
+/// bytes that must be read at the bandwidth measured in the same run, or the multiply-adds at the
+/// peak int8 rate, whichever takes longer.
 #[derive(clap::Args)]
 pub struct Args {
     /// A packed file, as `sterna convert` or `sterna synthesize` writes it.
@@ -28,35 +29,57 @@ pub struct Args {
     model: Option<PathBuf>,
     /// Measure two packed files in turn and print the ratio of their speeds.
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["model", "packing"])]
+    #[arg(help_heading = "Models")]
     compare: Vec<PathBuf>,
-    /// Measure the model in every packing, repacked to a temporary file, and name the fastest.
-    #[arg(long, value_enum)]
+    /// Measure the model in every packing, and name the fastest.
+    ///
+    /// It is repacked to temporary files.
+    #[arg(long, value_enum, help_heading = "Models")]
     packing: Option<Packings>,
     /// Prompt lengths, like 128,512; 0 for none.
-    #[arg(long, value_delimiter = ',', default_value = "128,512")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "128,512",
+        help_heading = "Tests"
+    )]
     pp: Vec<usize>,
     /// Numbers of tokens to generate, like 64; 0 for none.
-    #[arg(long, value_delimiter = ',', default_value = "64")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "64",
+        help_heading = "Tests"
+    )]
     tg: Vec<usize>,
     /// Tokens in the cache before each test.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Tests")]
     depth: usize,
-    /// Numbers of threads, like 1,2 [default: one per physical core that this process may use]
-    #[arg(long, value_delimiter = ',')]
-    threads: Vec<usize>,
     /// Rounds that count.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Tests")]
     repetitions: usize,
-    /// Compute every logit of a generated token, as sampling without top-k and min-p must.
-    #[arg(long)]
+    /// Compute every logit of a generated token.
+    ///
+    /// Sampling without top-k and min-p must do so.
+    #[arg(long, help_heading = "Tests")]
     full_head: bool,
+    /// Numbers of threads, like 1,2 [default: one per physical core]
+    ///
+    /// The cores are those that this process may use.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        help_heading = "Machine"
+    )]
+    threads: Vec<usize>,
     #[command(flatten)]
     choices: model::Choices,
     /// Print one JSON object.
-    #[arg(long, conflicts_with = "csv")]
+    #[arg(long, conflicts_with = "csv", help_heading = "Output")]
     json: bool,
     /// Print one line of comma-separated values per result.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     csv: bool,
 }
 

@@ -15,10 +15,11 @@ use sterna_runtime::{
 use crate::generate::{append, describe};
 use crate::terminal::Answering;
 
-/// Talk with a model. What was said stays computed, so a turn costs its own tokens only.
+/// Talk with a model in the terminal, or answer the lines of a pipe.
 ///
-/// Ctrl-C stops an answer, Ctrl-D ends the conversation, /help lists the commands. Without a terminal each line is a
-/// turn, and only answers go to stdout.
+/// What was said stays computed, so a turn costs its own tokens only. Ctrl-C stops an answer, Ctrl-D
+/// ends the conversation, /help lists the commands. Without a terminal each line is a turn, and only
+/// answers go to stdout.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -26,11 +27,11 @@ pub struct Args {
     /// The message of the system, which says how to answer.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    #[command(flatten)]
-    sampling: crate::sampling::Args,
     /// Print one JSON object per answer, with text, ids, counts and speed.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: crate::sampling::Args,
 }
 
 const HELP: &str = "\

@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-/// Print a completion script, e.g. `sterna completions bash > ~/.local/share/bash-completion/completions/sterna`.
+/// Print a completion script for a shell.
 #[derive(clap::Args)]
 pub struct Args {
     /// The shell to complete in.

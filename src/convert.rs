@@ -15,49 +15,65 @@ use crate::terminal;
 
 /// Convert a model to another format, and prove that no weight differs.
 ///
-/// SOURCE is a Hugging Face folder (BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model that was
-/// trained here, with master weights or packed), a GGUF file, or a packed file. Where there is no such path, it
-/// is the name of a model on the hub, which is fetched first: org/name, org/name@revision or org/name:file.gguf
+/// SOURCE is a Hugging Face folder (BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model
+/// that was trained here, with master weights or packed), a GGUF file, or a packed file. Where there
+/// is no such path, it is the name of a model on the hub, which is fetched first: org/name,
+/// org/name@revision or org/name:file.gguf
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Hugging Face folder with config.json and model.safetensors, a GGUF file, a packed file, or a name.
+    /// A Hugging Face folder, a GGUF file, a packed file, or a hub name.
+    ///
+    /// A folder holds config.json and model.safetensors.
     source: PathBuf,
     /// The file to write, or the folder.
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "PATH", help_heading = "Output")]
     out: PathBuf,
     /// The format to write.
-    #[arg(long, value_enum, default_value = "native")]
+    #[arg(long, value_enum, default_value = "native", help_heading = "Output")]
     to: To,
-    /// Of a packed file. i2: 2 bits a weight, fastest; t5: 1.6 bits a weight, smallest. Same results. f16, q8_0 and
-    /// q4_0 make baselines of full-precision models, to compare with.
-    #[arg(long, value_enum, default_value = "i2")]
+    /// Type of the linear layers in a packed file.
+    ///
+    /// i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0 and q4_0 make
+    /// baselines of full-precision models, to compare with.
+    #[arg(long, value_enum, default_value = "i2", help_heading = "Types")]
     packing: PackingName,
-    /// Type of the head, and of the embedding of a tied model [default: ternary where it is, else q8; in
-    /// GGUF f16].
-    #[arg(long, value_enum)]
+    /// Type of the head, and of the embedding of a tied model.
+    ///
+    /// [default: ternary where it is, else q8; in GGUF f16]
+    #[arg(long, value_enum, help_heading = "Types")]
     head: Option<Head>,
-    /// Of a packed file, how the runtime rounds the inputs of linear layers [default: int16 where the model was
-    /// trained without quantized activations, which int8 would cost a percent of the logits; else int8, which
-    /// BitNet training means]. int16 takes twice the arithmetic.
-    #[arg(long, value_enum)]
+    /// How the runtime rounds the inputs of linear layers.
+    ///
+    /// For packed files. [default: int16 where the model was trained without quantized activations,
+    /// which int8 would cost a percent of the logits; else int8, which BitNet training means]. int16
+    /// takes twice the arithmetic.
+    #[arg(long, value_enum, help_heading = "Types")]
     activations: Option<ActivationsName>,
-    /// In GGUF, the name of the tokenizer's split rule in llama.cpp, where it is not recognized.
-    #[arg(long, value_name = "NAME")]
+    /// Name of the tokenizer's split rule in llama.cpp, for GGUF.
+    ///
+    /// Needed where the rule is not recognized.
+    #[arg(long, value_name = "NAME", help_heading = "GGUF")]
     pre: Option<String>,
+    /// Round scales that the GGUF type does not hold, instead of refusing.
+    ///
+    /// A type may hold scales as f16 only, or one scale for more weights than the source has.
+    #[arg(long, help_heading = "GGUF")]
+    lossy: bool,
     #[command(flatten)]
     hints: Hints,
-    /// In GGUF, move scales that the type does not hold (f16, or one for more weights) instead of refusing.
-    #[arg(long)]
-    lossy: bool,
-    /// Take the weights of a Hugging Face folder for masters, to be ternarized, whatever config.json says: the
-    /// revision `prequantized` of Falcon-E, and fine-tunes of it.
-    #[arg(long)]
+    /// Read the weights of a folder as master weights, to be ternarized.
+    ///
+    /// This holds whatever config.json says. It is for the revision `prequantized` of Falcon-E, and
+    /// for fine-tunes of it.
+    #[arg(long, help_heading = "Source")]
     masters: bool,
-    /// Go on where tokenizer or generation settings are missing: the model then runs on token ids only.
-    #[arg(long)]
+    /// Go on where tokenizer or generation settings are missing.
+    ///
+    /// The model then runs on token ids only.
+    #[arg(long, help_heading = "Source")]
     allow_missing: bool,
     /// Print one JSON object with counts, scales, errors and checksum.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -74,7 +90,7 @@ enum To {
     /// GGUF for llama.cpp, 2.06 bits a weight
     #[value(name = "tq2_0")]
     Tq2_0,
-    /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are no multiple of 256
+    /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are not multiples of 256
     #[value(name = "q2_0")]
     Q2_0,
     /// The older layout of q2_0, with a scale for each 128 weights, for programs that expect it
@@ -94,7 +110,8 @@ pub enum PackingName {
     I2,
     /// Trits, five a byte
     T5,
-    /// Numbers, nothing rounded: each matrix in the narrowest of f16, bf16 and f32 that holds its values. Runs in f32
+    /// Numbers, nothing rounded: each matrix in the narrowest of f16, bf16 and f32 that holds its
+    /// values. Runs in f32
     F16,
     /// Eight bits a weight, a scale for each 32, as in GGUF
     #[value(name = "q8_0")]

@@ -6,7 +6,9 @@ use sterna_validate::speed::Machine;
 
 use crate::terminal;
 
-/// Show what was detected of this machine, which kernel tables it runs and which one is chosen.
+/// Show what was detected of this machine, and the kernels that it runs.
+///
+/// One kernel table is chosen: the fastest that runs.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print one JSON object.

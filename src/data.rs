@@ -16,23 +16,23 @@ pub enum Verb {
     Prepare(Prepare),
 }
 
-/// Print generated documents as JSON lines: `task`, `text` and `entropy` in nats.
+/// Print generated documents as JSON lines: task, text, entropy in nats.
 ///
 /// Tasks: stories, addition2, addition3, copy, recall, facts, chat. Sums are written lowest digit
 /// first, so `12+39=150` says 51. Documents of chat have `messages` instead of `text`, as
 /// `sterna train --chat` reads them.
 #[derive(clap::Args)]
 pub struct Generate {
-    /// Tasks and their shares of the documents, like addition2=0.6,stories=0.4.
+    /// Tasks and their shares, like addition2=0.6,stories=0.4.
     #[arg(long)]
     mix: Mix,
-    /// How many.
-    #[arg(long, short = 'n', default_value_t = 10)]
+    /// Number of documents.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     documents: u64,
-    /// Another seed, other documents.
-    #[arg(long, default_value_t = 1)]
+    /// The same seed gives the same documents.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Held-out documents have no problem in common with training documents.
+    /// Held-out documents share no problem with training documents.
     #[arg(long, value_enum, default_value = "train")]
     split: SplitName,
 }
@@ -43,24 +43,31 @@ enum SplitName {
     HeldOut,
 }
 
-/// Encode .txt, .jsonl and .parquet files into `train.tokens` and `held_out.tokens`.
+/// Encode texts into train.tokens and held_out.tokens.
 #[derive(clap::Args)]
 pub struct Prepare {
-    /// Files or folders of .txt (one document each, or see --separator), .jsonl and .parquet (`text`, `messages`, or
-    /// `prompt` and `completion`), or data sets of the hub like hf:org/name@revision.
+    /// Files or folders of .txt, .jsonl and .parquet, or hub data sets.
+    ///
+    /// A .txt file is one document, or several with --separator. Records of the others have `text`,
+    /// `messages`, or `prompt` and `completion`. A data set of the hub is hf:org/name@revision.
     #[arg(required = true)]
     text: Vec<PathBuf>,
-    /// A folder with tokenizer.json, as `sterna tokenizer train` makes it.
-    #[arg(long)]
+    /// A folder with tokenizer.json, as `sterna tokenizer train` writes it.
+    #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// The folder to write into; created if need be.
-    #[arg(long, short)]
+    /// The folder to write into; created if it does not exist.
+    #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
     /// Share of the documents that is held out.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.01,
+        allow_negative_numbers = true
+    )]
     held_out: f64,
     /// The line that separates the documents of a .txt file.
-    #[arg(long)]
+    #[arg(long, value_name = "LINE")]
     separator: Option<String>,
     /// Print one JSON object with paths and counts.
     #[arg(long)]

@@ -8,13 +8,14 @@ use sterna_diagnose::doctor::{Progress, Report, examine};
 use crate::locate::{Want, locate};
 use crate::terminal;
 
-/// Find out why a model writes garbage: check its files, weights, tokenizer and template for known failure modes.
+/// Find out why a model writes garbage.
 ///
-/// The model is packed into a temporary folder and predicts built-in texts, as it is and with typical mistakes
-/// undone. Exit codes: 0 nothing is broken, 1 something is, 3 it cannot be read
+/// Checks its files, weights, tokenizer and template for known failure modes. The model is packed
+/// into a temporary folder and predicts built-in texts, as it is and with typical mistakes undone.
+/// Exit codes: 0 nothing is broken, 1 something is, 3 it cannot be read
 #[derive(clap::Args)]
 pub struct Args {
-    /// A packed file, a Hugging Face folder, a GGUF file, or the name of one on the hub.
+    /// A packed file, a Hugging Face folder, a GGUF file, or a hub name.
     model: PathBuf,
     /// Print one JSON object.
     #[arg(long)]

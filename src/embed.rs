@@ -11,26 +11,27 @@ use anyhow::Context;
 use serde_json::json;
 use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
 
-/// Print a vector for each text, one a line: the last token's hidden state, as embedding models with last-token
-/// pooling are trained for. Any model has one.
+/// Print a vector for each text, one per line.
 ///
-/// Special tokens are those of the model's tokenizer.json and tokenizer_config.json, and nothing is added: if the
-/// tokenizer ends texts with a token, as those of embedding models do, that token's hidden state is the vector.
-/// An instruction that a model wants in front of queries is part of the text.
+/// The vector is the hidden state of the last token, as embedding models with last-token pooling are
+/// trained for. Any model has one. Special tokens are those of the model's tokenizer.json and
+/// tokenizer_config.json, and nothing is added: if the tokenizer ends texts with a token, as those of
+/// embedding models do, that token's hidden state is the vector. An instruction that a model expects
+/// before queries is part of the text.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: crate::model::Args,
-    /// A text; may be given several times [default: the lines of standard input]
+    /// A text; repeatable [default: the lines of standard input]
     #[arg(long, short, conflicts_with = "file")]
     text: Vec<String>,
-    /// A file with a text a line.
+    /// A file with one text per line.
     #[arg(long, short)]
     file: Option<PathBuf>,
-    /// Leave the vectors as long as they are, instead of scaling them to length one.
+    /// Do not scale the vectors to length one.
     #[arg(long)]
     no_normalize: bool,
-    /// Print one JSON object a line with `index`, `embedding` and `tokens`, how many the text has.
+    /// Print a JSON object per line: index, embedding, number of tokens.
     #[arg(long)]
     json: bool,
 }

@@ -5,25 +5,33 @@ use std::io::Write;
 use serde_json::{Value, json};
 use sterna_runtime::{Generation, Message, Model, StopReason, Summary, Tokenizer};
 
-/// Continue a text, or with --chat answer a message. The text goes to stdout as it comes, counts and speed to stderr.
+/// Continue a text, or with --chat answer a message.
+///
+/// The text goes to stdout as it is generated, counts and speed go to stderr.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: crate::model::Args,
     /// The text to continue [default: none, the model begins on its own]
-    #[arg(long, short, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     prompt: String,
-    /// The prompt is the message of a user, written as the model's chat template says.
+    /// Take the prompt as a message, written as the chat template says.
     #[arg(long)]
     chat: bool,
     /// The message of the system before it.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    #[command(flatten)]
-    sampling: crate::sampling::Args,
     /// Print one JSON object with text, ids, counts and speed instead.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: crate::sampling::Args,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {

@@ -6,13 +6,17 @@ use clap::ValueEnum;
 use sterna_convert::{GgufHints, I2sOrder, LutKernels};
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Source")]
 pub struct Hints {
-    /// How the I2_S of a GGUF source is laid out, which the file does not say. arm: bitnet.cpp on ARM after
-    /// November 2025.
+    /// Layout of I2_S in a GGUF source, which the file does not say.
+    ///
+    /// arm: bitnet.cpp on ARM after November 2025.
     #[arg(long, value_enum, default_value = "x86")]
     i2s_order: Order,
-    /// For a GGUF source in TL1 or TL2, the include/kernel_config.ini of the bitnet.cpp that wrote it: the order of
-    /// the weights depends on it and the file does not say which it was.
+    /// For TL1 or TL2, the kernel_config.ini of the bitnet.cpp that wrote it.
+    ///
+    /// The file is include/kernel_config.ini. The order of the weights depends on it, and a GGUF
+    /// file does not say which one it was written with.
     #[arg(long, value_name = "FILE")]
     kernel_config: Option<PathBuf>,
 }

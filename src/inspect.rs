@@ -9,16 +9,21 @@ use sterna_diagnose::facts;
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
 
-/// Show family, shapes, packing, sizes, trits, tokenizer and chat template of a packed file or of a checkpoint.
+/// Show what is in a model: shapes, packing, sizes, trits, tokenizer.
+///
+/// Also its family and its chat template.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A packed file, a Hugging Face folder, a GGUF file, or the name of one on the hub.
+    /// A packed file, a Hugging Face folder, a GGUF file, or a hub name.
     model: PathBuf,
-    /// Read everything, however long it takes: compare the checksum, which checkpoints lack, and count the trits of
-    /// every matrix.
+    /// Read everything: compare the checksum and count all trits.
+    ///
+    /// This takes as long as reading the file takes. Checkpoints have no checksum.
     #[arg(long)]
     verify: bool,
-    /// Tokens of context for which memory is counted [default: all that the model was made for].
+    /// Tokens of context for which memory is counted [default: the most]
+    ///
+    /// The most is the context that the model was made for.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// Print one JSON object.

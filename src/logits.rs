@@ -8,17 +8,18 @@ use serde_json::json;
 use sterna_runtime::Logits;
 use sterna_ternary::Output;
 
-/// Write the logits after every position of a sequence of token ids: F32 `logits` [n, vocab] in a
-/// safetensors file.
+/// Write the logits after every position of a sequence of token ids.
+///
+/// The file is safetensors with one tensor: F32 `logits` [n, vocab].
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: crate::model::Args,
-    /// Token ids, like 1,2,3; nothing is put in front of them.
+    /// Token ids, like 1,2,3; nothing is added before them.
     #[arg(long, value_delimiter = ',', required = true)]
     ids: Vec<u32>,
     /// The file to write.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Print one JSON object with shape, file and the most probable next id.
     #[arg(long)]

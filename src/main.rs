@@ -15,10 +15,12 @@ mod doctor;
 mod embed;
 mod exit;
 mod generate;
+mod help;
 mod hints;
 mod inspect;
 mod locate;
 mod logits;
+mod man;
 mod model;
 #[cfg(feature = "hub")]
 mod models;
@@ -41,14 +43,20 @@ use clap::{Parser, Subcommand};
 
 /// Train, convert, run and judge ternary (1.58-bit) language models on ordinary CPUs.
 #[derive(Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, after_help = AFTER)]
+#[command(
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(help_template = help::template(), after_help = AFTER, mut_subcommands = help::with_examples)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 const AFTER: &str = "\
-Start with `sterna quickstart`: it trains a small model, packs it and talks to it, in minutes and offline.
+`sterna help VERB` explains a verb, `sterna VERB -h` lists its flags. Begin with `sterna quickstart`.
 
 Results go to stdout, progress to stderr; --json prints one JSON object on stdout.
 Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input file, 130 stopped by Ctrl-C.";
@@ -79,6 +87,7 @@ enum Verb {
     Cpu(cpu::Args),
     Synthesize(synthesize::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
@@ -110,6 +119,7 @@ fn main() -> ExitCode {
         Verb::Cpu(args) => cpu::run(&args),
         Verb::Synthesize(args) => synthesize::run(&args),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,13 +13,13 @@ use crate::packed::packed;
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// A packed file, the folder of a run, a Hugging Face folder, a GGUF file, or a name of the hub.
+    /// A packed file, a run, a Hugging Face folder, a GGUF file, a hub name.
     ///
-    /// What is not packed is packed once and kept, in a folder .sterna beside the model or, for models of the
-    /// hub and where that cannot be written, in the user's folder for caches.
+    /// What is not packed is packed once and kept, in a folder .sterna beside the model or, for
+    /// models of the hub and where that cannot be written, in the user's folder for caches.
     model: PathBuf,
     /// Threads [default: one per physical core that this process may use]
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<usize>,
     #[command(flatten)]
     choices: Choices,
@@ -27,9 +27,10 @@ pub struct Args {
 
 /// What does not depend on the model.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Memory and kernels")]
 pub struct Choices {
-    /// Kernel table by name [default: the fastest of this CPU]; results are the same for all
-    #[arg(long)]
+    /// Kernel table by name [default: the fastest]; results are the same
+    #[arg(long, value_name = "NAME")]
     kernels: Option<String>,
     /// Element type of the KV cache; results depend on it
     #[arg(long, value_enum, default_value = "f16")]

@@ -7,7 +7,9 @@ use sterna_hub::{self as hub, Name, Settings, Stored};
 use crate::exit::Usage;
 use crate::terminal;
 
-/// List or remove the models and data sets in the hub's cache, which other programs share.
+/// List or remove the models and data sets in the hub's cache.
+///
+/// Other programs share this cache.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {

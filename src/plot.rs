@@ -9,10 +9,11 @@ use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 use crate::exit::{BadInput, Usage};
 
-/// Draw the loss curves of runs, over each other: training as a line, held-out text as dots.
+/// Draw the loss curves of runs into one picture.
 ///
-/// Reads the metrics.jsonl of each run, also while it goes on. The line is smoothed over about a fiftieth of the
-/// run; its first steps, which are far above the others, are cut off.
+/// Training losses are a line, held-out losses are dots. Reads the metrics.jsonl of each run, also
+/// while it goes on. The line is smoothed over about a fiftieth of the run. The first steps, whose
+/// losses are far above the others, are cut off.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folders of runs, as `sterna train` writes them.

@@ -6,14 +6,18 @@ use sterna_hub::{Hub, Kind, Name, Settings, Want};
 
 use crate::terminal::{self, Download};
 
-/// Fetch a model or data set from the Hugging Face hub into its cache and print where it lies.
+/// Fetch a model or data set from the hub and print its path.
 ///
-/// Only what Sterna uses is fetched: config, tokenizer, chat template and safetensors, or the one .gguf or
-/// .sterna file; of a data set .txt, .jsonl and .parquet. An interrupted download goes on where it stopped, and every file is checked against the hub's
-/// checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
+/// Files go into the cache of the Hugging Face hub. Only what Sterna uses is fetched: config,
+/// tokenizer, chat template and safetensors, or the one .gguf or .sterna file; of a data set .txt,
+/// .jsonl and .parquet. An interrupted download goes on where it stopped, and every file is checked
+/// against the hub's checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
+/// what they always mean.
 #[derive(clap::Args)]
 pub struct Args {
-    /// org/name, org/name@revision or org/name:file.gguf; of a data set hf:org/name or hf:org/name@revision
+    /// org/name of a model, hf:org/name of a data set.
+    ///
+    /// Also with a revision, org/name@revision, and of a model with a file, org/name:file.gguf.
     name: String,
     /// Print one JSON object with path, commit and files.
     #[arg(long)]

@@ -15,20 +15,23 @@ const RECIPE: &str = include_str!("../configs/quickstart.toml");
 const PROBLEMS: u64 = 500;
 const STORIES: u64 = 200;
 
-/// Train a small ternary model, pack it and try it: a few minutes on two cores, offline.
+/// Train, pack and try a small ternary model, in minutes and offline.
 ///
-/// Makes a corpus with the built-in generators, trains a tokenizer and a model of about 1M parameters, writes
-/// a Hugging Face folder, converts it and runs the packed file. Running it twice goes on where it stopped.
+/// Makes a corpus with the built-in generators, trains a tokenizer and a model of about 1M
+/// parameters, writes a Hugging Face folder, converts it and runs the packed file. A second call
+/// goes on where the first one stopped.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder of the run; created if need be.
-    #[arg(long, short, default_value = "runs/quickstart")]
+    /// The folder of the run; created if it does not exist.
+    #[arg(long, short, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
-    /// Steps, instead of the recipe's: fewer are quicker, and the model then knows less.
-    #[arg(long)]
+    /// Steps, instead of the recipe's.
+    ///
+    /// Fewer steps take less time, and the model then knows less.
+    #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Threads [default: all cores]; the weights do not depend on it
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// End with one JSON object on stdout.
     #[arg(long)]

@@ -4,33 +4,58 @@ use sterna_runtime::{KvCache, Model, Sampling, Settings};
 
 #[derive(clap::Args)]
 #[group(skip)]
+#[command(next_help_heading = "Sampling")]
 pub struct Args {
-    /// Most tokens to generate [default: until the model ends or the context is full]
-    #[arg(long, short = 'n')]
+    /// Tokens to generate at most [default: until the model ends]
+    ///
+    /// A full context ends the text too.
+    #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<usize>,
-    /// Tokens that prompt and answer may have together [default: 4096, or fewer if the model has fewer]
-    #[arg(long)]
+    /// Tokens of prompt and answer together [default: 4096]
+    ///
+    /// The default is smaller for a model that was made for fewer tokens.
+    #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// 0 always takes the most probable token; higher is more surprising.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     temperature: f32,
     /// Only the K most probable tokens [default: all]
     #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
     top_k: usize,
-    /// Only the most probable tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
+    /// Only the most probable tokens that together reach this probability.
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     top_p: f32,
-    /// Only tokens with at least this share of the most probable one's probability.
-    #[arg(long, default_value_t = 0.0)]
+    /// Only tokens with at least this share of the highest probability.
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     min_p: f32,
     /// Above 1 makes tokens that were there before less probable.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     repetition_penalty: f32,
     /// The same seed gives the same text.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// End at this text; can be given several times.
-    #[arg(long)]
+    /// End at this text; repeatable.
+    #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 }
 

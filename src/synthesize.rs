@@ -11,28 +11,31 @@ use crate::convert::PackingName;
 use crate::exit::Usage;
 use crate::terminal;
 
-/// Write a model of a published shape with random weights, to measure speed and memory on this machine.
+/// Write a model of a published shape with random weights.
 ///
-/// It talks nonsense at exactly the speed of a trained model. The same seed gives the same bytes, and both forms
-/// hold the same weights. The model is never in memory.
+/// It measures speed and memory on this machine: it talks nonsense at exactly the speed of a trained
+/// model. The same seed gives the same bytes, and both forms hold the same weights. The model is
+/// never in memory.
 #[derive(clap::Args)]
 pub struct Args {
-    /// One of bitnet-2b4t, falcon-e-1b, falcon3-1b, falcon3-7b, llama3-8b, bitnet-100b; or a config.json.
+    /// The name of a shape, or a config.json.
+    ///
+    /// Names: bitnet-2b4t, falcon-e-1b, falcon3-1b, falcon3-7b, llama3-8b, bitnet-100b.
     shape: String,
     /// The file to write, or the new folder with --as hf.
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "PATH")]
     out: PathBuf,
     /// What to write.
     #[arg(long = "as", value_enum, default_value = "packed")]
     form: Form,
-    /// Trits in 2 or 1.6 bits a weight, or numbers in 16, 8 or 4 [default: i2]
+    /// Trits in 2 or 1.6 bits a weight, or numbers [default: i2]
     #[arg(long, value_enum)]
     packing: Option<PackingName>,
     /// Type of embedding and head [default: f16]
     #[arg(long, value_enum)]
     head: Option<Head>,
     /// The same seed gives the same bytes.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Print one JSON object with path, bytes and number of weights.
     #[arg(long)]

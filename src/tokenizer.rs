@@ -15,28 +15,34 @@ pub enum Verb {
     Train(Train),
 }
 
-/// Train a byte-level BPE and write tokenizer.json and tokenizer_config.json, which transformers loads.
+/// Train a byte-level BPE and write files that transformers loads.
 ///
-/// Digits stay single tokens. `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
+/// The files are tokenizer.json and tokenizer_config.json. Digits stay single tokens.
+/// `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
 #[derive(clap::Args)]
 pub struct Train {
-    /// Files or folders of .txt, .jsonl and .parquet, or data sets of the hub like hf:org/name@revision.
+    /// Files or folders of .txt, .jsonl and .parquet, or hub data sets.
+    ///
+    /// A data set of the hub is hf:org/name@revision.
     #[arg(required = true)]
     text: Vec<PathBuf>,
-    /// Tokens, the 256 bytes and special tokens included; fewer if the text has no more to merge.
-    #[arg(long)]
+    /// Number of tokens.
+    ///
+    /// The 256 bytes and the special tokens are included. There are fewer if the text has no more
+    /// pairs to merge.
+    #[arg(long, value_name = "N")]
     vocab_size: usize,
-    /// The folder to write into; created if need be.
-    #[arg(long, short)]
+    /// The folder to write into; created if it does not exist.
+    #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
     /// Documents to read at most.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
     documents: usize,
     /// Context that transformers should assume, in tokens.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     context: usize,
     /// The line that separates the documents of a .txt file.
-    #[arg(long)]
+    #[arg(long, value_name = "LINE")]
     separator: Option<String>,
     /// Print one JSON object with path and size.
     #[arg(long)]

@@ -22,71 +22,87 @@ use live::Page;
 pub use place::refuse_ranks;
 use watch::Watch;
 
-/// Train a model as a recipe says and write it as a Hugging Face folder.
+/// Train a model as a recipe says and write a Hugging Face folder.
 ///
-/// The recipe is a preset, a file, or a file over a preset; flags change single values. OUT gets recipe.toml,
-/// run.json (where every value came from, versions, hashes of the data), data/, checkpoints/, metrics.jsonl,
-/// tensorboard/ and model/, the folder that `sterna convert` and transformers read. The same command goes on
-/// where a run was stopped. Ctrl-C saves a checkpoint first.
+/// The recipe is a preset, a file, or a file over a preset; flags change single values. OUT gets
+/// recipe.toml, run.json (where every value came from, versions, hashes of the data), data/,
+/// checkpoints/, metrics.jsonl, tensorboard/ and model/, the folder that `sterna convert` and
+/// transformers read. Ctrl-C saves a checkpoint first, and the same command goes on from there.
 #[derive(clap::Args)]
 pub struct Args {
     /// A recipe; see configs/ for examples.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE", help_heading = "Recipe")]
     config: Option<PathBuf>,
-    /// A recipe inside the program, by the size of its model; needs --text or a [data] of --config.
-    #[arg(long, value_parser = PossibleValuesParser::new(presets::names()))]
+    /// A recipe inside the program, named after the size of its model.
+    ///
+    /// It needs --text, or [data] in the file of --config.
+    #[arg(long, help_heading = "Recipe", value_parser = PossibleValuesParser::new(presets::names()))]
     preset: Option<String>,
-    /// A checkpoint to start from, instead of the recipe's shape: a file, a folder or a name of the hub, in any format
-    /// that convert reads.
-    #[arg(long, value_name = "MODEL")]
+    /// One value of the recipe, like train.learning_rate=1e-3; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]
+    set: Vec<String>,
+    /// A checkpoint to start from, instead of the recipe's shape.
+    ///
+    /// A file, a folder or a name of the hub, in any format that `sterna convert` reads.
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
     from: Option<String>,
-    /// A checkpoint to learn from beside the text, like --from; [teacher] of the recipe says how much. Without --from
+    /// A checkpoint to learn from, in addition to the text.
+    ///
+    /// Named as in --from. [teacher] of the recipe says how much is learned from it. Without --from
     /// the model gets its tokenizer.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
     teacher: Option<String>,
-    /// Files or folders of .txt, .jsonl or .parquet to train on, or data sets of the hub like hf:org/name@revision.
-    #[arg(long, num_args = 1.., value_name = "FILE")]
+    /// Texts to train on: .txt, .jsonl, .parquet, folders, hub data sets.
+    ///
+    /// A data set of the hub is hf:org/name@revision.
+    #[arg(long, num_args = 1.., value_name = "FILE", help_heading = "Data")]
     text: Vec<PathBuf>,
-    /// Files or folders of .jsonl or .parquet with conversations: `messages`, `conversations`, or `prompt` and `completion`. What
-    /// the assistant says is learned; needs a checkpoint with a chat template to start from.
-    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
+    /// Conversations to train on: .jsonl, .parquet or folders of them.
+    ///
+    /// Records have `messages`, `conversations`, or `prompt` and `completion`. The model learns what
+    /// the assistant says. It needs a checkpoint with a chat template to start from.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text", help_heading = "Data")]
     chat: Vec<PathBuf>,
-    /// The folder of the run; created if need be.
-    #[arg(long, short)]
-    out: Option<PathBuf>,
     /// Steps, instead of the recipe's.
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Schedule")]
     steps: Option<u64>,
     /// Steps between checkpoints, instead of the recipe's.
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Schedule")]
     checkpoint_every: Option<u64>,
-    /// One value of the recipe, like train.learning_rate=1e-3; can be given often.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
     /// Threads [default: all cores]; the weights do not depend on it
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<usize>,
     #[command(flatten)]
     place: place::Args,
-    /// Show the losses as they come on a page of this machine, whose address is printed; on a free port, or the one given
-    /// with --watch=PORT
+    /// The folder of the run; created if it does not exist.
+    #[arg(long, short, value_name = "DIR", help_heading = "Output")]
+    out: Option<PathBuf>,
+    /// Show the losses on a page of this machine while training goes on.
+    ///
+    /// The address is printed. The page is on a free port, or on the one of --watch=PORT.
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    #[arg(help_heading = "Output")]
     watch: Option<u16>,
-    /// Print every value of the recipe and where it comes from, and stop.
-    #[arg(long, group = "instead")]
-    print_config: bool,
-    /// Time two real steps, print parameters, memory, speed and hours, and stop.
-    #[arg(long, group = "instead")]
-    plan: bool,
-    /// Try learning rates from 1e-4 to 3e-2 in short runs, print their losses and a suggestion, and stop.
-    #[arg(long, group = "instead")]
-    find_lr: bool,
-    /// Steps of each of these short runs.
-    #[arg(long, default_value_t = 60, requires = "find_lr", value_parser = clap::value_parser!(u64).range(4..))]
-    find_lr_steps: u64,
-    /// Print one JSON object at the end: step, loss and folders, or what was asked for instead.
-    #[arg(long)]
+    /// Print one JSON object at the end: step, loss and folders.
+    ///
+    /// Where something was asked for instead of training, the object holds that.
+    #[arg(long, help_heading = "Output")]
     json: bool,
+    /// Print every value of the recipe and where it comes from, and stop.
+    #[arg(long, group = "instead", help_heading = "Instead of training")]
+    print_config: bool,
+    /// Time two steps, print parameters, memory, speed and hours, and stop.
+    #[arg(long, group = "instead", help_heading = "Instead of training")]
+    plan: bool,
+    /// Try learning rates in short runs, suggest one, and stop.
+    ///
+    /// The rates go from 1e-4 to 3e-2, and the loss of each is printed.
+    #[arg(long, group = "instead", help_heading = "Instead of training")]
+    find_lr: bool,
+    /// Steps of each short run of --find-lr.
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "find_lr")]
+    #[arg(help_heading = "Instead of training", value_parser = clap::value_parser!(u64).range(4..))]
+    find_lr_steps: u64,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {

@@ -22,95 +22,113 @@ use crate::{model, terminal};
 use models::Models;
 use progress::Progress;
 
-const EXAMPLES: &str = "\
-Examples:
-  Is the file as good as the folder that it was made of?
-      sterna validate model/ model.sterna --text held.txt --out report/
-  What does a model lose against its own master weights, evaluated in f32?
-      sterna validate runs/mine --masters --text held.txt
-  Against what people would use otherwise, with tasks
-      sterna convert full/ --packing q4_0 --out q4.sterna
-      sterna validate q4.sterna ternary.sterna --text held.txt --tasks arc.jsonl --out report/
-  In CI
-      sterna validate old.sterna new.sterna --no-speed --gate 'kl<1e-3,top1>=0.99'";
-
-/// Measure what models lose in accuracy and gain in speed, and write a report for whoever must decide.
+/// Measure what models lose in accuracy and gain in speed.
 ///
-/// The first model is the reference: the others are compared with it token by token, on a text that both predict. With
-/// --out the report is written as a page (report.html), as Markdown and as JSON, its plots as SVG; the same
-/// command goes on where it was interrupted. Without --text, stories of the built-in generator are predicted, which models
-/// of `sterna quickstart` know.
+/// The first model is the reference: the others are compared with it token by token, on a text that
+/// all predict. With --out the report is written as a page (report.html), as Markdown and as JSON,
+/// its plots as SVG; the same command goes on where it was interrupted. Without --text, stories of
+/// the built-in generator are predicted, which models of `sterna quickstart` know.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub; the first
-    /// is the reference. What is no packed file is packed without rounding, also its head.
+    /// Models; the first one is the reference.
+    ///
+    /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub.
+    /// What is not a packed file is packed without rounding, also its head.
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
-    /// Put the first model's own master weights in front, as the reference: not rounded to trits, with activations that
-    /// are not rounded either, evaluated in f32.
-    #[arg(long)]
+    /// Take the first model's own master weights as the reference.
+    ///
+    /// They are not rounded to trits, their activations are not rounded either, and they are
+    /// evaluated in f32.
+    #[arg(long, help_heading = "Models")]
     masters: bool,
-    /// Texts to predict: .txt, .jsonl, .parquet, or folders of them [default: stories of the built-in generator]
-    #[arg(long, num_args = 1..)]
+    /// Texts to predict: .txt, .jsonl, .parquet, or folders of them.
+    ///
+    /// [default: stories of the built-in generator]
+    #[arg(long, num_args = 1.., help_heading = "Data")]
     text: Vec<PathBuf>,
     /// The line that separates the documents of a .txt file.
-    #[arg(long)]
+    #[arg(long, value_name = "LINE", help_heading = "Data")]
     separator: Option<String>,
-    /// How perplexity is computed; figures of different conventions do not compare. The first is that of the answer.
+    /// How perplexity is computed.
+    ///
+    /// Figures of different conventions do not compare. The answer uses the first one.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "rolling")]
+    #[arg(help_heading = "Perplexity")]
     convention: Vec<ConventionName>,
-    /// Tokens that predict at most [default: what all models take, but 512 for chunks and 2048 for the others]
-    #[arg(long)]
+    /// Tokens that predict a token, at most.
+    ///
+    /// [default: what all models take, but 512 for chunks and 2048 for the others]
+    #[arg(long, value_name = "N", help_heading = "Perplexity")]
     context: Option<usize>,
     /// Of the convention `strided` [default: half the context]
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Perplexity")]
     stride: Option<usize>,
-    /// Score about so many tokens and leave the rest of the text out; the convention `rolling` takes whole documents, so at
-    /// least the first one.
-    #[arg(long)]
+    /// Score about this number of tokens and leave the rest out.
+    ///
+    /// The convention `rolling` takes whole documents, and so at least the first one.
+    #[arg(long, value_name = "N", help_heading = "Perplexity")]
     tokens: Option<usize>,
-    /// Tasks to solve: files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH, task
-    /// files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
-    #[arg(long, num_args = 1.., value_delimiter = ',')]
+    /// Tasks to solve: files, folders, or generated ones.
+    ///
+    /// Files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH,
+    /// task files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
+    #[arg(long, num_args = 1.., value_delimiter = ',', help_heading = "Tasks")]
     tasks: Vec<String>,
-    /// Solved examples in front of each item of a task.
-    #[arg(long, requires = "tasks")]
+    /// Solved examples before each item of a task.
+    #[arg(long, value_name = "N", requires = "tasks", help_heading = "Tasks")]
     fewshot: Option<usize>,
     /// Items of each task at most.
-    #[arg(long, requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", help_heading = "Tasks")]
     limit: Option<usize>,
-    /// Leave speed out.
-    #[arg(long)]
+    /// Do not measure speed.
+    #[arg(long, help_heading = "Speed")]
     no_speed: bool,
-    /// Numbers of threads whose speed is measured, like 1,2 [default: 1 and --threads]
-    #[arg(long, value_delimiter = ',', conflicts_with = "no_speed")]
-    speed_threads: Vec<usize>,
-    /// Numbers of conversations at once whose speed is measured.
+    /// Numbers of threads to measure, like 1,2 [default: 1 and --threads]
     #[arg(
         long,
+        value_name = "N",
         value_delimiter = ',',
-        default_value = "1,2,4,8",
         conflicts_with = "no_speed"
     )]
+    #[arg(help_heading = "Speed")]
+    speed_threads: Vec<usize>,
+    /// Numbers of conversations at once to measure.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "1,2,4,8"
+    )]
+    #[arg(conflicts_with = "no_speed", help_heading = "Speed")]
     batch: Vec<usize>,
-    /// Rounds of the measurement of speed that count.
-    #[arg(long, default_value_t = 5, conflicts_with = "no_speed")]
+    /// Rounds that count.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        conflicts_with = "no_speed"
+    )]
+    #[arg(help_heading = "Speed")]
     repetitions: usize,
-    /// Conditions that every later model must meet (a model alone where it is alone), like
-    /// kl<1e-3,top1>=0.99,ppl_ratio<1.01,decode>20; where one fails, the exit code is 1.
-    #[arg(long, value_delimiter = ',')]
-    gate: Vec<String>,
     /// Threads [default: one per physical core that this process may use]
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<usize>,
     #[command(flatten)]
     choices: model::Choices,
-    /// The folder of the report, and of what a later call need not compute again; created if need be.
-    #[arg(long, short)]
+    /// Conditions that later models must meet, like kl<1e-3,top1>=0.99.
+    ///
+    /// A model alone must meet them itself. Others are ppl_ratio<1.01 and decode>20. Where one fails,
+    /// the exit code is 1.
+    #[arg(long, value_delimiter = ',', help_heading = "Output")]
+    gate: Vec<String>,
+    /// The folder of the report; created if it does not exist.
+    ///
+    /// It also keeps what a later call need not compute again.
+    #[arg(long, short, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Print the report as one JSON object.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

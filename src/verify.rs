@@ -9,11 +9,13 @@ use crate::hints::Hints;
 use crate::locate::{Want, locate};
 use crate::terminal;
 
-/// Compare two models trit by trit: Hugging Face folders, GGUF files and packed files, in any combination.
+/// Compare two models trit by trit, whatever their formats.
 ///
-/// Trits and scales must be equal. An embedding or a head that the two hold in different types must be what
-/// the one type makes of the other; so must the linear layers where one of the two is a baseline (f16, q8_0, q4_0),
-/// whose numbers are compared with the numbers, masters or products of the other. Exits with 1 where anything differs.
+/// Each is a Hugging Face folder, a GGUF file or a packed file. Trits and scales must be equal. An
+/// embedding or a head that the two hold in different types must be what conversion from the one
+/// type to the other gives. The same holds for the linear layers where one of the two is a baseline
+/// (f16, q8_0, q4_0): its numbers are compared with the numbers, masters or products of the other.
+/// Exits with 1 where anything differs.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model: a file, a folder or a name of the hub.

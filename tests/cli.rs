@@ -345,6 +345,18 @@ fn usage_errors_say_what_is_possible() {
 }
 
 #[test]
+fn a_negative_number_reaches_the_check_of_its_own() {
+    for name in ["temperature", "top_p", "min_p", "repetition_penalty"] {
+        let flag = format!("--{}", name.replace('_', "-"));
+        let message = program::refused(1, &["generate", text(&RUN.packed), &flag, "-1"]);
+        assert!(
+            message.contains(&format!("{name} is -1, expected")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn data_and_tokenizer_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

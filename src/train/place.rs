@@ -9,14 +9,17 @@ use crate::exit::{self, Interrupted, Usage};
 
 #[derive(clap::Args)]
 #[group(id = "place")]
+#[command(next_help_heading = "Ranks")]
 pub struct Args {
     /// How the ranks of `mpirun -np N sterna train` add their gradients
     ///
-    /// fixed gives the same weights as one rank. fast adds in the order of MPI or NCCL, so the last bits
-    /// depend on the number of ranks.
+    /// fixed gives the same weights as one rank. fast adds in the order of MPI or NCCL, so the last
+    /// bits depend on the number of ranks.
     #[arg(long, value_enum, default_value_t = Reduce::Fixed)]
     reduce: Reduce,
-    /// What each rank computes on; cuda needs a build with that feature, and several GPUs the feature nccl
+    /// What each rank computes on.
+    ///
+    /// cuda needs a build with the feature cuda, and several GPUs one with the feature nccl.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 }
