@@ -24,10 +24,10 @@ use show::Shown;
 /// peak int8 rate, whichever takes longer.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A packed file, as `sterna convert` or `sterna synthesize` writes it.
+    /// A model, as for `sterna generate`, or what `sterna synthesize` writes.
     #[arg(required_unless_present = "compare")]
     model: Option<PathBuf>,
-    /// Measure two packed files in turn and print the ratio of their speeds.
+    /// Measure two models in turn and print the ratio of their speeds.
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["model", "packing"])]
     #[arg(help_heading = "Models")]
     compare: Vec<PathBuf>,

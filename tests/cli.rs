@@ -357,6 +357,26 @@ fn a_negative_number_reaches_the_check_of_its_own() {
 }
 
 #[test]
+fn man_pages_of_the_program_and_of_each_verb() {
+    let page = stdout(&["man"]);
+    assert!(
+        page.contains(".TH sterna 1") && page.contains("sterna\\-train(1)"),
+        "{page}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&["man", "--out", text(folder.path())]);
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("sterna.1")).unwrap(),
+        page
+    );
+    let nested = std::fs::read_to_string(folder.path().join("sterna-data-generate.1")).unwrap();
+    assert!(
+        nested.contains("held\\-out") && nested.contains("Examples:"),
+        "{nested}"
+    );
+}
+
+#[test]
 fn data_and_tokenizer_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
