@@ -56,7 +56,7 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-`sterna help VERB` explains a verb, `sterna VERB -h` lists its flags. Begin with `sterna quickstart`.
+Begin with `sterna quickstart`. `sterna help VERB` explains a verb, `sterna VERB -h` is shorter.
 
 Results go to stdout, progress to stderr; --json prints one JSON object on stdout.
 Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input file, 130 stopped by Ctrl-C.";
