@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
-use sterna_runtime::{Generation, Logits, Model, Options, Sampling, Settings, Tokenizer};
-use sterna_train::{Opened, Origins, Place, Recipe, Run};
+use sterna_runtime::{
+    ChatTemplate, Generation, KvCache, Logits, Message, Model, Options, Sampling, Settings,
+    Tokenizer,
+};
+use sterna_train::{Origins, Place, Recipe};
 
 use crate::{convert, terminal, train};
 
@@ -14,6 +17,15 @@ const RECIPE: &str = include_str!("../configs/quickstart.toml");
 /// Held-out problems and stories that the packed model is scored on.
 const PROBLEMS: u64 = 500;
 const STORIES: u64 = 200;
+/// Held-out conversations whose answers are compared.
+const CONVERSATIONS: u64 = 200;
+/// What is said to the packed model in the conversation that ends the command.
+const SAID: [&str; 4] = [
+    "Hello!",
+    "What is 47+38?",
+    "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
+    "Thanks!",
+];
 
 /// Train, pack and try a small ternary model, in minutes and offline.
 ///
@@ -30,6 +42,9 @@ pub struct Args {
     /// Fewer steps take less time, and the model then knows less.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// Seed of the texts, the first weights and the order of the data, instead of the recipe's.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Threads [default: all cores]; the weights do not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -47,6 +62,8 @@ struct Results {
     stories_loss: f64,
     /// Nats per token that no model can do without: the entropy of the generator's choices.
     stories_entropy: f64,
+    /// Share of the answers in held-out conversations that are exactly right.
+    chat_accuracy: f64,
     decode_tokens_per_second: f64,
     bytes_master: u64,
     bytes_packed: u64,
@@ -57,6 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     train::refuse_ranks("quickstart")?;
     let mut recipe = Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?;
+    if let Some(seed) = args.seed {
+        (recipe.data.seed, recipe.train.seed) = (seed, seed);
+    }
     recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
     train::use_threads(args.threads)?;
     terminal::catch_interrupts()?;
@@ -67,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.out.display(),
         if exists { " (finished before)" } else { "" }
     );
-    let run = Run::new(recipe, Origins::default(), Opened::default())?;
+    let run = train::start::open(recipe, Origins::default())?;
     let recipe = run.recipe();
     let trained = train::train(&run, &args.out, &Place::default(), None)?;
     trained.finished()?;
@@ -102,16 +122,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let samples = samples(&model, &tokenizer)?;
     let (addition2_accuracy, speed) = exact_match(&model, &tokenizer, recipe.data.seed)?;
     let (stories_loss, stories_entropy) = stories(&model, &tokenizer, recipe)?;
+    let talk = Talk::new(&model, &tokenizer)?;
+    let chat_accuracy = talk.accuracy(recipe.data.seed)?;
+    let conversation = talk.conversation()?;
     let results = Results {
         addition2_accuracy,
         stories_loss,
         stories_entropy,
+        chat_accuracy,
         decode_tokens_per_second: speed,
         bytes_master: report.bytes_in,
         bytes_packed: report.bytes_out,
         seconds: start.elapsed().as_secs_f64(),
     };
-    show(&args.out, &samples, &results, args.json)
+    show(&args.out, &samples, &conversation, &results, args.json)
 }
 
 /// Texts that the packed model writes: (prompt, continuation).
@@ -189,6 +213,75 @@ fn exact_match(model: &Model, tokenizer: &Tokenizer, seed: u64) -> anyhow::Resul
     ))
 }
 
+/// The packed model as a partner of conversations.
+struct Talk<'a> {
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+}
+
+impl<'a> Talk<'a> {
+    fn new(model: &'a Model, tokenizer: &'a Tokenizer) -> anyhow::Result<Talk<'a>> {
+        let template = model.chat_template()?;
+        Ok(Talk {
+            model,
+            tokenizer,
+            template,
+        })
+    }
+
+    /// The answer to a conversation that ends with a message of the user.
+    fn answer(&self, messages: &[Message], cache: &mut KvCache) -> anyhow::Result<String> {
+        let prompt = self.template.render(messages, true)?;
+        let ids = self.tokenizer.encode(&prompt, false)?;
+        let settings = Settings::default();
+        let generation = Generation::resume(self.model, self.tokenizer, cache, &ids, settings)?;
+        Ok(generation.collect::<Result<String, _>>()?)
+    }
+
+    /// Share of the answers in held-out conversations that come out exactly, each after the right
+    /// answers so far.
+    fn accuracy(&self, seed: u64) -> anyhow::Result<f64> {
+        let mut cache = self.new_cache()?;
+        let (mut right, mut answers) = (0, 0);
+        for index in 0..CONVERSATIONS {
+            let document = generate::document(Task::Chat, seed, index, Split::HeldOut);
+            let messages: Vec<Message> = document
+                .messages
+                .iter()
+                .map(|m| Message::new(&m.role, &m.content))
+                .collect();
+            for asked in (1..messages.len()).step_by(2) {
+                let answer = self.answer(&messages[..asked], &mut cache)?;
+                let is_right = answer == messages[asked].content;
+                right += u64::from(is_right);
+                answers += 1;
+            }
+        }
+        Ok(right as f64 / f64::from(answers))
+    }
+
+    /// What the model answers to [`SAID`], turn by turn.
+    fn conversation(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut cache = self.new_cache()?;
+        let mut messages = Vec::new();
+        for said in SAID {
+            messages.push(Message::new("user", said));
+            let answer = self.answer(&messages, &mut cache)?;
+            messages.push(Message::new("assistant", &answer));
+        }
+        let turns = messages.chunks_exact(2);
+        Ok(turns
+            .map(|turn| (turn[0].content.clone(), turn[1].content.clone()))
+            .collect())
+    }
+
+    fn new_cache(&self) -> anyhow::Result<KvCache> {
+        let context = self.model.config().max_position_embeddings;
+        Ok(self.model.new_cache(context)?)
+    }
+}
+
 /// Loss and entropy of held-out stories in nats per token. A document's entropy includes the choice of its
 /// task from the mix, and both include the token that ends it.
 fn stories(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe) -> anyhow::Result<(f64, f64)> {
@@ -225,6 +318,7 @@ fn negative_log_likelihood(logits: &[f32], id: u32) -> f64 {
 fn show(
     out: &Path,
     samples: &[(String, String)],
+    conversation: &[(String, String)],
     results: &Results,
     as_json: bool,
 ) -> anyhow::Result<()> {
@@ -232,6 +326,10 @@ fn show(
         String::from("\nWhat the packed model writes (sums are written lowest digit first):\n");
     for (prompt, continuation) in samples {
         text += &format!("  [{prompt}]{}\n", continuation.replace('\n', " / "));
+    }
+    text += "\nA conversation with the packed model:\n";
+    for (said, answer) in conversation {
+        text += &format!("  > {said}\n  {answer}\n");
     }
     let Results {
         bytes_master,
@@ -241,12 +339,14 @@ fn show(
     text += &format!(
         "\nheld-out two-digit sums  {:.1} % exactly right\n\
          held-out stories         {:.3} nats per token; {:.3} is the entropy of their choices\n\
+         held-out conversations   {:.1} % of their answers exactly right\n\
          size                     {} of master weights, {} packed ({:.1} x smaller)\n\
          speed                    {:.0} tokens/s decoded one by one\n\
          time                     {:.0} s\n",
         100.0 * results.addition2_accuracy,
         results.stories_loss,
         results.stories_entropy,
+        100.0 * results.chat_accuracy,
         terminal::bytes(bytes_master),
         terminal::bytes(bytes_packed),
         bytes_master as f64 / bytes_packed as f64,

@@ -7,6 +7,7 @@ mod place;
 mod presets;
 mod show;
 pub mod start;
+mod template;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -102,7 +102,7 @@ fn written_by_trainer(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32>
         .into_iter()
         .chain(prompt.bytes().map(|b| u32::from(b) + 2))
         .collect();
-    sample::greedy(&model, &prompt, count, 128, Some(1)).unwrap()
+    sample::greedy(&model, &prompt, count, 128, &[1]).unwrap()
 }
 
 #[test]

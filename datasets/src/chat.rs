@@ -1,4 +1,7 @@
-//! Conversations to rows: rendered by a chat template, encoded, marked where the assistant speaks, packed.
+//! Conversations to rows: rendered by a chat template, encoded, marked where they are learned, packed.
+//!
+//! Generated corpora may mix conversations with plain text. The text of a document then stands
+//! between BOS and EOS in the same rows, all of it learned.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -10,25 +13,36 @@ use sterna_ternary::durable;
 use crate::conversation::{self, Conversation, Message};
 use crate::random::mix64;
 use crate::rows::{RowsWriter, UNSCORED};
-use crate::{Error, Result, Tokenizer};
+use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 
 /// Text that a chat template made of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// All of it, special tokens by their names.
+    /// The whole text, with special tokens by their names.
     pub text: String,
-    /// What is learned, in bytes of the text.
+    /// Where the assistant speaks, in bytes of the text.
     pub answers: Vec<Range<usize>>,
 }
 
-/// Writes a conversation as a model wants it, or says why it cannot. Several texts come from a template that writes
-/// earlier turns otherwise once later ones follow: then each answer is learned by itself.
+/// Writes a conversation in the form that a model expects, or says why it cannot.
+///
+/// There are several texts if the template changes earlier turns once later ones follow. Then each
+/// text holds one answer.
 pub type Render = dyn Fn(&[Message]) -> Result<Vec<Rendered>, String> + Send + Sync;
+
+/// Which tokens of a conversation have a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Those of answers, with the tokens that end them: for a model that knows the language.
+    Answers,
+    /// All: a model that is trained from scratch learns the language from the questions too.
+    Everything,
+}
 
 /// What became of the conversations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Texts that were rendered; one for each conversation, or for each answer.
+    /// Texts that were rendered: one per conversation, or one per answer.
     pub texts: u64,
     /// Rows that they fill.
     pub rows: u64,
@@ -36,102 +50,193 @@ pub struct Counts {
     pub scored: u64,
     /// Texts that were longer than a row and lost their end.
     pub cut: u64,
-    /// Texts of which a row would hold no answer; they are left out.
+    /// Texts that were left out because no answer of theirs would be in a row.
     pub left_out: u64,
 }
 
-/// The files of [`prepare`].
+/// The files that a [`Packer`] writes.
 pub const FILES: [&str; 2] = ["train.rows", "held_out.rows"];
 
-/// Conversations encoded at a time.
+/// Documents encoded at a time.
 const BATCH: usize = 1024;
 
-/// Writes [`FILES`] into `folder`, which is created, holding out about this share (0 ≤ share < 1) of the
-/// conversations by a hash of their position. Returns the counts of each.
-///
-/// Errors of reading and rendering end the work, and then neither file is changed.
-pub fn prepare(
-    paths: &[PathBuf],
-    render: &Render,
-    tokenizer: &Tokenizer,
-    context: usize,
-    folder: &Path,
-    share: f64,
-) -> Result<[Counts; 2]> {
-    if !(0.0..1.0).contains(&share) {
-        return Err(Error::HeldOutShare { found: share });
-    }
-    fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
-    let conversations = conversation::conversations(paths)?;
-    let threshold = (share * 2f64.powi(64)) as u64;
-    let sides = (0..).map(|index| usize::from(mix64(index) < threshold));
-    let outputs = FILES.map(|name| folder.join(name));
-    let mut counts = None;
-    let outcome = durable::write(&outputs[0], |train| {
-        durable::write(&outputs[1], |held_out| {
-            let train = Packer::new(train, tokenizer, context)?;
-            let held_out = Packer::new(held_out, tokenizer, context)?;
-            let conversations = sides.zip(conversations);
-            let found = fill([train, held_out], conversations, render, tokenizer);
-            counts = Some(found.map_err(io::Error::other)?);
-            Ok(())
-        })
-    });
-    outcome.map_err(|error| match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(source) => Error::io(folder, "write rows into")(source),
-    })?;
-    let counts = counts.expect("a durable write succeeds only if its closure did");
-    for (path, counts) in outputs.iter().zip(&counts) {
-        if counts.rows == 0 {
-            return Err(Error::NoConversation { path: path.clone() });
-        }
-    }
-    Ok(counts)
+/// Writes conversations into rows of one width.
+pub struct Packer<'a> {
+    /// Writes a conversation as text.
+    pub render: &'a Render,
+    /// Encodes it.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens of a row, less one.
+    pub context: usize,
+    /// Which tokens have a loss.
+    pub learned: Learned,
 }
 
-fn fill<W: Write + Seek>(
-    mut packers: [Packer<W>; 2],
-    mut conversations: impl Iterator<Item = (usize, Result<Conversation>)>,
-    render: &Render,
-    tokenizer: &Tokenizer,
-) -> Result<[Counts; 2]> {
-    let encoder = tokenizer.of_templates();
-    loop {
-        let (mut sides, mut texts) = (Vec::new(), Vec::new());
-        for (side, conversation) in conversations.by_ref().take(BATCH) {
-            let rendered = rendered(conversation?, render)?;
-            sides.extend(rendered.iter().map(|_| side));
-            texts.extend(rendered);
+/// A document as it is, before a template or a tokenizer saw it.
+pub enum Item {
+    /// Written by the template.
+    Conversation(Conversation),
+    /// Written between BOS and EOS.
+    Text(String),
+}
+
+/// The texts of a conversation; errors name where it comes from.
+pub fn render(render: &Render, conversation: &Conversation) -> Result<Vec<Rendered>> {
+    render(&conversation.messages).map_err(|reason| Error::Template {
+        path: conversation.path.clone(),
+        line: conversation.line,
+        reason,
+    })
+}
+
+impl Packer<'_> {
+    /// Writes [`FILES`] from files of conversations into `folder`, which is created. A hash of a
+    /// conversation's position decides whether it is held out, and `share` (0 ≤ share < 1) is the
+    /// expected share of those. Returns the counts of each file.
+    ///
+    /// Errors of reading and rendering end the work, and then neither file is changed.
+    pub fn files(&self, paths: &[PathBuf], share: f64, folder: &Path) -> Result<[Counts; 2]> {
+        if !(0.0..1.0).contains(&share) {
+            return Err(Error::HeldOutShare { found: share });
         }
-        if texts.is_empty() {
-            break;
+        let conversations = conversation::conversations(paths)?;
+        let threshold = (share * 2f64.powi(64)) as u64;
+        let split = |index| match mix64(index) < threshold {
+            true => Split::HeldOut,
+            false => Split::Train,
+        };
+        let items = (0..).zip(conversations).map(|(index, conversation)| {
+            let conversation = conversation?;
+            Ok((split(index), Item::Conversation(conversation)))
+        });
+        self.write(items, folder)
+    }
+
+    /// Writes [`FILES`] from generated documents into `folder`, which is created: `documents` is
+    /// the number of each side, training first. Returns the counts of each file.
+    pub fn generated(
+        &self,
+        mix: &Mix,
+        seed: u64,
+        documents: [u64; 2],
+        folder: &Path,
+    ) -> Result<[Counts; 2]> {
+        let sides = [Split::Train, Split::HeldOut].into_iter().zip(documents);
+        let items = sides.flat_map(|(split, count)| {
+            let mix = mix.clone();
+            let corpus = Corpus { mix, seed, split };
+            (0..count).map(move |index| Ok((split, Item::generated(&corpus, index))))
+        });
+        self.write(items, folder)
+    }
+
+    fn write(
+        &self,
+        items: impl Iterator<Item = Result<(Split, Item)>>,
+        folder: &Path,
+    ) -> Result<[Counts; 2]> {
+        fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
+        let outputs = FILES.map(|name| folder.join(name));
+        let mut counts = None;
+        let outcome = durable::write(&outputs[0], |train| {
+            durable::write(&outputs[1], |held_out| {
+                let train = Side::new(train, self.tokenizer, self.context)?;
+                let held_out = Side::new(held_out, self.tokenizer, self.context)?;
+                let found = self.fill([train, held_out], items);
+                counts = Some(found.map_err(io::Error::other)?);
+                Ok(())
+            })
+        });
+        outcome.map_err(|error| match error.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(source) => Error::io(folder, "write rows into")(source),
+        })?;
+        let counts = counts.expect("a durable write succeeds only if its closure did");
+        for (path, counts) in outputs.iter().zip(&counts) {
+            if counts.rows == 0 {
+                return Err(Error::NoConversation { path: path.clone() });
+            }
         }
-        for (side, tokens) in sides.into_iter().zip(encoder.encode(texts)?) {
-            packers[side].push(tokens)?;
+        Ok(counts)
+    }
+
+    /// Encodes documents in batches, each in its order, and hands them to the rows of their side.
+    fn fill<W: Write + Seek>(
+        &self,
+        mut rows: [Side<W>; 2],
+        mut items: impl Iterator<Item = Result<(Split, Item)>>,
+    ) -> Result<[Counts; 2]> {
+        let encoder = self.tokenizer.of_templates();
+        loop {
+            // Conversations and plain texts are encoded apart; `order` puts them together again.
+            let (mut order, mut rendered, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+            for item in items.by_ref().take(BATCH) {
+                let (split, item) = item?;
+                match item {
+                    Item::Conversation(conversation) => {
+                        let texts = self.rendered(&conversation)?;
+                        order.extend(texts.iter().map(|_| (split, true)));
+                        rendered.extend(texts);
+                    }
+                    Item::Text(text) => {
+                        order.push((split, false));
+                        plain.push(text);
+                    }
+                }
+            }
+            if order.is_empty() {
+                break;
+            }
+            let mut rendered = encoder.encode(rendered)?.into_iter();
+            let mut plain = self.tokenizer.encode_documents(plain)?.into_iter();
+            for (split, is_conversation) in order {
+                let tokens = match is_conversation {
+                    true => rendered.next(),
+                    false => plain.next(),
+                };
+                let tokens = tokens.expect("there is an encoding of every text");
+                rows[split as usize].push(tokens)?;
+            }
+        }
+        let [train, held_out] = rows;
+        Ok([train.finish()?, held_out.finish()?])
+    }
+
+    fn rendered(&self, conversation: &Conversation) -> Result<Vec<Rendered>> {
+        let mut texts = render(self.render, conversation)?;
+        if self.learned == Learned::Everything {
+            for text in &mut texts {
+                let whole = 0..text.text.len();
+                text.answers = vec![whole];
+            }
+        }
+        Ok(texts)
+    }
+}
+
+impl Item {
+    /// Document `index` of a corpus.
+    pub fn generated(corpus: &Corpus, index: u64) -> Self {
+        let (task, document) = corpus.document(index);
+        match task.is_conversation() {
+            false => Item::Text(document.text),
+            true => Item::Conversation(Conversation {
+                path: "generated documents".into(),
+                line: index + 1,
+                messages: document.messages,
+            }),
         }
     }
-    let [train, held_out] = packers;
-    Ok([train.finish()?, held_out.finish()?])
 }
 
-fn rendered(conversation: Conversation, render: &Render) -> Result<Vec<Rendered>> {
-    let Conversation {
-        path,
-        line,
-        messages,
-    } = conversation;
-    render(&messages).map_err(|reason| Error::Template { path, line, reason })
-}
-
-/// Cuts what is too long, counts, and hands the rest to a writer.
-struct Packer<W> {
+/// The rows of one side: cuts what is too long, counts, and hands the rest to a writer.
+struct Side<W> {
     writer: RowsWriter<W>,
     width: usize,
     counts: Counts,
 }
 
-impl<W: Write + Seek> Packer<W> {
+impl<W: Write + Seek> Side<W> {
     fn new(out: W, tokenizer: &Tokenizer, context: usize) -> io::Result<Self> {
         let width = context + 1;
         Ok(Self {

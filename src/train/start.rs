@@ -11,9 +11,9 @@ use sterna_train::{Opened, Origins, Precision, Pretrained, Recipe, Run};
 
 use crate::exit::BadInput;
 use crate::locate::{self, Want, locate};
-use crate::train::answers;
+use crate::train::{answers, template};
 
-/// Opens the checkpoints that a recipe names: the one to start from, and a teacher.
+/// Opens what a recipe names: the checkpoint to start from, a teacher, a chat template.
 pub fn open(recipe: Recipe, origins: Origins) -> anyhow::Result<Run> {
     let start = recipe
         .model
@@ -28,13 +28,14 @@ pub fn open(recipe: Recipe, origins: Origins) -> anyhow::Result<Run> {
     let teacher = teacher.transpose()?;
     let taught = teacher.as_ref().map(|(teacher, _)| teacher);
     let render = match start.as_ref().or(taught) {
-        Some(of) if recipe.data.chat.is_some() => answers::renderer(&of.files)?,
+        Some(of) if recipe.has_conversations() => answers::renderer(&of.files)?,
         _ => None,
     };
     let opened = Opened {
         start,
         teacher,
         render,
+        chat: template::open(&recipe)?,
     };
     Ok(Run::new(recipe, origins, opened)?)
 }

@@ -21,11 +21,12 @@ const GENERATION: &str = "generation_config.json";
 
 /// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
 /// which is created. `files` are those of the checkpoint that the tokenizer came from, if it came from one; they stay
-/// as they were.
+/// as they were. `template` is the chat template of a model that was trained from scratch.
 pub fn huggingface(
     model: &Model,
     tokenizer: &Tokenizer,
     files: Option<&[(String, Vec<u8>)]>,
+    template: Option<&str>,
     folder: &Path,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -43,6 +44,9 @@ pub fn huggingface(
         json["input_bits"] = 8.into();
     }
     write_json(&folder.join("config.json"), &json)?;
+    if let Some(template) = template {
+        write(&folder.join("chat_template.jinja"), template.as_bytes())?;
+    }
     if files.is_none() {
         tokenizer.save(folder, config.max_position_embeddings)?;
     }

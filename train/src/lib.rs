@@ -24,6 +24,7 @@
 mod arena;
 mod backward;
 mod card;
+mod chat;
 mod error;
 mod export;
 pub mod model;
@@ -41,6 +42,7 @@ mod trainer;
 pub use arena::Arena;
 pub use backward::Activations;
 pub use candle_core::Device;
+pub use chat::Chat;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
 pub use pretrained::{Pretrained, Weights};

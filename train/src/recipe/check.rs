@@ -71,6 +71,28 @@ impl Recipe {
         Ok(())
     }
 
+    /// Whether `template` and `special_tokens` are there only where they mean something.
+    fn template_has_use(&self) -> std::result::Result<(), String> {
+        let data = &self.data;
+        if data.template.is_some() && !self.needs_template() {
+            return Err(
+                "[data] `template` is for models that are trained from scratch on conversations: \
+                 remove it, or `from` in [model] and [teacher]; or add `chat`, or a task of \
+                 conversations to `mix`"
+                    .into(),
+            );
+        }
+        let mut template = data.template.iter();
+        if data.special_tokens.is_some() && !template.any(|t| t.ends_with(".jinja")) {
+            return Err(
+                "[data] `special_tokens` needs a `template` that is a .jinja file; named \
+                 templates have their own"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
     fn in_range(&self) -> std::result::Result<(), String> {
         self.has_shape()?;
         self.teacher_in_range()?;
@@ -93,10 +115,7 @@ impl Recipe {
                 "[data] `text` has the weight {weight}, expected a number above 0"
             ));
         }
-        if data.chat.is_some() && self.model.from.is_none() && self.teacher.is_none() {
-            let why = "[data] `chat` needs `from` in [model] or [teacher], a checkpoint with a chat template";
-            return Err(why.into());
-        }
+        self.template_has_use()?;
         for (key, value) in [
             ("steps", train.steps),
             ("batch", train.batch as u64),

@@ -68,6 +68,14 @@ impl Draft {
                 }
             }
         }
+        if self.origins.of("data.template") == origin
+            && let Some(Value::String(template)) = self.value("data", "template")
+            && template.ends_with(".jinja")
+        {
+            let template = sterna_ternary::durable::folder_of(path).join(template);
+            let template = template.to_string_lossy().into_owned();
+            self.put("data", "template", template.into(), &origin);
+        }
         for key in ["text", "chat"] {
             if self.origins.of(&format!("data.{key}")) == origin
                 && let Some(Value::Array(paths)) = self.value("data", key)

@@ -134,10 +134,19 @@ pub struct DataRecipe {
     /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe, or data sets of the hub like
     /// `hf:org/name`; with a weight, each is a source of its own.
     pub text: Option<Vec<Text>>,
-    /// Files or folders of .jsonl with conversations, relative to the recipe. They are written by the chat template of
-    /// the checkpoint that `model.from` names, several to a row and hidden from each other; what the assistant says
-    /// is learned.
+    /// Files or folders of .jsonl or .parquet with conversations, relative to the recipe.
+    ///
+    /// They are written by a chat template, several to a row and hidden from each other. A model
+    /// that starts from a checkpoint has its template and learns what the assistant says. A model
+    /// that is trained from scratch has `template` and learns everything, as it has no other text to
+    /// learn the language from; in a `mix` with plain texts it learns what the assistant says.
     pub chat: Option<Vec<PathBuf>>,
+    /// The chat template of a model that is trained from scratch, for `chat` and for tasks of `mix`
+    /// that are conversations: a name, or the path of a .jinja file relative to the recipe.
+    /// `chatml` if absent.
+    pub template: Option<String>,
+    /// Special tokens that a template from a file writes; named templates have their own.
+    pub special_tokens: Option<Vec<String>>,
     /// A line that separates the documents of a .txt file.
     pub separator: Option<String>,
     /// Share of the documents that is held out.
@@ -293,6 +302,17 @@ pub struct TrainRecipe {
 }
 
 impl Recipe {
+    /// Whether conversations are among the data, which are packed into rows.
+    pub fn has_conversations(&self) -> bool {
+        let mut tasks = self.data.mix.iter().flat_map(|mix| mix.shares());
+        self.data.chat.is_some() || tasks.any(|(task, _)| task.is_conversation())
+    }
+
+    /// Whether a chat template has to be opened: there are conversations, and no checkpoint.
+    pub fn needs_template(&self) -> bool {
+        self.has_conversations() && self.model.from.is_none() && self.teacher.is_none()
+    }
+
     /// The recipe with the values that depend on others filled in.
     pub fn resolved(mut self) -> Recipe {
         let (m, t) = (&mut self.model, &mut self.train);

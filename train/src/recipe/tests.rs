@@ -70,7 +70,16 @@ fn mistakes_are_named() {
         let texts = format!("text = [{texts}]");
         check("mix = 'addition2=1'", &texts, expected);
     }
-    check("mix = 'addition2=1'", "chat = ['a']", "`chat` needs `from`");
+    check(
+        "mix = 'addition2=1'",
+        "mix = 'addition2=1'\ntemplate = 'chatml'",
+        "`template` is for models that are trained from scratch",
+    );
+    check(
+        "mix = 'addition2=1'",
+        "chat = ['a']\nspecial_tokens = ['<a>']",
+        "`special_tokens` needs a `template`",
+    );
     for (more, expected) in [
         ("", "missing field `from`"),
         ("from = 'x'\nweight = 1.5", "`weight` is 1.5"),

@@ -49,7 +49,11 @@ fn optimizer(train: &TrainRecipe) -> Optimizer {
 impl Run {
     /// The decoder's config for a tokenizer; see [`Run::config`].
     pub(super) fn config_for(&self, tokenizer: &Tokenizer) -> Result<Config> {
-        let eos: Vec<u32> = tokenizer.eos_id().into_iter().collect();
+        // A text ends with one token, an answer of a conversation with another.
+        let end_of_turn = self.chat().map(|chat| &chat.end_of_turn);
+        let end_of_turn = end_of_turn.and_then(|token| tokenizer.token_to_id(token));
+        let mut eos: Vec<u32> = tokenizer.eos_id().into_iter().chain(end_of_turn).collect();
+        eos.dedup();
         self.config(tokenizer.vocab_size(), tokenizer.bos_id(), &eos)
     }
 

@@ -3,14 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use sterna_datasets::chat::{Learned, Packer};
+use sterna_datasets::conversation::{self, Conversation};
+use sterna_datasets::tokenizer::{BOS, EOS};
 use sterna_datasets::{
-    Corpus, Loader, Rows, Split, Tokenizer, chat, prepare, read, rows, train_bpe,
+    Corpus, Loader, Rows, Split, Tokenizer, chat, prepare, read, rows, template, train_bpe,
 };
 use sterna_ternary::durable;
 
 use super::opened::Run;
 use crate::recipe::{Recipe, Text};
-use crate::{Error, Pretrained, Result};
+use crate::{Chat, Error, Pretrained, Result};
 
 /// Documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
@@ -45,16 +48,15 @@ pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let tokenizer = match run.tokenizer_from() {
         Some(start) => taken_over(start, folder)?,
-        None => trained(recipe, folder)?,
+        None => trained(run, folder)?,
     };
-    if let Some(mix) = &data.mix {
-        let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
-        let (train, seed) = (data.documents, data.seed);
-        prepare::generated(mix, seed, train, held_out, &tokenizer, folder)?;
-        return Ok(None);
+    if recipe.has_conversations() {
+        return conversations(run, &tokenizer, folder).map(Some);
     }
-    if let Some(paths) = &data.chat {
-        return conversations(run, paths, &tokenizer, folder).map(Some);
+    if let Some(mix) = &data.mix {
+        let [train, held_out] = documents(recipe);
+        prepare::generated(mix, data.seed, train, held_out, &tokenizer, folder)?;
+        return Ok(None);
     }
     for source in sources(recipe, folder) {
         let documents = read::documents(&source.paths, data.separator.clone())?;
@@ -63,51 +65,106 @@ pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
     Ok(None)
 }
 
-/// Writes conversations as the checkpoint's chat template does, packed into rows.
-fn conversations(
-    run: &Run,
-    paths: &[PathBuf],
-    tokenizer: &Tokenizer,
-    folder: &Path,
-) -> Result<[chat::Counts; 2]> {
+/// Generated documents of each side of the split.
+fn documents(recipe: &Recipe) -> [u64; 2] {
+    let data = &recipe.data;
+    let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
+    [data.documents, held_out]
+}
+
+/// Writes conversations as a chat template does, packed into rows, with the plain texts of a mix.
+fn conversations(run: &Run, tokenizer: &Tokenizer, folder: &Path) -> Result<[chat::Counts; 2]> {
+    let (recipe, data) = (run.recipe(), &run.recipe().data);
     let render = run.render();
-    let render = render.expect("a run with conversations has a chat template");
-    let recipe = run.recipe();
-    let (context, share) = (recipe.train.context, recipe.data.held_out);
-    Ok(chat::prepare(
-        paths, render, tokenizer, context, folder, share,
-    )?)
+    let packer = Packer {
+        render: render.expect("a run with conversations has a chat template"),
+        tokenizer,
+        context: recipe.train.context,
+        learned: learned(run),
+    };
+    Ok(match &data.mix {
+        Some(mix) => packer.generated(mix, data.seed, documents(recipe), folder)?,
+        None => {
+            let paths = data.chat.as_deref().unwrap_or_default();
+            packer.files(paths, data.held_out, folder)?
+        }
+    })
+}
+
+/// What is learned of conversations: the answers, where the model knows the language from a
+/// checkpoint or learns it from plain texts of the mix, else everything.
+fn learned(run: &Run) -> Learned {
+    let mut tasks = run.recipe().data.mix.iter().flat_map(|mix| mix.shares());
+    let has_plain_texts = tasks.any(|(task, _)| !task.is_conversation());
+    match run.tokenizer_from().is_some() || has_plain_texts {
+        true => Learned::Answers,
+        false => Learned::Everything,
+    }
 }
 
 /// Trains a tokenizer on the data and saves it.
-fn trained(recipe: &Recipe, folder: &Path) -> Result<Tokenizer> {
-    let data = &recipe.data;
-    let tokenizer = match &data.mix {
-        Some(mix) => {
-            let corpus = Corpus {
-                mix: mix.clone(),
-                seed: data.seed,
-                split: Split::Train,
-            };
-            let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
-            train_bpe(texts, data.vocab_size, &[])?
-        }
-        None => {
-            let mut texts = Vec::new();
-            for source in sources(recipe, folder) {
-                let count = (TOKENIZER_DOCUMENTS as f64 * source.share).ceil() as usize;
-                let documents = read::documents(&source.paths, data.separator.clone())?;
-                texts.extend(
-                    documents
-                        .take(count)
-                        .collect::<sterna_datasets::Result<Vec<String>>>()?,
-                );
-            }
-            train_bpe(texts, data.vocab_size, &[])?
-        }
+fn trained(run: &Run, folder: &Path) -> Result<Tokenizer> {
+    let recipe = run.recipe();
+    let (texts, special_tokens) = match run.chat() {
+        Some(chat) => (rendered(recipe, chat)?, &chat.template.special_tokens[..]),
+        None => (texts(recipe, folder)?, &[][..]),
     };
+    let special_tokens: Vec<&str> = special_tokens.iter().map(String::as_str).collect();
+    let tokenizer = train_bpe(texts, recipe.data.vocab_size, &special_tokens)?;
     tokenizer.save(folder, recipe.train.context)?;
     Ok(tokenizer)
+}
+
+/// Plain texts to train a tokenizer on.
+fn texts(recipe: &Recipe, folder: &Path) -> Result<Vec<String>> {
+    let data = &recipe.data;
+    if let Some(corpus) = corpus(recipe) {
+        return Ok(corpus.texts().take(TOKENIZER_DOCUMENTS).collect());
+    }
+    let mut texts = Vec::new();
+    for source in sources(recipe, folder) {
+        let count = (TOKENIZER_DOCUMENTS as f64 * source.share).ceil() as usize;
+        let documents = read::documents(&source.paths, data.separator.clone())?;
+        let documents = documents.take(count);
+        texts.extend(documents.collect::<sterna_datasets::Result<Vec<String>>>()?);
+    }
+    Ok(texts)
+}
+
+/// Texts with conversations as the template writes them, without special tokens.
+fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
+    let special_tokens = chat.template.special_tokens.iter().map(String::as_str);
+    let special_tokens: Vec<&str> = special_tokens.chain([BOS, EOS]).collect();
+    let render = |conversation: &Conversation| -> Result<Vec<String>> {
+        let parts = chat::render(&*chat.render, conversation)?.into_iter();
+        let parts = parts.flat_map(|r| {
+            let parts = template::between(&r.text, &special_tokens).into_iter();
+            parts.map(str::to_owned).collect::<Vec<_>>()
+        });
+        Ok(parts.collect())
+    };
+    let mut texts = Vec::new();
+    if let Some(corpus) = corpus(recipe) {
+        for index in 0..TOKENIZER_DOCUMENTS as u64 {
+            match chat::Item::generated(&corpus, index) {
+                chat::Item::Text(text) => texts.push(text),
+                chat::Item::Conversation(conversation) => texts.extend(render(&conversation)?),
+            }
+        }
+        return Ok(texts);
+    }
+    let paths = recipe.data.chat.as_deref().unwrap_or_default();
+    for conversation in conversation::conversations(paths)?.take(TOKENIZER_DOCUMENTS) {
+        texts.extend(render(&conversation?)?);
+    }
+    Ok(texts)
+}
+
+/// The training documents of a mix.
+fn corpus(recipe: &Recipe) -> Option<Corpus> {
+    let data = &recipe.data;
+    let (mix, seed, split) = (data.mix.clone()?, data.seed, Split::Train);
+    Some(Corpus { mix, seed, split })
 }
 
 /// Copies the tokenizer's files of a checkpoint.
@@ -175,9 +232,9 @@ fn sources(recipe: &Recipe, folder: &Path) -> Vec<Source> {
 
 /// The files that [`prepare()`] writes for a recipe, the tokenizer's first.
 pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
-    let names = match recipe.data.chat {
-        Some(_) => chat::FILES,
-        None => SHARDS,
+    let names = match recipe.has_conversations() {
+        true => chat::FILES,
+        false => SHARDS,
     };
     let of_sources = sources(recipe, folder).into_iter();
     let of_sources = of_sources.flat_map(|s| names.map(|name| s.folder.join(name)));
@@ -211,7 +268,7 @@ pub fn open(run: &Run, folder: &Path) -> Result<Data> {
 fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
     let train = &recipe.train;
     let batch = train.batch * train.accumulate;
-    if recipe.data.chat.is_some() {
+    if recipe.has_conversations() {
         let shard = folder.join(chat::FILES[0]);
         return Ok(Loader::open_packed(&shard, batch, train.seed)?);
     }
@@ -229,7 +286,7 @@ fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
 
 /// Held-out rows of context + 1 tokens that [`prepare()`] wrote: of each source as many as its share is.
 pub fn held_out(recipe: &Recipe, folder: &Path) -> Result<Vec<u32>> {
-    if recipe.data.chat.is_some() {
+    if recipe.has_conversations() {
         let shard = folder.join(chat::FILES[1]);
         let loader = Loader::open_packed(&shard, 1, HELD_OUT_ORDER)?;
         return Ok(first_rows(&loader, 1.0));

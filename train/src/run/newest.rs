@@ -27,7 +27,8 @@ pub fn export_newest(run: &Run, folder: &Path, out: &Path) -> Result<u64> {
     let config = run.config_for(&tokenizer)?;
     let trainer = run.with_parameters(config, found.parameters, &Place::default())?;
     let files = run.tokenizer_from().map(|start| &start.files[..]);
-    export::huggingface(&trainer.model, &tokenizer, files, out)?;
+    let template = run.chat().map(|chat| &*chat.template.source);
+    export::huggingface(&trainer.model, &tokenizer, files, template, out)?;
     card::write(run, &trainer.model, folder, None, out)?;
     Ok(found.step)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sterna_datasets::chat::Render;
 
 use crate::recipe::{Draft, Origins, Recipe};
-use crate::{Error, Precision, Pretrained, Result};
+use crate::{Chat, Error, Precision, Pretrained, Result};
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -35,8 +35,11 @@ pub struct Opened {
     pub start: Option<Pretrained>,
     /// The checkpoint of `teacher.from`, and what its linear layers multiply with.
     pub teacher: Option<(Pretrained, Precision)>,
-    /// Writes conversations with the chat template of the run's tokenizer; none if there is no template.
+    /// Writes conversations with the chat template of the checkpoint that the tokenizer is from; none if there is
+    /// no template.
     pub render: Option<Arc<Render>>,
+    /// The chat template of a model that is trained from scratch on conversations.
+    pub chat: Option<Chat>,
 }
 
 /// A recipe that can be trained.
@@ -123,17 +126,27 @@ impl Run {
 
     /// Writes conversations with a chat template.
     pub(crate) fn render(&self) -> Option<&Render> {
-        self.opened.render.as_deref()
+        let chat = self.chat().map(|chat| &*chat.render);
+        self.opened.render.as_deref().or(chat)
+    }
+
+    /// The chat template of a model that is trained from scratch on conversations.
+    pub(crate) fn chat(&self) -> Option<&Chat> {
+        self.opened.chat.as_ref()
     }
 
     fn check_template(&self) -> Result<()> {
-        match (self.tokenizer_from(), &self.recipe.data.chat) {
-            (Some(from), Some(_)) if self.opened.render.is_none() => {
-                let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
-                Err(from.error(why.into()))
-            }
-            _ => Ok(()),
+        if !self.recipe.has_conversations() || self.render().is_some() {
+            return Ok(());
         }
+        let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
+        Err(match self.tokenizer_from() {
+            Some(from) => from.error(why.into()),
+            None => Error::Recipe {
+                path: "[data]".into(),
+                why: "conversations need a chat template, and none was opened".into(),
+            },
+        })
     }
 }
 

@@ -5,13 +5,13 @@
 use crate::{Model, Result};
 
 /// The most likely `count` tokens after `prompt`, one by one, of the model as it will be exported; fewer where
-/// `end` comes, or the context is full.
+/// one of `ends` comes, or the context is full.
 pub fn greedy(
     model: &Model,
     prompt: &[u32],
     count: usize,
     context: usize,
-    end: Option<u32>,
+    ends: &[u32],
 ) -> Result<Vec<u32>> {
     let prepared = model.prepare_blended(1.0)?;
     let mut ids = prompt.to_vec();
@@ -21,7 +21,7 @@ pub fn greedy(
             .rev()
             .max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
         let best = best.expect("a vocabulary has tokens") as u32;
-        if Some(best) == end {
+        if ends.contains(&best) {
             break;
         }
         ids.push(best);

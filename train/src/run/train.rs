@@ -104,7 +104,8 @@ pub fn train(
     let model = folder.join("model");
     if ranks.is_first() {
         let files = run.tokenizer_from().map(|start| &start.files[..]);
-        export::huggingface(&trainer.model, &data.tokenizer, files, &model)?;
+        let template = run.chat().map(|chat| &*chat.template.source);
+        export::huggingface(&trainer.model, &data.tokenizer, files, template, &model)?;
         let loss = held_out_loss.map(|loss| (loss, trainer.step));
         card::write(run, &trainer.model, folder, loss, &model)?;
     }
@@ -130,7 +131,9 @@ fn evaluate(
     let mut sample = None;
     if count > 0 {
         let prompt = prompt(&held_out[..context]);
-        let ids = sample::greedy(&trainer.model, &prompt, count, context, tokenizer.eos_id())?;
+        let mut ends = trainer.model.config.eos_token_id.clone();
+        ends.extend(tokenizer.eos_id());
+        let ids = sample::greedy(&trainer.model, &prompt, count, context, &ends)?;
         sample = Some((tokenizer.decode(&prompt)?, tokenizer.decode(&ids)?));
     }
     Ok(Evaluation {

@@ -1,0 +1,77 @@
+//! `template` in [data] of a recipe: the chat template of a model that is trained from scratch.
+
+use anyhow::Context;
+use serde_json::json;
+use sterna_datasets::tokenizer::{BOS, EOS};
+use sterna_datasets::{Message, Template, template};
+use sterna_train::{Chat, Recipe};
+
+use crate::exit::BadInput;
+use crate::train::answers;
+
+/// Opens the template that the recipe names, or the default one, if the recipe needs one.
+pub fn open(recipe: &Recipe) -> anyhow::Result<Option<Chat>> {
+    if !recipe.needs_template() {
+        return Ok(None);
+    }
+    let name = recipe.data.template.clone();
+    let name = name.unwrap_or(template::DEFAULT.into());
+    let template = match name.ends_with(".jinja") {
+        true => Template {
+            source: std::fs::read_to_string(&name).with_context(|| name.clone())?,
+            special_tokens: recipe.data.special_tokens.clone().unwrap_or_default(),
+        },
+        false => Template::named(&name).ok_or_else(|| {
+            BadInput(format!(
+                "[data] `template` is {name:?}, expected one of {}, or the path of a .jinja file",
+                Template::names()
+            ))
+        })?,
+    };
+    chat(&name, template).map(Some)
+}
+
+/// A template with its renderer, and the special token that ends an answer.
+fn chat(name: &str, template: Template) -> anyhow::Result<Chat> {
+    let settings = json!({"bos_token": BOS, "eos_token": EOS});
+    let files = [
+        (
+            "chat_template.jinja".to_owned(),
+            template.source.clone().into_bytes(),
+        ),
+        (
+            "tokenizer_config.json".to_owned(),
+            settings.to_string().into_bytes(),
+        ),
+    ];
+    let render = answers::renderer(&files)?.expect("the files hold a template");
+    let message = |role: &str, content: &str| Message {
+        role: role.into(),
+        content: content.into(),
+    };
+    let wrong = |why: String| BadInput(format!("chat template {name}: {why}"));
+    let texts = render(&[message("user", "Q"), message("assistant", "A")]).map_err(wrong)?;
+    // The text after the answer begins with the token that ends it.
+    let rendered = texts.first().map(|r| &r.text[r.answers[0].clone()]);
+    let end = rendered.and_then(|answer| answer.split_once('A'));
+    let end = end.map(|(_, end)| end).unwrap_or_default();
+    let special_tokens = template
+        .special_tokens
+        .iter()
+        .map(String::as_str)
+        .chain([EOS]);
+    let end_of_turn = special_tokens
+        .into_iter()
+        .find(|token| end.starts_with(token));
+    let end_of_turn = end_of_turn.map(str::to_owned).ok_or_else(|| {
+        wrong(format!(
+            "an answer is followed by {end:?}, expected a special token, so that a chat knows where \
+             it ends; name it in [data] `special_tokens`"
+        ))
+    })?;
+    Ok(Chat {
+        template,
+        end_of_turn,
+        render,
+    })
+}

@@ -1,0 +1,33 @@
+//! How a model that is trained from scratch writes conversations.
+//!
+//! Templates are programs that another crate runs, so the caller gives the function that renders.
+//! A model that starts from a checkpoint has the template of that checkpoint instead.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sterna_datasets::Template;
+use sterna_datasets::chat::Render;
+
+/// A chat template, opened.
+#[derive(Clone)]
+pub struct Chat {
+    /// Its source and its special tokens.
+    pub template: Template,
+    /// The special token that ends an answer.
+    pub end_of_turn: String,
+    /// Writes conversations with it.
+    pub render: Arc<Render>,
+}
+
+impl fmt::Debug for Chat {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_tuple("Chat").field(&self.template).finish()
+    }
+}
+
+impl PartialEq for Chat {
+    fn eq(&self, other: &Chat) -> bool {
+        (&self.template, &self.end_of_turn) == (&other.template, &other.end_of_turn)
+    }
+}
