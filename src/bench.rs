@@ -12,6 +12,7 @@ use sterna_validate::speed::Test;
 use sterna_validate::speed::bench::{self, Benchmark};
 
 use crate::exit::Usage;
+use crate::output::{out, outln};
 use crate::packed::packed;
 use crate::{model, terminal};
 use show::Shown;
@@ -124,9 +125,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         is_choice: repacked.is_some(),
     };
     match (args.json, args.csv) {
-        (true, _) => println!("{}", shown.json()),
-        (_, true) => print!("{}", shown.csv()),
-        _ => print!("{}", shown.text()),
+        (true, _) => outln!("{}", shown.json())?,
+        (_, true) => out!("{}", shown.csv())?,
+        _ => out!("{}", shown.text())?,
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use sterna_runtime::{
 };
 
 use crate::generate::{append, describe};
+use crate::output::{note, out, outln};
 use crate::terminal::Answering;
 
 /// Talk with a model in the terminal, or answer the lines of a pipe.
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let stdin = std::io::stdin();
     let is_person = stdin.is_terminal();
     if is_person {
-        eprintln!(
+        note!(
             "{} tokens of context; /help lists the commands",
             chat.cache.capacity()
         );
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut lines = stdin.lock().lines();
     loop {
         if is_person {
-            eprint!("> ");
+            let _ = std::io::stderr().write_all(b"> ");
         }
         let Some(line) = lines.next() else {
             break;
@@ -85,12 +86,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         match turn {
             // A person can do something about it.
-            Err(error) if is_person => eprintln!("error: {error:#}"),
+            Err(error) if is_person => note!("error: {error:#}"),
             turn => turn?,
         }
     }
     if is_person {
-        eprintln!();
+        note!("");
     }
     Ok(())
 }
@@ -158,7 +159,7 @@ impl Chat<'_> {
         let write = |w: &mut std::io::BufWriter<std::fs::File>| w.write_all(json.as_bytes());
         sterna_ternary::durable::write(Path::new(&path), write)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        eprintln!("{}: {} messages", path.display(), self.messages.len());
+        note!("{}: {} messages", path.display(), self.messages.len());
         Ok(())
     }
 
@@ -187,12 +188,10 @@ impl Chat<'_> {
         );
         let mut generation = generation.map_err(|e| full(e, prompt.len(), capacity))?;
         let mut answer = String::new();
-        let mut stdout = std::io::stdout().lock();
         for piece in generation.by_ref().take_while(|_| !answering.is_stopped()) {
             let piece = piece?;
             if !self.args.json {
-                stdout.write_all(piece.as_bytes())?;
-                stdout.flush()?;
+                out!("{piece}")?;
             }
             answer += &piece;
         }
@@ -200,12 +199,12 @@ impl Chat<'_> {
         if self.args.json {
             let mut object = json!({"text": answer, "ids": generation.generated()});
             append(&mut object, &summary);
-            writeln!(stdout, "{object}")?;
+            outln!("{object}")?;
         } else {
-            writeln!(stdout)?;
+            outln!("")?;
         }
         if summary.stop == Some(StopReason::Length) && self.cache.len() == capacity {
-            eprintln!("the context of {capacity} tokens is full; /reset begins anew");
+            note!("the context of {capacity} tokens is full; /reset begins anew");
         }
         self.last = Some(summary);
         self.turns += 1;
@@ -214,7 +213,7 @@ impl Chat<'_> {
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
-    eprintln!("{text}");
+    note!("{text}");
     Ok(())
 }
 

@@ -17,6 +17,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "sterna",
         &mut script,
     );
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    crate::output::write_bytes(&script)?;
     Ok(())
 }

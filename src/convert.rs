@@ -11,6 +11,7 @@ use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packi
 use crate::exit::Usage;
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
+use crate::output::{note, out, outln};
 use crate::terminal;
 
 /// Convert a model to another format, and prove that no weight differs.
@@ -230,9 +231,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let report = convert(open, &target)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        print!("{}", describe(&report, &args.out));
+        out!("{}", describe(&report, &args.out))?;
     }
     Ok(())
 }
@@ -295,7 +296,7 @@ fn convert(
     bar.finish_and_clear();
     let report = report?;
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     Ok(report)
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sterna_runtime::Kernels;
 use sterna_validate::speed::Machine;
 
+use crate::output::{out, outln};
 use crate::terminal;
 
 /// Show what was detected of this machine, and the kernels that it runs.
@@ -25,23 +26,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "name": table.name, "runs": table.missing.is_empty(), "missing": table.missing,
             })
         });
-        println!(
+        outln!(
             "{}",
             json!({
                 "machine": to_json(&machine),
                 "kernels": Kernels::best().name,
                 "tables": tables.collect::<Value>(),
             })
-        );
+        )?;
     } else {
-        print!("{}", describe(&machine));
+        out!("{}", describe(&machine))?;
         for table in machine.tables() {
             let why = match table.missing.as_slice() {
                 [] if table.name == Kernels::best().name => "runs; chosen, the fastest".to_owned(),
                 [] => "runs".to_owned(),
                 missing => format!("does not run: no {}", missing.join(", ")),
             };
-            println!("kernels      {:<8} {why}", table.name);
+            outln!("kernels      {:<8} {why}", table.name)?;
         }
     }
     Ok(())

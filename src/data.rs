@@ -1,6 +1,5 @@
 //! `sterna data`: texts to look at, token shards to train on.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
@@ -8,6 +7,7 @@ use serde_json::json;
 use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare, read};
 
 use crate::locate::texts;
+use crate::output::outln;
 
 /// Generate texts with known answers, or turn texts into token shards.
 #[derive(Subcommand)]
@@ -91,7 +91,6 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
         seed: args.seed,
         split,
     };
-    let mut stdout = std::io::stdout().lock();
     for index in 0..args.documents {
         let (task, document) = corpus.document(index);
         let mut line = json!({"task": task});
@@ -103,7 +102,7 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
             false => line["text"] = document.text.into(),
         }
         line["entropy"] = document.entropy.into();
-        writeln!(stdout, "{line}")?;
+        outln!("{line}")?;
     }
     Ok(())
 }
@@ -117,18 +116,18 @@ fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let shards = [&written.train, &written.held_out];
     if args.json {
         let entry = |s: &sterna_datasets::prepare::Written| json!({"path": s.path, "documents": s.documents, "tokens": s.tokens});
-        println!(
+        outln!(
             "{}",
             json!({"train": entry(shards[0]), "held_out": entry(shards[1])})
-        );
+        )?;
     } else {
         for s in shards {
-            println!(
+            outln!(
                 "{}: {} documents, {} tokens",
                 s.path.display(),
                 s.documents,
                 s.tokens
-            );
+            )?;
         }
     }
     Ok(())

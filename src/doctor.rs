@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use sterna_diagnose::doctor::{Progress, Report, examine};
 
 use crate::locate::{Want, locate};
+use crate::output::{note, out, outln};
 use crate::terminal;
 
 /// Find out why a model writes garbage.
@@ -35,16 +36,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Progress::Running(what) => {
             bar.finish_and_clear();
             if terminal::is_terminal() {
-                eprintln!("  running the built-in texts {what}");
+                note!("  running the built-in texts {what}");
             }
         }
     });
     bar.finish_and_clear();
     let report = report?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        print!("{}", describe(&report));
+        out!("{}", describe(&report))?;
     }
     Ok(match report.broken {
         0 => ExitCode::SUCCESS,

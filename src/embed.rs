@@ -4,12 +4,14 @@
 //! sentence-transformers computes with last-token pooling and normalization. Several texts pass together, and each
 //! has the bits that it gets alone.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::json;
 use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
+
+use crate::output::outln;
 
 /// Print a vector for each text, one per line.
 ///
@@ -116,7 +118,6 @@ impl Batch<'_> {
             logits: Logits::Last,
         });
         let mut hidden = self.model.hidden_many(&mut parts.collect::<Vec<_>>())?;
-        let mut stdout = std::io::stdout().lock();
         let vectors = hidden.chunks_exact_mut(self.model.config().hidden_size);
         for (vector, ids) in vectors.zip(&texts) {
             if !self.args.no_normalize {
@@ -124,10 +125,10 @@ impl Batch<'_> {
             }
             if self.args.json {
                 let object = json!({"index": self.done, "embedding": vector, "tokens": ids.len()});
-                writeln!(stdout, "{object}")?;
+                outln!("{object}")?;
             } else {
                 let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
-                writeln!(stdout, "{}", numbers.join(" "))?;
+                outln!("{}", numbers.join(" "))?;
             }
             self.done += 1;
         }

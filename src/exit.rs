@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 
+use crate::output::{self, note};
+
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const BAD_INPUT: u8 = 3;
@@ -26,10 +28,11 @@ pub struct BadInput(pub String);
 
 /// Prints the error to stderr and says how the process ends.
 pub fn report(error: &Error) -> ExitCode {
-    if is_broken_pipe(error) {
-        return ExitCode::SUCCESS; // `sterna ... | head` has read all that it wanted
+    let output: Option<&output::Error> = error.downcast_ref();
+    if output.is_some_and(output::Error::is_closed_pipe) {
+        return ExitCode::SUCCESS; // `sterna ... | head` has all the lines that it wanted
     }
-    eprintln!("error: {}", message(error));
+    note!("error: {}", message(error));
     ExitCode::from(code(error))
 }
 
@@ -43,11 +46,6 @@ fn message(error: &Error) -> String {
         }
     }
     message
-}
-
-fn is_broken_pipe(error: &Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// The exit code of an error.

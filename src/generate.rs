@@ -1,7 +1,6 @@
 //! `sterna generate`: text from a packed file.
 
-use std::io::Write;
-
+use crate::output::{note, out, outln};
 use serde_json::{Value, json};
 use sterna_runtime::{Generation, Message, Model, StopReason, Summary, Tokenizer};
 
@@ -42,12 +41,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let settings = args.sampling.settings(0);
     let mut generation = Generation::new(&model, &tokenizer, &mut cache, &prompt, settings)?;
     let mut text = String::new();
-    let mut stdout = std::io::stdout().lock();
     for piece in generation.by_ref() {
         let piece = piece?;
         if !args.json {
-            stdout.write_all(piece.as_bytes())?;
-            stdout.flush()?;
+            out!("{piece}")?;
         }
         text += &piece;
     }
@@ -60,10 +57,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "ids": generation.generated(),
         });
         append(&mut object, &summary);
-        writeln!(stdout, "{object}")?;
+        outln!("{object}")?;
     } else {
-        writeln!(stdout)?;
-        eprintln!("{}", describe(&summary));
+        outln!("")?;
+        note!("{}", describe(&summary));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use sterna_diagnose::facts;
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
+use crate::output::{note, out, outln};
 
 /// Show what is in a model: shapes, packing, sizes, trits, tokenizer.
 ///
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let path = locate(&args.model, Want::Either)?;
     let source = sterna_convert::open(&path, true)?;
     for warning in source.warnings() {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let most = source.config().max_position_embeddings;
     if let Some(context) = args.context.filter(|n| !(1..=most).contains(n)) {
@@ -44,8 +45,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let facts = facts::of(&path, &*source, args.verify, args.context)?;
     match args.json {
-        true => println!("{facts}"),
-        false => print!("{}", show::describe(&facts, args.verify)),
+        true => outln!("{facts}")?,
+        false => out!("{}", show::describe(&facts, args.verify))?,
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::output::outln;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use sterna_runtime::Logits;
@@ -39,13 +40,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let next = sterna_runtime::sampler::greedy(&logits[logits.len() - vocabulary..]);
     if args.json {
         let shape = [args.ids.len(), vocabulary];
-        println!("{}", json!({"out": args.out, "shape": shape, "next": next}));
+        outln!("{}", json!({"out": args.out, "shape": shape, "next": next}))?;
     } else {
-        println!(
+        outln!(
             "{}: logits [{}, {vocabulary}], next id {next}",
             args.out.display(),
             args.ids.len()
-        );
+        )?;
     }
     Ok(())
 }

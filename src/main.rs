@@ -4,6 +4,7 @@
 //! file, 130 stopped by Ctrl-C.
 // Help texts name sections of recipes, such as [data], which are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic; see `output`
 
 mod bench;
 mod chat;
@@ -24,6 +25,7 @@ mod man;
 mod model;
 #[cfg(feature = "hub")]
 mod models;
+mod output;
 mod packed;
 mod plot;
 #[cfg(feature = "hub")]
@@ -94,7 +96,11 @@ fn main() -> ExitCode {
     // SAFETY: no other thread runs yet. candle reads this when it first adds two tensors; the trainer
     // divides a step over sequences, so candle's own threads would only stand in its way.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    let outcome = match Cli::parse().verb {
+    let verb = match verb() {
+        Ok(verb) => verb,
+        Err(code) => return code,
+    };
+    let outcome = match verb {
         Verb::Quickstart(args) => quickstart::run(&args),
         Verb::Data(verb) => data::run(&verb),
         Verb::Tokenizer(verb) => tokenizer::run(&verb),
@@ -125,6 +131,28 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
+}
+
+/// The verb of the command line. Help and version are printed here, and errors of usage.
+fn verb() -> Result<Verb, ExitCode> {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return Ok(cli.verb),
+        Err(error) => error,
+    };
+    if error.use_stderr() {
+        error.exit();
+    }
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let text = error.render();
+    let printed = if is_terminal {
+        output::write(format_args!("{}", text.ansi()))
+    } else {
+        output::write(format_args!("{text}"))
+    };
+    Err(match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error.into()),
+    })
 }
 
 #[cfg(test)]

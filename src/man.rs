@@ -1,6 +1,5 @@
 //! `sterna man`: manual pages, made from the same definitions as the help texts.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
         let mut page = Vec::new();
         Man::new(program).render(&mut page)?;
-        return Ok(std::io::stdout().write_all(&page)?);
+        return Ok(crate::output::write_bytes(&page)?);
     };
     std::fs::create_dir_all(out)
         .with_context(|| format!("{}: cannot be created", out.display()))?;

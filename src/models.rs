@@ -5,6 +5,7 @@ use serde_json::json;
 use sterna_hub::{self as hub, Name, Settings, Stored};
 
 use crate::exit::Usage;
+use crate::output::{note, out, outln};
 use crate::terminal;
 
 /// List or remove the models and data sets in the hub's cache.
@@ -40,13 +41,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Some(Verb::Remove(args)) = &args.verb else {
         let models = hub::list(&cache)?;
         if args.json {
-            println!("{}", json!({"cache": cache, "models": models}));
+            outln!("{}", json!({"cache": cache, "models": models}))?;
         } else if models.is_empty() {
-            eprintln!("no models or data sets in {}", cache.display());
+            note!("no models or data sets in {}", cache.display());
         } else {
-            models
-                .iter()
-                .for_each(|model| print!("{}", describe(model)));
+            for model in &models {
+                out!("{}", describe(model))?;
+            }
         }
         return Ok(());
     };
@@ -60,12 +61,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let freed = hub::remove(&cache, &name)?;
     if args.json {
-        println!(
+        outln!(
             "{}",
             json!({"name": name.to_string(), "freed_bytes": freed})
-        );
+        )?;
     } else {
-        println!("{name}: removed, {} free again", terminal::bytes(freed));
+        outln!("{name}: removed, {} free again", terminal::bytes(freed))?;
     }
     Ok(())
 }

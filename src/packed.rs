@@ -8,6 +8,7 @@ use sterna_ternary::{LinearType, Packing};
 use sterna_train::{Origins, Recipe};
 
 use crate::locate::{Want, locate};
+use crate::output::note;
 use crate::terminal;
 use crate::train::start;
 
@@ -38,7 +39,7 @@ pub fn checkpoint(given: &Path, model: &Path) -> anyhow::Result<PathBuf> {
     let found = cache(given, model).checkpoint(model, export)?;
     if let Some(step) = found.step {
         let run = model.display();
-        eprintln!("{run}: not at its end; its checkpoint of step {step} is used");
+        note!("{run}: not at its end; its checkpoint of step {step} is used");
     }
     Ok(found.path)
 }
@@ -75,9 +76,9 @@ fn show(
     let Cached { path, report } = cached?;
     if let Some(report) = report {
         for warning in &report.warnings {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
-        eprintln!(
+        note!(
             "packed {} ({}, {}), which is kept as {}",
             model.display(),
             report.packing,

@@ -8,6 +8,7 @@ use sterna_ternary::Output;
 use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 use crate::exit::{BadInput, Usage};
+use crate::output::outln;
 
 /// Draw the loss curves of runs into one picture.
 ///
@@ -43,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let svg = chart.draw().svg();
     Output::new(&path)?
         .write(|file| file.write_all(svg.as_bytes()).map_err(anyhow::Error::from))?;
-    println!("{}", path.display());
+    outln!("{}", path.display())?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use sterna_hub::{Hub, Kind, Name, Settings, Want};
 
+use crate::output::{note, outln};
 use crate::terminal::{self, Download};
 
 /// Fetch a model or data set from the hub and print its path.
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         let file = |(name, bytes): &(String, u64)| json!({"name": name, "bytes": bytes});
         let files: Vec<_> = fetched.files.iter().map(file).collect();
-        println!(
+        outln!(
             "{}",
             json!({
                 "name": name.to_string(),
@@ -48,16 +49,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "downloaded_bytes": fetched.downloaded,
                 "files": files,
             })
-        );
+        )?;
     } else {
-        eprintln!(
+        note!(
             "{name} at commit {}: {} files, {}, of which {} came now",
             fetched.commit,
             fetched.files.len(),
             terminal::bytes(bytes),
             terminal::bytes(fetched.downloaded)
         );
-        println!("{}", fetched.path.display());
+        outln!("{}", fetched.path.display())?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use sterna_runtime::{
 };
 use sterna_train::{Origins, Place, Recipe};
 
+use crate::output::{note, out, outln};
 use crate::{convert, terminal, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
@@ -82,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     terminal::catch_interrupts()?;
 
     let exists = args.out.join("model.sterna").exists();
-    eprintln!(
+    note!(
         "1. train: {}{}",
         args.out.display(),
         if exists { " (finished before)" } else { "" }
@@ -96,21 +97,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             trained.losses[0],
             trained.outcome.held_out_loss.unwrap_or(f64::NAN),
         );
-        eprintln!(
+        note!(
             "   loss {first:.2} {} {last:.2}",
             terminal::sparkline(&trained.losses, 60)
         );
     }
     let packed = args.out.join("model.sterna");
-    eprintln!(
+    note!(
         "2. convert: {} -> {}",
         trained.outcome.model.display(),
         packed.display()
     );
     let report = convert::convert_with_defaults(&trained.outcome.model, &packed)?;
-    eprintln!("   {} weights, {} differ", report.weights, report.differ);
+    note!("   {} weights, {} differ", report.weights, report.differ);
 
-    eprintln!("3. run: {}", packed.display());
+    note!("3. run: {}", packed.display());
     let model = Model::open(
         &packed,
         Options {
@@ -365,10 +366,10 @@ fn show(
         packed.display(),
     );
     if as_json {
-        eprint!("{text}");
-        println!("{}", serde_json::to_string(results)?);
+        note!("{text}");
+        outln!("{}", serde_json::to_string(results)?)?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(())
 }

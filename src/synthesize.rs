@@ -9,6 +9,7 @@ use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType,
 
 use crate::convert::PackingName;
 use crate::exit::Usage;
+use crate::output::outln;
 use crate::terminal;
 
 /// Write a model of a published shape with random weights.
@@ -132,21 +133,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bytes = file.metadata()?.len();
     if args.json {
         let (out, seed) = (&args.out, args.seed);
-        println!(
+        outln!(
             "{}",
             json!({
                 "out": out, "bytes": bytes, "parameters": parameters, "ternary_weights": ternary,
                 "seed": seed,
             })
-        );
+        )?;
     } else {
-        println!(
+        outln!(
             "{}: {}, {:.2} M parameters, {:.2} M of them in linear layers and random",
             args.out.display(),
             terminal::bytes(bytes),
             parameters as f64 / 1e6,
             ternary as f64 / 1e6
-        );
+        )?;
     }
     Ok(())
 }

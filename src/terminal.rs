@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sterna_train::Control;
 
+use crate::output::note;
+
 /// A bar of `len` units on stderr; hidden where stderr is not a terminal.
 pub fn bar(len: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), target());
@@ -54,7 +56,7 @@ impl sterna_hub::Progress for Download {
         self.0.reset_eta();
         self.0.set_message(file.to_owned());
         if !is_terminal() {
-            eprintln!("  {file} {}", bytes(size));
+            note!("  {file} {}", bytes(size));
         }
     }
 
@@ -63,7 +65,7 @@ impl sterna_hub::Progress for Download {
     }
 
     fn say(&self, line: &str) {
-        self.0.suspend(|| eprintln!("{line}"));
+        self.0.suspend(|| note!("{line}"));
     }
 }
 
@@ -115,7 +117,7 @@ pub fn catch_interrupts() -> anyhow::Result<()> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; again to stop at once");
+        note!("\nstopping after this step; again to stop at once");
     })?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use sterna_datasets::{read, train_bpe};
 
 use crate::locate::texts;
+use crate::output::outln;
 
 /// Train a tokenizer.
 #[derive(Subcommand)]
@@ -62,16 +63,16 @@ pub fn run(verb: &Verb) -> anyhow::Result<()> {
         .with_context(|| format!("{}: cannot be created", args.out.display()))?;
     tokenizer.save(&args.out, args.context)?;
     if args.json {
-        println!(
+        outln!(
             "{}",
             json!({"out": args.out, "vocab_size": tokenizer.vocab_size()})
-        );
+        )?;
     } else {
-        println!(
+        outln!(
             "{}: {} tokens",
             args.out.join("tokenizer.json").display(),
             tokenizer.vocab_size()
-        );
+        )?;
     }
     Ok(())
 }

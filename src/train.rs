@@ -18,6 +18,7 @@ use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Outcome, Place, Run};
 
 use crate::exit::{Interrupted, Usage};
+use crate::output::{note, outln};
 use crate::terminal;
 use live::Page;
 pub use place::refuse_ranks;
@@ -162,21 +163,21 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
         model,
     } = &trained.outcome;
     if args.json {
-        println!(
+        outln!(
             "{}",
             json!({"step": step, "held_out_loss": held_out_loss, "model": model})
-        );
+        )?;
     } else {
         if let Some(loss) = held_out_loss {
-            println!("held-out loss {loss:.4} nats per token after {step} steps");
+            outln!("held-out loss {loss:.4} nats per token after {step} steps")?;
         }
-        println!("{}", model.display());
-        println!(
+        outln!("{}", model.display())?;
+        outln!(
             "next: sterna convert {} --out {}\n      sterna plot {}",
             model.display(),
             out.join("model.sterna").display(),
             out.display()
-        );
+        )?;
     }
     trained.finished()
 }
@@ -306,13 +307,11 @@ pub fn train(
 fn page(port: u16, run: &Run, folder: &Path) -> Option<Page> {
     match Page::open(port, folder, run.recipe().train.steps) {
         Ok(page) => {
-            eprintln!("watch at http://{}/", page.address);
+            note!("watch at http://{}/", page.address);
             Some(page)
         }
         Err(error) => {
-            eprintln!(
-                "warning: no page to watch on port {port}: {error}; training goes on without"
-            );
+            note!("warning: no page to watch on port {port}: {error}; training goes on without");
             None
         }
     }

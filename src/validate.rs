@@ -18,6 +18,7 @@ use sterna_validate::{
 };
 
 use crate::exit::{Interrupted, Usage};
+use crate::output::{note, out, outln};
 use crate::{model, terminal};
 use models::Models;
 use progress::Progress;
@@ -231,15 +232,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report.write(out)?;
     }
     match args.json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{}", report.text()),
+        true => outln!("{}", serde_json::to_string(&report)?)?,
+        false => out!("{}", report.text())?,
     }
     let failed: Vec<_> = report.gates.iter().filter(|gate| !gate.holds).collect();
     for gate in &failed {
         let found = gate
             .value
             .map_or("it was not measured".into(), |v| format!("found {v}"));
-        eprintln!("gate: {} fails for {}: {found}", gate.condition, gate.model);
+        note!("gate: {} fails for {}: {found}", gate.condition, gate.model);
     }
     Ok(match failed.is_empty() {
         true => ExitCode::SUCCESS,

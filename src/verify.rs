@@ -7,6 +7,7 @@ use sterna_convert::Comparison;
 
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
+use crate::output::{out, outln};
 use crate::terminal;
 
 /// Compare two models trit by trit, whatever their formats.
@@ -44,9 +45,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let found = found?;
     if args.json {
-        println!("{}", serde_json::to_string(&found)?);
+        outln!("{}", serde_json::to_string(&found)?)?;
     } else {
-        print!("{}", describe(&found));
+        out!("{}", describe(&found))?;
     }
     Ok(match found.is_equal() {
         true => ExitCode::SUCCESS,

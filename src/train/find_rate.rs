@@ -5,6 +5,7 @@ use sterna_train::Run;
 use sterna_train::run::{data, range_test};
 
 use crate::exit::Interrupted;
+use crate::output::{note, outln};
 use crate::terminal;
 
 /// Rates that are tried: two for each factor of three, as BitNet's range from small to large models is.
@@ -15,12 +16,12 @@ const COUNT: usize = 11;
 /// Trains `steps` steps with each rate and prints their losses and a suggestion.
 pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    eprintln!("training the tokenizer and encoding the data");
+    note!("training the tokenizer and encoding the data");
     data::prepare(run, folder.path())?;
     let data = data::open(run, folder.path())?;
     let mut trials = Vec::new();
     if !as_json {
-        println!("learning rate  loss");
+        outln!("learning rate  loss")?;
     }
     for rate in range_test::rates(LOWEST, HIGHEST, COUNT) {
         if terminal::interrupted() {
@@ -31,7 +32,7 @@ pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
             let loss = trial
                 .loss
                 .map_or("diverged".into(), |loss| format!("{loss:.4}"));
-            println!("{rate:<13.1e}  {loss}");
+            outln!("{rate:<13.1e}  {loss}")?;
         }
         trials.push(trial);
     }
@@ -41,16 +42,16 @@ pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
             .iter()
             .map(|t| json!({"learning_rate": t.rate, "loss": t.loss}));
         let trials: Vec<_> = trials.collect();
-        println!(
+        outln!(
             "{}",
             json!({"trials": trials, "suggestion": best.map(|best| best.rate)})
-        );
+        )?;
     } else if let Some(best) = best {
         let rate = best.rate;
-        println!("lowest loss at {rate:.1e}: --set train.learning_rate={rate:.1e}");
-        println!("a run of many thousand steps is often best a step or two below");
+        outln!("lowest loss at {rate:.1e}: --set train.learning_rate={rate:.1e}")?;
+        outln!("a run of many thousand steps is often best a step or two below")?;
     } else {
-        println!("every run diverged: the data or the recipe is at fault, not the rate");
+        outln!("every run diverged: the data or the recipe is at fault, not the rate")?;
     }
     Ok(())
 }

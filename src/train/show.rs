@@ -4,6 +4,7 @@ use serde_json::json;
 use sterna_train::Run;
 use sterna_train::run::plan;
 
+use crate::output::outln;
 use crate::terminal;
 
 /// Prints every value of a recipe and where it comes from: TOML with comments, or JSON.
@@ -17,7 +18,7 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
             )
         };
         let values: serde_json::Map<_, _> = flat.iter().map(with_origin).collect();
-        println!("{}", serde_json::Value::from(values));
+        outln!("{}", serde_json::Value::from(values))?;
         return Ok(());
     }
     let mut current = "";
@@ -25,14 +26,14 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
         let (section, name) = key.split_once('.').unwrap_or(("", key));
         if section != current {
             let gap = if current.is_empty() { "" } else { "\n" };
-            println!("{gap}[{section}]");
+            outln!("{gap}[{section}]")?;
             current = section;
         }
-        println!(
+        outln!(
             "{:<40} # {}",
             format!("{name} = {value}"),
             run.origins().of(key)
-        );
+        )?;
     }
     Ok(())
 }
@@ -41,13 +42,13 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
 pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
     let plan = plan::plan(run)?;
     if as_json {
-        println!(
+        outln!(
             "{}",
             json!({"parameters": plan.parameters, "ternary_parameters": plan.ternary_parameters,
                 "tokens": plan.tokens, "state_bytes": plan.state_bytes, "peak_bytes": plan.peak_bytes,
                 "checkpoint_bytes": plan.checkpoint_bytes, "tokens_per_second": plan.tokens_per_second,
                 "share_of_peak": plan.share_of_peak, "hours": plan.hours()})
-        );
+        )?;
         return Ok(());
     }
     let train = &run.recipe().train;
@@ -55,7 +56,7 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
         Some(bytes) => format!("{} at the peak, measured; ", terminal::bytes(bytes)),
         None => String::new(),
     };
-    println!(
+    outln!(
         "parameters   {:.2} M, {:.2} M of them ternary\n\
          tokens       {:.1} M: {} steps of {}, {:.1} for each parameter\n\
          memory       {peak}{} are weights, moments and a gradient\n\
@@ -73,6 +74,6 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
         plan.tokens_per_second,
         100.0 * plan.share_of_peak,
         terminal::duration(3600.0 * plan.hours()),
-    );
+    )?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use sterna_datasets::chat::Counts;
 use sterna_train::run::plan;
 use sterna_train::{Control, Evaluation, Event};
 
+use crate::output::note;
 use crate::terminal;
 
 /// What a person sees of a run.
@@ -116,7 +117,7 @@ impl Watch {
             self.last_line = Instant::now();
             let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;
             let left = terminal::duration(left);
-            eprintln!("step {step}/{}  {message}  ETA {left}", self.steps);
+            note!("step {step}/{}  {message}  ETA {left}", self.steps);
         }
         self.bar.set_position(step);
         self.bar.set_message(message);
@@ -126,7 +127,7 @@ impl Watch {
         if terminal::is_terminal() {
             self.bar.println(line)
         } else {
-            eprintln!("{line}")
+            note!("{line}")
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
+use crate::output::note;
 use crate::terminal;
 
 pub struct Progress {
@@ -48,7 +49,7 @@ impl Progress {
             self.last_line = Instant::now();
             let each = self.start.elapsed().as_secs_f64() / (done - first) as f64;
             let left = terminal::duration(each * total.saturating_sub(done) as f64);
-            eprintln!("{done}/{total} {}  ETA {left}", self.what);
+            note!("{done}/{total} {}  ETA {left}", self.what);
         }
     }
 
