@@ -3,6 +3,8 @@
 //! [`Draws`] is a ChaCha8 stream whose key *is* the address of a document, so document `n` costs
 //! the same whether or not documents 0 to n−1 were ever made. Every draw is exactly uniform and
 //! adds `ln(choices)` to a sum; when distinct draws give distinct text, that sum is −log p(text).
+//! The draws are not those of the crate `rand`, whose sampling may change with its version: a seed
+//! has to mean the same text for ever.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

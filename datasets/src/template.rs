@@ -1,7 +1,8 @@
 //! Chat templates for models that are trained from scratch, by name.
 //!
 //! A template is a Jinja file, as transformers reads it. Its special tokens are tokens of their own
-//! in the tokenizer that is trained with it, so text that a user writes can never spell them.
+//! in the tokenizer that is trained with it. A message that spells one gets that token, here as in
+//! transformers: a server has to check what strangers send.
 
 /// A chat template and the tokens that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,9 @@
 //! versions, plain, dictionary and delta encodings, and the codecs snappy, gzip and zstd. Anything
 //! else is refused by name.
 //!
+//! It is not the crate `parquet`, which has panicked on malformed files and needs a compiler for C:
+//! here a file of any content ends in rows or in an error.
+//!
 //! Files come from strangers. Every length is checked against the bytes that are there, a page may
 //! unpack to [`page::MAX_PAGE`] bytes, a row hold [`rows::MAX_VALUES`] values, the schema be
 //! [`schema::MAX_DEPTH`] deep, and encodings that repeat a value are unrolled only as far as rows
