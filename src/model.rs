@@ -27,16 +27,15 @@ pub struct Args {
 
 /// What does not depend on the model.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Memory and kernels")]
 pub struct Choices {
     /// Kernel table by name [default: the fastest]; results are the same
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Memory and kernels")]
     kernels: Option<String>,
     /// Element type of the KV cache; results depend on it
-    #[arg(long, value_enum, default_value = "f16")]
+    #[arg(long, value_enum, default_value = "f16", help_heading = "Memory and kernels")]
     kv: Kv,
     /// How the model comes into memory
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Memory and kernels")]
     memory: MemoryName,
 }
 

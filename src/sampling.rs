@@ -16,7 +16,7 @@ pub struct Args {
     /// The default is smaller for a model that was made for fewer tokens.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// 0 always takes the most probable token; higher is more surprising.
+    /// 0 takes the most probable token; higher is more random.
     #[arg(
         long,
         value_name = "T",
@@ -27,7 +27,7 @@ pub struct Args {
     /// Only the K most probable tokens [default: all]
     #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
     top_k: usize,
-    /// Only the most probable tokens that together reach this probability.
+    /// Only the most probable tokens, up to this probability.
     #[arg(
         long,
         value_name = "P",
@@ -35,7 +35,7 @@ pub struct Args {
         allow_negative_numbers = true
     )]
     top_p: f32,
-    /// Only tokens with at least this share of the highest probability.
+    /// Only tokens with this share of the highest probability.
     #[arg(
         long,
         value_name = "P",
@@ -43,7 +43,7 @@ pub struct Args {
         allow_negative_numbers = true
     )]
     min_p: f32,
-    /// Above 1 makes tokens that were there before less probable.
+    /// Above 1 makes tokens that were there less probable.
     #[arg(
         long,
         value_name = "X",
