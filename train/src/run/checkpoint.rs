@@ -2,7 +2,8 @@
 //! written durably.
 //!
 //! The order of the data, the rates and λ are functions of the step, so nothing more is needed to go on. A
-//! checkpoint carries a checksum of itself and of the recipe; a damaged one is passed over for the one before.
+//! checkpoint carries checksums of its contents and of the recipe, in its metadata, so any reader of safetensors
+//! opens it; a damaged one is passed over for the one before.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -52,11 +53,7 @@ pub fn save(
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", trainer.step));
     let bytes = encode(trainer, statistics, recipe)?;
-    let sum = Sha256::digest(&bytes);
-    durable::write(&path, |w| {
-        w.write_all(&bytes).and_then(|()| w.write_all(&sum))
-    })
-    .map_err(Error::io(&path))?;
+    durable::write(&path, |w| w.write_all(&bytes)).map_err(Error::io(&path))?;
     let (train, mut paths) = (&recipe.train, list(folder)?);
     paths.truncate(paths.len().saturating_sub(train.keep_last));
     let is_kept = |path: &PathBuf| {
@@ -116,36 +113,50 @@ fn recipe_sum(recipe: &Recipe) -> String {
     sha256::of(recipe.to_toml().as_bytes())
 }
 
+/// SHA-256 of the facts and of every tensor, in the order of their names.
+fn contents_sum<'a>(facts: &Value, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_unstable_by_key(|(name, _)| *name);
+    let mut sum = Sha256::new_with_prefix(facts.to_string());
+    for (name, bytes) in tensors {
+        for part in [name.as_bytes(), bytes] {
+            sum.update((part.len() as u64).to_le_bytes());
+            sum.update(part);
+        }
+    }
+    sum.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// One safetensors file with the state of a trainer. Beside it only the parameters are copied, out of their variables.
 fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result<Vec<u8>> {
-    let bytes = |values: &[f32]| {
-        values
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect::<Vec<u8>>()
-    };
-    let mut tensors = Vec::new();
-    for ((weight, var), values) in trainer.model.parameters().zip(trainer.parameters()?) {
-        let dims = var.dims().to_vec();
-        tensors.push((weight.name.clone(), Dtype::F32, dims, bytes(&values)));
-    }
-    for (name, values) in [
-        ("first", &trainer.moments.first),
-        ("second", &trainer.moments.second),
-    ] {
-        let (name, values) = (format!("moments.{name}"), values.values()?);
-        tensors.push((name, Dtype::F32, vec![values.len()], bytes(&values)));
-    }
-    let losses = &trainer.spikes.losses;
-    let bytes = losses.iter().flat_map(|x| x.to_le_bytes()).collect();
-    tensors.push(("losses".into(), Dtype::F64, vec![losses.len()], bytes));
+    let parameters = trainer.parameters()?;
+    let (first, second) = (&trainer.moments.first, &trainer.moments.second);
+    let (first, second) = (first.values()?, second.values()?);
+    let losses: Vec<f64> = trainer.spikes.losses.iter().copied().collect();
     let trits = statistics.to_bytes();
-    tensors.push(("trits".into(), Dtype::U8, vec![trits.len()], trits));
+    let mut tensors: Vec<(&str, Dtype, Vec<usize>, &[u8])> = Vec::new();
+    for ((weight, var), values) in trainer.model.parameters().zip(&parameters) {
+        let bytes = bytemuck::cast_slice(values);
+        tensors.push((&weight.name, Dtype::F32, var.dims().to_vec(), bytes));
+    }
+    for (name, values) in [("moments.first", &first), ("moments.second", &second)] {
+        let bytes = bytemuck::cast_slice(values);
+        tensors.push((name, Dtype::F32, vec![values.len()], bytes));
+    }
+    let bytes = bytemuck::cast_slice(&losses);
+    tensors.push(("losses", Dtype::F64, vec![losses.len()], bytes));
+    tensors.push(("trits", Dtype::U8, vec![trits.len()], &trits));
+    let teacher = trainer.model.teacher.as_ref().map(|teacher| &teacher.sum);
+    let mut facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
+    let sum = contents_sum(
+        &facts,
+        tensors.iter().map(|(name, _, _, bytes)| (*name, *bytes)),
+    );
+    facts["sha256"] = sum.into();
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (name, view.expect("the shape is that of the values"))
     });
-    let teacher = trainer.model.teacher.as_ref().map(|teacher| &teacher.sum);
-    let facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
     // A single entry: several would be written in any order.
     let metadata = [(FACTS.to_owned(), facts.to_string())].into();
     let bytes = safetensors::serialize(views, Some(metadata));
@@ -158,17 +169,20 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
         why: why.to_owned(),
     };
     let file = std::fs::read(path).map_err(Error::io(path))?;
-    let (bytes, sum) = file
-        .split_last_chunk::<32>()
-        .ok_or_else(|| fail("cut off; an older one is used"))?;
-    if Sha256::digest(bytes)[..] != sum[..] {
-        return Err(fail("its checksum does not match; an older one is used"));
-    }
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).map_err(|_| fail("not a safetensors file"))?;
+    let cut = "not a whole safetensors file: it is damaged, or an older version of this program wrote it; an older \
+               one is used";
+    let tensors = SafeTensors::deserialize(&file).map_err(|_| fail(cut))?;
+    let (_, header) = SafeTensors::read_metadata(&file).map_err(|_| fail(cut))?;
     let facts = header.metadata().as_ref().and_then(|m| m.get(FACTS));
     let facts = facts.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let facts = facts.ok_or_else(|| fail("not a checkpoint of this program"))?;
+    let mut facts = facts.ok_or_else(|| fail("not a checkpoint of this program"))?;
+    let sum = facts
+        .as_object_mut()
+        .and_then(|facts| facts.remove("sha256"));
+    let all = tensors.iter().map(|(name, tensor)| (name, tensor.data()));
+    if sum != Some(contents_sum(&facts, all).into()) {
+        return Err(fail("its checksum does not match; an older one is used"));
+    }
     if facts["recipe"] != recipe_sum(run.recipe()) {
         let why = "it was made with another recipe; choose another folder or the same recipe";
         return Err(Error::Recipe {
@@ -178,7 +192,6 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
     }
     let step = facts["step"].as_u64();
     let step = step.ok_or_else(|| fail("it has no step"))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|_| fail("not a safetensors file"))?;
     let data = |name: &str| {
         let tensor = tensors.tensor(name);
         tensor
