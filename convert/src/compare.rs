@@ -9,9 +9,9 @@ use serde::Serialize;
 use sterna_ternary::Config;
 use sterna_ternary::layout::{self, Role, Weight};
 
-use crate::precision::is_same;
 use crate::progress::Progress;
-use crate::{Error, Precision, Result, Scales, Source, parallel};
+use crate::value_type::is_same;
+use crate::{Error, Result, Scales, Source, ValueType, parallel};
 
 /// What was compared and what differs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -81,7 +81,7 @@ pub struct TableComparison {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule {
     /// What the type of the second source makes of a scale of the first.
-    pub scales: Precision,
+    pub scales: ValueType,
     /// Whether the second was made from the first, so that only its types may round.
     pub is_made: bool,
 }
@@ -230,7 +230,7 @@ fn compare_matrix(
 }
 
 /// How many scales differ once `precision` rounded those of `a`: all of them where they are not for the same weights.
-fn compare_scales(a: &Scales, b: &Scales, precision: Precision) -> u64 {
+fn compare_scales(a: &Scales, b: &Scales, precision: ValueType) -> u64 {
     if a.scaling != b.scaling {
         return a.values.len() as u64;
     }
@@ -275,7 +275,7 @@ fn compare_values(
     if weight.role == Role::Table {
         found.tables.push(TableComparison {
             name: weight.name.clone(),
-            dtypes: precisions.map(Precision::name),
+            dtypes: precisions.map(ValueType::name),
             differ,
             max_error,
         });
@@ -302,7 +302,7 @@ fn compare_dense(
     found.note(&weight.name, differ);
     found.dense.push(TableComparison {
         name: weight.name.clone(),
-        dtypes: precisions.map(Precision::name),
+        dtypes: precisions.map(ValueType::name),
         differ,
         max_error,
     });
@@ -314,7 +314,7 @@ fn compare_rows(
     x: &[f32],
     y: &[f32],
     columns: usize,
-    precisions: [Precision; 2],
+    precisions: [ValueType; 2],
     is_made: bool,
 ) -> Result<(u64, f32)> {
     let mut rows = vec![(0u64, 0f32); x.len() / columns];
@@ -331,24 +331,24 @@ fn compare_rows(
 }
 
 /// How many values of a row differ, and the largest difference.
-fn compare_row(a: &[f32], b: &[f32], precisions: [Precision; 2], is_made: bool) -> (u64, f32) {
+fn compare_row(a: &[f32], b: &[f32], precisions: [ValueType; 2], is_made: bool) -> (u64, f32) {
     let error = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    let different = |from: &[f32], to: &[f32], precision: Precision| {
+    let different = |from: &[f32], to: &[f32], precision: ValueType| {
         let mut rounded = from.to_vec();
         let is_known = precision.round(&mut rounded);
         let differ = rounded.iter().zip(to).filter(|(a, b)| !is_same(**a, **b));
         is_known.then(|| differ.count() as u64)
     };
     let is_copied = match precisions[1] {
-        Precision::Coded(_) => precisions[0] == precisions[1],
+        ValueType::Coded(_) => precisions[0] == precisions[1],
         _ => !is_made && precisions[0] == precisions[1],
     };
     if is_copied {
-        return (different(a, b, Precision::F32).unwrap_or(0), error);
+        return (different(a, b, ValueType::F32).unwrap_or(0), error);
     }
     let forth = different(a, b, precisions[1]);
     let back = || different(b, a, precisions[0]);
-    let plain = || different(a, b, Precision::F32);
+    let plain = || different(a, b, ValueType::F32);
     let fewest = match forth {
         Some(0) => Some(0),
         forth if is_made => forth,

@@ -34,7 +34,6 @@ mod error;
 mod gguf;
 pub mod masters;
 mod parallel;
-mod precision;
 mod progress;
 mod proof;
 mod read;
@@ -44,6 +43,7 @@ mod scales;
 mod source;
 mod synthesize;
 mod trit_rows;
+mod value_type;
 mod write;
 
 use std::fs::File;
@@ -54,7 +54,6 @@ pub use cached::{Cached, Checkpoint, PackCache};
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
 pub use gguf::{GgufHints, I2sOrder, LutKernels, split_rule, split_rule_named};
-pub use precision::Precision;
 pub use read::gguf::Gguf;
 pub use read::huggingface::HuggingFace;
 pub use read::packed::Packed;
@@ -63,6 +62,7 @@ pub use run_folder::RunFolder;
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
 use sterna_ternary::{Activations, LinearType, Output, OutputFolder, Packing, layout};
+pub use value_type::ValueType;
 
 use crate::compare::Rule;
 use crate::progress::Progress;
@@ -196,7 +196,7 @@ pub fn verify_open(
     let total = weights.iter().map(|w| (w.rows * w.columns) as u64).sum();
     let mut progress = Progress::new(total, progress);
     let rule = Rule {
-        scales: Precision::F32,
+        scales: ValueType::F32,
         is_made: false,
     };
     compare::compare(a, b, rule, &mut progress)

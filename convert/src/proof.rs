@@ -6,7 +6,7 @@ use sterna_ternary::{Output, sha256};
 
 use crate::compare::{Comparison, Rule, compare};
 use crate::progress::Progress;
-use crate::{Error, Precision, Result, Source};
+use crate::{Error, Result, Source, ValueType};
 
 /// Compares every trit, scale, value and embedded file of a result with its source.
 ///
@@ -20,7 +20,7 @@ pub(crate) fn prove(
     result: &dyn Source,
     files: &[(String, Vec<u8>)],
     out: &Path,
-    scales: Precision,
+    scales: ValueType,
     progress: &mut Progress,
 ) -> Result<Comparison> {
     let is_made = true;

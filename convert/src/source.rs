@@ -7,7 +7,7 @@ use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Scaling};
 
-use crate::{Error, Precision, Result, Scales};
+use crate::{Error, Result, Scales, ValueType};
 
 /// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
 /// in the right shape, and there is no other.
@@ -41,8 +41,8 @@ pub trait Source {
     }
 
     /// How the values of a table or a norm are held.
-    fn precision(&self, weight: &Weight) -> Precision {
-        Precision::of(self.dtype(weight))
+    fn precision(&self, weight: &Weight) -> ValueType {
+        ValueType::of(self.dtype(weight))
     }
 
     /// Which weights of a linear layer share a scale; reads the layer where nothing else tells.

@@ -11,11 +11,11 @@ use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Dense, PackedFile, Packing, Scaling, TableType};
 
-use crate::precision::is_same;
 use crate::read::embedded::REQUIRED;
 use crate::source::check_finite;
+use crate::value_type::is_same;
 use crate::{
-    Error, Precision, Result, Scales, Source, StoredScale, Ternary, blocks, parallel, trit_rows,
+    Error, Result, Scales, Source, StoredScale, Ternary, ValueType, blocks, parallel, trit_rows,
 };
 
 /// A packed file.
@@ -60,16 +60,16 @@ impl Packed {
     }
 
     /// What holds a linear layer of a dense packing.
-    fn held(&self, weight: &Weight) -> Option<Precision> {
+    fn held(&self, weight: &Weight) -> Option<ValueType> {
         if weight.role != Role::Linear || !self.is_dense() {
             return None;
         }
         Some(match self.file.dense(&weight.name).values {
-            DenseRows::F32(_) => Precision::F32,
-            DenseRows::F16(_) => Precision::F16,
-            DenseRows::Bf16(_) => Precision::Bf16,
-            DenseRows::Q8_0(_) => Precision::Q8_0,
-            DenseRows::Q4_0(_) => Precision::Q4_0,
+            DenseRows::F32(_) => ValueType::F32,
+            DenseRows::F16(_) => ValueType::F16,
+            DenseRows::Bf16(_) => ValueType::Bf16,
+            DenseRows::Q8_0(_) => ValueType::Q8_0,
+            DenseRows::Q4_0(_) => ValueType::Q4_0,
         })
     }
 
@@ -150,9 +150,9 @@ impl Source for Packed {
     fn dtype(&self, weight: &Weight) -> Dtype {
         if let Some(held) = self.held(weight) {
             return match held {
-                Precision::F16 => Dtype::F16,
-                Precision::Bf16 => Dtype::Bf16,
-                Precision::F32 => Dtype::F32,
+                ValueType::F16 => Dtype::F16,
+                ValueType::Bf16 => Dtype::Bf16,
+                ValueType::F32 => Dtype::F32,
                 _ => Dtype::U8,
             };
         }
@@ -171,12 +171,12 @@ impl Source for Packed {
         own.map(|e| e.len as u64).sum()
     }
 
-    fn precision(&self, weight: &Weight) -> Precision {
+    fn precision(&self, weight: &Weight) -> ValueType {
         if let Some(held) = self.held(weight) {
             return held;
         }
         let table = self.table(weight).map(|(_, table)| table);
-        table.map_or(Precision::F32, Precision::of_table)
+        table.map_or(ValueType::F32, ValueType::of_table)
     }
 
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {

@@ -24,7 +24,7 @@ use sterna_ternary::{
 
 use crate::read::embedded;
 use crate::write::{stream, table};
-use crate::{Error, Precision, Result, blocks};
+use crate::{Error, Result, ValueType, blocks};
 use random::Seed;
 
 /// A model that exists only as its shape and a seed until it is written.
@@ -169,7 +169,7 @@ impl Synthetic {
         self.for_each_chunk(weight, |values| {
             count.add(values.len());
             let bytes = match packing {
-                Dense::F16 => table::number_bytes(Precision::F16, values)?,
+                Dense::F16 => table::number_bytes(ValueType::F16, values)?,
                 blocks => {
                     let bytes = blocks::encode(blocks, values, weight.columns);
                     bytes.expect("f16 holds the scales of numbers below one")
@@ -188,7 +188,7 @@ impl Synthetic {
     ) -> Result<()> {
         self.for_each_chunk(weight, |values| {
             count.add(values.len());
-            let precision = Precision::of_table(table);
+            let precision = ValueType::of_table(table);
             table::encode(precision, values, weight.columns)?.write(writer, &weight.name)
         })
     }

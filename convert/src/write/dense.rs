@@ -6,7 +6,7 @@ use sterna_ternary::{Dense, PackedWriter};
 use crate::blocks::encode;
 use crate::progress::Progress;
 use crate::write::table::{self, Choice, Plan};
-use crate::{Error, Precision, Result, Source};
+use crate::{Error, Result, Source, ValueType};
 
 /// Values that are packed at once: a few MiB.
 const CHUNK: usize = 1 << 20;
@@ -20,8 +20,8 @@ pub(crate) fn plan(
 ) -> Result<Vec<Plan>> {
     let choice = match packing {
         Dense::F16 => Choice::Lossless,
-        Dense::Q8_0 => Choice::As(Precision::Q8_0),
-        Dense::Q4_0 => Choice::As(Precision::Q4_0),
+        Dense::Q8_0 => Choice::As(ValueType::Q8_0),
+        Dense::Q4_0 => Choice::As(ValueType::Q4_0),
     };
     let linears = weights.iter().filter(|w| w.role == Role::Linear);
     linears
@@ -41,14 +41,14 @@ pub(crate) fn write(
     writer: &mut PackedWriter,
     source: &dyn Source,
     weight: &Weight,
-    precision: Precision,
+    precision: ValueType,
 ) -> Result<()> {
     let values = source.dense(weight)?;
     let rows = (CHUNK / weight.columns).max(1);
     for (i, part) in values.chunks(rows * weight.columns).enumerate() {
         let bytes = match precision {
-            Precision::Q8_0 => blocks(source, weight, Dense::Q8_0, i * rows, part)?,
-            Precision::Q4_0 => blocks(source, weight, Dense::Q4_0, i * rows, part)?,
+            ValueType::Q8_0 => blocks(source, weight, Dense::Q8_0, i * rows, part)?,
+            ValueType::Q4_0 => blocks(source, weight, Dense::Q4_0, i * rows, part)?,
             number => table::number_bytes(number, part)?,
         };
         writer.rows(&weight.name, &bytes)?;

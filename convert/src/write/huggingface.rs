@@ -18,23 +18,23 @@ use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Dtype, OutputFolder, Scaling, durable, sha256};
 
-use crate::precision::is_same;
 use crate::progress::Progress;
 use crate::proof;
 use crate::read::embedded::parse_object;
 use crate::read::safetensors::SINGLE;
 use crate::report::coarser;
+use crate::value_type::is_same;
 use crate::write::stream;
 use crate::write::table::{self, Plan};
 use crate::{
-    Error, HuggingFace, MatrixReport, Precision, Report, Result, Scales, Source, StoredScale,
-    Ternary, parallel,
+    Error, HuggingFace, MatrixReport, Report, Result, Scales, Source, StoredScale, Ternary,
+    ValueType, parallel,
 };
 
 /// How linear layers are stored, and the type of everything that is not packed.
 struct Form {
     linear: Linear,
-    precision: Precision,
+    precision: ValueType,
 }
 
 enum Linear {
@@ -55,8 +55,8 @@ impl Form {
 
     fn dtype(&self) -> Dtype {
         match self.precision {
-            Precision::F16 => Dtype::F16,
-            Precision::Bf16 => Dtype::Bf16,
+            ValueType::F16 => Dtype::F16,
+            ValueType::Bf16 => Dtype::Bf16,
             _ => Dtype::F32,
         }
     }
@@ -86,7 +86,7 @@ pub(crate) fn write(
         let model = unproven.join(SINGLE);
         let matrices = write_weights(source, &weights, &form, &model, &mut progress)?;
         let result = HuggingFace::open(unproven, true)?;
-        let (path, exact) = (out.path(), Precision::F32);
+        let (path, exact) = (out.path(), ValueType::F32);
         let proof = proof::prove(source, &result, &files, path, exact, &mut progress)?;
         let plans = table_plans(source, &weights, form.precision);
         let mut report = Report::new(form.name(), source, &proof, &plans, matrices);
@@ -196,9 +196,9 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
         true => Form {
             linear: Linear::Products,
             precision: match (others.f16 && products.f16, others.bf16 && products.bf16) {
-                (true, _) => Precision::F16,
-                (false, true) => Precision::Bf16,
-                (false, false) => Precision::F32,
+                (true, _) => ValueType::F16,
+                (false, true) => ValueType::Bf16,
+                (false, false) => ValueType::F32,
             },
         },
         false => packed_form(&scales, others.bf16),
@@ -223,9 +223,9 @@ fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> Form {
         let narrow = fits_bf16 && stored.iter().all(|x| is_bf16(*x));
         Some(Form {
             precision: if narrow {
-                Precision::Bf16
+                ValueType::Bf16
             } else {
-                Precision::F32
+                ValueType::F32
             },
             linear: Linear::Packed { divides, stored },
         })
@@ -233,7 +233,7 @@ fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> Form {
     let first = forms.next().expect("every scale can be multiplied by");
     match forms.next() {
         Some(second)
-            if second.precision != first.precision && second.precision == Precision::Bf16 =>
+            if second.precision != first.precision && second.precision == ValueType::Bf16 =>
         {
             second
         }
@@ -284,8 +284,8 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
         json["quantization_config"] = quantization;
     }
     let dtype = match form.precision {
-        Precision::F16 => "float16",
-        Precision::Bf16 => "bfloat16",
+        ValueType::F16 => "float16",
+        ValueType::Bf16 => "bfloat16",
         _ => "float32",
     };
     json["torch_dtype"] = dtype.into();
@@ -319,7 +319,7 @@ fn check_multiplier(source: &dyn Source, json: &Value, dtype: &str) -> Result<()
     })
 }
 
-fn table_plans(source: &dyn Source, weights: &[Weight], precision: Precision) -> Vec<Plan> {
+fn table_plans(source: &dyn Source, weights: &[Weight], precision: ValueType) -> Vec<Plan> {
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plan = |w: &Weight| Plan::exact(source, w, precision);
     tables.map(plan).collect()

@@ -13,7 +13,7 @@ use crate::proof::{self, proven};
 use crate::write::table::{self, Choice, Encoded, Plan};
 use crate::write::{dense, ternary_table};
 use crate::{
-    Error, HeadType, MatrixReport, Options, Packed, Precision, Report, Result, Source, Ternary,
+    Error, HeadType, MatrixReport, Options, Packed, Report, Result, Source, Ternary, ValueType,
     parallel,
 };
 
@@ -87,7 +87,7 @@ pub(crate) fn write(
             &packed,
             source.files(),
             out.path(),
-            Precision::F32,
+            ValueType::F32,
             &mut progress,
         )?;
         Ok((proof, matrices))
@@ -125,8 +125,8 @@ fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
 /// The type of numbers that a matrix has in a file, where it is not the ordinary one.
 fn number(plan: &Plan) -> Option<(String, Dtype)> {
     match plan.precision {
-        Precision::F32 => Some((plan.name.clone(), Dtype::F32)),
-        Precision::Bf16 => Some((plan.name.clone(), Dtype::Bf16)),
+        ValueType::F32 => Some((plan.name.clone(), Dtype::F32)),
+        ValueType::Bf16 => Some((plan.name.clone(), Dtype::Bf16)),
         _ => None,
     }
 }

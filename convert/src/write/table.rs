@@ -6,8 +6,8 @@ use sterna_ternary::table::CodedRow;
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{PackedWriter, TableType};
 
-use crate::precision::is_same;
-use crate::{Error, Precision, Result, Source, TableReport, parallel, trit_rows};
+use crate::value_type::is_same;
+use crate::{Error, Result, Source, TableReport, ValueType, parallel, trit_rows};
 
 /// Type of the head, and of the embedding of a tied model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,7 +65,7 @@ impl HeadType {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub name: String,
-    pub precision: Precision,
+    pub precision: ValueType,
     pub source_dtype: &'static str,
     pub mean_error: f64,
     pub max_error: f32,
@@ -75,7 +75,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A table in a type that holds every value.
-    pub fn exact(source: &dyn Source, weight: &Weight, precision: Precision) -> Plan {
+    pub fn exact(source: &dyn Source, weight: &Weight, precision: ValueType) -> Plan {
         Plan {
             name: weight.name.clone(),
             precision,
@@ -103,7 +103,7 @@ pub(crate) enum Choice {
     /// The narrowest of F16, BF16 and F32 that holds every value.
     Lossless,
     /// A type that may round.
-    As(Precision),
+    As(ValueType),
 }
 
 impl HeadType {
@@ -111,11 +111,11 @@ impl HeadType {
     pub(crate) fn choice(self, is_separate_embedding: bool) -> Choice {
         let coded = |table| match is_separate_embedding {
             true => Choice::Lossless,
-            false => Choice::As(Precision::Coded(table)),
+            false => Choice::As(ValueType::Coded(table)),
         };
         match self {
             HeadType::Lossless => Choice::Lossless,
-            HeadType::F16 => Choice::As(Precision::F16),
+            HeadType::F16 => Choice::As(ValueType::F16),
             HeadType::Auto | HeadType::Q8 => coded(TableType::Q8),
             HeadType::Q6 => coded(TableType::Q6),
             HeadType::Q4 => coded(TableType::Q4),
@@ -178,13 +178,13 @@ pub(crate) fn plan(
     advance: &mut dyn FnMut(usize),
 ) -> Result<Plan> {
     let held = source.precision(weight);
-    if matches!(held, Precision::Coded(_)) && choice == Choice::As(held) {
+    if matches!(held, ValueType::Coded(_)) && choice == Choice::As(held) {
         advance(weight.rows * weight.columns);
         return Ok(Plan::exact(source, weight, held)); // its codes are copied
     }
     let mut all = Row::default();
     for_each_chunk(source, weight, |first, values| {
-        if choice == Choice::As(Precision::F16) {
+        if choice == Choice::As(ValueType::F16) {
             refuse_overflow(source, weight, first, values)?;
         }
         for row in survey(choice, values, weight.columns)? {
@@ -213,9 +213,9 @@ pub(crate) fn plan_values(
 fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &Row) -> Plan {
     let precision = match choice {
         Choice::As(precision) => precision,
-        Choice::Lossless if !all.f16_is_inexact => Precision::F16,
-        Choice::Lossless if !all.bf16_is_inexact => Precision::Bf16,
-        Choice::Lossless => Precision::F32,
+        Choice::Lossless if !all.f16_is_inexact => ValueType::F16,
+        Choice::Lossless if !all.bf16_is_inexact => ValueType::Bf16,
+        Choice::Lossless => ValueType::F32,
     };
     Plan {
         name: weight.name.clone(),
@@ -241,8 +241,8 @@ fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<Row>> {
             let values = &values[(first + i) * columns..][..columns];
             *row = match choice {
                 Choice::Lossless => Row {
-                    f16_is_inexact: !is_exact(Precision::F16, values),
-                    bf16_is_inexact: !is_exact(Precision::Bf16, values),
+                    f16_is_inexact: !is_exact(ValueType::F16, values),
+                    bf16_is_inexact: !is_exact(ValueType::Bf16, values),
                     ..Row::default()
                 },
                 Choice::As(precision) => error_of(precision, values),
@@ -253,13 +253,13 @@ fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn is_exact(precision: Precision, values: &[f32]) -> bool {
+fn is_exact(precision: ValueType, values: &[f32]) -> bool {
     let mut rounded = values.to_vec();
     precision.round(&mut rounded);
     rounded.iter().zip(values).all(|(a, b)| is_same(*a, *b))
 }
 
-fn error_of(precision: Precision, values: &[f32]) -> Row {
+fn error_of(precision: ValueType, values: &[f32]) -> Row {
     let mut rounded = values.to_vec();
     precision.round(&mut rounded);
     let mut row = Row::default();
@@ -308,8 +308,8 @@ impl Encoded {
     }
 }
 
-pub(crate) fn encode(precision: Precision, values: &[f32], columns: usize) -> Result<Encoded> {
-    let Precision::Coded(table) = precision else {
+pub(crate) fn encode(precision: ValueType, values: &[f32], columns: usize) -> Result<Encoded> {
+    let ValueType::Coded(table) = precision else {
         return Ok(Encoded::Bytes(number_bytes(precision, values)?));
     };
     if table == TableType::Ternary {
@@ -330,12 +330,12 @@ pub(crate) fn encode(precision: Precision, values: &[f32], columns: usize) -> Re
 ///
 /// # Panics
 /// If `precision` is none of F32, F16 and BF16.
-pub(crate) fn number_bytes(precision: Precision, values: &[f32]) -> Result<Vec<u8>> {
+pub(crate) fn number_bytes(precision: ValueType, values: &[f32]) -> Result<Vec<u8>> {
     let bytes = |width| vec![0; values.len() * width];
     match precision {
-        Precision::F32 => each(bytes(4), values, f32::to_le_bytes),
-        Precision::F16 => each(bytes(2), values, |x| f16::from_f32(x).to_le_bytes()),
-        Precision::Bf16 => bf16_bytes(values),
+        ValueType::F32 => each(bytes(4), values, f32::to_le_bytes),
+        ValueType::F16 => each(bytes(2), values, |x| f16::from_f32(x).to_le_bytes()),
+        ValueType::Bf16 => bf16_bytes(values),
         other => panic!("{} is no type of numbers", other.name()),
     }
 }

@@ -4,10 +4,10 @@ use sterna_ternary::TableType;
 use sterna_ternary::layout::{Dtype, Weight};
 use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
 
-use crate::precision::is_same;
 use crate::scales::row_factors;
+use crate::value_type::is_same;
 use crate::write::table::{self, Plan};
-use crate::{Error, HeadType, Precision, Result, Source, parallel};
+use crate::{Error, HeadType, Result, Source, ValueType, parallel};
 
 /// What one row says.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,7 +69,7 @@ pub(crate) fn plan(
             advance(count);
             Ok(Some(Plan {
                 name: weight.name.clone(),
-                precision: Precision::Coded(TableType::Ternary),
+                precision: ValueType::Coded(TableType::Ternary),
                 source_dtype: table::source_type(source, weight),
                 mean_error: all.sum_error / count as f64,
                 max_error: all.max_error,

@@ -25,7 +25,7 @@ use crate::gguf::{CONFIG, GgufHints, LutKernels, names};
 use crate::read::embedded::REQUIRED;
 use crate::scales::factors;
 use crate::source::check_finite;
-use crate::{Error, Precision, Result, Scales, Source, StoredScale, Ternary, parallel};
+use crate::{Error, Result, Scales, Source, StoredScale, Ternary, ValueType, parallel};
 
 /// A GGUF file.
 #[derive(Debug)]
@@ -411,12 +411,12 @@ impl Source for Gguf {
         self.kind(info).bytes(info).unwrap_or(0)
     }
 
-    fn precision(&self, weight: &Weight) -> Precision {
+    fn precision(&self, weight: &Weight) -> ValueType {
         match self.kind(self.info(weight)).name {
-            "Q8_0" => Precision::Q8_0,
-            "Q4_0" => Precision::Q4_0,
-            name if self.dtype(weight) == Dtype::U8 => Precision::Other(name),
-            _ => Precision::of(self.dtype(weight)),
+            "Q8_0" => ValueType::Q8_0,
+            "Q4_0" => ValueType::Q4_0,
+            name if self.dtype(weight) == Dtype::U8 => ValueType::Other(name),
+            _ => ValueType::of(self.dtype(weight)),
         }
     }
 

@@ -12,7 +12,7 @@ use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Scaling};
 
 use crate::gguf::types::{ScaleAt, Size, Type};
-use crate::{Error, Precision, Result, Scales, Source, Ternary};
+use crate::{Error, Result, Scales, Source, Ternary, ValueType};
 
 /// The scales of a matrix as a type holds them.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Runs {
             _ => (sum / count as f64) as f32,
         };
         let scale = match precision(kind) {
-            Precision::F16 => f16::from_f32(scale).to_f32(),
+            ValueType::F16 => f16::from_f32(scale).to_f32(),
             _ => scale,
         };
         self.scales.push(scale);
@@ -162,10 +162,10 @@ fn scale_of(scales: &Scales, rows: usize, row: usize, group: usize) -> f32 {
 }
 
 /// How a type holds a scale.
-fn precision(kind: &Type) -> Precision {
+fn precision(kind: &Type) -> ValueType {
     match kind.scale {
-        ScaleAt::HeadF16 | ScaleAt::TailF16 => Precision::F16,
-        ScaleAt::Within | ScaleAt::HeadF32 | ScaleAt::MatrixF32 => Precision::F32,
+        ScaleAt::HeadF16 | ScaleAt::TailF16 => ValueType::F16,
+        ScaleAt::Within | ScaleAt::HeadF32 | ScaleAt::MatrixF32 => ValueType::F32,
     }
 }
 
@@ -204,7 +204,7 @@ impl Source for Held<'_> {
         self.source.dtype(weight)
     }
 
-    fn precision(&self, weight: &Weight) -> Precision {
+    fn precision(&self, weight: &Weight) -> ValueType {
         self.source.precision(weight)
     }
 

@@ -27,7 +27,7 @@ use crate::read::gguf::container::DEFAULT_ALIGNMENT;
 use crate::read::gguf::{Gguf, config};
 use crate::report::coarser;
 use crate::write::table::{self, Choice, Plan};
-use crate::{Error, HeadType, MatrixReport, Precision, Report, Result, Source, parallel};
+use crate::{Error, HeadType, MatrixReport, Report, Result, Source, ValueType, parallel};
 
 /// Type of the linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ pub(crate) fn write(
             })
         })?;
         let result = Gguf::open(unproven, &GgufHints::default(), true)?;
-        let scales = Precision::F32;
+        let scales = ValueType::F32;
         let proof = proof::prove(&held, &result, source.files(), path, scales, &mut progress)?;
         Ok((proof, (matrices, rounding)))
     })?;
@@ -216,9 +216,9 @@ fn plan(
     let is_head = weight.name == HEAD || source.config().tie_word_embeddings;
     let choice = match head {
         HeadType::Lossless => Choice::Lossless,
-        HeadType::F16 | HeadType::Auto => Choice::As(Precision::F16),
+        HeadType::F16 | HeadType::Auto => Choice::As(ValueType::F16),
         HeadType::Q8 if !is_head => Choice::Lossless,
-        HeadType::Q8 if weight.columns.is_multiple_of(32) => Choice::As(Precision::Q8_0),
+        HeadType::Q8 if weight.columns.is_multiple_of(32) => Choice::As(ValueType::Q8_0),
         HeadType::Q8 | HeadType::Q6 | HeadType::Q4 | HeadType::Ternary => {
             return Err(Error::Tensor {
                 path: source.path().to_owned(),
@@ -403,15 +403,15 @@ fn plan_tensor(family: &Family, weight: &Weight, kind: &Type, plans: &[Plan]) ->
     }
 }
 
-fn table_type(plans: &[Plan], weight: &Weight) -> (&'static Type, Precision) {
+fn table_type(plans: &[Plan], weight: &Weight) -> (&'static Type, ValueType) {
     let plan = plans.iter().find(|p| p.name == weight.name);
     let precision = plan.expect("every table has a plan").precision;
     let kind = match precision {
-        Precision::F32 => &types::F32,
-        Precision::F16 => &types::F16,
-        Precision::Bf16 => &types::BF16,
-        Precision::Q8_0 => &types::Q8_0,
-        Precision::Q4_0 | Precision::Coded(_) | Precision::Other(_) => {
+        ValueType::F32 => &types::F32,
+        ValueType::F16 => &types::F16,
+        ValueType::Bf16 => &types::BF16,
+        ValueType::Q8_0 => &types::Q8_0,
+        ValueType::Q4_0 | ValueType::Coded(_) | ValueType::Other(_) => {
             unreachable!("no table is planned so")
         }
     };
@@ -518,8 +518,8 @@ impl Writer<'_> {
     }
 }
 
-fn encode_table(precision: Precision, values: &[f32]) -> Result<Vec<u8>> {
-    if precision != Precision::Q8_0 {
+fn encode_table(precision: ValueType, values: &[f32]) -> Result<Vec<u8>> {
+    if precision != ValueType::Q8_0 {
         return table::number_bytes(precision, values);
     }
     let mut bytes = vec![0; values.len() / 32 * 34];

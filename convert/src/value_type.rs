@@ -1,0 +1,95 @@
+//! The types that hold tables and norms, and what each makes of a value.
+
+use half::{bf16, f16};
+use sterna_ternary::table::CodedRow;
+use sterna_ternary::{Dense, Dtype, TableType};
+
+use crate::{blocks, trit_rows};
+
+/// How the values of a table or norm are held.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ValueType {
+    /// Single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// GGUF's eight bits a value, a scale for each 32.
+    Q8_0,
+    /// GGUF's four bits a value, a scale for each 32.
+    Q4_0,
+    /// A coded or ternary table of a packed file.
+    Coded(TableType),
+    /// A type that Sterna reads and does not write.
+    Other(&'static str),
+}
+
+impl ValueType {
+    /// The precision of a type of safetensors.
+    pub fn of(dtype: Dtype) -> ValueType {
+        match dtype {
+            Dtype::F32 => ValueType::F32,
+            Dtype::F16 => ValueType::F16,
+            Dtype::Bf16 => ValueType::Bf16,
+            Dtype::U8 => ValueType::Other("U8"),
+        }
+    }
+
+    /// The precision of a table of a packed file.
+    pub fn of_table(table: TableType) -> ValueType {
+        match table {
+            TableType::F32 => ValueType::F32,
+            TableType::F16 => ValueType::F16,
+            TableType::Bf16 => ValueType::Bf16,
+            TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary => {
+                ValueType::Coded(table)
+            }
+        }
+    }
+
+    /// The type of a table of a packed file, if it is one.
+    pub(crate) fn table(self) -> Option<TableType> {
+        match self {
+            ValueType::F32 => Some(TableType::F32),
+            ValueType::F16 => Some(TableType::F16),
+            ValueType::Bf16 => Some(TableType::Bf16),
+            ValueType::Coded(table) => Some(table),
+            ValueType::Q8_0 | ValueType::Q4_0 | ValueType::Other(_) => None,
+        }
+    }
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            ValueType::F32 => "f32",
+            ValueType::F16 => "f16",
+            ValueType::Bf16 => "bf16",
+            ValueType::Q8_0 => "q8_0",
+            ValueType::Q4_0 => "q4_0",
+            ValueType::Coded(table) => table.name(),
+            ValueType::Other(name) => name,
+        }
+    }
+
+    /// Replaces a row of values by what this type makes of them; false if Sterna cannot write the type, or the type
+    /// is ternary and the row is not.
+    pub(crate) fn round(self, row: &mut [f32]) -> bool {
+        match self {
+            ValueType::F32 => {}
+            ValueType::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).into()),
+            ValueType::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).into()),
+            ValueType::Q8_0 => blocks::round(Dense::Q8_0, row),
+            ValueType::Q4_0 => blocks::round(Dense::Q4_0, row),
+            ValueType::Coded(TableType::Ternary) => return trit_rows::round(row),
+            ValueType::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
+            ValueType::Other(_) => return false,
+        }
+        true
+    }
+}
+
+/// The same bits: minus zero is not zero.
+pub(crate) fn is_same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits()
+}
