@@ -32,10 +32,20 @@ pub struct Choices {
     #[arg(long, value_name = "NAME", help_heading = "Memory and kernels")]
     kernels: Option<String>,
     /// Element type of the KV cache; results depend on it
-    #[arg(long, value_enum, default_value = "f16", help_heading = "Memory and kernels")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "f16",
+        help_heading = "Memory and kernels"
+    )]
     kv: Kv,
     /// How the model comes into memory
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Memory and kernels")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        help_heading = "Memory and kernels"
+    )]
     memory: MemoryName,
 }
 
