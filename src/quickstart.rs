@@ -1,15 +1,15 @@
 //! `sterna quickstart`: the main job from nothing: text, training, Hugging Face folder, packed file, text.
 
+mod talk;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
-use sterna_runtime::{
-    ChatTemplate, Generation, KvCache, Logits, Message, Model, Options, Sampling, Settings,
-    Tokenizer,
-};
+use sterna_runtime::{Generation, Model, Options, Sampling, Settings, Tokenizer};
 use sterna_train::{Origins, Place, Recipe};
+use sterna_validate::{Window, pass};
 
 use crate::output::{note, out, outln};
 use crate::{convert, terminal, train};
@@ -18,15 +18,6 @@ const RECIPE: &str = include_str!("../configs/quickstart.toml");
 /// Held-out problems and stories that the packed model is scored on.
 const PROBLEMS: u64 = 500;
 const STORIES: u64 = 200;
-/// Held-out conversations whose answers are compared.
-const CONVERSATIONS: u64 = 200;
-/// What is said to the packed model in the conversation that ends the command.
-const SAID: [&str; 4] = [
-    "Hello!",
-    "What is 47+38?",
-    "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
-    "Thanks!",
-];
 
 /// Train, pack and try a small ternary model, in minutes and offline.
 ///
@@ -123,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let samples = samples(&model, &tokenizer)?;
     let (addition2_accuracy, speed) = exact_match(&model, &tokenizer, recipe.data.seed)?;
     let (stories_loss, stories_entropy) = stories(&model, &tokenizer, recipe)?;
-    let talk = Talk::new(&model, &tokenizer)?;
+    let talk = talk::Talk::new(&model, &tokenizer)?;
     let chat_accuracy = talk.accuracy(recipe.data.seed)?;
     let conversation = talk.conversation()?;
     let results = Results {
@@ -214,77 +205,8 @@ fn exact_match(model: &Model, tokenizer: &Tokenizer, seed: u64) -> anyhow::Resul
     ))
 }
 
-/// The packed model as a partner of conversations.
-struct Talk<'a> {
-    model: &'a Model,
-    tokenizer: &'a Tokenizer,
-    template: ChatTemplate,
-}
-
-impl<'a> Talk<'a> {
-    fn new(model: &'a Model, tokenizer: &'a Tokenizer) -> anyhow::Result<Talk<'a>> {
-        let template = model.chat_template()?;
-        Ok(Talk {
-            model,
-            tokenizer,
-            template,
-        })
-    }
-
-    /// The answer to a conversation that ends with a message of the user.
-    fn answer(&self, messages: &[Message], cache: &mut KvCache) -> anyhow::Result<String> {
-        let prompt = self.template.render(messages, true)?;
-        let ids = self.tokenizer.encode(&prompt, false)?;
-        let settings = Settings::default();
-        let generation = Generation::resume(self.model, self.tokenizer, cache, &ids, settings)?;
-        Ok(generation.collect::<Result<String, _>>()?)
-    }
-
-    /// Share of the answers in held-out conversations that come out exactly, each after the right
-    /// answers so far.
-    fn accuracy(&self, seed: u64) -> anyhow::Result<f64> {
-        let mut cache = self.new_cache()?;
-        let (mut right, mut answers) = (0, 0);
-        for index in 0..CONVERSATIONS {
-            let document = generate::document(Task::Chat, seed, index, Split::HeldOut);
-            let messages: Vec<Message> = document
-                .messages
-                .iter()
-                .map(|m| Message::new(&m.role, &m.content))
-                .collect();
-            for asked in (1..messages.len()).step_by(2) {
-                let answer = self.answer(&messages[..asked], &mut cache)?;
-                let is_right = answer == messages[asked].content;
-                right += u64::from(is_right);
-                answers += 1;
-            }
-        }
-        Ok(right as f64 / f64::from(answers))
-    }
-
-    /// What the model answers to [`SAID`], turn by turn.
-    fn conversation(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let mut cache = self.new_cache()?;
-        let mut messages = Vec::new();
-        for said in SAID {
-            messages.push(Message::new("user", said));
-            let answer = self.answer(&messages, &mut cache)?;
-            messages.push(Message::new("assistant", &answer));
-        }
-        let turns = messages.chunks_exact(2);
-        Ok(turns
-            .map(|turn| (turn[0].content.clone(), turn[1].content.clone()))
-            .collect())
-    }
-
-    fn new_cache(&self) -> anyhow::Result<KvCache> {
-        let context = self.model.config().max_position_embeddings;
-        Ok(self.model.new_cache(context)?)
-    }
-}
-
-/// Loss and entropy of held-out stories in nats per token. A document's entropy includes the choice of its
-/// task from the mix, and both include the token that ends it.
+/// Loss and entropy of held-out stories in nats per token. A document's entropy includes the choice
+/// of its task from the mix, and both include the token that ends it.
 fn stories(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe) -> anyhow::Result<(f64, f64)> {
     let shares = recipe.data.mix.iter().flat_map(|mix| mix.shares());
     let share = shares
@@ -292,28 +214,22 @@ fn stories(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe) -> anyhow::Res
         .map(|(_, share)| share)
         .sum::<f64>();
     let end = tokenizer.eos().first().copied();
-    let mut cache = model.new_cache(model.config().max_position_embeddings)?;
-    let vocabulary = model.config().vocab_size;
-    let (mut loss, mut entropy, mut tokens) = (0.0, 0.0, 0);
+    let (mut windows, mut entropy) = (Vec::new(), 0.0);
     for index in 0..STORIES {
         let story = generate::document(Task::Stories, recipe.data.seed, index, Split::HeldOut);
         let mut ids = tokenizer.encode(&story.text, true)?;
         ids.extend(end);
-        cache.clear();
-        let logits = model.forward(&mut cache, &ids[..ids.len() - 1], Logits::All)?;
-        for (row, next) in logits.chunks_exact(vocabulary).zip(&ids[1..]) {
-            loss += negative_log_likelihood(row, *next);
-            tokens += 1;
-        }
+        let (scored, document) = (ids.len() - 1, index as usize);
+        windows.push(Window {
+            ids,
+            scored,
+            document,
+        });
         entropy += story.entropy - share.ln();
     }
-    Ok((loss / f64::from(tokens), entropy / f64::from(tokens)))
-}
-
-fn negative_log_likelihood(logits: &[f32], id: u32) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    sum.ln() + f64::from(max) - f64::from(logits[id as usize])
+    let losses = pass::losses(model, &windows)?;
+    let tokens = losses.len() as f64;
+    Ok((losses.iter().sum::<f64>() / tokens, entropy / tokens))
 }
 
 fn show(
@@ -358,9 +274,10 @@ fn show(
     text += &format!(
         "\nfiles in {}: model/ (Hugging Face folder), model.sterna (packed), metrics.jsonl (loss curve),\n\
          checkpoints/, data/ (tokenizer and tokens), recipe.toml\n\
-         \nNext:\n  sterna generate {} --prompt \"Once Tom\" --temperature 0.8 --seed 3\n  \
+         \nNext:\n  sterna chat {}\n  sterna generate {} --prompt \"Once Tom\" --temperature 0.8 --seed 3\n  \
          sterna inspect {} --verify\n  \
          sterna train --config configs/quickstart.toml --out runs/mine\n",
+        out.display(),
         out.display(),
         packed.display(),
         packed.display(),
