@@ -6,10 +6,11 @@ use sterna_runtime::{ChatTemplate, Generation, KvCache, Message, Model, Settings
 /// Held-out conversations whose answers are compared.
 const CONVERSATIONS: u64 = 200;
 /// What is said to the packed model in the conversation that ends the command.
-const SAID: [&str; 4] = [
+const SAID: [&str; 5] = [
     "Hello!",
     "What is 47+38?",
     "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
+    "What colour is the key?",
     "Thanks!",
 ];
 
