@@ -136,11 +136,12 @@ mod tests {
             for flag in verb.get_arguments() {
                 let help = flag
                     .get_help()
-                    .unwrap_or_else(|| panic!("{path} {flag} has no help"));
+                    .unwrap_or_else(|| panic!("{path} {} has no help", flag.get_id()));
                 let help = help.to_string();
                 assert!(
                     help.chars().count() <= 70 && !help.contains('\n'),
-                    "{path} {flag}: {help}"
+                    "{path} {}: {help}",
+                    flag.get_id()
                 );
             }
             let flags = || verb.get_opts();

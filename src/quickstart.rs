@@ -34,7 +34,7 @@ pub struct Args {
     /// Fewer steps take less time, and the model then knows less.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Seed of the texts, the first weights and the order of the data, instead of the recipe's.
+    /// Seed of texts, first weights and order of data, not the recipe's.
     #[arg(long)]
     seed: Option<u64>,
     /// Threads [default: all cores]; the weights do not depend on it

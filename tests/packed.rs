@@ -95,7 +95,14 @@ fn a_run_a_folder_and_a_gguf_file_run_like_their_packed_files() {
 
     let home = at("home");
     for args in [
-        &["generate", text(&model), "--max-tokens", "2"][..],
+        &[
+            "generate",
+            text(&model),
+            "--prompt",
+            "a",
+            "--max-tokens",
+            "2",
+        ][..],
         &["embed", text(&model), "--text", "a"],
         &[
             "bench",

@@ -208,6 +208,10 @@ pub fn is_gguf(path: &Path) -> Result<bool> {
 }
 
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    // Reading a pipe would wait for somebody to write to it.
+    if !path.metadata().map_err(Error::io(path))?.is_file() {
+        return Ok(false);
+    }
     let mut start = vec![0; magic.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
     match read {

@@ -5,6 +5,8 @@ use sterna_runtime::{ChatTemplate, Generation, KvCache, Message, Model, Settings
 
 /// Held-out conversations whose answers are compared.
 const CONVERSATIONS: u64 = 200;
+/// Tokens of an answer at most; what the model learned is shorter.
+const LONGEST_ANSWER: usize = 32;
 /// What is said to the packed model in the conversation that ends the command.
 const SAID: [&str; 5] = [
     "Hello!",
@@ -31,13 +33,26 @@ impl<'a> Talk<'a> {
         })
     }
 
-    /// The answer to a conversation that ends with a message of the user.
-    fn answer(&self, messages: &[Message], cache: &mut KvCache) -> anyhow::Result<String> {
+    /// The answer to a conversation that ends with a message of the user, cut after `max_tokens`; none
+    /// where the conversation fills the context.
+    fn answer(
+        &self,
+        messages: &[Message],
+        cache: &mut KvCache,
+        max_tokens: usize,
+    ) -> anyhow::Result<Option<String>> {
         let prompt = self.template.render(messages, true)?;
         let ids = self.tokenizer.encode(&prompt, false)?;
-        let settings = Settings::default();
+        let room = cache.capacity().saturating_sub(ids.len());
+        if room == 0 {
+            return Ok(None);
+        }
+        let settings = Settings {
+            max_tokens: Some(max_tokens.min(room)),
+            ..Settings::default()
+        };
         let generation = Generation::resume(self.model, self.tokenizer, cache, &ids, settings)?;
-        Ok(generation.collect::<Result<String, _>>()?)
+        Ok(Some(generation.collect::<Result<String, _>>()?))
     }
 
     /// Share of the answers in held-out conversations that come out exactly, each after the right
@@ -53,8 +68,11 @@ impl<'a> Talk<'a> {
                 .map(|m| Message::new(&m.role, &m.content))
                 .collect();
             for asked in (1..messages.len()).step_by(2) {
-                let answer = self.answer(&messages[..asked], &mut cache)?;
-                let is_right = answer == messages[asked].content;
+                let expected = &messages[asked].content;
+                // One token more than the answer: the one that ends the turn.
+                let max_tokens = self.tokenizer.encode(expected, false)?.len() + 1;
+                let answer = self.answer(&messages[..asked], &mut cache, max_tokens)?;
+                let is_right = answer.as_ref() == Some(expected);
                 right += u64::from(is_right);
                 answers += 1;
             }
@@ -62,14 +80,17 @@ impl<'a> Talk<'a> {
         Ok(right as f64 / f64::from(answers))
     }
 
-    /// What the model answers to [`SAID`], turn by turn.
+    /// What the model answers to [`SAID`], turn by turn, until its context is full: a model of a few steps
+    /// does not end its answers.
     pub fn conversation(&self) -> anyhow::Result<Vec<(String, String)>> {
         let mut cache = self.new_cache()?;
         let mut messages = Vec::new();
         for said in SAID {
             messages.push(Message::new("user", said));
-            let answer = self.answer(&messages, &mut cache)?;
-            messages.push(Message::new("assistant", &answer));
+            match self.answer(&messages, &mut cache, LONGEST_ANSWER)? {
+                Some(answer) => messages.push(Message::new("assistant", &answer)),
+                None => break,
+            }
         }
         let turns = messages.chunks_exact(2);
         Ok(turns

@@ -268,7 +268,7 @@ mod tests {
         let text = card.text(&config());
         for part in [
             "\n# a\\|b &lt;script>\n\nA test.\n",
-            "- parameters: 456\n",
+            "- parameters: 504\n",
             "- held-out loss: 1.2500 nats per token after 3 steps\n",
             "| train.steps | 3 |\n",
             "| a.txt | 00ff |\n",
