@@ -62,7 +62,8 @@ pub struct Args {
     /// Conversations to train on: .jsonl, .parquet or folders of them.
     ///
     /// Records have `messages`, `conversations`, or `prompt` and `completion`. The model learns what
-    /// the assistant says. It needs a checkpoint with a chat template to start from.
+    /// the assistant says. The chat template is that of the checkpoint; a model from scratch gets the
+    /// one that `data.template` names, chatml by default.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text", help_heading = "Data")]
     chat: Vec<PathBuf>,
     /// Steps, instead of the recipe's.

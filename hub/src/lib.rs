@@ -13,6 +13,15 @@
 //! - sizes and hashes of a commit, kept for use without a network (`listing.rs`);
 //! - locks, links and durable references in the cache (`cache.rs`), its list and removal (`stored.rs`);
 //! - all environment variables (`settings.rs`) and names that cannot leave their folder (`name.rs`).
+//!
+//! ```no_run
+//! use sterna_hub::{Hub, Name, Settings, Want};
+//!
+//! let name = Name::parse("tiiuae/Falcon-E-1B-Base")?;
+//! let fetched = Hub::open(Settings::from_env()?, &()).fetch(&name, Want::Checkpoint)?;
+//! println!("{} at commit {}", fetched.path.display(), fetched.commit);
+//! # Ok::<(), sterna_hub::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod cache;
