@@ -1,8 +1,8 @@
-//! The model card: README.md of a Hugging Face folder, with the metadata block that the hub reads.
+//! The model card: README.md of a Hugging Face folder, with the metadata block that the Hub reads.
 //!
-//! A card says what is known and nothing else: it never invents a licence, a language or a base model. The
-//! values of the block are written as JSON, which is valid YAML, so `serde_json` escapes them and no crate
-//! for YAML is needed. The format is described at <https://huggingface.co/docs/hub/model-cards>.
+//! A card states only what is known. It never invents a licence, a language or a base model. The
+//! values of the block are written as JSON, which is valid YAML: `serde_json` does the escaping and
+//! no YAML crate is needed. Format: <https://huggingface.co/docs/hub/model-cards>.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::{Config, durable, layout};
 
 /// File name of the card.
 pub const README: &str = "README.md";
-/// The last line of a card that may be replaced. A card without it belongs to the user.
+/// Last line of a card that Sterna may replace. A card without this line belongs to the user.
 const MARK: &str = "<!-- Written by sterna. Remove this line to keep your own changes. -->\n";
 
-/// What is known of a model.
+/// The facts that a card states.
 #[derive(Debug, Clone, Default)]
 pub struct Card {
     /// The heading.
@@ -27,22 +27,22 @@ pub struct Card {
     pub license: Option<String>,
     /// Codes of languages, like `en`.
     pub languages: Vec<String>,
-    /// `org/name` of the data sets of the hub that it was trained on.
+    /// `org/name` of the Hub datasets that the model was trained on.
     pub datasets: Vec<String>,
-    /// Whether linear layers are ternary, and config.json says so to transformers.
+    /// Whether linear layers are ternary and config.json declares it to transformers.
     pub is_quantized: bool,
-    /// What it is and where it comes from, as paragraphs of Markdown.
+    /// Description and origin of the model, as paragraphs of Markdown.
     pub about: String,
-    /// Keys and values of the recipe.
+    /// Keys and values of the training recipe.
     pub recipe: Vec<(String, String)>,
-    /// Names and SHA-256 of the files of the data.
+    /// Names and SHA-256 checksums of the data files.
     pub data: Vec<(String, String)>,
-    /// Loss on held-out text in nats per token, and the steps after which it was measured.
+    /// Held-out loss in nats per token, and the number of steps after which it was measured.
     pub held_out_loss: Option<(f64, u64)>,
 }
 
 impl Card {
-    /// Writes the card into a folder, unless a README.md is there that is not an earlier card.
+    /// Writes the card into a folder. A README.md that Sterna did not write is left unchanged.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -50,7 +50,8 @@ impl Card {
         let path = folder.join(README);
         match std::fs::read_to_string(&path) {
             Ok(text) if !text.ends_with(MARK) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()), // not UTF-8, so not ours
+            // Sterna writes UTF-8 only, so this file is not ours.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
@@ -59,7 +60,7 @@ impl Card {
         })
     }
 
-    /// The whole file.
+    /// The text of the whole file.
     pub fn text(&self, config: &Config) -> String {
         let title = plain(&self.title);
         let mut text = format!("---\n{}---\n\n# {title}\n\n", self.metadata());
@@ -120,8 +121,8 @@ impl Card {
             false => ("transformers torch", ""),
         };
         format!(
-            "\n## How to run it\n\nWith [Sterna]({}), on a CPU, by the name of this repository or the path of \
-             the folder:\n\n\
+            "\n## How to run it\n\nWith [Sterna]({}), on a CPU, by the name of this repository \
+             or the path of the folder:\n\n\
              ```sh\nsterna generate NAME --prompt \"Once\"\n```\n\n\
              With transformers, after `pip install {packages}`:\n\n\
              ```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
@@ -129,14 +130,15 @@ impl Card {
              tokenizer = AutoTokenizer.from_pretrained(name)\n\
              model = AutoModelForCausalLM.from_pretrained(name)\n\
              inputs = tokenizer(\"Once\", return_tensors=\"pt\")\n\
-             print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))\n```\n\n{note}",
+             print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))\n```\n\n\
+             {note}",
             env!("CARGO_PKG_REPOSITORY")
         )
     }
 }
 
-/// `org/name` of the repository whose snapshot, in the cache of the hub, a path leads into. `kind` is
-/// `models` or `datasets`.
+/// Returns `org/name` if the path is inside a snapshot of the Hub cache. `kind` is `models` or
+/// `datasets`.
 pub fn hub_name(path: &Path, kind: &str) -> Option<String> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
     let folder = parts.windows(2).find(|pair| pair[1] == "snapshots")?[0];
@@ -144,7 +146,8 @@ pub fn hub_name(path: &Path, kind: &str) -> Option<String> {
     name.contains("--").then(|| name.replacen("--", "/", 1))
 }
 
-/// A string of YAML: one of JSON, without the characters that YAML has only as escapes.
+/// Quotes a string for YAML: as JSON, with the characters that YAML accepts only as escapes
+/// escaped.
 fn text(value: &str) -> String {
     let json = Value::from(value).to_string();
     let escape = |c: char| match c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
@@ -155,7 +158,7 @@ fn text(value: &str) -> String {
     json.chars().map(escape).collect()
 }
 
-/// A value inside Markdown: one line, without the characters that structure a table or open HTML.
+/// Escapes a value for Markdown: one line, without characters that form tables or open HTML.
 fn plain(value: &str) -> String {
     let line = value.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace('\\', "\\\\")
@@ -186,14 +189,15 @@ mod tests {
     fn config() -> Config {
         Config::from_json(&json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
+            "num_attention_heads": 2,
             "vocab_size": 5, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
             "tie_word_embeddings": false,
         }))
         .unwrap()
     }
 
-    /// The metadata block, read by a parser of YAML that others wrote.
+    /// Parses the metadata block with an independent YAML parser.
     fn metadata(card: &Card) -> Value {
         let text = card.text(&config());
         let block = text.strip_prefix("---\n").unwrap().split("---\n").next();

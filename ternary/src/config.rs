@@ -1,8 +1,9 @@
 //! A model's shape and constants, read from and written to Hugging Face `config.json`.
 //!
-//! Reading refuses what the runtime would compute wrongly: an unknown family, another activation, biases, sliding
-//! windows in a family that has none, unknown rope scalings. A field that decides about results and is absent is an error and
-//! not a class default, unless the model class of every published checkpoint agrees on it.
+//! The reader refuses every setting that the runtime would compute wrongly: unknown families, other
+//! activations, biases, unknown rope scalings, and sliding windows in families without them. If a
+//! field that affects results is absent, that is an error. A default is used only where the model
+//! class of every published checkpoint agrees on it.
 
 mod positions;
 #[cfg(test)]
@@ -15,10 +16,10 @@ use crate::family::{Activation, DefaultHeadDim, Family};
 use crate::rope::Rope;
 use crate::{Error, Result, json};
 
-/// Everything about a decoder but its weights. Field names are those of config.json.
+/// The description of a decoder, without its weights. Field names are those of config.json.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The row of [`crate::family::FAMILIES`].
+    /// The entry of [`crate::family::FAMILIES`].
     pub family: &'static Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -34,23 +35,23 @@ pub struct Config {
     pub head_dim: usize,
     /// Rows of the embedding and of the head.
     pub vocab_size: usize,
-    /// Longest context of training.
+    /// Longest context used in training, in tokens.
     pub max_position_embeddings: usize,
-    /// Added to the mean square in every RMSNorm.
+    /// Epsilon that every RMSNorm adds to the mean square.
     pub rms_norm_eps: f32,
-    /// The epsilon of an RMSNorm with a gain of its own that is in front of every linear layer, if there is one:
-    /// `rms_norm_eps` of a `quantization_config` with `use_rms_norm`.
+    /// Epsilon of the RMSNorms with their own gains before the linear layers, if the model has
+    /// them: `rms_norm_eps` of a `quantization_config` with `use_rms_norm`.
     pub linear_norm_eps: Option<f32>,
-    /// Rotary positions, in layers without a window.
+    /// Rotary positions of the layers without a window.
     pub rope: Rope,
-    /// The layers with a window, if there are any.
+    /// Layers with a sliding window, if the model has any.
     pub sliding: Option<Sliding>,
-    /// Attention scores are divided by the root of this: `head_dim` in most families.
+    /// Attention scores are divided by the square root of this: `head_dim` in most families.
     pub query_pre_attn_scalar: f32,
-    /// Embeddings are multiplied by this: 1 in most families, √hidden_size in others, rounded to `torch_dtype` as
-    /// transformers does.
+    /// Factor of the embeddings: 1 in most families, √hidden_size in others. It is rounded to
+    /// `torch_dtype`, as in transformers.
     pub embedding_multiplier: f32,
-    /// Whether the head is the embedding.
+    /// Whether head and embedding are the same tensor.
     pub tie_word_embeddings: bool,
     /// First token of every sequence.
     pub bos_token_id: Option<u32>,
@@ -58,36 +59,39 @@ pub struct Config {
     pub eos_token_id: Vec<u32>,
 }
 
-/// Layers in which a token sees only the last ones.
+/// Layers in which a token attends only to the last `window` positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sliding {
-    /// How many positions a token sees, its own included.
+    /// Number of positions that a token attends to, including its own.
     pub window: usize,
-    /// Rotary positions of these layers, unscaled.
+    /// Rotary positions of these layers, without scaling.
     pub rope: Rope,
-    /// Whether a layer is one of them (num_hidden_layers).
+    /// For each layer, whether it has the window: (num_hidden_layers).
     pub layers: Vec<bool>,
 }
 
-/// How the linear layers are stored, as `quantization_config` says, or `weight_bits` with `input_bits`.
+/// How a checkpoint stores linear layers, from `quantization_config` or from `weight_bits` with
+/// `input_bits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
-    /// Packed uint8 planes; the weight is trit × `weight_scale`.
+    /// Packed U8 bytes; weight = trit × `weight_scale`.
     PackedMultiply,
-    /// Packed uint8 planes; the weight is trit / `weight_scale`.
+    /// Packed U8 bytes; weight = trit / `weight_scale`.
     PackedDivide,
-    /// Master weights, ternarized at load with absmean.
+    /// Master weights, ternarized with absmean when they are loaded.
     Online,
-    /// Products of trits and scales, and nothing that says so: the weights themselves must show it.
+    /// No declaration in config.json. The stored weights may be products trit × scale; only the
+    /// values can show it.
     Products,
 }
 
 impl Config {
-    /// In `layer_types`, a layer in which a token sees all before it.
+    /// Value in `layer_types`: the layer attends to all earlier positions.
     pub const FULL: &str = "full_attention";
-    /// In `layer_types`, a layer with a window.
+    /// Value in `layer_types`: the layer has a sliding window.
     pub const SLIDING: &str = "sliding_attention";
-    /// More layers than any model has; bounds what a hostile config can make us allocate.
+    /// Upper limit of the number of layers. It bounds the memory that a hostile config can
+    /// allocate.
     pub const MOST_LAYERS: usize = 10_000;
 
     /// Reads a parsed config.json.
@@ -135,7 +139,8 @@ impl Config {
         Ok(config)
     }
 
-    /// How many positions a token sees in a layer, its own included; none where it sees all.
+    /// Number of positions that a token attends to in a layer, including its own. None without a
+    /// window.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let sliding = self.sliding.as_ref().filter(|s| s.layers[layer]);
         sliding.map(|s| s.window)
@@ -180,8 +185,8 @@ impl Config {
         Ok(())
     }
 
-    /// The config.json of a checkpoint with master weights, as `transformers` loads it: the linear layers
-    /// are ternarized online and activations are quantized to int8.
+    /// The config.json of a checkpoint with master weights, in the form that transformers loads:
+    /// linear layers are ternarized at load and activations quantized to int8.
     pub fn to_json(&self) -> Value {
         let ids = |ids: &[u32]| match ids {
             [] => Value::Null,
@@ -242,7 +247,7 @@ impl Config {
         json
     }
 
-    /// The type of the weights that the embedding's multiplier was rounded to.
+    /// Weight type that gives the stored rounding of the embedding multiplier.
     fn torch_dtype(&self) -> &'static str {
         let rounded = |dtype: &str| multiplier(self.family, self.hidden_size, dtype);
         let is_it = |dtype: &&str| rounded(dtype) == Some(self.embedding_multiplier);
@@ -253,7 +258,7 @@ impl Config {
     /// How the linear layers of a Hugging Face checkpoint with this config.json are stored.
     pub fn storage(json: &Value) -> Result<Storage> {
         let Some(quantization) = Keys(json).get("quantization_config") else {
-            // The models of 1bitLLM.
+            // The models of 1bitLLM declare their storage with these two keys.
             let bits = ["weight_bits", "input_bits"].map(|key| Keys(json).get(key));
             return Ok(match bits == [Some(&json!(1)), Some(&json!(8))] {
                 true => Storage::Online,
@@ -361,7 +366,8 @@ fn linear_norm_eps(keys: &Keys) -> Result<Option<f32>> {
     }
 }
 
-/// The types of weights that transformers computes with, which say how the multiplier is rounded.
+/// Weight types that transformers computes with. They decide how the embedding multiplier is
+/// rounded.
 const DTYPES: [&str; 3] = ["float32", "bfloat16", "float16"];
 
 fn embedding_multiplier(keys: &Keys, family: &Family, hidden_size: usize) -> Result<f32> {
@@ -373,7 +379,7 @@ fn embedding_multiplier(keys: &Keys, family: &Family, hidden_size: usize) -> Res
         .ok_or_else(|| bad("torch_dtype", "float32, bfloat16 or float16", &json!(dtype)))
 }
 
-/// None for another type, if it matters.
+/// Returns the embedding multiplier, or None if the rounding depends on an unknown type.
 fn multiplier(family: &Family, hidden_size: usize, dtype: &str) -> Option<f32> {
     let root = (hidden_size as f32).sqrt();
     match dtype {
@@ -385,7 +391,7 @@ fn multiplier(family: &Family, hidden_size: usize, dtype: &str) -> Option<f32> {
     }
 }
 
-/// The head, and nothing else, stays in full precision: that is what every reader of this toolkit computes.
+/// Requires that exactly the head stays in full precision, since all readers of Sterna assume this.
 fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
     let Some(list) = quantization.get("modules_to_not_convert") else {
         return Ok(()); // the head, by default
@@ -402,7 +408,7 @@ fn refuse_other_exceptions(quantization: &Keys) -> Result<()> {
     ))
 }
 
-/// An integer, if it is one.
+/// Converts to a JSON integer if the value is one.
 fn whole(x: f32) -> Value {
     match x.fract() == 0.0 && x < LARGEST as f32 {
         true => json!(x as u64),
@@ -410,7 +416,7 @@ fn whole(x: f32) -> Value {
     }
 }
 
-/// The f64 that prints as the f32 does, so that 1e-5 stays 1e-5 in JSON.
+/// The f64 with the same shortest decimal form as the f32, so that JSON shows 1e-5 as 1e-5.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().expect("a printed number parses")
 }
@@ -427,10 +433,10 @@ fn unsupported(what: &str, hint: &str) -> Error {
     }
 }
 
-/// Typed access to the keys of a JSON object; null counts as absent.
+/// Typed access to the keys of a JSON object. Null counts as absent.
 struct Keys<'a>(&'a Value);
 
-/// Sizes above this are refused, so that no size of a tensor or of a file can overflow.
+/// Upper limit of every size. It keeps the sizes of tensors and files from overflowing.
 const LARGEST: usize = 1 << 22;
 
 impl<'a> Keys<'a> {
@@ -456,7 +462,7 @@ impl<'a> Keys<'a> {
         number.ok_or_else(|| bad(key, "a number above zero", value))
     }
 
-    /// A number that f32 does not make zero or infinite.
+    /// A positive number that stays finite and nonzero in f32.
     fn positive_single(&self, key: &'static str) -> Result<f32> {
         let single = self.positive(key)? as f32;
         let is_usable = single.is_finite() && single > 0.0;
@@ -478,7 +484,7 @@ impl<'a> Keys<'a> {
         self.get(key).map(text).transpose()
     }
 
-    /// A token id, a list of them, or none.
+    /// Zero or more token ids: the JSON value is an id, a list of ids, or absent.
     fn ids(&self, key: &'static str) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else {
             return Ok(Vec::new());

@@ -1,17 +1,18 @@
-//! Files and folders that a kill cannot tear: temporary sibling, write, fsync, rename, fsync of the folder.
+//! Durable writes: temporary sibling, write, fsync, rename, fsync of the folder.
 //!
-//! A reader finds the old file or the new one, whole, at any instant. The crates `atomicwrites` and `tempfile` do the first
-//! half; neither syncs the folder after the rename, without which a power cut may undo it. So the temporary name comes
-//! from `tempfile` and the order of the steps stands here.
+//! At any instant, also after a crash, a reader finds either the complete old file or the complete
+//! new one. The crates `atomicwrites` and `tempfile` do not sync the folder after the rename, so a
+//! power cut may undo the rename. This file therefore takes only the temporary name from `tempfile`
+//! and does the other steps itself.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Writes the file `path` through `f` and makes it durable before it gets its name.
+/// Writes the file `path` through `f`. The file is durable before it gets its name.
 ///
-/// The temporary file is in the folder of `path` and is removed if `f` fails.
+/// The temporary file is in the same folder as `path` and is removed if `f` fails.
 pub fn write(
     path: &Path,
     f: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -19,7 +20,7 @@ pub fn write(
     write_with(path, |e| e, f)
 }
 
-/// [`write`] for an `f` that fails for other reasons too; `wrap` turns an I/O error into its kind of error.
+/// [`write`] for an `f` with its own error type; `wrap` converts I/O errors to that type.
 pub fn write_with<T, E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
@@ -28,7 +29,8 @@ pub fn write_with<T, E>(
     make(path, &wrap, |temporary| fill(temporary, &wrap, f))
 }
 
-/// Makes the file `path`: `f` gets the path of an empty temporary file, which it fills and may read again to prove it.
+/// Makes the file `path`. `f` gets the path of an empty temporary file, fills it and may read it
+/// back to verify it.
 pub fn make<T, E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
@@ -52,7 +54,8 @@ pub fn make<T, E>(
     Ok(made)
 }
 
-/// Makes the folder `path`, which must be absent or empty: `f` gets the path of an empty temporary folder.
+/// Makes the folder `path`, which must be absent or empty. `f` gets the path of an empty temporary
+/// folder.
 pub fn make_folder<T, E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
@@ -78,7 +81,8 @@ pub fn make_folder<T, E>(
     Ok(made)
 }
 
-/// Writes an existing file through a buffer, without making it durable: the content of a temporary file of [`make`].
+/// Writes an existing file through a buffer, without fsync. Use it to fill the temporary file of
+/// [`make`].
 pub fn fill<T, E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
@@ -91,9 +95,9 @@ pub fn fill<T, E>(
     Ok(made)
 }
 
-/// Makes the entries of `folder` itself durable: its new, renamed and removed names.
+/// Makes new, renamed and removed names in `folder` durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows cannot open a folder as a file; its renames are durable with the file.
+    // Windows cannot open a folder as a file. There a rename is durable together with the file.
     if cfg!(unix) {
         File::open(folder)?.sync_all()
     } else {
@@ -101,17 +105,17 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that holds `path`; the current one for a bare name.
+/// The folder that contains `path`; `.` for a bare file name.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
-/// How the name of a temporary sibling ends.
+/// Suffix of the names of temporary siblings.
 const SUFFIX: &str = ".part";
 
-/// How the name of a temporary sibling of `path` begins: hidden, then the name of `path`.
+/// Prefix of a temporary sibling's name: a dot, then the name of `path`.
 fn prefix(path: &Path) -> io::Result<OsString> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut prefix = OsString::from(".");
@@ -119,7 +123,7 @@ fn prefix(path: &Path) -> io::Result<OsString> {
     Ok(prefix)
 }
 
-/// Temporary files and folders are private to their owner; a finished model has the usual permissions.
+/// Sets the usual permissions, because temporary files and folders are private to their owner.
 fn make_readable(path: &Path, mode: u32) -> io::Result<()> {
     #[cfg(unix)]
     {

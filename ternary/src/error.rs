@@ -1,11 +1,11 @@
-//! What can be wrong with a config or a packed file.
+//! Errors of configs and packed files.
 
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every way in which a config or a packed file is refused.
+/// Every reason to refuse a config or a packed file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system could not read or write the file.
@@ -16,7 +16,7 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// A key of config.json is absent.
+    /// A required key of config.json is absent.
     #[error("config.json has no `{0}`; add it with the value that the model was trained with")]
     MissingKey(&'static str),
     /// A key of config.json has a value of the wrong type or range.
@@ -29,15 +29,15 @@ pub enum Error {
         /// The value there.
         found: String,
     },
-    /// The config describes something that this version cannot compute.
+    /// The config describes a model that this version cannot compute.
     #[error("config.json: {what} is not supported{hint}")]
     Unsupported {
-        /// What, with its value.
+        /// The setting and its value.
         what: String,
-        /// What would be, beginning with `; `, or empty.
+        /// The supported values, beginning with `; `, or an empty string.
         hint: String,
     },
-    /// The file does not begin like a packed file.
+    /// The file does not start as a packed file does.
     #[error("{path}: not a Sterna packed file: {why}; make one with `sterna convert`")]
     NotPacked {
         /// The file.
@@ -45,9 +45,10 @@ pub enum Error {
         /// What is wrong with its first bytes.
         why: String,
     },
-    /// The file was written by a later version.
+    /// The format version is unknown to this program.
     #[error(
-        "{path}: format version {found}, this program reads {expected}; update the program or convert the model again"
+        "{path}: format version {found}, this program reads {expected}; update the program or \
+         convert the model again"
     )]
     Version {
         /// The file.
@@ -59,7 +60,8 @@ pub enum Error {
     },
     /// A checksum does not match: the file was damaged or edited.
     #[error(
-        "{path}: the {part} is damaged: sha256 {expected} expected, {found} found; copy or convert the file again"
+        "{path}: the {part} is damaged: sha256 {expected} expected, {found} found; copy or \
+         convert the file again"
     )]
     Damaged {
         /// The file.
@@ -73,7 +75,8 @@ pub enum Error {
     },
     /// The file is shorter or longer than its header says.
     #[error(
-        "{path}: {found} bytes, the header describes {expected}; the copy was cut off or something was appended"
+        "{path}: {found} bytes, the header describes {expected}; the copy was cut off or \
+         something was appended"
     )]
     Length {
         /// The file.
@@ -83,48 +86,50 @@ pub enum Error {
         /// Bytes in the file.
         found: u64,
     },
-    /// A tensor that the config calls for is missing, has another shape or type, or should not be there.
+    /// A tensor is missing, unexpected, or has another type or shape than the config requires.
     #[error("{path}: tensor {tensor}: expected {expected}, found {found}; convert the model again")]
     Tensor {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
-        /// Type and shape that the config calls for.
+        /// Required type and shape.
         expected: String,
-        /// What is there.
+        /// The type and shape in the file.
         found: String,
     },
-    /// A scale or norm holds NaN, an infinity, or a scale that is not above zero.
+    /// A scale or norm is not finite, or a scale is not positive.
     #[error(
-        "{path}: tensor {tensor}: value {index} is {value}; the checkpoint is broken, convert it again"
+        "{path}: tensor {tensor}: value {index} is {value}; the checkpoint is broken, \
+         convert it again"
     )]
     Value {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
         /// Position in the tensor.
         index: usize,
         /// The value there.
         value: f32,
     },
-    /// A matrix has a scale a group, and the packing keeps no groups apart.
+    /// A matrix has one scale per group, but the blocks of the packing cross group boundaries.
     #[error(
-        "{path}: tensor {tensor}: it has a scale for each 128 columns, and blocks of {packing} reach into two such \
-         groups; pack the model as i2"
+        "{path}: tensor {tensor}: one scale per 128 columns, but blocks of {packing} cross the \
+         boundaries of such groups; pack the model as i2"
     )]
     Scaling {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
         /// The packing.
         packing: &'static str,
     },
-    /// A packed byte that no packer writes.
+    /// A packed block contains a byte that no packer writes.
     #[error(
-        "packing {packing}: a byte that stands for no trits, or padding that is not zero, at byte {offset} of the row"
+        "packing {packing}: invalid code of trits or nonzero padding in the block at byte \
+         {offset} of the row; the file is damaged, make it again"
     )]
     Code {
         /// The packing.
@@ -132,28 +137,29 @@ pub enum Error {
         /// Position of the block in the row.
         offset: usize,
     },
-    /// A result cannot be written there.
+    /// The result cannot be written to this path.
     #[error("{path}: {why}")]
     Output {
         /// The path given.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
-    /// The writer was handed something else than the layout calls for; see [`crate::PackedWriter`].
+    /// The caller wrote tensors in another order than the layout; see [`crate::PackedWriter`].
     #[error("{path}: writing tensor {found}, the layout has {expected} next")]
     Order {
         /// The file.
         path: PathBuf,
         /// The tensor that is due.
         expected: String,
-        /// The tensor that came.
+        /// The tensor that was written.
         found: String,
     },
 }
 
 impl Error {
-    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    /// Whether the cause is a file or folder that the caller named. The program then exits with
+    /// code 3.
     pub fn is_bad_input(&self) -> bool {
         use Error::*;
         match self {
@@ -165,7 +171,7 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with the file it happened to.
+    /// Returns a function that adds the path to an I/O error.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {
             path: path.to_owned(),

@@ -1,17 +1,17 @@
-//! Model families as rows of data: what distinguishes one decoder body from another.
+//! Model families as data: the differences between decoder architectures.
 //!
-//! All families share the Llama skeleton: embedding, then per layer pre-norm attention with grouped heads
-//! and rotary positions and a pre-norm gated feed-forward network, then a final norm and a head. A row says
-//! where a family deviates from Llama. To add a family, add a row.
+//! All families share the Llama skeleton: embedding; per layer, pre-norm attention with grouped
+//! heads and rotary positions, then a pre-norm gated feed-forward network; final norm; head. An
+//! entry of the table states where a family deviates from Llama. To add a family, add an entry.
 
-/// The function of the gate in `act(gate(x)) * up(x)`.
+/// The gate function `act` in `act(gate(x)) * up(x)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// x · sigmoid(x), `silu` in configs.
+    /// x · sigmoid(x); `silu` in config.json.
     Silu,
-    /// max(x, 0)², `relu2` in configs. It exceeds f16 quickly: compute it in f32.
+    /// max(x, 0)²; `relu2` in config.json. It can exceed the range of f16: compute it in f32.
     Relu2,
-    /// x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), `gelu_pytorch_tanh` in configs.
+    /// x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))); `gelu_pytorch_tanh` in config.json.
     GeluTanh,
 }
 
@@ -34,26 +34,27 @@ impl Activation {
     }
 }
 
-/// One model family.
+/// A model family.
 #[derive(Debug, PartialEq)]
 pub struct Family {
-    /// Our name for the family.
+    /// Sterna's name for the family.
     pub name: &'static str,
     /// `model_type` in config.json.
     pub model_type: &'static str,
     /// The entry of `architectures` in config.json.
     pub architecture: &'static str,
-    /// The entry of `architectures` where a checkpoint was saved without a head, as embedding models are.
+    /// The entry of `architectures` for checkpoints saved without a head, such as embedding models.
     pub headless_architecture: &'static str,
-    /// The activation that the family is defined with; a config that says otherwise is refused.
+    /// The family's activation. A config with another one is refused.
     pub activation: Activation,
     /// The key of config.json that names the activation.
     pub activation_key: &'static str,
-    /// Name below `self_attn.` of an RMSNorm over the concatenated heads, before `o_proj`.
+    /// Name, below `self_attn.`, of an RMSNorm over the concatenated heads before `o_proj`.
     pub attn_sub_norm: Option<&'static str>,
-    /// Name below `mlp.` of an RMSNorm over the gated product, before `down_proj`.
+    /// Name, below `mlp.`, of an RMSNorm over the gated product before `down_proj`.
     pub ffn_sub_norm: Option<&'static str>,
-    /// Whether each query and key head passes an RMSNorm (`q_norm`, `k_norm`) before the rotation.
+    /// Whether an RMSNorm (`q_norm`, `k_norm`) is applied to each query and key head before the
+    /// rotation.
     pub qk_norm: bool,
     /// Name of an RMSNorm over the output of `o_proj`.
     pub attn_post_norm: Option<&'static str>,
@@ -61,18 +62,19 @@ pub struct Family {
     pub ffn_norm: &'static str,
     /// Name of an RMSNorm over the output of `down_proj`.
     pub ffn_post_norm: Option<&'static str>,
-    /// What checkpoints of the family leave out of the gains of its norms: gain = stored + this.
+    /// Constant that checkpoints of the family subtract from norm gains: gain = stored value +
+    /// this.
     pub norm_offset: f32,
     /// Whether embeddings are multiplied by √hidden_size.
     pub scales_embeddings: bool,
-    /// Whether attention scores are divided by the root of `query_pre_attn_scalar` and not of `head_dim`.
+    /// Whether attention scores are divided by √query_pre_attn_scalar instead of √head_dim.
     pub query_pre_attn_scalar: bool,
-    /// The base frequency of layers with a sliding window where config.json does not say; none if the family has
-    /// no such layers.
+    /// Default base frequency of layers with a sliding window. None if the family has no such
+    /// layers.
     pub local_rope_theta: Option<f64>,
-    /// What the model class assumes where config.json has no `head_dim`.
+    /// Default of the model class where config.json has no `head_dim`.
     pub default_head_dim: DefaultHeadDim,
-    /// Whether a missing `num_key_value_heads` means one per attention head.
+    /// Whether a missing `num_key_value_heads` means one key and value head per query head.
     pub kv_heads_default_to_heads: bool,
 }
 
@@ -160,7 +162,7 @@ pub static FAMILIES: &[Family] = &[
 ];
 
 impl Family {
-    /// The family with these names in config.json.
+    /// Finds the family with these names in config.json.
     pub fn find(model_type: &str, architecture: &str) -> Option<&'static Family> {
         let is_class =
             |f: &Family| [f.architecture, f.headless_architecture].contains(&architecture);
@@ -169,19 +171,19 @@ impl Family {
             .find(|f| f.model_type == model_type && is_class(f))
     }
 
-    /// The family of this name.
+    /// Finds the family with this Sterna name.
     pub fn from_name(name: &str) -> Option<&'static Family> {
         FAMILIES.iter().find(|f| f.name == name)
     }
 
-    /// The family that differs from this one in having both sub-norms; itself if it has them, none if there is none.
+    /// The same family with both sub-norms: itself if it has them, None if no such family exists.
     pub fn with_sub_norms(&self) -> Option<&'static Family> {
         let is_like = |f: &&Family| f.activation == self.activation && f.qk_norm == self.qk_norm;
         let has_both = |f: &&Family| f.attn_sub_norm.is_some() && f.ffn_sub_norm.is_some();
         FAMILIES.iter().filter(is_like).find(has_both)
     }
 
-    /// The names of all families, for error messages.
+    /// Lists the names of all families, for error messages.
     pub fn known() -> String {
         let names = FAMILIES
             .iter()

@@ -1,8 +1,9 @@
 //! The packed file: one self-contained, memory-mapped file per model.
 //!
-//! The specification is `PACKED_FILE.md` beside this crate's manifest. [`PackedFile::open`] checks header,
-//! shapes, vectors and embedded files once; afterwards everything is read in place. The matrices are most of
-//! the file and are checked on request ([`PackedFile::verify`]), so that opening costs no read of the weights.
+//! `PACKED_FILE.md` in this crate is the specification. [`PackedFile::open`] checks the header,
+//! shapes, vectors and embedded files once; all data is then used in place. The matrices are most
+//! of the file. They are checked only on request ([`PackedFile::verify`]), so opening does not read
+//! the weights.
 
 mod writer;
 
@@ -23,7 +24,7 @@ use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, 
 
 pub use writer::{Description, PackedWriter};
 
-/// The files of a Hugging Face folder that travel inside a packed file, in this order.
+/// The files of a Hugging Face folder that a packed file embeds, in this order.
 pub const FILES: [&str; 5] = [
     "config.json",
     "tokenizer.json",
@@ -32,7 +33,7 @@ pub const FILES: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-/// A model in a packed file, mapped into memory and checked.
+/// A model in a packed file, mapped and checked.
 #[derive(Debug)]
 pub struct PackedFile {
     path: PathBuf,
@@ -42,19 +43,19 @@ pub struct PackedFile {
     layout: Layout,
     /// Shapes and constants, from the embedded config.json.
     pub config: Config,
-    /// How the rows of linear layers lie.
+    /// Packing of the linear layers.
     pub packing: LinearType,
-    /// How the activations of its linear layers are rounded, where these are ternary; dense packings imply it.
+    /// How inputs of ternary linear layers are rounded. A dense packing implies its own rounding.
     pub activations: Activations,
-    /// Type of the scales of groups: F32 or F16.
+    /// Type of the group scales: F32 or F16.
     pub group_scales: Dtype,
-    /// How the embedding is stored.
+    /// Storage type of the embedding.
     pub embedding_type: TableType,
-    /// How the head is stored.
+    /// Storage type of the head.
     pub head_type: TableType,
 }
 
-/// A ternary matrix in place.
+/// A ternary matrix, used in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     /// Output features.
@@ -63,13 +64,13 @@ pub struct Matrix<'a> {
     pub columns: usize,
     /// `rows` × `packing.row_bytes(columns)` bytes.
     pub data: &'a [u8],
-    /// Which weights share a scale; the weight is trit × scale.
+    /// Which weights share a scale. Weight = trit × scale.
     pub scaling: Scaling,
     /// The scales, in the shape of [`Scaling::shape`].
     pub scales: ScaleValues<'a>,
 }
 
-/// A matrix of a dense packing in place.
+/// A matrix of a dense packing, used in place.
 #[derive(Debug, Clone, Copy)]
 pub struct DenseMatrix<'a> {
     /// Output features.
@@ -80,14 +81,14 @@ pub struct DenseMatrix<'a> {
     pub values: DenseRows<'a>,
 }
 
-/// The embedding or the head in place, row-major.
+/// The embedding or the head, used in place; row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
     /// Vocabulary size.
     pub rows: usize,
     /// Width of the residual stream.
     pub columns: usize,
-    /// The rows.
+    /// The values of all rows.
     pub values: Values<'a>,
 }
 
@@ -102,17 +103,17 @@ pub enum Values<'a> {
     Bf16(&'a [bf16]),
     /// Codes of 8, 6 or 4 bits.
     Codes(Codes<'a>),
-    /// Trits with a scale a group.
+    /// Trits with one scale per group of 128 columns.
     Trits(Trits<'a>),
 }
 
 impl PackedFile {
-    /// Maps and checks a file. The file must not be changed while it is mapped.
+    /// Maps and checks a file. The file must not change while it is mapped.
     pub fn open(path: &Path) -> Result<PackedFile> {
         PackedFile::open_in(path, Memory::Map)
     }
 
-    /// [`PackedFile::open`] with a choice of memory.
+    /// [`PackedFile::open`] with a choice between mapping and copying.
     pub fn open_in(path: &Path, memory: Memory) -> Result<PackedFile> {
         if !path.metadata().map_err(Error::io(path))?.is_file() {
             return Err(Error::NotPacked {
@@ -127,7 +128,7 @@ impl PackedFile {
         if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {
             return Err(Error::NotPacked {
                 path: path.to_owned(),
-                why: "its embedding type is not that of its head, and its model is tied".into(),
+                why: "the model is tied, but the types of its embedding and head differ".into(),
             });
         }
         let layout = expected_layout(path, &config, &header)?;
@@ -164,17 +165,17 @@ impl PackedFile {
         Ok(file)
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the file was copied into memory of this process.
+    /// Whether the file was copied into this process's memory.
     pub fn is_copied(&self) -> bool {
         self.map.is_copied()
     }
 
-    /// Bytes of the whole file.
+    /// Size of the file in bytes.
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -189,7 +190,8 @@ impl PackedFile {
         &self.layout
     }
 
-    /// Reads the whole file: compares the checksum of the matrices and unpacks every row of trits and codes.
+    /// Reads the whole file: compares the checksum of the matrices and decodes every row of trits
+    /// and codes.
     pub fn verify(&self) -> Result<()> {
         let matrices = &self.data()[..self.layout.matrices_len];
         header::check_sum(
@@ -237,7 +239,7 @@ impl PackedFile {
         Ok(())
     }
 
-    /// Refuses a dense matrix with a value that is not finite.
+    /// Checks that a dense matrix has only finite values.
     fn check_dense(&self, name: &str) -> Result<()> {
         let matrix = self.dense(name);
         let mut values = vec![0.0; matrix.columns];
@@ -255,10 +257,10 @@ impl PackedFile {
         Ok(())
     }
 
-    /// A linear layer of a dense packing, by its name in [`layout::weights`].
+    /// A dense linear layer by its name in [`layout::weights`].
     ///
     /// # Panics
-    /// If the model has no such layer, or it is ternary.
+    /// If the model has no such layer, or the layer is ternary.
     pub fn dense(&self, name: &str) -> DenseMatrix<'_> {
         let entry = self.entry(name);
         let bytes = self.bytes(entry);
@@ -275,7 +277,7 @@ impl PackedFile {
         }
     }
 
-    /// A ternary linear layer of the model, by its name in [`layout::weights`].
+    /// A ternary linear layer by its name in [`layout::weights`].
     ///
     /// # Panics
     /// If the model has no such layer, or its packing is dense.
@@ -293,7 +295,7 @@ impl PackedFile {
         }
     }
 
-    /// The numbers of a tensor of [`PackedFile::layout`] that is F32 or F16 and no matrix.
+    /// The values of an F32 or F16 tensor of [`PackedFile::layout`] that is not a matrix.
     pub fn scale_values(&self, entry: &Entry) -> ScaleValues<'_> {
         let bytes = self.bytes(entry);
         match entry.dtype {
@@ -302,7 +304,7 @@ impl PackedFile {
         }
     }
 
-    /// A norm or another vector of F32.
+    /// A norm or another F32 vector.
     ///
     /// # Panics
     /// If the model has no such tensor.
@@ -315,7 +317,7 @@ impl PackedFile {
         self.table(EMBEDDING)
     }
 
-    /// The head, which is the embedding in a tied model.
+    /// The head. In a tied model this is the embedding.
     pub fn head(&self) -> Table<'_> {
         self.table(if self.config.tie_word_embeddings {
             EMBEDDING
@@ -379,12 +381,12 @@ impl PackedFile {
             .unwrap_or_else(|| panic!("the model has no tensor {name}"))
     }
 
-    /// All data; the offsets of [`PackedFile::layout`] count from its start.
+    /// The data part of the file. Offsets in [`PackedFile::layout`] count from its start.
     pub fn data(&self) -> &[u8] {
         &self.map[self.data_start..]
     }
 
-    /// Gives the memory that a matrix or table takes in this process back, until it is read again.
+    /// Releases the memory of a matrix or table. The next access reads it again from the file.
     pub fn release(&self, name: &str) {
         let parts = self.layout.entries.iter();
         for entry in
@@ -442,11 +444,12 @@ fn read_config(path: &Path, data: &[u8], header: &Header) -> Result<Config> {
     Config::from_json(&json).map_err(|e| bad("a config that can be computed", e.to_string()))
 }
 
-/// Tensors of every layer of every family: seven matrices and two norms; ternary matrices have scales beside them.
+/// Fewest tensors per layer in any family: seven matrices and two norms. Ternary matrices add their
+/// scales.
 const LEAST_PER_LAYER: usize = 9;
 const LEAST_PER_TERNARY_LAYER: usize = 16;
 
-/// The layout that the config calls for, given the types of the tables and the files that the header lists.
+/// The layout that follows from the config and from the table types and files in the header.
 fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layout> {
     let tensor = |name: &str| header.tensors.get(name);
     let form = &header.form;
@@ -454,7 +457,8 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         LinearType::Ternary(_) => LEAST_PER_TERNARY_LAYER,
         LinearType::Dense(_) => LEAST_PER_LAYER,
     };
-    // A config with more layers than the header has room for is refused before its layout is computed.
+    // Compare the number of layers with the size of the header before the layout is computed: a
+    // hostile config could ask for any number.
     if config.num_hidden_layers * least > header.tensors.len() {
         return Err(Error::Tensor {
             path: path.to_owned(),
@@ -502,7 +506,7 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
     }))
 }
 
-/// Refuses scales a group in a packing whose blocks reach into two groups.
+/// Refuses group scales in a packing whose blocks cross group boundaries.
 fn check_scaling(
     path: &Path,
     packing: LinearType,

@@ -12,20 +12,22 @@ use crate::layout::{ALIGNMENT, Dtype, Layout};
 use crate::{Activations, Error, LinearType, Result, TableType, sha256};
 use std::path::Path;
 
-/// The format version of files that say how activations are rounded and how scales of groups are stored.
+/// Format version of files that state how activations are rounded and how group scales are stored.
 const VERSION: &str = "3";
-/// The version of files that need not: int8 and f32. Written where it says all, so that older programs read it.
+/// Format version with int8 activations and f32 group scales. Used whenever it can express the
+/// model, so that older programs can read the file.
 const PLAIN_VERSION: &str = "2";
-/// The version of files with a dense packing, which says how activations are rounded.
+/// Format version of files with a dense packing, which implies the rounding of activations.
 const DENSE_VERSION: &str = "4";
-/// Longest header that is read: that of the safetensors crate.
+/// Longest accepted header in bytes, the same limit as in the safetensors crate.
 const LONGEST: usize = 100_000_000;
-/// Most values of its JSON, eight a tensor: bounds what a hostile header can make us allocate.
+/// Most JSON values in a header, at eight per tensor. It bounds the memory that a hostile header
+/// can allocate.
 const MOST_VALUES: usize = 100_000;
-/// Stands where the header's own checksum will be while it is computed.
+/// Placeholder for the header's own checksum while that checksum is computed.
 const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What the header says, before it is compared with the layout that the config calls for.
+/// Contents of the header, not yet compared with the layout that the config requires.
 pub(crate) struct Header {
     pub form: Form,
     pub vectors_sha256: String,
@@ -36,20 +38,20 @@ pub(crate) struct Header {
     pub data_start: usize,
 }
 
-/// How a file holds its model.
+/// How a file stores its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
     pub packing: LinearType,
-    /// Of a ternary packing.
+    /// Rounding of activations; used only by ternary packings.
     pub activations: Activations,
-    /// Type of the scales of groups: F32 or F16.
+    /// Type of the group scales: F32 or F16.
     pub group_scales: Dtype,
     /// Types of embedding and head.
     pub tables: [TableType; 2],
 }
 
 impl Form {
-    /// The lowest version that can say it.
+    /// The lowest format version that can express this form.
     fn version(&self) -> &'static str {
         let is_plain = self.activations == Activations::Int8
             && self.group_scales == Dtype::F32
@@ -70,7 +72,7 @@ pub(crate) struct Tensor {
     pub end: usize,
 }
 
-/// The bytes from the start of the file to its data; always the same length for the same layout.
+/// Encodes the bytes before the data. The length depends only on the layout.
 pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str) -> Vec<u8> {
     let mut json = Map::new();
     let [embedding, head] = form.tables;
@@ -111,7 +113,7 @@ pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str
     bytes
 }
 
-/// Reads and checks the header of a whole file.
+/// Reads and checks the header of a file, given the whole file.
 pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     let not_packed = |why: &str| Error::NotPacked {
         path: path.to_owned(),
@@ -213,7 +215,7 @@ fn check_own_sum(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
     check_sum(path, "header", &bytes, expected)
 }
 
-/// Compares the sha256 of `bytes` with the one that the header gives.
+/// Compares the SHA-256 of `bytes` with the checksum in the header.
 pub(crate) fn check_sum(
     path: &Path,
     part: &'static str,
@@ -232,7 +234,8 @@ pub(crate) fn check_sum(
     })
 }
 
-/// The JSON of a header; of a name that comes twice, the last one counts, and the checksum of the data finds the rest.
+/// The parsed JSON of a header. If a name is repeated, the last entry counts; checksums and layout
+/// checks detect any harm.
 struct Parsed {
     metadata: HashMap<String, String>,
     entries: HashMap<String, ParsedTensor>,

@@ -1,15 +1,17 @@
-//! JSON of strangers. Two bytes of text can become a value that takes seventy in memory, so values are counted
-//! before any is made.
+//! JSON from untrusted sources. Two bytes of text can become a value of seventy bytes in memory, so
+//! values are counted before parsing. `serde_json` limits the depth but not the number of values,
+//! so the count is done here.
 
 use serde_json::Value;
 
-/// Most values in a file that is read into a [`Value`]. The settings of published tokenizers have up to 45 000.
+/// Most values in a file that is parsed into a [`Value`]. Settings of published tokenizers have up
+/// to 45 000.
 const MOST_VALUES: usize = 50_000;
 
 /// Parses a small file.
 ///
 /// # Errors
-/// What is wrong with it: the cause that serde_json names, or that it holds too many values.
+/// The message of serde_json, or a message that the file holds too many values.
 pub fn parse(bytes: &[u8]) -> Result<Value, String> {
     let found = count(bytes);
     if found > MOST_VALUES {
@@ -20,7 +22,8 @@ pub fn parse(bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|e| e.to_string())
 }
 
-/// No fewer values than the text has: each one is the first of all, or follows a bracket or a comma.
+/// Upper bound of the number of values: every value is the first one or follows a bracket or a
+/// comma.
 pub fn count(bytes: &[u8]) -> usize {
     let (mut values, mut in_string, mut escaped) = (1, false, false);
     for byte in bytes {
@@ -35,7 +38,7 @@ pub fn count(bytes: &[u8]) -> usize {
     values
 }
 
-/// A text of a stranger as messages show it: the beginning, without what would steer a terminal.
+/// Shortens untrusted text for messages and removes characters that could control a terminal.
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 200;
     let mut shown = String::new();

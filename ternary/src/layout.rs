@@ -1,6 +1,7 @@
-//! Which tensors a model has: names, roles, types, shapes and offsets, all derived from its [`Config`].
+//! The tensors of a model: names, roles, types, shapes and offsets, all derived from its
+//! [`Config`].
 //!
-//! Trainer, converter, packed file and runtime take the list of tensors from here.
+//! Trainer, converter, packed file and runtime all take the list of tensors from here.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,7 @@ use crate::packing::{LinearType, dense};
 use crate::table::{self, TableType};
 use crate::{Config, Scaling, trits};
 
-/// Alignment of matrices in a packed file: a cache line.
+/// Alignment of matrices in a packed file, in bytes: one cache line.
 pub const ALIGNMENT: usize = 64;
 
 /// Element type of a tensor in a packed file.
@@ -57,7 +58,7 @@ impl Dtype {
     }
 }
 
-/// What a tensor of a model is for.
+/// The role of a tensor in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A linear layer [out_features, in_features], ternary or dense.
@@ -68,12 +69,12 @@ pub enum Role {
     Norm,
 }
 
-/// A tensor of a model, as a checkpoint names and shapes it.
+/// A tensor of a model, with its name and shape in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
-    /// Hugging Face name, ending in `.weight`.
+    /// Hugging Face name. It ends in `.weight`.
     pub name: String,
-    /// What it is for.
+    /// Role of the tensor.
     pub role: Role,
     /// Rows; 1 for a norm.
     pub rows: usize,
@@ -83,12 +84,12 @@ pub struct Weight {
 
 /// Name of the embedding.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
-/// Name of the head where it is not the embedding.
+/// Name of the head in untied models.
 pub const HEAD: &str = "lm_head.weight";
 /// Name of the norm before the head.
 pub const FINAL_NORM: &str = "model.norm.weight";
 
-/// All tensors of a model in the order in which the forward pass meets them; the head comes last.
+/// All tensors of a model in the order of the forward pass; the head is last.
 pub fn weights(config: &Config) -> Vec<Weight> {
     let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
     let heads = config.num_attention_heads * config.head_dim;
@@ -148,8 +149,9 @@ pub fn weights(config: &Config) -> Vec<Weight> {
 }
 
 impl Weight {
-    /// What a Hugging Face checkpoint leaves out of the values: [`crate::Family::norm_offset`] for the norms of the
-    /// family, zero for all other tensors, the norms of linear layers among them.
+    /// Constant that Hugging Face checkpoints subtract from the values:
+    /// [`crate::Family::norm_offset`] for the norms of the family, zero for all other tensors,
+    /// including the norms of linear layers.
     pub fn offset(&self, config: &Config) -> f32 {
         match self.role == Role::Norm && !is_linear_norm(&self.name) {
             true => config.family.norm_offset,
@@ -158,26 +160,26 @@ impl Weight {
     }
 }
 
-/// How the names of norms in front of linear layers end.
+/// Suffix of the names of norms before linear layers.
 pub const LINEAR_NORM: &str = ".rms_norm.weight";
 
-/// The name of the norm in front of a linear layer, as transformers has it with `use_rms_norm`.
+/// The name of the norm before a linear layer, as transformers uses it with `use_rms_norm`.
 pub fn linear_norm_name(linear: &str) -> String {
     let stem = linear.strip_suffix(".weight");
     format!("{}{LINEAR_NORM}", stem.expect("weights have this suffix"))
 }
 
-/// Whether a tensor is the norm in front of a linear layer.
+/// Whether a tensor is the norm before a linear layer.
 pub fn is_linear_norm(name: &str) -> bool {
     name.ends_with(LINEAR_NORM)
 }
 
-/// The name of the scale or scales that belong to a matrix.
+/// The name of the scales of a matrix.
 pub fn scale_name(weight: &str) -> String {
     format!("{weight}_scale")
 }
 
-/// The name of a plane of a coded table; the first one has the table's.
+/// The name of a plane of a coded table. The first plane has the name of the table.
 pub fn plane_name(weight: &str, plane: usize) -> String {
     match plane {
         0 => weight.to_owned(),
@@ -195,7 +197,8 @@ pub fn remainders_name(weight: &str) -> String {
     format!("{weight}_remainders")
 }
 
-/// Type and width of the rows of a linear layer; `number` is the type of its numbers in [`crate::Dense::F16`].
+/// Type and width of the rows of a linear layer. `number` is the type of the values in
+/// [`crate::Dense::F16`].
 fn row_shape(packing: LinearType, number: Dtype, columns: usize) -> (Dtype, usize) {
     let blocks = columns.div_ceil(dense::BLOCK);
     match packing {
@@ -216,45 +219,46 @@ pub struct Entry {
     pub dtype: Dtype,
     /// Shape, outermost first.
     pub shape: Vec<usize>,
-    /// Weights in each row of a matrix or table, whatever their bytes; of any other tensor, the last number of its shape.
+    /// Weights per row of a matrix or table, whatever its encoding. For other tensors, the last
+    /// dimension of the shape.
     pub columns: usize,
-    /// First byte, counted from the start of the data.
+    /// Offset of the first byte from the start of the data.
     pub offset: usize,
-    /// Bytes.
+    /// Size in bytes.
     pub len: usize,
 }
 
-/// What the layout of a packed file depends on.
+/// Everything that determines the layout of a packed file.
 #[derive(Debug, Clone, Copy)]
 pub struct Contents<'a> {
     /// Shapes and constants of the model.
     pub config: &'a Config,
-    /// Type of the linear layers. Dense ones have no scales beside them.
+    /// Type of the linear layers. Dense layers have no scales.
     pub packing: LinearType,
-    /// Types of embedding and head; in a tied model, which has one table, the second counts.
+    /// Types of embedding and head. A tied model has one table, and the second type counts.
     pub tables: [TableType; 2],
-    /// The scaling of each matrix, by name; one scale for a matrix that is not named.
+    /// Scaling of each matrix by name. A matrix without an entry has one scale.
     pub scaling: &'a HashMap<String, Scaling>,
-    /// Types of the matrices of [`crate::Dense::F16`] that are not F16, by name.
+    /// Types, by name, of the matrices in [`crate::Dense::F16`] that are not F16.
     pub numbers: &'a HashMap<String, Dtype>,
-    /// Type of the scales of groups: F32 or F16.
+    /// Type of the group scales: F32 or F16.
     pub group_scales: Dtype,
     /// Names and sizes of the embedded files.
     pub files: &'a [(String, usize)],
 }
 
-/// The tensors of a packed file in the order of their bytes: matrices, then vectors, then embedded files.
+/// The tensors of a packed file in byte order: matrices, then vectors, then embedded files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Every tensor, padding included.
+    /// Every tensor, including padding.
     pub entries: Vec<Entry>,
-    /// Where the matrices end and the vectors begin.
+    /// Offset of the end of the matrices and the start of the vectors.
     pub matrices_len: usize,
     index: HashMap<String, usize>,
 }
 
 impl Layout {
-    /// The layout of the file with these contents.
+    /// Computes the layout of a file with these contents.
     pub fn new(contents: &Contents) -> Layout {
         let Contents {
             config,
@@ -320,7 +324,7 @@ impl Layout {
                 }
             }
         }
-        // An odd number of F16 would leave what follows unaligned.
+        // F32 first: an odd number of F16 values would leave the tensors after them unaligned.
         vectors.sort_by_key(|(_, dtype, _)| *dtype == Dtype::F16);
         for (name, dtype, shape) in vectors {
             layout.vector(name, dtype, shape);
@@ -331,12 +335,12 @@ impl Layout {
         layout
     }
 
-    /// Bytes of all data.
+    /// Bytes of all tensors.
     pub fn len(&self) -> usize {
         self.entries.last().map_or(0, |e| e.offset + e.len)
     }
 
-    /// Whether there is no tensor.
+    /// Whether the layout has no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -369,7 +373,7 @@ impl Layout {
         self.matrix(&weight.name, dtype, [rows, columns], columns);
     }
 
-    /// Adds the rows of a matrix, each of `columns` weights, and aligns what follows.
+    /// Adds a matrix whose rows have `columns` weights, then pads to the alignment.
     fn matrix(&mut self, name: &str, dtype: Dtype, shape: [usize; 2], columns: usize) {
         self.push(name.to_owned(), dtype, shape.to_vec(), columns);
         self.pad();

@@ -1,9 +1,9 @@
-//! What a ternary language model is: its [`Config`], the model [`family`] rows, the two quantizers
-//! ([`quantize`]), the packings of trits into bytes ([`packing`]), the types of embedding and head ([`table`],
-//! [`trits`]) and the packed file ([`mod@file`]).
+//! Definitions of a ternary language model: its [`Config`], the table of model families
+//! ([`family`]), the two quantizers ([`quantize`]), the packings of trits into bytes ([`packing`]),
+//! the types of embedding and head ([`table`], [`trits`]) and the packed file ([`mod@file`]).
 //!
-//! Every other crate of Sterna calls the definitions here, so that trainer, converter and runtime cannot
-//! disagree about a weight, a scale or a byte.
+//! Every other crate of Sterna uses these definitions, so that trainer, converter and runtime
+//! cannot disagree about a weight, a scale or a byte.
 //!
 //! ```
 //! use sterna_ternary::{Packing, quantize};

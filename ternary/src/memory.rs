@@ -1,10 +1,11 @@
-//! Where the bytes of a packed file lie: in a mapping of the file, or in a copy on huge pages.
+//! The bytes of a packed file in memory: a mapping of the file, or a copy on huge pages.
 //!
-//! Generation reads all weights once a token. With pages of 4 KiB the processor then looks up an address
-//! translation every 4 KiB, which costs up to half of the memory bandwidth, in virtual machines most of all. The kernel
-//! maps a file in pages of 2 MiB only where the file system keeps it so in its cache; elsewhere a copy in
-//! anonymous memory, on huge pages, is worth its price: some tenths of a second for a gigabyte. The cached file
-//! stays reclaimable, so the memory that must be there is the size of the file either way.
+//! Generation reads all weights once per token. With pages of 4 KiB the processor needs an address
+//! translation every 4 KiB, which costs up to half of the memory bandwidth, mostly in virtual
+//! machines. The kernel maps a file with pages of 2 MiB only if the file system caches it that way.
+//! On other file systems a copy in anonymous memory on huge pages is worth its cost: some tenths of
+//! a second per gigabyte. The kernel can reclaim the cached file, so either way the memory that is
+//! needed is the size of the file.
 
 use std::fs::File;
 use std::io;
@@ -12,25 +13,25 @@ use std::ops::{Deref, Range};
 
 use memmap2::{Mmap, MmapMut};
 
-/// How a packed file is brought into memory.
+/// How a packed file is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Memory {
     /// Map the file, or copy it into huge pages if the mapping has none and enough memory is free.
     #[default]
     Auto,
-    /// Map the file: it opens at once and its pages are shared between processes.
+    /// Map the file. Opening is immediate, and processes share its pages.
     Map,
     /// Copy the file.
     Copy,
 }
 
-/// The bytes of a file.
+/// The bytes of a file, mapped or copied.
 #[derive(Debug)]
 pub(crate) enum Bytes {
     Mapped(Mmap),
     Copied {
         map: MmapMut,
-        /// The file begins at a huge page.
+        /// Offset of the file in the mapping. The file starts at a huge page.
         start: usize,
         len: usize,
     },
@@ -41,16 +42,17 @@ pub(crate) enum Bytes {
 const PAGE: usize = 64 << 10;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
-/// Smaller files are not worth a look.
+/// With [`Memory::Auto`], files below this size are mapped.
 const WORTHWHILE: usize = 64 << 20;
 
 impl Bytes {
-    /// Brings a file into memory. It must not be changed while it is mapped.
+    /// Maps or copies a file. The file must not change while it is mapped.
     #[allow(unsafe_code)]
     pub fn open(file: &File, memory: Memory) -> io::Result<Bytes> {
-        // SAFETY: the mapping is read-only and private to this process. A file that another process shortens
-        // while it is mapped ends this one with SIGBUS; `PackedFile::open` documents that the file must stay as it
-        // is, and our own writer never changes a finished file, it renames a new one over it.
+        // SAFETY: the mapping is read-only and private to this process. A file that another process
+        // shortens while it is mapped ends this one with SIGBUS; `PackedFile::open` documents that
+        // the file must stay as it is, and our own writer never changes a finished file, it renames
+        // a new one over it.
         let map = unsafe { Mmap::map(file) }?;
         let copies = match memory {
             Memory::Map => false,
@@ -65,8 +67,8 @@ impl Bytes {
         copy(file, len)
     }
 
-    /// Gives the pages of a part back that lie in it whole: a file that is read once from end to end then takes the
-    /// memory of one part. They come again from the file where they are read again.
+    /// Releases the pages that lie completely inside a part. After reading a file from start to end
+    /// this way, only one part is in memory. A later access reads the pages again.
     #[allow(unsafe_code)]
     pub fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
@@ -76,8 +78,9 @@ impl Bytes {
                 part.end.min(map.len()) / PAGE * PAGE,
             );
             if start < end {
-                // SAFETY: the mapping is of a file, read-only and never written, so pages that were dropped have the
-                // same bytes when they are read again. Where the system refuses, they stay: nothing else depends on it.
+                // SAFETY: the mapping is of a file, read-only and never written, so pages that were
+                // dropped have the same bytes when they are read again. Where the system refuses,
+                // they stay: nothing else depends on it.
                 let _ = unsafe {
                     map.unchecked_advise_range(
                         memmap2::UncheckedAdvice::DontNeed,
@@ -111,14 +114,14 @@ impl Deref for Bytes {
 fn copy(file: &File, len: usize) -> io::Result<Bytes> {
     let mut map = MmapMut::map_anon(len + HUGE)?;
     #[cfg(target_os = "linux")]
-    // Refused where the kernel has no huge pages: then the copy is an ordinary one.
+    // A kernel without huge pages refuses this. The copy then uses ordinary pages.
     let _ = map.advise(memmap2::Advice::HugePage);
     let start = map.as_ptr().align_offset(HUGE);
     read(file, &mut map[start..start + len])?;
     Ok(Bytes::Copied { map, start, len })
 }
 
-/// Reads a whole file on all cores.
+/// Reads a whole file with all cores.
 #[cfg(unix)]
 fn read(file: &File, to: &mut [u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
@@ -148,14 +151,15 @@ fn read(mut file: &File, to: &mut [u8]) -> io::Result<()> {
     io::Read::read_exact(&mut file, to)
 }
 
-/// Whether the kernel has huge pages and memory for a copy, but does not map the file in huge pages.
+/// Whether huge pages and memory for a copy are available while the file is mapped with small
+/// pages.
 #[cfg(target_os = "linux")]
 fn copy_is_faster(map: &Mmap) -> bool {
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
         && map.advise(memmap2::Advice::HugePage).is_ok()
     {
-        // A first touch of each huge page reads the file if it must and shows how it is mapped.
+        // Touch each huge page: this reads the file if necessary and shows how the kernel maps it.
         let touched = map.iter().step_by(HUGE).fold(0, |all, byte| all ^ byte);
         std::hint::black_box(touched);
         let mapped = file_mapped_hugely(map.as_ptr() as usize).unwrap_or(map.len());
@@ -169,7 +173,7 @@ fn copy_is_faster(_: &Mmap) -> bool {
     false
 }
 
-/// Bytes of the mapping at `start` that are in huge pages.
+/// Number of bytes in huge pages in the mapping at `start`.
 #[cfg(target_os = "linux")]
 fn file_mapped_hugely(start: usize) -> Option<usize> {
     let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
@@ -179,7 +183,7 @@ fn file_mapped_hugely(start: usize) -> Option<usize> {
     kilobytes(lines, "FilePmdMapped:")
 }
 
-/// Memory that is free or can be reclaimed.
+/// Bytes of memory that are free or can be reclaimed.
 #[cfg(target_os = "linux")]
 fn available() -> usize {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

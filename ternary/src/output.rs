@@ -1,7 +1,8 @@
-//! Where a result goes, checked once, before any work is done for it.
+//! Paths of results, checked before any work starts.
 //!
-//! A command that fetches and converts gigabytes must not find out at its end that it cannot write. So a path becomes an
-//! [`Output`] or an [`OutputFolder`] first, and only these can be written to.
+//! A command that downloads and converts gigabytes must detect an unusable output path at its
+//! start. A path is therefore first converted to an [`Output`] or an [`OutputFolder`]; only these
+//! can be written to.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -9,17 +10,17 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, durable};
 
-/// The path of a file to write. A file of that name is replaced once the new one is whole.
+/// The path of a file to write. An existing file is replaced only when the new one is complete.
 #[derive(Debug, Clone)]
 pub struct Output {
     path: PathBuf,
 }
 
 impl Output {
-    /// Checks that a file can have this path.
+    /// Checks that a file can be written to this path.
     ///
     /// # Errors
-    /// [`Error::Output`] where it is the path of a folder, or of a file in a folder that does not exist.
+    /// [`Error::Output`] if the path is a folder, or its parent folder does not exist.
     pub fn new(path: &Path) -> Result<Output> {
         if path.file_name().is_none() || path.is_dir() {
             let why = "is a folder; give the name of a file in it";
@@ -39,10 +40,10 @@ impl Output {
     /// Checks that the file is not one of `inputs`, also through links.
     ///
     /// # Errors
-    /// [`Error::Output`] names the input.
+    /// [`Error::Output`] with the path of that input.
     pub fn refuse_inputs(&self, inputs: &[PathBuf]) -> Result<()> {
         let out = &self.path;
-        // An input that does not exist has a place, but nothing that the place leads to.
+        // An input that does not exist cannot be canonicalized, but its folder can.
         let place = |path: &Path| {
             let folder = durable::folder_of(path).canonicalize().ok()?;
             Some(folder.join(path.file_name()?))
@@ -63,7 +64,7 @@ impl Output {
         }
     }
 
-    /// Writes the file durably through `f`, as [`durable::write`].
+    /// Writes the file durably through `f`; see [`durable::write`].
     pub fn write<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<T, E>,
@@ -71,7 +72,8 @@ impl Output {
         durable::write_with(&self.path, |e| Error::io(&self.path)(e).into(), f)
     }
 
-    /// Makes the file durably under a temporary name, where `f` may read it again, as [`durable::make`].
+    /// Makes the file durably under a temporary name, where `f` may read it back; see
+    /// [`durable::make`].
     pub fn make<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&Path) -> std::result::Result<T, E>,
@@ -80,17 +82,19 @@ impl Output {
     }
 }
 
-/// The path of a folder to make: a mixture of two checkpoints would be neither.
+/// The path of a folder to make. It must be new or empty, since a mixture of two checkpoints would
+/// be invalid.
 #[derive(Debug, Clone)]
 pub struct OutputFolder {
     path: PathBuf,
 }
 
 impl OutputFolder {
-    /// Checks that a folder can be made there.
+    /// Checks that a folder can be made at this path.
     ///
     /// # Errors
-    /// [`Error::Output`] where something has this path already, except an empty folder, or its parent does not exist.
+    /// [`Error::Output`] if the path exists and is not an empty folder, or its parent does not
+    /// exist.
     pub fn new(path: &Path) -> Result<OutputFolder> {
         let is_empty = || {
             path.read_dir()
@@ -111,7 +115,7 @@ impl OutputFolder {
         &self.path
     }
 
-    /// Makes the folder durably under a temporary name, as [`durable::make_folder`].
+    /// Makes the folder durably under a temporary name; see [`durable::make_folder`].
     pub fn make<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&Path) -> std::result::Result<T, E>,

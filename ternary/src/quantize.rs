@@ -1,10 +1,11 @@
-//! The two quantizers of BitNet b1.58, written once: absmean for weights, absmax for activations; and the
-//! quantizer of 8-bit embeddings and heads, absmax per row.
+//! The two quantizers of BitNet b1.58: absmean for weights and absmax for activations. Also the
+//! absmax quantizer for rows of 8-bit embeddings and heads.
 //!
-//! Models that were trained with ternary weights and float activations get activations in 16 bits, as two int8
-//! digits to the base 256: products with trits stay sums of int8, and what rounding costs is below that of f32.
+//! Models that were trained with ternary weights and float activations use activations in 16 bits,
+//! as two int8 digits in base 256. Products with trits remain sums of int8, and the rounding error
+//! is below that of f32.
 //!
-//! All round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
+//! All quantizers round half to even, as PyTorch does (Rust's `round` rounds half away from zero).
 //! Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024.
 
 use crate::scales::{GROUP_COLUMNS, Scaling};
@@ -12,7 +13,7 @@ use crate::scales::{GROUP_COLUMNS, Scaling};
 /// Lower bound of mean|W| and of max|x|, so that an all-zero tensor has a finite scale.
 pub const EPSILON: f32 = 1e-5;
 
-/// How the activations of linear layers are rounded.
+/// How inputs of linear layers are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activations {
     /// To int8, as BitNet b1.58 is trained.
@@ -23,7 +24,7 @@ pub enum Activations {
 }
 
 impl Activations {
-    /// Both.
+    /// All roundings.
     pub const ALL: [Activations; 2] = [Activations::Int8, Activations::Int16];
 
     /// The name in headers and on the command line.
@@ -34,12 +35,12 @@ impl Activations {
         }
     }
 
-    /// The kind of that name.
+    /// The rounding with that name.
     pub fn from_name(name: &str) -> Option<Activations> {
         Activations::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// int8 digits of one activation.
+    /// Number of int8 digits per activation.
     pub fn digits(self) -> usize {
         match self {
             Activations::Int8 => 1,
@@ -48,8 +49,8 @@ impl Activations {
     }
 }
 
-/// Rounds half to even where |x| ≤ 2²². Larger values are not rounded but stay larger, so a following
-/// clamp still saturates them.
+/// Rounds half to even where |x| ≤ 2²². Larger values are not rounded but stay larger, so a
+/// following clamp still saturates them.
 ///
 /// Adding 1.5 · 2²³ leaves no room for a fraction, and unlike `f32::round_ties_even` it needs no
 /// instruction that a baseline CPU lacks.
@@ -59,9 +60,10 @@ pub fn round_half_even(x: f32) -> f32 {
     (x + MAGIC) - MAGIC
 }
 
-/// The scale of a weight tensor: mean|W|, at least [`EPSILON`]; NaN or infinite if `w` holds such a value.
+/// The scale of a weight tensor: mean|W|, at least [`EPSILON`]. The result is NaN or infinite if
+/// `w` contains such a value.
 ///
-/// The sum runs in f64 over eight interleaved lanes, so its order does not depend on the machine.
+/// The sum runs in f64 over eight interleaved lanes, so its order is the same on every machine.
 pub fn absmean(w: &[f32]) -> f32 {
     let mut lanes = [0f64; 8];
     let chunks = w.chunks_exact(8);
@@ -77,13 +79,14 @@ pub fn absmean(w: &[f32]) -> f32 {
     if mean < EPSILON { EPSILON } else { mean }
 }
 
-/// One weight as a trit: w / scale, rounded half to even, clamped to ±1.
+/// Ternarizes one weight: w / scale, rounded half to even, clamped to ±1.
 #[inline(always)]
 pub fn trit(w: f32, scale: f32) -> f32 {
     round_half_even(w / scale).clamp(-1.0, 1.0)
 }
 
-/// Ternarizes a whole tensor: fills `trits` with -1, 0, +1 and returns the scale, [`absmean`] of `w`.
+/// Ternarizes a whole tensor: fills `trits` with -1, 0, +1 and returns the scale, [`absmean`] of
+/// `w`.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -96,8 +99,8 @@ pub fn ternarize(w: &[f32], trits: &mut [i8]) -> f32 {
     scale
 }
 
-/// Ternarizes a matrix with `columns` columns part by part, as [`ternarize`] does the whole: fills `trits` and returns the
-/// scale of each part, in the shape of [`Scaling::shape`].
+/// Ternarizes a matrix with `columns` columns, each part that shares a scale as [`ternarize`] does
+/// a whole tensor. Fills `trits` and returns the scales in the shape of [`Scaling::shape`].
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -121,16 +124,16 @@ pub fn ternarize_parts(w: &[f32], columns: usize, scaling: Scaling, trits: &mut 
 
 /// The factor of one token's activations: 127 / max|x|, with max|x| at least [`EPSILON`].
 ///
-/// NaN or zero if `x` holds a NaN or an infinity: a caller that must not go on checks [`is_usable`].
+/// The result is NaN or zero if `x` contains a NaN or an infinity; [`is_usable`] checks this.
 #[inline(always)]
 pub fn activation_scale(x: &[f32]) -> f32 {
     127.0 / absmax(x)
 }
 
-/// max|x|, at least [`EPSILON`]; NaN or infinite if `x` holds such a value.
+/// max|x|, at least [`EPSILON`]. The result is NaN or infinite if `x` contains such a value.
 #[inline(always)]
 fn absmax(x: &[f32]) -> f32 {
-    // Bit patterns of absolute values order like the values, with infinity and NaN on top.
+    // Bit patterns of absolute values sort like the values; infinity and NaN are the largest.
     let absmax = x
         .iter()
         .fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
@@ -138,10 +141,10 @@ fn absmax(x: &[f32]) -> f32 {
     if absmax < EPSILON { EPSILON } else { absmax }
 }
 
-/// The largest magnitude of an activation in 16 bits: both of its digits are then in ±127.
+/// The largest magnitude of a 16-bit activation. Both of its digits are then within ±127.
 pub const LARGEST_INT16: f32 = 32639.0;
 
-/// Whether an [`activation_scale`] came from finite activations.
+/// Whether an [`activation_scale`] was computed from finite activations.
 pub fn is_usable(scale: f32) -> bool {
     scale > 0.0
 }
@@ -160,8 +163,8 @@ pub fn quantize_activations(x: &[f32], q: &mut [i8]) -> f32 {
     scale
 }
 
-/// Quantizes one token's activations to 16 bits and returns their factor s = [`LARGEST_INT16`] / max|x|, max|x|
-/// being at least [`EPSILON`]: x ≈ (256 · high + low) / s. NaN and infinities show in s as in
+/// Quantizes one token's activations to 16 bits: x ≈ (256 · high + low) / s. Returns s =
+/// [`LARGEST_INT16`] / max|x|, with max|x| at least [`EPSILON`]. NaN and infinities affect s as in
 /// [`activation_scale`].
 ///
 /// # Panics
@@ -180,15 +183,16 @@ pub fn quantize_activations_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) ->
 
 /// Columns that share a scale in [`quantize_blocks`].
 const BLOCK: usize = 32;
-/// Blocks whose max|x| is below this become zeros: 127 / max|x| would overflow.
+/// Blocks with max|x| below this become zeros, because 127 / max|x| would overflow.
 const LEAST_BLOCK: f32 = 1e-36;
 
-/// Quantizes one token's activations to codes in ±127 with a scale for each 32 columns, max|x| / 127: x ≈ q · scale.
-/// The input of matrices of blocks, `q8_0` and `q4_0`; ggml calls the codes Q8_0 and rounds the scale to f16, which
-/// this does not. A scale is not finite where its columns are not.
+/// Quantizes one token's activations to codes in ±127 with one scale per 32 columns: x ≈ q · scale,
+/// scale = max|x| / 127. This is the input type for matrices in `q8_0` and `q4_0`. It equals ggml's
+/// Q8_0 except that the scale is not rounded to f16. A scale is not finite if its columns are not.
 ///
 /// # Panics
-/// If the slices differ in length, or `scales` has not one for each 32 columns or part of them.
+/// If `x` and `q` differ in length, or `scales` does not have one element per 32 columns (rounded
+/// up).
 #[inline(always)]
 pub fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) {
     assert!(x.len() == q.len() && scales.len() == x.len().div_ceil(BLOCK));
@@ -207,8 +211,8 @@ pub fn quantize_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32]) {
     }
 }
 
-/// The scale of one row of an 8-bit table: max|x| / 127, at least the smallest normal number, so that a row
-/// of zeros has one that is above zero.
+/// The scale of one row of an 8-bit table: max|x| / 127, at least the smallest normal number, so
+/// that a row of zeros has a positive scale.
 pub fn row_scale(x: &[f32]) -> f32 {
     let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
     (absmax / 127.0).max(f32::MIN_POSITIVE)
@@ -293,7 +297,8 @@ mod tests {
 
     #[test]
     fn activations_of_the_published_example() {
-        // transformers: x = [0.5, -2.0] has scale 63.5 and codes [32, -127] (31.75 and a tie at -127).
+        // transformers: x = [0.5, -2.0] has scale 63.5 and codes [32, -127] (31.75, and a tie at
+        // -127).
         let mut q = [0; 2];
         assert_eq!(quantize_activations(&[0.5, -2.0], &mut q), 63.5);
         assert_eq!(q, [32, -127]);
@@ -343,7 +348,8 @@ mod tests {
         assert_eq!((scale, q), (1.0, [127, 0, 2, -127]));
         let scale = quantize_row(&[0.0; 4], &mut q);
         assert_eq!((scale, q), (f32::MIN_POSITIVE, [0; 4]));
-        // The largest magnitude keeps its code where max|x| / 127 is inexact or would be subnormal.
+        // The largest magnitude keeps its code, also where max|x| / 127 is inexact or would be
+        // subnormal.
         for x in [0.3, 1e-30, f32::MAX, 1e-40] {
             let scale = quantize_row(&[x, -x, 0.0, x], &mut q);
             assert!(scale > 0.0 && scale.is_finite());

@@ -1,43 +1,45 @@
 //! Rotary position embeddings: inverse frequencies with the scalings of published checkpoints.
 //!
-//! Angles are f32 products as in transformers; sine and cosine come from `libm`, so that they are the
-//! same on every machine. Rotation is rotate-half: dimension i pairs with i + head_dim / 2.
+//! Angles are f32 products, as in transformers. Sine and cosine come from `libm`, so that they are
+//! the same on every machine. The rotation is rotate-half: dimension i pairs with i + head_dim / 2.
 
 use std::f64::consts::PI;
 
-/// How the frequencies are stretched for contexts longer than the pre-training one.
+/// Scaling of the frequencies for contexts longer than in pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Frequencies as they are.
+    /// Unscaled frequencies.
     None,
     /// All frequencies divided by `factor`.
     Linear {
-        /// How many times longer the context is.
+        /// Factor by which the context is longer.
         factor: f64,
     },
-    /// Llama 3: long wavelengths divided by `factor`, short ones kept, smooth between.
+    /// Llama 3: long wavelengths divided by `factor`, short ones unchanged, a smooth transition
+    /// between.
     Llama3 {
-        /// How many times longer the context is.
+        /// Factor by which the context is longer.
         factor: f64,
-        /// Wavelengths above original / this are divided.
+        /// Wavelengths above original length / this are divided.
         low_freq_factor: f64,
-        /// Wavelengths below original / this are kept.
+        /// Wavelengths below original length / this are unchanged.
         high_freq_factor: f64,
-        /// Context length of pre-training.
+        /// Context length of pre-training, in tokens.
         original_max_position_embeddings: f64,
     },
-    /// YaRN: dimensions that turn fewer than `beta_slow` times in the original context divided by `factor`, those
-    /// that turn more than `beta_fast` times kept, linear between; cosines and sines times `attention_factor`.
+    /// YaRN: dimensions that turn fewer than `beta_slow` times in the original context are divided
+    /// by `factor`; those that turn more than `beta_fast` times are unchanged; linear between.
+    /// Cosines and sines are multiplied by `attention_factor`.
     Yarn {
-        /// How many times longer the context is.
+        /// Factor by which the context is longer.
         factor: f64,
-        /// Turns from which on a dimension is kept.
+        /// Number of turns above which a dimension is unchanged.
         beta_fast: f64,
-        /// Turns up to which a dimension is divided.
+        /// Number of turns below which a dimension is divided.
         beta_slow: f64,
         /// Factor of cosines and sines.
         attention_factor: f64,
-        /// Context length of pre-training.
+        /// Context length of pre-training, in tokens.
         original_max_position_embeddings: f64,
     },
 }
@@ -59,7 +61,7 @@ impl Rope {
         scaled.collect()
     }
 
-    /// By how much the scaling divides each of the head_dim / 2 angles.
+    /// The divisors that the scaling applies to each of the head_dim / 2 angles.
     pub fn factors(&self, head_dim: usize) -> Vec<f32> {
         let unscaled = self.unscaled(head_dim).enumerate();
         unscaled
@@ -82,7 +84,7 @@ impl Rope {
         (0..head_dim / 2).map(move |i| 1.0 / libm::pow(self.theta, exponent(i)))
     }
 
-    /// (cos, sin), each (positions, head_dim / 2), for the positions `0..positions`.
+    /// (cos, sin), each (positions, head_dim / 2), for positions `0..positions`.
     pub fn table(&self, head_dim: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.inverse_frequencies(head_dim);
         (0..positions)
@@ -90,7 +92,8 @@ impl Rope {
             .unzip()
     }
 
-    /// (cos, sin) of one of [`Rope::inverse_frequencies`] at a position, times [`Rope::amplitude`].
+    /// (cos, sin) for one of [`Rope::inverse_frequencies`] at a position, times
+    /// [`Rope::amplitude`].
     pub fn cos_sin(&self, inverse_frequency: f32, position: usize) -> (f32, f32) {
         let angle = f64::from(position as f32 * inverse_frequency);
         let (cos, sin) = (libm::cos(angle) as f32, libm::sin(angle) as f32);
@@ -126,7 +129,7 @@ impl Rope {
                 ..
             } => {
                 let width = head_dim as f64;
-                // The dimension that turns so many times in the original context.
+                // The (fractional) dimension that turns `turns` times in the original context.
                 let dimension = |turns: f64| {
                     width * libm::log(original / (turns * 2.0 * PI)) / (2.0 * libm::log(self.theta))
                 };
@@ -140,7 +143,7 @@ impl Rope {
     }
 }
 
-/// What YaRN multiplies cosines and sines by, unless told otherwise.
+/// YaRN's default factor of cosines and sines.
 pub fn yarn_attention_factor(factor: f64) -> f64 {
     0.1 * libm::log(factor.max(1.0)) + 1.0
 }
@@ -189,7 +192,7 @@ mod tests {
         assert_eq!((cos[0], sin[0]), (amplitude, 0.0));
     }
 
-    /// Numbers of transformers.
+    /// Expected values from transformers.
     #[test]
     fn yarn_stretches_dimensions_that_turn_slowly() {
         let scaling = RopeScaling::Yarn {

@@ -1,8 +1,8 @@
-//! How many scales a matrix of trits has: the weight is trit × scale in all of them.
+//! The scales of a ternary matrix. In all forms, weight = trit × scale.
 //!
-//! BitNet has one for the matrix. TriLM was trained in shards, each with its own: the scales of some matrices
-//! change between blocks of rows, those of others between blocks of columns. Bonsai and BitCPM have one for each
-//! [`GROUP_COLUMNS`] columns of a row.
+//! BitNet has one scale per matrix. TriLM was trained in shards, each with its own scale: in some
+//! matrices the scales change between blocks of rows, in others between blocks of columns. Bonsai
+//! and BitCPM have one scale per [`GROUP_COLUMNS`] columns of a row.
 
 use std::borrow::Cow;
 
@@ -11,23 +11,23 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::{Dtype, Packing};
 
-/// Columns of a group; the last one of a row may be shorter.
+/// Columns per group. The last group of a row may be shorter.
 pub const GROUP_COLUMNS: usize = 128;
 
-/// Which weights of a matrix share a scale.
+/// The set of weights that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scaling {
-    /// All.
+    /// All weights of the matrix.
     #[default]
     Matrix,
-    /// Those of a row.
+    /// The weights of a row.
     Row,
-    /// Those of a group of [`GROUP_COLUMNS`] columns of a row.
+    /// The weights of a group of [`GROUP_COLUMNS`] columns of a row.
     Group,
 }
 
 impl Scaling {
-    /// All of them, the simplest first.
+    /// All scalings, the coarsest first.
     pub const ALL: [Scaling; 3] = [Scaling::Matrix, Scaling::Row, Scaling::Group];
 
     /// The name in reports.
@@ -40,7 +40,8 @@ impl Scaling {
     }
 
     /// The shape of the scales of a matrix `[rows, columns]`: `[1]`, `[rows]` or `[groups, rows]`.
-    /// Rows come last, so that the scales for a product with one group of activations are neighbours.
+    /// Rows are the last dimension, so that the scales for a product with one group of activations
+    /// are adjacent.
     pub fn shape(self, rows: usize, columns: usize) -> Vec<usize> {
         match self {
             Scaling::Matrix => vec![1],
@@ -49,7 +50,7 @@ impl Scaling {
         }
     }
 
-    /// The index of the scale of the weight in this row and column, in a matrix with `rows` rows.
+    /// The index of the scale for the weight at (row, column) in a matrix with `rows` rows.
     pub fn index(self, row: usize, column: usize, rows: usize) -> usize {
         match self {
             Scaling::Matrix => 0,
@@ -64,23 +65,24 @@ impl Scaling {
         Scaling::ALL.into_iter().find(has_shape)
     }
 
-    /// Whether no block of the packing reaches into two groups, so that the sum of each can be computed.
+    /// Whether no block of the packing crosses a group boundary, so that each group can be summed
+    /// by itself.
     pub fn fits(self, packing: Packing) -> bool {
         self != Scaling::Group || GROUP_COLUMNS.is_multiple_of(packing.block_columns())
     }
 }
 
-/// Scales in place, as a file holds them: those of groups may be f16.
+/// Scales in a file, used in place. Group scales may be f16.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ScaleValues<'a> {
     /// Single precision.
     F32(&'a [f32]),
-    /// Half precision, where it holds every one.
+    /// Half precision, if it represents every scale exactly.
     F16(&'a [f16]),
 }
 
 impl<'a> ScaleValues<'a> {
-    /// How many there are.
+    /// Number of scales.
     pub fn len(self) -> usize {
         match self {
             ScaleValues::F32(values) => values.len(),
@@ -88,7 +90,7 @@ impl<'a> ScaleValues<'a> {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no scales.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -96,7 +98,7 @@ impl<'a> ScaleValues<'a> {
     /// Scale `i`.
     ///
     /// # Panics
-    /// If there is no such scale.
+    /// If `i` is out of range.
     pub fn at(self, i: usize) -> f32 {
         match self {
             ScaleValues::F32(values) => values[i],
@@ -104,10 +106,10 @@ impl<'a> ScaleValues<'a> {
         }
     }
 
-    /// The scales from `first` on, as many as `to` has room for.
+    /// Copies scales from index `first` on until `to` is full.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If there are too few scales.
     pub fn read(self, first: usize, to: &mut [f32]) {
         match self {
             ScaleValues::F32(values) => to.copy_from_slice(&values[first..][..to.len()]),
@@ -115,7 +117,7 @@ impl<'a> ScaleValues<'a> {
         }
     }
 
-    /// All of them in single precision.
+    /// All scales in single precision.
     pub fn to_f32(self) -> Cow<'a, [f32]> {
         match self {
             ScaleValues::F32(values) => Cow::Borrowed(values),
@@ -124,7 +126,7 @@ impl<'a> ScaleValues<'a> {
     }
 }
 
-/// The type that a file holds scales of groups in: F16 if that holds every one of them exactly, else F32.
+/// Type for group scales in a file: F16 if it represents every scale exactly, F32 if not.
 pub fn group_dtype(scales: &[f32]) -> Dtype {
     match scales.iter().all(|s| f16::from_f32(*s).to_f32() == *s) {
         true => Dtype::F16,

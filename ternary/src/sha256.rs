@@ -1,7 +1,7 @@
-//! SHA-256 of bytes and files, written as lower-case hexadecimal.
+//! SHA-256 of bytes and files as lower-case hexadecimal.
 //!
-//! The sums are the crate sha2's. The digits are written here, since that is one line and a crate for it would be one
-//! more dependency.
+//! The crate sha2 computes the sums. The hexadecimal digits are one line, which does not justify
+//! another dependency.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 pub use sha2::{Digest, Sha256};
 
-/// Lower-case hexadecimal digits, two for each byte.
+/// Lower-case hexadecimal digits, two per byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -19,7 +19,7 @@ pub fn of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The SHA-256 of a file in hexadecimal. The file is read in pieces of 1 MiB.
+/// The SHA-256 of a file in hexadecimal. The file is read in chunks of 1 MiB.
 pub fn of_file(path: &Path) -> io::Result<String> {
     let (mut sum, mut file) = (Sha256::new(), File::open(path)?);
     let mut piece = vec![0; 1 << 20];

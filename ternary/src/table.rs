@@ -1,31 +1,34 @@
-//! Coded tables: embedding and head in 8, 6 or 4 bits a value, cut into planes of bits.
+//! Coded tables: embedding and head with 8, 6 or 4 bits per value, split into bit planes.
 //!
-//! A row is cut into groups of 128 columns. A value is an odd integer times a multiplier of its group, 0 to
-//! [`LARGEST_MULTIPLIER`], times the scale of its row: x ≈ o · m · s. With B bits o = 2u − (2ᴮ − 1), so codes are
-//! symmetric and none is wasted; a group of zeros has m = 0. Products with integers are exact integers.
+//! A row is divided into groups of 128 columns. A value is an odd integer o times a multiplier m of
+//! its group, 0 to [`LARGEST_MULTIPLIER`], times the scale s of its row: x ≈ o · m · s. With B bits
+//! o = 2u − (2ᴮ − 1), so codes are symmetric and all are used; a group of zeros has m = 0. Products
+//! with integers are exact integers.
 //!
-//! The bits of u lie in *planes*: its highest four, then two more, then the last two. Each plane alone is a sum
-//! of odd digits, o = 16 (2h − 15) + 4 (2c − 3) + (2l − 3) for 8 bits, so a product with the first plane is an
-//! estimate of the product with the row, and the norm of what the other planes add bounds its error
-//! (Cauchy–Schwarz). A row stores these norms, so a reader can pass over rows that cannot matter after half of
-//! their bytes.
+//! The bits of u are stored in *planes*: the highest four bits, then two more, then the last two.
+//! Each plane is a sum of odd digits, o = 16 (2h − 15) + 4 (2c − 3) + (2l − 3) for 8 bits. So the
+//! product with the first plane estimates the product with the row, and the norm of the remaining
+//! planes bounds the error (Cauchy–Schwarz). A row stores these norms, so a reader can skip
+//! irrelevant rows after half of their bytes.
 //!
-//! Byte j of the first plane's 64 bytes of a group holds column j in its low and column 32 + j in its high four
-//! bits, for j below 32; the next 32 bytes hold the columns from 64 in the same way. A byte of the other planes'
-//! 32 bytes holds the columns j, 32 + j, 64 + j and 96 + j, from its low bits up.
+//! In the first plane a group has 64 bytes. For j below 32, byte j holds column j in its low four
+//! bits and column 32 + j in its high four bits; the next 32 bytes hold columns 64 to 127 in the
+//! same way. In the other planes a group has 32 bytes. Byte j holds the columns j, 32 + j, 64 + j
+//! and 96 + j, from its low bits up.
 
 /// Columns that share a multiplier.
 pub const GROUP: usize = 128;
 /// Largest multiplier of a group.
 pub const LARGEST_MULTIPLIER: u8 = 31;
-/// Most columns of a coded table: products with 16-bit integers then fit the kernels' sums.
+/// Most columns of a coded table. The sums of products with 16-bit integers then fit the kernels'
+/// accumulators.
 pub const MOST_COLUMNS: usize = 1 << 18;
-/// Bytes of a group in the first plane and in the others.
+/// Bytes per group in each plane.
 pub const PLANE_BYTES: [usize; 3] = [64, 32, 32];
-/// Bits of a digit in each plane.
+/// Bits per digit in each plane.
 const PLANE_BITS: [u32; 3] = [4, 2, 2];
 
-/// How embedding and head are stored.
+/// Storage type of embedding and head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableType {
     /// Single precision.
@@ -34,18 +37,18 @@ pub enum TableType {
     F16,
     /// bfloat16.
     Bf16,
-    /// Eight bits a value: three planes.
+    /// Eight bits per value: three planes.
     Q8,
-    /// Six bits a value: two planes.
+    /// Six bits per value: two planes.
     Q6,
-    /// Four bits a value: one plane.
+    /// Four bits per value: one plane.
     Q4,
-    /// Trits with a scale for each 128 columns: [`crate::trits`].
+    /// Trits with one scale per 128 columns: [`crate::trits`].
     Ternary,
 }
 
 impl TableType {
-    /// All of them.
+    /// All types.
     pub const ALL: [TableType; 7] = [
         TableType::F32,
         TableType::F16,
@@ -69,12 +72,12 @@ impl TableType {
         }
     }
 
-    /// The type of that name.
+    /// The type with that name.
     pub fn from_name(name: &str) -> Option<TableType> {
         TableType::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// Planes of a coded type; 0 of the others.
+    /// Number of planes of a coded type; 0 for other types.
     pub fn planes(self) -> usize {
         match self {
             TableType::F32 | TableType::F16 | TableType::Bf16 | TableType::Ternary => 0,
@@ -85,12 +88,13 @@ impl TableType {
     }
 }
 
-/// Groups of a row.
+/// Groups per row.
 pub fn groups(columns: usize) -> usize {
     columns.div_ceil(GROUP)
 }
 
-/// What a digit of each plane counts in o: the first plane's digits 2h − 15 count 16 for three planes.
+/// The weight of each plane's digit in o. With three planes, the first plane's digit 2h − 15 counts
+/// 16 times.
 pub fn plane_weights(planes: usize) -> [i32; 3] {
     std::array::from_fn(|plane| {
         let below: u32 = PLANE_BITS[plane + 1..planes.max(plane + 1)].iter().sum();
@@ -98,7 +102,7 @@ pub fn plane_weights(planes: usize) -> [i32; 3] {
     })
 }
 
-/// The largest o of a table with this number of planes, 2ᴮ − 1.
+/// The largest o of a table with this number of planes: 2ᴮ − 1.
 fn largest(planes: usize) -> i32 {
     let bits: u32 = PLANE_BITS[..planes].iter().sum();
     (1 << bits) - 1
@@ -107,18 +111,19 @@ fn largest(planes: usize) -> i32 {
 /// One coded row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CodedRow {
-    /// Each plane's bytes, [`PLANE_BYTES`] a group.
+    /// The bytes of each plane: [`PLANE_BYTES`] per group.
     pub planes: Vec<Vec<u8>>,
-    /// One a group.
+    /// One multiplier per group.
     pub multipliers: Vec<u8>,
     /// The scale s.
     pub scale: f32,
-    /// √Σ (m · what the planes behind the first n add)², for n = 1 up to all planes but one, rounded up.
+    /// For n = 1 up to the number of planes − 1: √Σ (m · contribution of the planes after the first
+    /// n)², rounded up.
     pub remainders: Vec<f32>,
 }
 
 impl CodedRow {
-    /// Codes a row of finite values in `planes` planes.
+    /// Encodes a row of finite values in `planes` planes.
     pub fn encode(x: &[f32], planes: usize) -> CodedRow {
         let largest = largest(planes);
         let absmax = |x: &[f32]| x.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -155,7 +160,7 @@ impl CodedRow {
         row
     }
 
-    /// The values of the row.
+    /// Decodes the row.
     pub fn decode(&self, x: &mut [f32]) {
         let mut bits: [&[u8]; 3] = [&[]; 3];
         for (bits, plane) in bits.iter_mut().zip(&self.planes) {
@@ -180,7 +185,7 @@ impl CodedRow {
     }
 }
 
-/// The byte of a group and the shift in it where a plane holds column i.
+/// The byte within a group and the shift within that byte where a plane stores column i.
 fn place(plane: usize, i: usize) -> (usize, usize) {
     match plane {
         0 => (i / 64 * 32 + i % 32, i % 64 / 32 * 4),
@@ -194,7 +199,7 @@ fn digit(code: u32, plane: usize, planes: usize) -> u32 {
     (code >> below) & ((1 << PLANE_BITS[plane]) - 1)
 }
 
-/// Sums of squares of what the planes behind the first n add to m · o.
+/// Sums of squares of the contributions, to m · o, of the planes after the first n.
 struct Remainders {
     planes: usize,
     squares: [f64; 3],
@@ -217,19 +222,19 @@ impl Remainders {
         }
     }
 
-    /// Rounded up to f32.
+    /// The norms, rounded up to f32.
     fn norms(&self) -> Vec<f32> {
         let upwards = |square: &f64| (square.sqrt() as f32).next_up();
         self.squares[1..self.planes].iter().map(upwards).collect()
     }
 }
 
-/// A coded table in place.
+/// A coded table, used in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Codes<'a> {
     /// Number of planes, 1 to 3.
     pub planes: usize,
-    /// The planes' bytes, each (rows, groups · [`PLANE_BYTES`]); empty where there is none.
+    /// The bytes of each plane, (rows, groups · [`PLANE_BYTES`]); empty for absent planes.
     pub bits: [&'a [u8]; 3],
     /// (rows, groups)
     pub multipliers: &'a [u8],
@@ -240,10 +245,10 @@ pub struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// The values of a row.
+    /// Decodes a row.
     ///
     /// # Panics
-    /// If there is no such row or `x` is longer than a row.
+    /// If the row does not exist or `x` is longer than a row.
     pub fn decode(&self, row: usize, x: &mut [f32]) {
         let largest = largest(self.planes);
         for (g, x) in x.chunks_mut(GROUP).enumerate() {
@@ -269,8 +274,8 @@ impl Codes<'_> {
         }
     }
 
-    /// Whether a row with this number of columns is one that [`CodedRow::encode`] could have made: multipliers in their
-    /// range and the remainders that follow from the planes.
+    /// Whether [`CodedRow::encode`] could have written this row of `columns` columns: its
+    /// multipliers are in range and its remainders follow from the planes.
     pub fn is_consistent(&self, row: usize, columns: usize) -> bool {
         let mut remainders = Remainders::new(self.planes);
         for i in 0..columns {
@@ -282,7 +287,7 @@ impl Codes<'_> {
         multipliers.all(|m| m <= LARGEST_MULTIPLIER) && remainders.norms() == stored
     }
 
-    /// Groups of a row.
+    /// Groups per row.
     pub fn groups(&self) -> usize {
         self.multipliers.len() / self.scales.len()
     }
@@ -333,7 +338,7 @@ mod tests {
         (row, y)
     }
 
-    /// Values of very different size in neighbouring groups.
+    /// Values whose magnitude differs strongly between neighbouring groups.
     fn values(n: usize) -> Vec<f32> {
         (0..n)
             .map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * [1.0, 0.03, 7.0][i / GROUP % 3])

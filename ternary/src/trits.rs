@@ -1,7 +1,8 @@
-//! Ternary tables: embedding and head of trits with a scale for each 128 columns, as Bonsai has them.
+//! Ternary tables: embedding and head of trits with one scale per 128 columns, as in Bonsai.
 //!
-//! A row lies as a row of a linear layer in the packing `i2`, whatever the packing of the model, and the scales as
-//! those of a linear layer with one a group, (groups, rows). So the head is computed as a linear layer is.
+//! Rows are encoded like those of a linear layer in the packing `i2`, whatever the packing of the
+//! model. Scales are stored as (groups, rows), like those of a linear layer with one scale per
+//! group. The head is therefore computed like a linear layer.
 
 use crate::packing::Packing;
 use crate::scales::{GROUP_COLUMNS, ScaleValues};
@@ -15,15 +16,15 @@ pub const PACKING: Packing = Packing::I2;
 pub struct TritRow {
     /// The trits, packed.
     pub bytes: Vec<u8>,
-    /// One a group, finite and above zero.
+    /// One scale per group, finite and positive.
     pub scales: Vec<f32>,
 }
 
 impl TritRow {
-    /// Packs a row; `scales` has one for each 128 columns.
+    /// Packs a row; `scales` has one element per 128 columns.
     ///
     /// # Panics
-    /// If there are more or fewer scales, or a trit is out of range.
+    /// If the number of scales is wrong, or a trit is out of range.
     pub fn encode(trits: &[i8], scales: &[f32]) -> TritRow {
         assert_eq!(scales.len(), table::groups(trits.len()));
         let mut bytes = vec![0; PACKING.row_bytes(trits.len())];
@@ -35,7 +36,7 @@ impl TritRow {
     }
 }
 
-/// A ternary table in place.
+/// A ternary table, used in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Trits<'a> {
     /// Number of rows.
@@ -53,16 +54,17 @@ impl<'a> Trits<'a> {
         &self.bytes[row * len..][..len]
     }
 
-    /// The scales of a row, one a group.
+    /// The scales of a row, one per group.
     pub fn row_scales(&self, row: usize) -> impl Iterator<Item = f32> + 'a {
         let Trits { rows, scales, .. } = *self;
         (row..scales.len()).step_by(rows).map(move |i| scales.at(i))
     }
 
-    /// The values of a row; unspecified where its bytes are none that a packer writes ([`Trits::check`]).
+    /// Decodes a row. The values are unspecified if its bytes are not those of a packer
+    /// ([`Trits::check`]).
     ///
     /// # Panics
-    /// If there is no such row or `x` has not the length of a row.
+    /// If the row does not exist or `x` does not have the length of a row.
     pub fn decode(&self, row: usize, x: &mut [f32]) {
         let mut trits = vec![0; x.len()];
         PACKING.read_row(self.row_bytes(row), &mut trits);
@@ -74,10 +76,10 @@ impl<'a> Trits<'a> {
         }
     }
 
-    /// Reads a row with `columns` columns.
+    /// Checks that a row with `columns` columns can be decoded.
     ///
     /// # Errors
-    /// [`crate::Error::Code`] at bytes that stand for no trits.
+    /// [`crate::Error::Code`] at a byte that does not encode trits.
     pub fn check(&self, row: usize, columns: usize) -> Result<()> {
         PACKING.unpack_row(self.row_bytes(row), &mut vec![0; columns])
     }

@@ -453,10 +453,10 @@ pub const LIES: &[Lie] = &[
     (
         "code 3",
         |f| f.bytes_of(Q)[0] = 0xff,
-        &[Q, "stands for no trits"],
+        &[Q, "invalid code of trits"],
     ),
     (
-        "padding that is not zero",
+        "nonzero padding",
         |f| f.bytes_of(Q)[15] = 0xaa,
         &[Q, "padding"],
     ),

@@ -1,4 +1,5 @@
-//! What config.json says about positions: rotations with their scalings, and layers with a sliding window.
+//! Positions in config.json: rotary embeddings with their scalings, and layers with a sliding
+//! window.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,8 @@ use crate::{Config, Error, Result};
 const FULL: &str = Config::FULL;
 const SLIDING: &str = Config::SLIDING;
 
-/// The layers with a window, from `layer_types` or, in older files, from the distance of those without one.
+/// Reads which layers have a window, from `layer_types` or, in older files, from the distance
+/// between full-attention layers.
 pub(super) fn sliding(
     keys: &Keys,
     family: &Family,
@@ -41,7 +43,7 @@ pub(super) fn sliding(
     }))
 }
 
-/// Which of the layers have a window.
+/// For each layer, whether it has a window.
 fn layer_types(types: &Value, num_hidden_layers: usize) -> Result<Vec<bool>> {
     let is_sliding = |kind: &Value| match kind.as_str() {
         Some(SLIDING) => Some(true),
@@ -58,7 +60,7 @@ fn layer_types(types: &Value, num_hidden_layers: usize) -> Result<Vec<bool>> {
     })
 }
 
-/// Rotary positions of layers with a window: `rope_local_base_freq`, or in newer files an entry of
+/// Rotary positions of layers with a window, from `rope_local_base_freq` or, in newer files, from
 /// `rope_parameters`.
 fn local_rope(keys: &Keys, default_theta: f64) -> Result<Rope> {
     let nothing = Value::Null;
@@ -79,8 +81,8 @@ fn local_rope(keys: &Keys, default_theta: f64) -> Result<Rope> {
     })
 }
 
-/// Reads both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` with both inside, for each kind of
-/// layers in families that have several.
+/// Reads both forms: `rope_theta` with `rope_scaling`, and `rope_parameters`, which holds both.
+/// Families with several kinds of layers have one entry per kind.
 pub(super) fn rope(keys: &Keys, family: &Family) -> Result<Rope> {
     let nothing = Value::Null;
     let parameters = keys.get("rope_parameters").unwrap_or(&nothing);

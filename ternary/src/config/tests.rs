@@ -1,4 +1,4 @@
-//! Configs as published, and hostile ones.
+//! Tests with published configs and with hostile ones.
 
 use super::*;
 

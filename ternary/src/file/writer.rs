@@ -1,4 +1,4 @@
-//! Writing a packed file as a stream: matrices as they come, everything else behind them.
+//! Writes a packed file as a stream: first the matrices in order, then all other tensors.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,58 +15,59 @@ use crate::table::CodedRow;
 use crate::trits::TritRow;
 use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, durable};
 
-/// What a packed file will hold, known before its first weight.
+/// Contents of a packed file that must be known before the first weight.
 #[derive(Debug, Clone)]
 pub struct Description {
-    /// Shapes and constants; the embedded config.json must say the same.
+    /// Shapes and constants. The embedded config.json must agree with them.
     pub config: Config,
-    /// How the rows of linear layers lie.
+    /// Packing of the linear layers.
     pub packing: LinearType,
-    /// How the activations of its linear layers are to be rounded, where these are ternary.
+    /// How the runtime rounds inputs of ternary linear layers.
     pub activations: Activations,
-    /// Type of the embedding; in a tied model it is the head's.
+    /// Type of the embedding. In a tied model it must equal the type of the head.
     pub embedding: TableType,
     /// Type of the head.
     pub head: TableType,
-    /// Matrices with more than one scale.
+    /// Scaling of each matrix that has more than one scale.
     pub scaling: HashMap<String, Scaling>,
-    /// Types of the matrices of [`crate::Dense::F16`] that are not F16.
+    /// Types of the matrices in [`crate::Dense::F16`] that are not F16.
     pub numbers: HashMap<String, Dtype>,
-    /// Type of the scales of groups: F16 if it holds every one of matrices and tables, else F32.
+    /// Type of the group scales: F16 if it represents all of them exactly, F32 if not.
     pub group_scales: Dtype,
-    /// Embedded files, a subset of [`super::FILES`] in that order, `config.json` among them.
+    /// Embedded files: a subset of [`super::FILES`] in that order, including `config.json`.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// Writes a packed file as a stream: matrices in layout order, vectors whenever they are known.
+/// Writes a packed file as a stream: matrices in layout order, vectors in any order.
 pub struct PackedWriter<'a> {
     path: &'a Path,
     layout: Layout,
     out: &'a mut BufWriter<File>,
     matrices: Sha256,
-    /// Next matrix and how many of its bytes are there.
+    /// Index of the next matrix and the number of its bytes already written.
     due: (usize, usize),
-    /// What waits behind the first plane of a coded table, or behind the rows of a ternary one.
+    /// Parts of the current table that follow its first plane or its trits.
     behind: Behind,
-    /// Everything after the matrices.
+    /// All tensors after the matrices.
     vectors: Vec<u8>,
     have: Vec<bool>,
 }
 
-/// The parts of a coded table that follow its first plane; of a ternary table the scales, row by row.
+/// The parts that follow the first plane of a coded table, or the scales of a ternary table, row by
+/// row.
 #[derive(Default)]
 struct Behind {
-    /// Second and third plane, then multipliers.
+    /// Second plane, third plane, multipliers.
     bytes: [Vec<u8>; 3],
     scales: Vec<f32>,
     remainders: Vec<f32>,
 }
 
 impl PackedWriter<'_> {
-    /// Creates `path` durably: `fill` hands over every tensor, then the file gets its name.
+    /// Creates `path` durably. `fill` writes every tensor; then the file gets its name.
     ///
     /// # Errors
-    /// Those of `fill`, of the file system, and [`Error::Order`] where `fill` forgot or repeated a tensor.
+    /// Errors of `fill`, I/O errors, and [`Error::Order`] if `fill` omits or repeats a tensor.
     pub fn write<E: From<Error>>(
         path: &Path,
         description: &Description,
@@ -79,7 +80,8 @@ impl PackedWriter<'_> {
         )
     }
 
-    /// [`PackedWriter::write`] into a file that exists, not durably: one that is proved before it gets its name.
+    /// [`PackedWriter::write`] into an existing file, without fsync. Use it for a temporary file
+    /// that is verified before it gets its name.
     pub fn fill<E: From<Error>>(
         path: &Path,
         description: &Description,
@@ -92,7 +94,8 @@ impl PackedWriter<'_> {
         )
     }
 
-    /// Appends bytes to the matrix or table `name`; matrices come in the order of [`Layout::entries`].
+    /// Appends bytes to the matrix or table `name`. Matrices must come in the order of
+    /// [`Layout::entries`].
     pub fn rows(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let entry = &self.layout.entries[self.due.0];
         let is_matrix = entry.offset < self.layout.matrices_len;
@@ -108,7 +111,8 @@ impl PackedWriter<'_> {
         self.append_padding()
     }
 
-    /// Appends rows to the coded table `name`. Planes behind the first stay in memory until it is complete.
+    /// Appends rows to the coded table `name`. The second and third planes stay in memory until the
+    /// table is complete.
     pub fn coded_rows(&mut self, name: &str, rows: &[CodedRow]) -> Result<()> {
         let at = self.due.0;
         for row in rows {
@@ -160,10 +164,10 @@ impl PackedWriter<'_> {
         self.vector(&layout::scale_name(name), &scales)
     }
 
-    /// Sets a norm or scales, in any order.
+    /// Writes a norm or the scales of a matrix. The order is free.
     ///
     /// # Panics
-    /// If scales of groups are to be stored in F16, and that does not hold one.
+    /// If group scales are to be stored in F16 and a value is not representable.
     pub fn vector(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let half = |x: &f32| {
             let half = f16::from_f32(*x);

@@ -1,9 +1,10 @@
-//! Dense packings: rows of full-precision models, the baselines that a ternary model is compared with.
+//! Dense packings: rows of full-precision models, the baselines for ternary models.
 //!
-//! `f16` rounds nothing: each matrix lies in the narrowest of F16, BF16 and F32 that holds all of its values, one row
-//! after the other without padding, and is multiplied in single precision. [`q8_0`] and
-//! [`q4_0`] are the blocks of GGUF, bit for bit: 32 columns share a scale, and the input of a layer is
-//! rounded to int8 with a scale for each 32 columns ([`crate::quantize::quantize_blocks`]).
+//! `f16` rounds nothing: each matrix is stored in the narrowest of F16, BF16 and F32 that
+//! represents all of its values exactly, row by row without padding, and is multiplied in f32.
+//! [`q8_0`] and [`q4_0`] are the blocks of GGUF, bit for bit: 32 columns share a scale, and the
+//! input of a layer is rounded to int8 with one scale per 32 columns
+//! ([`crate::quantize::quantize_blocks`]).
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -12,19 +13,19 @@ pub use super::q8_0::BLOCK;
 use super::{q4_0, q8_0};
 use crate::Dtype;
 
-/// A layout of numbers that are not trits times a few scales.
+/// A packing of linear layers that are not ternary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dense {
-    /// F16, BF16 or F32, matrix by matrix: what holds every value.
+    /// F16, BF16 or F32 per matrix: the narrowest exact type.
     F16,
-    /// Eight bits a weight and an f16 scale for each 32.
+    /// Eight bits per weight and one f16 scale per 32 weights.
     Q8_0,
-    /// Four bits a weight and an f16 scale for each 32.
+    /// Four bits per weight and one f16 scale per 32 weights.
     Q4_0,
 }
 
 impl Dense {
-    /// All of them.
+    /// All dense packings.
     pub const ALL: [Dense; 3] = [Dense::F16, Dense::Q8_0, Dense::Q4_0];
 
     /// The name on the command line and in files.
@@ -36,12 +37,12 @@ impl Dense {
         }
     }
 
-    /// The packing of that name.
+    /// The packing with that name.
     pub fn from_name(name: &str) -> Option<Dense> {
         Dense::ALL.into_iter().find(|d| d.name() == name)
     }
 
-    /// Bytes of a block of [`BLOCK`] columns; none where rows are plain numbers.
+    /// Bytes of a block of [`BLOCK`] columns. None for plain numbers.
     pub fn block_bytes(self) -> Option<usize> {
         match self {
             Dense::F16 => None,
@@ -50,7 +51,7 @@ impl Dense {
         }
     }
 
-    /// What the runtime makes of the input of a linear layer.
+    /// Type that the runtime converts the input of a linear layer to.
     pub fn activations(self) -> &'static str {
         match self {
             Dense::F16 => "f32",
@@ -58,8 +59,8 @@ impl Dense {
         }
     }
 
-    /// Packs one row into exactly `columns.div_ceil(32)` blocks; behind the last column come zeros. False if a
-    /// scale is not finite in f16.
+    /// Packs a row into exactly `columns.div_ceil(32)` blocks, with zeros after the last column.
+    /// Returns false if a scale is not finite in f16.
     ///
     /// # Panics
     /// If `bytes` has another length, or the packing is `f16`, which has no blocks.
@@ -81,7 +82,7 @@ impl Dense {
     }
 }
 
-/// The values of a dense matrix in place, row by row.
+/// The values of a dense matrix, used in place, row by row.
 #[derive(Debug, Clone, Copy)]
 pub enum DenseRows<'a> {
     /// Single precision.
@@ -97,7 +98,7 @@ pub enum DenseRows<'a> {
 }
 
 impl<'a> DenseRows<'a> {
-    /// Rows of plain numbers; none for U8.
+    /// Rows of plain numbers. None if the type is U8.
     pub(crate) fn of_numbers(dtype: Dtype, bytes: &'a [u8]) -> Option<DenseRows<'a>> {
         match dtype {
             Dtype::F32 => Some(DenseRows::F32(bytemuck::cast_slice(bytes))),
@@ -118,10 +119,10 @@ impl<'a> DenseRows<'a> {
         }
     }
 
-    /// The values of row `row`, as many as `x` has room for.
+    /// Decodes row `row`; the length of `x` is the number of columns.
     ///
     /// # Panics
-    /// If there is no such row, or it has another number of columns.
+    /// If the row does not exist or has another number of columns.
     pub fn decode(self, row: usize, x: &mut [f32]) {
         let columns = x.len();
         let numbers = row * columns..(row + 1) * columns;

@@ -1,8 +1,9 @@
-//! `i2`: two bits a weight, four weights a byte. Fastest where arithmetic is scarce.
+//! `i2`: two bits per weight, four weights per byte. Fastest where arithmetic is the bottleneck.
 //!
-//! A block is 128 columns in 32 bytes. Byte j (0..32) holds the codes of columns j, 32 + j, 64 + j and
-//! 96 + j in its bits 0-1, 2-3, 4-5 and 6-7. A code is trit + 1: 0, 1, 2 for -1, 0, +1; 3 is never written.
-//! So one load of 32 bytes and a shift of 2n gives 32 consecutive columns, one a byte lane.
+//! A block is 128 columns in 32 bytes. Byte j (0..32) holds the codes of columns j, 32 + j, 64 + j
+//! and 96 + j in its bits 0-1, 2-3, 4-5 and 6-7. A code is trit + 1: 0, 1, 2 for -1, 0, +1; 3 is
+//! never written. One load of 32 bytes and a shift by 2n therefore give 32 consecutive columns, one
+//! per byte lane.
 
 pub(super) const BLOCK_COLUMNS: usize = 128;
 const LANES: usize = 32;
@@ -15,7 +16,7 @@ pub(super) fn pack_block(trits: &[i8], bytes: &mut [u8]) {
     }
 }
 
-/// False at a code 3.
+/// Unpacks a block. Returns false if it contains code 3.
 pub(super) fn unpack_block(bytes: &[u8], trits: &mut [i8]) -> bool {
     for (j, byte) in bytes.iter().enumerate() {
         for n in 0..4 {

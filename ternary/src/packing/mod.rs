@@ -1,9 +1,9 @@
-//! Packings: how a row of trits, or of the numbers of a full-precision model ([`dense`]), becomes bytes. One file each,
-//! with the exact layout in its header.
+//! Packings: the encoding of rows of trits, or of the numbers of full-precision models ([`dense`]).
+//! Each packing has its own file, whose head gives the exact layout.
 //!
-//! Every packing of trits works on rows: a matrix [rows, columns] is `rows` times [`Packing::row_bytes`] bytes, no
-//! gap between. A row is padded with zero trits to a multiple of [`Packing::block_columns`], and each block
-//! is [`BLOCK_BYTES`] bytes, so that a kernel never has a remainder.
+//! A packing encodes rows: a matrix [rows, columns] is `rows` times [`Packing::row_bytes`] bytes
+//! without gaps. A row is padded with zero trits to a multiple of [`Packing::block_columns`], and
+//! each block is [`BLOCK_BYTES`] bytes, so that kernels need no code for a remainder.
 
 pub mod dense;
 mod i2;
@@ -14,22 +14,22 @@ mod t5;
 use crate::{Error, Result};
 pub use dense::{Dense, DenseRows};
 
-/// Bytes of one block of any packing: half a cache line, one 256-bit register.
+/// Bytes of one block in any packing of trits: half a cache line, one 256-bit register.
 pub const BLOCK_BYTES: usize = 32;
 
-/// A lossless layout of trits in bytes.
+/// A lossless encoding of trits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Packing {
-    /// Two bits a weight, four weights a byte.
+    /// Two bits per weight, four weights per byte.
     I2,
-    /// Five weights a byte, 1.6 bits a weight.
+    /// Five weights per byte, 1.6 bits per weight.
     T5,
 }
 
-/// How the rows of the linear layers of a model lie in a packed file.
+/// The packing of a model's linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinearType {
-    /// Trits, with scales beside them.
+    /// Trits, with separate scales.
     Ternary(Packing),
     /// Numbers of full or reduced precision.
     Dense(Dense),
@@ -44,7 +44,7 @@ impl LinearType {
         }
     }
 
-    /// The type of that name.
+    /// The type with that name.
     pub fn from_name(name: &str) -> Option<LinearType> {
         let dense = || Dense::from_name(name).map(LinearType::Dense);
         Packing::from_name(name)
@@ -52,7 +52,7 @@ impl LinearType {
             .or_else(dense)
     }
 
-    /// The packing of the trits, if there are any.
+    /// The ternary packing, if it is one.
     pub fn ternary(self) -> Option<Packing> {
         match self {
             LinearType::Ternary(packing) => Some(packing),
@@ -60,7 +60,7 @@ impl LinearType {
         }
     }
 
-    /// The packing, if it is a dense one.
+    /// The dense packing, if it is one.
     pub fn dense(self) -> Option<Dense> {
         match self {
             LinearType::Ternary(_) => None,
@@ -93,12 +93,12 @@ impl Packing {
         }
     }
 
-    /// The packing of that name.
+    /// The packing with that name.
     pub fn from_name(name: &str) -> Option<Packing> {
         Packing::ALL.into_iter().find(|p| p.name() == name)
     }
 
-    /// Columns that one block of [`BLOCK_BYTES`] holds.
+    /// Columns per block of [`BLOCK_BYTES`].
     pub fn block_columns(self) -> usize {
         match self {
             Packing::I2 => i2::BLOCK_COLUMNS,
@@ -144,7 +144,7 @@ impl Packing {
     /// Unpacks one row, the inverse of [`Packing::pack_row`].
     ///
     /// # Errors
-    /// [`Error::Code`] at a byte that no packer writes, or padding that is not zero.
+    /// [`Error::Code`] if the row has a byte that no packer writes, or nonzero padding.
     ///
     /// # Panics
     /// If `bytes` is not `row_bytes(trits.len())` long.
@@ -158,8 +158,8 @@ impl Packing {
         }
     }
 
-    /// Unpacks a row without failing. Invalid bytes decode to unspecified values; returns the index of
-    /// the first block that contains one.
+    /// Unpacks a row without failing. Invalid bytes decode to unspecified values; returns the index
+    /// of the first block that contains one.
     ///
     /// # Panics
     /// If `bytes` is not `row_bytes(trits.len())` long.

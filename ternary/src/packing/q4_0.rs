@@ -1,8 +1,10 @@
-//! `q4_0`: 32 columns in 18 bytes, an f16 scale and 16 bytes of codes; value = (code − 8) × scale. The block of GGUF.
+//! `q4_0`, the block of GGUF: 32 columns in 18 bytes, an f16 scale and 16 bytes of codes. Value =
+//! (code − 8) × scale.
 //!
-//! Byte j holds the code of column j in its low and that of column 16 + j in its high four bits. Scale and codes are
-//! those of ggml's reference: d = m / −8 where m is the value of the largest magnitude, the first of several, a code
-//! is x / d + 8.5 cut off and at most 15, and only then d is rounded to f16. So m itself is exact but for that.
+//! Byte j holds the code of column j in its low four bits and that of column 16 + j in its high
+//! four bits. Scale and codes are those of ggml's reference: d = m / −8, where m is the first value
+//! of largest magnitude; code = min(⌊x / d + 8.5⌋, 15); only then is d rounded to f16. So m is
+//! exact except for the rounding of d.
 
 use half::f16;
 
@@ -11,7 +13,7 @@ use super::q8_0::BLOCK;
 /// Bytes of a block.
 pub const BYTES: usize = 2 + BLOCK / 2;
 
-/// Makes a block.
+/// Encodes a block.
 pub fn encode(x: &[f32; BLOCK], block: &mut [u8; BYTES]) {
     let extreme = x
         .iter()
@@ -26,7 +28,7 @@ pub fn encode(x: &[f32; BLOCK], block: &mut [u8; BYTES]) {
     }
 }
 
-/// The values of a block.
+/// Decodes a block.
 pub fn decode(block: &[u8; BYTES]) -> [f32; BLOCK] {
     let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
     std::array::from_fn(|i| {

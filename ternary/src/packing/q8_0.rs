@@ -1,7 +1,8 @@
-//! `q8_0`: 32 columns in 34 bytes, an f16 scale and 32 codes of int8; value = code × scale. The block of GGUF.
+//! `q8_0`, the block of GGUF: 32 columns in 34 bytes, an f16 scale and 32 int8 codes. Value = code
+//! × scale.
 //!
-//! Scale and codes are those of ggml's reference: d = max|x| / 127, a code is x / d rounded half away from zero,
-//! and only then d is rounded to f16.
+//! Scale and codes are those of ggml's reference: d = max|x| / 127; a code is x / d rounded half
+//! away from zero; only then is d rounded to f16.
 
 use half::f16;
 
@@ -11,7 +12,7 @@ pub const BLOCK: usize = 32;
 /// Bytes of a block.
 pub const BYTES: usize = 2 + BLOCK;
 
-/// Makes a block.
+/// Encodes a block.
 pub fn encode(x: &[f32; BLOCK], block: &mut [u8; BYTES]) {
     let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
     let scale = absmax / 127.0;
@@ -22,7 +23,7 @@ pub fn encode(x: &[f32; BLOCK], block: &mut [u8; BYTES]) {
     }
 }
 
-/// The values of a block.
+/// Decodes a block.
 pub fn decode(block: &[u8; BYTES]) -> [f32; BLOCK] {
     let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
     std::array::from_fn(|i| f32::from(block[2 + i] as i8) * scale)

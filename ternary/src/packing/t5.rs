@@ -1,18 +1,20 @@
-//! `t5`: five weights a byte, 1.6 bits a weight. Fastest where memory bandwidth is scarce.
+//! `t5`: five weights per byte, 1.6 bits per weight. Fastest where memory bandwidth is the
+//! bottleneck.
 //!
-//! A block is 160 columns in 32 bytes. Byte j (0..32) holds the trits of columns j, 32 + j, 64 + j, 96 + j
-//! and 128 + j. With digits d₀ … d₄ = trit + 1 and v = 81 d₀ + 27 d₁ + 9 d₂ + 3 d₃ + d₄ (0..243), the byte
-//! is ⌈256 v / 243⌉ xor 0x80.
+//! A block is 160 columns in 32 bytes. Byte j (0..32) holds the trits of columns j, 32 + j, 64 + j,
+//! 96 + j and 128 + j. With digits d₀ … d₄ = trit + 1 and v = 81 d₀ + 27 d₁ + 9 d₂ + 3 d₃ + d₄
+//! (0..243), the byte is ⌈256 v / 243⌉ xor 0x80.
 //!
-//! Seen as a signed number s, the byte is v as a fraction of the whole circle, centred on the zero trits:
-//! the first trit is +1 where s > 42, -1 where s < -42 and 0 between, and 3 s (mod 256) brings the next
-//! trit to the same place. So a kernel needs neither division nor table: two comparisons and two additions
-//! a trit. The rounding up keeps each digit exact: 13 of the 256 byte values are never written.
+//! As a signed number s, the byte is v as a fraction of the full circle, centred on the all-zero
+//! trits: the first trit is +1 if s > 42, -1 if s < -42 and 0 if not; 3 s (mod 256) moves the next
+//! trit to the same position. A kernel needs neither division nor table: two comparisons and two
+//! additions per trit. The ceiling keeps each digit exact. 13 of the 256 byte values are never
+//! written.
 
 pub(super) const BLOCK_COLUMNS: usize = 160;
 const LANES: usize = 32;
 
-/// The largest s of the middle third and the smallest: the first trit is +1 above, -1 below.
+/// Values of s whose first trit is 0. The first trit is +1 above this range and -1 below it.
 const MIDDLE: std::ops::RangeInclusive<i8> = -42..=42;
 
 fn encode(digits: [u8; 5]) -> u8 {
@@ -35,7 +37,7 @@ pub(super) fn pack_block(trits: &[i8], bytes: &mut [u8]) {
     }
 }
 
-/// False at a byte that [`encode`] never gives.
+/// Unpacks a block. Returns false if it contains a byte that [`encode`] never returns.
 pub(super) fn unpack_block(bytes: &[u8], trits: &mut [i8]) -> bool {
     let mut valid = true;
     for (j, byte) in bytes.iter().enumerate() {
