@@ -1,21 +1,22 @@
 //! The quantization-aware trainer: full-precision master weights whose forward pass is ternary.
 //!
 //! candle holds the tensors and their graph; the operations that cost time are our own ([`ops`]). A
-//! [`Recipe`] says what to train and [`Draft`] puts one together, [`Trainer`] takes steps, and [`train`] is the
-//! loop, which saves, resumes and ends with a Hugging Face folder.
+//! [`Recipe`] says what to train and [`Draft`] puts one together. A [`Run`] is a recipe with the checkpoints
+//! that it names. [`Trainer`] takes steps, and [`train`] is the loop, which saves, resumes and ends with
+//! a Hugging Face folder.
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use sterna_train::{Control, Event, Place, Recipe};
+//! use sterna_train::{Control, Event, Place, Run};
 //!
-//! let recipe = Recipe::load(Path::new("configs/quickstart.toml"))?;
+//! let run = Run::from_scratch(Path::new("configs/quickstart.toml"))?;
 //! let observe = |event: Event| {
 //!     if let Event::Step { step, of, .. } = event {
 //!         println!("step {step}: loss {:.3}", of.loss);
 //!     }
 //!     Control::Continue
 //! };
-//! let outcome = sterna_train::train(&recipe, Path::new("run"), &Place::default(), observe)?;
+//! let outcome = sterna_train::train(&run, Path::new("run"), &Place::default(), observe)?;
 //! println!("a Hugging Face folder: {}", outcome.model.display());
 //! # Ok::<(), sterna_train::Error>(())
 //! ```
