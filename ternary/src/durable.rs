@@ -20,7 +20,7 @@ pub fn write(
     write_with(path, |e| e, f)
 }
 
-/// [`write`] for an `f` with its own error type; `wrap` converts I/O errors to that type.
+/// [`write()`] for an `f` with its own error type; `wrap` converts I/O errors to that type.
 pub fn write_with<T, E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
