@@ -79,7 +79,7 @@ impl Schedule {
         match self.shape {
             Shape::Constant => self.peak,
             Shape::Linear => self.peak * (1.0 - fallen),
-            Shape::Cosine => self.peak * 0.5 * (1.0 + (std::f64::consts::PI * fallen).cos()),
+            Shape::Cosine => self.peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * fallen)),
             Shape::Wsd => self.peak * (1.0 - fallen.sqrt()),
             Shape::TwoStage => {
                 let is_second = step as f64 >= self.decay_from * self.steps as f64;

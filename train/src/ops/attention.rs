@@ -198,7 +198,7 @@ fn causal_softmax(scores: &mut [f32], block: &Block, starts: Option<&[u32]>, log
         let sum: f32 = lanes.iter().sum();
         let inverse = 1.0 / sum;
         seen.iter_mut().for_each(|x| *x *= inverse);
-        *log_sum = max + sum.ln();
+        *log_sum = max + libm::logf(sum);
     }
 }
 

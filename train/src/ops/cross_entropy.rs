@@ -71,10 +71,10 @@ pub(super) fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 
         lanes[i % 8] += *x;
     }
     let sum: f32 = lanes.iter().sum();
-    let inverse = (1.0 + 2.0 * z_loss * (max + sum.ln())) / sum;
+    let inverse = (1.0 + 2.0 * z_loss * (max + libm::logf(sum))) / sum;
     logits.iter_mut().for_each(|x| *x *= inverse);
     logits[target] -= 1.0;
-    f64::from(max - right) + f64::from(sum).ln()
+    f64::from(max - right) + libm::log(f64::from(sum))
 }
 
 impl CustomOp2 for Op {

@@ -83,7 +83,7 @@ fn log_softmax(logits: &mut [f32], inverse_temperature: f32) {
         *x = (*x - max) * inverse_temperature;
         lanes[i % 8] += exp(*x);
     }
-    let log_sum = lanes.iter().sum::<f32>().ln();
+    let log_sum = libm::logf(lanes.iter().sum());
     logits.iter_mut().for_each(|x| *x -= log_sum);
 }
 

@@ -1,4 +1,6 @@
 //! exp as a polynomial, and sums and maxima in lanes: what compilers vectorize.
+//!
+//! `libm::expf` has the same bits everywhere too, but its branches and table do not vectorize.
 
 /// eˣ to about 2 ulp; 0 below -87, where the result would be denormal.
 #[inline(always)]

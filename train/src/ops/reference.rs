@@ -2,6 +2,9 @@
 //!
 //! They take the element type of their inputs, so in f64 they meet finite differences.
 //!
+//! exp, log, silu and gelu are candle's own: they call the standard library or the device, so their last bits may
+//! differ between platforms; the fused operations and the optimizer call `libm`, which has the same bits everywhere.
+//!
 //! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
 
 use candle_core::{D, Device, Result, Tensor};

@@ -130,7 +130,7 @@ impl Optimizer {
 
     /// Constants of AdamW for a step that counts from 0.
     fn constants(&self, rate: f64, step: u64) -> AdamW {
-        let correction = |beta: f64| 1.0 - beta.powf((step + 1) as f64);
+        let correction = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
         AdamW {
             betas: (self.betas.0 as f32, self.betas.1 as f32),
             step_size: (rate / correction(self.betas.0)) as f32,

@@ -18,9 +18,9 @@ pub struct Trial {
 
 /// Rates in equal factors from `low` to `high`.
 pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let factor = (high / low).powf(1.0 / (count.max(2) - 1) as f64);
+    let factor = libm::pow(high / low, 1.0 / (count.max(2) - 1) as f64);
     (0..count.max(1))
-        .map(|i| low * factor.powi(i as i32))
+        .map(|i| low * libm::pow(factor, i as f64))
         .collect()
 }
 
