@@ -1,4 +1,5 @@
-//! Rows of numbers as blocks of a packed file, q8_0 and q4_0, and what a block makes of its values.
+//! Rows of numbers encoded in the blocks q8_0 and q4_0 of a packed file, and the rounding of those
+//! blocks.
 
 use sterna_ternary::Dense;
 use sterna_ternary::packing::DenseRows;
@@ -6,7 +7,7 @@ use sterna_ternary::packing::dense::BLOCK;
 
 use crate::parallel;
 
-/// Rows as blocks, or the first row with a scale that f16 does not hold.
+/// Encodes rows as blocks, or returns the first row with a scale that overflows f16.
 pub(crate) fn encode(
     packing: Dense,
     values: &[f32],
@@ -33,7 +34,7 @@ pub(crate) fn encode(
     }
 }
 
-/// Replaces a row by what blocks make of it.
+/// Replaces a row by its values after encoding and decoding.
 pub(crate) fn round(packing: Dense, row: &mut [f32]) {
     let size = packing.block_bytes().expect("a packing of blocks");
     let mut bytes = vec![0; row.len().div_ceil(BLOCK) * size];

@@ -1,16 +1,17 @@
-//! Packed files of models in other formats, made once and found again.
+//! A cache of packed files made from models in other formats.
 //!
 //! [`PackCache`] packs a Hugging Face folder, a GGUF file or the model of a training run as
-//! `NAME-KEY.sterna`, with the proof of every conversion, in the folder `.sterna` beside the model or, if
-//! that cannot be written, in a folder of the user. KEY is a hash of the version of this crate, of the options and of the content of every
-//! input file, so a file of that name is never one of an older source.
+//! `NAME-KEY.sterna`, with the proof of every conversion. The file is written to the folder
+//! `.sterna` next to the model or, if that is not writable, to a folder of the user. KEY is a hash
+//! of the version of this crate, the options and the content of every input file. A file with that
+//! name therefore never comes from an older source.
 //!
-//! Hashing gigabytes at each start would be slow. So a record beside the packed file keeps, for each input
-//! file, its device, inode, size, and the times of its last write (mtime) and its last change (ctime). Unix
-//! sets the ctime at each write, and programs cannot set it back. While all of these are as recorded, the
-//! recorded key holds. A record is not trusted if an input changed less than two seconds before it was
-//! hashed, since a further change could then have the same time. On other systems there is no ctime, and
-//! the content is hashed each time.
+//! Hashing gigabytes at each start would be slow. A record next to the packed file therefore
+//! stores, for each input file, its device, inode, size, and the times of its last write (mtime)
+//! and last change (ctime). Unix sets the ctime at each write, and programs cannot set it back. The
+//! recorded key is valid while all of these are unchanged. A record is not trusted if an input
+//! changed less than two seconds before it was hashed, because a later change could have the same
+//! time. Other systems have no ctime; there the content is hashed each time.
 
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
@@ -23,9 +24,9 @@ use sterna_ternary::{Output, durable};
 use crate::run_folder::RunFolder;
 use crate::{Error, Options, Report, Result, is_gguf, open, write_packed};
 
-/// Name of the folder beside a model.
+/// Name of the cache folder next to a model.
 const BESIDE: &str = ".sterna";
-/// The times of file systems are at least this fine.
+/// The coarsest resolution of file times that is expected.
 const FINEST: Duration = Duration::from_secs(2);
 
 /// A packed file in the cache.
@@ -33,36 +34,37 @@ const FINEST: Duration = Duration::from_secs(2);
 pub struct Cached {
     /// The packed file.
     pub path: PathBuf,
-    /// The report of its conversion, if it was packed now.
+    /// The report of the conversion, if the file was packed in this call.
     pub report: Option<Report>,
 }
 
-/// Where packed files are kept.
+/// Locations of packed files.
 #[derive(Debug, Clone)]
 pub struct PackCache {
-    /// Whether the folder `.sterna` beside a model may be used.
+    /// Whether the folder `.sterna` next to a model may be used.
     pub beside: bool,
-    /// The folder that is used where that one cannot be.
+    /// Folder to use if the one next to the model is not available.
     pub user: Option<PathBuf>,
 }
 
-/// A checkpoint, and the step of the one that was exported for it.
+/// A checkpoint, and the training step if it was exported from an unfinished run.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// A Hugging Face folder, or the file that was given.
+    /// The Hugging Face folder, or the path that was given.
     pub path: PathBuf,
-    /// The step of a run that is not at its end.
+    /// Step of the exported checkpoint. None if the run has finished.
     pub step: Option<u64>,
 }
 
 impl PackCache {
-    /// A packed file of any model: itself, `model.sterna` of a run where it is up to date, or the cached one.
+    /// Returns a packed file of any model: the path itself, an up-to-date `model.sterna` of a run,
+    /// or a file of the cache.
     ///
-    /// `export` writes the newest checkpoint of a run into a folder and returns its step; `progress` is
-    /// called as by [`crate::convert`].
+    /// `export` writes the newest checkpoint of a run into a folder and returns its step.
+    /// `progress` is called as in [`crate::convert`].
     ///
     /// # Errors
-    /// Those of `export` and [`PackCache::cached`].
+    /// Errors of `export` and of [`PackCache::cached`].
     pub fn packed<E: From<Error>>(
         &self,
         model: &Path,
@@ -81,11 +83,12 @@ impl PackCache {
         Ok(self.cached(&checkpoint.path, options, progress)?)
     }
 
-    /// The model of a run as a Hugging Face folder, exported by `export` if the run is not at its end; every
-    /// other path is itself.
+    /// Returns the model of a run as a Hugging Face folder, which `export` writes if the run has
+    /// not finished. Any other path is returned unchanged.
     ///
     /// # Errors
-    /// Those of `export`, and [`sterna_ternary::Error::Output`] if no folder of the cache can be written.
+    /// Errors of `export`, and [`sterna_ternary::Error::Output`] if no folder of the cache is
+    /// writable.
     pub fn checkpoint<E: From<Error>>(
         &self,
         model: &Path,
@@ -104,11 +107,12 @@ impl PackCache {
         Ok(Checkpoint { path, step })
     }
 
-    /// A packed file of a checkpoint: one that is in the cache, or one that is packed now into the first of
-    /// its folders that can be written. Of several processes, one packs and the others wait.
+    /// Returns a packed file of a checkpoint from the cache, or packs it into the first writable
+    /// folder. If several processes ask at the same time, one packs and the others wait.
     ///
     /// # Errors
-    /// Those of [`crate::convert`], and [`sterna_ternary::Error::Output`] if no folder of the cache can be written.
+    /// Errors of [`crate::convert`], and [`sterna_ternary::Error::Output`] if no folder of the
+    /// cache is writable.
     pub fn cached(
         &self,
         checkpoint: &Path,
@@ -138,7 +142,7 @@ impl PackCache {
         }))
     }
 
-    /// The folders for a model, the preferred one first.
+    /// The cache folders for a model, in order of preference.
     fn folders(&self, model: &Path) -> Vec<PathBuf> {
         let parent = durable::folder_of(model);
         let is_cache = parent.ends_with(BESIDE) || self.user.as_deref() == Some(parent);
@@ -151,26 +155,26 @@ impl PackCache {
     }
 }
 
-/// Creates a folder if need be, and tries to make a file in it.
+/// Creates a folder if necessary, and tries to create a file in it.
 pub(crate) fn check_writable(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     tempfile::tempfile_in(folder).map(drop)
 }
 
-/// What was packed, and the state of the input files.
+/// The key of a packed file, and the state of the input files when it was made.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Record {
     source: PathBuf,
     options: String,
     packer: String,
     key: String,
-    /// Before the content was hashed.
+    /// Time just before the content was hashed.
     hashed_at: Duration,
-    /// Absent files too: they would be read if they were there.
+    /// Includes absent files, because they would be read if they existed.
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// What changes when a file changes.
+/// Metadata that changes when a file changes.
 #[derive(Serialize, Deserialize, PartialEq, Clone, Debug)]
 pub(crate) struct Stamp {
     device_and_inode: (u64, u64),
@@ -180,7 +184,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// `None` for a file that is absent.
+    /// `None` if the file is absent.
     pub(crate) fn of(path: &Path) -> Option<Stamp> {
         Some(Stamp::new(&path.metadata().ok()?))
     }
@@ -213,7 +217,8 @@ impl Stamp {
 }
 
 impl Record {
-    /// Whether the key holds: no input is another one now, and none changed shortly before it was hashed.
+    /// Whether the key is still valid: all inputs are unchanged, and none changed shortly before it
+    /// was hashed.
     fn holds(&self) -> bool {
         self.files.iter().all(|(path, stamp)| {
             let changed = stamp.as_ref().map_or(Duration::ZERO, |s| s.changed);
@@ -222,12 +227,12 @@ impl Record {
     }
 }
 
-/// A folder of the cache, for one source and one set of options.
+/// A cache folder for one source and one set of options.
 struct Place<'a> {
     folder: &'a Path,
     source: &'a Path,
     options: &'a Options,
-    /// The options in words.
+    /// The options as text, part of the key.
     described: String,
 }
 
@@ -248,7 +253,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// A file `NAME-DIGITS.ENDING`.
+    /// The path `NAME-DIGITS.ENDING`.
     fn file(&self, digits: &str, ending: &str) -> PathBuf {
         let name = match self.source.is_dir() {
             true => self.source.file_name(),
@@ -258,7 +263,7 @@ impl<'a> Place<'a> {
         self.folder.join(format!("{name}-{digits}.{ending}"))
     }
 
-    /// The record, or the lock, of this source and these options.
+    /// The path of the record or the lock for this source and these options.
     fn own(&self, ending: &str) -> PathBuf {
         let text = format!("{}\0{}", self.source.display(), self.described);
         self.file(&hex(&Sha256::digest(text))[..16], ending)
@@ -271,7 +276,7 @@ impl<'a> Place<'a> {
         is_ours.then_some(record)
     }
 
-    /// The packed file, if it is known that it is one of the source as it is now.
+    /// The packed file, if the record proves that it belongs to the current source.
     fn known(&self) -> Option<PathBuf> {
         let record = self.record().filter(Record::holds)?;
         if record.packer != packer() {
@@ -283,7 +288,8 @@ impl<'a> Place<'a> {
     fn packed(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Cached> {
         let lock = self.own("lock");
         let file = File::create(&lock).map_err(Error::io(&lock))?;
-        // Where a file system has no locks, several processes pack the same file, and each does it whole.
+        // On a file system without locks, several processes may pack the same file. Each result is
+        // complete.
         let _ = file.lock();
         if let Some(path) = self.known() {
             return Ok(Cached { path, report: None });
@@ -296,7 +302,7 @@ impl<'a> Place<'a> {
         let path = self.file(&key, "sterna");
         let mut report = None;
         if !path.is_file() {
-            // Opened anew, so that what is packed is not older than what was hashed.
+            // Open the source again, so that the packed data is not older than the hashed data.
             let source = open(self.source, self.options.allow_missing)?;
             let out = Output::new(&path)?;
             report = Some(write_packed(&*source, &out, self.options, progress)?);
@@ -321,7 +327,7 @@ impl<'a> Place<'a> {
         Ok(Cached { path, report })
     }
 
-    /// Hash of all that decides on the bytes of the packed file.
+    /// Hash of everything that determines the bytes of the packed file.
     fn key(&self, inputs: &[PathBuf]) -> Result<String> {
         let mut sum = Sha256::new();
         sum.update(format!("{}\0{}", packer(), self.described));
@@ -335,7 +341,7 @@ impl<'a> Place<'a> {
         Ok(hex(&sum.finalize())[..32].to_owned())
     }
 
-    /// Writes the record, and removes the packed file of the previous one if no other record names it.
+    /// Writes the record. Removes the previous packed file if no other record names it.
     fn replace(&self, record: &Record) -> Result<()> {
         let old = self.record().filter(|old| old.key != record.key);
         let path = self.own("json");
@@ -348,14 +354,15 @@ impl<'a> Place<'a> {
         let names =
             |path: PathBuf| std::fs::read_to_string(path).is_ok_and(|r| r.contains(&old.key));
         if !records.any(names) {
-            // A file that cannot be removed, as it is in use on Windows, costs space and nothing else.
+            // Removal can fail, for example on Windows while the file is in use. It then only takes
+            // space.
             let _ = std::fs::remove_file(self.file(&old.key, "sterna"));
         }
         Ok(())
     }
 }
 
-/// What packs: this version and, of a program that is being worked on, this build.
+/// Identifies the packing code: the version and, in development, the build.
 fn packer() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let build = std::env::current_exe()
@@ -367,7 +374,7 @@ fn packer() -> String {
     }
 }
 
-/// All files that belong to a checkpoint, whether they exist or not.
+/// All files of a checkpoint, whether they exist or not.
 fn inputs(source: &Path, allow_missing: bool) -> Result<Vec<PathBuf>> {
     let mut inputs = open(source, allow_missing)?.inputs();
     inputs.sort();
@@ -407,7 +414,7 @@ mod tests {
         assert!(!later.holds(), "a file that was absent is there");
         std::fs::remove_file(&absent).unwrap();
         assert!(later.holds());
-        // The same size and the same time of the last write, but not of the last change.
+        // Same size and same mtime, but another ctime.
         let modified = there.metadata().unwrap().modified().unwrap();
         std::fs::write(&there, "2").unwrap();
         File::options()

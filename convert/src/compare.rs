@@ -1,9 +1,9 @@
-//! Two sources, trit by trit: the proof behind every conversion, and `sterna verify`.
+//! Compares two sources trit by trit: the proof after every conversion, and `sterna verify`.
 //!
-//! Both are read through [`Source`], so it does not matter what they are. Trits and scales must be equal. A
-//! table may be held in different types: then the one must be what its type makes of the other. So may the linear
-//! layers, where one of the two is a baseline without trits: then the values are compared, of a ternary model the
-//! products.
+//! Both are read through [`Source`], so any two formats can be compared. Trits and scales must be
+//! equal. Tables may have different types; then one must equal the other after rounding to its
+//! type. The same holds for linear layers if one source is a baseline without trits: then values
+//! are compared, and a ternary model is represented by its products trit × scale.
 
 use serde::Serialize;
 use sterna_ternary::Config;
@@ -13,37 +13,37 @@ use crate::progress::Progress;
 use crate::value_type::is_same;
 use crate::{Error, Result, Scales, Source, ValueType, parallel};
 
-/// What was compared and what differs.
+/// The numbers of compared and of different values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Comparison {
     /// Weights of linear layers.
     pub weights: u64,
-    /// Those that differ.
+    /// Weights that differ.
     pub differ: u64,
-    /// Scales, bit for bit.
+    /// Scales, compared bit for bit.
     pub scales: u64,
-    /// Those that differ.
+    /// Scales that differ.
     pub scales_differ: u64,
     /// Values of norms and tables.
     pub values: u64,
-    /// Those that differ by more than the rounding of a type.
+    /// Values that differ by more than the rounding of a type.
     pub values_differ: u64,
-    /// How each would have the inputs of linear layers rounded, int8 or int16: a matter of running them, so no
-    /// difference between the models.
+    /// Rounding of activations in each source, int8 or int16. It concerns execution, so it does not
+    /// count as a difference between the models.
     pub activations: [&'static str; 2],
     /// Constants of the config that differ.
     pub config_differs: Vec<&'static str>,
     /// The first tensor that differs.
     pub first: Option<String>,
-    /// Every linear layer of trits.
+    /// Every ternary linear layer.
     pub matrices: Vec<MatrixComparison>,
-    /// Every linear layer of numbers.
+    /// Every dense linear layer.
     pub dense: Vec<TableComparison>,
     /// Embedding and head.
     pub tables: Vec<TableComparison>,
 }
 
-/// A linear layer of two sources; counts are those of the first.
+/// A linear layer of two sources. The counts of -1, 0 and +1 are those of the first source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MatrixComparison {
     /// Hugging Face name.
@@ -60,16 +60,16 @@ pub struct MatrixComparison {
     pub zero: u64,
     /// Weights that are +1.
     pub plus: u64,
-    /// Scales of the two, or the means of several.
+    /// The scales of both sources; the mean where there are several.
     pub scales: [f32; 2],
 }
 
-/// A table of two sources, or a linear layer of numbers.
+/// A table of two sources, or a dense linear layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableComparison {
     /// Hugging Face name.
     pub name: String,
-    /// Types of the two.
+    /// Types in both sources.
     pub dtypes: [&'static str; 2],
     /// Values that differ by more than the rounding of a type.
     pub differ: u64,
@@ -77,12 +77,13 @@ pub struct TableComparison {
     pub max_error: f32,
 }
 
-/// What counts as equal.
+/// The criterion of equality.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule {
-    /// What the type of the second source makes of a scale of the first.
+    /// Type to which scales of the first source are rounded before the comparison.
     pub scales: ValueType,
-    /// Whether the second was made from the first, so that only its types may round.
+    /// Whether the second source was made from the first. Then only the types of the second may
+    /// round.
     pub is_made: bool,
 }
 
@@ -102,7 +103,7 @@ impl Comparison {
 /// Compares two sources of the same shape.
 ///
 /// # Errors
-/// [`Error::Shapes`] if they are of different shapes.
+/// [`Error::Shapes`] if the shapes differ.
 pub(crate) fn compare(
     a: &dyn Source,
     b: &dyn Source,
@@ -229,7 +230,8 @@ fn compare_matrix(
     Ok(())
 }
 
-/// How many scales differ once `precision` rounded those of `a`: all of them where they are not for the same weights.
+/// Number of scales that differ after the scales of `a` are rounded to `precision`. If the scalings
+/// differ, all scales differ.
 fn compare_scales(a: &Scales, b: &Scales, precision: ValueType) -> u64 {
     if a.scaling != b.scaling {
         return a.values.len() as u64;
@@ -240,7 +242,7 @@ fn compare_scales(a: &Scales, b: &Scales, precision: ValueType) -> u64 {
     pairs.filter(|(a, b)| !is_same(**a, **b)).count() as u64
 }
 
-/// Values that are read at once: a few MiB.
+/// Number of values read at once: a few MiB.
 const CHUNK: usize = 1 << 20;
 
 fn compare_values(
@@ -283,7 +285,7 @@ fn compare_values(
     Ok(())
 }
 
-/// Compares a linear layer of which one source has numbers only.
+/// Compares a linear layer when at least one source has only numbers.
 fn compare_dense(
     a: &dyn Source,
     b: &dyn Source,
@@ -309,7 +311,7 @@ fn compare_dense(
     Ok(())
 }
 
-/// How many values of whole rows differ, and the largest difference.
+/// Compares whole rows: returns the number of values that differ and the largest difference.
 fn compare_rows(
     x: &[f32],
     y: &[f32],
@@ -330,7 +332,7 @@ fn compare_rows(
     Ok((differ, max_error))
 }
 
-/// How many values of a row differ, and the largest difference.
+/// Compares one row: returns the number of values that differ and the largest difference.
 fn compare_row(a: &[f32], b: &[f32], precisions: [ValueType; 2], is_made: bool) -> (u64, f32) {
     let error = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let different = |from: &[f32], to: &[f32], precision: ValueType| {

@@ -1,11 +1,11 @@
-//! What can be wrong with a checkpoint or with the place of the result.
+//! Errors of checkpoints and of output paths.
 
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every way in which a conversion is refused.
+/// Every reason to refuse a conversion.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system could not read or write the file.
@@ -19,7 +19,7 @@ pub enum Error {
     /// The packed file could not be written or read back.
     #[error(transparent)]
     Packed(#[from] sterna_ternary::Error),
-    /// The config describes something that cannot be converted.
+    /// The config describes a model that cannot be converted.
     #[error("{path}: {source}")]
     Config {
         /// The checkpoint.
@@ -27,7 +27,7 @@ pub enum Error {
         /// The cause.
         source: sterna_ternary::Error,
     },
-    /// The source is nothing that a reader knows.
+    /// No reader recognizes the source.
     #[error(
         "{path}: {why}; what can be read is a Hugging Face folder with config.json and model.safetensors, a \
          GGUF file, or a packed file"
@@ -35,10 +35,10 @@ pub enum Error {
     Input {
         /// The path given.
         path: PathBuf,
-        /// What it is.
+        /// The reason.
         why: String,
     },
-    /// A file that belongs to every model is absent.
+    /// A file that every model needs is absent.
     #[error(
         "{path}: there is no {file}: {consequence}; copy it from the model that this one was trained \
          from, or convert without it (--allow-missing)"
@@ -48,72 +48,72 @@ pub enum Error {
         path: PathBuf,
         /// The file.
         file: &'static str,
-        /// What goes wrong without it.
+        /// The consequence of its absence.
         consequence: &'static str,
     },
-    /// A file to embed is not what its name says.
+    /// The content of a file to embed does not fit its name.
     #[error("{path}: {why}; download or write it again")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A safetensors file is cut off or its header lies.
+    /// A safetensors file is incomplete, or its header is invalid.
     #[error("{path}: not a whole safetensors file: {why}; download or copy it again")]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A GGUF file is cut off, its header lies, or it says something that cannot be read.
+    /// A GGUF file is incomplete, invalid, or describes something that is not supported.
     #[error("{path}: {part}: expected {expected}, found {found}; {advice}")]
     Gguf {
-        /// The file.
+        /// The header, a key or a tensor.
         path: PathBuf,
         /// Header, key or tensor.
         part: String,
         /// What would be accepted.
         expected: String,
-        /// What is there.
+        /// The value in the file.
         found: String,
         /// What to do.
         advice: &'static str,
     },
-    /// The kernel configuration given for TL1 or TL2 does not describe the file.
+    /// The kernel configuration for TL1 or TL2 does not match the file.
     #[error(
         "{path}: {why}; give the include/kernel_config.ini of the program that wrote the model"
     )]
     Kernels {
         /// The configuration.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// The index and the shards disagree, or the index is malformed.
+    /// The index is malformed, or the shards contradict it.
     #[error("{path}: {why}; download the checkpoint again")]
     Index {
         /// The index.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// A tensor that the config calls for is absent or has another type or shape.
+    /// A tensor is absent, or has another type or shape than the config requires.
     #[error("{path}: tensor {tensor}: expected {expected}, found {found}; {advice}")]
     Tensor {
         /// The file or folder.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
-        /// Type and shape that the config calls for.
+        /// Required type and shape.
         expected: String,
-        /// What is there.
+        /// The type and shape in the file.
         found: String,
         /// What to do.
         advice: &'static str,
     },
-    /// A tensor that the model does not have: converting would drop it in silence.
+    /// The model family has no such tensor. A conversion would silently drop it.
     #[error(
         "{path}: tensor {tensor}: the {family} family has no such tensor and the model would be computed \
          without it; {advice}"
@@ -121,19 +121,19 @@ pub enum Error {
     UnknownTensor {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
         /// The family that the config names.
         family: &'static str,
         /// What to do.
         advice: &'static str,
     },
-    /// A value that no working model has, or that the chosen type cannot hold.
+    /// A value that no working model has, or that the chosen type cannot represent.
     #[error("{path}: tensor {tensor}: value {index} is {value}, expected {expected}; {advice}")]
     Value {
         /// The file or folder.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
         /// Position in the tensor, row-major.
         index: usize,
@@ -144,7 +144,7 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// A packed byte that stands for no trits.
+    /// A byte that does not encode trits.
     #[error(
         "{path}: tensor {tensor}: byte {index} is {byte:#04x}, expected four codes from 0 to 2; \
          download the checkpoint again"
@@ -152,26 +152,26 @@ pub enum Error {
     Code {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// The name of the tensor.
         tensor: String,
         /// Position in the tensor, row-major.
         index: usize,
         /// The byte there.
         byte: u8,
     },
-    /// Two models that cannot be compared.
+    /// The two models have different shapes.
     #[error(
         "{path}: expected {expected}, as the other model, found {found}; give two forms of one model"
     )]
     Shapes {
         /// The second model.
         path: PathBuf,
-        /// What the first one is.
+        /// The shape of the first model.
         expected: String,
-        /// What it is.
+        /// The shape of the second model.
         found: String,
     },
-    /// The result is not the source: its proof failed and it was removed.
+    /// The proof failed: the result differs from the source and was removed.
     #[error(
         "{path}: {differ} values differ from the source, the first ones in {tensor}; nothing was kept. \
          Convert again; if it happens again, test the memory and the disk of this machine"
@@ -181,13 +181,14 @@ pub enum Error {
         path: PathBuf,
         /// The first tensor or file that differs.
         tensor: String,
-        /// How many values differ in all.
+        /// Number of different values in total.
         differ: u64,
     },
 }
 
 impl Error {
-    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    /// Whether the cause is a file or folder that the caller named. The program then exits with
+    /// code 3.
     pub fn is_bad_input(&self) -> bool {
         use Error::*;
         match self {
@@ -200,7 +201,7 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with the file it happened to.
+    /// Returns a function that adds the path to an I/O error.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {
             path: path.to_owned(),

@@ -1,14 +1,12 @@
-//! Checkpoints in, packed files and GGUF files out.
+//! Converts checkpoints to packed files, GGUF files and Hugging Face folders.
 //!
-//! A reader gives a checkpoint as a [`Source`]: a config, the files to embed, and one tensor at a time in a
-//! canonical form. A writer turns any source into a file and then proves it: it opens the result, reads the
-//! source again and compares every trit, scale and value. So N readers and M writers make N × M conversions.
+//! A reader provides a checkpoint as a [`Source`]: a config, the files to embed, and one tensor at
+//! a time in a canonical form. A writer turns any source into a file and then proves the result: it
+//! opens the file, reads the source again and compares every trit, scale and value. N readers and M
+//! writers thus give N × M conversions. The same comparison serves any two models: [`verify`].
 //!
-//! The comparison reads both through [`Source`], so it serves any two models as well: [`verify`].
-//!
-//! [`PackCache`] packs what a program wants to run and finds it again.
-//!
-//! [`Synthetic`] makes models of random weights, [`repack`] changes the packing of a packed file.
+//! [`PackCache`] caches packed files for programs that run models. [`Synthetic`] makes models of
+//! random weights. [`repack`] changes the packing of a packed file.
 //!
 //! A reader is one file in `read/` and one line in [`open`]; a writer is one file in `write/`.
 //!
@@ -19,7 +17,7 @@
 //! let options = sterna_convert::Options::default();
 //! let mut progress = |done, total| println!("{done} of {total} weights");
 //! let report = sterna_convert::convert(folder, packed, &options, &mut progress)?;
-//! assert_eq!(report.differ, 0); // anything else would have been an error
+//! assert_eq!(report.differ, 0); // a difference would have been an error
 //!
 //! let comparison = sterna_convert::verify(folder, packed, &mut progress)?;
 //! println!("{} weights, {} differ", comparison.weights, comparison.differ);
@@ -71,21 +69,21 @@ pub use write::gguf::{GgufOptions, GgufType};
 pub use write::repack::repack;
 pub use write::table::HeadType;
 
-/// What a conversion makes.
+/// Options of a conversion to a packed file.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// How the linear layers are packed: trits, or as numbers of a baseline.
+    /// Packing of the linear layers: of trits, or of the numbers of a baseline.
     pub packing: LinearType,
-    /// Type of the head, and of the embedding of a tied model.
+    /// Type of the head. In a tied model it is also the type of the embedding.
     pub head: HeadType,
-    /// How the activations of linear layers shall be rounded; by default as [`Source::activations`] says.
+    /// Rounding of the inputs of linear layers. Default: [`Source::activations`].
     pub activations: Option<Activations>,
-    /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
+    /// Whether a missing tokenizer or generation config is a warning instead of an error.
     pub allow_missing: bool,
 }
 
 impl Default for Options {
-    /// Packing `i2`, a head of 8 bits, activations as the checkpoint says, no missing files.
+    /// Packing `i2`, automatic head type, activations as the checkpoint says, no missing files.
     fn default() -> Options {
         Options {
             packing: Packing::I2.into(),
@@ -98,8 +96,8 @@ impl Default for Options {
 
 /// Converts the checkpoint at `source` to the packed file `out` and proves the result.
 ///
-/// `out` appears only after its proof; until then, and on any error, what was there before stays.
-/// `progress` is called with (done, total), counted in weights, once a pass over each.
+/// `out` is replaced only after the proof. On any error an existing file stays unchanged.
+/// `progress` is called with (done, total), counted in weights of every pass.
 pub fn convert(
     source: &Path,
     out: &Path,
@@ -115,7 +113,7 @@ pub fn convert(
     )
 }
 
-/// Converts an open checkpoint, as [`convert`] does.
+/// Converts an open checkpoint, like [`convert`].
 pub fn write_packed(
     source: &dyn Source,
     out: &Output,
@@ -126,7 +124,7 @@ pub fn write_packed(
     write::packed::write(source, out, options, progress)
 }
 
-/// Converts an open checkpoint to a GGUF file and proves the result, as [`convert`] does.
+/// Converts an open checkpoint to a GGUF file and proves the result, like [`convert`].
 pub fn write_gguf(
     source: &dyn Source,
     out: &Output,
@@ -137,7 +135,7 @@ pub fn write_gguf(
     write::gguf::write(source, out, options, progress)
 }
 
-/// Writes an open checkpoint as the Hugging Face folder `out`, packed, and proves the result.
+/// Writes an open checkpoint as the packed Hugging Face folder `out` and proves the result.
 pub fn write_huggingface(
     source: &dyn Source,
     out: &OutputFolder,
@@ -149,12 +147,12 @@ pub fn write_huggingface(
 /// Opens a checkpoint of any readable format.
 ///
 /// # Errors
-/// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
+/// [`Error::MissingFile`] if a file that every model needs is absent, unless `allow_missing`.
 pub fn open(path: &Path, allow_missing: bool) -> Result<Box<dyn Source>> {
     open_with(path, &GgufHints::default(), allow_missing)
 }
 
-/// [`open`] with what a GGUF file does not say.
+/// [`open`] with properties that a GGUF file does not state.
 pub fn open_with(path: &Path, hints: &GgufHints, allow_missing: bool) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
     if metadata.is_dir() {
@@ -178,15 +176,16 @@ pub fn open_with(path: &Path, hints: &GgufHints, allow_missing: bool) -> Result<
     }
 }
 
-/// Compares two models, whatever formats they are in.
+/// Compares two models of any formats.
 ///
 /// # Errors
-/// Those of [`open`], and [`Error::Shapes`] if they are of different shapes. That weights differ is no error.
+/// Errors of [`open`], and [`Error::Shapes`] if the shapes differ. Different weights are not an
+/// error.
 pub fn verify(a: &Path, b: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Comparison> {
     verify_open(&*open(a, true)?, &*open(b, true)?, progress)
 }
 
-/// Compares two open models, as [`verify`] does.
+/// Compares two open models, like [`verify`].
 pub fn verify_open(
     a: &dyn Source,
     b: &dyn Source,
@@ -202,13 +201,13 @@ pub fn verify_open(
     compare::compare(a, b, rule, &mut progress)
 }
 
-/// Whether a file begins as GGUF does.
+/// Whether a file starts with the magic bytes of GGUF.
 pub fn is_gguf(path: &Path) -> Result<bool> {
     starts_with(path, b"GGUF")
 }
 
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
-    // Reading a pipe would wait for somebody to write to it.
+    // Reading a pipe would block until another process writes to it.
     if !path.metadata().map_err(Error::io(path))?.is_file() {
         return Ok(false);
     }

@@ -1,8 +1,9 @@
-//! Full-precision weights for training that starts from a checkpoint, or learns from it.
+//! Full-precision weights for training: as the starting point, or as the teacher of a distillation.
 //!
-//! Training in ternary keeps a matrix of f32, the master weights, and quantizes it in every step. A checkpoint that has
-//! only trits and scales gives masters that quantize to the same trits and scales: trit × scale, divided by the mean of
-//! |trit| over the weights that share a scale, because the quantizer's scale is the mean of |master|.
+//! Ternary training keeps a matrix of f32, the master weights, and quantizes it in every step. A
+//! checkpoint with only trits and scales gives masters that quantize to the same trits and scales:
+//! trit × scale, divided by the mean of |trit| over the weights that share a scale. The quantizer's
+//! scale is the mean of |master|, which undoes this division.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,8 +16,8 @@ use crate::{Error, Result, Scales, Source, StoredScale, Ternary, open};
 impl Ternary {
     /// Master weights (rows, columns) for training with `scaling`.
     ///
-    /// They quantize to these trits, and to these scales where the weights that share a scale in `scaling` share one
-    /// here; the scales are equal but for rounding.
+    /// They quantize to these trits. They quantize to these scales, up to rounding, if weights that
+    /// share a scale in `scaling` also share one here.
     pub fn masters(&self, columns: usize, scaling: Scaling) -> Vec<f32> {
         let rows = self.trits.len() / columns;
         let part = |i: usize| scaling.index(i / columns, i % columns, rows);
@@ -31,7 +32,7 @@ impl Ternary {
         products.map(|(i, w)| w * larger(i) as f32).collect()
     }
 
-    /// trit × scale (rows, columns).
+    /// The products trit × scale (rows, columns).
     pub fn products(&self, columns: usize) -> Vec<f32> {
         let Scales { scaling, values } = &self.scales;
         let rows = self.trits.len() / columns;
@@ -41,8 +42,8 @@ impl Ternary {
     }
 }
 
-/// The coarsest scaling that describes every linear layer of a checkpoint; one scale for each matrix where a layer is
-/// in full precision.
+/// The coarsest scaling that describes every linear layer of a checkpoint. If a layer is in full
+/// precision: one scale per matrix.
 pub fn finest(source: &dyn Source) -> Result<Scaling> {
     let mut finest = Scaling::Matrix;
     for weight in layout::weights(source.config()) {
@@ -60,8 +61,8 @@ pub fn finest(source: &dyn Source) -> Result<Scaling> {
     Ok(finest)
 }
 
-/// The scaling with which a teacher quantizes its weights, so that it computes what the runtime does. None where the
-/// activations are not rounded to int8: then it multiplies with the weights as they are.
+/// The scaling with which a teacher quantizes its weights, to compute what the runtime computes.
+/// None if the activations are not rounded to int8: then the teacher uses its weights unquantized.
 pub fn as_it_runs(source: &dyn Source) -> Result<Option<Scaling>> {
     match source.activations() {
         Activations::Int8 => finest(source).map(Some),
@@ -69,11 +70,11 @@ pub fn as_it_runs(source: &dyn Source) -> Result<Option<Scaling>> {
     }
 }
 
-/// All weights for a model of `config` that trains in ternary with `scaling`, in the order of [`layout::weights`]. Norms
-/// that the checkpoint does not have are 1.
+/// Reads all weights for ternary training with `scaling`, in the order of [`layout::weights`] of
+/// `config`. Norms that the checkpoint does not have are 1.
 pub fn read(path: &Path, config: &Config, scaling: Scaling) -> Result<Vec<Vec<f32>>> {
     read_with(path, config, &move |source, weight| {
-        // What cannot be taken apart into trits and scales is in full precision.
+        // Weights that are not products of trits and scales are in full precision.
         match source.linear(weight) {
             Ok(ternary) if ternary.stored != StoredScale::Masters => {
                 Ok(ternary.masters(weight.columns, scaling))
@@ -84,7 +85,8 @@ pub fn read(path: &Path, config: &Config, scaling: Scaling) -> Result<Vec<Vec<f3
     })
 }
 
-/// All weights for a model that multiplies with them as they are, as [`read`] gives them: a ternary layer is trit × scale.
+/// Reads all weights for a model without quantization, in the form of [`read`]. A ternary layer
+/// becomes trit × scale.
 pub fn read_full_precision(path: &Path, config: &Config) -> Result<Vec<Vec<f32>>> {
     read_with(
         path,

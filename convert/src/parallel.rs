@@ -1,21 +1,22 @@
-//! Rows on all cores. Each row is computed by itself, so the result does not depend on their number.
+//! Runs work on rows with all cores. Each row is computed independently, so the result does not
+//! depend on the number of threads.
 //!
-//! Threads of the standard library are enough here, where a part takes milliseconds: rayon's pool and
-//! its work stealing would gain nothing.
+//! This uses scoped threads of the standard library instead of rayon: a part takes milliseconds,
+//! and a pool with work stealing would gain nothing.
 
 use std::num::NonZero;
 use std::thread;
 
 use crate::Result;
 
-/// Fewer weights than this are not worth a thread.
+/// Work on fewer weights than this stays on one thread.
 const WORTHWHILE: usize = 1 << 14;
 
-/// Fills `out`, rows of `row` elements: `fill` gets the index of the first row of its part and the part.
-/// `weights` says how much work it is in all.
+/// Fills `out`, which consists of rows of `row` elements. `fill` gets the index of a part's first
+/// row and the part. `weights` is the total amount of work.
 ///
 /// # Errors
-/// That of the lowest part.
+/// The error of the part with the lowest index.
 pub(crate) fn rows<T: Send>(
     weights: usize,
     out: &mut [T],

@@ -1,8 +1,8 @@
-//! What a conversion tells its caller while it works: how many weights are done.
+//! Progress of a conversion, counted in weights.
 
 use sterna_ternary::layout::{Role, Weight};
 
-/// Counts weights, for the caller's progress bar.
+/// Counts weights for the caller's progress bar.
 pub(crate) struct Progress<'a> {
     done: u64,
     total: u64,
@@ -24,7 +24,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Each tensor is planned, written and proved, but norms need no plan.
+/// Total number of weights: each tensor is planned, written and proved; norms are not planned.
 pub(crate) fn total(weights: &[Weight]) -> u64 {
     let passes = |role| if role == Role::Norm { 2 } else { 3 };
     weights

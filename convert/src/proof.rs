@@ -1,4 +1,4 @@
-//! The proof of a conversion: what was written equals what the source gives when it is read again.
+//! The proof of a conversion: the written model equals the source when the source is read again.
 
 use std::path::Path;
 
@@ -10,11 +10,12 @@ use crate::{Error, Result, Source, ValueType};
 
 /// Compares every trit, scale, value and embedded file of a result with its source.
 ///
-/// `files` are those that the result must have, `scales` is how it holds a scale.
+/// `files` are the files that the result must contain; `scales` is the type in which it stores
+/// scales.
 ///
 /// # Errors
-/// [`Error::Differs`] with the number of differences and the first tensor that has any; `out` is the name
-/// that the file would have got.
+/// [`Error::Differs`] with the number of differences and the first tensor that differs. `out` is
+/// the final name of the file.
 pub(crate) fn prove(
     source: &dyn Source,
     result: &dyn Source,
@@ -46,7 +47,8 @@ pub(crate) fn prove(
     }
 }
 
-/// Makes the file `out`, which gets its name once `make` has written and proved it; also its size and checksum.
+/// Makes the file `out`. It gets its name after `make` has written and proved it. Also returns size
+/// and checksum.
 pub(crate) fn proven<T>(
     out: &Output,
     make: impl FnOnce(&Path) -> Result<T>,
@@ -71,14 +73,14 @@ mod tests {
     use super::*;
     use crate::{HeadType, Options, Scales, StoredScale, Ternary, write_packed};
 
-    /// A source whose first reading of one thing differs from its second.
+    /// A source in which one reading of one tensor differs from the other readings.
     struct Fickle {
         config: Config,
         files: Vec<(String, Vec<u8>)>,
-        /// What changes: the name of a tensor, or `scale`.
+        /// The name of the tensor that changes, or `scale`.
         what: &'static str,
         reads: Cell<usize>,
-        /// The reading that differs from the others.
+        /// Index of the reading that differs.
         odd: usize,
     }
 
@@ -169,7 +171,8 @@ mod tests {
             .into_iter()
             .filter(|h| *h != HeadType::Ternary)
         {
-            // A table is read to plan it, once or twice, to write it and to prove it; everything else twice.
+            // A table is read once or twice for the plan, then to write it and to prove it. Other
+            // tensors are read twice.
             for (what, odd) in [
                 (matrix, 2),
                 ("scale", 1),

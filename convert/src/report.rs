@@ -1,4 +1,4 @@
-//! What a conversion did and what its proof found.
+//! The results of a conversion and of its proof.
 
 use serde::Serialize;
 use sterna_ternary::Activations;
@@ -8,46 +8,47 @@ use crate::compare::{Comparison, MatrixComparison};
 use crate::write::table::Plan;
 use crate::{Source, StoredScale, Ternary};
 
-/// The result of a conversion. Every `differ` is zero: anything else is an error.
+/// The report of a conversion. Every `differ` is zero, because a difference is an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Name of the packing.
     pub packing: &'static str,
-    /// How the runtime rounds activations, where the result says it.
+    /// Rounding of activations, if the result states it.
     pub activations: Option<&'static str>,
-    /// Weights of linear layers compared after writing; numbers of a dense packing as [`Report::values`] are.
+    /// Weights of ternary linear layers that were compared. The numbers of a dense packing count in
+    /// [`Report::values`].
     pub weights: u64,
-    /// Those that differ from the source.
+    /// Weights that differ from the source.
     pub differ: u64,
     /// Scales compared, bit for bit.
     pub scales: u64,
-    /// Those that differ.
+    /// Scales that differ.
     pub scales_differ: u64,
-    /// Values of norms and tables compared: bit for bit where their type holds them exactly, and with the
-    /// source rounded again where it does not.
+    /// Values of norms and tables that were compared: bit for bit if the type is exact, with the
+    /// rounded source if it is not.
     pub values: u64,
-    /// Those that differ.
+    /// Values that differ.
     pub values_differ: u64,
-    /// The most that a scale was rounded by, relative to it; zero unless that was asked for.
+    /// Largest relative rounding error of a scale. Zero unless rounding was requested.
     pub scale_rounding: f64,
-    /// Bytes of the weights of the source.
+    /// Size of the source's weights in bytes.
     pub bytes_in: u64,
-    /// Bytes of the result.
+    /// Size of the result in bytes.
     pub bytes_out: u64,
-    /// Checksum of the result.
+    /// SHA-256 of the result.
     pub sha256: String,
     /// Embedding and head.
     pub tables: Vec<TableReport>,
-    /// Every linear layer of trits.
+    /// Every ternary linear layer.
     pub matrices: Vec<MatrixReport>,
-    /// Every linear layer of a dense packing.
+    /// Every linear layer in a dense packing.
     pub dense: Vec<TableReport>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Report {
-    /// The report of a proved conversion, but for size and checksum.
+    /// The report of a proved conversion, still without size and checksum.
     pub(crate) fn new(
         packing: &'static str,
         source: &dyn Source,
@@ -77,7 +78,8 @@ impl Report {
     }
 }
 
-/// What a format loses that has no word for activations of more than 8 bits, if the source needs it.
+/// A warning if the source has activations of more than 8 bits, which the target format cannot
+/// express.
 pub(crate) fn coarser(source: &dyn Source, reader: &str) -> Option<String> {
     (source.activations() == Activations::Int16).then(|| {
         format!(
@@ -87,7 +89,7 @@ pub(crate) fn coarser(source: &dyn Source, reader: &str) -> Option<String> {
     })
 }
 
-/// A table, or a linear layer of numbers, and what its type cost.
+/// A table or a dense linear layer, and the rounding error of its type.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableReport {
     /// Hugging Face name.
@@ -102,7 +104,7 @@ pub struct TableReport {
     pub max_error: f32,
 }
 
-/// A linear layer.
+/// A ternary linear layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MatrixReport {
     /// Hugging Face name.
@@ -117,13 +119,13 @@ pub struct MatrixReport {
     pub zero: u64,
     /// Weights that are +1.
     pub plus: u64,
-    /// The weight is trit × scale; the mean where there are several.
+    /// The scale; the mean if there are several. Weight = trit × scale.
     pub scale: f32,
-    /// How many there are.
+    /// Number of scales.
     pub scales: usize,
-    /// How the source gives the scale: `multiply`, `divide`, `masters` or `products`.
+    /// How the source stores the scale: `multiply`, `divide`, `masters` or `products`.
     pub stored_scale: &'static str,
-    /// Weights that were not exactly trit × scale, but one step of f16 beside it.
+    /// Weights that were not exactly trit × scale but one step of f16 smaller.
     pub rounded: u64,
 }
 

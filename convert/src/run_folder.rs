@@ -1,7 +1,8 @@
-//! The folder of a training run as a model.
+//! The folder of a training run, used as a model.
 //!
-//! `sterna train` writes `model/` when it ends or stops, and `checkpoints/` on the way; `sterna quickstart`
-//! packs `model/` as `model.sterna`. Which of them is the newest is told by the times of their files.
+//! `sterna train` writes `model/` at the end or when it stops, and `checkpoints/` during training.
+//! `sterna quickstart` packs `model/` as `model.sterna`. The modification times of the files show
+//! which is the newest.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,7 +20,7 @@ pub struct RunFolder(PathBuf);
 const DIGITS: usize = 16;
 
 impl RunFolder {
-    /// The run in a folder; `None` if it is not the folder of one.
+    /// Opens a folder as a run. `None` if it is not the folder of a run.
     pub fn open(path: &Path) -> Option<RunFolder> {
         let path = std::path::absolute(path).ok()?;
         path.join("recipe.toml")
@@ -44,11 +45,11 @@ impl RunFolder {
         (newest <= Some(written)).then_some(packed)
     }
 
-    /// The newest checkpoint as a Hugging Face folder, and its step: one that was exported before, or one that
-    /// `export` writes and says the step of. Exports of older checkpoints are removed.
+    /// Returns the newest checkpoint as a Hugging Face folder, and its step. If it was not exported
+    /// before, `export` writes it and returns the step. Exports of older checkpoints are removed.
     ///
     /// # Errors
-    /// Those of `export`, and [`sterna_ternary::Error::Output`] if none of `folders` can be written.
+    /// Errors of `export`, and [`sterna_ternary::Error::Output`] if none of `folders` is writable.
     pub fn exported<E: From<Error>>(
         &self,
         folders: &[PathBuf],
@@ -84,7 +85,7 @@ impl RunFolder {
         Ok((path, step))
     }
 
-    /// Names and stamps of all checkpoints, as 16 digits.
+    /// Hash of the names and stamps of all checkpoints, as 16 digits.
     fn checkpoints_hash(&self) -> String {
         let entries = self.0.join("checkpoints").read_dir();
         let entries = entries.into_iter().flatten().flatten();
@@ -105,7 +106,8 @@ struct Export {
     digits: String,
 }
 
-/// Name of a run, and a hash of its path, since runs of one name may share the folder of the user.
+/// Name of a run and a hash of its path, because runs with the same name may share the user's cache
+/// folder.
 fn prefix(run: &Path) -> String {
     let name = run.file_name().unwrap_or_default().to_string_lossy();
     let digits = hex(&Sha256::digest(run.display().to_string()));
@@ -128,7 +130,7 @@ fn exports(folder: &Path, run: &Path) -> impl Iterator<Item = Export> {
     })
 }
 
-/// The time when a file was written, or when an entry of a folder was added or removed.
+/// Time of the last write of a file, or of the last change of a folder's entries.
 fn changed(path: &Path) -> Option<SystemTime> {
     path.metadata().ok()?.modified().ok()
 }

@@ -1,22 +1,24 @@
-//! The scales of a matrix in canonical form, and weights that are stored as the products trit × scale.
+//! The scales of a matrix in canonical form, and the factorization of weights that are stored as
+//! products trit × scale.
 //!
-//! The canonical form has as few scales as describe the matrix exactly: one if all weights but the zeros share it,
-//! one a row if those of each row do, else one a group. The scale of a row or group of zeros is 1. So two sources of
-//! the same weights have the same scales, whatever they store.
+//! The canonical form has as few scales as describe the matrix exactly: one per matrix if all
+//! nonzero weights share it, one per row if those of each row do, and one per group if not. The
+//! scale of a row or group of zeros is 1. Two sources of the same weights therefore have the same
+//! scales, whatever form they store.
 
 use sterna_ternary::scales::{GROUP_COLUMNS, Scaling};
 
-/// The scales of a matrix, each finite and above zero.
+/// The scales of a matrix, each finite and positive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scales {
-    /// Which weights share one.
+    /// Which weights share a scale.
     pub scaling: Scaling,
-    /// In the shape that [`Scaling::shape`] gives.
+    /// The values, in the shape that [`Scaling::shape`] gives.
     pub values: Vec<f32>,
 }
 
 impl Scales {
-    /// One for the matrix.
+    /// One scale for the whole matrix.
     pub fn one(scale: f32) -> Scales {
         Scales {
             scaling: Scaling::Matrix,
@@ -24,19 +26,19 @@ impl Scales {
         }
     }
 
-    /// The scale, where there is one only.
+    /// The scale, if there is only one.
     pub fn single(&self) -> Option<f32> {
         (self.scaling == Scaling::Matrix).then(|| self.values[0])
     }
 
-    /// The scale, or the mean of several, for reports.
+    /// The scale or the mean of several, for reports.
     pub fn mean(&self) -> f32 {
         let sum: f64 = self.values.iter().map(|s| f64::from(*s)).sum();
         (sum / self.values.len() as f64) as f32
     }
 
-    /// The canonical form of one scale for each of equal parts of the matrix, a row or less; those of zeros do not
-    /// count. None where a group has several.
+    /// The canonical form of scales for equal runs of weights, each at most one row. Scales of
+    /// all-zero runs are ignored. None if a group has several scales.
     pub(crate) fn of_runs(trits: &[i8], columns: usize, scales: &[f32]) -> Option<Scales> {
         let (rows, span) = (trits.len() / columns, trits.len() / scales.len());
         let mut values = vec![0.0; columns.div_ceil(GROUP_COLUMNS) * rows];
@@ -56,7 +58,7 @@ impl Scales {
         Some(Scales::of_groups(trits, columns, values))
     }
 
-    /// The canonical form of one scale a group, (groups, rows); those of zeros do not count.
+    /// The canonical form of scales (groups, rows). Scales of all-zero groups are ignored.
     pub(crate) fn of_groups(trits: &[i8], columns: usize, mut values: Vec<f32>) -> Scales {
         let rows = trits.len() / columns;
         let groups = columns.div_ceil(GROUP_COLUMNS);
@@ -85,7 +87,7 @@ impl Scales {
     }
 }
 
-/// Weights that are products of trits and scales, taken apart.
+/// Weights factored into trits and scales.
 pub(crate) struct Factors {
     pub trits: Vec<i8>,
     pub scales: Scales,
@@ -93,13 +95,15 @@ pub(crate) struct Factors {
     pub rounded: u64,
 }
 
-/// A step of f16, relative to a number. Bonsai's weights have groups with two magnitudes one step apart.
+/// One step of f16, relative to a number. In Bonsai, some groups have two magnitudes that are one
+/// step apart.
 const STEP: f32 = 1.0 / 1024.0;
 
-/// Takes finite weights apart.
+/// Factors finite weights into trits and scales.
 ///
 /// # Errors
-/// The position of a weight that is neither zero nor within a step of the largest magnitude of its group.
+/// The position of a weight that is neither zero nor within one step of the largest magnitude of
+/// its group.
 pub(crate) fn factors(weights: &[f32], columns: usize) -> Result<Factors, usize> {
     let rows = weights.len() / columns;
     let groups = columns.div_ceil(GROUP_COLUMNS);
@@ -125,8 +129,8 @@ pub(crate) fn factors(weights: &[f32], columns: usize) -> Result<Factors, usize>
     })
 }
 
-/// Takes one row of finite weights apart, into trits and a scale a group, which is 1 for zeros. Returns how many
-/// weights are not exactly trit × scale.
+/// Factors one row of finite weights into trits and one scale per group; the scale of zeros is 1.
+/// Returns the number of weights that are not exactly trit × scale.
 ///
 /// # Errors
 /// As [`factors`].
@@ -156,7 +160,7 @@ pub(crate) fn row_factors(
 mod tests {
     use super::*;
 
-    /// Two rows of 200 columns, +s and -s by turns; `s` is of row and group.
+    /// Checks two rows of 200 columns with alternating +s and -s; `s` depends on row and group.
     fn check(s: impl Fn(usize, usize) -> f32, scaling: Scaling, values: &[f32]) {
         let weight = |i: usize| s(i / 200, i % 200 / 128) * [1.0, -1.0, 0.0][i % 3];
         let weights: Vec<f32> = (0..400).map(weight).collect();

@@ -1,4 +1,4 @@
-//! The canonical form of a checkpoint, between every reader and every writer.
+//! The canonical form of a checkpoint, the interface between readers and writers.
 
 use std::path::{Path, PathBuf};
 
@@ -9,130 +9,134 @@ use sterna_ternary::{Activations, Config, Scaling};
 
 use crate::{Error, Result, Scales, ValueType};
 
-/// A checkpoint, one tensor at a time, checked at opening: every tensor that its config calls for is there,
-/// in the right shape, and there is no other.
+/// A checkpoint that is read one tensor at a time. Opening checks that every tensor that the config
+/// requires exists with the right shape, and that there are no others.
 ///
 /// A tensor may be read any number of times and gives the same values each time.
 pub trait Source {
-    /// Where it was read from, for messages.
+    /// The path of the checkpoint, for messages.
     fn path(&self) -> &Path;
 
     /// Shapes and constants.
     fn config(&self) -> &Config;
 
-    /// The files that travel with the model, a subset of [`sterna_ternary::file::FILES`] in that order.
+    /// The files to embed, a subset of [`sterna_ternary::file::FILES`] in that order.
     fn files(&self) -> &[(String, Vec<u8>)];
 
-    /// What the user should know about the checkpoint.
+    /// Warnings about the checkpoint for the user.
     fn warnings(&self) -> &[String];
 
-    /// Every file that belongs to the checkpoint, whether it exists or not: a writer keeps off them.
+    /// Every file of the checkpoint, whether it exists or not. A writer must not overwrite them.
     fn inputs(&self) -> Vec<PathBuf>;
 
-    /// Bytes of the weights.
+    /// Size of the weights in bytes.
     fn bytes(&self) -> u64;
 
-    /// The type in which a table or a norm is stored.
+    /// The storage type of a table or a norm.
     fn dtype(&self, weight: &Weight) -> Dtype;
 
-    /// Bytes of a tensor as it is stored, with those of its scales.
+    /// Size of a stored tensor in bytes, including its scales.
     fn stored_bytes(&self, weight: &Weight) -> u64 {
         (weight.rows * weight.columns * self.dtype(weight).bytes()) as u64
     }
 
-    /// How the values of a table or a norm are held.
+    /// The storage type of a table or a norm, including block and code types.
     fn precision(&self, weight: &Weight) -> ValueType {
         ValueType::of(self.dtype(weight))
     }
 
-    /// Which weights of a linear layer share a scale; reads the layer where nothing else tells.
+    /// Which weights of a linear layer share a scale. Reads the layer if nothing else determines
+    /// it.
     fn scaling(&self, weight: &Weight) -> Result<Scaling> {
         Ok(self.linear(weight)?.scales.scaling)
     }
 
-    /// Whether f16 holds every scale of a linear layer.
+    /// Whether f16 represents every scale of a linear layer exactly.
     fn has_f16_scales(&self, weight: &Weight) -> Result<bool> {
         Ok(group_dtype(&self.linear(weight)?.scales.values) == Dtype::F16)
     }
 
-    /// How the activations of its linear layers were rounded in training, or are by the programs that run it; 16 bits
-    /// stand for not at all.
+    /// Rounding of activations in training, or in the programs that run the model. 16 bits mean
+    /// that training did not round them.
     fn activations(&self) -> Activations {
         Activations::Int8
     }
 
-    /// The same in a word, also of baselines.
+    /// The same as a word, also for baselines.
     fn inputs_rounded_to(&self) -> &'static str {
         self.activations().name()
     }
 
-    /// A linear layer of trits.
+    /// Reads a ternary linear layer.
     fn linear(&self, weight: &Weight) -> Result<Ternary>;
 
-    /// Full-precision values (rows, columns) of a linear layer, for training that starts from them.
+    /// Full-precision values (rows, columns) of a linear layer, as a start for training.
     ///
-    /// Its master weights where the checkpoint has them, else [`Ternary::masters`] with its own scaling.
+    /// These are the master weights if the checkpoint has them, or [`Ternary::masters`] with the
+    /// layer's own scaling.
     fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
         let ternary = self.linear(weight)?;
         Ok(ternary.masters(weight.columns, ternary.scales.scaling))
     }
 
-    /// Whether the linear layers are numbers of a packed baseline: then [`Source::linear`] is an error.
+    /// Whether the source is a packed baseline with dense linear layers. Then [`Source::linear`] is
+    /// an error.
     fn is_dense(&self) -> bool {
         false
     }
 
-    /// Whether [`Source::dense`] gives master weights, of which training used the trits only.
+    /// Whether [`Source::dense`] gives master weights, of which training used only the trits.
     fn has_masters(&self) -> bool {
         false
     }
 
-    /// The values (rows, columns) of a linear layer as they are stored: numbers, master weights, or the products of
-    /// trits and scales.
+    /// The stored values (rows, columns) of a linear layer: numbers, master weights, or products
+    /// trit × scale.
     fn dense(&self, weight: &Weight) -> Result<Vec<f32>> {
         Ok(self.linear(weight)?.products(weight.columns))
     }
 
-    /// Rows `first..` of a table, as many as fill `values`; all are finite.
+    /// Reads rows of a table from `first` on until `values` is full. All values are finite.
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()>;
 
-    /// Rows `first..` of a coded table, to be copied without rounding them again; none of any other.
+    /// Rows `first..` of a coded table, to be copied without new rounding. None for other tables.
     fn coded_rows(&self, _weight: &Weight, _first: usize, _count: usize) -> Option<Vec<CodedRow>> {
         None
     }
 
-    /// How many values of the rows `first..` of a table, or of a matrix of blocks, are held otherwise than its type would
-    /// hold `values`; none where the values themselves tell.
+    /// Number of values in the rows `first..` of a table, or of a matrix of blocks, whose encoding
+    /// differs from that of `values`. None if comparing the values is enough.
     fn coded_differently(&self, _weight: &Weight, _first: usize, _values: &[f32]) -> Option<u64> {
         None
     }
 
-    /// A norm; all values are finite.
+    /// Reads a norm. All values are finite.
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>>;
 }
 
-/// A linear layer: the weight is trit × its scale.
+/// A ternary linear layer: weight = trit × scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ternary {
-    /// -1, 0 or +1 (rows, columns), rows in Hugging Face order: heads in sequence, halves rotated.
+    /// -1, 0 or +1 (rows, columns). Rows are in Hugging Face order: head by head, rotated in
+    /// halves.
     pub trits: Vec<i8>,
-    /// Finite and above zero.
+    /// The scales, finite and positive.
     pub scales: Scales,
-    /// What the scale was before.
+    /// How the checkpoint stored the scale.
     pub stored: StoredScale,
 }
 
-/// How a checkpoint gives the scale of a matrix; with it, a writer can give the same bits back.
+/// How a checkpoint stores the scale of a matrix. With it, a writer can reproduce the same bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StoredScale {
     /// The scale itself.
     Multiply(f32),
     /// Its reciprocal: the weight is trit / this.
     Divide(f32),
-    /// Not at all: it is [`sterna_ternary::quantize::absmean`] of the master weights.
+    /// Not stored: it is [`sterna_ternary::quantize::absmean`] of the master weights.
     Masters,
-    /// Not by itself: the weights are stored as products of trits and scales. So many of them are not exactly the
-    /// product, but one step of f16 beside it.
+    /// Not stored separately: the weights are products of trits and scales. The number counts the
+    /// weights that are not exactly the product, but one step of f16 smaller.
     Products(u64),
 }
 

@@ -1,4 +1,5 @@
-//! Rows of a table as trits with a scale for each 128 columns, where their values are such products.
+//! Encodes rows of a table as trits with one scale per 128 columns, if the values are such
+//! products.
 
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::trits::TritRow;
@@ -6,7 +7,7 @@ use sterna_ternary::trits::TritRow;
 use crate::scales::row_factors;
 use crate::{Result, parallel};
 
-/// Rows of values that are ternary, which [`crate::write::ternary_table`] has found.
+/// Encodes rows that [`crate::write::ternary_table`] found to be ternary.
 pub(crate) fn encode(values: &[f32], columns: usize) -> Result<Vec<TritRow>> {
     let mut rows = vec![None; values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
@@ -16,7 +17,7 @@ pub(crate) fn encode(values: &[f32], columns: usize) -> Result<Vec<TritRow>> {
         }
         Ok(())
     })?;
-    // A row that changed since it was planned becomes zeros, and the proof finds it.
+    // A row that changed after planning is written as zeros; the proof detects the difference.
     let zeros = || {
         TritRow::encode(
             &vec![0; columns],
@@ -27,7 +28,7 @@ pub(crate) fn encode(values: &[f32], columns: usize) -> Result<Vec<TritRow>> {
     Ok(rows.collect())
 }
 
-/// A row in trits, if it is ternary.
+/// Encodes a row. None if it is not ternary.
 pub(crate) fn encode_row(values: &[f32]) -> Option<TritRow> {
     let mut trits = vec![0; values.len()];
     let mut scales = vec![0.0; values.len().div_ceil(GROUP_COLUMNS)];
@@ -35,7 +36,7 @@ pub(crate) fn encode_row(values: &[f32]) -> Option<TritRow> {
     Some(TritRow::encode(&trits, &scales))
 }
 
-/// Replaces the values of a row by trits times scales; false if it is not ternary.
+/// Replaces the values of a row by trits times scales. Returns false if the row is not ternary.
 pub(crate) fn round(row: &mut [f32]) -> bool {
     let mut trits = vec![0; row.len()];
     let mut scales = vec![0.0; row.len().div_ceil(GROUP_COLUMNS)];

@@ -1,4 +1,4 @@
-//! The types that hold tables and norms, and what each makes of a value.
+//! The types of tables and norms, and the rounding of each.
 
 use half::{bf16, f16};
 use sterna_ternary::table::CodedRow;
@@ -6,7 +6,7 @@ use sterna_ternary::{Dense, Dtype, TableType};
 
 use crate::{blocks, trit_rows};
 
-/// How the values of a table or norm are held.
+/// Storage type of the values of a table or norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ValueType {
     /// Single precision.
@@ -15,18 +15,18 @@ pub enum ValueType {
     F16,
     /// bfloat16.
     Bf16,
-    /// GGUF's eight bits a value, a scale for each 32.
+    /// GGUF's eight bits per value, with one scale per 32 values.
     Q8_0,
-    /// GGUF's four bits a value, a scale for each 32.
+    /// GGUF's four bits per value, with one scale per 32 values.
     Q4_0,
     /// A coded or ternary table of a packed file.
     Coded(TableType),
-    /// A type that Sterna reads and does not write.
+    /// A type that Sterna can read but not write.
     Other(&'static str),
 }
 
 impl ValueType {
-    /// The precision of a type of safetensors.
+    /// The value type of a safetensors type.
     pub fn of(dtype: Dtype) -> ValueType {
         match dtype {
             Dtype::F32 => ValueType::F32,
@@ -36,7 +36,7 @@ impl ValueType {
         }
     }
 
-    /// The precision of a table of a packed file.
+    /// The value type of a table in a packed file.
     pub fn of_table(table: TableType) -> ValueType {
         match table {
             TableType::F32 => ValueType::F32,
@@ -48,7 +48,7 @@ impl ValueType {
         }
     }
 
-    /// The type of a table of a packed file, if it is one.
+    /// The table type of a packed file, if this is one.
     pub(crate) fn table(self) -> Option<TableType> {
         match self {
             ValueType::F32 => Some(TableType::F32),
@@ -72,8 +72,8 @@ impl ValueType {
         }
     }
 
-    /// Replaces a row of values by what this type makes of them; false if Sterna cannot write the type, or the type
-    /// is ternary and the row is not.
+    /// Rounds a row of values to this type. Returns false if Sterna cannot write the type, or if
+    /// the type is ternary and the row is not.
     pub(crate) fn round(self, row: &mut [f32]) -> bool {
         match self {
             ValueType::F32 => {}
@@ -89,7 +89,7 @@ impl ValueType {
     }
 }
 
-/// The same bits: minus zero is not zero.
+/// Whether the bits are equal. Minus zero differs from zero.
 pub(crate) fn is_same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits()
 }

@@ -123,7 +123,8 @@ fn a_changed_source_is_packed_anew_and_the_old_file_removed() {
     let same = setup.packed(&model, &OPTIONS).unwrap();
     assert_eq!((&same.path, same.report.is_none()), (&first.path, true));
 
-    // One byte of the weights, which are four codes, with the size and the time of the last write as before.
+    // One byte of the weights, which are four codes, with the size and the time of the last write
+    // as before.
     let weights = model.join("model.safetensors");
     let modified = weights.metadata().unwrap().modified().unwrap();
     let mut bytes = fs::read(&weights).unwrap();

@@ -25,7 +25,8 @@ fn json(source: &dyn Source, name: &str) -> Value {
     serde_json::from_str(&embedded(source, name).unwrap()).unwrap()
 }
 
-/// The first upload of BitNet b1.58 2B4T, in small: no split rule, a wrong template, the end of turn missing.
+/// The first upload of BitNet b1.58 2B4T, in small: no split rule, a wrong template, the end of
+/// turn missing.
 fn bitnet(architecture: &str) -> File {
     let mut file = File::good();
     for (key, _, _) in &mut file.pairs {
@@ -75,8 +76,8 @@ fn the_models_of_1bitllm_are_no_other_family() {
     assert_eq!((family.name, family.activation.name()), ("1bitllm", "silu"));
 }
 
-/// An embedding model as bitnet.cpp's converter writes it, in small: norms in half precision, one in front of every
-/// linear layer.
+/// An embedding model as bitnet.cpp's converter writes it, in small: norms in half precision, one
+/// in front of every linear layer.
 fn embedding_model(architecture: &str) -> File {
     let mut file = File::good();
     for (key, _, _) in &mut file.pairs {

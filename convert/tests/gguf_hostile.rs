@@ -1,4 +1,5 @@
-//! GGUF files that lie: an error that says where, or a model, never a panic, in little time and memory.
+//! GGUF files that lie: an error that says where, or a model, never a panic, in little time and
+//! memory.
 
 mod checkpoint;
 mod gguf_file;

@@ -1,4 +1,5 @@
-//! Packed files that lie: an error that says where, or a model, never a panic, in little time and memory.
+//! Packed files that lie: an error that says where, or a model, never a panic, in little time and
+//! memory.
 
 mod checkpoint;
 mod hostile_input;

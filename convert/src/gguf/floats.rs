@@ -1,4 +1,5 @@
-//! Types of full or reduced precision, for tables and norms, a run of blocks at a time.
+//! Decoders of floating-point and quantized types, for tables and norms. Each decodes a run of
+//! blocks.
 
 use half::f16;
 use sterna_ternary::Dtype;
@@ -37,7 +38,8 @@ pub(crate) fn decode_q4_0(bytes: &[u8], values: &mut [f32]) {
     blocks.for_each(|(block, values)| *values = q4_0::decode(block));
 }
 
-/// 256 values: four low bits in 128 bytes, two high bits in 64, a signed scale for each 16, an f16 scale of all.
+/// A block of 256 values: their low four bits in 128 bytes, their high two bits in 64, a signed
+/// scale per 16 values, and an f16 scale of the block.
 pub(crate) fn decode_q6_k(bytes: &[u8], values: &mut [f32]) {
     for (block, values) in bytes.chunks_exact(210).zip(values.chunks_exact_mut(256)) {
         let (low, rest) = block.split_at(128);
@@ -45,7 +47,7 @@ pub(crate) fn decode_q6_k(bytes: &[u8], values: &mut [f32]) {
         let (scales, scale) = rest.split_at(16);
         let scale = half(scale);
         for (i, x) in values.iter_mut().enumerate() {
-            // Half, quarter of it, and lane of the quarter.
+            // Half of the block, quarter of the half, lane of the quarter.
             let (h, g, l) = (i / 128, i / 32 % 4, i % 32);
             let four = low[64 * h + 32 * (g % 2) + l] >> (4 * (g / 2)) & 15;
             let two = high[32 * h + l] >> (2 * g) & 3;

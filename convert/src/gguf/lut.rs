@@ -1,9 +1,10 @@
 //! TL1 and TL2, the types of bitnet.cpp's lookup kernels.
 //!
-//! A byte holds two indices into tables of sums: of pairs of weights (TL1), or of triples, whose signs lie in a plane of
-//! their own, with pairs for the columns that are left over (TL2). The indices lie in the order in which a kernel made for
-//! this shape of matrix reads them. Its block sizes come from the `kernel_config.ini` of the program that wrote the file and
-//! are not in the file, so they must be given.
+//! A byte holds two indices into tables of sums. In TL1 an index stands for a pair of weights. In
+//! TL2 it stands for a triple, whose sign is in a separate plane; the remaining columns are pairs.
+//! The indices are in the order in which a kernel for this shape of matrix reads them. The block
+//! sizes of the kernel are not in the file. They are in the `kernel_config.ini` of the program that
+//! wrote the file, so the user must supply it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,15 @@ use serde::Deserialize;
 
 use crate::{Error, Result, parallel};
 
-/// The block sizes of the kernels that a file in TL1 or TL2 was written for: the `include/kernel_config.ini` of bitnet.cpp.
+/// Block sizes of the kernels that a TL1 or TL2 file was written for, from bitnet.cpp's
+/// `include/kernel_config.ini`.
 #[derive(Debug, Clone)]
 pub struct LutKernels {
     path: PathBuf,
     kernels: BTreeMap<String, Blocks>,
 }
 
-/// A section of the file: the shape of a matrix and how a kernel walks through it.
+/// One section of the configuration: the shape of a matrix and the blocks of its kernel.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Blocks {
@@ -28,11 +30,11 @@ pub(crate) struct Blocks {
     m: usize,
     /// Columns of the matrix.
     k: usize,
-    /// Rows of a block.
+    /// Rows per block.
     bm: usize,
-    /// Columns of a block.
+    /// Columns per block.
     bk: usize,
-    /// Rows of a part of a block, whose indices are read together.
+    /// Rows per part of a block. The indices of a part are read together.
     bmm: usize,
 }
 
@@ -40,7 +42,7 @@ impl LutKernels {
     /// Reads the sections of a `kernel_config.ini`, each with m, k, bm, bk and bmm.
     ///
     /// # Errors
-    /// [`Error::Kernels`] where it is no such file.
+    /// [`Error::Kernels`] if the file does not have this format.
     pub fn open(path: &Path) -> Result<LutKernels> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         match toml::from_str(&text) {
@@ -58,7 +60,7 @@ impl LutKernels {
         }
     }
 
-    /// Finds the trits (rows, columns) of a matrix; false where a code stands for none.
+    /// Decodes the trits (rows, columns) of a matrix. Returns false at an invalid code.
     pub(crate) fn trits(
         &self,
         layout: &Layout,
@@ -79,7 +81,7 @@ impl LutKernels {
         Ok(valid.into_inner())
     }
 
-    /// How a matrix (rows, columns) is cut.
+    /// The blocks of a matrix (rows, columns).
     pub(crate) fn blocks(&self, layout: &Layout, rows: usize, columns: usize) -> Result<&Blocks> {
         let of_shape = |b: &&Blocks| (b.m, b.k) == (rows, columns);
         let blocks = self.kernels.values().find(of_shape);
@@ -97,13 +99,13 @@ impl LutKernels {
     }
 }
 
-/// One of the two types.
+/// The layout of one of the two types.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// Whether a matrix can be cut into these blocks.
+    /// Whether a matrix can be divided into these blocks.
     usable: fn(&Blocks) -> bool,
-    /// Finds the trits (rows, columns) of the block of rows of this index in the codes of the matrix. None where a code
-    /// stands for no trits.
+    /// Decodes the trits (rows, columns) of the `index`-th block of rows from the codes of the
+    /// matrix. None at an invalid code.
     decode: fn(codes: &[u8], index: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()>,
 }
 
@@ -124,7 +126,7 @@ impl Blocks {
         }
     }
 
-    /// The kernels of TL2 have no other parts than 32 rows.
+    /// The kernels of TL2 only have parts of 32 rows.
     fn fits_tl2(&self) -> bool {
         self.fits(self.bmm == TL2_ROWS) && {
             let pairs = self.k % self.bk; // at most 256, for which the files have room
@@ -142,19 +144,19 @@ impl Blocks {
     }
 }
 
-/// Rows of a part in TL2.
+/// Rows per part in TL2.
 const TL2_ROWS: usize = 32;
 /// Columns of the triples that are read together.
 const TL2_COLUMNS: usize = 6;
-/// Columns of a block of pairs in TL2.
+/// Columns per block of pairs in TL2.
 const TL2_PAIRS: usize = 32;
 
-/// The two weights of a pair, or none.
+/// Decodes a pair of weights.
 fn pair(index: u8) -> Option<[i8; 2]> {
     (index < 9).then(|| [index as i8 / 3 - 1, index as i8 % 3 - 1])
 }
 
-/// The three weights of a triple whose index and sign are given, or none.
+/// Decodes a triple of weights from its index and its sign.
 fn triple(index: u8, negative: bool) -> Option<[i8; 3]> {
     let is_triple = index < 14 && !(negative && index == 0);
     let v = 13
@@ -192,7 +194,7 @@ fn decode_tl1(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Opt
 fn decode_tl2(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()> {
     let Blocks { m, k, bm, bk, .. } = *blocks;
     let triples = k - k % bk;
-    // Indices of all triples, their signs, indices of all pairs.
+    // Order of the bytes: indices of all triples, their signs, indices of all pairs.
     let signs = m * triples / 6;
     let pairs = signs + m * triples / 24;
     let mut bytes = codes.get(mb * bm * triples / 6..)?.iter();
@@ -200,7 +202,7 @@ fn decode_tl2(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Opt
     for column in (0..triples).step_by(bk) {
         for part in (0..bm).step_by(TL2_ROWS) {
             for group in (column..column + bk).step_by(4 * TL2_COLUMNS) {
-                // Of eight triples of 32 rows.
+                // The signs of eight triples in 32 rows.
                 let mut signs = [0; 16];
                 for sign in &mut signs {
                     *sign = u16::from_le_bytes(*words.next()?.first_chunk()?);
@@ -235,7 +237,7 @@ fn decode_tl2(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Opt
     Some(())
 }
 
-/// The row of a byte among 32: the second and third group of eight are exchanged.
+/// The row of a byte within 32 rows: the second and third group of eight are exchanged.
 fn row_at(place: usize) -> usize {
     match place / 8 {
         1 => place + 8,
@@ -248,7 +250,7 @@ fn row_at(place: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// What bitnet.cpp's converter wrote for trits that a formula gives.
+    /// Checks against bytes that bitnet.cpp's converter wrote for the same trits.
     #[track_caller]
     fn check(layout: &Layout, codes: &[u8], [m, k, bm, bk, bmm]: [usize; 5]) {
         let blocks = Blocks { m, k, bm, bk, bmm };

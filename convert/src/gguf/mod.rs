@@ -1,8 +1,8 @@
-//! GGUF, the file of llama.cpp, bitnet.cpp and ik_llama.cpp: what reader ([`crate::read::gguf`]) and writer
-//! ([`crate::write::gguf`]) share.
+//! GGUF, the file format of llama.cpp, bitnet.cpp and ik_llama.cpp: definitions that the reader
+//! ([`crate::read::gguf`]) and the writer ([`crate::write::gguf`]) share.
 //!
-//! `types` has a row for each type of tensors, with codecs in `trits`, `floats` and `lut`; `names` translates the names
-//! of tensors, `splits` the rules by which tokenizers split text.
+//! `types` has an entry per tensor type, with codecs in `trits`, `floats` and `lut`. `names`
+//! translates tensor names. `splits` has the rules by which tokenizers split text.
 
 pub(crate) mod floats;
 pub(crate) mod lut;
@@ -16,12 +16,12 @@ use serde_json::Value;
 pub use self::lut::LutKernels;
 use self::splits::Split;
 
-/// config.json of the model in a file that we wrote.
+/// Key of the model's config.json in files that Sterna writes.
 pub(crate) const CONFIG: &str = "sterna.config.json";
-/// tokenizer.json, as the specification of the format names it.
+/// Key of tokenizer.json, as in the GGUF specification.
 pub(crate) const TOKENIZER: &str = "tokenizer.huggingface.json";
 
-/// Files that travel with a model and the keys that hold them.
+/// Embedded files and their keys.
 pub(crate) const FILE_KEYS: [(&str, &str); 5] = [
     ("config.json", CONFIG),
     ("tokenizer.json", TOKENIZER),
@@ -30,32 +30,32 @@ pub(crate) const FILE_KEYS: [(&str, &str); 5] = [
     ("chat_template.jinja", "sterna.chat_template.jinja"),
 ];
 
-/// In what order the codes of I2_S lie: nothing in a file tells.
+/// The order of the codes in I2_S. The file does not state it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum I2sOrder {
-    /// Blocks of 128, as all published files have them.
+    /// Blocks of 128, as in all published files.
     #[default]
     Blocks128,
-    /// Blocks of 64, as bitnet.cpp writes them on ARM since November 2025.
+    /// Blocks of 64, as bitnet.cpp writes on ARM since November 2025.
     Blocks64,
 }
 
-/// What a GGUF file does not say of itself.
+/// Properties of a GGUF file that the file does not state.
 #[derive(Debug, Clone, Default)]
 pub struct GgufHints {
-    /// Of I2_S.
+    /// Order of the codes in I2_S.
     pub i2s_order: I2sOrder,
-    /// Of TL1 and TL2, which cannot be read without.
+    /// Kernel configuration of TL1 and TL2. These types cannot be read without it.
     pub kernels: Option<LutKernels>,
 }
 
-/// The name of the rule by which a pre-tokenizer of tokenizer.json splits text, as in `tokenizer.ggml.pre`; none for
-/// a rule that is not known.
+/// The name, as in `tokenizer.ggml.pre`, of the rule by which a pre-tokenizer of tokenizer.json
+/// splits text. None for an unknown rule.
 pub fn split_rule(pre_tokenizer: &Value) -> Option<&'static str> {
     Split::of(pre_tokenizer).map(|split| split.names[0])
 }
 
-/// The first of the names of a rule, one of which is `name`.
+/// The preferred name of the split rule that has `name` among its names.
 pub fn split_rule_named(name: &str) -> Option<&'static str> {
     Split::named(name).map(|split| split.names[0])
 }

@@ -1,24 +1,25 @@
-//! Names: tensors in GGUF and in Hugging Face checkpoints, architectures and families, rows of q and k.
+//! Translation between GGUF and Hugging Face: tensor names, architectures, and the row order of q
+//! and k.
 
 use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD};
 use sterna_ternary::{Config, Family};
 
-/// A value of `general.architecture` and the family that it stands for.
+/// A value of `general.architecture` and the family that it denotes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Architecture {
     pub name: &'static str,
     pub model_type: &'static str,
     /// The entry of `architectures` in config.json.
     pub class: &'static str,
-    /// Whether the rows of q and k are in the order for rotating neighbours instead of halves.
+    /// Whether the rows of q and k are ordered for rotating neighbours instead of halves.
     pub permuted: bool,
-    /// The split rule of the tokenizer where the file does not name it.
+    /// The tokenizer's split rule if the file does not name one.
     pub pre: &'static str,
-    /// Whether bitnet.cpp knows it with norms in front of linear layers.
+    /// Whether bitnet.cpp supports norms before linear layers in this architecture.
     pub linear_norms: bool,
 }
 
-/// A writer takes the first row of a family.
+/// All architectures. The writer takes the first one of a family.
 pub(crate) static ARCHITECTURES: [Architecture; 6] = [
     Architecture {
         name: "bitnet-b1.58",
@@ -37,7 +38,8 @@ pub(crate) static ARCHITECTURES: [Architecture; 6] = [
         linear_norms: false,
     },
     Architecture {
-        // The models of 1bitLLM: the same tensors as above, with another activation.
+        // The models of 1bitLLM: the same tensors as the architecture above, with another
+        // activation.
         name: "bitnet",
         model_type: "llama",
         class: "BitnetForCausalLM",
@@ -92,7 +94,8 @@ impl Architecture {
     }
 }
 
-/// Below `model.layers.N.` and below `blk.N.`; other norms have names of their own in each family.
+/// Name parts below `model.layers.N.` and below `blk.N.`. Other norms have different names in each
+/// family.
 const PARTS: [(&str, &str); 10] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -106,10 +109,10 @@ const PARTS: [(&str, &str); 10] = [
     ("mlp.down_proj", "ffn_down"),
 ];
 
-/// The frequency factors of Llama 3.
+/// The rotary frequency factors of Llama 3.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// The norm in front of the first linear layer: a file that has it has one in front of each.
+/// The norm before the first linear layer. A file that has it has a norm before every linear layer.
 pub(crate) const FIRST_LINEAR_NORM: &str = "blk.0.attn_q_norm_in.weight";
 
 /// The GGUF name of a tensor of [`sterna_ternary::layout::weights`].
@@ -145,7 +148,8 @@ fn layer_and_part(weight: &str) -> (&str, &str) {
     parts.expect("every other tensor belongs to a layer")
 }
 
-/// Heads of a matrix whose rows some architectures reorder: q and k.
+/// Number of heads in q and k, the matrices whose rows some architectures reorder. None for other
+/// matrices.
 pub(crate) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
     if weight.ends_with("q_proj.weight") {
         Some(config.num_attention_heads)
@@ -156,7 +160,8 @@ pub(crate) fn rotated_heads(config: &Config, weight: &str) -> Option<usize> {
     }
 }
 
-/// Rows for rotating neighbours (2j and 2j + 1 of a head) from rows for rotating halves (j and d/2 + j).
+/// Reorders rows for rotating neighbours (2j and 2j + 1 of a head) from rows for rotating halves (j
+/// and d/2 + j).
 pub(crate) fn interleave<T: Copy>(rows: &[T], heads: usize, columns: usize) -> Vec<T> {
     reorder(rows, heads, columns, |row, half| row % 2 * half + row / 2)
 }
@@ -168,7 +173,8 @@ pub(crate) fn deinterleave<T: Copy>(rows: &[T], heads: usize, columns: usize) ->
     })
 }
 
-/// `from` says which row of a head, of two times `half` rows, becomes its row `row`.
+/// Reorders the rows of each head. A head has 2 × `half` rows; `from` maps a new row to the old
+/// row.
 fn reorder<T: Copy>(
     rows: &[T],
     heads: usize,
@@ -192,7 +198,7 @@ mod tests {
 
     #[test]
     fn rows_for_neighbours_and_back() {
-        // Two heads of six rows of one column.
+        // Two heads of six rows with one column.
         let rows: Vec<i8> = (0..12).collect();
         let neighbours = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11];
         assert_eq!(interleave(&rows, 2, 1), neighbours);

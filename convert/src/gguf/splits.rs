@@ -1,27 +1,27 @@
-//! Split rules of byte-level tokenizers, which GGUF names in `tokenizer.ggml.pre`: rows of data.
+//! Split rules of byte-level tokenizers, which GGUF names in `tokenizer.ggml.pre`, as data.
 
 use serde_json::{Value, json};
 
-/// A rule that cuts text into the pieces which byte pairs are merged in.
+/// A rule that divides text into the pieces in which byte pairs are merged.
 pub(crate) struct Split {
-    /// Its names; a writer takes the first.
+    /// Names of the rule. The writer takes the first.
     pub names: &'static [&'static str],
     pieces: Pieces,
-    /// Whether a piece that is a token as a whole stays one.
+    /// Whether a piece that is itself a token skips the merges.
     pub ignore_merges: bool,
-    /// Whether a text begins with the beginning-of-sequence token where the file does not say.
+    /// Whether a text starts with the beginning-of-sequence token if the file does not say so.
     pub adds_bos: bool,
     normalizer: Option<&'static str>,
 }
 
-/// What a piece is.
+/// The definition of a piece.
 #[derive(Clone, Copy, PartialEq)]
 enum Pieces {
-    /// A match of the expression of GPT-2, which tokenizers have built in.
+    /// A match of GPT-2's regular expression, which the tokenizers library has built in.
     Gpt2,
-    /// The same, digits standing alone.
+    /// As `Gpt2`, with every digit a piece of its own.
     Gpt2Digits,
-    /// A match of an expression.
+    /// A match of this regular expression.
     Regex(&'static str),
 }
 
@@ -37,7 +37,7 @@ pub(crate) static SPLITS: [Split; 4] = [
         normalizer: None,
     },
     Split {
-        // Also the rule of the tokenizers that are trained here.
+        // Sterna's own tokenizers also use this rule.
         names: &["starcoder", "refact", "smollm", "codeshell"],
         pieces: Pieces::Gpt2Digits,
         ignore_merges: false,
@@ -96,7 +96,7 @@ impl Split {
             .map_or(Value::Null, |kind| json!({ "type": kind }))
     }
 
-    /// The rule of a pre-tokenizer in tokenizer.json.
+    /// Finds the rule of a pre-tokenizer in tokenizer.json.
     pub fn of(pre_tokenizer: &Value) -> Option<&'static Split> {
         let is_bytes = |v: &Value, use_regex: bool| {
             v["type"] == "ByteLevel"

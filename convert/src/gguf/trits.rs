@@ -1,9 +1,9 @@
-//! Codes of trits: two bits each in one of several orders, or five to a byte in base 3.
+//! Encoders and decoders of trits: two bits each in several orders, or five per byte in base 3.
 //!
-//! A code is trit + 1. Each function handles one unit of its type ([`super::types`]) without its scales, and
-//! gives false where the bytes stand for no trits.
+//! A code is trit + 1. Each function handles one unit of its type ([`super::types`]) without its
+//! scales. Decoders return false if a code is invalid.
 
-/// Two bits a trit; byte p holds the trits p, L + p, 2L + p and 3L + p of a group of 4 L.
+/// Two bits per trit; byte p holds the trits p, L + p, 2L + p and 3L + p of a group of 4 L.
 fn decode_planes<const L: usize>(shifts: [u8; 4], codes: &[u8], trits: &mut [i8]) -> bool {
     for (codes, trits) in codes.chunks_exact(L).zip(trits.chunks_exact_mut(4 * L)) {
         for (trits, shift) in trits.chunks_exact_mut(L).zip(shifts) {
@@ -33,7 +33,7 @@ fn has_no_code_3(codes: &[u8]) -> bool {
 const LOW_FIRST: [u8; 4] = [0, 2, 4, 6];
 const HIGH_FIRST: [u8; 4] = [6, 4, 2, 0];
 
-/// I2_S: 128 trits in 32 bytes, the first plane in the highest bits.
+/// I2_S: 128 trits in 32 bytes, with the first plane in the highest bits.
 pub(crate) fn decode_i2_s(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<32>(HIGH_FIRST, codes, trits)
 }
@@ -69,7 +69,8 @@ pub(crate) fn encode_iq2_bn(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<16>(LOW_FIRST, trits, codes);
 }
 
-/// Where IQ2_BN_R4 keeps a byte of codes: row and first column of its lowest code, the others each 4 further.
+/// IQ2_BN_R4: row and first column of the lowest code of a byte. The other codes are 4, 8 and 12
+/// columns further.
 fn iq2_bn_r4(byte: usize) -> (usize, usize) {
     let (block, byte) = (byte / 64, byte % 64);
     (byte / 4 % 4, 64 * block + 16 * (byte / 16) + byte % 4)
@@ -96,7 +97,7 @@ pub(crate) fn encode_iq2_bn_r4(trits: &[i8], codes: &mut [u8]) {
     }
 }
 
-/// Q2_0: four neighbours a byte, the first in the lowest bits.
+/// Q2_0: four neighbouring trits per byte, the first in the lowest bits.
 pub(crate) fn decode_q2_0(codes: &[u8], trits: &mut [i8]) -> bool {
     decode_planes::<1>(LOW_FIRST, codes, trits)
 }
@@ -105,13 +106,14 @@ pub(crate) fn encode_q2_0(trits: &[i8], codes: &mut [u8]) {
     encode_planes::<1>(LOW_FIRST, trits, codes);
 }
 
-/// ⌈256 v / 243⌉ of five digits, the most significant first.
+/// ⌈256 v / 243⌉ for the number v with five base-3 digits, the most significant first.
 fn encode_five(digits: [u8; 5]) -> u8 {
     let v = digits.iter().fold(0u32, |v, d| v * 3 + u32::from(*d));
     (v * 256).div_ceil(243) as u8
 }
 
-/// The digits of a byte: the byte is a fraction of 256, and times 3 brings the next digit to its front.
+/// Decodes five digits. The byte is a fraction of 256; multiplying by 3 moves the next digit to the
+/// front.
 fn decode_five(byte: u8) -> [u8; 5] {
     let mut rest = byte;
     [(); 5].map(|()| {
@@ -121,7 +123,8 @@ fn decode_five(byte: u8) -> [u8; 5] {
     })
 }
 
-/// TQ1_0 and PTQ1_0: bytes of five or four trits, which lie `lanes` apart; the groups follow one another.
+/// TQ1_0 and PTQ1_0: bytes of five or four trits, which are `lanes` elements apart. The groups
+/// follow one another.
 fn decode_base_3(groups: [(usize, usize); 3], codes: &[u8], trits: &mut [i8]) -> bool {
     let (mut codes, mut trits) = (codes, trits);
     let mut valid = true;
@@ -177,8 +180,9 @@ pub(crate) fn encode_ptq1_0(trits: &[i8], codes: &mut [u8]) {
     encode_base_3(PTQ1_0, trits, codes);
 }
 
-/// IQ1_BN: 64 trits in 13 bytes. Of each 16, fifteen lie in three bytes and the last one in the thirteenth
-/// byte of all; in a byte the first trit is the least significant digit.
+/// IQ1_BN: 64 trits in 13 bytes. Of each 16 trits, fifteen are in three bytes and the last one is
+/// in the thirteenth byte, which all groups share. The first trit of a byte is the least
+/// significant digit.
 pub(crate) fn decode_iq1_bn(codes: &[u8], trits: &mut [i8]) -> bool {
     let mut valid = true;
     for (codes, trits) in codes.chunks_exact(13).zip(trits.chunks_exact_mut(64)) {

@@ -1,4 +1,4 @@
-//! Types of tensors as rows of data: number, sizes, where the scales lie, codec.
+//! Tensor types as data: number, sizes, position of the scales, codec.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,10 +9,10 @@ use super::{floats, trits};
 use crate::read::gguf::container::Info;
 use crate::{Result, parallel};
 
-/// A type of tensors.
+/// A tensor type.
 #[derive(Debug)]
 pub(crate) struct Type {
-    /// Its number in tensor infos.
+    /// Number of the type in tensor infos.
     pub id: u32,
     pub name: &'static str,
     pub size: Size,
@@ -20,61 +20,62 @@ pub(crate) struct Type {
     pub content: Content,
 }
 
-/// How many bytes hold how many elements.
+/// The relation between bytes and elements.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Size {
-    /// Blocks of `weights` elements of a row in `bytes`, scale included.
+    /// Blocks of `weights` elements of a row in `bytes` bytes, including the scale.
     Blocks { weights: usize, bytes: usize },
-    /// Blocks of `weights` elements, four in a byte; then a trailer of 32 bytes that holds the scale.
+    /// Blocks of `weights` elements, four per byte; then a 32-byte trailer with the scale of the
+    /// matrix.
     Matrix { weights: usize },
-    /// TL2: 5 bits for each three columns, the last 256 columns 4 bits for each pair; then a trailer of
-    /// 32 bytes that holds the scale.
+    /// TL2: 5 bits per three columns; the last 256 columns 4 bits per pair; then a 32-byte trailer
+    /// with the scale.
     Triples,
-    /// Units of `rows` rows: their scales, then `bytes` for each 64 elements.
+    /// Units of `rows` rows: first the scales, then `bytes` bytes per 64 elements.
     Rows { rows: usize, bytes: usize },
 }
 
-/// Where the scales of a unit lie.
+/// Position of the scales of a unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ScaleAt {
-    /// In its content, or there is none.
+    /// Part of the content, or no scale.
     Within,
     /// Before the codes.
     HeadF16,
-    /// Before the codes, one for each of its rows.
+    /// Before the codes, one per row.
     HeadF32,
-    /// Behind the codes.
+    /// After the codes.
     TailF16,
-    /// Behind the codes of the matrix.
+    /// After the codes of the whole matrix.
     MatrixF32,
 }
 
-/// What the bytes stand for.
+/// The meaning of the bytes.
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// Numbers, a run of blocks at a time.
+    /// Numbers; the function decodes a run of blocks.
     Floats(fn(&[u8], &mut [f32])),
-    /// Trits of one unit, in codes without scales.
+    /// Trits of one unit, as codes without scales.
     Trits {
         decode: fn(&[u8], &mut [i8]) -> bool,
         encode: fn(&[i8], &mut [u8]),
     },
-    /// Trits of a matrix in an order that the blocks of a kernel make.
+    /// Trits of a matrix in the order of a lookup kernel.
     Lut(&'static Layout),
-    /// Nothing that can be read, and why.
+    /// Not supported, with the reason.
     Refused(&'static str),
 }
 
-/// The smallest part of a matrix that is coded by itself.
+/// The smallest part of a matrix that is encoded independently.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
     pub weights: usize,
     pub bytes: usize,
-    /// Scales in the unit, for equal parts of its weights.
+    /// Number of scales per unit, each for an equal part of its weights.
     pub scales: usize,
     /// Bytes before the codes.
     head: usize,
-    /// Bytes behind the codes.
+    /// Bytes after the codes.
     tail: usize,
 }
 
@@ -172,7 +173,7 @@ pub(crate) static I2_S: Type = ternary(
     trits::decode_i2_s,
     trits::encode_i2_s,
 );
-/// I2_S in the order of later ARM builds; nothing in a file tells the two apart.
+/// I2_S as later ARM builds write it. The file does not tell the two orders apart.
 pub(crate) static I2_S_ARM: Type = ternary(
     36,
     "I2_S (ARM order)",
@@ -189,7 +190,7 @@ pub(crate) static Q2_0: Type = ternary(
     trits::decode_q2_0,
     trits::encode_q2_0,
 );
-/// The same number with blocks of 128, from before llama.cpp had the type.
+/// Blocks of 128 with the number of Q2_0, from before llama.cpp had this type.
 pub(crate) static Q2_0_G128: Type = ternary(
     42,
     "Q2_0 in groups of 128",
@@ -207,7 +208,7 @@ pub(crate) static IQ2_BN: Type = ternary(
     trits::encode_iq2_bn,
 );
 
-/// Types with fewer users, and those that share a number with one of ours.
+/// Less common types, and types that share a number with a type above.
 static OTHERS: [Type; 13] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
     floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
@@ -258,7 +259,7 @@ static OTHERS: [Type; 13] = [
     ),
 ];
 
-/// Every type; ARM's I2_S is taken on request.
+/// All types except ARM's I2_S, which must be asked for.
 pub(crate) fn all() -> impl Iterator<Item = &'static Type> {
     let ours = [
         &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &Q2_0_G128, &IQ2_BN,
@@ -267,7 +268,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Type> {
 }
 
 impl Type {
-    /// Bytes of a tensor without its padding; none where its width does not fit.
+    /// Bytes of a tensor without its padding. None if its width does not fit the type.
     pub fn bytes(&self, info: &Info) -> Option<u64> {
         let (columns, elements) = (info.columns(), info.elements());
         match self.size {
@@ -335,8 +336,8 @@ impl Type {
         }
     }
 
-    /// The trits of a matrix; those whose scale is zero are zero. `codes` is the tensor without padding.
-    /// False where a code stands for no trit.
+    /// Decodes the trits of a matrix; trits with a zero scale become zero. `codes` is the tensor
+    /// without padding. Returns false at an invalid code.
     pub fn trits(&self, codes: &[u8], columns: usize, trits: &mut [i8]) -> Result<bool> {
         let Content::Trits { decode, .. } = self.content else {
             return Ok(false);
@@ -361,7 +362,7 @@ impl Type {
         Ok(valid.into_inner())
     }
 
-    /// Every scale of a matrix, in the order of its bytes.
+    /// All scales of a matrix, in byte order.
     pub fn scales(&self, codes: &[u8], columns: usize) -> impl Iterator<Item = f32> {
         let unit = self.unit(columns);
         let tail = match self.scale {
@@ -373,7 +374,7 @@ impl Type {
         within.chain(tail)
     }
 
-    /// Values of whole blocks: numbers, or trits times scales. False at a code that stands for none.
+    /// Decodes whole blocks of numbers, or of trits times scales. Returns false at an invalid code.
     pub fn values(&self, bytes: &[u8], values: &mut [f32]) -> bool {
         let (unit, decode) = match &self.content {
             Content::Floats(decode) => {
@@ -398,7 +399,7 @@ impl Type {
         valid
     }
 
-    /// Codes of whole units, each with its scales; the tail of a matrix is [`matrix_tail`].
+    /// Encodes whole units with their scales. The trailer of a matrix comes from [`matrix_tail`].
     pub fn encode(&self, trits: &[i8], columns: usize, scales: &[f32], bytes: &mut [u8]) {
         let Content::Trits { encode, .. } = self.content else {
             unreachable!("only trits are encoded");
@@ -428,7 +429,7 @@ impl Type {
     }
 }
 
-/// Bytes behind the codes of a [`Size::Matrix`]: its scale, then zeros.
+/// Bytes after the codes of a [`Size::Matrix`]: its scale, then zeros.
 pub(crate) const TAIL: usize = 32;
 
 pub(crate) fn matrix_tail(scale: f32) -> [u8; TAIL] {
@@ -459,7 +460,7 @@ mod tests {
         all().find(|t| t.name == name).unwrap()
     }
 
-    /// A matrix of rows of `columns` in a type, and back.
+    /// Encodes and decodes a matrix with rows of `columns` elements, and compares the bytes.
     fn check(name: &str, rows: usize, columns: usize, expected: &str) {
         let kind = named(name);
         let trits = formula(rows * columns);
@@ -486,7 +487,7 @@ mod tests {
         }
     }
 
-    /// Bytes that the programs which define the types wrote for the same trits.
+    /// Expected bytes were written by the programs that define the types.
     #[test]
     fn vectors_of_the_reference_programs() {
         let i2_s = "154a562958a4629088402101840512154a562958a4629088402101840512154a";

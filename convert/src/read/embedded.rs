@@ -1,4 +1,4 @@
-//! The files that travel inside a packed file: config, tokenizer, generation settings and chat template.
+//! The files embedded in a packed file: config, tokenizer, generation settings and chat template.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,7 +10,7 @@ use sterna_ternary::json;
 
 use crate::{Error, Result};
 
-/// Files that belong to every model, and what goes wrong without each.
+/// Files that every model needs, and the consequence of the absence of each.
 pub(crate) const REQUIRED: [(&str, &str); 3] = [
     (
         "tokenizer.json",
@@ -26,7 +26,7 @@ pub(crate) const REQUIRED: [(&str, &str); 3] = [
     ),
 ];
 
-/// The files to embed, config.json first, and a warning for each that is absent.
+/// The files to embed, config.json first, and a warning for each absent file.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     pub files: Vec<(String, Vec<u8>)>,
@@ -34,7 +34,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Reads them from a folder; `config` is config.json, perhaps completed.
+    /// Reads the files from a folder. `config` is config.json, possibly completed by the caller.
     pub fn read(folder: &Path, config: Vec<u8>, allow_missing: bool) -> Result<Embedded> {
         let mut files = vec![(FILES[0].to_owned(), config)];
         let mut warnings = Vec::new();
@@ -63,7 +63,7 @@ impl Embedded {
     }
 }
 
-/// A whole file; none where there is none.
+/// Reads a whole file. None if it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let metadata = match path.metadata() {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -78,7 +78,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     std::fs::read(path).map(Some).map_err(Error::io(path))
 }
 
-/// Refuses what is no UTF-8, and in a `.json` what is no object. Nothing of it is kept: tokenizers are large.
+/// Requires UTF-8, and an object in a `.json` file. The parsed value is discarded, because
+/// tokenizers are large.
 fn check_text(path: &Path, bytes: &[u8]) -> Result<()> {
     let error = |why: String| {
         let path = path.to_owned();

@@ -1,13 +1,15 @@
 //! Reader of a Hugging Face folder: config.json, tokenizer files and safetensors weights.
 //!
-//! Linear layers come in four ways, which `quantization_config` tells apart ([`Storage`]): packed bytes with
-//! a scale to multiply by, the same with a scale to divide by, master weights to be ternarized here, or, without
-//! `quantization_config`, products of trits and scales, one scale for each 128 columns of a row at most. A byte
-//! holds four codes (trit + 1), from the lowest bits up for rows r, R + r, 2R + r and 3R + r, where R is a
-//! quarter of the rows, rounded up; rows that do not exist are filled up with anything.
+//! Linear layers have four forms, which `quantization_config` distinguishes ([`Storage`]): packed
+//! bytes with a scale that multiplies; packed bytes with a scale that divides; master weights,
+//! ternarized here; and, without `quantization_config`, products of trits and scales with at most
+//! one scale per 128 columns of a row. A packed byte holds four codes (trit + 1): from the lowest
+//! bits up, rows r, R + r, 2R + r and 3R + r, where R is a quarter of the rows, rounded up. The
+//! codes of rows beyond the last row are ignored.
 //!
-//! Embedding models of microsoft have a norm in front of every linear layer. Its name is the only thing that
-//! says so, and a model without a head may lack the prefix of all names: see [`Spelling`].
+//! Embedding models from Microsoft have a norm before every linear layer, and only the names of the
+//! tensors show it. A model without a head may lack the common prefix of all names: see
+//! [`Spelling`].
 
 use std::path::{Path, PathBuf};
 
@@ -30,12 +32,13 @@ const NOT_DECLARED: &str = "nothing declares the matrices ternary. Convert maste
      \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]} in config.json. A full-precision model, as a \
      baseline to compare with, is packed with --packing f16, q8_0 or q4_0";
 
-/// How a checkpoint spells names that [`layout`] spells as transformers does.
+/// Spelling of tensor names in a checkpoint that differs from [`layout`], which follows
+/// transformers.
 #[derive(Debug, Clone, Copy)]
 struct Spelling {
-    /// Whether the names of the body begin with [`PREFIX`].
+    /// Whether the names of the body start with [`PREFIX`].
     has_prefix: bool,
-    /// How the names of norms in front of linear layers end.
+    /// Suffix of the names of norms before linear layers.
     linear_norm: &'static str,
 }
 
@@ -73,7 +76,7 @@ impl Spelling {
     }
 }
 
-/// What config.json says of master weights.
+/// The `quantization_config` of master weights.
 fn masters() -> Value {
     json!({
         "linear_class": "autobitlinear",
@@ -83,15 +86,16 @@ fn masters() -> Value {
     })
 }
 
-/// Says in config.json what tensors named `<linear>.norm.weight` say: a norm in front of every linear layer, of
-/// master weights if nothing tells otherwise. Returns what the user should know.
+/// Declares in config.json what tensors named `<linear>.norm.weight` show: a norm before every
+/// linear layer. Without another declaration, the layers are master weights. Returns a warning for
+/// the user.
 fn declare_linear_norms(json: &mut Value) -> String {
     let eps = json["rms_norm_eps"].clone();
     let quantization = &mut json["quantization_config"];
     if quantization.is_null() {
         *quantization = masters();
     }
-    // Anything else than an object is refused with the config.
+    // A value that is not an object is refused later, with the config.
     if quantization.is_object() && quantization["use_rms_norm"].is_null() {
         quantization["use_rms_norm"] = true.into();
         quantization["rms_norm_eps"] = eps;
@@ -103,8 +107,8 @@ fn declare_linear_norms(json: &mut Value) -> String {
     )
 }
 
-/// Tensors of every layer of every family: seven matrices and two norms. A config with more layers than that has room
-/// for is refused before the names of its tensors are made.
+/// Fewest tensors per layer in any family: seven matrices and two norms. A config with more layers
+/// than the checkpoint has room for is refused before the names of its tensors are generated.
 const LEAST_PER_LAYER: usize = 9;
 
 /// A Hugging Face folder.
@@ -114,7 +118,7 @@ pub struct HuggingFace {
     spelling: Spelling,
     config: Config,
     storage: Storage,
-    /// Whether config.json says with 1bitLLM's `input_bits` that activations were int8 in training.
+    /// Whether config.json declares int8 activations with 1bitLLM's `input_bits`.
     has_int8_inputs: bool,
     embedded: Embedded,
     weights: SafetensorsFiles,
@@ -124,7 +128,7 @@ impl HuggingFace {
     /// Reads the config and checks names, types and shapes of all tensors.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] where a file that belongs to every model is absent, unless `allow_missing`.
+    /// [`Error::MissingFile`] if a file that every model needs is absent, unless `allow_missing`.
     pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
         let absent = || Error::Input {
@@ -136,10 +140,10 @@ impl HuggingFace {
         HuggingFace::with_config(folder, json, config_bytes, allow_missing)
     }
 
-    /// [`HuggingFace::open`] of master weights, whatever config.json says of quantization.
+    /// [`HuggingFace::open`] for master weights; the quantization in config.json is ignored.
     ///
     /// # Errors
-    /// Those of [`HuggingFace::open`].
+    /// Errors of [`HuggingFace::open`].
     pub fn open_masters(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
         let bytes = embedded::read(&path)?.unwrap_or_default();
@@ -148,10 +152,10 @@ impl HuggingFace {
         HuggingFace::open_as(folder, config, allow_missing)
     }
 
-    /// [`HuggingFace::open`] with another config.json than the one in the folder, which need not have one.
+    /// [`HuggingFace::open`] with this config.json. The folder need not contain one.
     ///
     /// # Errors
-    /// Those of [`HuggingFace::open`].
+    /// Errors of [`HuggingFace::open`].
     pub fn open_as(folder: &Path, config: Value, allow_missing: bool) -> Result<HuggingFace> {
         let bytes = format!("{config:#}\n").into_bytes();
         HuggingFace::with_config(folder, config, bytes, allow_missing)
@@ -308,7 +312,7 @@ impl HuggingFace {
         })
     }
 
-    /// A tensor that the model does not have is refused, unless it says nothing new.
+    /// Refuses a tensor that the model does not have, unless it is redundant.
     fn check_surplus(&self, name: &str) -> Result<()> {
         if name.ends_with(".rotary_emb.inv_freq") {
             return Ok(()); // a cache of what rope_theta says
@@ -331,7 +335,7 @@ impl HuggingFace {
         })
     }
 
-    /// Whether a table has the values of the embedding.
+    /// Whether a table has the same values as the embedding.
     fn is_embedding(&self, name: &str) -> Result<bool> {
         const CHUNK: usize = 1 << 20;
         let (table, embedding) = (self.stored(name), self.stored(EMBEDDING));
@@ -351,7 +355,7 @@ impl HuggingFace {
         Ok(true)
     }
 
-    /// A tensor by its name in [`layout`].
+    /// Finds a tensor by its name in [`layout`].
     fn find(&self, name: &str) -> Option<Stored<'_>> {
         self.weights.find(&self.spelling.name(name))
     }
@@ -543,7 +547,8 @@ impl Source for HuggingFace {
     fn masters(&self, weight: &Weight) -> Result<Vec<f32>> {
         match self.storage {
             Storage::Online => self.values(weight),
-            // Full precision says as little about itself as products do: what cannot be taken apart is no product.
+            // Neither products nor full precision are declared. Weights that cannot be taken apart
+            // are in full precision.
             Storage::Products => match self.take_apart(weight) {
                 Ok(ternary) => Ok(ternary.masters(weight.columns, ternary.scales.scaling)),
                 Err(Error::Tensor { .. }) => self.values(weight),

@@ -1,4 +1,4 @@
-//! Parts of a file in memory, and the numbers in them.
+//! Maps parts of a file and decodes the numbers in them.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,15 +10,16 @@ use sterna_ternary::Dtype;
 
 use crate::{Error, Result};
 
-/// Maps a part of a file for as long as it is read, so that the memory in use does not grow with the file.
+/// Maps a part of a file only while it is read, so that memory does not grow with the file.
 #[allow(unsafe_code)]
 pub(crate) fn map(path: &Path, file: &File, offset: u64, len: usize) -> Result<Mmap> {
-    // SAFETY: the mapping is read-only, private to this process and short-lived. A checkpoint that another
-    // process shortens meanwhile ends this one with SIGBUS; a checkpoint is not written while it is converted.
+    // SAFETY: the mapping is read-only, private to this process and short-lived. A checkpoint that
+    // another process shortens meanwhile ends this one with SIGBUS; a checkpoint is not written
+    // while it is converted.
     unsafe { MmapOptions::new().offset(offset).len(len).map(file) }.map_err(Error::io(path))
 }
 
-/// Little-endian numbers of any alignment, exactly.
+/// Decodes little-endian numbers of any alignment, exactly.
 ///
 /// # Panics
 /// If `dtype` is U8.

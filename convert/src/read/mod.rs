@@ -1,4 +1,4 @@
-//! Readers: each format becomes a [`crate::Source`].
+//! Readers. Each converts a format to a [`crate::Source`].
 
 pub(crate) mod embedded;
 pub(crate) mod gguf;

@@ -30,7 +30,7 @@ impl Packed {
     /// Maps and checks a file.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] where it was made without a file that belongs to every model, unless
+    /// [`Error::MissingFile`] if the packed file lacks a file that every model needs, unless
     /// `allow_missing`.
     pub fn open(path: &Path, allow_missing: bool) -> Result<Packed> {
         let file = PackedFile::open(path)?;
@@ -59,7 +59,7 @@ impl Packed {
         })
     }
 
-    /// What holds a linear layer of a dense packing.
+    /// The storage type of a linear layer in a dense packing.
     fn held(&self, weight: &Weight) -> Option<ValueType> {
         if weight.role != Role::Linear || !self.is_dense() {
             return None;
@@ -73,13 +73,14 @@ impl Packed {
         })
     }
 
-    /// The packing of a linear layer of blocks.
+    /// The packing of a linear layer stored in blocks.
     fn blocks(&self, weight: &Weight) -> Option<Dense> {
         let dense = self.file.packing.dense()?;
         (weight.role == Role::Linear && dense.block_bytes().is_some()).then_some(dense)
     }
 
-    /// How many values of a matrix lie in blocks other than the packing makes of `values`, all of its values.
+    /// Number of values in blocks that differ from the encoding of `values`, which are all values
+    /// of the matrix.
     fn blocks_differ(&self, weight: &Weight, packing: Dense, values: &[f32]) -> u64 {
         let bytes = &self.file.data()[self.range(&weight.name)];
         let Ok(expected) = blocks::encode(packing, values, weight.columns) else {
@@ -98,10 +99,10 @@ impl Packed {
         entry.offset..entry.offset + entry.len
     }
 
-    /// How the trits of a linear layer are packed.
+    /// The packing of the trits of a linear layer.
     ///
     /// # Errors
-    /// [`Error::Tensor`] where there are none.
+    /// [`Error::Tensor`] if the layer is not ternary.
     fn packing(&self, weight: &Weight) -> Result<Packing> {
         self.file.packing.ternary().ok_or_else(|| Error::Tensor {
             path: self.path().to_owned(),
@@ -165,7 +166,8 @@ impl Source for Packed {
     }
 
     fn stored_bytes(&self, weight: &Weight) -> u64 {
-        // A coded table has planes, multipliers and scales beside it, whose names begin with its own.
+        // The names of the planes, multipliers and scales of a coded table start with the name of
+        // the table.
         let entries = self.file.layout().entries.iter();
         let own = entries.filter(|e| e.name.starts_with(&weight.name));
         own.map(|e| e.len as u64).sum()
@@ -301,7 +303,8 @@ impl Source for Packed {
         }
     }
 
-    /// Codes are compared themselves: they hold more than their values show. So are trits and their scales, by rows.
+    /// Compares codes, which hold more than their values show, and trits with their scales, row by
+    /// row.
     fn coded_differently(&self, weight: &Weight, first: usize, values: &[f32]) -> Option<u64> {
         if let Some(packing) = self.blocks(weight) {
             return Some(self.blocks_differ(weight, packing, values));

@@ -1,8 +1,11 @@
-//! The weights of a Hugging Face folder: `model.safetensors`, or the shards that
-//! `model.safetensors.index.json` names. Every other file is none of our business.
+//! The weights of a Hugging Face folder: `model.safetensors`, or the shards named in
+//! `model.safetensors.index.json`. Other files are ignored.
 //!
-//! Headers are checked at opening; afterwards a part of a file is mapped for as long as it is read, so that
-//! the memory in use does not grow with the checkpoint.
+//! The crate safetensors parses the headers. The index has no crate of its own; it is a JSON map
+//! that `serde_json` parses, and this file checks it against the shards.
+//!
+//! Headers are checked at opening. After that, a part of a file is mapped only while it is read, so
+//! that memory does not grow with the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -34,7 +37,7 @@ pub(crate) struct SafetensorsFiles {
 struct Shard {
     path: PathBuf,
     file: File,
-    /// Where the data starts in the file.
+    /// Offset of the data in the file.
     data_start: u64,
     bytes: u64,
     tensors: BTreeMap<String, TensorInfo>,
@@ -85,7 +88,7 @@ impl SafetensorsFiles {
     }
 }
 
-/// The part of an index that counts.
+/// The used part of an index.
 #[derive(Deserialize)]
 struct Index {
     /// Tensor → file.
@@ -138,14 +141,15 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     Ok(all)
 }
 
-/// Whether a name stays in the folder that it is joined to, on every system, and can be shown. What the file of that
-/// name links to is the business of whoever made the folder: the cache of the hub is made of links.
+/// Whether a name stays inside its folder on every system and can be displayed. Links are followed:
+/// the cache of the Hub consists of links, and the owner of the folder made them.
 fn is_plain_name(file: &str) -> bool {
     let is_plain = |c: char| !c.is_control() && !['/', '\\', ':'].contains(&c);
     file.len() <= 255 && file.chars().all(is_plain) && !["", ".", ".."].contains(&file)
 }
 
-/// Most values of an index or a header, eight a tensor: bounds what a hostile one can make us allocate.
+/// Most JSON values of an index or a header, at eight per tensor. It bounds the memory that a
+/// hostile file can allocate.
 const MOST_VALUES: usize = 100_000;
 
 fn check_values(text: &[u8]) -> std::result::Result<(), String> {
@@ -157,7 +161,7 @@ fn check_values(text: &[u8]) -> std::result::Result<(), String> {
     }
 }
 
-/// Names of tensors that are longer are refused.
+/// Longest accepted name of a tensor, in bytes.
 const LONGEST_NAME: usize = 256;
 
 fn is_tensor_name(name: &str) -> bool {
@@ -203,7 +207,7 @@ impl Shard {
     }
 }
 
-/// The JSON that the first eight bytes announce, as far as it is there.
+/// The JSON part that the first eight bytes announce, as far as the file contains it.
 fn json_part(file: &[u8]) -> &[u8] {
     let Some((length, rest)) = file.split_first_chunk() else {
         return &[];
@@ -230,7 +234,7 @@ impl<'a> Stored<'a> {
         format!("{} {}", self.dtype(), shown(&format!("{:?}", self.shape())))
     }
 
-    /// The bytes of some elements; `elements` lies within the tensor.
+    /// Maps the bytes of some elements; `elements` is within the tensor.
     pub fn bytes(self, elements: Range<usize>) -> Result<Mmap> {
         let size = self.dtype().bitsize() / 8;
         let start = self.info.data_offsets.0 + elements.start * size;
@@ -238,7 +242,7 @@ impl<'a> Stored<'a> {
         map(self.path(), &self.shard.file, offset, elements.len() * size)
     }
 
-    /// Elements `first..` of an F32, F16 or BF16 tensor, as many as fill `values`.
+    /// Decodes elements of an F32, F16 or BF16 tensor from index `first` on until `values` is full.
     pub fn values(self, first: usize, values: &mut [f32]) -> Result<()> {
         let bytes = self.bytes(first..first + values.len())?;
         let size = self.dtype().bitsize() / 8;

@@ -1,7 +1,9 @@
-//! Writer of a Hugging Face folder with synthetic weights, as `transformers` and [`crate::open`] read it.
+//! Writer of a Hugging Face folder with synthetic weights that `transformers` and [`crate::open`]
+//! can read.
 //!
-//! model.safetensors holds tables, norms and scales as BF16, then the trits as U8: byte (r, c) of a matrix is
-//! Σᵢ (trit + 1) · 4ⁱ of rows r, R + r, 2R + r and 3R + r, where R is a quarter of the rows, rounded up.
+//! model.safetensors holds tables, norms and scales as BF16, then the trits as U8. Byte (r, c) of a
+//! matrix is Σᵢ (trit + 1) · 4ⁱ over the rows r, R + r, 2R + r and 3R + r, where R is a quarter of
+//! the rows, rounded up.
 
 use std::io::Write;
 
@@ -31,7 +33,7 @@ pub(super) fn write(model: &Synthetic, out: &OutputFolder, count: &mut Count) ->
     })
 }
 
-/// The header with all offsets, then every tensor in its order.
+/// Writes the header with all offsets, then the tensors in the same order.
 fn write_weights(
     model: &Synthetic,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,

@@ -1,11 +1,14 @@
-//! Models of any shape with random weights, to measure speed and memory where the trained ones are not at hand.
+//! Models of any shape with random weights, to measure speed and memory without a trained model.
 //!
-//! Every row of every tensor has a generator of its own, seeded by seed, tensor name and row: rows are made
-//! when they are written, on all cores, the model is never in memory, and the bytes depend on the seed alone.
-//! 42 % of the trits are zero, and scale · √(columns · 0.58) = 1, so that a linear layer keeps the size of its
-//! input; norms are 1. Scales are bf16 numbers and tables hold multiples of 2⁻¹² below 2⁻⁴, so every float type
-//! stores them exactly: the Hugging Face folder, converted, is the packed file byte for byte. Where linear layers are
-//! numbers (f16, q8_0, q4_0), they have such values too.
+//! Every row of every tensor has its own generator, seeded with the seed, the tensor name and the
+//! row. Rows are generated while they are written, on all cores. The model is never completely in
+//! memory, and its bytes depend only on the seed.
+//!
+//! 42 % of the trits are zero, and scale · √(columns · 0.58) = 1, so a linear layer preserves the
+//! magnitude of its input; norms are 1. Scales are bf16 numbers, and tables hold multiples of 2⁻¹²
+//! below 2⁻⁴, so every float type stores them exactly. Converting the Hugging Face folder therefore
+//! gives the packed file byte for byte. Dense linear layers (f16, q8_0, q4_0) have the same values
+//! as tables.
 
 mod huggingface;
 mod random;
@@ -27,20 +30,22 @@ use crate::write::{stream, table};
 use crate::{Error, Result, ValueType, blocks};
 use random::Seed;
 
-/// A model that exists only as its shape and a seed until it is written.
+/// A model that is only a shape and a seed until it is written.
 #[derive(Debug)]
 pub struct Synthetic {
     config: Config,
-    /// As [`crate::Source::files`].
+    /// Files to embed; see [`crate::Source::files`].
     files: Vec<(String, Vec<u8>)>,
     seed: Seed,
 }
 
 impl Synthetic {
-    /// A model of the shape in a config.json, whose `quantization_config` is replaced; `path` is for messages.
+    /// A model with the shape of a config.json, whose `quantization_config` is replaced. `path` is
+    /// used in messages.
     ///
     /// # Errors
-    /// A config that Sterna cannot run, or one whose vocabulary is too small for the embedded tokenizer.
+    /// A config that Sterna does not support, or a vocabulary that is too small for the embedded
+    /// tokenizer.
     pub fn new(path: &Path, config_json: &[u8], seed: u64) -> Result<Synthetic> {
         let mut json = embedded::parse_object(path, config_json)?;
         json["quantization_config"] = json!({
@@ -83,8 +88,9 @@ impl Synthetic {
         &self.config
     }
 
-    /// Writes the packed file `out`. `head` is the type of embedding and head; beside a coded head, an embedding
-    /// that is not the head is F16. `progress` is called with (done, total), counted in weights.
+    /// Writes the packed file `out`. `head` is the type of embedding and head. If the head is coded
+    /// and not tied, the embedding is F16. `progress` is called with (done, total), counted in
+    /// weights.
     pub fn write_packed(
         &self,
         out: &Output,
@@ -130,7 +136,8 @@ impl Synthetic {
         })
     }
 
-    /// Writes a Hugging Face folder: packed uint8 planes with a scale to multiply by, all else in bf16.
+    /// Writes a Hugging Face folder: packed U8 matrices with a scale that multiplies; all other
+    /// tensors in bf16.
     pub fn write_huggingface(
         &self,
         out: &OutputFolder,
@@ -158,7 +165,7 @@ impl Synthetic {
         Ok(writer.vector(&layout::scale_name(&weight.name), &[scale])?)
     }
 
-    /// A matrix of numbers as those of tables are, which F16 holds.
+    /// Writes a matrix of the same kind of numbers as in tables, which F16 represents exactly.
     fn write_dense(
         &self,
         writer: &mut PackedWriter,
@@ -193,7 +200,7 @@ impl Synthetic {
         })
     }
 
-    /// The values of a table or of a matrix of numbers, as chunks of whole rows.
+    /// Generates a table or a dense matrix in chunks of whole rows.
     fn for_each_chunk(&self, weight: &Weight, f: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let fill = |row, values: &mut [f32]| {
             self.seed.values(&weight.name, row, values);

@@ -1,4 +1,4 @@
-//! The random numbers of a synthetic model: a stream of SplitMix64 for each row.
+//! Random numbers of a synthetic model: one SplitMix64 stream per row.
 
 use half::bf16;
 use sterna_ternary::random::{SplitMix64, finalize};
@@ -6,19 +6,19 @@ use sterna_ternary::random::{SplitMix64, finalize};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seed(pub u64);
 
-/// How many of the 256 values of a byte become -1. As many become +1; the other 108 become 0.
+/// Number of the 256 byte values that become -1. The same number become +1; the other 108 become 0.
 const NON_ZERO: u8 = 74;
 /// The step between the values of a table. Their standard deviation is 74 steps, 0.018.
 const STEP: f32 = 1.0 / 4096.0;
 
-/// 1 / √(columns · share of trits that are not zero).
+/// 1 / √(columns · fraction of nonzero trits).
 pub(super) fn scale(columns: usize) -> bf16 {
     let variance = columns as f32 * 2.0 * f32::from(NON_ZERO) / 256.0;
     bf16::from_f32(1.0 / variance.sqrt())
 }
 
 impl Seed {
-    /// One row of a matrix.
+    /// Generates one row of a ternary matrix.
     pub fn trits(self, tensor: &str, row: usize, trits: &mut [i8]) {
         let mut stream = self.stream(tensor, row);
         for eight in trits.chunks_mut(8) {
@@ -28,7 +28,8 @@ impl Seed {
         }
     }
 
-    /// One row of a table, nearly normal: each value is the centred sum of four uniform bytes.
+    /// Generates one row of a table. The values are nearly normal: the centred sum of four uniform
+    /// bytes.
     pub fn values(self, tensor: &str, row: usize, values: &mut [f32]) {
         let mut stream = self.stream(tensor, row);
         for two in values.chunks_mut(2) {

@@ -1,10 +1,10 @@
-//! The tokenizer of a synthetic model: a byte-level BPE without merges, so that any text can be encoded. All
-//! other ids of the vocabulary have no token and decode to nothing.
+//! The tokenizer of a synthetic model: a byte-level BPE without merges, which can encode any text.
+//! The other ids of the vocabulary have no token and decode to an empty string.
 
 use serde_json::{Map, Value, json};
 
 const SPECIAL: [&str; 2] = ["<|begin_of_text|>", "<|end_of_text|>"];
-/// Ids: the special tokens, then the bytes.
+/// Number of tokens: the special tokens, then the bytes.
 pub(super) const SIZE: usize = SPECIAL.len() + 256;
 
 /// tokenizer.json.
@@ -66,8 +66,8 @@ fn byte_level() -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true })
 }
 
-/// The character that stands for a byte in byte-level vocabularies (GPT-2's `bytes_to_unicode`): itself where
-/// it is visible, else the next one from U+0100.
+/// The character for a byte in byte-level vocabularies (GPT-2's `bytes_to_unicode`): the byte
+/// itself if it is visible, or the next character from U+0100 on.
 fn visible(byte: u8) -> char {
     let is_visible = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if is_visible(byte) {

@@ -1,4 +1,5 @@
-//! Linear layers of a full-precision model, or of a ternary one taken as numbers: what holds them, and their bytes.
+//! Dense linear layers of a full-precision model, or of a ternary one treated as numbers: choice of
+//! type, and encoding.
 
 use sterna_ternary::layout::{Role, Weight};
 use sterna_ternary::{Dense, PackedWriter};
@@ -8,10 +9,10 @@ use crate::progress::Progress;
 use crate::write::table::{self, Choice, Plan};
 use crate::{Error, Result, Source, ValueType};
 
-/// Values that are packed at once: a few MiB.
+/// Number of values packed at once: a few MiB.
 const CHUNK: usize = 1 << 20;
 
-/// Chooses what holds each linear layer, and measures how far it moves the values.
+/// Chooses the type of each linear layer, and measures the rounding error.
 pub(crate) fn plan(
     source: &dyn Source,
     weights: &[Weight],
@@ -33,10 +34,10 @@ pub(crate) fn plan(
         .collect()
 }
 
-/// Writes a linear layer as its plan says.
+/// Writes a linear layer as planned.
 ///
 /// # Errors
-/// [`Error::Value`] where f16 does not hold the scale of a block.
+/// [`Error::Value`] if the scale of a block overflows f16.
 pub(crate) fn write(
     writer: &mut PackedWriter,
     source: &dyn Source,
@@ -56,7 +57,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// The rows from `first` on as blocks.
+/// Encodes the rows from `first` on as blocks.
 fn blocks(
     source: &dyn Source,
     weight: &Weight,

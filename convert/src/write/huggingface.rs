@@ -1,12 +1,13 @@
-//! Writer of a Hugging Face folder, as `transformers` loads it.
+//! Writer of a Hugging Face folder that `transformers` can load.
 //!
-//! Packed: four codes a byte in the layout that [`crate::HuggingFace`] reads. A scale is stored to multiply by or to
-//! divide by, whichever is exact in the narrower type: `transformers` reads scales, norms and tables in one type,
-//! so that is bf16 if it holds every one of them, and f32 otherwise.
+//! In the packed form, a byte holds four codes in the layout that [`crate::HuggingFace`] reads. A
+//! scale is stored as a multiplier or as a divisor, whichever is exact in the narrower type.
+//! `transformers` reads scales, norms and tables in one type: bf16 if it represents all of them
+//! exactly, f32 if not.
 //!
-//! A model with several scales a matrix, or whose weights came as products, has no such form: its weights are
-//! written as trit × scale in the narrowest of f16, bf16 and f32 that holds them all, and nothing says that they are
-//! quantized, so that `transformers` loads an ordinary model.
+//! A model with several scales per matrix, or with weights from products, has no packed form. Its
+//! weights are written as trit × scale in the narrowest of f16, bf16 and f32 that is exact, without
+//! a quantization config, so that `transformers` loads an ordinary model.
 
 use std::io::Write;
 use std::path::Path;
@@ -31,16 +32,16 @@ use crate::{
     ValueType, parallel,
 };
 
-/// How linear layers are stored, and the type of everything that is not packed.
+/// Storage of the linear layers, and the type of all tensors that are not packed.
 struct Form {
     linear: Linear,
     precision: ValueType,
 }
 
 enum Linear {
-    /// Codes, and the stored number of each matrix, in order.
+    /// Packed codes, and the stored scale of each matrix, in order.
     Packed { divides: bool, stored: Vec<f32> },
-    /// Numbers, trit × scale.
+    /// Numbers: the products trit × scale.
     Products,
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn write(
     }
     let files = files(source, &form)?;
 
-    // The folder gets its name only after the proof.
+    // The folder gets its final name only after the proof.
     out.make(|unproven| {
         for (name, bytes) in &files {
             let path = unproven.join(name);
@@ -101,8 +102,8 @@ pub(crate) fn write(
     })
 }
 
-/// Writes the model card: the README.md of the source as it is, since the model is the same, or one that says
-/// what is known.
+/// Writes the model card: the README.md of the source, unchanged because the model is the same; or
+/// a new card with the known facts.
 fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
     let own = source.path().join(README);
     if own.is_file() {
@@ -131,7 +132,7 @@ fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
         .map_err(Error::io(folder))
 }
 
-/// By the number of rows `transformers` tells packed weights from others.
+/// Checks the number of rows, by which `transformers` recognizes packed weights.
 fn check_rows(source: &dyn Source, weights: &[Weight]) -> Result<()> {
     let mut linears = weights.iter().filter(|w| w.role == Role::Linear);
     match linears.find(|w| w.rows % 4 != 0) {
@@ -146,7 +147,7 @@ fn check_rows(source: &dyn Source, weights: &[Weight]) -> Result<()> {
     }
 }
 
-/// Which types hold all that was seen.
+/// The types that represent all values seen so far exactly.
 struct Fits {
     f16: bool,
     bf16: bool,
@@ -249,7 +250,7 @@ fn is_bf16(x: f32) -> bool {
     is_same(bf16::from_f32(x).to_f32(), x)
 }
 
-/// A number whose reciprocal is the scale to the last bit.
+/// A number whose reciprocal equals the scale bit for bit.
 fn divisor(scale: f32, stored: StoredScale) -> Option<f32> {
     let candidate = match stored {
         StoredScale::Divide(x) => x,
@@ -260,7 +261,7 @@ fn divisor(scale: f32, stored: StoredScale) -> Option<f32> {
     is_same(1.0 / candidate, scale).then_some(candidate)
 }
 
-/// The files beside the weights; config.json says how they are stored.
+/// The files of the folder except the weights. config.json states the storage of the weights.
 fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = source.files().to_vec();
     let config = files.iter_mut().find(|(name, _)| name == "config.json");
@@ -297,7 +298,8 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// The type of the checkpoint also says how the multiplier of embeddings is rounded.
+/// Checks the type of the checkpoint, which also determines the rounding of the embedding
+/// multiplier.
 fn check_multiplier(source: &dyn Source, json: &Value, dtype: &str) -> Result<()> {
     let written = Config::from_json(json).map_err(|source_error| Error::Config {
         path: source.path().to_owned(),
@@ -352,7 +354,7 @@ fn write_weights(
                 }
                 matrices.push(MatrixReport::new(weight, &ternary));
             } else {
-                // The checkpoint leaves out the offset that a family adds to its norms.
+                // Checkpoints store norms without the offset that the family adds.
                 let offset = weight.offset(source.config());
                 table::for_each_chunk(source, weight, |_, values| {
                     let stored: Vec<f32> = values.iter().map(|x| x - offset).collect();
@@ -366,7 +368,7 @@ fn write_weights(
     Ok(matrices)
 }
 
-/// The weights of a matrix as numbers, some rows at a time.
+/// Computes the weights of a matrix as numbers, a chunk of rows at a time.
 fn for_each_product(
     weight: &Weight,
     ternary: &Ternary,
@@ -422,7 +424,8 @@ fn header(weights: &[Weight], form: &Form) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
 }
 
-/// Row r of the bytes holds the rows r, R + r, 2R + r and 3R + r, R being a quarter of all, from the low bits up.
+/// Packs trits: row r of the bytes holds the rows r, R + r, 2R + r and 3R + r from the low bits up,
+/// where R is a quarter of all rows.
 fn pack(weight: &Weight, trits: &[i8]) -> Result<Vec<u8>> {
     let quarter = trits.len() / 4;
     let mut bytes = vec![0; quarter];

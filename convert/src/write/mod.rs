@@ -1,4 +1,5 @@
-//! Writers: each makes a file of any [`crate::Source`] and proves it before it gets its name.
+//! Writers. Each writes any [`crate::Source`] to a file and proves the file before it gets its
+//! name.
 
 pub(crate) mod dense;
 pub(crate) mod gguf;

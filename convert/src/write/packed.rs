@@ -1,4 +1,5 @@
-//! Writer of the packed file: plan the tables, write tensor by tensor, prove, and only then give it its name.
+//! Writer of the packed file: plans the tables, writes tensor by tensor, proves the result, and
+//! only then gives it its name.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use crate::{
     parallel,
 };
 
-/// Bytes that are packed at once.
+/// Number of bytes packed at once.
 const CHUNK: usize = 1 << 22;
 
 pub(crate) fn write(
@@ -113,8 +114,8 @@ pub(crate) fn write(
 const MASTERS: &str = "the numbers are master weights, and the model was trained with their trits: what it learned is in the \
      products of trits and scales; convert to --packing i2 first, and that to --packing f16";
 
-/// The type of a table that is not held in trits: beside linear layers that are not rounded, by default one that rounds
-/// nothing either.
+/// The type of a table that is not stored as trits. If the linear layers are not rounded, the
+/// default does not round the table either.
 fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
     match (options.packing, options.head) {
         (LinearType::Dense(Dense::F16), HeadType::Auto) => Choice::Lossless,
@@ -122,7 +123,7 @@ fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
     }
 }
 
-/// The type of numbers that a matrix has in a file, where it is not the ordinary one.
+/// The type of the numbers of a matrix, if it is not F16.
 fn number(plan: &Plan) -> Option<(String, Dtype)> {
     match plan.precision {
         ValueType::F32 => Some((plan.name.clone(), Dtype::F32)),
@@ -131,7 +132,7 @@ fn number(plan: &Plan) -> Option<(String, Dtype)> {
     }
 }
 
-/// Which weights of every linear layer share a scale.
+/// Determines which weights of every linear layer share a scale.
 fn plan_scales(
     source: &dyn Source,
     weights: &[Weight],
@@ -154,7 +155,7 @@ fn plan_scales(
     Ok(found)
 }
 
-/// The type of the scales of groups: F16 where there are any and it holds each.
+/// The type of the group scales: F16 if there are any and F16 represents them all exactly.
 fn group_scales(
     source: &dyn Source,
     weights: &[Weight],
@@ -177,7 +178,7 @@ fn group_scales(
     Ok(if any { Dtype::F16 } else { Dtype::F32 })
 }
 
-/// Where the result is not what was trained.
+/// Warnings if the result differs from the trained model.
 fn warnings(
     matrices: &[MatrixReport],
     trained: Activations,

@@ -1,4 +1,4 @@
-//! A packed file in another packing: the same trits, scales, tables and files.
+//! Changes the packing of a packed file. Trits, scales, tables and files stay the same.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Writes the model of `file` to `out` with its trits in `packing`.
 ///
 /// # Errors
-/// [`Error::Tensor`] where the file has no trits.
+/// [`Error::Tensor`] if the file has no trits.
 pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
     let weights = layout::weights(&file.config);
     let Some(held) = file.packing.ternary() else {

@@ -1,15 +1,15 @@
-//! Tensors that are made row by row while they are written: a few MiB at a time, on all cores.
+//! Makes tensors row by row while they are written: a few MiB at a time, on all cores.
 
 use sterna_ternary::Packing;
 use sterna_ternary::layout::Weight;
 
 use crate::{Result, parallel};
 
-/// Elements that are made at once.
+/// Number of elements made at once.
 const CHUNK: usize = 1 << 22;
 
-/// Makes `rows` rows of `width` elements: `fill` makes row r, `each` gets whole rows in order. `weights` says
-/// how much work a row is.
+/// Makes `rows` rows of `width` elements. `fill` makes row r; `each` gets whole rows in order.
+/// `weights` is the amount of work per row.
 pub(crate) fn rows<T: Clone + Default + Send>(
     rows: usize,
     width: usize,
@@ -35,7 +35,8 @@ pub(crate) fn rows<T: Clone + Default + Send>(
     Ok(())
 }
 
-/// Makes and packs a matrix: `fill` makes the trits of row r, `each` gets the number of rows and their bytes.
+/// Makes and packs a matrix. `fill` makes the trits of row r; `each` gets the number of rows and
+/// their bytes.
 pub(crate) fn packed_rows(
     weight: &Weight,
     packing: Packing,

@@ -1,4 +1,4 @@
-//! Embedding and head: which type holds them, what it costs, and their bytes.
+//! Embedding and head: choice of type, measurement of the rounding error, and encoding.
 
 use half::{bf16, f16};
 use sterna_ternary::layout::{Dtype, Weight};
@@ -9,15 +9,15 @@ use sterna_ternary::{PackedWriter, TableType};
 use crate::value_type::is_same;
 use crate::{Error, Result, Source, TableReport, ValueType, parallel, trit_rows};
 
-/// Type of the head, and of the embedding of a tied model.
+/// Type of the head. In a tied model it is also the type of the embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HeadType {
-    /// The narrowest type that holds every value exactly: trits, F16, BF16 or F32.
+    /// The narrowest type that represents every value exactly: trits, F16, BF16 or F32.
     Lossless,
-    /// F16, rounded half to even; an untied embedding too.
+    /// F16, rounded half to even; applies also to an untied embedding.
     F16,
-    /// Trits where the table is ternary, else codes of eight bits; an untied embedding that is not ternary stays
-    /// lossless.
+    /// Trits if the table is ternary, eight-bit codes if not. An untied embedding that is not
+    /// ternary stays lossless.
     #[default]
     Auto,
     /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
@@ -26,12 +26,12 @@ pub enum HeadType {
     Q6,
     /// Codes of four bits.
     Q4,
-    /// Trits with a scale for each 128 columns, an error where the head is not ternary.
+    /// Trits with one scale per 128 columns. An error if the head is not ternary.
     Ternary,
 }
 
 impl HeadType {
-    /// All of them.
+    /// All types.
     pub const ALL: [HeadType; 7] = [
         HeadType::Lossless,
         HeadType::F16,
@@ -55,13 +55,13 @@ impl HeadType {
         }
     }
 
-    /// The type of that name.
+    /// The type with that name.
     pub fn from_name(name: &str) -> Option<HeadType> {
         HeadType::ALL.into_iter().find(|h| h.name() == name)
     }
 }
 
-/// The type chosen for a table, and how far it moves the values.
+/// The type chosen for a table, and its rounding error.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub name: String,
@@ -69,12 +69,12 @@ pub(crate) struct Plan {
     pub source_dtype: &'static str,
     pub mean_error: f64,
     pub max_error: f32,
-    /// Whether it is ternary with a scale that F16 does not hold.
+    /// Whether the table is ternary and a scale is not exact in F16.
     pub has_wide_scales: bool,
 }
 
 impl Plan {
-    /// A table in a type that holds every value.
+    /// A plan with a type that represents every value exactly.
     pub fn exact(source: &dyn Source, weight: &Weight, precision: ValueType) -> Plan {
         Plan {
             name: weight.name.clone(),
@@ -97,17 +97,18 @@ impl Plan {
     }
 }
 
-/// What a table shall be held in.
+/// The requested type of a table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Choice {
-    /// The narrowest of F16, BF16 and F32 that holds every value.
+    /// The narrowest of F16, BF16 and F32 that represents every value exactly.
     Lossless,
     /// A type that may round.
     As(ValueType),
 }
 
 impl HeadType {
-    /// What it means for a table of a packed file that is not held in trits ([`crate::write::ternary_table`]).
+    /// The choice for a table of a packed file that is not stored as trits
+    /// ([`crate::write::ternary_table`]).
     pub(crate) fn choice(self, is_separate_embedding: bool) -> Choice {
         let coded = |table| match is_separate_embedding {
             true => Choice::Lossless,
@@ -124,12 +125,12 @@ impl HeadType {
     }
 }
 
-/// What one row says about the types that could hold it.
+/// What one row shows about the possible types.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     f16_is_inexact: bool,
     bf16_is_inexact: bool,
-    /// |rounded - value| in the type asked for.
+    /// |rounded - value| in the requested type.
     max_error: f32,
     sum_error: f64,
 }
@@ -143,15 +144,15 @@ impl Row {
     }
 }
 
-/// Values that are read at once: a few MiB.
+/// Number of values read at once: a few MiB.
 const CHUNK: usize = 1 << 20;
 
-/// Rows of a table that are read at once, at most all.
+/// Number of rows read at once, at most all.
 pub(crate) fn rows_at_once(weight: &Weight) -> usize {
     (CHUNK / weight.columns).max(1).min(weight.rows)
 }
 
-/// Reads a table as chunks of whole rows: `f` gets the index of the first row and the values.
+/// Reads a table in chunks of whole rows. `f` gets the index of the first row and the values.
 pub(crate) fn for_each_chunk(
     source: &dyn Source,
     weight: &Weight,
@@ -170,7 +171,7 @@ pub(crate) fn for_each_chunk(
 /// Reads a whole table and chooses its type.
 ///
 /// # Errors
-/// [`Error::Value`] where F16 is asked for and a value would become infinite.
+/// [`Error::Value`] if F16 is requested and a value would become infinite.
 pub(crate) fn plan(
     source: &dyn Source,
     weight: &Weight,
@@ -196,7 +197,7 @@ pub(crate) fn plan(
     Ok(planned(source, weight, choice, &all))
 }
 
-/// Chooses the type of a matrix of which all values are at hand.
+/// Chooses the type of a matrix, given all of its values.
 pub(crate) fn plan_values(
     source: &dyn Source,
     weight: &Weight,
@@ -290,7 +291,7 @@ fn refuse_overflow(
     }
 }
 
-/// Whole rows in a type, ready to be written.
+/// Encoded rows, ready to be written.
 pub(crate) enum Encoded {
     Bytes(Vec<u8>),
     Rows(Vec<CodedRow>),
@@ -326,10 +327,10 @@ pub(crate) fn encode(precision: ValueType, values: &[f32], columns: usize) -> Re
     Ok(Encoded::Rows(rows.into_iter().flatten().collect()))
 }
 
-/// Little-endian numbers.
+/// Encodes little-endian numbers.
 ///
 /// # Panics
-/// If `precision` is none of F32, F16 and BF16.
+/// If `precision` is not F32, F16 or BF16.
 pub(crate) fn number_bytes(precision: ValueType, values: &[f32]) -> Result<Vec<u8>> {
     let bytes = |width| vec![0; values.len() * width];
     match precision {
@@ -340,7 +341,7 @@ pub(crate) fn number_bytes(precision: ValueType, values: &[f32]) -> Result<Vec<u
     }
 }
 
-/// Values in bf16.
+/// Encodes values in bf16.
 pub(crate) fn bf16_bytes(values: &[f32]) -> Result<Vec<u8>> {
     each(vec![0; values.len() * 2], values, |x| {
         bf16::from_f32(x).to_le_bytes()

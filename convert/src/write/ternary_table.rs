@@ -1,4 +1,5 @@
-//! Embedding and head in trits with a scale for each 128 columns, where their values are such products.
+//! Stores embedding and head as trits with one scale per 128 columns, if their values are such
+//! products.
 
 use sterna_ternary::TableType;
 use sterna_ternary::layout::{Dtype, Weight};
@@ -9,23 +10,23 @@ use crate::value_type::is_same;
 use crate::write::table::{self, Plan};
 use crate::{Error, HeadType, Result, Source, ValueType, parallel};
 
-/// What one row says.
+/// What one row shows.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
-    /// The column of a value that is no product.
+    /// The column of a value that is not a product.
     odd: Option<usize>,
     sum_error: f64,
     max_error: f32,
     has_wide_scales: bool,
-    /// A value is not bit for bit the product: beside it, or minus zero.
+    /// Whether a value differs from the product in its bits: one step smaller, or minus zero.
     is_inexact: bool,
 }
 
-/// The plan of a table that is to be held in trits, if it is: where `head` asks for exact values, only without any
-/// rounding, else with values one step of f16 beside the others of their group.
+/// The plan of a table as trits, if it is ternary. If `head` asks for exact values, no rounding is
+/// allowed; if not, values may be one step of f16 smaller than others in their group.
 ///
 /// # Errors
-/// The first row that is not ternary, where trits are asked for.
+/// The first row that is not ternary, if `head` requires trits.
 pub(crate) fn plan(
     source: &dyn Source,
     weight: &Weight,

@@ -1,4 +1,5 @@
-//! Small checkpoints with odd sizes, written as Hugging Face folders, and what must come out of them.
+//! Small checkpoints with odd sizes, written as Hugging Face folders, and what must come out of
+//! them.
 #![allow(dead_code)] // each test binary uses a part
 
 use std::collections::BTreeMap;

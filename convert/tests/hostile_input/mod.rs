@@ -17,7 +17,8 @@ use crate::checkpoint::Random;
 const MEMORY: usize = 16 << 20;
 const TIME: Duration = Duration::from_millis(100);
 
-/// Time of this thread on a processor, so that other programs do not count; by the clock where the system does not tell.
+/// Time of this thread on a processor, so that other programs do not count; by the clock where the
+/// system does not tell.
 fn time() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let mut text = [0; 64];
@@ -28,8 +29,8 @@ fn time() -> Duration {
     nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos)
 }
 
-/// Runs `f` on input of so many bytes and fails where it takes too much; of time, in each of three tries, as a machine
-/// may pause.
+/// Runs `f` on input of so many bytes and fails where it takes too much; of time, in each of three
+/// tries, as a machine may pause.
 pub fn watched<T>(name: &str, bytes: usize, f: impl Fn() -> T) -> T {
     let mut tries = 0;
     loop {
@@ -90,7 +91,8 @@ pub fn read(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is wrong with a refusal: a part that it lacks, too much text, or text that steers a terminal.
+/// What is wrong with a refusal: a part that it lacks, too much text, or text that steers a
+/// terminal.
 pub fn complaint(name: &str, result: Result<(), Error>, parts: &[&str]) -> Option<String> {
     let error = result.err().map_or("nothing".into(), |e| e.to_string());
     if let Some(part) = parts.iter().find(|part| !error.contains(**part)) {
@@ -128,8 +130,8 @@ pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Runs `turn` so many times with numbers in order on two threads, each with a place and a stream of its own, and returns
-/// how often it gave true.
+/// Runs `turn` so many times with numbers in order on two threads, each with a place and a stream
+/// of its own, and returns how often it gave true.
 pub fn turns(all: usize, turn: impl Fn(usize, &Place, &mut Random) -> bool + Sync) -> usize {
     const THREADS: usize = 2;
     let run = |thread: usize| {

@@ -1,5 +1,5 @@
-//! Ways in which a packed file can lie. Its checksums are right, unless they are the lie: who damages a file on purpose
-//! can count.
+//! Ways in which a packed file can lie. Its checksums are right, unless they are the lie: who
+//! damages a file on purpose can count.
 
 use serde_json::{Value, json};
 

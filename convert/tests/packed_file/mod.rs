@@ -1,4 +1,5 @@
-//! A packed file taken apart, so that each part can lie; its checksums are made anew unless they lie themselves.
+//! A packed file taken apart, so that each part can lie; its checksums are made anew unless they
+//! lie themselves.
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod lies;

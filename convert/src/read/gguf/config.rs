@@ -1,4 +1,4 @@
-//! From the metadata of a GGUF file to a config, and whatever a config cannot say refused.
+//! Converts GGUF metadata to a config, and refuses settings that a config cannot express.
 
 use serde_json::{Value, json};
 use sterna_ternary::Config;
@@ -8,20 +8,20 @@ use super::metadata::Metadata;
 use crate::gguf::names::Architecture;
 use crate::{Error, Result};
 
-/// What the tensors say about the model, and metadata does not or not reliably.
+/// Facts about the model that come from its tensors, because metadata lacks them or is unreliable.
 pub(crate) struct Facts {
     pub vocab_size: u64,
     pub is_tied: bool,
-    /// Factors of the rotary frequencies, as Llama 3 has them.
+    /// Factors of the rotary frequencies, as in Llama 3.
     pub rope_factors: Option<Vec<f32>>,
-    /// Whether there are norms in front of linear layers.
+    /// Whether the model has norms before linear layers.
     pub has_linear_norms: bool,
 }
 
-/// Positions that a token sees in layers with a window.
+/// Key of the number of positions that a token attends to in layers with a window.
 const SLIDING_WINDOW: &str = "attention.sliding_window";
 
-/// Settings that change what a model computes and that no family of ours has.
+/// Settings that change the computation and that no supported family has.
 const NOT_COMPUTED: [&str; 8] = [
     "attention.scale",
     "attn_logit_softcapping",
@@ -33,7 +33,7 @@ const NOT_COMPUTED: [&str; 8] = [
     "rope.scaling.attn_factor",
 ];
 
-/// Reads the config; `given` is the config.json that our writer embeds.
+/// Reads the config. `given` is the config.json that Sterna's writer embeds.
 pub(crate) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
@@ -65,7 +65,8 @@ pub(crate) fn read(
     let Some(given) = given else {
         return Ok(config);
     };
-    // The embedded config.json says more (all tokens that end a text, numbers in f64) and must not disagree.
+    // The embedded config.json has more detail (all end tokens, numbers in f64). It must agree with
+    // the metadata.
     let given = Config::from_json(given).map_err(error)?;
     let same = Config {
         max_position_embeddings: config.max_position_embeddings,
@@ -83,7 +84,7 @@ pub(crate) fn read(
     Err(metadata.bad(crate::gguf::CONFIG, expected, "another model"))
 }
 
-/// Whether bases are the same in f32, in which metadata holds them, and windows are.
+/// Whether windows are equal, and base frequencies are equal in f32, the type in metadata.
 fn same_rotations(a: &Config, b: &Config) -> bool {
     let local = |c: &Config| c.sliding.as_ref().map(|s| s.rope.theta as f32);
     let windows =
@@ -91,14 +92,15 @@ fn same_rotations(a: &Config, b: &Config) -> bool {
     a.rope.theta as f32 == b.rope.theta as f32 && local(a) == local(b) && windows(a) == windows(b)
 }
 
-/// What other programs divide attention scores by the root of, in an architecture that does not say.
+/// The divisor, under the root, of attention scores that other programs assume for an architecture
+/// without this key.
 pub(crate) fn query_pre_attn_scalar(
     layers: u64,
     hidden_size: u64,
     heads: u64,
     head_dim: u64,
 ) -> u64 {
-    /// Layers of Gemma 3 27B.
+    /// Number of layers of Gemma 3 27B.
     const LAYERS_27B: u64 = 62;
     match layers {
         LAYERS_27B => hidden_size / heads,
@@ -106,12 +108,12 @@ pub(crate) fn query_pre_attn_scalar(
     }
 }
 
-/// The distance of layers without a window where the file does not say.
+/// Default distance between layers without a window.
 pub(crate) const USUAL_PATTERN: usize = 6;
-/// The base frequency of layers with a window where the file does not say.
+/// Default base frequency of layers with a window.
 pub(crate) const USUAL_LOCAL_THETA: f64 = 10_000.0;
 
-/// Factors of the rotary frequencies of a config with scaling, for [`crate::gguf::names::ROPE_FACTORS`].
+/// The frequency factors of a config with scaling, for [`crate::gguf::names::ROPE_FACTORS`].
 pub(crate) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
     match config.rope.scaling {
         RopeScaling::Llama3 { .. } => Some(config.rope.factors(config.head_dim)),
@@ -119,7 +121,8 @@ pub(crate) fn rope_factors(config: &Config) -> Option<Vec<f32>> {
     }
 }
 
-/// Finds the settings behind frequency factors: those of the embedded config, or those of Llama 3.1 and 3.2.
+/// Finds the settings that give these frequency factors: those of the embedded config, or of Llama
+/// 3.1 and 3.2.
 fn llama3(
     metadata: &Metadata,
     base: &Config,
@@ -153,7 +156,7 @@ fn llama3(
     })
 }
 
-/// Keys below the name of the architecture.
+/// Keys with the prefix of the architecture.
 struct Keys<'a> {
     metadata: &'a Metadata,
     prefix: &'a str,
@@ -225,7 +228,7 @@ impl Keys<'_> {
         Ok(json)
     }
 
-    /// Adds which layers have a window: all but every sixth, unless a key says otherwise.
+    /// Adds the layers with a window: all but every sixth, unless a key gives another distance.
     fn windows(&self, json: &mut Value, layers: u64) -> Result<()> {
         let window = self.unsigned(SLIDING_WINDOW)?.filter(|n| *n > 0);
         let pattern = self.unsigned("attention.sliding_window_pattern")?;
@@ -266,7 +269,7 @@ impl Keys<'_> {
             .ok_or_else(|| self.bad(name, "a number above zero", found))
     }
 
-    /// A factor of one is no scaling: some exporters always write it.
+    /// Reads the rope scaling. A factor of one means no scaling: some exporters always write it.
     fn rope_scaling(&self) -> Result<Value> {
         let factor = match self.metadata.float(&self.key("rope.scaling.factor"))? {
             Some(factor) => Some(factor),
@@ -290,9 +293,9 @@ impl Keys<'_> {
         })
     }
 
-    /// What to say about an embedding model whose vectors are not the last token's.
+    /// A warning for an embedding model whose vectors are not those of the last token.
     fn other_pooling(&self) -> Result<Option<String>> {
-        /// In llama.cpp the mean and the first token's; 3 is the last token's.
+        /// llama.cpp: 1 is the mean, 2 the first token, 3 the last token.
         const OTHERS: [u64; 2] = [1, 2];
         let pooling = self.unsigned("pooling_type")?;
         let other = pooling.filter(|n| OTHERS.contains(n));

@@ -1,15 +1,17 @@
-//! The container: header, key-value pairs, tensor infos, and where the bytes of each tensor lie.
+//! The GGUF container: header, key-value pairs, tensor infos, and the position of each tensor's
+//! bytes.
 //!
-//! Layout of versions 2 and 3, little endian: `GGUF`, u32 version, u64 tensors, u64 pairs; then the pairs
-//! (key, u32 type, value; a string is a u64 length and its bytes); then per tensor its name, u32 number of
-//! dimensions, u64 dimensions from the innermost outwards, u32 type, u64 offset; then, aligned, the data.
+//! Layout of versions 2 and 3, little endian: `GGUF`, u32 version, u64 number of tensors, u64
+//! number of pairs; then the pairs (key, u32 type, value; a string is a u64 length and its bytes);
+//! then for each tensor its name, u32 number of dimensions, u64 dimensions from the innermost
+//! outwards, u32 type, u64 offset; then, aligned, the data.
 //!
-//! Type numbers collide between projects, so the size of a tensor does not follow from its info: it has the
-//! bytes from its offset to the next one, and [`crate::gguf::types`] finds the layout that fills
-//! them.
+//! Type numbers collide between projects, so the info of a tensor does not determine its size. Its
+//! bytes reach from its offset to the next offset, and [`crate::gguf::types`] finds the layout that
+//! fills them.
 //!
-//! It is written here since readers of GGUF in other crates know none of the types of bitnet.cpp and
-//! ik_llama.cpp, whose tensors have no size that follows from their shape.
+//! The reader is hand-written because other crates that read GGUF, such as candle-core, do not know
+//! the types of bitnet.cpp and ik_llama.cpp and derive sizes from shapes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -26,11 +28,11 @@ pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 pub(crate) const ALIGNMENT: &str = "general.alignment";
 pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 const LARGEST_ALIGNMENT: u64 = 1 << 20;
-/// Longest name of a tensor, as every reader of the format has it.
+/// Longest name of a tensor. Other readers of the format have the same limit.
 const LONGEST_NAME: usize = 64;
 const LONGEST_KEY: usize = 65535;
 
-/// A GGUF file whose header was checked: every tensor lies in the file and on no other.
+/// A GGUF file with a checked header: every tensor is inside the file, and no two overlap.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub path: PathBuf,
@@ -41,21 +43,21 @@ pub(crate) struct Container {
     pub tensors: HashMap<String, Info>,
 }
 
-/// What the header says about a tensor.
+/// The description of a tensor in the header.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Info {
     pub name: String,
     /// From the innermost outwards.
     pub dimensions: Vec<u64>,
     pub type_id: u32,
-    /// Where it starts in the file.
+    /// Position of the first byte in the file.
     pub start: u64,
-    /// Bytes up to the next tensor or the end of the file, padding included.
+    /// Bytes up to the next tensor or the end of the file, including padding.
     pub span: u64,
 }
 
 impl Info {
-    /// Elements; the product was checked.
+    /// Number of elements. The header check ensures that it does not overflow.
     pub fn elements(&self) -> u64 {
         self.dimensions.iter().product()
     }
@@ -91,7 +93,7 @@ impl Container {
         })
     }
 
-    /// Bytes `start..start + len` of a tensor; they lie within its span.
+    /// Maps bytes `start..start + len` of a tensor; they are within its span.
     pub fn map(&self, info: &Info, start: u64, len: usize) -> Result<Mmap> {
         map(&self.path, &self.file, info.start + start, len)
     }
@@ -136,7 +138,7 @@ fn read_pairs(cursor: &mut Cursor, count: usize) -> Result<HashMap<String, Value
     Ok(pairs)
 }
 
-/// A name in a message; hostile ones may be long and hold control characters.
+/// Formats a name for a message. A hostile name may be long and contain control characters.
 fn shown(name: &str) -> String {
     let short: String = name.chars().take(LONGEST_NAME).collect();
     short.escape_debug().to_string()
@@ -192,7 +194,8 @@ fn read_dimensions(cursor: &mut Cursor) -> Result<Vec<u64>> {
         .map(|_| cursor.u64())
         .collect::<Result<Vec<_>>>()?;
     let product = dimensions.iter().try_fold(1u64, |p, d| p.checked_mul(*d));
-    // Every layout takes less than 8 bytes an element, so no size of a tensor overflows below.
+    // Every layout takes less than 8 bytes per element, so the sizes of tensors cannot overflow
+    // below.
     match product {
         Some(1..=MOST_ELEMENTS) => Ok(dimensions),
         _ => {
@@ -204,7 +207,7 @@ fn read_dimensions(cursor: &mut Cursor) -> Result<Vec<u64>> {
 
 const MOST_ELEMENTS: u64 = 1 << 56;
 
-/// Finds where each tensor starts in the file and how far it reaches at most.
+/// Computes the start and the maximum extent of each tensor.
 fn place(cursor: &mut Cursor, infos: &mut [Info], alignment: u64, bytes: u64) -> Result<()> {
     let data = (cursor.at() as u64).next_multiple_of(alignment);
     let mut order: Vec<usize> = (0..infos.len()).collect();

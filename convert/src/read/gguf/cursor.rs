@@ -1,16 +1,17 @@
-//! Reads numbers, strings and values from the front of a file whose every length may be a lie.
+//! Reads numbers, strings and values from the start of an untrusted file. Any length in it may be
+//! wrong.
 
 use std::path::Path;
 
 use super::metadata::{Array, Kind, Value};
 use crate::{Error, Result};
 
-/// A position in the bytes of a file, and what is read there, for messages.
+/// A position in the bytes of a file, and the name of the current part for messages.
 pub(crate) struct Cursor<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     at: usize,
-    /// What is being read: `header`, `key 3`, `tensor blk.0.attn_q.weight`.
+    /// The part being read: `header`, `key 3`, `tensor blk.0.attn_q.weight`.
     pub part: String,
 }
 
@@ -73,7 +74,7 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.number()?))
     }
 
-    /// A count of things that take at least `each` bytes.
+    /// Reads a count of things that take at least `each` bytes.
     pub fn count(&mut self, what: &str, each: u64) -> Result<usize> {
         let count = self.u64()?;
         if count > self.left() / each {
@@ -109,7 +110,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Keeps the bytes of the elements as they are: memory stays below the size of the file.
+    /// Keeps the elements undecoded, so that memory stays below the size of the file.
     fn array(&mut self) -> Result<Array> {
         let id = self.u32()?;
         let kind = match Kind::from_id(id) {

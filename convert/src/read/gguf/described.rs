@@ -1,4 +1,5 @@
-//! What a file says of the model as a whole: its architecture, the config that we embed, and what only the tensors tell.
+//! The description of the model in a file: its architecture, its embedded config, and facts that
+//! only the tensors show.
 
 use std::collections::HashMap;
 
@@ -42,7 +43,7 @@ pub(crate) fn architecture(container: &Container) -> Result<&'static Architectur
     })
 }
 
-/// What the tensors say about the config.
+/// Collects the facts that the tensors show.
 pub(crate) fn facts(
     container: &Container,
     types: &HashMap<u32, &'static Type>,
@@ -96,8 +97,8 @@ pub(crate) fn embedded_config(container: &Container) -> Result<Option<Value>> {
     json.map(Some).ok_or_else(bad)
 }
 
-/// config.json of a model whose trits are packed. Without `quantization_config`, which means int8 activations, where
-/// it was trained without them.
+/// The config.json of a model with packed trits. If the model was trained without quantized
+/// activations, it has no `quantization_config`, because that implies int8 activations.
 pub(crate) fn packed_config(config: &Config, is_weights_only: bool) -> Value {
     let mut json = config.to_json();
     json["quantization_config"]["quantization_mode"] = "offline".into();
@@ -107,7 +108,7 @@ pub(crate) fn packed_config(config: &Config, is_weights_only: bool) -> Value {
     json
 }
 
-/// Whether a matrix is of a type of which all models were trained without quantized activations.
+/// Whether a matrix has a type that is used only for models trained without quantized activations.
 pub(crate) fn is_weights_only(container: &Container, types: &HashMap<u32, &'static Type>) -> bool {
     const TYPES: [&str; 4] = ["Q2_0", "Q2_0 in groups of 128", "PQ2_0", "PTQ1_0"];
     let is_matrix = |name: &str| name.starts_with("blk.");
@@ -115,7 +116,7 @@ pub(crate) fn is_weights_only(container: &Container, types: &HashMap<u32, &'stat
     tensors.any(|t| TYPES.contains(&types[&t.type_id].name))
 }
 
-/// What config.json says about activations: nothing where they are not quantized.
+/// The rounding of activations in config.json: 16 bits if it declares none.
 pub(crate) fn activations(config_json: &[u8]) -> Activations {
     let json: Value = serde_json::from_slice(config_json).unwrap_or_default();
     match Config::storage(&json) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Type of a value; the number in the file is the position here.
+/// Type of a value. The position in this list is the number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     U8,
@@ -35,7 +35,7 @@ pub(crate) enum Value {
     Array(Array),
 }
 
-/// Scalars or strings, undecoded; the lengths of strings were checked.
+/// Undecoded scalars or strings. The lengths of the strings were checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Array {
     pub kind: Kind,
@@ -68,7 +68,7 @@ impl Kind {
         self as u32
     }
 
-    /// Bytes of one, of a string or an array the least.
+    /// Bytes of one value; the minimum for a string or an array.
     pub fn bytes(self) -> u64 {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -79,7 +79,8 @@ impl Kind {
         }
     }
 
-    /// A number from its bytes; none for a bool that is neither 0 nor 1, and for strings and arrays.
+    /// Decodes a number or a bool. None for a bool that is neither 0 nor 1, and for strings and
+    /// arrays.
     pub fn scalar(self, bytes: &[u8]) -> Option<Value> {
         fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
             bytes
@@ -126,7 +127,7 @@ impl Value {
 
     fn float(&self) -> Option<f64> {
         match self {
-            // The f64 that prints as the f32 does, so that 1e-5 stays 1e-5.
+            // The f64 with the same decimal form as the f32, so that 1e-5 stays 1e-5.
             Value::F32(x) => x.to_string().parse().ok(),
             Value::F64(x) => Some(*x),
             _ => None,
@@ -233,7 +234,7 @@ impl Metadata {
         }
     }
 
-    /// The error of a key.
+    /// The error for a key with a wrong value.
     pub fn bad(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         bad(&self.path, key, expected, found)
     }

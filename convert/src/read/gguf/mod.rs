@@ -1,7 +1,8 @@
 //! Reader of GGUF files.
 //!
-//! `container` parses the file with `cursor` and `metadata`, `resolve` finds the row of `gguf::types` for each tensor,
-//! `described` and `config` make a config of the metadata, `vocabulary` reads the tokenizer.
+//! `container` parses the file with `cursor` and `metadata`; `resolve` finds the entry of
+//! `gguf::types` for each tensor; `described` and `config` convert metadata to a config;
+//! `vocabulary` reads the tokenizer.
 
 pub(crate) mod config;
 pub(crate) mod container;
@@ -44,7 +45,7 @@ impl Gguf {
     /// Reads the header and checks names, types and shapes of all tensors.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] where the file has no tokenizer, unless `allow_missing`.
+    /// [`Error::MissingFile`] if the file has no tokenizer, unless `allow_missing`.
     pub fn open(path: &Path, hints: &GgufHints, allow_missing: bool) -> Result<Gguf> {
         let container = Container::open(path)?;
         let types = resolve::resolve(&container, hints)?;
@@ -116,7 +117,7 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// A string among the metadata, such as `tokenizer.ggml.pre`.
+    /// A string in the metadata, such as `tokenizer.ggml.pre`.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.container.metadata.text(key).ok().flatten()
     }
@@ -126,7 +127,7 @@ impl Gguf {
         self.kind(self.info(weight)).name
     }
 
-    /// Whether the metadata have a key of the architecture, such as `rope.freq_base`.
+    /// Whether the metadata has a key of the architecture, such as `rope.freq_base`.
     pub fn has(&self, key: &str) -> bool {
         let key = format!("{}.{key}", self.architecture.name);
         self.container.metadata.has(&key)
@@ -234,14 +235,14 @@ impl Gguf {
         self.types[&info.type_id]
     }
 
-    /// The bytes of a tensor without its padding.
+    /// Maps the bytes of a tensor without its padding.
     fn whole(&self, info: &Info) -> Result<Mmap> {
         let bytes = self.kind(info).bytes(info);
         let bytes = bytes.expect("its type was found by its size");
         self.container.map(info, 0, bytes as usize)
     }
 
-    /// Elements `first..` of a tensor of blocks, both ends between blocks.
+    /// Decodes elements `first..` of a tensor of blocks. Both ends are at block boundaries.
     fn values(&self, info: &Info, first: usize, values: &mut [f32]) -> Result<()> {
         let kind = self.kind(info);
         let unit = kind.unit(0);
@@ -262,7 +263,7 @@ impl Gguf {
         self.tensor_error(&info.name, expected, found, NO_TRIT)
     }
 
-    /// Trits and scales of a matrix in a type of trits.
+    /// Decodes trits and scales of a matrix in a ternary type.
     fn coded(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, Scales)> {
         let kind = self.kind(info);
         let bytes = self.whole(info)?;
@@ -295,7 +296,8 @@ impl Gguf {
         }
     }
 
-    /// The smallest scale above zero and the largest; zero if every one is, and so every weight.
+    /// The smallest positive scale and the largest scale. Both are zero if all scales, and so all
+    /// weights, are zero.
     fn range(&self, info: &Info, scales: &[f32]) -> Result<(f32, f32)> {
         let is_bad = |s: &f32| !s.is_finite() || *s < 0.0;
         if let Some(index) = scales.iter().position(is_bad) {
@@ -314,7 +316,7 @@ impl Gguf {
         }))
     }
 
-    /// The factor of a matrix that has one in a tensor of its own.
+    /// The factor of a matrix that is stored in a separate tensor.
     fn factor(&self, info: &Info) -> Result<Option<f32>> {
         let companion = companion(&info.name);
         let Some(info) = self.container.tensors.get(&companion) else {
@@ -329,7 +331,8 @@ impl Gguf {
         Ok(Some(factor[0]))
     }
 
-    /// A matrix of numbers, if these are -s, 0 and +s with one s or one for each 128 columns of a row.
+    /// Reads a matrix of numbers, which must be -s, 0 and +s with one s per matrix or per 128
+    /// columns of a row.
     fn exact(&self, weight: &Weight, info: &Info) -> Result<(Vec<i8>, Scales, StoredScale)> {
         let mut values = vec![0.0; weight.rows * weight.columns];
         self.values(info, 0, &mut values)?;
@@ -367,7 +370,7 @@ const SEVERAL_SCALES: &str = "models with a scale for fewer columns are not supp
 const NOT_TERNARY: &str = "convert the original checkpoint, which says how its weights become ternary; a full-precision model, as a baseline to \
      compare with, is packed with --packing f16, q8_0 or q4_0";
 
-/// A tensor with a factor that some exporters put beside a matrix.
+/// The name of a tensor in which some exporters store a factor of a matrix.
 fn companion(name: &str) -> String {
     name.replace(".weight", ".scale")
 }

@@ -1,8 +1,8 @@
-//! Which type the tensors of a file are.
+//! Determines the types of the tensors in a file.
 //!
-//! Several projects gave the same number to different layouts. So a number leads to candidates, and the one
-//! candidate that fills the bytes of every tensor of that number is taken; if none or several do, the file is
-//! refused.
+//! Several projects gave the same number to different layouts. A number therefore has several
+//! candidates. The reader takes the one candidate that fills the bytes of every tensor with that
+//! number. If none or several do, the file is refused.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ const LUT: &str = "its layout depends on the kernel configuration of the program
                    file does not hold; give that program's include/kernel_config.ini (--kernel-config), or convert \
                    the original checkpoint or a file in I2_S";
 
-/// The type of each number in a file.
+/// Determines the type of each number in a file.
 pub(crate) fn resolve(
     container: &Container,
     hints: &GgufHints,
@@ -42,7 +42,7 @@ pub(crate) fn resolve(
     Ok(types)
 }
 
-/// The one candidate for tensors of a number, the largest first.
+/// Finds the one candidate for tensors with the same number, the largest tensor first.
 fn candidate(
     container: &Container,
     hints: &GgufHints,
@@ -101,7 +101,7 @@ fn candidate(
 const SIZE: &str =
     "the file was cut off, or written by a program that gives this number to another type";
 
-/// The first tensor whose bytes a type does not fill.
+/// The first tensor whose bytes do not have the size of the type.
 fn fits<'a>(container: &Container, kind: &Type, infos: &[&'a Info]) -> Option<&'a Info> {
     let fills = |info: &Info| {
         let bytes = kind.bytes(info);

@@ -1,8 +1,9 @@
-//! The tokenizer of a GGUF file as the files of a Hugging Face folder.
+//! Converts the tokenizer of a GGUF file to the files of a Hugging Face folder.
 //!
-//! A file of ours holds them whole. Any other has a list of tokens with merges or scores, the name of a split
-//! rule and a chat template; from these tokenizer.json, tokenizer_config.json, generation_config.json and
-//! chat_template.jinja are made, and the known defects of published files are repaired with a warning.
+//! A file written by Sterna contains them unchanged. Other files contain a list of tokens with
+//! merges or scores, the name of a split rule and a chat template. From these, tokenizer.json,
+//! tokenizer_config.json, generation_config.json and chat_template.jinja are made. Known defects of
+//! published files are repaired with a warning.
 
 use std::collections::HashMap;
 
@@ -22,20 +23,21 @@ pub(crate) const USER_DEFINED: u64 = 4;
 pub(crate) const UNUSED: u64 = 5;
 pub(crate) const BYTE: u64 = 6;
 
-/// Control tokens that end a turn in some chat format, whatever the metadata says about them.
+/// Control tokens that end a turn in some chat format, whatever the metadata says.
 const ENDS_OF_TURN: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
 
-/// The format that BitNet b1.58 2B4T was trained with.
+/// The chat template that BitNet b1.58 2B4T was trained with.
 const BITNET_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {{ message['role'] | capitalize }}: {{ message['content'] | trim }}<|eot_id|>{% endfor %}\
     {% if add_generation_prompt %}Assistant: {% endif %}";
-/// A piece of the wrong template in its first files.
+/// Part of the wrong template in the first published files.
 const WRONG_TEMPLATE: &str = "BITNETAssistant";
 
-/// Longest token of which merges are derived: a hostile one must not cost its square.
+/// Longest token whose merges are derived, in bytes. The work grows with the square of the length.
 const LONGEST: usize = 256;
 
-/// The files that could be made, in the order of [`sterna_ternary::file::FILES`] without config.json.
+/// The files that could be made, in the order of [`sterna_ternary::file::FILES`], without
+/// config.json.
 pub(crate) fn read(
     metadata: &Metadata,
     architecture: &Architecture,
@@ -197,7 +199,7 @@ impl<'a> Vocabulary<'a> {
         Ok(json)
     }
 
-    /// Token → id in the order of ids.
+    /// Map from token to id, in the order of the ids.
     fn vocab(&self, metadata: &Metadata) -> Result<serde_json::Map<String, Value>> {
         let mut vocab = serde_json::Map::new();
         for (id, token) in self.tokens.iter().enumerate() {
@@ -258,12 +260,12 @@ impl<'a> Vocabulary<'a> {
             "special_tokens": special.collect::<serde_json::Map<_, _>>()})
     }
 
-    /// The token that is put in front of a text.
+    /// The token that is prepended to a text.
     fn first_token(&self) -> Option<usize> {
         self.bos.filter(|_| self.adds_bos)
     }
 
-    /// The token that is put behind a text, as embedding models have it.
+    /// The token that is appended to a text, as in embedding models.
     fn last_token(&self) -> Option<usize> {
         self.eos.first().copied().filter(|_| self.adds_eos)
     }
@@ -300,7 +302,8 @@ impl<'a> Vocabulary<'a> {
         json!({"bos_token_id": self.bos, "eos_token_id": eos, "pad_token_id": self.padding})
     }
 
-    /// Merges of a vocabulary with scores: every cut of a token into two tokens, the best score first.
+    /// Derives merges from a vocabulary with scores: every split of a token into two tokens, the
+    /// best score first.
     fn merges_of_scores(&self, metadata: &Metadata, scores: &[f32]) -> Result<Vec<Value>> {
         let ids: HashMap<&str, usize> = self.tokens.iter().copied().zip(0..).collect();
         let mut merges = Vec::new();
@@ -328,14 +331,14 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-/// The split rule: the one that the file names, or what its absence means.
+/// The split rule that the file names, or the default of its architecture.
 fn split(
     metadata: &Metadata,
     architecture: &Architecture,
     tokens: usize,
     warnings: &mut Vec<String>,
 ) -> Result<&'static Split> {
-    /// Tokens of Llama 3.
+    /// Number of tokens of Llama 3.
     const LLAMA_3: usize = 128_256;
     const KEY: &str = "tokenizer.ggml.pre";
     let name = match metadata.text(KEY)? {
@@ -365,7 +368,7 @@ fn merges(metadata: &Metadata) -> Result<Vec<Value>> {
     let merges =
         merges.ok_or_else(|| metadata.bad(KEY, "the merges of a gpt2 tokenizer", "nothing"))?;
     let pair = |merge: &str| {
-        // A part may begin with the space that it was separated by.
+        // A part may start with a space, the same character that separates the parts.
         let at = merge.bytes().skip(1).position(|b| b == b' ')? + 1;
         let (left, right) = (&merge[..at], &merge[at + 1..]);
         (!right.is_empty()).then(|| json!([left, right]))

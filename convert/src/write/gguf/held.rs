@@ -1,8 +1,9 @@
-//! What a type makes of the scales of a matrix: one for each run of its weights, in f32 or f16.
+//! The scales of a matrix in a GGUF type: one per run of weights, in f32 or f16.
 //!
-//! A run is a block, a row or the whole matrix. Where its weights have several scales, or one that the type does not
-//! hold, trits stay as they are and the scale moves; that is refused with the error it would be, unless it was asked for.
-//! The run then takes the mean over its weights that are not zero, the least squares of what it replaces.
+//! A run is a block, a row or the whole matrix. If the weights of a run have several scales, or a
+//! scale that the type cannot represent, the trits stay unchanged and the scale changes. This is
+//! refused with the size of the error, unless the user accepts it. The run then gets the mean scale
+//! of its nonzero weights, which is the least-squares solution.
 
 use std::path::{Path, PathBuf};
 
@@ -14,21 +15,21 @@ use sterna_ternary::{Config, Scaling};
 use crate::gguf::types::{ScaleAt, Size, Type};
 use crate::{Error, Result, Scales, Source, Ternary, ValueType};
 
-/// The scales of a matrix as a type holds them.
+/// The scales of a matrix after conversion to a type.
 #[derive(Debug)]
 pub(crate) struct Runs {
-    /// One a run, in the order of the rows.
+    /// One scale per run, in the order of the rows.
     pub scales: Vec<f32>,
-    /// The largest |held / scale - 1| of a weight that is not zero.
+    /// The largest |new / old - 1| over nonzero weights.
     pub error: f64,
-    /// The scale that moved most, and what it became.
+    /// The scale that changed most: (old, new).
     worst: (f32, f32),
-    /// Whether a run has weights of several scales.
+    /// Whether a run has weights with several scales.
     shares: bool,
 }
 
 impl Runs {
-    /// The runs of a matrix; those of zeros have the scale 1.
+    /// Computes the runs of a matrix. Runs of zeros have the scale 1.
     pub fn of(ternary: &Ternary, columns: usize, kind: &Type) -> Runs {
         let span = span(kind, columns, ternary.trits.len());
         let mut runs = Runs {
@@ -68,7 +69,7 @@ impl Runs {
         self.hold(&parts, kind);
     }
 
-    /// Adds a run, given the number of weights of each scale.
+    /// Adds a run, given the number of weights with each scale.
     fn hold(&mut self, parts: &[(f32, usize)], kind: &Type) {
         let count: usize = parts.iter().map(|p| p.1).sum();
         let sum: f64 = parts.iter().map(|p| f64::from(p.0) * p.1 as f64).sum();
@@ -92,7 +93,8 @@ impl Runs {
     }
 
     /// # Errors
-    /// [`Error::Tensor`] with the error, where there is one; with `lossy` only where no scale would be left.
+    /// [`Error::Tensor`] with the size of the error, if a scale changes. With `lossy`, only if a
+    /// scale would vanish.
     pub fn check(
         &self,
         source: &dyn Source,
@@ -144,7 +146,7 @@ impl Runs {
     }
 }
 
-/// Weights that share a scale in a type, of `elements` in rows of `columns`.
+/// The part of `elements` weights, in rows of `columns`, that share a scale in a type.
 fn span(kind: &Type, columns: usize, elements: usize) -> usize {
     match kind.size {
         Size::Blocks { weights, .. } => weights,
@@ -161,7 +163,7 @@ fn scale_of(scales: &Scales, rows: usize, row: usize, group: usize) -> f32 {
     }
 }
 
-/// How a type holds a scale.
+/// The type of a scale.
 fn precision(kind: &Type) -> ValueType {
     match kind.scale {
         ScaleAt::HeadF16 | ScaleAt::TailF16 => ValueType::F16,
@@ -169,7 +171,7 @@ fn precision(kind: &Type) -> ValueType {
     }
 }
 
-/// A source with the scales that a type makes of its own: what a file in that type must give back.
+/// A source whose scales are changed as a GGUF type requires: the expected content of the file.
 pub(crate) struct Held<'a> {
     pub source: &'a dyn Source,
     pub kind: &'static Type,
@@ -235,7 +237,7 @@ mod tests {
     use crate::StoredScale;
     use crate::gguf::types;
 
-    /// Two rows of 256 columns, each half of a row with a scale of its own.
+    /// Checks two rows of 256 columns in which each half of a row has its own scale.
     fn check(scales: [f32; 4], kind: &Type, expected: &[f32], error: f64) {
         let mut trits = vec![1; 512];
         trits[384..].fill(0);

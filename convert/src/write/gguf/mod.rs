@@ -1,8 +1,9 @@
-//! Writer of GGUF files: bitnet.cpp reads I2_S; ik_llama.cpp computes with IQ2_BN (I2_S it only requantizes);
-//! llama.cpp and what is built on it read TQ1_0, TQ2_0 and Q2_0.
+//! Writer of GGUF files. bitnet.cpp reads I2_S; ik_llama.cpp computes with IQ2_BN (it only
+//! requantizes I2_S); llama.cpp and programs based on it read TQ1_0, TQ2_0 and Q2_0.
 //!
-//! All sizes are known before the first weight, so the header comes first and tensors follow one at a time.
-//! A value that a type cannot hold is refused: see `check_width` and `held`.
+//! All sizes are known before the first weight, so the header is written first and the tensors
+//! follow one at a time. A value that a type cannot represent is refused: see `check_width` and
+//! `held`.
 
 mod held;
 mod pairs;
@@ -32,22 +33,22 @@ use crate::{Error, HeadType, MatrixReport, Report, Result, Source, ValueType, pa
 /// Type of the linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufType {
-    /// Two bits a weight, one f32 scale a matrix.
+    /// Two bits per weight, one f32 scale per matrix.
     I2S,
-    /// 1.69 bits a weight with an f16 scale for each 256.
+    /// 1.69 bits per weight, including an f16 scale per 256 weights.
     Tq1_0,
-    /// 2.06 bits a weight with an f16 scale for each 256.
+    /// 2.06 bits per weight, including an f16 scale per 256 weights.
     Tq2_0,
-    /// 2.25 bits a weight with an f16 scale for each 64.
+    /// 2.25 bits per weight, including an f16 scale per 64 weights.
     Q2_0,
-    /// 2.13 bits a weight with an f16 scale for each 128: the older layout of Q2_0.
+    /// 2.13 bits per weight, including an f16 scale per 128 weights: the older layout of Q2_0.
     Q2_0G128,
-    /// Two bits a weight with an f32 scale for each row.
+    /// Two bits per weight, one f32 scale per row.
     Iq2Bn,
 }
 
 impl GgufType {
-    /// All of them.
+    /// All types.
     pub const ALL: [GgufType; 6] = [
         GgufType::I2S,
         GgufType::Tq1_0,
@@ -75,18 +76,18 @@ impl GgufType {
     }
 }
 
-/// What a conversion to GGUF makes.
+/// Options of a conversion to GGUF.
 #[derive(Debug, Clone)]
 pub struct GgufOptions {
     /// Type of the linear layers.
     pub weights: GgufType,
-    /// Type of the head, and of the embedding of a tied model: lossless, f16 or q8.
+    /// Type of the head: lossless, f16 or q8. In a tied model it is also the type of the embedding.
     pub head: HeadType,
-    /// The name of the tokenizer's split rule in llama.cpp, where it cannot be recognized.
+    /// The name in llama.cpp of the tokenizer's split rule, if it cannot be recognized.
     pub pre: Option<String>,
-    /// Whether scales that the type does not hold are moved instead of refused.
+    /// Whether scales that the type cannot represent are changed instead of refused.
     pub lossy: bool,
-    /// Whether a checkpoint without tokenizer or generation settings gives a warning instead of an error.
+    /// Whether a missing tokenizer or generation config is a warning instead of an error.
     pub allow_missing: bool,
 }
 
@@ -158,7 +159,7 @@ pub(crate) fn write(
     Ok(report)
 }
 
-/// What programs are known to make of the combination.
+/// Warnings about known problems of other programs with this model and type.
 fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
     let config = source.config();
     if config.family.name != "bitnet" {
@@ -183,7 +184,7 @@ fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
     warnings
 }
 
-/// Padding would change the shape of the model, so the width must be whole blocks.
+/// Requires a width of whole blocks, because padding would change the shape of the model.
 fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> {
     let block = match kind.size {
         Size::Blocks { weights, .. } | Size::Matrix { weights } => weights,
@@ -206,7 +207,7 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
     })
 }
 
-/// Embedding and head: f16 unless something else is asked for.
+/// Plans the tensors. Embedding and head are f16 unless another type is requested.
 fn plan(
     source: &dyn Source,
     weight: &Weight,
@@ -329,7 +330,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
     Ok(pairs)
 }
 
-/// What a file of the architecture cannot say about a model.
+/// A property of the model that a file of this architecture cannot express.
 fn not_said(config: &Config, architecture: &Architecture) -> Option<&'static str> {
     let scalar = config::query_pre_attn_scalar(
         config.num_hidden_layers as u64,
@@ -359,7 +360,7 @@ fn not_said(config: &Config, architecture: &Architecture) -> Option<&'static str
     }
 }
 
-/// The distance of layers without a window, if they are at equal distances.
+/// The distance between layers without a window, if it is constant.
 fn pattern(layers: &[bool]) -> Option<usize> {
     let is_it = |n: &usize| {
         (1..)
@@ -425,7 +426,7 @@ struct Writer<'a> {
     planned: std::slice::Iter<'a, Planned>,
 }
 
-/// Bytes that are made at once.
+/// Number of bytes made at once.
 const CHUNK: usize = 1 << 22;
 
 impl Writer<'_> {
@@ -448,7 +449,7 @@ impl Writer<'_> {
         self.file.write_all(bytes).map_err(Error::io(self.path))
     }
 
-    /// Pads the tensor that was written.
+    /// Pads the tensor that was just written.
     fn end(&mut self) -> Result<()> {
         let bytes = self.planned.next().expect("every tensor is planned").bytes;
         let padding = bytes.next_multiple_of(DEFAULT_ALIGNMENT) - bytes;

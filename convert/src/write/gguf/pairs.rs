@@ -5,7 +5,7 @@ use crate::read::gguf::metadata::Kind;
 
 const VERSION: u32 = 3;
 
-/// Pairs in the order in which they are given.
+/// Encoded pairs, in the order in which they were added.
 #[derive(Default)]
 pub(crate) struct Pairs {
     count: u64,
@@ -80,7 +80,8 @@ pub(crate) struct Planned {
     pub bytes: u64,
 }
 
-/// Everything before the data, which follows in the order of `tensors`, each padded to [`DEFAULT_ALIGNMENT`].
+/// Everything before the data. The tensors follow in the order of `tensors`, each padded to
+/// [`DEFAULT_ALIGNMENT`].
 pub(crate) fn header(pairs: &Pairs, tensors: &[Planned]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());

@@ -1,4 +1,5 @@
-//! tokenizer.json and the files beside it as `tokenizer.ggml.*`, for programs that read nothing else.
+//! Writes tokenizer.json and related files as `tokenizer.ggml.*`, for programs that read only these
+//! keys.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use crate::{Error, Result, Source};
 
 const FILE: &str = "tokenizer.json";
 
-/// Appends the tokenizer of a source. `pre` names the split rule where it is none of those we know.
+/// Appends the tokenizer of a source. `pre` names the split rule if it is not a known one.
 pub(crate) fn write(pairs: &mut Pairs, source: &dyn Source, pre: Option<&str>) -> Result<()> {
     let json = |name: &str| match source.files().iter().find(|(n, _)| n == name) {
         Some((_, bytes)) => parse_object(&source.path().join(name), bytes),
@@ -52,7 +53,7 @@ pub(crate) fn write(pairs: &mut Pairs, source: &dyn Source, pre: Option<&str>) -
     Ok(())
 }
 
-/// A template, or the one called `default` of a list of them.
+/// The template, or the entry `default` of a list of templates.
 fn default_template(templates: &Value) -> Option<&str> {
     let named = |list: &'_ Vec<Value>| list.iter().position(|t| t["name"] == "default");
     match templates {
@@ -66,7 +67,7 @@ struct Tokens {
     texts: Vec<String>,
     kinds: Vec<i32>,
     ids: HashMap<String, usize>,
-    /// Whether bytes that are no token become tokens such as `<0x0A>`, as SentencePiece does it.
+    /// Whether bytes without a token become tokens such as `<0x0A>`, as in SentencePiece.
     falls_back: bool,
     merges: Vec<[String; 2]>,
 }
@@ -164,7 +165,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// The earlier a token can be merged, the higher its score.
+    /// Scores that decrease with the rank of the merge that makes the token.
     fn scores(&self) -> Vec<f32> {
         let mut scores = vec![0.0; self.texts.len()];
         for (rank, [a, b]) in self.merges.iter().enumerate().rev() {
@@ -183,7 +184,7 @@ fn is_byte(token: &str) -> bool {
     digits.is_some_and(|d| d.len() == 2 && u8::from_str_radix(d, 16).is_ok())
 }
 
-/// Merges in either spelling: a pair, or both parts with a space between.
+/// Reads merges in either form: a pair, or both parts separated by a space.
 fn merges(merges: &Value) -> std::result::Result<Vec<[String; 2]>, String> {
     let pair = |merge: &Value| {
         let (a, b) = match merge {
@@ -199,7 +200,8 @@ fn merges(merges: &Value) -> std::result::Result<Vec<[String; 2]>, String> {
     pairs.collect()
 }
 
-/// Beginning, end, padding, and whether a text begins with the beginning.
+/// Writes the tokens for beginning, end and padding, and whether a text starts with the beginning
+/// token.
 fn special(pairs: &mut Pairs, tokens: &Tokens, config: &Config, files: [&Value; 3]) {
     let [tokenizer, settings, generation] = files;
     let named = |key: &str| {
