@@ -29,8 +29,8 @@ pub enum Error {
     },
     /// No reader recognizes the source.
     #[error(
-        "{path}: {why}; what can be read is a Hugging Face folder with config.json and model.safetensors, a \
-         GGUF file, or a packed file"
+        "{path}: {why}; give a Hugging Face folder with config.json and \
+         model.safetensors, a GGUF file, or a packed file"
     )]
     Input {
         /// The path given.
@@ -40,8 +40,8 @@ pub enum Error {
     },
     /// A file that every model needs is absent.
     #[error(
-        "{path}: there is no {file}: {consequence}; copy it from the model that this one was trained \
-         from, or convert without it (--allow-missing)"
+        "{path}: there is no {file}: {consequence}; copy it from the model that this one was \
+         trained from, or convert without it (--allow-missing)"
     )]
     MissingFile {
         /// The checkpoint.
@@ -115,8 +115,8 @@ pub enum Error {
     },
     /// The model family has no such tensor. A conversion would silently drop it.
     #[error(
-        "{path}: tensor {tensor}: the {family} family has no such tensor and the model would be computed \
-         without it; {advice}"
+        "{path}: tensor {tensor}: the {family} family has no such tensor and the model would be \
+         computed without it; {advice}"
     )]
     UnknownTensor {
         /// The file.
@@ -161,7 +161,8 @@ pub enum Error {
     },
     /// The two models have different shapes.
     #[error(
-        "{path}: expected {expected}, as the other model, found {found}; give two forms of one model"
+        "{path}: expected {expected}, like the other model, found {found}; give two forms of the \
+         same model"
     )]
     Shapes {
         /// The second model.
@@ -173,8 +174,8 @@ pub enum Error {
     },
     /// The proof failed: the result differs from the source and was removed.
     #[error(
-        "{path}: {differ} values differ from the source, the first ones in {tensor}; nothing was kept. \
-         Convert again; if it happens again, test the memory and the disk of this machine"
+        "{path}: {differ} values differ from the source, the first ones in {tensor}; nothing was \
+         kept. Convert again; if it happens again, test the memory and the disk of this machine"
     )]
     Differs {
         /// The result.

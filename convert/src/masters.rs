@@ -107,7 +107,8 @@ fn read_with(path: &Path, config: &Config, linear: &ReadLinear) -> Result<Vec<Ve
     let stored = layout::weights(source.config()).into_iter();
     let stored: HashMap<String, Weight> = stored.map(|w| (w.name.clone(), w)).collect();
     let values = |weight: &Weight| match (stored.get(&weight.name), weight.role) {
-        (None, _) => Ok(vec![1.0; weight.columns]), // a sub-norm that `config` has and the checkpoint does not
+        // A sub-norm that `config` has and the checkpoint does not.
+        (None, _) => Ok(vec![1.0; weight.columns]),
         (Some(weight), Role::Linear) => linear(&*source, weight),
         (Some(weight), Role::Norm) => source.vector(weight),
         (Some(weight), Role::Table) => {

@@ -144,7 +144,8 @@ mod tests {
     fn whatever_differs_is_found_and_nothing_is_kept() {
         let json = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
+            "num_attention_heads": 2,
             "vocab_size": 5, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
             "tie_word_embeddings": false,
         });

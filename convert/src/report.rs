@@ -83,8 +83,8 @@ impl Report {
 pub(crate) fn coarser(source: &dyn Source, reader: &str) -> Option<String> {
     (source.activations() == Activations::Int16).then(|| {
         format!(
-            "the model was trained without quantized activations, and {reader} rounds them to int8: its output will \
-             differ by about a percent of the logits; a packed file computes them in 16 bits"
+            "the model was trained without quantized activations, but {reader} rounds them to \
+             int8: its logits will differ by about one percent; a packed file uses 16 bits"
         )
     })
 }

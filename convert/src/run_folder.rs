@@ -62,11 +62,13 @@ impl RunFolder {
             }
         }
         let writable = folders.iter().find(|f| check_writable(f).is_ok());
-        let folder = writable.ok_or_else(|| Error::from(sterna_ternary::Error::Output {
-            path: self.0.clone(),
-            why: "its newest checkpoint can be exported nowhere: no folder of the cache can be written"
-                .into(),
-        }))?;
+        let folder = writable.ok_or_else(|| {
+            Error::from(sterna_ternary::Error::Output {
+                path: self.0.clone(),
+                why: "cannot export the newest checkpoint: no folder of the cache is writable"
+                    .into(),
+            })
+        })?;
         let unfinished = tempfile::Builder::new()
             .prefix(".unfinished-")
             .tempdir_in(folder)

@@ -50,7 +50,7 @@ impl Setup {
         }
     }
 
-    /// The packed file of a model that is not a run which needs an export.
+    /// The packed file of a model that needs no export.
     fn packed(&self, model: &Path, options: &Options) -> Result<Cached, Error> {
         let export = |_: &Path, _: &Path| -> Result<u64, Error> { panic!("no export is needed") };
         self.cache().packed(model, options, export, &mut |_, _| {})

@@ -1,4 +1,4 @@
-//! What comes out is what went in: every storage, type, packing and head.
+//! A conversion preserves the model, for every storage, type, packing and head.
 
 mod checkpoint;
 
@@ -254,7 +254,7 @@ fn harmless_surplus_is_ignored() {
     checkpoint.check(&packed);
 }
 
-/// A body without a head whose norms in front of linear layers are told by their names alone.
+/// A body without a head. Only the names of the tensors show the norms before linear layers.
 fn embedding_model(family: &str) -> Checkpoint {
     let mut config = checkpoint::config(Storage::Online, true);
     let (model_type, class) = match family {
@@ -294,7 +294,7 @@ fn embedding_models_say_by_names_that_linear_layers_have_norms() {
     embedding_model("qwen3").check(&packed);
     assert_eq!(packed.config.linear_norm_eps, Some(1e-5));
     let warnings = report.warnings.join("\n");
-    assert!(warnings.contains("norm in front of it"), "{warnings}");
+    assert!(warnings.contains("norm before it"), "{warnings}");
     // Gains of Gemma lack one, those of linear layers do not.
     let mut gemma = embedding_model("gemma3");
     let (_, packed, _folder) = gemma.convert(&OPTIONS).unwrap();

@@ -9,7 +9,7 @@ use sterna_convert::{Options, convert};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{PackedFile, Packing};
 
-/// What cannot be packed, and what the refusal says.
+/// Models that cannot be packed, and the text of the refusal.
 const REFUSED: [(&str, Packing, &str); 2] = [
     ("llama-shards", Packing::T5, "pack the model as i2"),
     ("qwen3-group128", Packing::T5, "pack the model as i2"),

@@ -82,8 +82,10 @@ fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir 
         config[key] = value;
     }
     if family == 1 && tied {
-        config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 64});
+        config["rope_scaling"] = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+        });
     }
     if family == 2 && tied {
         config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0,
@@ -257,7 +259,7 @@ fn heads_in_every_type() {
         let expected = if head == HeadType::Q8 { "q8_0" } else { "f16" };
         assert_eq!(dtypes.last(), Some(&expected));
         assert_eq!(dtypes[0], if tied { expected } else { "f16" });
-        // A table in a coarser type is the other one rounded, which is no difference.
+        // A table in a coarser type equals the other one after rounding, so it does not differ.
         check_equal(folder.path(), &out);
     }
 }
@@ -266,14 +268,14 @@ fn heads_in_every_type() {
 fn what_programs_are_known_to_compute_wrongly_is_said() {
     for (family, tied, weights, expected) in [
         (0, true, GgufType::I2S, &[][..]),
-        (0, false, GgufType::I2S, &["head of its own"]),
+        (0, false, GgufType::I2S, &["separate head"]),
         (0, false, GgufType::Iq2Bn, &[]),
         (0, true, GgufType::Tq2_0, &["another activation"]),
         (
             0,
             false,
             GgufType::Q2_0,
-            &["another activation", "head of its own"],
+            &["another activation", "separate head"],
         ),
         (1, false, GgufType::Tq1_0, &[]),
         (2, true, GgufType::I2S, &[]),

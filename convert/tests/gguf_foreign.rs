@@ -1,4 +1,4 @@
-//! GGUF files of other programs: what they leave out or get wrong.
+//! GGUF files of other programs, with their omissions and errors.
 
 mod gguf_file;
 
@@ -76,8 +76,8 @@ fn the_models_of_1bitllm_are_no_other_family() {
     assert_eq!((family.name, family.activation.name()), ("1bitllm", "silu"));
 }
 
-/// An embedding model as bitnet.cpp's converter writes it, in small: norms in half precision, one
-/// in front of every linear layer.
+/// An embedding model as bitnet.cpp's converter writes it, in small: norms in half
+/// precision, one before every linear layer.
 fn embedding_model(architecture: &str) -> File {
     let mut file = File::good();
     for (key, _, _) in &mut file.pairs {

@@ -18,7 +18,7 @@ use sterna_ternary::{Dense, LinearType, PackedFile, Packing};
 
 const NAME: &str = "model.sterna";
 
-/// A folder of one layer with room behind its config.
+/// A folder of one layer with spaces after its config.
 fn folder(place: &Place) -> std::path::PathBuf {
     let mut folder = Folder::good();
     let mut config = folder.config.to_string().into_bytes();

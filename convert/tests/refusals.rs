@@ -1,4 +1,4 @@
-//! What cannot be converted is refused by name: file, tensor, expected, found and what to do.
+//! Refusals of a conversion name the file, the tensor, what was expected and found, and what to do.
 
 mod checkpoint;
 
@@ -339,7 +339,7 @@ fn indexes_that_lie() {
     );
     check(with(&|index| *index = json!(1)), &["weight_map"]);
     let error = with(&|index| index["weight_map"]["no.such.tensor"] = shard_name(0, 2).into());
-    check(error, &["no.such.tensor should lie in", "does not"]);
+    check(error, &["no.such.tensor should be in", "is not"]);
     let error = with(&|index| {
         index["weight_map"]
             .as_object_mut()
@@ -348,7 +348,7 @@ fn indexes_that_lie() {
     });
     check(error, &[EMBEDDING, "not listed"]);
     let error = with(&|index| index["weight_map"]["again"] = "copy".into());
-    check(error, &["again should lie in copy"]);
+    check(error, &["again should be in copy"]);
     check(
         with(&|index| index["weight_map"][Q] = "gone".into()),
         &["gone", "No such file"],

@@ -21,7 +21,8 @@ use sterna_ternary::{
 
 const UP: &str = "model.layers.1.mlp.up_proj.weight";
 
-/// The scale of a weight: one for q_proj, one for each of the two rows of k_proj, else one a group.
+/// The scale of a weight: one for q_proj, one per row of k_proj (two rows), one per group in
+/// the other layers.
 fn scale(name: &str, row: usize, column: usize) -> f32 {
     let group = column / GROUP_COLUMNS;
     if name.contains("q_proj") {
@@ -142,14 +143,15 @@ fn a_scale_that_differs_is_found() {
     assert_eq!(found.first.as_deref(), Some(UP));
 }
 
-/// The same with tables of trits with a scale a group, of which every sixteenth group is zeros.
+/// The same with tables of trits and one scale per group. Every sixteenth group is zeros.
 fn ternary_tables() -> Checkpoint {
     let mut checkpoint = products();
     let value = |i: usize| {
         let (row, column) = (i / 300, i % 300);
         let scale = 0.25 + 0.125 * ((row * 3 + column / GROUP_COLUMNS) % 5) as f32;
         let is_zero = (row * 3 + column / GROUP_COLUMNS) % 16 == 1;
-        [1.0, 0.0, -1.0, 1.0][(i * i + i / 3) % 4] * if is_zero { 0.0 } else { scale } + 0.0 // no minus zero
+        let scale = if is_zero { 0.0 } else { scale };
+        [1.0, 0.0, -1.0, 1.0][(i * i + i / 3) % 4] * scale + 0.0 // no minus zero
     };
     for name in [layout::EMBEDDING, layout::HEAD] {
         if checkpoint.values.contains_key(name) {
@@ -260,7 +262,7 @@ fn activations_as_asked_for() {
     assert!(!report.warnings.join("").contains("int8"));
 }
 
-/// Sizes that are whole blocks in every type.
+/// Sizes that are multiples of the blocks of every type.
 const WHOLE: &[(&str, usize)] = &[
     ("hidden_size", 256),
     ("intermediate_size", 512),

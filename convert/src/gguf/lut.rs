@@ -53,7 +53,7 @@ impl LutKernels {
             Err(error) => Err(Error::Kernels {
                 path: path.to_owned(),
                 why: format!(
-                    "these are no sections with m, k, bm, bk and bmm: {}",
+                    "expected sections with m, k, bm, bk and bmm: {}",
                     error.message()
                 ),
             }),

@@ -143,7 +143,7 @@ const fn blocks(weights: usize, bytes: usize) -> Size {
     Size::Blocks { weights, bytes }
 }
 
-pub(crate) const OTHER: &str = "it is no ternary type; convert the original checkpoint";
+pub(crate) const OTHER: &str = "it is not a ternary type; convert the original checkpoint";
 
 pub(crate) static F32: Type = floats(0, "F32", 1, 4, floats::decode_f32);
 pub(crate) static F16: Type = floats(1, "F16", 1, 2, floats::decode_f16);

@@ -27,10 +27,12 @@ use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
 
-const NOT_DECLARED: &str = "nothing declares the matrices ternary. Convert master weights of BitNet training with --masters, \
-     or say `quantization_config` {\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-     \"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]} in config.json. A full-precision model, as a \
-     baseline to compare with, is packed with --packing f16, q8_0 or q4_0";
+const NOT_DECLARED: &str = "\
+    nothing declares the matrices ternary. Convert master weights of BitNet training with \
+    --masters, or add `quantization_config` {\"quant_method\": \"bitnet\", \"linear_class\": \
+    \"autobitlinear\", \"quantization_mode\": \"online\", \"modules_to_not_convert\": \
+    [\"lm_head\"]} to config.json. To pack a full-precision model as a baseline, use --packing \
+    f16, q8_0 or q4_0";
 
 /// Spelling of tensor names in a checkpoint that differs from [`layout`], which follows
 /// transformers.
@@ -101,8 +103,9 @@ fn declare_linear_norms(json: &mut Value) -> String {
         quantization["rms_norm_eps"] = eps;
     }
     format!(
-        "every linear layer has a norm in front of it (tensors `<linear>{LINEAR_NORM}`); config.json does not \
-         describe it, so it is taken for an RMSNorm with an epsilon of {}, and weights without a scale for masters",
+        "every linear layer has a norm before it (tensors `<linear>{LINEAR_NORM}`) that \
+         config.json does not describe; it is assumed to be an RMSNorm with an epsilon of {}, and \
+         weights without a scale are assumed to be masters",
         quantization["rms_norm_eps"]
     )
 }
@@ -181,7 +184,8 @@ impl HuggingFace {
             && rows as u64 != said
         {
             warnings.push(format!(
-                "config.json says `vocab_size` {said}, {EMBEDDING} has {rows} rows: taken for {rows}"
+                "`vocab_size` in config.json is {said}, but {EMBEDDING} has {rows} rows; {rows} \
+                 is used"
             ));
             json["vocab_size"] = rows.into();
             is_changed = true;
@@ -262,13 +266,15 @@ impl HuggingFace {
         match weight.role {
             Role::Norm => self.check(&weight.name, is_float, float, &[columns], None),
             Role::Table => {
-                let vocab = "`vocab_size` and `hidden_size` in config.json must be the rows and columns \
-                             of the table";
+                let vocab = "\
+                    `vocab_size` and `hidden_size` in config.json must be the rows and columns \
+                    of the table";
                 self.check(&weight.name, is_float, float, &[rows, columns], Some(vocab))
             }
             Role::Linear => {
-                let storage = "the weights and `quantization_config` in config.json must be of the same \
-                               revision: packed weights are U8, `quantization_mode` online has masters";
+                let storage = "\
+                    the weights and `quantization_config` in config.json must be of the same \
+                    revision: packed weights are U8, `quantization_mode` online has masters";
                 match self.storage {
                     Storage::Online | Storage::Products => {
                         let shape = [rows, columns];
@@ -315,13 +321,13 @@ impl HuggingFace {
     /// Refuses a tensor that the model does not have, unless it is redundant.
     fn check_surplus(&self, name: &str) -> Result<()> {
         if name.ends_with(".rotary_emb.inv_freq") {
-            return Ok(()); // a cache of what rope_theta says
+            return Ok(()); // redundant: it follows from rope_theta
         }
         let advice = if name == HEAD {
             if self.is_embedding(name)? {
                 return Ok(());
             }
-            "config.json says that the head is the embedding, and they differ: set \
+            "config.json says that the head is the embedding, but they differ: set \
              `tie_word_embeddings` to false"
         } else {
             "convert a checkpoint of a known family, or remove the tensor if nothing uses it"

@@ -109,8 +109,8 @@ impl Packed {
             tensor: weight.name.clone(),
             expected: "trits".into(),
             found: format!("numbers, packing {}", self.file.packing.name()),
-            advice: "a baseline has no trits: go on with --packing f16, q8_0 or q4_0, or take the checkpoint that it \
-                     was made from",
+            advice: "a baseline has no trits: use --packing f16, q8_0 or q4_0, or the \
+                     checkpoint that it was made from",
         })
     }
 

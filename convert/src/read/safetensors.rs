@@ -111,7 +111,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
         if !is_plain_name(file) {
             let (tensor, file) = (shown(tensor), shown(file));
             let expected = "expected the name of a file in this folder";
-            return Err(error(format!("{tensor} lies in \"{file}\", {expected}")));
+            return Err(error(format!("{tensor} is in \"{file}\", {expected}")));
         }
         files.entry(file).or_default().insert(tensor);
     }
@@ -126,7 +126,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
         let shard = Shard::open(folder.join(file))?;
         if let Some(absent) = tensors.iter().find(|t| !shard.tensors.contains_key(**t)) {
             let absent = shown(absent);
-            return Err(error(format!("{absent} should lie in {file} and does not")));
+            return Err(error(format!("{absent} should be in {file} and is not")));
         }
         let extra = shard.tensors.keys().find(|t| !tensors.contains(t.as_str()));
         if let Some(extra) = extra {

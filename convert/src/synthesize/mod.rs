@@ -62,7 +62,7 @@ impl Synthetic {
             return Err(Error::File {
                 path: path.to_owned(),
                 why: format!(
-                    "`vocab_size` is {}, expected at least {} for the 256 bytes and the special tokens",
+                    "`vocab_size` is {}, expected at least {}: 256 bytes and the special tokens",
                     config.vocab_size,
                     tokenizer::SIZE
                 ),

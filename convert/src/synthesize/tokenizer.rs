@@ -63,7 +63,9 @@ pub(super) fn generation() -> Value {
 }
 
 fn byte_level() -> Value {
-    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true })
+    json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    })
 }
 
 /// The character for a byte in byte-level vocabularies (GPT-2's `bytes_to_unicode`): the byte

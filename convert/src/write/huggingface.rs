@@ -121,8 +121,9 @@ fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
         base_model: base,
         is_quantized: matches!(form.linear, Linear::Packed { .. }),
         about: format!(
-            "A ternary (1.58-bit) language model: each weight of its linear layers is -1, 0 or +1 times a \
-             scale. It was converted from `{}` by Sterna {}, which compared every weight with the source.",
+            "A ternary (1.58-bit) language model: each weight of its linear layers is -1, 0 or \
+             +1 times a scale. It was converted from `{}` by Sterna {}, which compared every \
+             weight with the source.",
             from.replace('`', ""),
             env!("CARGO_PKG_VERSION")
         ),
@@ -140,7 +141,7 @@ fn check_rows(source: &dyn Source, weights: &[Weight]) -> Result<()> {
         Some(odd) => Err(Error::Tensor {
             path: source.path().to_owned(),
             tensor: odd.name.clone(),
-            expected: "a multiple of four rows, by which transformers tells packed weights".into(),
+            expected: "a multiple of four rows, as transformers requires of packed weights".into(),
             found: odd.rows.to_string(),
             advice: "write a packed file of Sterna",
         }),

@@ -111,8 +111,10 @@ pub(crate) fn write(
     Ok(report)
 }
 
-const MASTERS: &str = "the numbers are master weights, and the model was trained with their trits: what it learned is in the \
-     products of trits and scales; convert to --packing i2 first, and that to --packing f16";
+const MASTERS: &str = "\
+    the numbers are master weights, but the model was trained with their trits: the trained model \
+    is the products of trits and scales; convert with --packing i2 first, and the result with \
+    --packing f16";
 
 /// The type of a table that is not stored as trits. If the linear layers are not rounded, the
 /// default does not round the table either.
@@ -187,15 +189,16 @@ fn warnings(
     let mut warnings = Vec::new();
     if trained == Activations::Int16 && activations == Activations::Int8 {
         warnings.push(
-            "the model was trained without quantized activations; the runtime will round them to int8, one scale \
-             per token, as --activations int8 asks"
+            "the model was trained without quantized activations; with --activations int8 the \
+             runtime will round them to int8, with one scale per token"
                 .into(),
         );
     }
     let rounded: u64 = matrices.iter().map(|m| m.rounded).sum();
     if rounded > 0 {
         warnings.push(format!(
-            "{rounded} weights are one step of f16 smaller than others of their group and were set to those"
+            "{rounded} weights were one step of f16 smaller than others of their group and were \
+             set to the larger value"
         ));
     }
     warnings

@@ -1,5 +1,4 @@
-//! Small checkpoints with odd sizes, written as Hugging Face folders, and what must come out of
-//! them.
+//! Small checkpoints with odd sizes, written as Hugging Face folders, and the expected results.
 #![allow(dead_code)] // each test binary uses a part
 
 use std::collections::BTreeMap;
@@ -82,7 +81,7 @@ pub fn config(storage: Storage, tied: bool) -> Value {
     })
 }
 
-/// The numbers in a type, and what the type makes of them.
+/// Encodes numbers in a type, and returns them also after rounding to that type.
 pub fn store(dtype: Dtype, shape: &[usize], values: &[f32]) -> (Tensor, Vec<f32>) {
     let halves = || values.iter().map(|x| f16::from_f32(*x));
     let brains = || values.iter().map(|x| bf16::from_f32(*x));
@@ -251,7 +250,7 @@ impl Checkpoint {
         self.convert(&OPTIONS).expect_err("an error")
     }
 
-    /// Compares a lossless result with what went in.
+    /// Compares a lossless result with its input.
     pub fn check(&self, packed: &PackedFile) {
         packed.verify().unwrap();
         for w in layout::weights(&packed.config) {
@@ -297,7 +296,7 @@ pub fn serialize<'a>(tensors: impl Iterator<Item = (&'a String, &'a Tensor)>) ->
     safetensors::serialize(views, None).unwrap()
 }
 
-/// Converts a folder to `model.sterna` in it and looks after what is left there.
+/// Converts a folder to `model.sterna` in it and checks that no temporary file is left there.
 pub fn convert(folder: &Path, options: &Options) -> Result<(Report, PathBuf), Error> {
     let out = folder.join("model.sterna");
     let (mut last, mut total) = (0, 0);

@@ -4,7 +4,7 @@ use super::{File, text, value};
 
 const Q: &str = "blk.0.attn_q.weight";
 
-/// What is done to a good file, and what the error must say.
+/// Name of the lie, the change to a good file, and the required parts of the error.
 pub type Lie = (&'static str, fn(&mut File), &'static [&'static str]);
 
 pub const LIES: &[Lie] = &[

@@ -177,7 +177,7 @@ impl File {
         last.dimensions = vec![last.dimensions[0] / rows, rows];
     }
 
-    /// Adds a tensor behind the others.
+    /// Adds a tensor after the others.
     pub fn append(&mut self, mut tensor: Tensor) {
         let end = self
             .tensors

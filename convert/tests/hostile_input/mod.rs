@@ -1,4 +1,4 @@
-//! How hostile files are read, damaged and watched: what one may cost in time and memory.
+//! Reads and damages hostile files, and limits the time and memory that one may take.
 #![allow(dead_code)] // each test binary uses a part
 
 use std::fs::{self, File};
@@ -29,13 +29,13 @@ fn time() -> Duration {
     nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos)
 }
 
-/// Runs `f` on input of so many bytes and fails where it takes too much; of time, in each of three
-/// tries, as a machine may pause.
+/// Runs `f` on an input of `bytes` bytes. Fails if it takes too much memory, or too much time in
+/// each of three tries, because a machine may pause.
 pub fn watched<T>(name: &str, bytes: usize, f: impl Fn() -> T) -> T {
     let mut tries = 0;
     loop {
         let (mut result, start) = (None, time());
-        // Of this thread, which reads alone.
+        // The memory of this thread. No other thread reads.
         let memory = allocation_counter::measure(|| result = Some(f())).bytes_max;
         let time = time() - start;
         assert!(
@@ -102,7 +102,7 @@ pub fn complaint(name: &str, result: Result<(), Error>, parts: &[&str]) -> Optio
     (!plain).then(|| format!("{name}: {error:?}"))
 }
 
-/// Overwrites, repeats, removes or swaps some bytes, mostly near the front, where the header lies.
+/// Overwrites, repeats, removes or swaps some bytes, mostly near the start, in the header.
 pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     let mut below = |n: usize| (random.next() * n as f32) as usize;
     for _ in 0..1 + below(4) {
@@ -130,8 +130,8 @@ pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Runs `turn` so many times with numbers in order on two threads, each with a place and a stream
-/// of its own, and returns how often it gave true.
+/// Runs `turn` with the numbers `0..all` on two threads, each with its own place and random stream.
+/// Returns the number of turns that gave true.
 pub fn turns(all: usize, turn: impl Fn(usize, &Place, &mut Random) -> bool + Sync) -> usize {
     const THREADS: usize = 2;
     let run = |thread: usize| {

@@ -1,5 +1,5 @@
-//! Ways in which a packed file can lie. Its checksums are right, unless they are the lie: who
-//! damages a file on purpose can count.
+//! Ways in which a packed file can lie. Its checksums are correct, unless they are
+//! the lie: an attacker can compute them.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ const SCALE: &str = "model.layers.0.self_attn.q_proj.weight_scale";
 const NORM: &str = "model.norm.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// What is done to a good file, and what the error must say.
+/// Name of the lie, the change to a good file, and the required parts of the error.
 pub type Lie = (&'static str, fn(&mut File), &'static [&'static str]);
 
 /// Files that are not recognized as packed ones at all.
@@ -28,7 +28,7 @@ fn set(file: &mut File, name: &str, field: &str, value: Value) {
     file.entry(name)[field] = value;
 }
 
-/// A header with the right metadata and this behind them.
+/// A header with the right metadata, followed by this text.
 fn behind(file: &mut File, text: &str) {
     let metadata = &file.header["__metadata__"];
     raw(file, &format!("{{\"__metadata__\":{metadata},{text}}}"));

@@ -1,5 +1,5 @@
-//! A packed file taken apart, so that each part can lie; its checksums are made anew unless they
-//! lie themselves.
+//! A packed file taken apart, so that each part can lie. Its checksums are
+//! recomputed, unless they are the lie.
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod lies;
@@ -20,14 +20,14 @@ pub struct File {
     pub data: Vec<u8>,
     /// In place of the whole file.
     pub whole: Option<Vec<u8>>,
-    /// Which checksums are made anew.
+    /// Whether the checksums are recomputed.
     pub seals: bool,
     /// Pads the header so that the data begin at a multiple of this.
     pub alignment: usize,
 }
 
 impl File {
-    /// What the converter makes of a folder.
+    /// The packed file of a folder.
     pub fn of(
         folder: &Path,
         out: &Path,
@@ -75,7 +75,7 @@ impl File {
         self.bytes_of(name)[4 * index..][..4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Changes the config in place; spaces behind it make room.
+    /// Changes the config in place. The spaces after it give room.
     pub fn config(&mut self, key: &str, value: Value) {
         let mut config: Value = serde_json::from_slice(self.bytes_of("config.json")).unwrap();
         config[key] = value;
@@ -88,7 +88,7 @@ impl File {
         bytes[..text.len()].copy_from_slice(text);
     }
 
-    /// Adds a tensor behind the others.
+    /// Adds a tensor after the others.
     pub fn push(&mut self, name: &str, dtype: &str, shape: Value, bytes: &[u8]) {
         let start = self.data.len();
         self.data.extend(bytes);
@@ -126,7 +126,7 @@ impl File {
     }
 }
 
-/// Makes the checksum of the header anew, if it is where it should be.
+/// Recomputes the checksum of the header, if it is at its place.
 pub fn seal(bytes: &mut [u8]) {
     const KEY: &[u8] = b"\"header_sha256\":\"";
     let Some(length) = bytes.first_chunk().map(|b| u64::from_le_bytes(*b)) else {

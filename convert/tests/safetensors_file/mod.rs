@@ -55,7 +55,7 @@ impl Shard {
         self.header.insert(name.into(), entry);
     }
 
-    /// Takes the last byte of the data away.
+    /// Removes the last byte of the data.
     pub fn cut(&mut self) {
         self.data.pop();
     }
@@ -70,7 +70,7 @@ impl Shard {
         [&length.to_le_bytes()[..], &text, &self.data].concat()
     }
 
-    /// Where the bytes of a tensor lie.
+    /// Position of the bytes of a tensor in the file.
     fn start(&self, name: &str) -> usize {
         self.header[name]["data_offsets"][0].as_u64().unwrap() as usize
     }
@@ -125,8 +125,10 @@ impl Folder {
         Folder {
             config: json!({
                 "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-                "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "num_key_value_heads": 1, "head_dim": 2, "vocab_size": 5, "max_position_embeddings": 16,
+                "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1, "head_dim": 2, "vocab_size": 5,
+                "max_position_embeddings": 16,
                 "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
                 "bos_token_id": 0, "eos_token_id": 2,
                 "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
@@ -139,12 +141,15 @@ impl Folder {
         }
     }
 
-    /// The same with matrices of numbers: masters, or products where nothing says so.
+    /// The same with matrices of numbers: masters, or products if `mode` is None.
     pub fn of_numbers(mode: Option<&str>) -> Folder {
         let mut folder = Folder::good();
         folder.config["quantization_config"] = match mode {
             Some(mode) => {
-                json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": mode})
+                json!({
+                    "quant_method": "bitnet", "linear_class": "autobitlinear",
+                    "quantization_mode": mode,
+                })
             }
             None => Value::Null,
         };

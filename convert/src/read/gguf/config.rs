@@ -184,7 +184,7 @@ impl Keys<'_> {
         let theta = self.metadata.float(&self.key("rope.freq_base"))?;
         if theta.is_none() {
             warnings.push(format!(
-                "there is no {}: 10000, which other programs take then",
+                "there is no {}: 10000 is used, as in other programs",
                 self.key("rope.freq_base")
             ));
         }

@@ -361,14 +361,17 @@ impl Gguf {
 }
 
 const INCOMPLETE: &str = "the file is incomplete, or of another family than its metadata say";
-const UNCONFIRMED: &str = "nothing in the file confirms the kernel configuration given for it: with another one its weights would change \
-     places; try the result, and compare it with the original where that can be had (sterna verify)";
+const UNCONFIRMED: &str = "\
+    nothing in the file confirms the given kernel configuration: with a wrong one the weights are \
+    in wrong positions; try the result, and compare it with the original if you have it (sterna \
+    verify)";
 const NO_TRIT: &str = "the file is damaged, or of a later variant of the type; export it again";
 const LOST_SCALE: &str =
-    "a quantizer that ran with several threads loses it; quantize again with one";
-const SEVERAL_SCALES: &str = "models with a scale for fewer columns are not supported";
-const NOT_TERNARY: &str = "convert the original checkpoint, which says how its weights become ternary; a full-precision model, as a baseline to \
-     compare with, is packed with --packing f16, q8_0 or q4_0";
+    "a quantizer that runs with several threads loses it; quantize again with one thread";
+const SEVERAL_SCALES: &str = "models with one scale per fewer than 128 columns are not supported";
+const NOT_TERNARY: &str = "\
+    convert the original checkpoint, which says how its weights become ternary; to pack a \
+    full-precision model as a baseline, use --packing f16, q8_0 or q4_0";
 
 /// The name of a tensor in which some exporters store a factor of a matrix.
 fn companion(name: &str) -> String {

@@ -11,9 +11,10 @@ use crate::gguf::types::{Content, I2_S, I2_S_ARM, OTHER, Type, all};
 use crate::gguf::{GgufHints, I2sOrder};
 use crate::{Error, Result};
 
-const LUT: &str = "its layout depends on the kernel configuration of the program that wrote it, which the \
-                   file does not hold; give that program's include/kernel_config.ini (--kernel-config), or convert \
-                   the original checkpoint or a file in I2_S";
+const LUT: &str = "\
+    its layout depends on the kernel configuration of the program that wrote it, which the file \
+    does not hold; give that program's include/kernel_config.ini (--kernel-config), or convert \
+    the original checkpoint or a file in I2_S";
 
 /// Determines the type of each number in a file.
 pub(crate) fn resolve(

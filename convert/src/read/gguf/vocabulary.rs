@@ -93,8 +93,8 @@ fn template(
     let is_wrong = template.is_some_and(|t| t.contains(WRONG_TEMPLATE));
     if is_wrong && architecture.model_type == "bitnet" {
         warnings.push(
-            "the chat template is a wrong one that early files of this model carry; it was replaced by \
-             the one of its model card"
+            "the chat template is the wrong one of this model's early files; it was replaced by \
+             the template of the model card"
                 .into(),
         );
         return Ok(Some(BITNET_TEMPLATE.into()));
@@ -176,7 +176,7 @@ impl<'a> Vocabulary<'a> {
         let mut json = match self.split {
             Some(split) => {
                 warnings.push(
-                    "tokenizer.json was rebuilt from a list of tokens; where the original is at hand, \
+                    "tokenizer.json was rebuilt from a list of tokens; if you have the original, \
                      compare the two on some text"
                         .into(),
                 );
@@ -294,7 +294,8 @@ impl<'a> Vocabulary<'a> {
         for (id, token) in self.tokens.iter().enumerate() {
             if self.kinds[id] == CONTROL && ENDS_OF_TURN.contains(token) && !eos.contains(&id) {
                 warnings.push(format!(
-                    "the file does not say that {token} ends a turn; it was added to the tokens that end a text"
+                    "the file does not say that {token} ends a turn; it was added to the tokens \
+                     that end a text"
                 ));
                 eos.push(id);
             }
@@ -350,7 +351,8 @@ fn split(
                 architecture.pre
             };
             warnings.push(format!(
-                "there is no {KEY}: text is split as {name} does, which is what models of architecture {} need",
+                "there is no {KEY}: text is split as {name} does, as models of architecture {} \
+                 require",
                 architecture.name
             ));
             name
@@ -385,8 +387,10 @@ fn byte_level(split: &Split, merges: Vec<Value>) -> Value {
         "normalizer": split.normalizer(),
         "pre_tokenizer": split.pre_tokenizer(),
         "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
             "ignore_merges": split.ignore_merges, "vocab": {}, "merges": merges},
     })
@@ -410,8 +414,10 @@ fn sentence_piece(merges: Vec<Value>, space_first: bool, unknown: Option<&str>) 
         "pre_tokenizer": null,
         "post_processor": null,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+        "model": {"type": "BPE", "dropout": null, "unk_token": unknown,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+            "ignore_merges": false,
             "vocab": {}, "merges": merges},
     })
 }

@@ -134,8 +134,8 @@ impl Runs {
             found,
             advice: match (is_usable, self.shares) {
                 (true, true) => {
-                    "q2_0 holds a scale for each 64 weights and iq2_bn one a row, the packed file any; or accept \
-                     moved ones (--lossy)"
+                    "q2_0 holds one scale per 64 weights, iq2_bn one per row, a packed file any; \
+                     or accept changed scales (--lossy)"
                 }
                 (true, false) => {
                     "write i2_s or iq2_bn, whose scales are f32, or accept rounded ones (--lossy)"

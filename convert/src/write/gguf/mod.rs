@@ -168,16 +168,16 @@ fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
     let mut warnings = Vec::new();
     if ![GgufType::I2S, GgufType::Iq2Bn].contains(&weights) {
         warnings.push(
-            "llama.cpp does not compute this family: its architecture `bitnet` has another activation. The \
-             file says bitnet-b1.58, so that a program which knows no such model refuses it; i2_s runs in \
-             bitnet.cpp, iq2_bn in ik_llama.cpp"
+            "llama.cpp does not support this family: its architecture `bitnet` has another \
+             activation. The file says bitnet-b1.58, so that programs without support refuse it. \
+             i2_s runs in bitnet.cpp, iq2_bn in ik_llama.cpp"
                 .into(),
         );
     }
     if weights != GgufType::Iq2Bn && !config.tie_word_embeddings {
         warnings.push(
-            "bitnet.cpp takes the embedding for the head in this family, and this model has a head of its \
-             own: its output there is wrong. ik_llama.cpp computes it: write iq2_bn"
+            "bitnet.cpp uses the embedding as the head in this family, but this model has a \
+             separate head: its output there is wrong. ik_llama.cpp supports it: write iq2_bn"
                 .into(),
         );
     }
@@ -202,8 +202,8 @@ fn check_width(source: &dyn Source, weight: &Weight, kind: &Type) -> Result<()> 
             kind.name
         ),
         found: weight.columns.to_string(),
-        advice: "i2_s and q2_0_g128 take multiples of 128, q2_0 and iq2_bn of 64, tq1_0 and tq2_0 of 256; the \
-                 packed file of Sterna any",
+        advice: "i2_s and q2_0_g128 take multiples of 128, q2_0 and iq2_bn of 64, tq1_0 \
+                 and tq2_0 of 256; Sterna's packed file takes any width",
     })
 }
 
@@ -299,7 +299,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
         } => {
             let usual = (32.0, 1.0, yarn_attention_factor(factor));
             if (beta_fast, beta_slow, attention_factor) != usual {
-                return Err(error("a yarn rope scaling with constants of its own"));
+                return Err(error("a yarn rope scaling with unusual constants"));
             }
             pairs.text(&key("rope.scaling.type"), "yarn");
             pairs.float(&key("rope.scaling.factor"), factor as f32);
@@ -340,9 +340,9 @@ fn not_said(config: &Config, architecture: &Architecture) -> Option<&'static str
     );
     let has_pattern = |layers: &[bool]| pattern(layers).is_some();
     match config.linear_norm_eps {
-        Some(_) if !architecture.linear_norms => Some("norms in front of linear layers"),
+        Some(_) if !architecture.linear_norms => Some("norms before linear layers"),
         Some(eps) if eps != config.rms_norm_eps => {
-            Some("norms in front of linear layers with an epsilon of their own")
+            Some("norms before linear layers with a different epsilon")
         }
         _ if config.family.query_pre_attn_scalar
             && config.query_pre_attn_scalar != scalar as f32 =>
@@ -354,7 +354,7 @@ fn not_said(config: &Config, architecture: &Architecture) -> Option<&'static str
             .as_ref()
             .is_some_and(|s| !has_pattern(&s.layers)) =>
         {
-            Some("layers with a sliding window in no regular order")
+            Some("layers with a sliding window in an irregular order")
         }
         _ => None,
     }

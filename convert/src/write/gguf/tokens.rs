@@ -130,7 +130,7 @@ impl Tokens {
     ) -> std::result::Result<(), String> {
         let unknown = || {
             format!(
-                "its `pre_tokenizer` is none of {}; say which split rule of llama.cpp it is (--pre)",
+                "its `pre_tokenizer` is not one of {}; name its split rule in llama.cpp (--pre)",
                 Split::known()
             )
         };

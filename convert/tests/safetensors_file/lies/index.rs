@@ -160,12 +160,12 @@ pub const LIES: &[Lie] = &[
     (
         "a tensor more",
         |f| f.index(|m| drop(m.insert("x".into(), json!("one.safetensors")))),
-        &["x should lie in"],
+        &["x should be in"],
     ),
     (
         "a long tensor",
         |f| f.index(|m| drop(m.insert("x".repeat(100_000), json!("one.safetensors")))),
-        &["should lie in"],
+        &["should be in"],
     ),
     (
         "many tensors in a shard",
