@@ -128,7 +128,7 @@ impl PackedFile {
         if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {
             return Err(Error::NotPacked {
                 path: path.to_owned(),
-                why: "the model is tied, but the types of its embedding and head differ".into(),
+                why: "the model is tied, but its embedding type is not its head type".into(),
             });
         }
         let layout = expected_layout(path, &config, &header)?;
