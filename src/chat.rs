@@ -1,9 +1,8 @@
 //! `sterna chat`: a conversation in the terminal, or one turn for each line of a pipe.
-//!
-//! Lines are edited by the terminal itself; a line editor would be the largest dependency of the program for the sake
-//! of a history, which `rlwrap sterna chat` adds.
 
-use std::io::{BufRead, IsTerminal, Write};
+mod input;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,15 +11,17 @@ use sterna_runtime::{
     ChatTemplate, Error, Generation, KvCache, Message, Model, StopReason, Summary, Tokenizer,
 };
 
+use self::input::{Input, is_person};
 use crate::generate::{append, describe};
 use crate::output::{note, out, outln};
 use crate::terminal::Answering;
 
 /// Talk with a model in the terminal, or answer the lines of a pipe.
 ///
-/// What was said stays computed, so a turn costs its own tokens only. Ctrl-C stops an answer, Ctrl-D
-/// ends the conversation, /help lists the commands. Without a terminal each line is a turn, and only
-/// answers go to stdout.
+/// What was said stays computed, so a turn costs its own tokens only. Lines are edited with the keys of
+/// a shell and have a history. Several lines that are pasted together are one message. Ctrl-C stops an
+/// answer and clears a line; twice at the prompt, or Ctrl-D, it ends the conversation. /help lists the
+/// commands. Without a terminal each line is a turn, and only answers go to stdout.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -41,7 +42,7 @@ const HELP: &str = "\
 /save FILE     write the messages as JSON
 /speed         counts and speed of the last answer
 /help          this
-/quit          the end; Ctrl-D as well";
+/quit          the end; Ctrl-D or Ctrl-C twice as well";
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.open()?;
@@ -57,41 +58,29 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     chat.set_system(args.system.as_deref().unwrap_or_default());
     let answering = Answering::catch_interrupts()?;
-    let stdin = std::io::stdin();
-    let is_person = stdin.is_terminal();
-    if is_person {
+    let mut input = Input::open()?;
+    if is_person() {
         note!(
             "{} tokens of context; /help lists the commands",
             chat.cache.capacity()
         );
     }
-    let mut lines = stdin.lock().lines();
-    loop {
-        if is_person {
-            let _ = std::io::stderr().write_all(b"> ");
-        }
-        let Some(line) = lines.next() else {
-            break;
-        };
-        let line = line.context("the input")?;
-        let turn = match chat.command(&line) {
+    while let Some(text) = input.message()? {
+        let turn = match chat.command(&text) {
             Some(Command::Quit) => break,
             Some(Command::Done(result)) => result,
             None => {
                 answering.begin();
-                let turn = chat.turn(&line, &answering);
+                let turn = chat.turn(&text, &answering);
                 answering.end();
                 turn
             }
         };
         match turn {
             // A person can do something about it.
-            Err(error) if is_person => note!("error: {error:#}"),
+            Err(error) if is_person() => note!("error: {error:#}"),
             turn => turn?,
         }
-    }
-    if is_person {
-        note!("");
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+#[cfg(unix)]
+use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
 use sterna_train::Control;
 
 use crate::output::note;
@@ -151,9 +153,17 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 
 impl Answering {
     pub fn catch_interrupts() -> anyhow::Result<Answering> {
-        ctrlc::set_handler(|| {
+        // The line editor reads Ctrl-C as a key, so at its prompt only other signals arrive here. They
+        // find the terminal in the editor's modes, which outlive the process.
+        #[cfg(unix)]
+        let modes = tcgetattr(std::io::stdin()).ok();
+        ctrlc::set_handler(move || {
             // The second time during an answer it waits no longer for the next token.
             if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
+                #[cfg(unix)]
+                if let Some(modes) = &modes {
+                    let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes); // it ends anyway
+                }
                 std::process::exit(130);
             }
         })?;

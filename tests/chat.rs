@@ -1,6 +1,9 @@
 //! Conversations on the command line, with a small trained model that got a chat template.
 
 mod program;
+#[cfg(target_os = "linux")]
+#[path = "chat/terminal.rs"]
+mod terminal;
 
 use std::io::Write;
 use std::path::PathBuf;
