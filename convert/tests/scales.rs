@@ -124,7 +124,7 @@ fn a_step_of_f16_is_reported() {
         report
             .warnings
             .join("")
-            .contains("1 weights are one step of f16")
+            .contains("1 weights were one step of f16")
     );
 }
 
