@@ -15,7 +15,8 @@ use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
-    self, AttentionShape, Gradients, Input, Linear, RopeTable, Starts, Student, reference,
+    self, AttentionShape, Gradients, Input, Linear, Operations, RopeTable, Starts, Student,
+    Ternarized,
 };
 use crate::{Error, Result, Teacher};
 
@@ -30,13 +31,6 @@ pub enum Precision {
     Ternary,
     /// The master weights themselves.
     Full,
-}
-
-/// Which implementation of the operations runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operations {
-    Fused,
-    Reference,
 }
 
 /// A decoder in training.
@@ -59,13 +53,13 @@ pub struct Model {
     vars: Vec<Var>,
     index: HashMap<String, usize>,
     rope: Arc<RopeTable>,
-    operations: Operations,
+    operations: &'static Operations,
 }
 
 /// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
 pub struct Prepared {
     linears: Vec<Option<Linear>>,
-    /// For the reference operations, which prepare nothing: 0 in full precision.
+    /// λ; 0 in full precision.
     lambda: f32,
 }
 
@@ -201,10 +195,9 @@ impl Model {
             weights,
             vars,
             rope: Arc::new(RopeTable { cos, sin }),
-            operations: if device.is_cpu() {
-                Operations::Fused
-            } else {
-                Operations::Reference
+            operations: match device.is_cpu() {
+                true => &ops::FUSED,
+                false => &ops::REFERENCE,
             },
             config,
         })
@@ -213,7 +206,7 @@ impl Model {
     /// The same model in the memory of another device, which runs plain candle operations.
     pub fn on(mut self, device: &Device) -> Result<Model> {
         if !device.is_cpu() {
-            self.operations = Operations::Reference;
+            self.operations = &ops::REFERENCE;
             for var in &mut self.vars {
                 *var = Var::from_tensor(&var.as_tensor().to_device(device)?)?;
             }
@@ -228,13 +221,13 @@ impl Model {
     /// The device of the weights where plain candle operations compute, the optimizer's too; none beside the fused
     /// operations.
     pub(crate) fn plain_device(&self) -> Option<&Device> {
-        let is_plain = self.operations == Operations::Reference;
+        let is_plain = self.operations.is_plain;
         is_plain.then(|| self.vars[0].device())
     }
 
     /// The same model on plain candle operations, as on a GPU: for comparison.
     pub fn with_reference_operations(mut self) -> Model {
-        self.operations = Operations::Reference;
+        self.operations = &ops::REFERENCE;
         self
     }
 
@@ -255,19 +248,19 @@ impl Model {
 
     /// Like [`Model::prepare`] with another λ.
     pub fn prepare_blended(&self, lambda: f32) -> Result<Prepared> {
-        let linear = |(weight, var): (&Weight, &Var)| match (weight.role, self.precision) {
-            (Role::Linear, Precision::Ternary) if self.operations == Operations::Fused => {
-                Linear::blended(var, self.scaling, lambda).map(Some)
-            }
-            (Role::Linear, _) => Ok(Some(Linear::Full)),
+        let lambda = match self.precision {
+            Precision::Ternary => lambda,
+            Precision::Full => 0.0,
+        };
+        let linear = |(weight, var): (&Weight, &Var)| match weight.role {
+            Role::Linear => (self.operations.prepare)(var, self.scaling, lambda).map(Some),
             _ => Ok(None),
         };
         let parameters: Vec<(&Weight, &Var)> = self.parameters().collect();
         let linears = parameters.into_par_iter().map(linear);
-        let is_ternary = self.precision == Precision::Ternary;
         Ok(Prepared {
             linears: linears.collect::<candle_core::Result<_>>()?,
-            lambda: if is_ternary { lambda } else { 0.0 },
+            lambda,
         })
     }
 
@@ -317,11 +310,10 @@ impl Model {
 
     /// The residual stream before the first layer (tokens, hidden_size).
     pub(crate) fn embed(&self, sequences: &Sequences) -> Result<Tensor> {
-        let (weight, ids) = (self.var(EMBEDDING), &sequences.ids);
-        Ok(match self.operations {
-            Operations::Fused => ops::embedding(weight, ids)?,
-            Operations::Reference => reference::embedding(weight, ids)?,
-        })
+        Ok((self.operations.embedding)(
+            self.var(EMBEDDING),
+            &sequences.ids,
+        )?)
     }
 
     /// The residual stream x (tokens, hidden_size) behind decoder layer `i`.
@@ -347,7 +339,8 @@ impl Model {
             k = self.head_norm(&k, &name("self_attn.k_norm"))?;
         }
         let shape = AttentionShape::new(&self.config, sequences.context);
-        let mut attended = self.attention(&q, &k, &v, shape, sequences)?;
+        let starts = sequences.starts.as_ref();
+        let mut attended = (self.operations.attention)([&q, &k, &v], shape, &self.rope, starts)?;
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
         }
@@ -355,7 +348,8 @@ impl Model {
 
         let h = input(norm(&x, "post_attention_layernorm")?)?;
         let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
-        let mut product = self.gate(&gate, &up)?; // (tokens, intermediate_size)
+        // (tokens, intermediate_size)
+        let mut product = (self.operations.gate)(&gate, &up, family.activation)?;
         if let Some(sub_norm) = family.ffn_sub_norm {
             product = norm(&product, &format!("mlp.{sub_norm}"))?;
         }
@@ -380,17 +374,11 @@ impl Model {
                 targets,
                 z_loss,
             };
-            return Ok(match self.operations {
-                Operations::Fused => ops::distillation(&student, teacher_side, teacher.settings)?,
-                Operations::Reference => {
-                    reference::distillation(&student, teacher_side, teacher.settings)?
-                }
-            });
+            let distillation = self.operations.distillation;
+            return Ok(distillation(&student, teacher_side, teacher.settings)?);
         }
-        Ok(match self.operations {
-            Operations::Fused => ops::cross_entropy(&hidden, head, targets, gradients, z_loss)?,
-            Operations::Reference => reference::cross_entropy(&hidden, head, targets, z_loss)?,
-        })
+        let cross_entropy = self.operations.cross_entropy;
+        Ok(cross_entropy(&hidden, head, targets, z_loss, gradients)?)
     }
 
     /// What the head takes, of the residual stream behind the last layer.
@@ -412,29 +400,23 @@ impl Model {
 
     /// What linear layers take: quantized, if they are ternary.
     fn input(&self, prepared: &Prepared, x: Tensor) -> Result<Input> {
-        Ok(match self.operations {
-            Operations::Fused => Input::new(x, prepared.lambda)?,
-            Operations::Reference => Input::new(x, 0.0)?,
-        })
+        Ok((self.operations.input)(x, prepared.lambda)?)
     }
 
     fn linear(&self, prepared: &Prepared, x: &Input, name: &str) -> Result<Tensor> {
         let i = self.index[name];
-        Ok(match (&prepared.linears[i], self.operations) {
-            (Some(mode), Operations::Fused) => ops::linear(x, &self.vars[i], mode)?,
-            _ => {
-                let (x, w) = (x.values(), &self.vars[i]);
-                reference::linear(x, w, self.scaling, prepared.lambda)?
-            }
-        })
+        let linear = prepared.linears[i].as_ref();
+        let how = Ternarized {
+            prepared: linear.expect("every linear layer is prepared"),
+            scaling: self.scaling,
+            lambda: prepared.lambda,
+        };
+        Ok((self.operations.linear)(x, &self.vars[i], how)?)
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
         let (gain, eps) = (self.var(name), self.config.rms_norm_eps);
-        Ok(match self.operations {
-            Operations::Fused => ops::rms_norm(x, gain, eps)?,
-            Operations::Reference => reference::rms_norm(x, gain, eps)?,
-        })
+        Ok((self.operations.rms_norm)(x, gain, eps)?)
     }
 
     /// A norm over each head on its own.
@@ -442,29 +424,6 @@ impl Model {
         let (tokens, width) = x.dims2()?;
         let heads = x.reshape((tokens * width / self.config.head_dim, self.config.head_dim))?;
         Ok(self.norm(&heads, name)?.reshape((tokens, width))?)
-    }
-
-    fn attention(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        s: AttentionShape,
-        sequences: &Sequences,
-    ) -> Result<Tensor> {
-        let starts = sequences.starts.as_ref();
-        Ok(match self.operations {
-            Operations::Fused => ops::attention(q, k, v, s, &self.rope, starts)?,
-            Operations::Reference => reference::attention(q, k, v, s, &self.rope, starts)?,
-        })
-    }
-
-    fn gate(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        let activation = self.config.family.activation;
-        Ok(match self.operations {
-            Operations::Fused => ops::gate(gate, up, activation)?,
-            Operations::Reference => reference::gate(gate, up, activation)?,
-        })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::arena::Arena;
 use crate::backward::Activations;
 use crate::model::{scored, values_of};
 use crate::ops::Gradients;
-use crate::optimizer::{Moments, Optimizer};
+use crate::optimizer::{Moments, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::ranks::tree::{Sum, Tree, shards};
 use crate::spikes::Spikes;
@@ -156,7 +156,12 @@ impl Trainer {
                 step,
                 ..
             } = self;
-            optimizer.update(model, moments, &gradients, clip, rate, *step)?;
+            let update = Update {
+                clip,
+                rate,
+                step: *step,
+            };
+            optimizer.update(model, moments, &gradients, update)?;
         }
         self.step += 1;
         Ok(Step {

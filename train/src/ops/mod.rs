@@ -3,7 +3,7 @@
 //! A step is split into shards of whole sequences that run side by side, so every operation here is serial:
 //! no thread waits for another inside a step, and sums do not depend on the number of threads. All tensors
 //! are contiguous f32 on the CPU. [`mod@reference`] has the same operations in plain candle; tests compare the
-//! two, and other devices run that one.
+//! two, and other devices run that one. [`Operations`] is the table by which a model finds either.
 
 mod attention;
 mod cross_entropy;
@@ -14,6 +14,7 @@ mod linear;
 mod lookup;
 mod math;
 mod matmul;
+mod operations;
 pub mod reference;
 mod rms_norm;
 
@@ -25,6 +26,7 @@ pub use gate::gate;
 pub(crate) use linear::products;
 pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
+pub use operations::{Attention, FUSED, Operations, REFERENCE, Ternarized};
 pub use rms_norm::rms_norm;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};

@@ -63,24 +63,29 @@ const MOMENTUM: f32 = 0.95;
 /// Root mean square that Muon's updates share with AdamW's.
 const UPDATE_RMS: f64 = 0.2;
 
+/// What one update of all weights depends on beside gradients and moments.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// What the gradients are multiplied with.
+    pub clip: f32,
+    /// The learning rate.
+    pub rate: f64,
+    /// Updates before this one.
+    pub step: u64,
+}
+
 impl Optimizer {
-    /// Updates all weights from `gradients`, multiplied by `clip`; `step` counts from 0.
+    /// Updates all weights from `gradients`.
     pub fn update(
         &self,
         model: &Model,
         moments: &mut Moments,
         gradients: &Arena,
-        clip: f32,
-        rate: f64,
-        step: u64,
+        update: Update,
     ) -> Result<()> {
         match gradients {
-            Arena::Values(gradients) => {
-                self.update_values(model, moments, gradients, clip, rate, step)
-            }
-            Arena::Tensor(gradients) => {
-                plain::update(self, model, moments, gradients, clip, rate, step)
-            }
+            Arena::Values(gradients) => self.update_values(model, moments, gradients, update),
+            Arena::Tensor(gradients) => plain::update(self, model, moments, gradients, update),
         }
     }
 
@@ -89,9 +94,7 @@ impl Optimizer {
         model: &Model,
         moments: &mut Moments,
         mut gradients: &[f32],
-        clip: f32,
-        rate: f64,
-        step: u64,
+        update: Update,
     ) -> Result<()> {
         let mut first = &mut moments.first.as_values()?[..];
         let mut second = &mut moments.second.as_values()?[..];
@@ -108,10 +111,10 @@ impl Optimizer {
         parameters
             .into_par_iter()
             .try_for_each(|(weight, var, g, m, v)| {
-                let keep = self.keep(weight, rate);
+                let keep = self.keep(weight, update.rate);
                 match self.is_muons(weight) {
-                    true => muon(weight, var, g, m, clip, rate, keep),
-                    false => self.adamw(var, g, (m, v), clip, rate, keep, step),
+                    true => muon(weight, var, g, m, update, keep),
+                    false => self.adamw(var, g, (m, v), update, keep),
                 }
             })
     }
@@ -128,34 +131,31 @@ impl Optimizer {
         }
     }
 
-    /// Constants of AdamW for a step that counts from 0.
-    fn constants(&self, rate: f64, step: u64) -> AdamW {
-        let correction = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
+    /// Constants of AdamW.
+    fn constants(&self, update: Update) -> AdamW {
+        let correction = |beta: f64| 1.0 - libm::pow(beta, (update.step + 1) as f64);
         AdamW {
             betas: (self.betas.0 as f32, self.betas.1 as f32),
-            step_size: (rate / correction(self.betas.0)) as f32,
+            step_size: (update.rate / correction(self.betas.0)) as f32,
             root_correction: correction(self.betas.1).sqrt() as f32,
             eps: self.eps as f32,
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn adamw(
         &self,
         var: &Var,
         gradient: &[f32],
         (first, second): (&mut [f32], &mut [f32]),
-        clip: f32,
-        rate: f64,
+        update: Update,
         keep: f32,
-        step: u64,
     ) -> Result<()> {
         let AdamW {
             betas: (b1, b2),
             step_size,
             root_correction,
             eps,
-        } = self.constants(rate, step);
+        } = self.constants(update);
         let mut change = vec![0.0; gradient.len()];
         let moments = first.iter_mut().zip(second.iter_mut());
         let rows = change.iter_mut().zip(gradient).zip(moments);
@@ -163,7 +163,7 @@ impl Optimizer {
             #[inline(always)]
             || {
                 for ((change, g), (m, v)) in rows {
-                    let g = g * clip;
+                    let g = g * update.clip;
                     *m = b1 * *m + (1.0 - b1) * g;
                     *v = b2 * *v + (1.0 - b2) * g * g;
                     *change = step_size * *m / (v.sqrt() / root_correction + eps);
@@ -189,19 +189,18 @@ fn muon(
     var: &Var,
     gradient: &[f32],
     momentum: &mut [f32],
-    clip: f32,
-    rate: f64,
+    update: Update,
     keep: f32,
 ) -> Result<()> {
     let mut direction = vec![0.0; gradient.len()];
     for ((d, m), g) in direction.iter_mut().zip(momentum).zip(gradient) {
-        let g = g * clip;
+        let g = g * update.clip;
         *m = MOMENTUM * *m + (1.0 - MOMENTUM) * g;
         *d = MOMENTUM * *m + (1.0 - MOMENTUM) * g; // Nesterov
     }
     let (rows, columns) = (weight.rows, weight.columns);
     orthogonalize(&mut direction, rows, columns);
-    let step_size = muon_step_size(rate, rows, columns);
+    let step_size = muon_step_size(update.rate, rows, columns);
     direction.iter_mut().for_each(|d| *d *= step_size);
     subtract(var, keep, &direction)
 }

@@ -6,7 +6,7 @@ use candle_core::{Tensor, Var};
 use sterna_ternary::layout::Weight;
 
 use super::{
-    AdamW, MOMENTUM, Moments, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, NORM_EPS, Optimizer,
+    AdamW, MOMENTUM, Moments, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, NORM_EPS, Optimizer, Update,
     muon_step_size,
 };
 use crate::{Model, Result};
@@ -17,15 +17,13 @@ pub(super) fn update(
     model: &Model,
     moments: &mut Moments,
     gradients: &Tensor,
-    clip: f32,
-    rate: f64,
-    step: u64,
+    update: Update,
 ) -> Result<()> {
     let device = gradients.device();
     let first = moments.first.as_tensor(device)?;
     let second = moments.second.as_tensor(device)?;
-    let gradients = gradients.affine(f64::from(clip), 0.0)?;
-    let constants = optimizer.constants(rate, step);
+    let gradients = gradients.affine(f64::from(update.clip), 0.0)?;
+    let constants = optimizer.constants(update);
     let parameters: Vec<(&Weight, &Var)> = model.parameters().collect();
     let is_muons = |(weight, _): &(&Weight, &Var)| optimizer.is_muons(weight);
     let (mut start, mut firsts, mut seconds) = (0, Vec::new(), Vec::new());
@@ -35,7 +33,7 @@ pub(super) fn update(
         let (g, m, v) = (part(&gradients)?, part(first)?, part(second)?);
         let (m, v, change) = match is_muons(&run[0]) {
             true => {
-                let (m, change) = muon(run[0].0, &g, &m, rate)?;
+                let (m, change) = muon(run[0].0, &g, &m, update.rate)?;
                 (m, v, change)
             }
             false => adamw(&constants, &g, &m, &v)?,
@@ -44,7 +42,7 @@ pub(super) fn update(
         for (weight, var) in run {
             let change = change.narrow(0, offset, var.elem_count())?;
             offset += var.elem_count();
-            let keep = f64::from(optimizer.keep(weight, rate));
+            let keep = f64::from(optimizer.keep(weight, update.rate));
             let kept = var.as_tensor().affine(keep, 0.0)?;
             var.set(&(kept - change.reshape(var.shape())?)?)?;
         }

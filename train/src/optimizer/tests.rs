@@ -51,7 +51,12 @@ fn tensors_are_updated_like_vectors() {
                 (&fused, &mut of_fused, Arena::Values(gradients)),
                 (&plain, &mut of_plain, Arena::Tensor(tensor)),
             ] {
-                let updated = optimizer.update(model, moments, &gradients, 0.5, 1e-2, step);
+                let update = Update {
+                    clip: 0.5,
+                    rate: 1e-2,
+                    step,
+                };
+                let updated = optimizer.update(model, moments, &gradients, update);
                 updated.unwrap();
             }
         }
