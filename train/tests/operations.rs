@@ -1,11 +1,11 @@
 //! Every fused operation against the same operation in plain candle, forward and backward, and the guard
 //! that every parameter of every family gets a gradient.
 
+mod compare;
+
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor, Var};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use candle_core::{Tensor, Var};
 use serde_json::json;
 use sterna_ternary::{Activation, Config, Family, Scaling, family::FAMILIES};
 use sterna_train::model;
@@ -16,51 +16,7 @@ use sterna_train::ops::{
 use sterna_train::optimizer::{Method, Optimizer};
 use sterna_train::{Activations, Model, Precision, Trainer};
 
-fn random(shape: &[usize], seed: u64) -> Var {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let values = (0..shape.iter().product()).map(|_| {
-        (0..4)
-            .map(|_| random.next_u32() as f32 / u32::MAX as f32 - 0.5)
-            .sum::<f32>()
-    });
-    let values: Vec<f32> = values.collect();
-    Var::from_vec(values, shape, &Device::Cpu).unwrap()
-}
-
-/// Norm of the difference over norm of the second.
-fn difference(a: &Tensor, b: &Tensor) -> f32 {
-    let norm = |x: &Tensor| {
-        x.sqr()
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .sqrt()
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-    };
-    norm(&(a - b).unwrap()) / norm(b)
-}
-
-/// Compares values and, weighted by random numbers, the gradients of all inputs.
-fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
-    let forward = difference(fused, plain);
-    assert!(forward <= 1e-6, "{name} forward: {forward:e}");
-    let weights = random(fused.dims(), 99);
-    let gradients = |y: &Tensor| {
-        (y * weights.as_tensor())
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .backward()
-            .unwrap()
-    };
-    let (fused, plain) = (gradients(fused), gradients(plain));
-    for (i, input) in inputs.iter().enumerate() {
-        let off = difference(fused.get(input).unwrap(), plain.get(input).unwrap());
-        assert!(off <= 1e-5, "{name} gradient of input {i}: {off:e}");
-    }
-}
+use compare::{compare, random};
 
 #[test]
 fn linear_layers() {
