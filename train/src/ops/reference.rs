@@ -5,7 +5,8 @@
 //! exp, log, silu and gelu are candle's own: they call the standard library or the device, so their last bits may
 //! differ between platforms; the fused operations and the optimizer call `libm`, which has the same bits everywhere.
 //!
-//! candle-nn's `rms_norm`, `softmax_last_dim` and `rope` are not used: they stop gradients in silence.
+//! candle-nn is a reference for the tests only: its fused `rms_norm`, `softmax_last_dim` and `rope` stop gradients in
+//! silence, and its layers that carry gradients compute what is here.
 
 use candle_core::{D, Device, Result, Tensor};
 use sterna_ternary::scales::GROUP_COLUMNS;
