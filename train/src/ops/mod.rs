@@ -33,7 +33,7 @@ use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 use std::sync::Mutex;
 
 /// The values of a contiguous f32 tensor inside an operation.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("expected a contiguous f32 tensor"),

@@ -6,11 +6,12 @@
 //! opens it; a damaged one is passed over for the one before.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use candle_core::{Layout, Storage, Var};
 use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Value, json};
 use sterna_ternary::durable;
 use sterna_ternary::sha256::{self, Digest, Sha256};
@@ -18,6 +19,8 @@ use sterna_ternary::sha256::{self, Digest, Sha256};
 use super::opened::Run;
 use super::statistics::Statistics;
 use crate::arena::Arena;
+use crate::model::values_of;
+use crate::ops;
 use crate::optimizer::Moments;
 use crate::{Error, Recipe, Result, Trainer};
 
@@ -52,8 +55,10 @@ pub fn save(
 ) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = folder.join(format!("{PREFIX}{:08}{SUFFIX}", trainer.step));
-    let bytes = encode(trainer, statistics, recipe)?;
-    durable::write(&path, |w| w.write_all(&bytes)).map_err(Error::io(&path))?;
+    let wrap = |error| Error::io(&path)(error);
+    durable::make(&path, wrap, |temporary| {
+        write(trainer, statistics, recipe, temporary)
+    })?;
     let (train, mut paths) = (&recipe.train, list(folder)?);
     paths.truncate(paths.len().saturating_sub(train.keep_last));
     let is_kept = |path: &PathBuf| {
@@ -127,16 +132,44 @@ fn contents_sum<'a>(facts: &Value, tensors: impl Iterator<Item = (&'a str, &'a [
     sum.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// One safetensors file with the state of a trainer. Beside it only the parameters are copied, out of their variables.
-fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result<Vec<u8>> {
-    let parameters = trainer.parameters()?;
+/// Values of a parameter (rows, columns): where they are on the CPU, copied from another device.
+enum Values<'a> {
+    InPlace(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout),
+    Copied(Vec<f32>),
+}
+
+impl Values<'_> {
+    fn of(var: &Var) -> Result<Values<'_>> {
+        if !var.device().is_cpu() {
+            return Ok(Values::Copied(values_of(var)?));
+        }
+        let (storage, layout) = var.storage_and_layout();
+        Ok(Values::InPlace(Box::new(storage), layout))
+    }
+
+    fn as_slice(&self) -> Result<&[f32]> {
+        match self {
+            Values::Copied(values) => Ok(values),
+            Values::InPlace(storage, layout) => match &***storage {
+                Storage::Cpu(storage) => Ok(ops::values(storage, layout)?),
+                _ => unreachable!("what is in place is on the CPU"),
+            },
+        }
+    }
+}
+
+/// Writes the state of a trainer as one safetensors file. On the CPU only trits and losses are
+/// copied: weights and moments go to the file from where they are.
+fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Path) -> Result<()> {
+    let parameters = trainer.model.parameters().map(|(_, var)| Values::of(var));
+    let parameters: Vec<Values> = parameters.collect::<Result<_>>()?;
     let (first, second) = (&trainer.moments.first, &trainer.moments.second);
     let (first, second) = (first.values()?, second.values()?);
     let losses: Vec<f64> = trainer.spikes.losses.iter().copied().collect();
     let trits = statistics.to_bytes();
     let mut tensors: Vec<(&str, Dtype, Vec<usize>, &[u8])> = Vec::new();
     for ((weight, var), values) in trainer.model.parameters().zip(&parameters) {
-        let bytes = bytemuck::cast_slice(values);
+        let bytes = bytemuck::cast_slice(values.as_slice()?);
         tensors.push((&weight.name, Dtype::F32, var.dims().to_vec(), bytes));
     }
     for (name, values) in [("moments.first", &first), ("moments.second", &second)] {
@@ -159,8 +192,11 @@ fn encode(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe) -> Result
     });
     // A single entry: several would be written in any order.
     let metadata = [(FACTS.to_owned(), facts.to_string())].into();
-    let bytes = safetensors::serialize(views, Some(metadata));
-    Ok(bytes.expect("valid views serialize"))
+    let written = safetensors::serialize_to_file(views, Some(metadata), path);
+    written.map_err(|error| match error {
+        SafeTensorError::IoError(error) => Error::io(path)(error),
+        error => unreachable!("valid views serialize: {error}"),
+    })
 }
 
 fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
@@ -236,4 +272,62 @@ fn vocab_size(tensors: &SafeTensors) -> Option<usize> {
         .shape()
         .first()
         .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::{Method, Optimizer};
+    use crate::recipe::tests::SMALL;
+    use crate::{Model, Opened, Origins, Precision};
+
+    fn trainer(run: &Run) -> Trainer {
+        let config = run.config(300, 0, &[1]).unwrap();
+        let model = Model::new(config, Precision::Ternary, 16, 0.02, 1).unwrap();
+        let optimizer = Optimizer {
+            method: Method::AdamW,
+            betas: (0.9, 0.95),
+            eps: 1e-8,
+            weight_decay: 0.1,
+        };
+        let mut trainer = Trainer::new(model, optimizer, 1.0);
+        let rows: Vec<u32> = (0..34).map(|i| i * 7 % 300).collect();
+        trainer.step(&rows, 16, 1e-3).unwrap();
+        trainer
+    }
+
+    #[test]
+    fn a_checkpoint_is_a_safetensors_file_and_a_damaged_one_is_refused() {
+        let recipe = Recipe::parse(SMALL, Path::new("small.toml")).unwrap();
+        let run = Run::new(recipe.clone(), Origins::default(), Opened::default()).unwrap();
+        let trainer = trainer(&run);
+        let statistics = Statistics::new(&trainer.model).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = save(&trainer, &statistics, &recipe, folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let good = std::fs::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&good).unwrap();
+        let parameters = trainer.parameters().unwrap();
+        for ((weight, var), values) in trainer.model.parameters().zip(&parameters) {
+            let tensor = tensors.tensor(&weight.name).unwrap();
+            assert_eq!(tensor.shape(), var.dims());
+            assert_eq!(tensor.data(), bytemuck::cast_slice::<f32, u8>(values));
+        }
+        let read = load(&path, &run).unwrap();
+        assert_eq!((read.step, read.parameters), (1, parameters));
+        let second = |moments: &Moments| moments.second.values().unwrap().to_vec();
+        assert!(second(&trainer.moments).iter().any(|v| *v > 0.0));
+        assert_eq!(second(&read.moments), second(&trainer.moments));
+
+        // One bit of a value: the file still opens as safetensors, and only the checksum can tell.
+        let mut damaged = good.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let error = load(&path, &run).err().unwrap().to_string();
+        assert!(error.contains("its checksum does not match"), "{error}");
+        std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+        let error = load(&path, &run).err().unwrap().to_string();
+        assert!(error.contains("not a whole safetensors file"), "{error}");
+    }
 }
