@@ -1,7 +1,8 @@
-//! Conversations to rows: rendered by a chat template, encoded, marked where they are learned, packed.
+//! Turns conversations into rows: a chat template renders them, a tokenizer encodes them, and the
+//! tokens to learn are marked.
 //!
-//! Generated corpora may mix conversations with plain text. The text of a document then stands
-//! between BOS and EOS in the same rows, all of it learned.
+//! Generated corpora may mix conversations with plain text. A plain document goes into the same
+//! rows between BOS and EOS, and all of it is learned.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -15,12 +16,12 @@ use crate::random::mix64;
 use crate::rows::{RowsWriter, UNSCORED};
 use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 
-/// Text that a chat template made of a conversation.
+/// The text that a chat template writes for a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     /// The whole text, with special tokens by their names.
     pub text: String,
-    /// Where the assistant speaks, in bytes of the text.
+    /// The byte ranges of the text that the assistant says.
     pub answers: Vec<Range<usize>>,
 }
 
@@ -33,13 +34,13 @@ pub type Render = dyn Fn(&[Message]) -> Result<Vec<Rendered>, String> + Send + S
 /// Which tokens of a conversation have a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// Those of answers, with the tokens that end them: for a model that knows the language.
+    /// The tokens of answers and those that end them: for a model that knows the language.
     Answers,
-    /// All: a model that is trained from scratch learns the language from the questions too.
+    /// All tokens: a model that is trained from scratch learns the language from the questions too.
     Everything,
 }
 
-/// What became of the conversations.
+/// How many conversations were packed, and into what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Texts that were rendered: one per conversation, or one per answer.
@@ -50,7 +51,7 @@ pub struct Counts {
     pub scored: u64,
     /// Texts that were longer than a row and lost their end.
     pub cut: u64,
-    /// Texts that were left out because no answer of theirs would be in a row.
+    /// Texts that were left out because none of their answers fits into a row.
     pub left_out: u64,
 }
 
@@ -66,13 +67,13 @@ pub struct Packer<'a> {
     pub render: &'a Render,
     /// Encodes it.
     pub tokenizer: &'a Tokenizer,
-    /// Tokens of a row, less one.
+    /// The number of tokens in a row, less one.
     pub context: usize,
     /// Which tokens have a loss.
     pub learned: Learned,
 }
 
-/// A document as it is, before a template or a tokenizer saw it.
+/// A document before it is rendered and encoded.
 pub enum Item {
     /// Written by the template.
     Conversation(Conversation),
@@ -94,7 +95,7 @@ impl Packer<'_> {
     /// conversation's position decides whether it is held out, and `share` (0 ≤ share < 1) is the
     /// expected share of those. Returns the counts of each file.
     ///
-    /// Errors of reading and rendering end the work, and then neither file is changed.
+    /// An error of reading or rendering ends the work, and then neither file is changed.
     pub fn files(&self, paths: &[PathBuf], share: f64, folder: &Path) -> Result<[Counts; 2]> {
         if !(0.0..1.0).contains(&share) {
             return Err(Error::HeldOutShare { found: share });
@@ -229,7 +230,8 @@ impl Item {
     }
 }
 
-/// The rows of one side: cuts what is too long, counts, and hands the rest to a writer.
+/// The rows of one side. Cuts documents that are too long, counts them, and passes them to a
+/// writer.
 struct Side<W> {
     writer: RowsWriter<W>,
     width: usize,

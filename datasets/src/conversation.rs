@@ -1,9 +1,9 @@
-//! Conversations from records, one each, in the three ways that data sets have.
+//! Reads conversations from records, one per record, in the three layouts that data sets use.
 //!
 //! | keys | roles |
 //! |---|---|
-//! | `messages`: a list of `role` and `content` | as they stand |
-//! | `conversations`: a list of `from` and `value` | `human` is user, `gpt` assistant, others as they stand |
+//! | `messages`: a list of `role` and `content` | as written |
+//! | `conversations`: `from` and `value` | `human` → user, `gpt` → assistant, others as written |
 //! | `prompt`, `completion` | user, assistant |
 //!
 //! A conversation without an answer of the assistant teaches nothing and is an error.
@@ -18,29 +18,29 @@ use crate::{Error, Result};
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// `system`, `user`, `assistant` or what a chat template knows beside them.
+    /// `system`, `user`, `assistant` or another role that the chat template knows.
     pub role: String,
     /// The text.
     pub content: String,
 }
 
-/// The role whose messages are learned.
+/// The role with the messages that are learned.
 pub const ASSISTANT: &str = "assistant";
 
-/// Conversations of files, in order, read one at a time.
+/// The conversations of files, in order; one is in memory at a time.
 #[derive(Debug)]
 pub struct Conversations {
     records: Records,
 }
 
-/// One conversation and where it stands, for messages.
+/// One conversation and its place in a file, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
     /// The file.
     pub path: PathBuf,
-    /// Its line, or the number of the record where there are no lines, from 1.
+    /// Its line, or the number of its record if the file has no lines, from 1.
     pub line: u64,
-    /// What was said.
+    /// Its messages, in order.
     pub messages: Vec<Message>,
 }
 
@@ -88,7 +88,7 @@ fn messages(record: &Value) -> Result<Vec<Message>, String> {
             message(ASSISTANT, string(record, "completion")?)?,
         ]
     } else {
-        return Err("there is none of these keys".into());
+        return Err("the record has none of these keys".into());
     };
     match messages.iter().any(|m| m.role == ASSISTANT) {
         true => Ok(messages),
@@ -160,7 +160,7 @@ mod tests {
             "line 2: there is no `content`",
             "line 3: there is no message of the assistant",
             "line 4: there is no `completion`",
-            "line 5: there is none of these keys",
+            "line 5: the record has none of these keys",
             "line 6: expected",
         ]
         .into_iter()

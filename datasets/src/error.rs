@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::generate::Task;
 
-/// Everything that can go wrong between text and batches.
+/// An error on the way from text to batches.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // each variant's message says what its fields are
@@ -25,7 +25,8 @@ pub enum Error {
     )]
     Mix { reason: String },
 
-    #[error("{}: cannot read this kind of file; expected .txt, .jsonl, .json or .parquet", path.display())]
+    #[error("{}: cannot read this kind of file; expected .txt, .jsonl, .json or .parquet",
+            path.display())]
     UnknownFormat { path: PathBuf },
 
     #[error("{}: no .txt, .jsonl or .parquet file found here", path.display())]
@@ -41,7 +42,8 @@ pub enum Error {
         reason: String,
     },
 
-    #[error("{}{}: {reason}", path.display(), match row { 0 => String::new(), row => format!(", row {row}") })]
+    #[error("{}{}: {reason}", path.display(),
+            match row { 0 => String::new(), row => format!(", row {row}") })]
     Parquet {
         path: PathBuf,
         row: u64,
@@ -49,18 +51,21 @@ pub enum Error {
     },
 
     #[error("{}: {reason}; expected an object with `text`, with `messages` (a list of \
-             {{role, content}}), or with `prompt` and `completion`, all strings", place(path, *line))]
+             {{role, content}}), or with `prompt` and `completion`, all strings",
+            place(path, *line))]
     Record {
         path: PathBuf,
         line: u64,
         reason: String,
     },
 
-    #[error("{}: records are read from .jsonl, .json or .parquet files, and here is none", path.display())]
+    #[error("{}: no .jsonl, .json or .parquet file found here, and records are read from these",
+            path.display())]
     NoRecords { path: PathBuf },
 
     #[error("{}: {reason}; expected an object with `messages` (a list of {{role, content}}), with \
-             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`", place(path, *line))]
+             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`",
+            place(path, *line))]
     Conversation {
         path: PathBuf,
         line: u64,
@@ -74,7 +79,8 @@ pub enum Error {
         reason: String,
     },
 
-    #[error("{}: no conversation would be in it; add some, hold out a larger share, or lengthen the context",
+    #[error("{}: no conversation would be in this file; add some, hold out a larger share, or \
+             lengthen the context",
             path.display())]
     NoConversation { path: PathBuf },
 
@@ -169,7 +175,7 @@ impl Error {
         }
     }
 
-    /// Names the file of an I/O error and what was being done with it.
+    /// Adds to an I/O error its file and the action that failed.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Error::Io {
@@ -180,7 +186,7 @@ impl Error {
     }
 }
 
-/// A file and a line of it; or the number of a record, where there are no lines to count.
+/// A file and a line in it, or the number of a record if the file has no lines.
 fn place(path: &Path, line: u64) -> String {
     let word = match path.extension().and_then(|extension| extension.to_str()) {
         Some("json" | "parquet") => "record",

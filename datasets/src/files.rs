@@ -1,4 +1,4 @@
-//! The files that paths mean, by their extensions, and the lines of text files.
+//! Finds the files of a path by their extensions, and reads the lines of text files.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// What a file holds, as its extension says.
+/// The format of a file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Txt,
@@ -27,13 +27,13 @@ impl Format {
         }
     }
 
-    /// Is it taken from a folder? There, .json are settings more often than data.
+    /// Whether it is read from a folder. There, .json files are settings more often than data.
     fn is_found(self) -> bool {
         self != Self::Json
     }
 }
 
-/// The files that paths mean, each with its format; folders are walked.
+/// The files of the given paths, each with its format; folders are searched at any depth.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>> {
     let mut files = Vec::new();
     for path in paths {
@@ -55,7 +55,7 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>> {
     Ok(files)
 }
 
-/// The files of records among paths and in folders; a path that gives none is refused.
+/// The record files among the paths and in folders. A path without any is an error.
 pub(crate) fn record_files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>> {
     let mut found = Vec::new();
     for path in paths {

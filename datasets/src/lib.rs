@@ -1,11 +1,11 @@
 //! Text to training tokens.
 //!
-//! Text comes from [`generate`] (seeded tasks whose entropy and right answers are known) or from
-//! [`read`] (files of text and of [`records`]). [`tokenizer`] trains a byte-level BPE on it, [`prepare`] encodes
-//! it into [`shard`] files, and [`loader`] cuts those into training batches. Conversations ([`conversation`], [`chat`])
-//! become [`rows`], which know what is learned. Every step is a pure
-//! function of its inputs and a seed: the same command writes the same bytes, and the batch of step
-//! `n` does not depend on how the run reached step `n`.
+//! Text comes from [`generate`] (seeded tasks with known entropy and known answers) or from
+//! [`read`] (files of text and of [`records`]). [`tokenizer`] trains a byte-level BPE on it,
+//! [`prepare`] encodes it into [`shard`] files, and [`loader`] cuts those into training batches.
+//! Conversations ([`conversation`], [`chat`]) become [`rows`], in which the tokens to learn are
+//! marked. Every step is a pure function of its inputs and a seed: the same command writes the same
+//! bytes, and the batch of step `n` does not depend on how the run reached step `n`.
 //!
 //! ```
 //! use sterna_datasets::{Corpus, Loader, Mix, Rows, Split, prepare, train_bpe};
@@ -50,5 +50,5 @@ pub use shard::{Shard, ShardWriter};
 pub use template::Template;
 pub use tokenizer::{Tokenizer, train_bpe};
 
-/// What the functions of this crate return.
+/// The result of a function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

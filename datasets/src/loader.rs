@@ -1,15 +1,15 @@
 //! Batches of training rows: batch `n` is a pure function of the shards, the seed and `n`.
 //!
 //! A row is `context + 1` tokens, so that it gives `context` pairs of a token and its successor.
-//! How rows lie in a shard is decided once, when it is opened:
+//! The positions of the rows in a shard are decided once, when it is opened:
 //!
-//! * [`Rows::Documents`], as nanochat does: a row begins with the BOS of a document, following
-//!   documents fill it up, and what the last one has left over is skipped up to the next BOS. No
-//!   token is ever predicted from the middle of a document, at the price of some text; documents
-//!   longer than the context lose their rest. [`Loader::coverage`] says how much is used.
+//! * [`Rows::Documents`], as nanochat does: a row begins with the BOS of a document, and the
+//!   following documents fill it. The rest of the last one is skipped up to the next BOS. No token
+//!   is ever predicted from the middle of a document, at the price of some text; documents longer
+//!   than the context are truncated. [`Loader::coverage`] says how much is used.
 //! * [`Rows::Contiguous`]: rows follow each other without a gap; for long documents.
 //!
-//! Conversations come in rows that were packed before ([`Loader::open_packed`]).
+//! Rows of conversations were packed before ([`Loader::open_packed`]).
 //!
 //! Several sources can be mixed by weights ([`Loader::mixed`]).
 //!
@@ -27,7 +27,7 @@ use crate::{Error, Result, Shard};
 pub enum Rows {
     /// At the start of a document.
     Documents,
-    /// Wherever the previous row ends.
+    /// At the end of the previous row.
     Contiguous,
 }
 
@@ -61,10 +61,10 @@ struct Part {
     slots: u64,
 }
 
-/// Rows served in which each of several parts has exactly its share.
+/// The number of consecutive rows in which each of several parts has exactly its share.
 const BLOCK: u64 = 1024;
 
-/// What rows are taken from.
+/// The source of rows.
 #[derive(Debug)]
 enum Source {
     Shards {
@@ -169,10 +169,11 @@ impl Loader {
         })
     }
 
-    /// Joins loaders that were opened with the same batch, context and seed: each gives a share of the rows in
-    /// proportion to its weight, and goes through its own epochs, however large it is.
+    /// Joins loaders that were opened with the same batch, context and seed. Each gives a share of
+    /// the rows in proportion to its weight, whatever its size, and has its own epochs.
     ///
-    /// Errors if a weight is not above zero, there are more than 1024 loaders, or two loaders come from different tokenizers.
+    /// Errors if a weight is not above zero, there are more than 1024 loaders, or two loaders come
+    /// from different tokenizers.
     pub fn mixed(loaders: Vec<(Loader, f64)>) -> Result<Self> {
         let weights: Vec<f64> = loaders.iter().map(|(_, weight)| *weight).collect();
         if let Some(found) = weights.iter().find(|w| !(**w > 0.0 && w.is_finite())) {
@@ -222,9 +223,10 @@ impl Loader {
         }
     }
 
-    /// Where the `n`th row that is served comes from, and how many rows that source served before it.
+    /// The source of row `n` of the whole run, and how many rows that source gave before it.
     ///
-    /// Of several sources, each has its slots in every block of rows, in an order that a keyed permutation computes.
+    /// If there are several sources, each has its slots in every block of rows, in an order that a
+    /// keyed permutation computes.
     fn source_of(&self, n: u128) -> (&Source, u128) {
         if let [part] = &self.parts[..] {
             return (&part.source, n);
@@ -243,7 +245,7 @@ impl Loader {
         unreachable!("the slots of all parts fill a block")
     }
 
-    /// Rows in an epoch; of all sources together, if there are several.
+    /// Rows in an epoch, of all sources together.
     pub fn rows(&self) -> u64 {
         self.parts.iter().map(|part| part.source.len()).sum()
     }
@@ -268,7 +270,8 @@ impl Loader {
         self.context
     }
 
-    /// The shards, in the order of their paths; those of the first of several sources, none of packed rows.
+    /// The shards, in the order of their paths. Several sources give the shards of the first;
+    /// packed rows have none.
     pub fn shards(&self) -> &[Shard] {
         match &self.parts[0].source {
             Source::Shards { shards, .. } => shards,
@@ -283,8 +286,8 @@ fn whole(source: Source) -> Vec<Part> {
     vec![Part { source, slots }]
 }
 
-/// Slots of a block in proportion to weights above zero, at least one each: those with the largest remainders get the
-/// slots that rounding down leaves.
+/// Slots of a block in proportion to weights above zero, at least one each: those with the largest
+/// remainders get the slots that rounding down leaves.
 fn slots(weights: &[f64]) -> Vec<u64> {
     let free = BLOCK - weights.len() as u64;
     let total: f64 = weights.iter().sum();

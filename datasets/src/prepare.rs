@@ -1,9 +1,9 @@
-//! Documents to shards: encode in batches on all cores, write `train.tokens` and `held_out.tokens`.
+//! Turns documents into shards: encodes on all cores, writes `train.tokens` and `held_out.tokens`.
 //!
-//! Files of text have no split of their own, so a hash of a document's position decides, and of a
-//! document as long as a book the end is held out; generated corpora come with theirs
-//! ([`crate::Split`]). Both files are written side by side and each
-//! appears whole or not at all. A document is encoded in one piece: split a file of many megabytes.
+//! Files of text have no split of their own, so a hash of a document's position decides; a document
+//! as long as a book gives its end to the held-out side. Generated corpora have their own split
+//! ([`crate::Split`]). Both files are written at the same time, and each appears whole or not at
+//! all. A document is encoded in one piece: split a file of many megabytes.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -18,10 +18,10 @@ use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 /// Bytes of text encoded at a time: enough for all cores, little for memory.
 const BATCH: usize = 1 << 20;
 
-/// Bytes from which a document gives its own held-out part: a corpus may be one of them.
+/// A document of this many bytes or more gives its own held-out part: a corpus may be one document.
 const LONG: usize = 1 << 16;
 
-/// What was written.
+/// The two shards that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
     /// `train.tokens`.
@@ -44,7 +44,7 @@ pub struct Written {
 /// Writes both shards into `folder`, which is created, holding out about this share (0 ≤ share < 1)
 /// of the documents by a hash of their position, and of those of 64 KiB and more the last lines.
 ///
-/// Errors of `documents` end the work, and then neither file is changed.
+/// An error from `documents` ends the work, and then neither file is changed.
 pub fn held_out_share(
     documents: impl IntoIterator<Item = Result<String>>,
     tokenizer: &Tokenizer,
@@ -84,8 +84,8 @@ fn without_end(mut text: String, share: f64) -> (String, String) {
     (text, end)
 }
 
-/// Writes both shards into `folder`, which is created, from generated documents: so many from each
-/// side of the split.
+/// Writes both shards into `folder`, which is created, from generated documents: `train_documents`
+/// and `held_out_documents` from the two sides of the split.
 pub fn generated(
     mix: &Mix,
     seed: u64,
@@ -139,7 +139,7 @@ fn write(
     Ok(Prepared { train, held_out })
 }
 
-/// Streams documents into the writers, which stand in the order of [`Split`]. Errors of this crate
+/// Streams documents into the writers, which are in the order of [`Split`]. Errors of this crate
 /// travel inside an [`io::Error`].
 fn fill<W: Write + Seek>(
     mut writers: [ShardWriter<W>; 2],

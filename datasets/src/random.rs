@@ -1,10 +1,10 @@
 //! Counted randomness: uniform draws that add up their own entropy, a hash, and a permutation.
 //!
 //! [`Draws`] is a ChaCha8 stream whose key *is* the address of a document, so document `n` costs
-//! the same whether or not documents 0 to n−1 were ever made. Every draw is exactly uniform and
-//! adds `ln(choices)` to a sum; when distinct draws give distinct text, that sum is −log p(text).
-//! The draws are not those of the crate `rand`, whose sampling may change with its version: a seed
-//! has to mean the same text for ever.
+//! the same whether or not documents 0 to n−1 were made. Every draw is exactly uniform and adds
+//! `ln(choices)` to a sum; when distinct draws give distinct text, that sum is −log p(text). The
+//! crate `rand` is not used for the draws, because its sampling may change with its version: a seed
+//! must give the same text for ever.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -36,8 +36,8 @@ impl Draws {
         self.uncounted(choices)
     }
 
-    /// Uniform in `0..choices`, without counting it: for rejection sampling, whose caller counts
-    /// the accepted set.
+    /// Uniform in `0..choices`, not counted: for rejection sampling, where the caller counts the
+    /// accepted set.
     pub fn uncounted(&mut self, choices: usize) -> usize {
         let n = choices as u64;
         let unbiased = u64::MAX - u64::MAX % n; // a multiple of n: the values above it are redrawn

@@ -2,13 +2,14 @@
 //!
 //! | file | documents |
 //! |---|---|
-//! | `.txt` | the whole file; or, given a separator, what stands between the lines equal to it |
-//! | `.jsonl`, `.json`, `.parquet` | its [records](crate::records), objects with `text`, `messages`, or `prompt` and `completion` |
-//! | a folder | its `.txt`, `.jsonl` and `.parquet` files, at any depth, in the order of their names |
+//! | `.txt` | the whole file; or, given a separator, the text between the lines equal to it |
+//! | `.jsonl`, `.json`, `.parquet` | one per [record](crate::records), in the keys below |
+//! | a folder | its `.txt`, `.jsonl` and `.parquet` files, at any depth, by name |
 //!
+//! A record is an object with `text`, with `messages`, or with `prompt` and `completion`.
 //! `messages`, a list of `{role, content}`, become lines `User: …`: a chat template belongs to a
-//! tokenizer, and text that is read here has none yet. `prompt` and `completion` are joined as they
-//! stand. Documents without a visible character are left out. Files are read line by line, so
+//! tokenizer, and text that is read here has none yet. `prompt` and `completion` are joined
+//! unchanged. Documents without a visible character are left out. Files are read line by line, so
 //! memory holds one document, not one file of them.
 
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ impl Open {
         })
     }
 
-    /// The next document, possibly empty; nothing at the end of the file.
+    /// The next document, possibly empty; `None` at the end of the file.
     fn document(&mut self, separator: Option<&str>) -> Result<Option<String>> {
         match self {
             Self::Text(lines) => passage(lines, separator),
@@ -137,7 +138,7 @@ fn text(record: &Value) -> Result<String, String> {
     if record.get("prompt").is_some() || record.get("completion").is_some() {
         return Ok(string(record, "prompt")? + &string(record, "completion")?);
     }
-    Err("there is none of these keys".to_owned())
+    Err("the record has none of these keys".to_owned())
 }
 
 /// The word with its first letter in upper case.

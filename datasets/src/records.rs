@@ -1,13 +1,13 @@
-//! Records of data sets: one JSON value after the other, from files of three formats.
+//! Reads records of data sets: one JSON value after another, from files of three formats.
 //!
 //! | file | records |
 //! |---|---|
-//! | `.jsonl` | one a line |
-//! | `.json` | the elements of a list; or one a line, as data sets of the hub have it too |
+//! | `.jsonl` | one per line |
+//! | `.json` | the elements of a list; or one per line, as in some data sets of the hub |
 //! | `.parquet` | the rows, as objects |
 //! | a folder | its `.jsonl` and `.parquet` files, at any depth, in the order of their names |
 //!
-//! Memory holds one record, or of Parquet a page of each column, and never a whole file.
+//! Memory holds one record, or one page per column of a Parquet file, and never a whole file.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -40,7 +40,7 @@ pub fn records(paths: &[PathBuf]) -> Result<Records> {
 }
 
 impl Records {
-    /// The records of these files, none of which is text.
+    /// The records of these files; none of them may be a text file.
     pub(crate) fn of(files: Vec<(PathBuf, Format)>) -> Self {
         Self {
             files: files.into_iter(),

@@ -1,4 +1,5 @@
-//! Rows of exactly context + 1 tokens with what is learned marked in them, packed once and mapped into memory.
+//! Rows of exactly context + 1 tokens, in which the tokens to learn are marked. They are packed
+//! once and mapped into memory.
 //!
 //! | bytes | little endian |
 //! |---|---|
@@ -10,8 +11,9 @@
 //! | 32..64 | SHA-256 of `tokenizer.json` |
 //! | 64.. | the tokens, 32 bits each, row after row |
 //!
-//! The two highest bits of a token are flags: [`UNSCORED`] and [`FIRST`]. Documents lie side by side in a row and
-//! are never cut by its end. [`PackedRows::open`] checks every byte once.
+//! The two highest bits of a token are flags: [`UNSCORED`] and [`FIRST`]. A row holds whole
+//! documents, one after another; its end never cuts one. [`PackedRows::open`] checks every byte
+//! once.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +22,8 @@ use memmap2::Mmap;
 
 use crate::{Error, Result, Tokenizer, mapped};
 
-/// Flag of a token that is read and not learned: it has no loss as the target of the token before it.
+/// Flag of a token that is read and not learned: as the target of the token before it, it has no
+/// loss.
 pub const UNSCORED: u32 = 1 << 31;
 /// Flag of the first token of a document, which sees nothing before it.
 pub const FIRST: u32 = 1 << 30;
@@ -34,7 +37,7 @@ const MAGIC: [u8; 8] = *b"STERNROW";
 const VERSION: u32 = 1;
 /// Length of the header in bytes.
 const HEADER: usize = 64;
-/// Rows that wait for a document that fills them.
+/// The number of rows that are open for further documents.
 const OPEN_ROWS: usize = 64;
 
 /// Packs documents into rows, each into the fullest row that has room for it.
@@ -42,7 +45,7 @@ pub struct RowsWriter<W> {
     out: W,
     open: Vec<Vec<u32>>,
     width: usize,
-    /// Fills rows up; unscored.
+    /// The unscored token that pads rows.
     padding: u32,
     header: [u8; HEADER],
     rows: u64,
@@ -68,8 +71,8 @@ impl<W: Write + Seek> RowsWriter<W> {
         })
     }
 
-    /// Adds a document of at most the width of a row, with [`UNSCORED`] where nothing is learned. Its first token
-    /// becomes [`FIRST`].
+    /// Adds a document of at most the width of a row, with [`UNSCORED`] where nothing is learned.
+    /// Its first token becomes [`FIRST`].
     ///
     /// # Panics
     /// If the document is empty or longer than a row.
@@ -104,7 +107,7 @@ impl<W: Write + Seek> RowsWriter<W> {
         Ok(())
     }
 
-    /// Writes what is open and the number of rows, and returns it.
+    /// Writes the open rows and the number of rows, and returns that number.
     pub fn finish(mut self) -> io::Result<u64> {
         for row in std::mem::take(&mut self.open) {
             self.write(row)?;
@@ -129,8 +132,8 @@ pub struct PackedRows {
 impl PackedRows {
     /// Maps a file and checks all of it: header, size, every id.
     ///
-    /// The file must not be changed while it is mapped; the writers of this crate replace files instead of changing
-    /// them.
+    /// The file must not be changed while it is mapped; the writers of this crate replace files
+    /// instead of changing them.
     pub fn open(path: &Path) -> Result<Self> {
         let map = mapped::map(path)?;
         let (vocab_size, width, rows) = header(path, &map)?;
@@ -169,7 +172,7 @@ impl PackedRows {
         self.rows
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
@@ -180,7 +183,7 @@ impl PackedRows {
     }
 }
 
-/// Vocabulary size, width and number of rows of a file whose size fits them.
+/// Vocabulary size, width and number of rows of a file. Errors if they contradict its size.
 fn header(path: &Path, file: &[u8]) -> Result<(u32, usize, u64)> {
     let fail = |reason: String| Error::NotAShard {
         path: path.to_owned(),

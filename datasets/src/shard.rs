@@ -28,7 +28,7 @@ const VERSION: u32 = 1;
 /// Length of the header in bytes.
 const HEADER: usize = 72;
 
-/// What a shard says about itself.
+/// The header of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Token ids are below this.
@@ -133,7 +133,7 @@ impl Header {
     }
 }
 
-/// Refuses a header field that is not what it must be.
+/// Returns an error if a header field is not what it must be.
 fn expect(path: &Path, field: &'static str, found: u64, expected: u64) -> Result<()> {
     if found == expected {
         return Ok(());
@@ -250,7 +250,7 @@ impl Shard {
         &self.path
     }
 
-    /// What the file says about itself.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -272,7 +272,7 @@ impl Shard {
         self.tokens(0..self.header.tokens as usize)
     }
 
-    /// Where each document lies, in order, its BOS included.
+    /// The range of each document, in order, its BOS included.
     pub fn documents(&self) -> Vec<Range<usize>> {
         let bos = self.header.bos;
         let mut ends: Vec<usize> = self

@@ -1,8 +1,8 @@
 //! Chat templates for models that are trained from scratch, by name.
 //!
-//! A template is a Jinja file, as transformers reads it. Its special tokens are tokens of their own
-//! in the tokenizer that is trained with it. A message that spells one gets that token, here as in
-//! transformers: a server has to check what strangers send.
+//! A template is a Jinja file, as transformers reads it. The tokenizer that is trained with it has
+//! a token for each of its special tokens. A message that spells one gets that token, here as in
+//! transformers: a server must check the messages that it receives.
 
 /// A chat template and the tokens that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Template {
 /// The template of a recipe that names none.
 pub const DEFAULT: &str = "chatml";
 
-/// Templates that this crate carries: name, source and special tokens.
+/// The built-in templates: name, source and special tokens.
 const NAMED: [(&str, &str, &[&str]); 1] = [(
     "chatml",
     include_str!("templates/chatml.jinja"),
@@ -42,7 +42,7 @@ impl Template {
     }
 }
 
-/// The parts of a text between special tokens, to train a tokenizer on.
+/// The parts of a text between special tokens; a tokenizer is trained on them.
 pub fn between<'a>(text: &'a str, special_tokens: &[&str]) -> Vec<&'a str> {
     let mut parts = vec![text];
     for token in special_tokens {

@@ -1,8 +1,9 @@
-//! A byte-level BPE tokenizer: training it, saving it for other tools, and loading it or another's.
+//! A byte-level BPE tokenizer: trains it, saves it for other tools, and loads it or another
+//! tokenizer.
 //!
-//! Every byte is a token, so all text can be encoded and decodes to itself. Digits stand alone, so
-//! that numbers are read column by column; then the pre-tokenizer of GPT-2 splits words with their
-//! leading space. The files are those of Hugging Face: `tokenizer.json`, and a
+//! Every byte is a token, so all text can be encoded and decodes to itself. Every digit is a token
+//! of its own, so that numbers are read column by column; then the pre-tokenizer of GPT-2 splits
+//! words with their leading space. The files are those of Hugging Face: `tokenizer.json`, and a
 //! `tokenizer_config.json` that tells transformers the special tokens. The same text always gives
 //! the same bytes.
 
@@ -63,7 +64,7 @@ where
     Tokenizer::new(inner, json, BOS, Some(EOS)).map_err(failed)
 }
 
-/// A failure of the tokenizers crate that no file is to blame for.
+/// An error of the crate tokenizers that is not about a file.
 fn failed(reason: tokenizers::Error) -> Error {
     Error::Tokenization {
         reason: reason.to_string(),
@@ -144,8 +145,8 @@ impl Tokenizer {
         Self::load_with(path, None)
     }
 
-    /// Like [`Tokenizer::load`], where documents begin with the token `fallback` if `tokenizer_config.json` names none, as
-    /// that of Qwen3.
+    /// Like [`Tokenizer::load`], but documents begin with the token `fallback` if
+    /// `tokenizer_config.json` names none, as for Qwen3.
     pub fn load_with(path: &Path, fallback: Option<u32>) -> Result<Self> {
         let path = &json_path(path);
         let json = fs::read(path).map_err(Error::io(path, "read"))?;
@@ -212,7 +213,7 @@ impl Tokenizer {
     /// [`Tokenizer::eos_id`]; works on all cores.
     pub fn encode_documents(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(failed)?;
-        // Where one token is both, the next document's first ends this one.
+        // If one token is both, the first token of the next document ends this one.
         let end = self.eos_id().filter(|eos| *eos != self.bos.1);
         let document = |encoding: tokenizers::Encoding| {
             std::iter::once(self.bos.1)
@@ -223,7 +224,7 @@ impl Tokenizer {
         Ok(encodings.into_iter().map(document).collect())
     }
 
-    /// The encoder of texts that a chat template made.
+    /// The encoder of texts that a chat template wrote.
     pub fn of_templates(&self) -> TemplateEncoder {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);
@@ -261,11 +262,12 @@ impl Tokenizer {
     }
 }
 
-/// Encodes texts in which special tokens stand by their names, as chat templates write them.
+/// Encodes texts in which special tokens are written by their names, as chat templates write them.
 pub struct TemplateEncoder(tokenizers::Tokenizer);
 
 impl TemplateEncoder {
-    /// The tokens of each text, [`rows::UNSCORED`] where they do not begin in an answer; works on all cores.
+    /// The tokens of each text, [`rows::UNSCORED`] where they do not begin in an answer; works on
+    /// all cores.
     pub fn encode(&self, texts: Vec<Rendered>) -> Result<Vec<Vec<u32>>> {
         let (texts, answers): (Vec<_>, Vec<_>) =
             texts.into_iter().map(|r| (r.text, r.answers)).unzip();
@@ -290,7 +292,7 @@ pub fn hash(path: &Path) -> Result<[u8; 32]> {
     Ok(Sha256::digest(bytes).into())
 }
 
-/// The file that a path to a tokenizer or to its folder means.
+/// The file of a tokenizer, given its path or that of its folder.
 fn json_path(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join("tokenizer.json")

@@ -1,4 +1,4 @@
-//! Sums, one a line, in columns of fixed width: `12+39=150` says 12 + 39 = 51.
+//! Sums, one per line, in columns of fixed width: `12+39=150` says 12 + 39 = 51.
 //!
 //! Operands are zero-padded. The sum has one digit more and is written lowest digit first, because
 //! a model that writes left to right can then add as people do, carrying from one column to the
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use super::{Page, Split};
 use crate::random::mix64;
 
-/// Lines of one document, by the number of digits of an operand: about as many tokens either way.
+/// The number of lines in a document, by the digits of an operand; both give about as many tokens.
 fn lines(digits: usize) -> std::ops::RangeInclusive<usize> {
     if digits == 2 { 8..=12 } else { 6..=9 }
 }

@@ -7,9 +7,9 @@
 //!
 //! A conversation has two tasks, each a sum or a story; small talk may come before each and at the
 //! end. An answer to a sum first writes the line that `addition2` has, lowest digit first, and then
-//! turns it round: a small model cannot foresee carries, as the head of `addition` explains.
-//! All draws can be read off the messages, so their entropies add up to −log p of the conversation.
-//! Pairs of operands are on the side of the split that `addition2` puts them on.
+//! reverses it: a small model cannot foresee carries, as the head of `addition` explains. All draws
+//! can be read off the messages, so their entropies add up to −log p of the conversation. Pairs of
+//! operands are on the side of the split that `addition2` puts them on.
 
 use super::addition::{self, reversed};
 use super::stories::{FIND, OPENINGS};
@@ -52,7 +52,7 @@ const TALK: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// What stands before, between and after the operands of a question for a sum.
+/// The text before, between and after the operands of a question about a sum.
 const SUMS: [[&str; 3]; 6] = [
     ["What is ", "+", "?"],
     ["What is ", " + ", "?"],
@@ -62,7 +62,7 @@ const SUMS: [[&str; 3]; 6] = [
     ["", "+", ""],
 ];
 
-/// Tasks of a conversation.
+/// The number of tasks in a conversation.
 const TASKS: usize = 2;
 
 /// Writes one conversation.

@@ -1,9 +1,10 @@
 //! Copy and associative recall: the two smallest tests of whether attention works.
 //!
-//! `copy: q x v b e | q x v b e` and `recall: k7 m2 q9 | m2 q9 k7`, several lines a document.
-//! Everything left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall costs
-//! the order of the keys and their values nothing. All keys are asked: from lines that ask for one, a
-//! small model learns which values a line has, but not whose they are.
+//! `copy: q x v b e | q x v b e` and `recall: k7 m2 q9 | m2 q9 k7`, several lines per document.
+//! Everything left of the bar is drawn uniformly; a copy costs nothing after the bar, a recall
+//! costs the order of the keys and their values nothing. A line asks for all keys: from lines that
+//! ask for one key, a small model learns which values a line has, but not which key has which
+//! value.
 
 use super::Page;
 

@@ -1,4 +1,4 @@
-//! A mixture of tasks, by document, and the endless corpus that it describes.
+//! A mixture of tasks, drawn per document, and the endless corpus that it describes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -128,7 +128,7 @@ impl TryFrom<Written> for Mix {
 pub struct Corpus {
     /// How often each task occurs.
     pub mix: Mix,
-    /// What all draws derive from.
+    /// The seed of all draws.
     pub seed: u64,
     /// Which side the documents are on.
     pub split: Split,

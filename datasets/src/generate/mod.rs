@@ -1,4 +1,4 @@
-//! Seeded tasks whose entropy or right answer is known, so that learning can be proved.
+//! Seeded tasks with a known entropy or a known answer, so that learning can be proved.
 //!
 //! A document is a pure function of (task, seed, index, split). It is made by independent uniform
 //! draws, and distinct draws give distinct text, so the exact −log p(text) is the sum of the
@@ -12,7 +12,7 @@
 //! | `recall` | 3–6 lines `recall: k7 m2 q9 \| m2 q9 k7` of 3–6 pairs, keys distinct |
 //! | `facts` | 3–5 sentences `The code of Mia is 47.`, then 2–3 questions with their answers |
 //! | `stories` | two people move and handle things; a question that the state answers |
-//! | `chat` | a conversation: two sums or short stories with questions, and small talk around them |
+//! | `chat` | a conversation: two sums or short stories with questions, and some small talk |
 //!
 //! No document is on both sides of the split. For addition a hash of the unordered pair of operands
 //! decides the side, about one pair in ten being held out, so `12+39` is never trained on if
@@ -52,7 +52,7 @@ pub enum Task {
     Addition3,
     /// Sequences of letters, written twice.
     Copy,
-    /// Key-value pairs, then the keys, whose values are asked.
+    /// Key-value pairs, then the keys in another order, each with its value.
     Recall,
     /// People and their codes, in sentences, then questions.
     Facts,

@@ -5,10 +5,10 @@
 //!
 //! Two opening sentences, three to six events, one question, its answer. An event is drawn in
 //! steps, each uniform: who acts; what they do, among what the state allows; the verb; the object
-//! or place. The rest follows from the state: a pronoun stands for the subject of the previous
-//! sentence, a person who carries something takes it along, and only what lies here can be picked
-//! up. All draws can be read off the text (a test does), so the entropies of the draws add up to
-//! −log p(text).
+//! or place. The rest follows from the state: a pronoun replaces the subject of the previous
+//! sentence, a person takes along what they carry, and they can pick up only things that are in the
+//! same place. All draws can be read off the text (a test does), so the entropies of the draws add
+//! up to −log p(text).
 
 use super::Page;
 use super::words::{COLOURS, MOODS, NAMES, PLACES, THINGS, pronoun};
@@ -25,11 +25,11 @@ const GIVE: [&str; 3] = ["gave", "handed", "threw"];
 /// A story never has more things than this.
 const MOST_THINGS: usize = 4;
 
-/// Where everybody and everything is.
+/// The place of every person and every thing.
 struct World {
     people: [Person; 2],
     things: Vec<Thing>,
-    /// Nouns that no thing bears yet.
+    /// Nouns that are not in use yet.
     nouns: Vec<&'static str>,
     /// The subject of the last sentence, an index of `people`.
     subject: usize,
@@ -45,7 +45,7 @@ struct Person {
 struct Thing {
     noun: &'static str,
     colour: &'static str,
-    /// Where it lies; nothing while somebody holds it.
+    /// Its place; `None` while somebody holds it.
     lies: Option<usize>,
 }
 
@@ -145,7 +145,7 @@ fn possible(world: &World, who: usize) -> Vec<Event> {
     events
 }
 
-/// The things that lie where a person is.
+/// The things in the place of a person.
 fn lying_near(world: &World, who: usize) -> Vec<usize> {
     let here = Some(world.people[who].place);
     (0..world.things.len())

@@ -1,7 +1,7 @@
 //! The words of stories and facts: common, and short, so that a tokenizer of a few hundred entries
 //! holds most of them whole.
 
-/// Names, whose first half are women and whose second half are men.
+/// Names: the first half of women, the second half of men.
 pub(super) const NAMES: [&str; 24] = [
     "Amy", "Ann", "Eva", "Ivy", "Kim", "Liz", "Meg", "Mia", "Pam", "Pat", "Sue", "Zoe", //
     "Ben", "Bob", "Dan", "Jim", "Ken", "Leo", "Max", "Ned", "Roy", "Sam", "Tim", "Tom",
@@ -31,7 +31,7 @@ pub(super) const MOODS: [&str; 12] = [
     "warm",
 ];
 
-/// The pronoun that stands for a name at the start of a sentence.
+/// The pronoun that replaces a name at the start of a sentence.
 pub(super) fn pronoun(name: usize) -> &'static str {
     if name < NAMES.len() / 2 { "She" } else { "He" }
 }

@@ -10,7 +10,8 @@ use super::page::{self, Data, Page};
 use super::schema::Chunk;
 use super::{Reason, Store};
 
-/// Where a value stands: which list it continues, and how much of the way to it is there.
+/// The levels of a value: which list it continues (repetition), and how much of the path to it
+/// exists (definition).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Levels {
     pub(super) repetition: u16,
@@ -24,7 +25,7 @@ pub(super) struct Column {
     at: usize,
     dictionary: Option<Arc<[Value]>>,
     page: Option<Open>,
-    /// The levels of the value to come, once they have been asked for.
+    /// The levels of the next value, once they were read.
     next: Option<Levels>,
 }
 
@@ -47,7 +48,7 @@ impl Column {
         }
     }
 
-    /// The levels of the value to come; nothing at the end of the column.
+    /// The levels of the next value; `None` at the end of the column.
     pub(super) fn peek(&mut self) -> Result<Option<Levels>, Reason> {
         while self.next.is_none() {
             match &mut self.page {
@@ -62,7 +63,7 @@ impl Column {
         Ok(self.next)
     }
 
-    /// The next value; `null` if any part of the way to it is missing.
+    /// The next value; `null` if any part of the path to it is missing.
     pub(super) fn take(&mut self) -> Result<Value, Reason> {
         let levels = self
             .peek()?

@@ -18,7 +18,8 @@ pub(super) enum Values {
     Integers(Deltas),
     /// The lengths first, then all bytes.
     Lengths(Deltas, Bytes),
-    /// How many bytes of the value before are kept, then lengths and bytes of what follows them.
+    /// The lengths of the prefixes shared with the previous value, then the suffixes with their
+    /// lengths.
     Prefixes(Deltas, Deltas, Bytes, Vec<u8>),
 }
 
@@ -154,14 +155,14 @@ fn length(value: i64) -> Result<usize, Reason> {
     usize::try_from(value).map_err(|_| format!("a value of {value} bytes"))
 }
 
-/// Integers as differences, in blocks of miniblocks, each with a width of its own.
+/// Integers as differences, in blocks of miniblocks; each miniblock has its own bit width.
 #[derive(Clone, Debug)]
 pub(super) struct Deltas {
     bytes: Bytes,
     /// Values of a miniblock.
     miniblock: usize,
     miniblocks: usize,
-    /// Values that have not been given.
+    /// Values not returned yet.
     left: u64,
     value: i64,
     is_first: bool,
@@ -169,7 +170,7 @@ pub(super) struct Deltas {
     /// Widths of the block's miniblocks that have not been opened, last one first.
     widths: Vec<u8>,
     width: u32,
-    /// Values given of the open miniblock.
+    /// Values of the open miniblock that were returned.
     at: usize,
 }
 
@@ -206,7 +207,7 @@ impl Deltas {
         })
     }
 
-    /// Takes all the numbers out of `bytes`, so that what follows them comes next; gives the numbers.
+    /// Reads and returns all the numbers; the reader of `bytes` is then after them.
     fn skipped(bytes: &mut Bytes, count: usize) -> Result<Self, Reason> {
         let numbers = Self::new(bytes, count)?;
         let mut last = numbers.clone();
@@ -251,7 +252,8 @@ impl Deltas {
         }
     }
 
-    /// Goes behind the open miniblock, all of which is there even if few of its values count.
+    /// Moves to the end of the open miniblock, which is stored whole even if few of its values
+    /// count.
     fn close(&mut self) -> Result<(), Reason> {
         let length = self.miniblock / 8 * self.width as usize;
         self.width = 0;

@@ -1,11 +1,11 @@
 //! Small integers in runs: either one value many times, or values of a few bits side by side.
 //!
-//! Repetition and definition levels, indices into dictionaries and booleans are written so. A run of
-//! billions takes five bytes, so runs are kept as they are and values come out one by one.
+//! This is the encoding of repetition and definition levels, dictionary indices and booleans. A run
+//! of billions takes five bytes, so runs are kept as they are and values come out one by one.
 
 use super::Reason;
 
-/// Bytes of a page and a place in them.
+/// The bytes of a page and a position in them.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes {
     page: std::sync::Arc<[u8]>,
@@ -43,7 +43,7 @@ impl Bytes {
         Ok(&self.page[self.at - length..self.at])
     }
 
-    /// Takes the next bytes as a part with a place of its own.
+    /// Takes the next bytes as a reader with its own position.
     pub(super) fn part(&mut self, length: usize) -> Result<Self, Reason> {
         let at = self.at;
         self.take(length)?;
@@ -55,7 +55,7 @@ impl Bytes {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
-        Ok(self.take(N)?.try_into().expect("so many were taken"))
+        Ok(self.take(N)?.try_into().expect("`take` returned N bytes"))
     }
 
     /// A length of four bytes.
@@ -80,8 +80,8 @@ impl Bytes {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// The integer of so many bits, at most 64, that begins at a bit of the bytes to come, lowest bit
-    /// first.
+    /// The integer of `width` bits, at most 64, that begins at a bit of the remaining bytes, lowest
+    /// bit first.
     pub(super) fn bits(&self, start: usize, width: u32) -> Result<u64, Reason> {
         let bytes = self.rest();
         let mut value = 0u128;

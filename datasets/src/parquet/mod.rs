@@ -1,19 +1,19 @@
 //! Rows of Apache Parquet files as JSON, one at a time.
 //!
-//! A file is row groups; a group is one chunk of bytes for each column (a leaf of the schema, which is
-//! a tree); a chunk is pages, each compressed by itself. Lists and missing values are numbers beside
-//! the values, as in Dremel ([`rows`]). The specification is
-//! <https://parquet.apache.org/docs/file-format/>; read is what data sets of text use: pages of both
-//! versions, plain, dictionary and delta encodings, and the codecs snappy, gzip and zstd. Anything
-//! else is refused by name.
+//! A file consists of row groups. A group has one chunk of bytes per column, a leaf of the schema
+//! tree; a chunk has pages, each compressed by itself. Levels beside the values encode lists and
+//! missing values, as in Dremel ([`rows`]). The specification is
+//! <https://parquet.apache.org/docs/file-format/>; this reader knows what data sets of text use:
+//! pages of both versions, plain, dictionary and delta encodings, and the codecs snappy, gzip and
+//! zstd. Anything else is refused by name.
 //!
-//! It is not the crate `parquet`, which has panicked on malformed files and needs a compiler for C:
-//! here a file of any content ends in rows or in an error.
+//! The crate `parquet` is not used: it has panicked on malformed files and needs a C compiler. Here
+//! any file gives rows or an error.
 //!
 //! Files come from strangers. Every length is checked against the bytes that are there, a page may
 //! unpack to [`page::MAX_PAGE`] bytes, a row hold [`rows::MAX_VALUES`] values, the schema be
 //! [`schema::MAX_DEPTH`] deep, and encodings that repeat a value are unrolled only as far as rows
-//! are asked for; so memory holds a page of each column, whatever a file claims. A file is mapped, and
+//! are asked for; so memory holds one page per column, whatever a file claims. A file is mapped and
 //! must not be changed while it is read.
 //!
 //! | Parquet | JSON |
@@ -45,7 +45,7 @@ use self::rows::Group;
 use self::schema::Footer;
 use crate::{Error, Result, mapped};
 
-/// What is wrong with a file, in words.
+/// A message that says what is wrong with a file.
 type Reason = String;
 
 /// The bytes of a whole file.
@@ -59,7 +59,7 @@ pub(crate) struct Rows {
     /// The row group to open next.
     next_group: usize,
     group: Option<Group>,
-    /// Rows given so far.
+    /// Rows returned so far.
     row: u64,
 }
 
@@ -96,12 +96,12 @@ impl Rows {
         })
     }
 
-    /// Rows given so far.
+    /// Rows returned so far.
     pub(crate) fn row(&self) -> u64 {
         self.row
     }
 
-    /// The next row, an object; nothing at the end. After an error the rest cannot be read.
+    /// The next row, an object; `None` at the end. After an error the rest cannot be read.
     pub(crate) fn next_row(&mut self) -> Result<Option<Value>> {
         self.row += 1;
         self.step().map_err(|reason| Error::Parquet {

@@ -6,7 +6,7 @@ use super::Reason;
 use super::levels::Bytes;
 use super::thrift::{self, Item};
 
-/// Bytes of a page when unpacked, at most: data pages are a mebibyte unless one value is larger.
+/// The largest unpacked page, in bytes: data pages have a mebibyte unless one value is larger.
 pub(super) const MAX_PAGE: usize = 1 << 29;
 
 /// A page of a column.
@@ -16,7 +16,7 @@ pub(super) enum Page {
         bytes: Bytes,
     },
     Data(Data),
-    /// Something without values.
+    /// A page of another type, which is skipped.
     Other,
 }
 
@@ -25,8 +25,8 @@ pub(super) struct Data {
     /// Values, missing ones included.
     pub(super) count: usize,
     pub(super) encoding: i64,
-    /// Lengths of repetition and definition levels; in pages of the first version they stand in front
-    /// of the levels.
+    /// Lengths of repetition and definition levels; in pages of the first version they are stored
+    /// before the levels.
     pub(super) lengths: Option<(usize, usize)>,
     pub(super) bytes: Bytes,
 }
@@ -72,7 +72,7 @@ fn first_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Res
     }))
 }
 
-/// Levels are not packed here.
+/// A data page of the second version: its levels are not compressed.
 fn second_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Result<Page, Reason> {
     let data = part(header, 8)?;
     let definition = data.count(5, "length of definition levels")?;
@@ -96,7 +96,7 @@ fn second_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Re
     }))
 }
 
-/// Unpacks to exactly so many bytes.
+/// Unpacks to exactly `size` bytes.
 fn unpack(packed: &[u8], size: usize, codec: i64) -> Result<Vec<u8>, Reason> {
     let unpacked = match codec {
         0 => packed.to_vec(),
@@ -124,7 +124,7 @@ fn unpack(packed: &[u8], size: usize, codec: i64) -> Result<Vec<u8>, Reason> {
 fn snappy(packed: &[u8], size: usize) -> Result<Vec<u8>, Reason> {
     let failed = |error: snap::Error| format!("a page cannot be unpacked: {error}");
     let found = snap::raw::decompress_len(packed).map_err(failed)?;
-    // Three bytes stand for 64 at most.
+    // Three bytes of snappy unpack to 64 bytes at most.
     if found != size || size / 64 > packed.len() {
         return Err(format!(
             "a page claims to unpack to {found} bytes, expected {size}"

@@ -1,8 +1,8 @@
-//! Rows put together from columns, as in Dremel (Melnik et al., 2010).
+//! Assembles rows from columns, as in Dremel (Melnik et al., 2010).
 //!
-//! Every column has an entry for each place where its value could stand. Its definition level says
-//! how far the way to it exists, so at which node a `null` or an empty list belongs; its repetition
-//! level says which list it continues. A node asks the first column below it.
+//! Every column has an entry for each place of its value. The definition level says how much of the
+//! path to the value exists, and so which node is `null` or an empty list; its repetition level
+//! says which list it continues. A node asks the first column below it.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use super::column::{Column, Levels};
 use super::schema::{Chunk, Kind, Node};
 use super::{Reason, Store};
 
-/// Values of one row, at most.
+/// The largest number of values in a row.
 pub(super) const MAX_VALUES: usize = 1 << 24;
 
 /// The rows of a row group.
@@ -47,7 +47,7 @@ impl Group {
         self.inside(schema).map(Some)
     }
 
-    /// What stands at a node, and is there or not.
+    /// The value of a node, which may be missing.
     fn node(&mut self, node: &Node) -> Result<Value, Reason> {
         if let Some(repetition) = node.repetition {
             return self.list(node, repetition);
@@ -77,7 +77,7 @@ impl Group {
         }
     }
 
-    /// What stands at a node that is there.
+    /// The value of a node that is present.
     fn inside(&mut self, node: &Node) -> Result<Value, Reason> {
         match (node.kind, node.children.first()) {
             (Kind::Leaf, _) | (_, None) => self.take(node.first),

@@ -1,28 +1,28 @@
-//! The footer: the tree of columns, and where the bytes of each column lie.
+//! The footer: the tree of columns, and the byte range of each column.
 
 use super::Reason;
 use super::thrift::{self, Item};
 
-/// Groups in each other, at most.
+/// The largest depth of nested groups.
 pub(super) const MAX_DEPTH: usize = 32;
 
 const MAGIC: &[u8] = b"PAR1";
 
-/// What the end of a file says.
+/// The parsed footer of a file.
 pub(super) struct Footer {
     pub(super) schema: Node,
     /// For each row group, its columns in the order of the schema.
     pub(super) groups: Vec<Vec<Chunk>>,
 }
 
-/// A part of the schema. `definition` counts the optional and repeated nodes on the way here, this
-/// one included: where a level is less than that, the node is missing.
+/// A node of the schema. `definition` counts the optional and repeated nodes on the path to it,
+/// itself included: where a level is less than that, the node is missing.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) definition: u16,
-    /// For a repeated node, how many repeated nodes are on the way here, this one included.
+    /// For a repeated node, the number of repeated nodes on the path to it, itself included.
     pub(super) repetition: Option<u16>,
-    /// The first column below it; or it itself, if it is one.
+    /// The first column below it, or itself if it is a column.
     pub(super) first: usize,
     /// The column after the last one.
     pub(super) end: usize,
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Leaf,
     /// An object of its children.
     Object,
-    /// Nothing of its own: lists are written as a group around a repeated group around the element.
+    /// No value of its own: a list is stored as a group around a repeated group around the element.
     OnlyChild,
 }
 
@@ -57,11 +57,11 @@ pub(super) enum Physical {
     Float,
     Double,
     Bytes,
-    /// So many bytes each.
+    /// Values of this many bytes each.
     Fixed(usize),
 }
 
-/// Where a column of a row group lies, and how it is stored.
+/// The place of a column of a row group, and how it is stored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk {
     pub(super) start: usize,
@@ -80,7 +80,7 @@ impl Footer {
         }
         if !file.starts_with(MAGIC) || !file.ends_with(MAGIC) {
             return Err(
-                "it does not begin and end with PAR1: no Parquet file, or not all of it".into(),
+                "it does not begin and end with PAR1: not a Parquet file, or cut short".into(),
             );
         }
         let tail = file.len() - 8;
@@ -103,7 +103,7 @@ impl Footer {
     }
 }
 
-/// The chunks of a row group, which lie before the footer.
+/// The chunks of a row group, all before the footer.
 fn group(item: &Item<'_>, leaves: &[Leaf], footer: usize) -> Result<Vec<Chunk>, Reason> {
     let rows = item.count(3, "number of rows")? as u64;
     let columns = item.list(1);
@@ -123,7 +123,7 @@ fn chunk(column: &Item<'_>, leaf: &Leaf, rows: u64, footer: usize) -> Result<Chu
     }
     let meta = column
         .field(3)
-        .ok_or("a column has no place; is the file encrypted?")?;
+        .ok_or("a column has no metadata; is the file encrypted?")?;
     let mut start = meta.count(9, "offset of data pages")?;
     if let Some(dictionary) = meta.int(11).filter(|offset| *offset > 0) {
         start = start.min(dictionary as usize);
@@ -141,7 +141,8 @@ fn chunk(column: &Item<'_>, leaf: &Leaf, rows: u64, footer: usize) -> Result<Chu
     })
 }
 
-/// Makes a tree of the flat list of elements: each says how many of the following are its children.
+/// Builds a tree from the flat list of elements: each gives the number of its children, which
+/// follow it.
 struct Builder<'a, 'b> {
     elements: std::slice::Iter<'a, Item<'a>>,
     leaves: &'b mut Vec<Leaf>,
@@ -218,8 +219,8 @@ impl<'a> Builder<'a, '_> {
     }
 }
 
-/// What a group is; inside a list, the repeated group around the element becomes nothing too, by the
-/// rules of the specification for lists of older writers.
+/// The kind of a group. Inside a list, the repeated group around the element has no value of its
+/// own either, by the specification's rules for older writers.
 fn group_kind(element: &Item<'_>, name: &str, children: &mut [Node]) -> Kind {
     let logical = |number| {
         element

@@ -1,4 +1,4 @@
-//! Files by pyarrow, and what strangers may have done to them.
+//! Files written by pyarrow, and damaged copies of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn another_codec_is_named() {
     );
 }
 
-/// Rows of a damaged file; how they end is the file's business, that they end is ours.
+/// Reads a damaged file to its end: rows or an error, but never a panic or an endless loop.
 fn survive(bytes: &[u8]) -> Result<Vec<Value>> {
     let mut rows = Rows::of("damaged.parquet".as_ref(), Arc::new(bytes.to_vec()))?;
     let rows = std::iter::from_fn(|| rows.next_row().transpose());
@@ -111,7 +111,7 @@ fn lies_are_named() {
         [b"PAR1", footer, &length, b"PAR1"].concat()
     };
     check(b"PAR1", "4 bytes, expected at least 12");
-    check(b"RIFF........PAR1", "no Parquet file");
+    check(b"RIFF........PAR1", "not a Parquet file");
     check(
         b"PAR1\xff\xff\xff\x7fPAR1",
         "its footer claims 2147483647 of 4 bytes",

@@ -1,11 +1,12 @@
 //! The compact protocol of Apache Thrift, in which Parquet writes its footer and page headers.
 //!
-//! Everything is parsed into a tree without knowing what it means; whoever wants a field asks by its
-//! number. An item takes at least one byte of input, so the tree is bounded by the bytes given.
+//! Everything is parsed into a tree without knowledge of its meaning; callers ask for a field by
+//! its number. It is written here because hostile files must not panic or exhaust memory. An item
+//! takes at least one byte of input, so the tree is bounded by the bytes given.
 
 use super::Reason;
 
-/// Structs and lists in each other, at most.
+/// The largest depth of nested structs and lists.
 const MAX_DEPTH: usize = 32;
 
 /// One value.
@@ -182,7 +183,7 @@ impl<'a> Reader<'a> {
         Ok(Item::List((0..count).map(item).collect::<Result<_, _>>()?))
     }
 
-    /// A map, which no field that is read has.
+    /// Skips a map; none of the fields read here is one.
     fn map(&mut self, depth: usize) -> Result<Item<'a>, Reason> {
         let count = self.length()?;
         if count > 0 {
