@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sterna_train::Run;
-use sterna_train::run::plan;
+use sterna_train::run::cost;
 
 use crate::output::outln;
 use crate::terminal;
@@ -40,19 +40,19 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
 
 /// Prints what a run will cost, as two timed steps say.
 pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
-    let plan = plan::plan(run)?;
+    let cost = cost::measure(run)?;
     if as_json {
         outln!(
             "{}",
-            json!({"parameters": plan.parameters, "ternary_parameters": plan.ternary_parameters,
-                "tokens": plan.tokens, "state_bytes": plan.state_bytes, "peak_bytes": plan.peak_bytes,
-                "checkpoint_bytes": plan.checkpoint_bytes, "tokens_per_second": plan.tokens_per_second,
-                "share_of_peak": plan.share_of_peak, "hours": plan.hours()})
+            json!({"parameters": cost.parameters, "ternary_parameters": cost.ternary_parameters,
+                "tokens": cost.tokens, "state_bytes": cost.state_bytes, "peak_bytes": cost.peak_bytes,
+                "checkpoint_bytes": cost.checkpoint_bytes, "tokens_per_second": cost.tokens_per_second,
+                "share_of_peak": cost.share_of_peak, "hours": cost.hours()})
         )?;
         return Ok(());
     }
     let train = &run.recipe().train;
-    let peak = match plan.peak_bytes {
+    let peak = match cost.peak_bytes {
         Some(bytes) => format!("{} at the peak, measured; ", terminal::bytes(bytes)),
         None => String::new(),
     };
@@ -63,17 +63,17 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
          checkpoints  {} each\n\
          speed        {:.0} tokens/s, {:.0} % of the peak of matrix products; the best of two real steps\n\
          time         {}, without evaluations",
-        plan.parameters as f64 / 1e6,
-        plan.ternary_parameters as f64 / 1e6,
-        plan.tokens / 1e6,
+        cost.parameters as f64 / 1e6,
+        cost.ternary_parameters as f64 / 1e6,
+        cost.tokens / 1e6,
         train.steps,
-        plan.step_tokens,
-        plan.tokens / plan.parameters as f64,
-        terminal::bytes(plan.state_bytes),
-        terminal::bytes(plan.checkpoint_bytes),
-        plan.tokens_per_second,
-        100.0 * plan.share_of_peak,
-        terminal::duration(3600.0 * plan.hours()),
+        cost.step_tokens,
+        cost.tokens / cost.parameters as f64,
+        terminal::bytes(cost.state_bytes),
+        terminal::bytes(cost.checkpoint_bytes),
+        cost.tokens_per_second,
+        100.0 * cost.share_of_peak,
+        terminal::duration(3600.0 * cost.hours()),
     )?;
     Ok(())
 }

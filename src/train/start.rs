@@ -15,24 +15,24 @@ use crate::train::{answers, template};
 
 /// Opens what a recipe names: the checkpoint to start from, a teacher, a chat template.
 pub fn open(recipe: Recipe, origins: Origins) -> anyhow::Result<Run> {
-    let start = recipe
+    let base = recipe
         .model
         .from
         .as_ref()
         .map(|name| to_start_from(name, &recipe));
-    let start = start.transpose()?;
+    let base = base.transpose()?;
     let teacher = recipe
         .teacher
         .as_ref()
         .map(|teacher| to_learn_from(&teacher.from));
     let teacher = teacher.transpose()?;
     let taught = teacher.as_ref().map(|(teacher, _)| teacher);
-    let render = match start.as_ref().or(taught) {
+    let render = match base.as_ref().or(taught) {
         Some(of) if recipe.has_conversations() => answers::renderer(&of.files)?,
         _ => None,
     };
     let opened = Opened {
-        start,
+        base,
         teacher,
         render,
         chat: template::open(&recipe)?,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use sterna_datasets::chat::Counts;
-use sterna_train::run::plan;
+use sterna_train::run::cost;
 use sterna_train::{Control, Evaluation, Event};
 
 use crate::output::note;
@@ -82,7 +82,7 @@ impl Watch {
                     "{parameters:.2} M parameters, {epochs:.1} epochs{from}"
                 ));
                 (self.first_step, self.flops_per_token) = (*step, *flops_per_token);
-                self.peak_flops = plan::peak_flops();
+                self.peak_flops = cost::peak_flops();
                 self.start = Instant::now();
                 self.bar.set_position(*step);
                 self.bar.reset_eta();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::json;
 use sterna_ternary::Config;
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::{Activations, Model, Precision, Trainer};
+use sterna_train::{ActivationStorage, Model, Precision, Trainer};
 
 fn config(hidden: usize, layers: usize, heads: usize, ffn: usize, vocabulary: usize) -> Config {
     let json = json!({
@@ -41,7 +41,7 @@ fn tokens_per_second(config: &Config, mode: &str, batch: usize, context: usize) 
     };
     let mut trainer = Trainer::new(model, optimizer, 1.0);
     if mode == "recompute" {
-        trainer.activations = Activations::Recompute;
+        trainer.activations = ActivationStorage::Recompute;
     }
     let vocabulary = config.vocab_size as u32;
     let rows: Vec<u32> = (0..(batch * (context + 1)) as u32)

@@ -1,6 +1,6 @@
 //! Gradients of a shard: from one graph, or layer by layer with the activations of each computed twice.
 //!
-//! One graph holds the activations of all layers until its backward pass. With [`Activations::Recompute`] the
+//! One graph holds the activations of all layers until its backward pass. With [`ActivationStorage::Recompute`] the
 //! forward pass keeps only the input of each layer; the backward pass computes a layer again, with a graph, when
 //! its gradient is due (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). Both give the same
 //! bits.
@@ -16,7 +16,7 @@ use crate::{Model, Result};
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Activations {
+pub enum ActivationStorage {
     /// The activations of all layers.
     #[default]
     Keep,
@@ -32,17 +32,19 @@ impl Model {
         rows: &[u32],
         context: usize,
         scale: f64,
-        activations: Activations,
+        activations: ActivationStorage,
     ) -> Result<(f64, Arena)> {
         let sequences = self.sequences(rows, context);
-        let mut sum = Sum::new(self);
+        let mut sum = GradientSum::new(self);
         let loss = match activations {
-            Activations::Keep => {
+            ActivationStorage::Keep => {
                 let loss = self.loss(prepared, &sequences, Gradients::Wanted)?;
                 sum.add(&loss.affine(scale, 0.0)?.backward()?)?;
                 loss
             }
-            Activations::Recompute => self.recompute(prepared, &sequences, scale, &mut sum)?,
+            ActivationStorage::Recompute => {
+                self.recompute(prepared, &sequences, scale, &mut sum)?
+            }
         };
         Ok((f64::from(loss.to_vec1::<f32>()?[0]), sum.finish()?))
     }
@@ -52,7 +54,7 @@ impl Model {
         prepared: &Prepared,
         sequences: &Sequences,
         scale: f64,
-        sum: &mut Sum,
+        sum: &mut GradientSum,
     ) -> Result<Tensor> {
         let layers = self.config.num_hidden_layers;
         let mut inputs = vec![self.embed(sequences)?.detach()];
@@ -79,27 +81,27 @@ impl Model {
 }
 
 /// The gradients of all parameters.
-struct Sum<'a> {
+struct GradientSum<'a> {
     model: &'a Model,
-    values: Values,
+    values: GradientBuffers,
     /// Of which parameters a gradient came.
     seen: Vec<bool>,
 }
 
 /// Where they are added: at their place in a vector, or on their device, of one tensor for each parameter.
-enum Values {
+enum GradientBuffers {
     Flat(Vec<f32>),
     Tensors(Vec<Option<Tensor>>),
 }
 
-impl Sum<'_> {
-    fn new(model: &Model) -> Sum<'_> {
+impl GradientSum<'_> {
+    fn new(model: &Model) -> GradientSum<'_> {
         let count = model.parameters().len();
-        Sum {
+        GradientSum {
             model,
             values: match model.plain_device() {
-                None => Values::Flat(vec![0.0; model.parameter_count()]),
-                Some(_) => Values::Tensors(vec![None; count]),
+                None => GradientBuffers::Flat(vec![0.0; model.parameter_count()]),
+                Some(_) => GradientBuffers::Tensors(vec![None; count]),
             },
             seen: vec![false; count],
         }
@@ -109,7 +111,7 @@ impl Sum<'_> {
         let gradients = self.model.parameters().map(|(_, var)| gradients.get(var));
         let gradients: Vec<Option<&Tensor>> = gradients.collect();
         match &mut self.values {
-            Values::Flat(values) => {
+            GradientBuffers::Flat(values) => {
                 let mut rest = &mut values[..];
                 let parameters = self.model.parameters().zip(&self.seen);
                 for (((_, var), seen), gradient) in parameters.zip(&gradients) {
@@ -125,7 +127,7 @@ impl Sum<'_> {
                     }
                 }
             }
-            Values::Tensors(sums) => {
+            GradientBuffers::Tensors(sums) => {
                 for (sum, gradient) in sums.iter_mut().zip(&gradients) {
                     *sum = match (sum.take(), *gradient) {
                         (Some(sum), Some(gradient)) => Some((sum + gradient)?),
@@ -148,8 +150,8 @@ impl Sum<'_> {
             return Err(candle_core::Error::Msg(message).into());
         }
         Ok(match self.values {
-            Values::Flat(values) => Arena::Values(values),
-            Values::Tensors(sums) => {
+            GradientBuffers::Flat(values) => Arena::Values(values),
+            GradientBuffers::Tensors(sums) => {
                 let flat = sums.iter().flatten().map(Tensor::flatten_all);
                 let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
                 Arena::Tensor(Tensor::cat(&flat, 0)?)

@@ -30,7 +30,7 @@ pub fn write(
     datasets.dedup();
     let card = Card {
         title: last(folder),
-        base_model: run.start().and_then(|start| start.hub_name.clone()),
+        base_model: run.base().and_then(|base| base.hub_name.clone()),
         datasets,
         is_quantized: model.precision == Precision::Ternary && !has_products(model),
         about: about(run, model),
@@ -53,8 +53,8 @@ fn about(run: &Run, model: &Model) -> String {
         Precision::Ternary => " times a scale",
         Precision::Full => "",
     };
-    let from = match run.start() {
-        Some(start) => format!(" It started from {}.", named(start)),
+    let from = match run.base() {
+        Some(base) => format!(" It started from {}.", named(base)),
         None => " It was trained from scratch.".to_owned(),
     };
     let teacher = run
@@ -68,20 +68,20 @@ fn about(run: &Run, model: &Model) -> String {
 }
 
 /// The name of a checkpoint on the hub, or the last part of its path.
-fn named(start: &Pretrained) -> String {
-    start.hub_name.clone().unwrap_or_else(|| last(&start.path))
+fn named(base: &Pretrained) -> String {
+    base.hub_name.clone().unwrap_or_else(|| last(&base.path))
 }
 
 /// All values of the recipe; those of checkpoints as [`named`].
 fn values(run: &Run) -> Vec<(String, String)> {
     let teacher = run.teacher().map(|(teacher, _)| teacher);
     let value = |(key, value): (String, Value)| {
-        let start = match &*key {
-            "model.from" => run.start(),
+        let checkpoint = match &*key {
+            "model.from" => run.base(),
             "teacher.from" => teacher,
             _ => None,
         };
-        let text = start.map_or_else(|| without_folders(value).to_string(), named);
+        let text = checkpoint.map_or_else(|| without_folders(value).to_string(), named);
         (key, text)
     };
     run.recipe().flat().into_iter().map(value).collect()

@@ -15,7 +15,7 @@ use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
-    self, AttentionShape, Gradients, Input, Linear, Operations, RopeTable, Starts, Student,
+    self, AttentionShape, DocumentStarts, Gradients, Input, Linear, Operations, RopeTable, Student,
     Ternarized,
 };
 use crate::{Error, Result, Teacher};
@@ -69,7 +69,7 @@ pub struct Sequences {
     pub context: usize,
     ids: Vec<u32>,
     targets: Vec<u32>,
-    starts: Option<Starts>,
+    document_starts: Option<DocumentStarts>,
 }
 
 impl Sequences {
@@ -80,7 +80,8 @@ impl Sequences {
     pub fn new(rows: &[u32], context: usize) -> Sequences {
         let inputs = || inputs(rows, context);
         let is_flagged = inputs().any(|token| token & rows::FIRST != 0);
-        let starts = is_flagged.then(|| starts(inputs().map(|t| t & rows::FIRST != 0), context));
+        let document_starts =
+            is_flagged.then(|| document_starts(inputs().map(|t| t & rows::FIRST != 0), context));
         let target = |token: u32| match token & rows::UNSCORED {
             0 => rows::id(token),
             _ => ops::UNSCORED,
@@ -89,14 +90,14 @@ impl Sequences {
             context,
             ids: inputs().map(rows::id).collect(),
             targets: targets(rows, context).map(target).collect(),
-            starts,
+            document_starts,
         }
     }
 
     /// Hides documents from each other: one starts at each token `first`, and none looks before its start.
     pub fn apart(mut self, first: u32) -> Sequences {
         let firsts = self.ids.iter().map(|id| *id == first);
-        self.starts = Some(starts(firsts, self.context));
+        self.document_starts = Some(document_starts(firsts, self.context));
         self
     }
 }
@@ -121,7 +122,7 @@ pub(crate) fn scored(rows: &[u32], context: usize) -> usize {
 }
 
 /// Where the document of each token starts in its sequence, from whether it is the first of one.
-fn starts(firsts: impl Iterator<Item = bool>, context: usize) -> Starts {
+fn document_starts(firsts: impl Iterator<Item = bool>, context: usize) -> DocumentStarts {
     let mut starts = Vec::new();
     for (i, is_first) in firsts.enumerate() {
         let position = i % context;
@@ -268,7 +269,7 @@ impl Model {
     pub(crate) fn sequences(&self, rows: &[u32], context: usize) -> Sequences {
         let sequences = Sequences::new(rows, context);
         match self.document_start {
-            Some(first) if sequences.starts.is_none() => sequences.apart(first),
+            Some(first) if sequences.document_starts.is_none() => sequences.apart(first),
             _ => sequences,
         }
     }
@@ -291,7 +292,7 @@ impl Model {
             context: ids.len(),
             ids: ids.to_vec(),
             targets: Vec::new(),
-            starts: None,
+            document_starts: None,
         };
         let x = self.body(prepared, &sequences)?;
         let hidden = self.final_norm(&x.narrow(0, ids.len() - 1, 1)?)?;
@@ -339,7 +340,7 @@ impl Model {
             k = self.head_norm(&k, &name("self_attn.k_norm"))?;
         }
         let shape = AttentionShape::new(&self.config, sequences.context);
-        let starts = sequences.starts.as_ref();
+        let starts = sequences.document_starts.as_ref();
         let mut attended = (self.operations.attention)([&q, &k, &v], shape, &self.rope, starts)?;
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;

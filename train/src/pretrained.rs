@@ -12,7 +12,7 @@ use sterna_ternary::{Config, Scaling};
 use crate::{Error, Result};
 
 /// Reads all weights in the order of [`sterna_ternary::layout::weights`], each row-major, or says why it cannot.
-pub type Weights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send + Sync;
+pub type ReadWeights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send + Sync;
 
 /// A checkpoint to start from.
 #[derive(Clone)]
@@ -28,16 +28,16 @@ pub struct Pretrained {
     pub files: Vec<(String, Vec<u8>)>,
     /// Which weights of a matrix share a scale.
     pub scaling: Scaling,
-    weights: Arc<Weights>,
+    read: Arc<ReadWeights>,
 }
 
 impl Pretrained {
-    /// A checkpoint whose weights are read by `weights`.
+    /// A checkpoint whose weights are read by `read`.
     pub fn new(
         path: PathBuf,
         config: Config,
         files: Vec<(String, Vec<u8>)>,
-        weights: Arc<Weights>,
+        read: Arc<ReadWeights>,
     ) -> Pretrained {
         Pretrained {
             path,
@@ -45,7 +45,7 @@ impl Pretrained {
             config,
             files,
             scaling: Scaling::default(),
-            weights,
+            read,
         }
     }
 
@@ -54,7 +54,7 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Pretrained`] if they cannot be read.
     pub fn weights(&self) -> Result<Vec<Vec<f32>>> {
-        (self.weights)().map_err(|why| self.error(why))
+        (self.read)().map_err(|why| self.error(why))
     }
 
     /// The contents of one of its files.

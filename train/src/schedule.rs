@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// How the learning rate goes from its peak to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Shape {
+pub enum RateShape {
     /// Stays at the peak.
     Constant,
     /// Falls in a straight line to zero after `decay_from`.
@@ -24,21 +24,21 @@ pub enum Shape {
     TwoStage,
 }
 
-impl Shape {
+impl RateShape {
     /// Share of the run after which the rate falls, or the second stage begins, where a recipe does not say.
     pub fn decay_from(self) -> f64 {
         match self {
-            Shape::Constant => 1.0,
-            Shape::Linear | Shape::TwoStage => 0.5,
-            Shape::Cosine => 0.0,
-            Shape::Wsd => 0.8,
+            RateShape::Constant => 1.0,
+            RateShape::Linear | RateShape::TwoStage => 0.5,
+            RateShape::Cosine => 0.0,
+            RateShape::Wsd => 0.8,
         }
     }
 
     /// Share of the run after which weights no longer decay, where a recipe does not say.
     pub fn weight_decay_until(self) -> f64 {
         match self {
-            Shape::TwoStage => 0.5,
+            RateShape::TwoStage => 0.5,
             _ => 1.0,
         }
     }
@@ -48,7 +48,7 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// Shape of the learning rate after the warm-up.
-    pub shape: Shape,
+    pub shape: RateShape,
     /// The highest rate.
     pub peak: f64,
     /// Peak of the second stage.
@@ -77,11 +77,11 @@ impl Schedule {
         }
         let fallen = self.progress(step, self.decay_from);
         match self.shape {
-            Shape::Constant => self.peak,
-            Shape::Linear => self.peak * (1.0 - fallen),
-            Shape::Cosine => self.peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * fallen)),
-            Shape::Wsd => self.peak * (1.0 - fallen.sqrt()),
-            Shape::TwoStage => {
+            RateShape::Constant => self.peak,
+            RateShape::Linear => self.peak * (1.0 - fallen),
+            RateShape::Cosine => self.peak * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * fallen)),
+            RateShape::Wsd => self.peak * (1.0 - fallen.sqrt()),
+            RateShape::TwoStage => {
                 let is_second = step as f64 >= self.decay_from * self.steps as f64;
                 let peak = if is_second {
                     self.second_peak
@@ -123,7 +123,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn schedule(shape: Shape) -> Schedule {
+    fn schedule(shape: RateShape) -> Schedule {
         Schedule {
             shape,
             peak: 1.0,
@@ -148,16 +148,16 @@ mod tests {
                 assert!((rate - expected).abs() < 1e-12, "{shape:?} {step}: {rate}");
             }
         };
-        check(Shape::Constant, [1.0, 1.0, 1.0, 1.0]);
-        check(Shape::Linear, [1.0, 1.0, 1.0, 0.5]);
-        check(Shape::Cosine, [1.0, 1.0, 1.0, 0.5]);
-        check(Shape::Wsd, [1.0, 1.0, 1.0, 1.0 - 0.5f64.sqrt()]);
-        check(Shape::TwoStage, [0.8, 0.51, 0.25, 0.125]);
+        check(RateShape::Constant, [1.0, 1.0, 1.0, 1.0]);
+        check(RateShape::Linear, [1.0, 1.0, 1.0, 0.5]);
+        check(RateShape::Cosine, [1.0, 1.0, 1.0, 0.5]);
+        check(RateShape::Wsd, [1.0, 1.0, 1.0, 1.0 - 0.5f64.sqrt()]);
+        check(RateShape::TwoStage, [0.8, 0.51, 0.25, 0.125]);
     }
 
     #[test]
     fn weights_decay_in_the_first_half_and_quantization_ramps_up() {
-        let schedule = schedule(Shape::TwoStage);
+        let schedule = schedule(RateShape::TwoStage);
         assert_eq!(
             (schedule.weight_decay(49), schedule.weight_decay(50)),
             (0.1, 0.0)

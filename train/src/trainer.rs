@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-use crate::backward::Activations;
+use crate::backward::ActivationStorage;
 use crate::model::{scored, values_of};
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer, Update};
@@ -42,7 +42,7 @@ pub struct Trainer {
     /// Largest norm of a gradient; longer ones are scaled down to it.
     pub clip: f64,
     /// What the forward pass keeps.
-    pub activations: Activations,
+    pub activations: ActivationStorage,
     /// Parts that a step's sequences are computed in, one after the other; memory holds one of them.
     pub accumulate: usize,
     /// What a step minimizes; reported losses are always means.
@@ -77,7 +77,7 @@ impl Trainer {
             optimizer,
             moments,
             clip,
-            activations: Activations::default(),
+            activations: ActivationStorage::default(),
             accumulate: 1,
             reduction: LossReduction::default(),
             spikes: Spikes::new(0.0, 1),

@@ -14,7 +14,7 @@ use sterna_train::ops::{
     reference,
 };
 use sterna_train::optimizer::{Method, Optimizer};
-use sterna_train::{Activations, Model, Precision, Trainer};
+use sterna_train::{ActivationStorage, Model, Precision, Trainer};
 
 use compare::{compare, random};
 
@@ -287,8 +287,8 @@ fn recomputed_activations_give_the_same_bits() {
                 trainer.gradients(&rows, 16).unwrap()
             };
             let (kept, again) = (
-                gradients(Activations::Keep),
-                gradients(Activations::Recompute),
+                gradients(ActivationStorage::Keep),
+                gradients(ActivationStorage::Recompute),
             );
             assert!(kept == again, "{} {tied}", family.name);
         }

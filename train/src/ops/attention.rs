@@ -65,7 +65,7 @@ impl AttentionShape {
 
 /// Where each token's document starts: the first position of its sequence that the token may look at. Never
 /// falls within a sequence. (tokens)
-pub type Starts = Arc<Vec<u32>>;
+pub type DocumentStarts = Arc<Vec<u32>>;
 
 /// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim) to (tokens, heads · head_dim). Without
 /// `starts` a token looks at all before it.
@@ -75,7 +75,7 @@ pub fn attention(
     v: &Tensor,
     shape: AttentionShape,
     rope: &Arc<RopeTable>,
-    starts: Option<&Starts>,
+    starts: Option<&DocumentStarts>,
 ) -> Result<Tensor> {
     q.apply_op3(
         k,
@@ -92,7 +92,7 @@ pub fn attention(
 struct Op {
     shape: AttentionShape,
     rope: Arc<RopeTable>,
-    starts: Option<Starts>,
+    starts: Option<DocumentStarts>,
     saved: Saved<Rotated>,
 }
 

@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Scaling, quantize};
 
-use super::lookup::{self, Factors, Ranks};
+use super::lookup::{self, Factors, TritCodes};
 use super::matmul::{Mat, matmul};
 use super::{tensor_like, values, vectorized, with_values};
 
@@ -21,24 +21,24 @@ pub enum Linear {
     /// Full precision.
     Full,
     /// Trits and int8 activations.
-    Ternary(Arc<Trits>),
+    Ternary(Arc<CodedMatrix>),
     /// On the way from full precision to ternary: these weights [out_features, in_features], (1 - λ) · W + λ · Q(W),
     /// and activations blended alike.
     Blended(Arc<Vec<f32>>),
 }
 
 /// A ternarized weight [out_features, in_features].
-pub struct Trits {
-    forward: Ranks,
+pub struct CodedMatrix {
+    forward: TritCodes,
     /// Of all columns, or of each group of them that has scales of its own.
-    backward: Vec<Ranks>,
+    backward: Vec<TritCodes>,
     scaling: Scaling,
     /// mean|W| of each part, in the shape that [`Scaling::shape`] gives.
     scales: Vec<f32>,
 }
 
-impl Trits {
-    fn new(w: &[f32], rows: usize, columns: usize, scaling: Scaling) -> Trits {
+impl CodedMatrix {
+    fn new(w: &[f32], rows: usize, columns: usize, scaling: Scaling) -> CodedMatrix {
         let mut trits = vec![0; w.len()];
         let scales = vectorized(
             #[inline(always)]
@@ -50,10 +50,10 @@ impl Trits {
         };
         let parts = (0..columns).step_by(span);
         let parts = parts.map(|first| first..columns.min(first + span));
-        Trits {
-            forward: Ranks::new(&trits, rows, columns),
+        CodedMatrix {
+            forward: TritCodes::new(&trits, rows, columns),
             backward: parts
-                .map(|some| Ranks::transposed(&trits, rows, columns, some))
+                .map(|some| TritCodes::transposed(&trits, rows, columns, some))
                 .collect(),
             scaling,
             scales,
@@ -78,15 +78,15 @@ impl Trits {
         let rows = dy.len() / (dx.len() / columns);
         let (mut scaled, mut part) = (vec![0.0; dy.len()], Vec::new());
         let mut first = 0;
-        for (ranks, scales) in self.backward.iter().zip(self.scales.chunks_exact(rows)) {
+        for (codes, scales) in self.backward.iter().zip(self.scales.chunks_exact(rows)) {
             let of_tokens = scaled.chunks_exact_mut(rows).zip(dy.chunks_exact(rows));
             for (scaled, dy) in of_tokens {
                 let terms = scaled.iter_mut().zip(dy).zip(scales);
                 terms.for_each(|((scaled, dy), scale)| *scaled = dy * scale);
             }
-            let width = ranks.rows();
+            let width = codes.rows();
             part.resize(dx.len() / columns * width, 0.0);
-            lookup::of_floats(ranks, &scaled, 1.0, &mut part);
+            lookup::of_floats(codes, &scaled, 1.0, &mut part);
             let of_tokens = dx.chunks_exact_mut(columns).zip(part.chunks_exact(width));
             for (dx, part) in of_tokens {
                 dx[first..first + width].copy_from_slice(part);
@@ -111,7 +111,7 @@ impl Linear {
     pub fn ternary(weight: &Tensor, scaling: Scaling) -> Result<Linear> {
         let (rows, columns) = weight.dims2()?;
         with_values(weight, |w| {
-            Linear::Ternary(Arc::new(Trits::new(w, rows, columns, scaling)))
+            Linear::Ternary(Arc::new(CodedMatrix::new(w, rows, columns, scaling)))
         })
     }
 
@@ -229,7 +229,7 @@ pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
 
 enum Product {
     Full,
-    Ternary(Arc<Trits>, Arc<Quantized>),
+    Ternary(Arc<CodedMatrix>, Arc<Quantized>),
     /// Weights and activations.
     Blended(Arc<Vec<f32>>, Arc<Vec<f32>>),
 }

@@ -2,8 +2,8 @@
 //!
 //! Four trits have 81 values. For a *group* of four columns and one token all 81 sums ±a ±b ±c ±d are made once;
 //! then each row of the matrix needs one addition for four weights, of the entry that its four trits select: its
-//! *rank* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An entry holds that sum for many tokens side by side, so one
-//! rank serves them all. Four groups are a *block*: their tables stay in the nearest caches while all rows pass.
+//! *code* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An entry holds that sum for many tokens side by side, so one
+//! code serves them all. Four groups are a *block*: their tables stay in the nearest caches while all rows pass.
 //!
 //! int8 activations are added in 16-bit lanes, exactly; gradients in f32 lanes, in an order that neither the
 //! number of threads nor the CPU changes. The backward pass multiplies with the transposed trits.
@@ -23,23 +23,23 @@ const ENTRIES: usize = 128;
 /// Blocks whose sums 16-bit lanes hold: entries are at most 4 · 127.
 const NARROW_BLOCKS: usize = 15;
 
-/// The ranks of a matrix of trits.
-pub(crate) struct Ranks {
+/// The codes of a matrix of trits.
+pub(crate) struct TritCodes {
     rows: usize,
     columns: usize,
     /// (blocks, rows)
-    ranks: Vec<[u8; GROUPS]>,
+    codes: Vec<[u8; GROUPS]>,
 }
 
-impl Ranks {
+impl TritCodes {
     /// Of trits (rows, columns), for products over the columns.
-    pub fn new(trits: &[i8], rows: usize, columns: usize) -> Ranks {
-        Ranks::of(rows, columns, |row, column| trits[row * columns + column])
+    pub fn new(trits: &[i8], rows: usize, columns: usize) -> TritCodes {
+        TritCodes::of(rows, columns, |row, column| trits[row * columns + column])
     }
 
     /// Of some columns of the transposed matrix, for products over the rows.
-    pub fn transposed(trits: &[i8], rows: usize, columns: usize, some: Range<usize>) -> Ranks {
-        Ranks::of(some.len(), rows, |row, column| {
+    pub fn transposed(trits: &[i8], rows: usize, columns: usize, some: Range<usize>) -> TritCodes {
+        TritCodes::of(some.len(), rows, |row, column| {
             trits[column * columns + some.start + row]
         })
     }
@@ -50,27 +50,27 @@ impl Ranks {
     }
 
     #[inline(always)]
-    fn of(rows: usize, columns: usize, trit: impl Fn(usize, usize) -> i8) -> Ranks {
-        let rank = |row, group: usize| {
-            (0..COLUMNS).fold(0, |rank, i| {
+    fn of(rows: usize, columns: usize, trit: impl Fn(usize, usize) -> i8) -> TritCodes {
+        let code = |row, group: usize| {
+            (0..COLUMNS).fold(0, |code, i| {
                 let column = group * COLUMNS + i;
                 let trit = if column < columns {
                     trit(row, column)
                 } else {
                     0
                 };
-                3 * rank + (trit + 1) as u8
+                3 * code + (trit + 1) as u8
             })
         };
-        let mut ranks = Vec::with_capacity(blocks(columns) * rows);
+        let mut codes = Vec::with_capacity(blocks(columns) * rows);
         for block in 0..blocks(columns) {
-            let ranks_of = |row| std::array::from_fn(|g| rank(row, block * GROUPS + g));
-            ranks.extend((0..rows).map(ranks_of));
+            let codes_of = |row| std::array::from_fn(|g| code(row, block * GROUPS + g));
+            codes.extend((0..rows).map(codes_of));
         }
-        Ranks {
+        TritCodes {
             rows,
             columns,
-            ranks,
+            codes,
         }
     }
 }
@@ -123,13 +123,19 @@ impl Factors<'_> {
 }
 
 /// y[t][r] = Σ x[t][c] · trit[r][c] / divisors[t] · factor, for int8 activations x (tokens, columns).
-pub(crate) fn of_int8(ranks: &Ranks, x: &[i8], divisors: &[f32], factors: Factors, y: &mut [f32]) {
-    Scratch::<i16, 64>::new(ranks).product(ranks, x, Some(divisors), factors, y);
+pub(crate) fn of_int8(
+    codes: &TritCodes,
+    x: &[i8],
+    divisors: &[f32],
+    factors: Factors,
+    y: &mut [f32],
+) {
+    Scratch::<i16, 64>::new(codes).product(codes, x, Some(divisors), factors, y);
 }
 
 /// y[t][r] = Σ x[t][c] · trit[r][c] · factor.
-pub(crate) fn of_floats(ranks: &Ranks, x: &[f32], factor: f32, y: &mut [f32]) {
-    Scratch::<f32, 32>::new(ranks).product(ranks, x, None, Factors::One(factor), y);
+pub(crate) fn of_floats(codes: &TritCodes, x: &[f32], factor: f32, y: &mut [f32]) {
+    Scratch::<f32, 32>::new(codes).product(codes, x, None, Factors::One(factor), y);
 }
 
 /// A number that is added side by side.
@@ -214,43 +220,43 @@ struct Scratch<T, const N: usize> {
 }
 
 impl<T: Lane, const N: usize> Scratch<T, N> {
-    fn new(ranks: &Ranks) -> Self {
-        let padded = blocks(ranks.columns) * GROUPS * COLUMNS;
+    fn new(codes: &TritCodes) -> Self {
+        let padded = blocks(codes.columns) * GROUPS * COLUMNS;
         Scratch {
             rows: vec![0.0; N * padded],
             panel: vec![Tokens([0.0; N]); padded],
             tables: vec![[Tokens::zero(); ENTRIES]; GROUPS],
-            sums: vec![Tokens::zero(); ranks.rows],
-            wide: vec![Tokens([0.0; N]); ranks.rows.next_multiple_of(4)],
+            sums: vec![Tokens::zero(); codes.rows],
+            wide: vec![Tokens([0.0; N]); codes.rows.next_multiple_of(4)],
         }
     }
 
     fn product<X: Copy + Into<f32>>(
         &mut self,
-        ranks: &Ranks,
+        codes: &TritCodes,
         x: &[X],
         divisors: Option<&[f32]>,
         factors: Factors,
         y: &mut [f32],
     ) {
-        let tokens = x.chunks(N * ranks.columns);
-        for (i, (x, y)) in tokens.zip(y.chunks_mut(N * ranks.rows)).enumerate() {
+        let tokens = x.chunks(N * codes.columns);
+        for (i, (x, y)) in tokens.zip(y.chunks_mut(N * codes.rows)).enumerate() {
             let mut by = [1.0; N];
             if let Some(divisors) = divisors {
-                let divisors = &divisors[i * N..][..y.len() / ranks.rows];
+                let divisors = &divisors[i * N..][..y.len() / codes.rows];
                 by[..divisors.len()].copy_from_slice(divisors);
             }
             vectorized(
                 #[inline(always)]
-                || self.transpose_in(x, ranks.columns),
+                || self.transpose_in(x, codes.columns),
             );
             vectorized(
                 #[inline(always)]
-                || self.add_up(ranks, factors),
+                || self.add_up(codes, factors),
             );
             vectorized(
                 #[inline(always)]
-                || self.transpose_out(&by, factors, ranks.rows, y),
+                || self.transpose_out(&by, factors, codes.rows, y),
             );
         }
     }
@@ -284,27 +290,27 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
 
     /// The sums of all rows, into `wide`.
     #[inline(always)]
-    fn add_up(&mut self, ranks: &Ranks, factors: Factors) {
+    fn add_up(&mut self, codes: &TritCodes, factors: Factors) {
         self.sums.fill(Tokens::zero());
         self.wide.fill(Tokens([0.0; N]));
         let blocks = self.panel.as_chunks::<COLUMNS>().0.chunks_exact(GROUPS);
         let (last, mut held) = (blocks.len() - 1, 0);
-        for (b, (groups, ranks)) in blocks.zip(ranks.ranks.chunks_exact(ranks.rows)).enumerate() {
+        for (b, (groups, codes)) in blocks.zip(codes.codes.chunks_exact(codes.rows)).enumerate() {
             for (table, columns) in self.tables.iter_mut().zip(groups) {
                 tabulate(columns, table);
             }
             let [t0, t1, t2, t3] = &self.tables[..] else {
                 unreachable!("there are {GROUPS} tables");
             };
-            for (sum, rank) in self.sums.iter_mut().zip(ranks) {
-                let [r0, r1, r2, r3] = rank.map(|rank| usize::from(rank & 127));
+            for (sum, code) in self.sums.iter_mut().zip(codes) {
+                let [r0, r1, r2, r3] = code.map(|code| usize::from(code & 127));
                 *sum = sum.plus(&t0[r0]).plus(&t1[r1]).plus(&t2[r2]).plus(&t3[r3]);
             }
             held += 1;
             if held == T::BLOCKS.min(factors.span()) || b == last {
                 held = 0;
                 for (row, (wide, sum)) in self.wide.iter_mut().zip(&mut self.sums).enumerate() {
-                    let factor = factors.inside(b, row, ranks.len());
+                    let factor = factors.inside(b, row, codes.len());
                     for (wide, sum) in wide.0.iter_mut().zip(&sum.0) {
                         *wide += sum.to_f32() * factor;
                     }
@@ -423,7 +429,7 @@ mod tests {
         let divisors: Vec<f32> = noise(tokens, 3).iter().map(|x| x + 0.5).collect();
 
         let factors = noise(columns.div_ceil(GROUP_COLUMNS) * rows, 5);
-        let ranks = Ranks::new(&trits, rows, columns);
+        let codes = TritCodes::new(&trits, rows, columns);
         let mut y = vec![f32::NAN; tokens * rows];
         for scaling in Scaling::ALL {
             let by = match scaling {
@@ -431,7 +437,7 @@ mod tests {
                 Scaling::Row => Factors::Rows(&factors[..rows]),
                 Scaling::Group => Factors::Groups(&factors),
             };
-            of_int8(&ranks, &q, &divisors, by, &mut y);
+            of_int8(&codes, &q, &divisors, by, &mut y);
             for (i, y) in y.iter().enumerate() {
                 let (t, r) = (i / rows, i % rows);
                 let product = |c: usize| q[t * columns + c] as i32 * trits[r * columns + c] as i32;
@@ -454,7 +460,7 @@ mod tests {
 
         let dy = noise(tokens * rows, 4);
         let mut dx = vec![f32::NAN; tokens * columns];
-        let transposed = Ranks::transposed(&trits, rows, columns, 0..columns);
+        let transposed = TritCodes::transposed(&trits, rows, columns, 0..columns);
         of_floats(&transposed, &dy, 0.3, &mut dx);
         for (i, dx) in dx.iter().enumerate() {
             let (t, c) = (i / columns, i % columns);
@@ -488,8 +494,8 @@ mod tests {
         let columns = 5000;
         let (trits, q) = (vec![1; 2 * columns], vec![127; columns]);
         let mut y = [0.0; 2];
-        let ranks = Ranks::new(&trits, 2, columns);
-        of_int8(&ranks, &q, &[1.0], Factors::One(1.0), &mut y);
+        let codes = TritCodes::new(&trits, 2, columns);
+        of_int8(&codes, &q, &[1.0], Factors::One(1.0), &mut y);
         assert_eq!(y, [127.0 * columns as f32; 2]);
     }
 }

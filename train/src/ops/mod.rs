@@ -18,7 +18,7 @@ mod operations;
 pub mod reference;
 mod rms_norm;
 
-pub use attention::{AttentionShape, RopeTable, Starts, attention};
+pub use attention::{AttentionShape, DocumentStarts, RopeTable, attention};
 pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
 pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;

@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor};
 use sterna_ternary::{Activation, Scaling};
 
 use super::{
-    AttentionShape, Distillation, Gradients, Input, Linear, RopeTable, Starts, Student, reference,
+    AttentionShape, Distillation, DocumentStarts, Gradients, Input, Linear, RopeTable, Student,
+    reference,
 };
 
 /// One implementation of every operation; shapes and units are those of the functions in [`super`].
@@ -38,7 +39,7 @@ pub struct Operations {
 
 /// Queries, keys and values to what each query attends to.
 pub type Attention =
-    fn([&Tensor; 3], AttentionShape, &Arc<RopeTable>, Option<&Starts>) -> Result<Tensor>;
+    fn([&Tensor; 3], AttentionShape, &Arc<RopeTable>, Option<&DocumentStarts>) -> Result<Tensor>;
 
 /// How the weight of a linear layer is ternarized.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use candle_core::{D, Device, Result, Tensor};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Activation, Scaling, quantize};
 
-use super::{AttentionShape, Distillation, RopeTable, Starts, Student, UNSCORED};
+use super::{AttentionShape, Distillation, DocumentStarts, RopeTable, Student, UNSCORED};
 
 /// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
 fn round_ties_even(x: &Tensor) -> Result<Tensor> {
@@ -184,7 +184,7 @@ pub fn attention(
     v: &Tensor,
     shape: AttentionShape,
     rope: &RopeTable,
-    starts: Option<&Starts>,
+    starts: Option<&DocumentStarts>,
 ) -> Result<Tensor> {
     let all = vec![0; shape.context];
     let starts = starts.map_or(&all[..], |starts| &starts[..]);

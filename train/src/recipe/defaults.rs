@@ -2,7 +2,7 @@
 
 use crate::Precision;
 use crate::optimizer::Method;
-use crate::schedule::Shape;
+use crate::schedule::RateShape;
 
 pub fn rope_theta() -> f64 {
     10_000.0
@@ -31,8 +31,8 @@ pub fn precision() -> Precision {
 pub fn optimizer() -> Method {
     Method::AdamW
 }
-pub fn schedule() -> Shape {
-    Shape::Linear
+pub fn schedule() -> RateShape {
+    RateShape::Linear
 }
 pub fn weight_decay() -> f64 {
     0.1

@@ -10,8 +10,8 @@ use sterna_ternary::Scaling;
 
 use super::defaults;
 use crate::optimizer::Method;
-use crate::schedule::Shape;
-use crate::{Activations, LossReduction, Precision};
+use crate::schedule::RateShape;
+use crate::{ActivationStorage, LossReduction, Precision};
 
 /// What to train, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -239,7 +239,7 @@ pub struct TrainRecipe {
     pub mask_documents: bool,
     /// Whether the forward pass keeps all activations or computes them again.
     #[serde(default)]
-    pub activations: Activations,
+    pub activations: ActivationStorage,
     /// Whether a step minimizes the mean or the sum of the losses of its scored tokens.
     #[serde(default)]
     pub loss: LossReduction,
@@ -249,7 +249,7 @@ pub struct TrainRecipe {
     pub warmup: u64,
     /// Its shape after that.
     #[serde(default = "defaults::schedule")]
-    pub schedule: Shape,
+    pub schedule: RateShape,
     /// Share of the run after which it falls or its second stage begins; as the shape has it if absent.
     pub decay_from: Option<f64>,
     /// Peak of the second stage of `two-stage`; two thirds of the first if absent.
@@ -325,7 +325,7 @@ impl Recipe {
         t.decay_from.get_or_insert(t.schedule.decay_from());
         let until = t.schedule.weight_decay_until();
         t.weight_decay_until.get_or_insert(until);
-        if t.schedule == Shape::TwoStage {
+        if t.schedule == RateShape::TwoStage {
             t.second_learning_rate
                 .get_or_insert(t.learning_rate * 2.0 / 3.0);
         }

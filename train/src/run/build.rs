@@ -66,8 +66,8 @@ impl Run {
     /// no config may have.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let context = self.recipe().train.context;
-        if let Some(start) = self.start() {
-            let mut config = start.config.clone();
+        if let Some(base) = self.base() {
+            let mut config = base.config.clone();
             config.max_position_embeddings = config.max_position_embeddings.max(context);
             return Ok(config);
         }
@@ -102,9 +102,9 @@ impl Run {
     pub(super) fn fresh(&self, config: Config, place: &Place) -> Result<Trainer> {
         let (recipe, train) = (self.recipe(), &self.recipe().train);
         let (precision, context) = (train.precision, train.context);
-        let model = match self.start() {
-            Some(start) => {
-                Model::from_values(config, precision, context, start.weights()?, &Device::Cpu)?
+        let model = match self.base() {
+            Some(base) => {
+                Model::from_values(config, precision, context, base.weights()?, &Device::Cpu)?
             }
             None => {
                 let deviation = recipe.model.initializer_range;

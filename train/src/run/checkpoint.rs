@@ -133,24 +133,24 @@ fn contents_sum<'a>(facts: &Value, tensors: impl Iterator<Item = (&'a str, &'a [
 }
 
 /// Values of a parameter (rows, columns): where they are on the CPU, copied from another device.
-enum Values<'a> {
+enum ParameterValues<'a> {
     InPlace(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout),
     Copied(Vec<f32>),
 }
 
-impl Values<'_> {
-    fn of(var: &Var) -> Result<Values<'_>> {
+impl ParameterValues<'_> {
+    fn of(var: &Var) -> Result<ParameterValues<'_>> {
         if !var.device().is_cpu() {
-            return Ok(Values::Copied(values_of(var)?));
+            return Ok(ParameterValues::Copied(values_of(var)?));
         }
         let (storage, layout) = var.storage_and_layout();
-        Ok(Values::InPlace(Box::new(storage), layout))
+        Ok(ParameterValues::InPlace(Box::new(storage), layout))
     }
 
     fn as_slice(&self) -> Result<&[f32]> {
         match self {
-            Values::Copied(values) => Ok(values),
-            Values::InPlace(storage, layout) => match &***storage {
+            ParameterValues::Copied(values) => Ok(values),
+            ParameterValues::InPlace(storage, layout) => match &***storage {
                 Storage::Cpu(storage) => Ok(ops::values(storage, layout)?),
                 _ => unreachable!("what is in place is on the CPU"),
             },
@@ -161,8 +161,11 @@ impl Values<'_> {
 /// Writes the state of a trainer as one safetensors file. On the CPU only trits and losses are
 /// copied: weights and moments go to the file from where they are.
 fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Path) -> Result<()> {
-    let parameters = trainer.model.parameters().map(|(_, var)| Values::of(var));
-    let parameters: Vec<Values> = parameters.collect::<Result<_>>()?;
+    let parameters = trainer
+        .model
+        .parameters()
+        .map(|(_, var)| ParameterValues::of(var));
+    let parameters: Vec<ParameterValues> = parameters.collect::<Result<_>>()?;
     let (first, second) = (&trainer.moments.first, &trainer.moments.second);
     let (first, second) = (first.values()?, second.values()?);
     let losses: Vec<f64> = trainer.spikes.losses.iter().copied().collect();

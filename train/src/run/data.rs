@@ -47,7 +47,7 @@ pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let tokenizer = match run.tokenizer_from() {
-        Some(start) => taken_over(start, folder)?,
+        Some(checkpoint) => taken_over(checkpoint, folder)?,
         None => trained(run, folder)?,
     };
     if recipe.has_conversations() {
@@ -168,19 +168,19 @@ fn corpus(recipe: &Recipe) -> Option<Corpus> {
 }
 
 /// Copies the tokenizer's files of a checkpoint.
-fn taken_over(start: &Pretrained, folder: &Path) -> Result<Tokenizer> {
-    for (name, bytes) in &start.files {
+fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
+    for (name, bytes) in &checkpoint.files {
         let path = folder.join(name);
         durable::write(&path, |w| w.write_all(bytes)).map_err(Error::io(&path))?;
     }
     if !folder.join("tokenizer.json").exists() {
         let why = "it has no tokenizer.json; put the one that it was trained with beside it";
-        return Err(start.error(why.into()));
+        return Err(checkpoint.error(why.into()));
     }
-    let tokenizer = loaded(Some(start), folder)?;
-    let (found, most) = (tokenizer.vocab_size(), start.config.vocab_size);
+    let tokenizer = loaded(Some(checkpoint), folder)?;
+    let (found, most) = (tokenizer.vocab_size(), checkpoint.config.vocab_size);
     if found > most {
-        return Err(start.error(format!(
+        return Err(checkpoint.error(format!(
             "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in config.json"
         )));
     }
@@ -192,13 +192,13 @@ pub(crate) fn tokenizer(run: &Run, folder: &Path) -> Result<Tokenizer> {
     loaded(run.tokenizer_from(), folder)
 }
 
-fn loaded(start: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
-    let bos = start.and_then(|start| start.config.bos_token_id);
+fn loaded(checkpoint: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
+    let bos = checkpoint.and_then(|checkpoint| checkpoint.config.bos_token_id);
     Ok(Tokenizer::load_with(folder, bos)?)
 }
 
 /// Texts that are mixed with others, and where their shards lie.
-struct Source {
+struct TextSource {
     paths: Vec<PathBuf>,
     /// Of the training rows.
     share: f64,
@@ -206,22 +206,22 @@ struct Source {
 }
 
 /// The sources of a recipe; one, in the folder itself, if its texts have no weights, and if it has none.
-fn sources(recipe: &Recipe, folder: &Path) -> Vec<Source> {
+fn sources(recipe: &Recipe, folder: &Path) -> Vec<TextSource> {
     let texts = recipe.data.text.as_deref().unwrap_or_default();
     let total: f64 = texts.iter().filter_map(Text::weight).sum();
     let weighted = texts.iter().filter_map(|text| {
-        Some(Source {
+        Some(TextSource {
             share: text.weight()? / total,
             paths: vec![text.path().to_owned()],
             folder: folder.to_owned(),
         })
     });
-    let mut sources: Vec<Source> = weighted.collect();
+    let mut sources: Vec<TextSource> = weighted.collect();
     for (i, source) in sources.iter_mut().enumerate() {
         source.folder = folder.join(format!("source-{i}"));
     }
     if sources.is_empty() {
-        sources.push(Source {
+        sources.push(TextSource {
             paths: texts.iter().map(|text| text.path().to_owned()).collect(),
             share: 1.0,
             folder: folder.to_owned(),

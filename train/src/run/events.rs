@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sterna_datasets::chat::Counts;
 
-use super::statistics::Layer;
+use super::statistics::LayerStatistics;
 use crate::{Error, Step};
 
 /// What the loop reports while it runs.
@@ -64,7 +64,7 @@ pub struct Evaluation {
     /// The same per byte of text, which does not depend on the tokenizer.
     pub bits_per_byte: f64,
     /// Every matrix of a linear layer.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<LayerStatistics>,
     /// The beginning of a held-out text and what the model writes after it; none if the recipe wants none.
     pub sample: Option<(String, String)>,
 }

@@ -2,13 +2,14 @@
 
 mod build;
 mod checkpoint;
+pub mod cost;
 pub mod data;
 mod events;
 mod folder;
 mod metrics;
 mod newest;
 mod opened;
-pub mod plan;
+
 mod provenance;
 pub mod range_test;
 pub mod sample;

@@ -26,7 +26,7 @@ pub fn export_newest(run: &Run, folder: &Path, out: &Path) -> Result<u64> {
     let tokenizer = data::tokenizer(run, &folder.join("data"))?;
     let config = run.config_for(&tokenizer)?;
     let trainer = run.with_parameters(config, found.parameters, &Place::default())?;
-    let files = run.tokenizer_from().map(|start| &start.files[..]);
+    let files = run.tokenizer_from().map(|from| &from.files[..]);
     let template = run.chat().map(|chat| &*chat.template.source);
     export::huggingface(&trainer.model, &tokenizer, files, template, out)?;
     card::write(run, &trainer.model, folder, None, out)?;

@@ -32,7 +32,7 @@ const OF_A_CHECKPOINT: [&str; 11] = [
 #[derive(Clone, Default)]
 pub struct Opened {
     /// The checkpoint of `model.from`.
-    pub start: Option<Pretrained>,
+    pub base: Option<Pretrained>,
     /// The checkpoint of `teacher.from`, and what its linear layers multiply with.
     pub teacher: Option<(Pretrained, Precision)>,
     /// Writes conversations with the chat template of the checkpoint that the tokenizer is from; none if there is
@@ -71,15 +71,15 @@ impl Run {
     /// the checkpoint to start from.
     pub fn new(mut recipe: Recipe, mut origins: Origins, opened: Opened) -> Result<Run> {
         let teacher = opened.teacher.as_ref().map(|(teacher, _)| teacher);
-        named("model", recipe.model.from.as_ref(), opened.start.as_ref())?;
+        named("model", recipe.model.from.as_ref(), opened.base.as_ref())?;
         let from = recipe.teacher.as_ref().map(|teacher| &teacher.from);
         named("teacher", from, teacher)?;
-        match (&opened.start, teacher) {
-            (Some(start), teacher) => {
+        match (&opened.base, teacher) {
+            (Some(base), teacher) => {
                 if let Some(teacher) = teacher {
-                    check_tokenizers(teacher, start)?;
+                    check_tokenizers(teacher, base)?;
                 }
-                take_shape(&mut recipe, &mut origins, start);
+                take_shape(&mut recipe, &mut origins, base);
             }
             (None, Some(teacher)) => {
                 recipe.data.vocab_size = teacher.config.vocab_size;
@@ -107,8 +107,8 @@ impl Run {
     }
 
     /// The checkpoint to start from.
-    pub(crate) fn start(&self) -> Option<&Pretrained> {
-        self.opened.start.as_ref()
+    pub(crate) fn base(&self) -> Option<&Pretrained> {
+        self.opened.base.as_ref()
     }
 
     /// The checkpoint to learn from, and what its linear layers multiply with.
@@ -120,7 +120,7 @@ impl Run {
     /// The checkpoint whose tokenizer, templates and settings the run takes over: the one to start from, else the
     /// teacher.
     pub(crate) fn tokenizer_from(&self) -> Option<&Pretrained> {
-        self.start()
+        self.base()
             .or_else(|| self.teacher().map(|(teacher, _)| teacher))
     }
 
@@ -168,21 +168,21 @@ fn named(section: &str, from: Option<&String>, opened: Option<&Pretrained>) -> R
 
 /// # Errors
 /// [`Error::Pretrained`] for a teacher with another tokenizer than its student.
-fn check_tokenizers(teacher: &Pretrained, start: &Pretrained) -> Result<()> {
+fn check_tokenizers(teacher: &Pretrained, base: &Pretrained) -> Result<()> {
     let tokens = |of: &Pretrained| (of.config.vocab_size, of.file(TOKENIZER).map(<[u8]>::to_vec));
-    if tokens(teacher) == tokens(start) {
+    if tokens(teacher) == tokens(base) {
         return Ok(());
     }
     Err(teacher.error(format!(
         "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave `model.from` out, and \
          the student gets those of its teacher",
-        start.path.display()
+        base.path.display()
     )))
 }
 
 /// Takes shape, scaling and vocabulary from the checkpoint to start from.
-fn take_shape(recipe: &mut Recipe, origins: &mut Origins, start: &Pretrained) {
-    let (m, c) = (&mut recipe.model, &start.config);
+fn take_shape(recipe: &mut Recipe, origins: &mut Origins, base: &Pretrained) {
+    let (m, c) = (&mut recipe.model, &base.config);
     m.family = c.family.name.to_owned();
     m.hidden_size = c.hidden_size;
     m.intermediate_size = c.intermediate_size;
@@ -193,7 +193,7 @@ fn take_shape(recipe: &mut Recipe, origins: &mut Origins, start: &Pretrained) {
     m.rope_theta = c.rope.theta;
     m.rms_norm_eps = f64::from(c.rms_norm_eps);
     m.tie_word_embeddings = c.tie_word_embeddings;
-    m.scaling = Some(start.scaling.into());
+    m.scaling = Some(base.scaling.into());
     recipe.data.vocab_size = c.vocab_size;
     for key in OF_A_CHECKPOINT {
         origins.set(key, "the checkpoint");
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_checkpoint_decides_the_shape() {
         let opened = Opened {
-            start: Some(pretrained("{}")),
+            base: Some(pretrained("{}")),
             ..Opened::default()
         };
         let run = Run::new(recipe("from = 'folder'"), Origins::default(), opened).unwrap();
@@ -259,9 +259,9 @@ mod tests {
             why.contains("folder") && why.contains("not opened"),
             "{why}"
         );
-        let start = Some(pretrained("{}"));
+        let base = Some(pretrained("{}"));
         let opened = || Opened {
-            start: start.clone(),
+            base: base.clone(),
             ..Opened::default()
         };
         let why = refused(recipe(""), opened());

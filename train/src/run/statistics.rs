@@ -13,7 +13,7 @@ use crate::{Model, Precision, Result, Trainer};
 
 /// One matrix of a linear layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Layer {
+pub struct LayerStatistics {
     /// Its name in the checkpoint.
     pub name: String,
     /// Norm of its gradient in the last step, before clipping.
@@ -50,7 +50,7 @@ impl Statistics {
     }
 
     /// Every matrix now, compared with the last look, which this one replaces.
-    pub fn look(&mut self, trainer: &Trainer) -> Result<Vec<Layer>> {
+    pub fn look(&mut self, trainer: &Trainer) -> Result<Vec<LayerStatistics>> {
         let now = ternarized(&trainer.model)?;
         let mut trits = now.iter().zip(&self.trits).map(|((now, scale), before)| {
             let share = |count: usize| count as f64 / now.len() as f64;
@@ -64,7 +64,7 @@ impl Statistics {
         let layers = parameters
             .zip(&trainer.gradient_norms)
             .filter(|(weight, _)| weight.role == Role::Linear)
-            .map(|(weight, norm)| Layer {
+            .map(|(weight, norm)| LayerStatistics {
                 name: weight.name.clone(),
                 gradient_norm: *norm,
                 trits: trits.next(),

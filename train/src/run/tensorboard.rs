@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::statistics::Layer;
+use super::statistics::LayerStatistics;
 use crate::{Error, Event, Result};
 
 /// Steps between two points of the curves that have one a step.
@@ -139,7 +139,7 @@ fn masked(bytes: &[u8]) -> u32 {
 }
 
 /// The curves of one matrix: `model.layers.0.mlp.up_proj.weight` becomes `zeros/0.mlp.up_proj`.
-fn curves(layer: &Layer) -> Vec<u8> {
+fn curves(layer: &LayerStatistics) -> Vec<u8> {
     let name = layer
         .name
         .trim_start_matches("model.layers.")

@@ -103,7 +103,7 @@ pub fn train(
     }
     let model = folder.join("model");
     if ranks.is_first() {
-        let files = run.tokenizer_from().map(|start| &start.files[..]);
+        let files = run.tokenizer_from().map(|from| &from.files[..]);
         let template = run.chat().map(|chat| &*chat.template.source);
         export::huggingface(&trainer.model, &data.tokenizer, files, template, &model)?;
         let loss = held_out_loss.map(|loss| (loss, trainer.step));

@@ -11,7 +11,7 @@ use crate::{Place, Result};
 
 /// The cost of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Plan {
+pub struct RunCost {
     /// Values that are trained.
     pub parameters: usize,
     /// Those in ternary matrices.
@@ -32,7 +32,7 @@ pub struct Plan {
     pub share_of_peak: f64,
 }
 
-impl Plan {
+impl RunCost {
     /// Hours of training at the measured speed, evaluations and checkpoints not included.
     pub fn hours(&self) -> f64 {
         self.tokens / self.tokens_per_second / 3600.0
@@ -43,7 +43,7 @@ impl Plan {
 const TIMED_STEPS: usize = 2;
 
 /// Times a few steps of a recipe on random tokens. Nothing is written.
-pub fn plan(run: &Run) -> Result<Plan> {
+pub fn measure(run: &Run) -> Result<RunCost> {
     let recipe = run.recipe();
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
     let config = run.config(vocabulary, 0, &[])?;
@@ -65,7 +65,7 @@ pub fn plan(run: &Run) -> Result<Plan> {
     let step_tokens = sequences * train.context;
     let tokens_per_second = step_tokens as f64 / seconds;
     let ternary_parameters = linear_parameters(&config);
-    Ok(Plan {
+    Ok(RunCost {
         parameters,
         ternary_parameters,
         step_tokens,
