@@ -5,7 +5,7 @@
 use candle_core::{Tensor, Var};
 use sterna_ternary::layout::Weight;
 
-use super::{
+use super::settings::{
     AdamW, MOMENTUM, Moments, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, NORM_EPS, Optimizer, Update,
     muon_step_size,
 };

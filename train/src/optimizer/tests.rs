@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use serde_json::json;
 use sterna_ternary::Config;
 
+use super::fused::orthogonalize;
 use super::*;
 use crate::Precision;
 
