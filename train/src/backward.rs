@@ -9,8 +9,8 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-use crate::model::{Prepared, Sequences};
-use crate::ops::{Gradients, with_values};
+use crate::model::{Expected, Prepared, Sequences};
+use crate::ops::with_values;
 use crate::{Model, Result};
 
 /// What the forward pass keeps for the backward pass.
@@ -29,21 +29,20 @@ impl Model {
     pub(crate) fn gradients(
         &self,
         prepared: &Prepared,
-        rows: &[u32],
-        context: usize,
+        sequences: &Sequences,
+        expected: Option<&Expected>,
         scale: f64,
         activations: ActivationStorage,
     ) -> Result<(f64, Arena)> {
-        let sequences = self.sequences(rows, context);
         let mut sum = GradientSum::new(self);
         let loss = match activations {
             ActivationStorage::Keep => {
-                let loss = self.loss(prepared, &sequences, Gradients::Wanted)?;
+                let loss = self.training_loss(prepared, sequences, expected)?;
                 sum.add(&loss.affine(scale, 0.0)?.backward()?)?;
                 loss
             }
             ActivationStorage::Recompute => {
-                self.recompute(prepared, &sequences, scale, &mut sum)?
+                self.recompute(prepared, sequences, expected, scale, &mut sum)?
             }
         };
         Ok((f64::from(loss.to_vec1::<f32>()?[0]), sum.finish()?))
@@ -53,6 +52,7 @@ impl Model {
         &self,
         prepared: &Prepared,
         sequences: &Sequences,
+        expected: Option<&Expected>,
         scale: f64,
         sum: &mut GradientSum,
     ) -> Result<Tensor> {
@@ -62,7 +62,7 @@ impl Model {
             inputs.push(self.layer(prepared, i, &inputs[i], sequences)?.detach());
         }
         let x = Var::from_tensor(&inputs[layers])?;
-        let loss = self.head_loss(&x, sequences, Gradients::Wanted)?;
+        let loss = self.head_training_loss(&x, sequences, expected)?;
         let gradients = loss.affine(scale, 0.0)?.backward()?;
         sum.add(&gradients)?;
         let mut dx = gradient_of(&gradients, &x)?;

@@ -15,10 +15,10 @@ use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
-    self, AttentionShape, DocumentStarts, Gradients, Input, Linear, Operations, RopeTable, Student,
-    Ternarized,
+    self, AttentionShape, Distillation, DocumentStarts, Gradients, Input, Linear, Operations,
+    RopeTable, Student, Ternarized,
 };
-use crate::{Error, Result, Teacher};
+use crate::{Error, Result};
 
 /// Standard deviation of a fresh embedding that is not the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
@@ -47,8 +47,6 @@ pub struct Model {
     pub z_loss: f32,
     /// The token that starts a document, if documents are hidden from each other.
     pub document_start: Option<u32>,
-    /// Whom it learns from, beside the text; what is scored without gradients is the text alone.
-    pub teacher: Option<Box<Teacher>>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
     index: HashMap<String, usize>,
@@ -61,6 +59,16 @@ pub struct Prepared {
     linears: Vec<Option<Linear>>,
     /// λ; 0 in full precision.
     lambda: f32,
+}
+
+/// What a teacher expects after each token of some sequences, without a graph.
+pub(crate) struct Expected {
+    /// What its head takes (tokens, its hidden_size).
+    pub hidden: Tensor,
+    /// Its head (vocabulary, its hidden_size).
+    pub head: Tensor,
+    /// How this is mixed with the text.
+    pub settings: Distillation,
 }
 
 /// Sequences of the same length: what goes in and what shall come out.
@@ -187,7 +195,6 @@ impl Model {
             lambda: 1.0,
             z_loss: 0.0,
             document_start: None,
-            teacher: None,
             index: weights
                 .iter()
                 .enumerate()
@@ -211,10 +218,6 @@ impl Model {
             for var in &mut self.vars {
                 *var = Var::from_tensor(&var.as_tensor().to_device(device)?)?;
             }
-            self.teacher = match self.teacher.take() {
-                Some(teacher) => Some(Box::new(teacher.on(device)?)),
-                None => None,
-            };
         }
         Ok(self)
     }
@@ -274,8 +277,7 @@ impl Model {
         }
     }
 
-    /// The sum of the losses in nats, a tensor of one element: of the text, and where gradients are wanted mixed with
-    /// what the teacher expects, if there is one.
+    /// The sum of the cross entropies with the text in nats, a tensor of one element.
     pub fn loss(
         &self,
         prepared: &Prepared,
@@ -284,6 +286,18 @@ impl Model {
     ) -> Result<Tensor> {
         let x = self.body(prepared, sequences)?;
         self.head_loss(&x, sequences, gradients)
+    }
+
+    /// The sum of the losses in nats with its graph, a tensor of one element: of the text, mixed
+    /// with what a teacher expects, if there is one.
+    pub(crate) fn training_loss(
+        &self,
+        prepared: &Prepared,
+        sequences: &Sequences,
+        expected: Option<&Expected>,
+    ) -> Result<Tensor> {
+        let x = self.body(prepared, sequences)?;
+        self.head_training_loss(&x, sequences, expected)
     }
 
     /// The logits (vocabulary) that follow the tokens of one sequence.
@@ -357,29 +371,43 @@ impl Model {
         Ok((x + linear(&input(product)?, "mlp.down_proj")?)?)
     }
 
-    /// The sum of the losses of the residual stream behind the last layer.
-    pub(crate) fn head_loss(
+    /// The sum of the cross entropies, from the residual stream x (tokens, hidden_size) after the
+    /// last layer.
+    fn head_loss(&self, x: &Tensor, of: &Sequences, gradients: Gradients) -> Result<Tensor> {
+        let (hidden, head) = (self.final_norm(x)?, self.head());
+        let cross_entropy = self.operations.cross_entropy;
+        Ok(cross_entropy(
+            &hidden,
+            head,
+            &of.targets,
+            self.z_loss,
+            gradients,
+        )?)
+    }
+
+    /// Like [`Model::training_loss`], from the residual stream x (tokens, hidden_size) after the
+    /// last layer.
+    pub(crate) fn head_training_loss(
         &self,
         x: &Tensor,
         sequences: &Sequences,
-        gradients: Gradients,
+        expected: Option<&Expected>,
     ) -> Result<Tensor> {
-        let hidden = self.final_norm(x)?;
-        let (head, targets, z_loss) = (self.head(), &sequences.targets, self.z_loss);
-        if let (Some(teacher), Gradients::Wanted) = (&self.teacher, gradients) {
-            let (theirs, their_head) = teacher.expects(sequences)?;
-            let teacher_side = (&theirs, &their_head);
-            let student = Student {
-                hidden: &hidden,
-                head,
-                targets,
-                z_loss,
-            };
-            let distillation = self.operations.distillation;
-            return Ok(distillation(&student, teacher_side, teacher.settings)?);
-        }
-        let cross_entropy = self.operations.cross_entropy;
-        Ok(cross_entropy(&hidden, head, targets, z_loss, gradients)?)
+        let Some(expected) = expected else {
+            return self.head_loss(x, sequences, Gradients::Wanted);
+        };
+        let student = Student {
+            hidden: &self.final_norm(x)?,
+            head: self.head(),
+            targets: &sequences.targets,
+            z_loss: self.z_loss,
+        };
+        let theirs = (&expected.hidden, &expected.head);
+        Ok((self.operations.distillation)(
+            &student,
+            theirs,
+            expected.settings,
+        )?)
     }
 
     /// What the head takes, of the residual stream behind the last layer.

@@ -3,10 +3,9 @@
 //! It runs forward only, by the operations of the student, and keeps no activations. Its weights are hashed, so that a
 //! run can say who taught it and goes on with no other.
 
-use candle_core::{Device, Tensor};
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
-use crate::model::{Prepared, Sequences, values_of};
+use crate::model::{Expected, Prepared, Sequences, values_of};
 use crate::ops::Distillation;
 use crate::{Model, Result};
 
@@ -32,21 +31,18 @@ impl Teacher {
         })
     }
 
-    /// The same in the memory of another device.
-    pub(crate) fn on(mut self, device: &Device) -> Result<Teacher> {
-        self.model = self.model.on(device)?;
-        self.prepared = self.model.prepare_blended(1.0)?;
-        Ok(self)
-    }
-
-    /// What its head takes (tokens, hidden_size), and its head (vocabulary, hidden_size). No gradient passes.
-    pub(crate) fn expects(&self, sequences: &Sequences) -> Result<(Tensor, Tensor)> {
+    /// What it expects after each token. No gradient passes.
+    pub(crate) fn expects(&self, sequences: &Sequences) -> Result<Expected> {
         let model = &self.model;
         let mut x = model.embed(sequences)?.detach();
         for i in 0..model.config.num_hidden_layers {
             x = model.layer(&self.prepared, i, &x, sequences)?.detach();
         }
-        Ok((model.final_norm(&x)?.detach(), model.head().detach()))
+        Ok(Expected {
+            hidden: model.final_norm(&x)?.detach(),
+            head: model.head().detach(),
+            settings: self.settings,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::optimizer::{Moments, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::ranks::tree::{Sum, Tree, shards};
 use crate::spikes::Spikes;
-use crate::{Error, Model, Result};
+use crate::{Error, Model, Result, Teacher};
 
 /// What a step minimizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub enum LossReduction {
 pub struct Trainer {
     /// The weights.
     pub model: Model,
+    /// The model whose expectations are learned beside the text, on the same device. Evaluation
+    /// ignores it.
+    pub teacher: Option<Teacher>,
     /// The optimizer's constants.
     pub optimizer: Optimizer,
     /// The optimizer's state.
@@ -74,6 +77,7 @@ impl Trainer {
         let moments = Moments::new(model.parameter_count());
         Trainer {
             model,
+            teacher: None,
             optimizer,
             moments,
             clip,
@@ -103,11 +107,15 @@ impl Trainer {
             LossReduction::Mean => 1.0 / scored as f64,
             LossReduction::Sum => 1.0 / tokens as f64,
         };
-        let (model, activations, row) = (&self.model, self.activations, context + 1);
+        let (model, teacher) = (&self.model, self.teacher.as_ref());
+        let (activations, row) = (self.activations, context + 1);
         let shard = |sequences: Range<usize>| {
             let rows = &rows[sequences.start * row..sequences.end * row];
+            let sequences = model.sequences(rows, context);
+            let expected = teacher.map(|teacher| teacher.expects(&sequences));
+            let expected = expected.transpose()?;
             let (loss, gradients) =
-                model.gradients(&prepared, rows, context, scale, activations)?;
+                model.gradients(&prepared, &sequences, expected.as_ref(), scale, activations)?;
             Ok((loss, Some(gradients)))
         };
         let tree = self.tree(rows.len() / row, context);

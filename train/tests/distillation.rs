@@ -44,11 +44,11 @@ fn rows(count: usize, mut state: u64) -> Vec<u32> {
     rows
 }
 
-fn teach(settings: Distillation, teacher: &Trainer) -> Box<Teacher> {
+fn teach(settings: Distillation, teacher: &Trainer) -> Teacher {
     let (model, cpu) = (&teacher.model, sterna_train::Device::Cpu);
     let values = teacher.parameters().unwrap();
     let model = Model::from_values(model.config.clone(), model.precision, CONTEXT, values, &cpu);
-    Box::new(Teacher::new(model.unwrap(), settings).unwrap())
+    Teacher::new(model.unwrap(), settings).unwrap()
 }
 
 #[test]
@@ -69,13 +69,13 @@ fn a_narrow_student_comes_nearer_to_its_teacher_than_without() {
     let few = rows(24, 1 << 20);
     let found = [false, true].map(|is_taught| {
         let mut student = trainer(24, Precision::Ternary, 2);
-        student.model.teacher = is_taught.then(|| teach(mixed, &teacher));
+        student.teacher = is_taught.then(|| teach(mixed, &teacher));
         for _ in 0..120 {
             student.step(&few, CONTEXT, 5e-3).unwrap();
         }
         // What is scored without gradients is the text alone.
         let of_text = student.evaluate(&held_out, CONTEXT).unwrap();
-        student.model.teacher = Some(teach(divergence, &teacher));
+        student.teacher = Some(teach(divergence, &teacher));
         assert_eq!(student.evaluate(&held_out, CONTEXT).unwrap(), of_text);
         student.gradients(&held_out, CONTEXT).unwrap().0
     });

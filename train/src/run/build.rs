@@ -82,7 +82,7 @@ impl Run {
     }
 
     /// The model that `teacher` names, if it names one.
-    fn teacher_model(&self) -> Result<Option<Box<Teacher>>> {
+    fn teacher_model(&self, device: &Device) -> Result<Option<Teacher>> {
         let (Some((teacher, precision)), Some(recipe)) = (self.teacher(), &self.recipe().teacher)
         else {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Run {
             weight: recipe.weight as f32,
             temperature: recipe.temperature as f32,
         };
-        Ok(Some(Box::new(Teacher::new(model, settings)?)))
+        Ok(Some(Teacher::new(model.on(device)?, settings)?))
     }
 
     /// A trainer before its first step: with fresh weights or those of the checkpoint to start from.
@@ -130,7 +130,6 @@ impl Run {
     /// A trainer with the settings of the recipe.
     fn trainer(&self, mut model: Model, place: &Place) -> Result<Trainer> {
         let train = &self.recipe().train;
-        model.teacher = self.teacher_model()?;
         model.scaling = self.recipe().scaling();
         model.z_loss = train.z_loss as f32;
         if train.mask_documents {
@@ -138,6 +137,7 @@ impl Run {
         }
         let model = model.on(&place.device)?;
         let mut trainer = Trainer::new(model, optimizer(train), train.clip);
+        trainer.teacher = self.teacher_model(&place.device)?;
         trainer.accumulate = train.accumulate;
         trainer.reduction = train.loss;
         trainer.activations = train.activations;

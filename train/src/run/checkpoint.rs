@@ -182,7 +182,7 @@ fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Pat
     let bytes = bytemuck::cast_slice(&losses);
     tensors.push(("losses", Dtype::F64, vec![losses.len()], bytes));
     tensors.push(("trits", Dtype::U8, vec![trits.len()], &trits));
-    let teacher = trainer.model.teacher.as_ref().map(|teacher| &teacher.sum);
+    let teacher = trainer.teacher.as_ref().map(|teacher| &teacher.sum);
     let mut facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
     let sum = contents_sum(
         &facts,

@@ -47,7 +47,7 @@ fn weights(trainer: &Trainer) -> Result<Value> {
         0 => Some(weights_sum(&trainer.model)?),
         _ => None, // the record was lost since
     };
-    let teacher = trainer.model.teacher.as_ref();
+    let teacher = trainer.teacher.as_ref();
     Ok(json!({"began": began, "teacher": teacher.map(|teacher| &teacher.sum)}))
 }
 

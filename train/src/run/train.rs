@@ -19,7 +19,7 @@ use super::opened::Run;
 use super::statistics::Statistics;
 use super::{checkpoint, provenance, sample};
 use crate::model::{flops_per_token, scored};
-use crate::{Error, Model, Place, Recipe, Result, Trainer, card, export};
+use crate::{Error, Place, Recipe, Result, Teacher, Trainer, card, export};
 
 /// Tokens of held-out text that a sample goes on from.
 const SAMPLE_PROMPT: usize = 8;
@@ -175,7 +175,7 @@ fn resumed(
         return Ok((trainer, statistics));
     };
     let mut trainer = run.with_parameters(config, found.parameters, place)?;
-    check_teacher(&trainer.model, found.teacher, run.recipe())?;
+    check_teacher(trainer.teacher.as_ref(), found.teacher, run.recipe())?;
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
     let statistics = statistics.ok_or_else(|| Error::Checkpoint {
         path: checkpoints,
@@ -188,8 +188,8 @@ fn resumed(
 }
 
 /// Refuses to go on with another teacher than the one so far.
-fn check_teacher(model: &Model, so_far: Option<String>, recipe: &Recipe) -> Result<()> {
-    let now = model.teacher.as_ref().map(|teacher| &teacher.sum);
+fn check_teacher(teacher: Option<&Teacher>, so_far: Option<String>, recipe: &Recipe) -> Result<()> {
+    let now = teacher.map(|teacher| &teacher.sum);
     if now == so_far.as_ref() {
         return Ok(());
     }
