@@ -289,27 +289,22 @@ fn a_program_without_mpi_is_no_rank() {
 fn a_rank_that_mpi_did_not_start_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let book = book(folder.path());
-    let refused = |name: &str, value: &str| {
-        let out = folder.path().join("alone");
-        let args = [
-            "train",
-            "--preset",
-            "tiny-1m",
-            "--text",
-            text(&book),
-            "--out",
-            text(&out),
-        ];
+    let out = folder.path().join("alone");
+    let refused = |args: &[&str], name: &str, value: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
-        let ran = command.args(args).env(name, value).output().unwrap();
+        command.args(args).args(["--out", text(&out)]);
+        let ran = command.env(name, value).output().unwrap();
         let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
-        assert_eq!(ran.status.code(), Some(2), "{stderr}");
-        assert!(stderr.contains(name), "{stderr}");
+        assert_eq!(ran.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(name), "{args:?}: {stderr}");
         assert!(!out.exists());
     };
-    refused("WORLD_SIZE", "2");
-    refused("RANK", "1");
-    refused("WORLD_SIZE", "many");
+    let train = ["train", "--preset", "tiny-1m", "--text", text(&book)];
+    for args in [&train[..], &["quickstart", "--steps", "1"]] {
+        refused(args, "WORLD_SIZE", "2");
+        refused(args, "RANK", "1");
+        refused(args, "WORLD_SIZE", "many");
+    }
 }
 
 #[test]

@@ -124,10 +124,10 @@ fn refuse_lone_rank() -> anyhow::Result<()> {
     .into())
 }
 
-/// Refuses to run a verb once for each rank: all would write the same files.
+/// Refuses to run a verb once per rank, since all ranks would write the same files.
 pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
     if !is_launched() {
-        return Ok(());
+        return refuse_lone_rank();
     }
     let why = format!("{verb} runs alone, without mpirun; `sterna train` runs on several ranks");
     Err(Usage(why).into())
