@@ -2,7 +2,6 @@
 
 mod answers;
 mod find_rate;
-mod live;
 mod place;
 mod presets;
 mod show;
@@ -14,13 +13,14 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
+use sterna_train::live::Page;
 use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Outcome, Place, Run};
 
 use crate::exit::{Interrupted, Usage};
 use crate::output::{note, outln};
 use crate::terminal;
-use live::Page;
+
 pub use place::refuse_ranks;
 use watch::Watch;
 

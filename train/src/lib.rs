@@ -28,6 +28,7 @@ mod card;
 mod chat;
 mod error;
 mod export;
+pub mod live;
 pub mod model;
 pub mod ops;
 pub mod optimizer;

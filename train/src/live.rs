@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+use crate::Event;
 use serde_json::{Value, json};
-use sterna_train::Event;
 
 const PAGE: &str = include_str!("live.html");
 /// Bytes of a request that are read; browsers send less.
@@ -155,7 +155,7 @@ fn target(stream: &mut TcpStream) -> io::Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
-    use sterna_train::{Evaluation, Step};
+    use crate::{Evaluation, Step};
 
     use super::*;
 
