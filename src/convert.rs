@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use sterna_convert::{
     GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source, TableReport,
 };
-use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing};
+use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing, units};
 
 use crate::exit::Usage;
 use crate::hints::Hints;
@@ -310,8 +310,8 @@ fn describe(report: &Report, out: &Path) -> String {
         "{}: {} from {}, packing {}\n\
          proof: {} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n",
         out.display(),
-        terminal::bytes(report.bytes_out),
-        terminal::bytes(report.bytes_in),
+        units::bytes(report.bytes_out),
+        units::bytes(report.bytes_in),
         report.packing,
         report.weights,
         report.differ,

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use sterna_runtime::Kernels;
+use sterna_ternary::units;
 use sterna_validate::speed::Machine;
 
 use crate::output::{out, outln};
-use crate::terminal;
 
 /// Show what was detected of this machine, and the kernels that it runs.
 ///
@@ -97,7 +97,7 @@ pub fn describe(machine: &Machine) -> String {
          memory       {}\n\
          features     {}\n",
         or_unknown((!caches.is_empty()).then(|| caches.join(", "))),
-        or_unknown(machine.memory_bytes.map(terminal::bytes)),
+        or_unknown(machine.memory_bytes.map(units::bytes)),
         features.join(" "),
     );
     text

@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::json;
 use sterna_hub::{self as hub, Name, Settings, Stored};
+use sterna_ternary::units;
 
 use crate::exit::Usage;
 use crate::output::{note, out, outln};
-use crate::terminal;
 
 /// List or remove the models and data sets in the hub's cache.
 ///
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             json!({"name": name.to_string(), "freed_bytes": freed})
         )?;
     } else {
-        outln!("{name}: removed, {} free again", terminal::bytes(freed))?;
+        outln!("{name}: removed, {} free again", units::bytes(freed))?;
     }
     Ok(())
 }
@@ -74,12 +74,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn describe(model: &Stored) -> String {
     let incomplete = match model.incomplete_bytes {
         0 => String::new(),
-        bytes => format!(", {} of it incomplete", terminal::bytes(bytes)),
+        bytes => format!(", {} of it incomplete", units::bytes(bytes)),
     };
     let mut text = format!(
         "{}  {}{incomplete}\n",
         model.name,
-        terminal::bytes(model.bytes)
+        units::bytes(model.bytes)
     );
     for revision in &model.revisions {
         let files = revision.files.len();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use sterna_convert::{Cached, HeadType, Options, PackCache};
-use sterna_ternary::{LinearType, Packing};
+use sterna_ternary::{LinearType, Packing, units};
 use sterna_train::{Origins, Recipe};
 
 use crate::locate::{Want, locate};
@@ -82,7 +82,7 @@ fn show(
             "packed {} ({}, {}), which is kept as {}",
             model.display(),
             report.packing,
-            terminal::bytes(report.bytes_out),
+            units::bytes(report.bytes_out),
             path.display()
         );
     }

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use sterna_hub::{Hub, Kind, Name, Settings, Want};
+use sterna_ternary::units;
 
 use crate::output::{note, outln};
-use crate::terminal::{self, Download};
+use crate::terminal::Download;
 
 /// Fetch a model or data set from the hub and print its path.
 ///
@@ -55,8 +56,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "{name} at commit {}: {} files, {}, of which {} came now",
             fetched.commit,
             fetched.files.len(),
-            terminal::bytes(bytes),
-            terminal::bytes(fetched.downloaded)
+            units::bytes(bytes),
+            units::bytes(fetched.downloaded)
         );
         outln!("{}", fetched.path.display())?;
     }

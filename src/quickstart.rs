@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Generation, Model, Options, Sampling, Settings, Tokenizer};
+use sterna_ternary::units;
 use sterna_train::{Origins, Place, Recipe};
 use sterna_validate::{Window, pass};
 
@@ -264,8 +265,8 @@ fn show(
         results.stories_loss,
         results.stories_entropy,
         100.0 * results.chat_accuracy,
-        terminal::bytes(bytes_master),
-        terminal::bytes(bytes_packed),
+        units::bytes(bytes_master),
+        units::bytes(bytes_packed),
         bytes_master as f64 / bytes_packed as f64,
         results.decode_tokens_per_second,
         results.seconds,

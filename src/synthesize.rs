@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::json;
 use sterna_convert::Synthetic;
-use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout};
+use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout, units};
 
 use crate::convert::PackingName;
 use crate::exit::Usage;
@@ -144,7 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         outln!(
             "{}: {}, {:.2} M parameters, {:.2} M of them in linear layers and random",
             args.out.display(),
-            terminal::bytes(bytes),
+            units::bytes(bytes),
             parameters as f64 / 1e6,
             ternary as f64 / 1e6
         )?;

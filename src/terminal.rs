@@ -58,7 +58,7 @@ impl sterna_hub::Progress for Download {
         self.0.reset_eta();
         self.0.set_message(file.to_owned());
         if !is_terminal() {
-            note!("  {file} {}", bytes(size));
+            note!("  {file} {}", sterna_ternary::units::bytes(size));
         }
     }
 
@@ -68,32 +68,6 @@ impl sterna_hub::Progress for Download {
 
     fn say(&self, line: &str) {
         self.0.suspend(|| note!("{line}"));
-    }
-}
-
-/// 1234567 bytes as `1.23 MB`.
-pub fn bytes(n: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB"];
-    let power = (0..units.len() - 1)
-        .take_while(|i| n as f64 / 1e3f64.powi(*i as i32) >= 1e3)
-        .count();
-    match power {
-        0 => format!("{n} B"),
-        _ => format!(
-            "{:.2} {}",
-            n as f64 / 1e3f64.powi(power as i32),
-            units[power]
-        ),
-    }
-}
-
-/// Seconds as `45 s`, `12 min`, `3.5 h` or `2.1 days`.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} s"),
-        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
     }
 }
 
@@ -187,12 +161,8 @@ impl Answering {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn sizes_and_curves() {
-        assert_eq!(super::bytes(999), "999 B");
-        assert_eq!(super::bytes(1_234_567), "1.23 MB");
+    fn curves() {
         assert_eq!(super::sparkline(&[7.0, 3.5, 0.0], 10), "█▅▁");
         assert_eq!(super::sparkline(&[], 10), "");
-        let durations = [45.0, 600.0, 9000.0, 4e5].map(super::duration);
-        assert_eq!(durations, ["45 s", "10 min", "2.5 h", "4.6 days"]);
     }
 }

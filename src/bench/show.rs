@@ -1,11 +1,11 @@
 //! The report of `sterna bench` as text, JSON and CSV.
 
 use serde_json::{Value, json};
-use sterna_ternary::{LinearType, Packing};
+use sterna_ternary::{LinearType, Packing, units};
 use sterna_validate::speed::bench::{Measurement, Results};
 use sterna_validate::speed::{Machine, Spread, Test};
 
-use crate::{cpu, terminal};
+use crate::cpu;
 
 /// A report and how to name what is in it.
 pub struct Shown<'a> {
@@ -158,7 +158,7 @@ impl Shown<'_> {
             format!("{:.2}..{:.2}", speed.min, speed.max),
             100.0 * r.limit_fraction(),
             r.bound.name(),
-            r.peak_bytes.map_or("n/a".into(), terminal::bytes),
+            r.peak_bytes.map_or("n/a".into(), units::bytes),
             r.joules_per_token()
                 .map_or("n/a".into(), |j| format!("{j:.3}")),
         )

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::terminal;
+use sterna_ternary::units;
 
 /// A line for each subject, then one for each layer, or with `verify` for each matrix.
 pub fn describe(f: &Value, verify: bool) -> String {
@@ -219,7 +219,7 @@ fn number(value: &Value) -> f64 {
 }
 
 fn bytes(value: &Value) -> String {
-    terminal::bytes(value.as_u64().unwrap_or(0))
+    units::bytes(value.as_u64().unwrap_or(0))
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

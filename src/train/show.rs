@@ -1,11 +1,11 @@
 //! What a run would be, without running it: its values, its cost.
 
 use serde_json::json;
+use sterna_ternary::units;
 use sterna_train::Run;
 use sterna_train::run::cost;
 
 use crate::output::outln;
-use crate::terminal;
 
 /// Prints every value of a recipe and where it comes from: TOML with comments, or JSON.
 pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
     }
     let train = &run.recipe().train;
     let peak = match cost.peak_bytes {
-        Some(bytes) => format!("{} at the peak, measured; ", terminal::bytes(bytes)),
+        Some(bytes) => format!("{} at the peak, measured; ", units::bytes(bytes)),
         None => String::new(),
     };
     outln!(
@@ -69,11 +69,11 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
         train.steps,
         cost.step_tokens,
         cost.tokens / cost.parameters as f64,
-        terminal::bytes(cost.state_bytes),
-        terminal::bytes(cost.checkpoint_bytes),
+        units::bytes(cost.state_bytes),
+        units::bytes(cost.checkpoint_bytes),
         cost.tokens_per_second,
         100.0 * cost.share_of_peak,
-        terminal::duration(3600.0 * cost.hours()),
+        units::duration(3600.0 * cost.hours()),
     )?;
     Ok(())
 }

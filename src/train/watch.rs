@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use sterna_datasets::chat::Counts;
+use sterna_ternary::units;
 use sterna_train::run::cost;
 use sterna_train::{Control, Evaluation, Event};
 
@@ -116,7 +117,7 @@ impl Watch {
         if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
             let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;
-            let left = terminal::duration(left);
+            let left = units::duration(left);
             note!("step {step}/{}  {message}  ETA {left}", self.steps);
         }
         self.bar.set_position(step);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use sterna_ternary::units;
 
 use crate::output::note;
 use crate::terminal;
@@ -48,7 +49,7 @@ impl Progress {
         if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY && done > first {
             self.last_line = Instant::now();
             let each = self.start.elapsed().as_secs_f64() / (done - first) as f64;
-            let left = terminal::duration(each * total.saturating_sub(done) as f64);
+            let left = units::duration(each * total.saturating_sub(done) as f64);
             note!("{done}/{total} {}  ETA {left}", self.what);
         }
     }

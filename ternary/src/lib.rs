@@ -42,6 +42,7 @@ pub mod scales;
 pub mod sha256;
 pub mod table;
 pub mod trits;
+pub mod units;
 
 pub use config::Config;
 pub use error::{Error, Result};
