@@ -1,21 +1,18 @@
 //! `sterna bench`: speed, and its distance to the limit of the machine.
 
-mod show;
-
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{LinearType, Output, PackedFile, Packing};
-use sterna_validate::speed::Test;
 use sterna_validate::speed::bench::{self, Benchmark};
+use sterna_validate::speed::{Listing, Test};
 
 use crate::exit::Usage;
 use crate::output::{out, outln};
 use crate::packed::packed;
 use crate::{model, terminal};
-use show::Shown;
 
 /// Measure speed, and how close it comes to the limit of this machine.
 ///
@@ -117,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .display()
             .to_string()
     };
-    let shown = Shown {
+    let shown = Listing {
         kernels: plan.kernels.unwrap_or_else(Kernels::best).name,
         names: (0..paths.len()).map(name).collect(),
         depth: plan.depth,

@@ -1,7 +1,5 @@
 //! `sterna inspect`: what is in a packed file or a checkpoint.
 
-mod show;
-
 use std::path::PathBuf;
 
 use sterna_diagnose::facts;
@@ -46,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let facts = facts::of(&path, &*source, args.verify, args.context)?;
     match args.json {
         true => outln!("{facts}")?,
-        false => out!("{}", show::describe(&facts, args.verify))?,
+        false => out!("{}", facts::describe(&facts, args.verify))?,
     }
     Ok(())
 }

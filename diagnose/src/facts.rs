@@ -1,5 +1,7 @@
 //! The facts about a model as one JSON object: what its config, its tensors and its other files say.
 
+mod text;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -11,6 +13,8 @@ use sterna_ternary::{PackedFile, file::Values};
 use crate::Result;
 use crate::template::format_of;
 use crate::trits::{self, Counts};
+
+pub use text::describe;
 
 /// Checkpoints whose linear layers have more bytes than this are counted on request only.
 const QUICK: u64 = 2 << 30;

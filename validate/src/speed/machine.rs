@@ -3,8 +3,10 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
 use sterna_runtime::Kernels;
 use sterna_runtime::threads::physical_cores;
+use sterna_ternary::units;
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +92,61 @@ impl Machine {
         });
         here.chain(elsewhere.filter(|table| !table.missing.is_empty()))
             .collect()
+    }
+
+    /// As one JSON object.
+    pub fn json(&self) -> Value {
+        let caches = self.caches.iter().map(
+            |cache| json!({ "level": cache.level, "bytes": cache.bytes, "shared_by": cache.shared_by }),
+        );
+        let features = self.features.iter().filter(|(_, has)| *has);
+        json!({
+            "cpu": self.cpu,
+            "architecture": self.architecture,
+            "logical_cpus": self.logical_cpus,
+            "affinity": self.affinity,
+            "cpu_quota": self.cpu_quota,
+            "usable_cores": self.usable_cores,
+            "caches": caches.collect::<Value>(),
+            "memory_bytes": self.memory_bytes,
+            "features": features.map(|(name, _)| *name).collect::<Value>(),
+        })
+    }
+
+    /// As lines of text, one per subject.
+    pub fn describe(&self) -> String {
+        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
+        let caches = self.caches.iter().map(|cache| {
+            let size = match cache.bytes >> 20 {
+                0 => format!("{} KiB", cache.bytes >> 10),
+                mebibytes => format!("{mebibytes} MiB"),
+            };
+            format!("L{} {size} (cpus {})", cache.level, cache.shared_by)
+        });
+        let caches: Vec<String> = caches.collect();
+        let features = self.features.iter().filter(|(_, has)| *has);
+        let features: Vec<&str> = features.map(|(name, _)| *name).collect();
+        let mut text = format!(
+            "processor    {} ({})\n\
+             cores        {} physical ones usable; {} hardware threads on, affinity {}\n",
+            self.cpu,
+            self.architecture,
+            self.usable_cores,
+            or_unknown(self.logical_cpus.map(|n| n.to_string())),
+            or_unknown(self.affinity.clone()),
+        );
+        if let Some(quota) = self.cpu_quota {
+            text += &format!("quota        {quota:.2} processors\n");
+        }
+        text += &format!(
+            "caches       {}\n\
+             memory       {}\n\
+             features     {}\n",
+            or_unknown((!caches.is_empty()).then(|| caches.join(", "))),
+            or_unknown(self.memory_bytes.map(units::bytes)),
+            features.join(" "),
+        );
+        text
     }
 }
 

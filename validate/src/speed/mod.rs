@@ -9,6 +9,7 @@
 pub mod bench;
 mod energy;
 mod limits;
+mod listing;
 mod machine;
 mod memory;
 mod spread;
@@ -22,6 +23,7 @@ use sterna_runtime::{KvCache, Logits, Model, Options, Part, sampler};
 
 pub use energy::Energy;
 pub use limits::{Limits, Meter};
+pub use listing::Listing;
 pub use machine::{Cache, Machine, Table};
 pub use spread::Spread;
 pub use work::{Bound, Test, Work};

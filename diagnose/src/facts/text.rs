@@ -1,16 +1,16 @@
 //! The facts as text.
 
 use serde_json::Value;
-
 use sterna_ternary::units;
 
-/// A line for each subject, then one for each layer, or with `verify` for each matrix.
-pub fn describe(f: &Value, verify: bool) -> String {
+/// The facts of [`of`](super::of), one subject per line, then one line per layer; with `matrices`, one
+/// line per matrix instead.
+pub fn describe(f: &Value, matrices: bool) -> String {
     let mut text = format!("{}: {}\n", plain(&f["path"]), bytes(&f["bytes"]));
     for (subject, line) in subjects(f) {
         text += &format!("{subject:<12} {line}\n");
     }
-    let (key, line): (_, fn(&Value) -> String) = match verify {
+    let (key, line): (_, fn(&Value) -> String) = match matrices {
         true => ("matrices", matrix),
         false => ("layers", layer),
     };

@@ -1,20 +1,22 @@
-//! The report of `sterna bench` as text, JSON and CSV.
+//! The results of a benchmark as text, JSON and CSV.
 
 use serde_json::{Value, json};
 use sterna_ternary::{LinearType, Packing, units};
-use sterna_validate::speed::bench::{Measurement, Results};
-use sterna_validate::speed::{Machine, Spread, Test};
 
-use crate::cpu;
+use super::bench::{Measurement, Results};
+use super::{Machine, Spread, Test};
 
-/// A report and how to name what is in it.
-pub struct Shown<'a> {
+/// Results of [`bench::measure`](super::bench::measure) and how to name what is in them.
+pub struct Listing<'a> {
+    /// Name of the kernel table.
     pub kernels: &'static str,
-    /// Per model.
+    /// Name per model.
     pub names: Vec<String>,
+    /// Tokens in the cache before each test.
     pub depth: usize,
+    /// The results.
     pub report: &'a Results,
-    /// Whether the models are packings of one.
+    /// Whether the models are the packings of one model.
     pub is_choice: bool,
 }
 
@@ -25,10 +27,11 @@ struct Comparison<'a> {
     ratio: Spread,
 }
 
-impl Shown<'_> {
+impl Listing<'_> {
+    /// One object: machine, limits, kernels, results, comparisons.
     pub fn json(&self) -> Value {
         let report = self.report;
-        let mut machine = cpu::to_json(&Machine::detect());
+        let mut machine = Machine::detect().json();
         machine["energy"] = match &report.energy {
             Ok(source) => json!({ "source": source }),
             Err(why) => json!({ "unavailable": why }),
@@ -83,7 +86,7 @@ impl Shown<'_> {
         })
     }
 
-    /// One line a result, with the names of the JSON.
+    /// One line per result after a line of names, which are those of the JSON.
     pub fn csv(&self) -> String {
         let results = self.report.results.iter().map(|r| self.result(r));
         let mut text = String::new();
@@ -99,9 +102,10 @@ impl Shown<'_> {
         text
     }
 
+    /// A table per model, comparisons with the first model, and the fastest packing.
     pub fn text(&self) -> String {
         let report = self.report;
-        let mut text = cpu::describe(&Machine::detect());
+        let mut text = Machine::detect().describe();
         for l in &report.limits {
             text += &format!(
                 "limits       threads {}: reads {:.1} GB/s, {:.0} int8 GMAC/s ({})\n",
