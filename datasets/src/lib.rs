@@ -24,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod answers;
 pub mod chat;
 pub mod conversation;
 mod error;
