@@ -1,24 +1,33 @@
 //! `sterna quickstart`: the main job from nothing: text, training, Hugging Face folder, packed file, text.
 
-mod talk;
-
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
-use sterna_datasets::{Split, Task, generate};
-use sterna_runtime::{Generation, Model, Options, Sampling, Settings, Tokenizer};
+use sterna_datasets::Task;
+use sterna_runtime::{Message, Model, Options, Sampling, Settings, Tokenizer};
 use sterna_ternary::units;
 use sterna_train::{Origins, Place, Recipe};
-use sterna_validate::{Window, pass};
+use sterna_validate::generated::{self, Partner};
 
 use crate::output::{note, out, outln};
 use crate::{convert, terminal, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
-/// Held-out problems and stories that the packed model is scored on.
+/// Held-out documents that the packed model is scored on.
 const PROBLEMS: u64 = 500;
 const STORIES: u64 = 200;
+const CONVERSATIONS: u64 = 200;
+/// What is said to the packed model in the conversation that ends the command.
+const SAID: [&str; 5] = [
+    "Hello!",
+    "What is 47+38?",
+    "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
+    "What colour is the key?",
+    "Thanks!",
+];
+/// Most tokens of an answer to it; what the model learned is shorter.
+const LONGEST_ANSWER: usize = 32;
 
 /// Train, pack and try a small ternary model, in minutes and offline.
 ///
@@ -113,17 +122,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     )?;
     let tokenizer = model.tokenizer()?;
     let samples = samples(&model, &tokenizer)?;
-    let (addition2_accuracy, speed) = exact_match(&model, &tokenizer, recipe.data.seed)?;
-    let (stories_loss, stories_entropy) = stories(&model, &tokenizer, recipe)?;
-    let talk = talk::Talk::new(&model, &tokenizer)?;
-    let chat_accuracy = talk.accuracy(recipe.data.seed)?;
-    let conversation = talk.conversation()?;
+    let seed = recipe.data.seed;
+    let sums = generated::problems(&model, &tokenizer, Task::Addition2, seed, PROBLEMS)?;
+    let share = share_of_stories(recipe);
+    let stories = generated::stories(&model, &tokenizer, share, seed, STORIES)?;
+    let mut partner = Partner::new(&model, &tokenizer)?;
+    let chat_accuracy = partner.accuracy(seed, CONVERSATIONS)?;
+    let conversation = conversation(Partner::new(&model, &tokenizer)?)?;
     let results = Results {
-        addition2_accuracy,
-        stories_loss,
-        stories_entropy,
+        addition2_accuracy: sums.accuracy,
+        stories_loss: stories.loss,
+        stories_entropy: stories.entropy,
         chat_accuracy,
-        decode_tokens_per_second: speed,
+        decode_tokens_per_second: sums.tokens_per_second,
         bytes_master: report.bytes_in,
         bytes_packed: report.bytes_out,
         seconds: start.elapsed().as_secs_f64(),
@@ -151,86 +162,36 @@ fn samples(model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(String, 
         } else {
             Vec::new()
         };
-        let (text, ..) = complete(
-            model,
-            tokenizer,
-            prompt,
-            Settings {
-                max_tokens: None,
-                sampling,
-                stop,
-            },
-        )?;
+        let settings = Settings {
+            max_tokens: None,
+            sampling,
+            stop,
+        };
+        let (text, _) = generated::complete(model, tokenizer, prompt, settings)?;
         Ok((prompt.to_owned(), text))
     })
     .collect()
 }
 
-/// The continuation of a prompt, its new tokens after the first, and the time they took.
-fn complete(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    prompt: &str,
-    settings: Settings,
-) -> anyhow::Result<(String, usize, Duration)> {
-    let ids = tokenizer.encode(prompt, true)?;
-    let mut cache = model.new_cache(model.config().max_position_embeddings)?;
-    let mut generation = Generation::new(model, tokenizer, &mut cache, &ids, settings)?;
-    let text = generation.by_ref().collect::<Result<String, _>>()?;
-    let summary = generation.summary();
-    Ok((
-        text,
-        summary.generated_tokens.saturating_sub(1),
-        summary.generated_time,
-    ))
-}
-
-/// Share of held-out sums that come out exactly, and decoded tokens per second on the way.
-fn exact_match(model: &Model, tokenizer: &Tokenizer, seed: u64) -> anyhow::Result<(f64, f64)> {
-    let mut right = 0;
-    let (mut tokens, mut time) = (0, Duration::ZERO);
-    for index in 0..PROBLEMS {
-        let problem = generate::problem(Task::Addition2, seed, index, Split::HeldOut);
-        let max_tokens = Some(tokenizer.encode(&problem.answer, false)?.len());
-        let settings = Settings {
-            max_tokens,
-            ..Settings::default()
-        };
-        let (text, new, elapsed) = complete(model, tokenizer, &problem.prompt, settings)?;
-        right += u64::from(text == problem.answer);
-        (tokens, time) = (tokens + new, time + elapsed);
-    }
-    Ok((
-        right as f64 / PROBLEMS as f64,
-        tokens as f64 / time.as_secs_f64().max(1e-9),
-    ))
-}
-
-/// Loss and entropy of held-out stories in nats per token. A document's entropy includes the choice
-/// of its task from the mix, and both include the token that ends it.
-fn stories(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe) -> anyhow::Result<(f64, f64)> {
+fn share_of_stories(recipe: &Recipe) -> f64 {
     let shares = recipe.data.mix.iter().flat_map(|mix| mix.shares());
-    let share = shares
-        .filter(|(task, _)| *task == Task::Stories)
-        .map(|(_, share)| share)
-        .sum::<f64>();
-    let end = tokenizer.eos().first().copied();
-    let (mut windows, mut entropy) = (Vec::new(), 0.0);
-    for index in 0..STORIES {
-        let story = generate::document(Task::Stories, recipe.data.seed, index, Split::HeldOut);
-        let mut ids = tokenizer.encode(&story.text, true)?;
-        ids.extend(end);
-        let (scored, document) = (ids.len() - 1, index as usize);
-        windows.push(Window {
-            ids,
-            scored,
-            document,
-        });
-        entropy += story.entropy - share.ln();
+    let stories = shares.filter(|(task, _)| *task == Task::Stories);
+    stories.map(|(_, share)| share).sum()
+}
+
+/// What the packed model answers to [`SAID`], turn by turn, until its context is full: a model of a
+/// few steps does not end its answers.
+fn conversation(mut partner: Partner) -> anyhow::Result<Vec<(String, String)>> {
+    let (mut messages, mut turns) = (Vec::new(), Vec::new());
+    for said in SAID {
+        messages.push(Message::new("user", said));
+        let Some(answer) = partner.answer(&messages, LONGEST_ANSWER)? else {
+            break;
+        };
+        messages.push(Message::new("assistant", &answer));
+        turns.push((said.to_owned(), answer));
     }
-    let losses = pass::losses(model, &windows)?;
-    let tokens = losses.len() as f64;
-    Ok((losses.iter().sum::<f64>() / tokens, entropy / tokens))
+    Ok(turns)
 }
 
 fn show(

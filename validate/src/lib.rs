@@ -3,8 +3,9 @@
 //! Everything here gets logits from the runtime and turns them into figures with errors.
 //! [`windows`] says which tokens of a [`text`] are predicted from which others, [`pass`] predicts
 //! them with several models at once, [`accuracy`] computes perplexity and divergence from the
-//! predictions, and [`store`] keeps them. [`speed`] measures time and memory. [`report`] presents
-//! everything to people, and a [`gate`] decides for scripts.
+//! predictions, and [`store`] keeps them. [`generated`] measures what the built-in generators teach.
+//! [`speed`] measures time and memory. [`report`] presents everything to people, and a [`gate`]
+//! decides for scripts.
 //!
 //! ```no_run
 //! use sterna_runtime::Options;
@@ -36,6 +37,7 @@ pub mod accuracy;
 mod error;
 pub mod exam;
 pub mod gate;
+pub mod generated;
 pub mod judge;
 pub mod pass;
 pub mod plot;

@@ -1,0 +1,192 @@
+//! How well a model does what the generators of [`sterna_datasets::generate`] teach, measured on
+//! held-out documents: sums, stories and conversations, whose answers and entropy are known.
+//!
+//! These are the figures of `sterna quickstart`. Every function takes the seed of the training data
+//! and the number of documents, and decodes greedily.
+
+use std::time::Duration;
+
+use sterna_datasets::{Split, Task, generate};
+use sterna_runtime::{
+    ChatTemplate, Generation, KvCache, Message, Model, Settings, Summary, Tokenizer,
+};
+
+use crate::pass::losses;
+use crate::windows::Window;
+use crate::{Error, Result};
+
+/// The results of [`problems`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Problems {
+    /// Share of the answers that are exactly right.
+    pub accuracy: f64,
+    /// Tokens per second of the answers, the first token of each left out.
+    pub tokens_per_second: f64,
+}
+
+/// The results of [`stories`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stories {
+    /// Loss in nats per token.
+    pub loss: f64,
+    /// Entropy of the generator's choices in nats per token, which is the least possible loss.
+    pub entropy: f64,
+}
+
+/// The continuation of a prompt, and its counts and times.
+///
+/// # Errors
+/// Those of [`Generation`] and of the tokenizer.
+pub fn complete(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    settings: Settings,
+) -> Result<(String, Summary)> {
+    let ids = tokenizer.encode(prompt, true)?;
+    let mut cache = new_cache(model)?;
+    let mut generation = Generation::new(model, tokenizer, &mut cache, &ids, settings)?;
+    let text = generation.by_ref().collect::<Result<String, _>>()?;
+    Ok((text, generation.summary()))
+}
+
+/// Solves `count` held-out problems of a task that has problems, such as sums.
+///
+/// # Errors
+/// Those of [`complete`].
+pub fn problems(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    task: Task,
+    seed: u64,
+    count: u64,
+) -> Result<Problems> {
+    let mut right = 0;
+    let (mut tokens, mut time) = (0, Duration::ZERO);
+    for index in 0..count {
+        let problem = generate::problem(task, seed, index, Split::HeldOut);
+        let settings = Settings {
+            max_tokens: Some(tokenizer.encode(&problem.answer, false)?.len()),
+            ..Settings::default()
+        };
+        let (text, summary) = complete(model, tokenizer, &problem.prompt, settings)?;
+        right += u64::from(text == problem.answer);
+        tokens += summary.generated_tokens.saturating_sub(1);
+        time += summary.generated_time;
+    }
+    Ok(Problems {
+        accuracy: right as f64 / count as f64,
+        tokens_per_second: tokens as f64 / time.as_secs_f64().max(1e-9),
+    })
+}
+
+/// Predicts `count` held-out stories. `share` is the share of stories in the mix that the model was
+/// trained on: the entropy of a document includes the choice of its task, −ln(share). Loss and
+/// entropy include the token that ends a document.
+///
+/// # Errors
+/// Those of [`losses`] and of the tokenizer.
+pub fn stories(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    share: f64,
+    seed: u64,
+    count: u64,
+) -> Result<Stories> {
+    let end = tokenizer.eos().first().copied();
+    let (mut windows, mut entropy) = (Vec::new(), 0.0);
+    for index in 0..count {
+        let story = generate::document(Task::Stories, seed, index, Split::HeldOut);
+        let mut ids = tokenizer.encode(&story.text, true)?;
+        ids.extend(end);
+        let (scored, document) = (ids.len() - 1, index as usize);
+        windows.push(Window {
+            ids,
+            scored,
+            document,
+        });
+        entropy += story.entropy - share.ln();
+    }
+    let losses = losses(model, &windows)?;
+    let tokens = losses.len() as f64;
+    Ok(Stories {
+        loss: losses.iter().sum::<f64>() / tokens,
+        entropy: entropy / tokens,
+    })
+}
+
+/// A model as a partner of conversations.
+pub struct Partner<'a> {
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    /// Holds the conversation of the last answer, so that its next turn costs its own tokens only.
+    cache: KvCache,
+}
+
+impl<'a> Partner<'a> {
+    /// A partner with the whole context of the model.
+    ///
+    /// # Errors
+    /// A model without a chat template.
+    pub fn new(model: &'a Model, tokenizer: &'a Tokenizer) -> Result<Partner<'a>> {
+        Ok(Partner {
+            model,
+            tokenizer,
+            template: model.chat_template()?,
+            cache: new_cache(model)?,
+        })
+    }
+
+    /// The answer to a conversation that ends with a message of the user, cut after `max_tokens`;
+    /// `None` if the conversation fills the context.
+    ///
+    /// # Errors
+    /// Those of the template, the tokenizer and [`Generation`].
+    pub fn answer(&mut self, messages: &[Message], max_tokens: usize) -> Result<Option<String>> {
+        let prompt = self.template.render(messages, true)?;
+        let ids = self.tokenizer.encode(&prompt, false)?;
+        let room = self.cache.capacity().saturating_sub(ids.len());
+        if room == 0 {
+            return Ok(None);
+        }
+        let settings = Settings {
+            max_tokens: Some(max_tokens.min(room)),
+            ..Settings::default()
+        };
+        let (model, tokenizer) = (self.model, self.tokenizer);
+        let generation = Generation::resume(model, tokenizer, &mut self.cache, &ids, settings)?;
+        let answer = generation.collect::<Result<String, _>>();
+        answer.map(Some).map_err(Error::from)
+    }
+
+    /// Share of the answers in `count` held-out conversations that are exactly right. Each answer
+    /// follows the right answers before it.
+    ///
+    /// # Errors
+    /// Those of [`Partner::answer`].
+    pub fn accuracy(&mut self, seed: u64, count: u64) -> Result<f64> {
+        let (mut right, mut answers) = (0, 0);
+        for index in 0..count {
+            let document = generate::document(Task::Chat, seed, index, Split::HeldOut);
+            let messages: Vec<Message> = document
+                .messages
+                .iter()
+                .map(|m| Message::new(&m.role, &m.content))
+                .collect();
+            for asked in (1..messages.len()).step_by(2) {
+                let expected = &messages[asked].content;
+                // One token more than the answer: the token that ends the turn.
+                let max_tokens = self.tokenizer.encode(expected, false)?.len() + 1;
+                let answer = self.answer(&messages[..asked], max_tokens)?;
+                right += u64::from(answer.as_ref() == Some(expected));
+                answers += 1;
+            }
+        }
+        Ok(right as f64 / f64::from(answers))
+    }
+}
+
+fn new_cache(model: &Model) -> Result<KvCache> {
+    Ok(model.new_cache(model.config().max_position_embeddings)?)
+}
