@@ -153,8 +153,8 @@ fn plan(args: &Args) -> anyhow::Result<Benchmark> {
         depth: args.depth,
         repetitions: args.repetitions,
         kernels: args.choices.kernels()?,
-        kv_type: args.choices.kv_type(),
-        memory: args.choices.memory(),
+        kv_type: args.choices.kv,
+        memory: args.choices.memory,
         full_head: args.full_head,
     })
 }

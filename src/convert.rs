@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use sterna_convert::{
     GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source, TableReport,
 };
 use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing, units};
 
+use crate::choice::choice;
 use crate::exit::Usage;
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
@@ -30,26 +30,40 @@ pub struct Args {
     #[arg(long, short, value_name = "PATH", help_heading = "Output")]
     out: PathBuf,
     /// The format to write.
-    #[arg(long, value_enum, default_value = "native", help_heading = "Output")]
-    to: To,
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "native",
+        help_heading = "Output"
+    )]
+    #[arg(value_parser = choice(FORMATS, Format::name))]
+    to: Format,
     /// Type of the linear layers in a packed file.
     ///
     /// i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0 and q4_0 make
     /// baselines of full-precision models, to compare with.
-    #[arg(long, value_enum, default_value = "i2", help_heading = "Types")]
-    packing: PackingName,
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "i2",
+        help_heading = "Types"
+    )]
+    #[arg(value_parser = choice(PACKINGS, LinearType::name))]
+    packing: LinearType,
     /// Type of the head, and of the embedding of a tied model.
     ///
     /// [default: ternary where it is, else q8; in GGUF f16]
-    #[arg(long, value_enum, help_heading = "Types")]
-    head: Option<Head>,
+    #[arg(long, value_name = "TYPE", help_heading = "Types")]
+    #[arg(value_parser = choice(HEADS, HeadType::name))]
+    head: Option<HeadType>,
     /// How the runtime rounds the inputs of linear layers.
     ///
     /// For packed files. [default: int16 where the model was trained without quantized activations,
     /// which int8 would cost a percent of the logits; else int8, which BitNet training means]. int16
     /// takes twice the arithmetic.
-    #[arg(long, value_enum, help_heading = "Types")]
-    activations: Option<ActivationsName>,
+    #[arg(long, value_name = "TYPE", help_heading = "Types")]
+    #[arg(value_parser = choice(ACTIVATIONS, Activations::name))]
+    activations: Option<Activations>,
     /// Name of the tokenizer's split rule in llama.cpp, for GGUF.
     ///
     /// Needed where the rule is not recognized.
@@ -78,93 +92,97 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum To {
-    /// The packed file that Sterna runs
-    Native,
-    /// GGUF for bitnet.cpp, 2 bits a weight
-    #[value(name = "i2_s")]
-    I2S,
-    /// GGUF for llama.cpp, 1.69 bits a weight
-    #[value(name = "tq1_0")]
-    Tq1_0,
-    /// GGUF for llama.cpp, 2.06 bits a weight
-    #[value(name = "tq2_0")]
-    Tq2_0,
-    /// GGUF for llama.cpp, 2.25 bits a weight, for widths that are not multiples of 256
-    #[value(name = "q2_0")]
-    Q2_0,
-    /// The older layout of q2_0, with a scale for each 128 weights, for programs that expect it
-    #[value(name = "q2_0_g128")]
-    Q2_0G128,
-    /// GGUF for ik_llama.cpp, 2 bits a weight
-    #[value(name = "iq2_bn")]
-    Iq2Bn,
-    /// A Hugging Face folder, as transformers loads it: packed weights, or products of several scales
-    Hf,
+/// What `--to` names.
+#[derive(Clone, Copy, PartialEq)]
+enum Format {
+    Packed,
+    Gguf(GgufType),
+    HuggingFace,
 }
 
-/// Names of packings, here and in `sterna synthesize`.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum PackingName {
-    /// Trits, two bits each
-    I2,
-    /// Trits, five a byte
-    T5,
-    /// Numbers, nothing rounded: each matrix in the narrowest of f16, bf16 and f32 that holds its
-    /// values. Runs in f32
-    F16,
-    /// Eight bits a weight, a scale for each 32, as in GGUF
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// Four bits a weight, a scale for each 32, as in GGUF
-    #[value(name = "q4_0")]
-    Q4_0,
-}
+const FORMATS: [(Format, &str); 8] = [
+    (Format::Packed, "The packed file that Sterna runs"),
+    (
+        Format::Gguf(GgufType::I2S),
+        "GGUF for bitnet.cpp, 2 bits per weight",
+    ),
+    (
+        Format::Gguf(GgufType::Tq1_0),
+        "GGUF for llama.cpp, 1.69 bits per weight",
+    ),
+    (
+        Format::Gguf(GgufType::Tq2_0),
+        "GGUF for llama.cpp, 2.06 bits per weight",
+    ),
+    (
+        Format::Gguf(GgufType::Q2_0),
+        "GGUF for llama.cpp, 2.25 bits per weight, for widths that are not multiples of 256",
+    ),
+    (
+        Format::Gguf(GgufType::Q2_0G128),
+        "The older layout of q2_0, one scale per 128 weights, for programs that expect it",
+    ),
+    (
+        Format::Gguf(GgufType::Iq2Bn),
+        "GGUF for ik_llama.cpp, 2 bits per weight",
+    ),
+    (
+        Format::HuggingFace,
+        "A Hugging Face folder for transformers: packed weights, or products of several scales",
+    ),
+];
 
-impl From<PackingName> for LinearType {
-    fn from(name: PackingName) -> LinearType {
-        match name {
-            PackingName::I2 => Packing::I2.into(),
-            PackingName::T5 => Packing::T5.into(),
-            PackingName::F16 => Dense::F16.into(),
-            PackingName::Q8_0 => Dense::Q8_0.into(),
-            PackingName::Q4_0 => Dense::Q4_0.into(),
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Format::Packed => "native",
+            Format::Gguf(weights) => weights.name(),
+            Format::HuggingFace => "hf",
         }
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ActivationsName {
-    Int8,
-    Int16,
-}
+/// Values of `--packing`, here and in `sterna synthesize`.
+pub const PACKINGS: [(LinearType, &str); 5] = [
+    (LinearType::Ternary(Packing::I2), "Trits, two bits each"),
+    (LinearType::Ternary(Packing::T5), "Trits, five per byte"),
+    (
+        LinearType::Dense(Dense::F16),
+        "Numbers, nothing rounded: each matrix in the narrowest of f16, bf16 and f32 that holds \
+         its values. Runs in f32",
+    ),
+    (
+        LinearType::Dense(Dense::Q8_0),
+        "8 bits per weight, one scale per 32 weights, as in GGUF",
+    ),
+    (
+        LinearType::Dense(Dense::Q4_0),
+        "4 bits per weight, one scale per 32 weights, as in GGUF",
+    ),
+];
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Head {
-    /// 8 bits a value, a scale for each 128 of them (32 in GGUF): nothing measurable is lost
-    Q8,
-    /// 6 bits a value
-    Q6,
-    /// 4 bits a value
-    Q4,
-    /// Trits with a scale for each 128 of them, where the table is ternary: about 2.1 bits a value, exact
-    Ternary,
-    /// Half precision
-    F16,
-    /// The narrowest of trits, f16, bf16 and f32 that holds every value
-    Lossless,
-}
+const ACTIVATIONS: [(Activations, &str); 2] = [(Activations::Int8, ""), (Activations::Int16, "")];
+
+const HEADS: [(HeadType, &str); 6] = [
+    (
+        HeadType::Q8,
+        "8 bits per value, one scale per 128 values (32 in GGUF): no measurable loss",
+    ),
+    (HeadType::Q6, "6 bits per value"),
+    (HeadType::Q4, "4 bits per value"),
+    (
+        HeadType::Ternary,
+        "Trits, one scale per 128, for a ternary table: about 2.1 bits per value, exact",
+    ),
+    (HeadType::F16, "Half precision"),
+    (
+        HeadType::Lossless,
+        "The narrowest of trits, f16, bf16 and f32 that holds every value",
+    ),
+];
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let head = args.head.map(|head| match head {
-        Head::Lossless => HeadType::Lossless,
-        Head::F16 => HeadType::F16,
-        Head::Q8 => HeadType::Q8,
-        Head::Q6 => HeadType::Q6,
-        Head::Q4 => HeadType::Q4,
-        Head::Ternary => HeadType::Ternary,
-    });
+    let head = args.head;
     let gguf = |weights| GgufOptions {
         weights,
         head: head.unwrap_or(HeadType::F16),
@@ -172,51 +190,42 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         lossy: args.lossy,
         allow_missing: args.allow_missing,
     };
-    if matches!(args.to, To::Native | To::Hf) && (args.pre.is_some() || args.lossy) {
+    if !matches!(args.to, Format::Gguf(_)) && (args.pre.is_some() || args.lossy) {
         let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0, q2_0_g128 or iq2_bn";
         return Err(Usage(why.into()).into());
     }
-    if args.to != To::Native && args.activations.is_some() {
+    if args.to != Format::Packed && args.activations.is_some() {
         let why = "--activations is for packed files; no other format says how they are rounded";
         return Err(Usage(why.into()).into());
     }
-    let is_dense = LinearType::from(args.packing).dense().is_some();
-    if is_dense && (args.to != To::Native || args.activations.is_some()) {
+    let is_dense = args.packing.dense().is_some();
+    if is_dense && (args.to != Format::Packed || args.activations.is_some()) {
         let why = "--packing f16, q8_0 and q4_0 are for packed files, and say by themselves how activations are rounded: \
                    leave out --to and --activations";
         return Err(Usage(why.into()).into());
     }
     // The place of the result is checked before gigabytes are fetched for it.
     let file = || Output::new(&args.out);
-    let to_gguf = |weights| file().map(|out| Target::Gguf(out, gguf(weights)));
     let target = match args.to {
-        To::Native => Ok(Target::Packed(
-            file()?,
-            Options {
-                packing: args.packing.into(),
+        Format::Packed => {
+            let options = Options {
+                packing: args.packing,
                 head: head.unwrap_or_default(),
-                activations: args.activations.map(|activations| match activations {
-                    ActivationsName::Int8 => Activations::Int8,
-                    ActivationsName::Int16 => Activations::Int16,
-                }),
+                activations: args.activations,
                 allow_missing: args.allow_missing,
-            },
-        )),
-        To::I2S => to_gguf(GgufType::I2S),
-        To::Tq1_0 => to_gguf(GgufType::Tq1_0),
-        To::Tq2_0 => to_gguf(GgufType::Tq2_0),
-        To::Q2_0 => to_gguf(GgufType::Q2_0),
-        To::Q2_0G128 => to_gguf(GgufType::Q2_0G128),
-        To::Hf if head.is_some() => {
-            let why = "--to hf keeps the head as it is: leave out --head";
+            };
+            Target::Packed(file()?, options)
+        }
+        Format::Gguf(weights) => Target::Gguf(file()?, gguf(weights)),
+        Format::HuggingFace if head.is_some() => {
+            let why = "--to hf keeps the type of the head: leave out --head";
             return Err(Usage(why.into()).into());
         }
-        To::Hf => OutputFolder::new(&args.out).map(|out| Target::HuggingFace {
-            out,
+        Format::HuggingFace => Target::HuggingFace {
+            out: OutputFolder::new(&args.out)?,
             allow_missing: args.allow_missing,
-        }),
-        To::Iq2Bn => to_gguf(GgufType::Iq2Bn),
-    }?;
+        },
+    };
     let hints = args.hints.read()?;
     let source = locate(&args.source, Want::Checkpoint)?;
     let open = |allow_missing| -> sterna_convert::Result<Box<dyn Source>> {
@@ -249,27 +258,15 @@ enum Target {
 
 /// What `sterna convert` does without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    convert_to(source, out, Packing::I2.into(), HeadType::default())
-}
-
-/// What `sterna convert --packing --head` does.
-pub fn convert_to(
-    source: &Path,
-    out: &Path,
-    packing: LinearType,
-    head: HeadType,
-) -> anyhow::Result<Report> {
+    let options = Options {
+        packing: Packing::I2.into(),
+        head: HeadType::default(),
+        activations: None,
+        allow_missing: false,
+    };
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
-        &Target::Packed(
-            Output::new(out)?,
-            Options {
-                packing,
-                head,
-                activations: None,
-                allow_missing: false,
-            },
-        ),
+        &Target::Packed(Output::new(out)?, options),
     )
 }
 

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::json;
 use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare, read};
 
+use crate::choice::choice;
 use crate::locate::texts;
 use crate::output::outln;
 
@@ -33,15 +34,11 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Held-out documents share no problem with training documents.
-    #[arg(long, value_enum, default_value = "train")]
-    split: SplitName,
+    #[arg(long, default_value = "train", value_parser = choice(SPLITS, Split::name))]
+    split: Split,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
-    Train,
-    HeldOut,
-}
+const SPLITS: [(Split, &str); 2] = [(Split::Train, ""), (Split::HeldOut, "")];
 
 /// Encode texts into train.tokens and held_out.tokens.
 #[derive(clap::Args)]
@@ -82,14 +79,10 @@ pub fn run(verb: &Verb) -> anyhow::Result<()> {
 }
 
 fn generate(args: &Generate) -> anyhow::Result<()> {
-    let split = match args.split {
-        SplitName::Train => Split::Train,
-        SplitName::HeldOut => Split::HeldOut,
-    };
     let corpus = Corpus {
         mix: args.mix.clone(),
         seed: args.seed,
-        split,
+        split: args.split,
     };
     for index in 0..args.documents {
         let (task, document) = corpus.document(index);

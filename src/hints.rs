@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use sterna_convert::{GgufHints, I2sOrder, LutKernels};
+
+use crate::choice::choice;
 
 #[derive(clap::Args)]
 pub struct Hints {
     /// Layout of I2_S in a GGUF source, which the file does not say.
     ///
     /// arm: bitnet.cpp on ARM after November 2025.
-    #[arg(long, value_enum, default_value = "x86", help_heading = "Source")]
-    i2s_order: Order,
+    #[arg(long, default_value = "x86", value_parser = choice(ORDERS, processor))]
+    #[arg(help_heading = "Source")]
+    i2s_order: I2sOrder,
     /// For TL1 or TL2, the kernel_config.ini of the bitnet.cpp that wrote it.
     ///
     /// The file is include/kernel_config.ini. The order of the weights depends on it, and a GGUF
@@ -20,20 +22,21 @@ pub struct Hints {
     kernel_config: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Order {
-    X86,
-    Arm,
+const ORDERS: [(I2sOrder, &str); 2] = [(I2sOrder::Blocks128, ""), (I2sOrder::Blocks64, "")];
+
+/// The processor on which bitnet.cpp writes blocks in this order.
+fn processor(order: I2sOrder) -> &'static str {
+    match order {
+        I2sOrder::Blocks128 => "x86",
+        I2sOrder::Blocks64 => "arm",
+    }
 }
 
 impl Hints {
     pub fn read(&self) -> sterna_convert::Result<GgufHints> {
         let kernels = self.kernel_config.as_deref().map(LutKernels::open);
         Ok(GgufHints {
-            i2s_order: match self.i2s_order {
-                Order::X86 => I2sOrder::Blocks128,
-                Order::Arm => I2sOrder::Blocks64,
-            },
+            i2s_order: self.i2s_order,
             kernels: kernels.transpose()?,
         })
     }

@@ -8,6 +8,7 @@
 
 mod bench;
 mod chat;
+mod choice;
 mod completions;
 mod convert;
 mod cpu;

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use sterna_runtime::{Kernels, KvType, Model, Options};
-
 use sterna_ternary::Memory;
 
+use crate::choice::choice;
 use crate::exit::Usage;
 use crate::packed::packed;
 
@@ -32,47 +31,36 @@ pub struct Choices {
     #[arg(long, value_name = "NAME", help_heading = "Memory and kernels")]
     kernels: Option<String>,
     /// Element type of the KV cache; results depend on it
-    #[arg(
-        long,
-        value_enum,
-        default_value = "f16",
-        help_heading = "Memory and kernels"
-    )]
-    kv: Kv,
+    #[arg(long, default_value = "f16", value_parser = choice(KV_TYPES, KvType::name))]
+    #[arg(help_heading = "Memory and kernels")]
+    pub kv: KvType,
     /// How the model comes into memory
-    #[arg(
-        long,
-        value_enum,
-        default_value = "auto",
-        help_heading = "Memory and kernels"
-    )]
-    memory: MemoryName,
+    #[arg(long, default_value = "auto", value_parser = choice(MEMORY, Memory::name))]
+    #[arg(help_heading = "Memory and kernels")]
+    pub memory: Memory,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum MemoryName {
-    /// Map the file, or copy it where that gives huge pages and memory is free
-    Auto,
-    /// Map the file: opens at once, shared between processes
-    Map,
-    /// Copy the file
-    Copy,
-}
+const KV_TYPES: [(KvType, &str); 3] = [(KvType::F32, ""), (KvType::F16, ""), (KvType::Q8, "")];
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Kv {
-    F32,
-    F16,
-    Q8,
-}
+const MEMORY: [(Memory, &str); 3] = [
+    (
+        Memory::Auto,
+        "Map the file, or copy it where that gives huge pages and memory is free",
+    ),
+    (
+        Memory::Map,
+        "Map the file: opens at once, shared between processes",
+    ),
+    (Memory::Copy, "Copy the file"),
+];
 
 impl Args {
     pub fn open(&self) -> anyhow::Result<Model> {
         let options = Options {
             threads: self.threads.map(check_threads).transpose()?,
             kernels: self.choices.kernels()?,
-            kv_type: self.choices.kv_type(),
-            memory: self.choices.memory(),
+            kv_type: self.choices.kv,
+            memory: self.choices.memory,
         };
         Ok(Model::open(&packed(&self.model)?, options)?)
     }
@@ -81,22 +69,6 @@ impl Args {
 impl Choices {
     pub fn kernels(&self) -> Result<Option<&'static Kernels>, Usage> {
         self.kernels.as_deref().map(find).transpose()
-    }
-
-    pub fn memory(&self) -> Memory {
-        match self.memory {
-            MemoryName::Auto => Memory::Auto,
-            MemoryName::Map => Memory::Map,
-            MemoryName::Copy => Memory::Copy,
-        }
-    }
-
-    pub fn kv_type(&self) -> KvType {
-        match self.kv {
-            Kv::F32 => KvType::F32,
-            Kv::F16 => KvType::F16,
-            Kv::Q8 => KvType::Q8,
-        }
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::json;
 use sterna_convert::Synthetic;
 use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout, units};
 
-use crate::convert::PackingName;
+use crate::choice::choice;
+use crate::convert::PACKINGS;
 use crate::exit::Usage;
 use crate::output::outln;
 use crate::terminal;
@@ -29,12 +30,12 @@ pub struct Args {
     /// What to write.
     #[arg(long = "as", value_enum, default_value = "packed")]
     form: Form,
-    /// Trits in 2 or 1.6 bits a weight, or numbers [default: i2]
-    #[arg(long, value_enum)]
-    packing: Option<PackingName>,
-    /// Type of embedding and head [default: f16]
-    #[arg(long, value_enum)]
-    head: Option<Head>,
+    /// Type of the linear layers [default: i2]
+    #[arg(long, value_name = "TYPE", value_parser = choice(PACKINGS, LinearType::name))]
+    packing: Option<LinearType>,
+    /// Type of embedding and head [default: q8]
+    #[arg(long, value_name = "TYPE", value_parser = choice(HEADS, TableType::name))]
+    head: Option<TableType>,
     /// The same seed gives the same bytes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -51,18 +52,17 @@ enum Form {
     Hf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Head {
-    F32,
-    F16,
-    Bf16,
-    /// Codes of 8 bits; an embedding that is not the head is f16
-    Q8,
-    /// Codes of 6 bits
-    Q6,
-    /// Codes of 4 bits
-    Q4,
-}
+const HEADS: [(TableType, &str); 6] = [
+    (TableType::F32, ""),
+    (TableType::F16, ""),
+    (TableType::Bf16, ""),
+    (
+        TableType::Q8,
+        "8 bits per value; an embedding apart from the head is f16",
+    ),
+    (TableType::Q6, "6 bits per value"),
+    (TableType::Q4, "4 bits per value"),
+];
 
 /// A shape is a config.json.
 const SHAPES: [(&str, &str); 6] = [
@@ -101,15 +101,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let file = match args.form {
         Form::Packed => {
-            let packing = args.packing.map_or(Packing::I2.into(), LinearType::from);
-            let head = match args.head {
-                Some(Head::F32) => TableType::F32,
-                Some(Head::F16) => TableType::F16,
-                Some(Head::Bf16) => TableType::Bf16,
-                Some(Head::Q8) | None => TableType::Q8,
-                Some(Head::Q6) => TableType::Q6,
-                Some(Head::Q4) => TableType::Q4,
-            };
+            let packing = args.packing.unwrap_or(Packing::I2.into());
+            let head = args.head.unwrap_or(TableType::Q8);
             let out = Output::new(&args.out)?;
             model.write_packed(&out, packing, head, &mut progress)?;
             args.out.clone()

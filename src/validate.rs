@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::ValueEnum;
 use sterna_runtime::{Kernels, Options, threads};
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
@@ -17,6 +16,7 @@ use sterna_validate::{
     Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, store, tasks,
 };
 
+use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
 use crate::output::{note, out, outln};
 use crate::{model, terminal};
@@ -54,9 +54,9 @@ pub struct Args {
     /// How perplexity is computed.
     ///
     /// Figures of different conventions do not compare. The answer uses the first one.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "rolling")]
-    #[arg(help_heading = "Perplexity")]
-    convention: Vec<ConventionName>,
+    #[arg(long, value_delimiter = ',', default_value = "rolling")]
+    #[arg(value_parser = choice(CONVENTIONS, Convention::name), help_heading = "Perplexity")]
+    convention: Vec<Convention>,
     /// Tokens that predict a token, at most.
     ///
     /// [default: what all models take, but 512 for chunks and 2048 for the others]
@@ -133,15 +133,21 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum ConventionName {
-    /// As llama.cpp: chunks of the text, their second halves scored
-    Chunks,
-    /// As lm-evaluation-harness: every token of each document; also per word and byte
-    Rolling,
-    /// As transformers' guide: overlapping windows
-    Strided,
-}
+/// Conventions with their usual numbers, which [`conventions`] fits to the models.
+const CONVENTIONS: [(Convention, &str); 3] = [
+    (
+        Convention::USUAL[0],
+        "As llama.cpp: chunks of the text, their second halves scored",
+    ),
+    (
+        Convention::USUAL[1],
+        "As lm-evaluation-harness: every token of each document; also per word and byte",
+    ),
+    (
+        Convention::USUAL[2],
+        "As transformers' guide: overlapping windows",
+    ),
+];
 
 /// Stories that are predicted where no text is given.
 const STORIES: u64 = 1000;
@@ -157,8 +163,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         threads: args.threads.map(model::check_threads).transpose()?,
         kernels: args.choices.kernels()?,
-        kv_type: args.choices.kv_type(),
-        memory: args.choices.memory(),
+        kv_type: args.choices.kv,
+        memory: args.choices.memory,
     };
     let text = match args.text.is_empty() {
         true => Text::stories(STORIES),
@@ -168,7 +174,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scope = Scope {
         models: args.models.len() + usize::from(args.masters),
         has_speed: !args.no_speed,
-        is_rolling: args.convention.first() == Some(&ConventionName::Rolling),
+        is_rolling: matches!(args.convention[..], [Convention::Rolling { .. }, ..]),
         tasks: exams.iter().map(|task| task.name().to_owned()).collect(),
     };
     for gate in &gates {
@@ -288,7 +294,7 @@ fn setting(args: &Args, options: Options, text: &Text) -> Setting {
         cores: machine.usable_cores,
         kernels: options.kernels.unwrap_or_else(Kernels::best).name.into(),
         threads: main_threads(args),
-        kv_type: format!("{:?}", options.kv_type).to_lowercase(),
+        kv_type: options.kv_type.name().into(),
         energy: "not measured".into(),
         speed_tokens: (0, 0),
         text: text.source(),
@@ -302,31 +308,24 @@ fn main_threads(args: &Args) -> usize {
 /// The conventions that were asked for, with what all models take as the context.
 fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Convention>> {
     let most = longest(subjects);
-    let context = |usual: usize| match args.context {
-        Some(context) if !(4..=most).contains(&context) => {
-            let why = format!("--context {context}: expected 4 to {most}, which all models take");
-            Err(Usage(why))
-        }
-        given => Ok(given.unwrap_or(usual.min(most))),
-    };
-    let convention = |name: &ConventionName| {
-        Ok(match name {
-            ConventionName::Chunks => Convention::Chunks {
-                context: context(512)?,
-            },
-            ConventionName::Rolling => Convention::Rolling {
-                context: context(2048)?,
-            },
-            ConventionName::Strided => {
-                let context = context(2048)?;
-                let stride = args.stride.unwrap_or(context / 2);
-                if !(1..=context).contains(&stride) {
-                    let why = format!("--stride {stride}: expected 1 to {context}, the context");
-                    return Err(Usage(why).into());
-                }
-                Convention::Strided { context, stride }
+    let convention = |usual: &Convention| {
+        let context = match args.context {
+            Some(context) if !(4..=most).contains(&context) => {
+                let why = format!("expected 4 to {most}, which all models take");
+                return Err(Usage(format!("--context {context}: {why}")).into());
             }
-        })
+            given => given.unwrap_or(usual.context().min(most)),
+        };
+        match (usual.with_context(context), args.stride) {
+            (Convention::Strided { .. }, Some(stride)) if !(1..=context).contains(&stride) => {
+                let why = format!("--stride {stride}: expected 1 to {context}, the context");
+                Err(Usage(why).into())
+            }
+            (Convention::Strided { .. }, Some(stride)) => {
+                Ok(Convention::Strided { context, stride })
+            }
+            (convention, _) => Ok(convention),
+        }
     };
     args.convention.iter().map(convention).collect()
 }

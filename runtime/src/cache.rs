@@ -24,6 +24,17 @@ pub enum KvType {
     Q8,
 }
 
+impl KvType {
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8 => "q8",
+        }
+    }
+}
+
 /// Keys and values of one sequence.
 #[derive(Debug)]
 pub struct KvCache {

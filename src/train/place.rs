@@ -5,6 +5,7 @@ use std::rc::Rc;
 use sterna_train::ranks::{Collective, Ranks, Reduction, Solo};
 use sterna_train::{Place, Processor};
 
+use crate::choice::choice;
 use crate::exit::{self, Interrupted, Usage};
 
 #[derive(clap::Args)]
@@ -15,8 +16,8 @@ pub struct Args {
     ///
     /// fixed gives the same weights as one rank. fast adds in the order of MPI or NCCL, so the last
     /// bits depend on the number of ranks.
-    #[arg(long, value_enum, default_value_t = Reduce::Fixed)]
-    reduce: Reduce,
+    #[arg(long, default_value = "fixed", value_parser = choice(REDUCTIONS, Reduction::name))]
+    reduce: Reduction,
     /// What each rank computes on.
     ///
     /// cuda needs a build with the feature cuda, and several GPUs one with the feature nccl.
@@ -24,11 +25,7 @@ pub struct Args {
     device: Device,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Reduce {
-    Fixed,
-    Fast,
-}
+const REDUCTIONS: [(Reduction, &str); 2] = [(Reduction::Fixed, ""), (Reduction::Fast, "")];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Device {
@@ -44,11 +41,7 @@ impl Args {
 
     /// Joins the other ranks.
     pub fn join(&self) -> anyhow::Result<Ranks> {
-        let reduction = match self.reduce {
-            Reduce::Fixed => Reduction::Fixed,
-            Reduce::Fast => Reduction::Fast,
-        };
-        Ok(Ranks::new(collective()?, reduction))
+        Ok(Ranks::new(collective()?, self.reduce))
     }
 
     /// The device of this rank, if all have the same kind and add alike.

@@ -25,6 +25,17 @@ pub enum Memory {
     Copy,
 }
 
+impl Memory {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Memory::Auto => "auto",
+            Memory::Map => "map",
+            Memory::Copy => "copy",
+        }
+    }
+}
+
 /// The bytes of a file, mapped or copied.
 #[derive(Debug)]
 pub(crate) enum Bytes {

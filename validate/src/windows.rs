@@ -55,6 +55,28 @@ pub struct Window {
 }
 
 impl Convention {
+    /// Every convention with its usual context and stride, in tokens.
+    pub const USUAL: [Convention; 3] = [
+        Convention::Chunks { context: 512 },
+        Convention::Rolling { context: 2048 },
+        Convention::Strided {
+            context: 2048,
+            stride: 1024,
+        },
+    ];
+
+    /// The same convention with another context; strides are then half of it.
+    pub fn with_context(self, context: usize) -> Convention {
+        match self {
+            Convention::Chunks { .. } => Convention::Chunks { context },
+            Convention::Rolling { .. } => Convention::Rolling { context },
+            Convention::Strided { .. } => Convention::Strided {
+                context,
+                stride: context / 2,
+            },
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

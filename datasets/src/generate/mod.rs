@@ -118,6 +118,16 @@ pub enum Split {
     HeldOut,
 }
 
+impl Split {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::HeldOut => "held-out",
+        }
+    }
+}
+
 /// Generated text with what is known about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {

@@ -128,6 +128,16 @@ pub enum Reduction {
     Fast,
 }
 
+impl Reduction {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduction::Fixed => "fixed",
+            Reduction::Fast => "fast",
+        }
+    }
+}
+
 /// The ranks of a run, as one of them sees them.
 #[derive(Clone)]
 pub struct Ranks {
