@@ -1,8 +1,9 @@
-//! Why a model writes garbage: a list of known failure modes, each with a verdict and a fix.
+//! Finds out why a model writes garbage: a list of known failure modes, each with a verdict and a
+//! fix.
 //!
-//! An examination has four stages. The model is opened, packed and run once; the checks that need no comparison look
-//! at it; then typical mistakes are undone, one at a time, and the model is run again (`trials.rs`); the remaining
-//! checks compare these runs.
+//! An examination has four stages. First the model is opened, packed and run once (`patient.rs`).
+//! Then the checks that need no comparison look at it. Then typical mistakes are undone, one at a
+//! time, and the model runs again (`trials.rs`). The remaining checks compare these runs.
 
 mod both_ways;
 mod checks;
@@ -25,20 +26,20 @@ use finding::Finding;
 pub use finding::Verdict;
 use patient::{Admission, Patient};
 
-/// What an examination does at the moment.
+/// A step of an examination.
 pub enum Progress<'a> {
-    /// It packs the model: bytes done and bytes in all.
+    /// The model is being packed.
     Packing {
         /// Bytes packed so far.
         done: u64,
         /// Bytes of the whole model.
         total: u64,
     },
-    /// It runs the built-in texts through the model changed in this way, such as "with scales inverted".
+    /// The built-in texts run through the model with this change, such as "with scales inverted".
     Running(&'a str),
 }
 
-/// Hears of progress.
+/// Receives the steps of an examination.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 
 /// The result of one check.
@@ -59,7 +60,7 @@ pub struct Line {
 pub struct Report {
     /// The model.
     pub path: PathBuf,
-    /// The name of its family; `None` where the model cannot be opened.
+    /// The name of its family; `None` if the model cannot be opened.
     pub family: Option<&'static str>,
     /// The number of checks whose verdict is broken.
     pub broken: usize,
@@ -67,16 +68,18 @@ pub struct Report {
     pub suspect: usize,
     /// One line per check.
     pub checks: Vec<Line>,
-    /// What the reader of the model warned of.
+    /// The warnings of the model's reader.
     pub warnings: Vec<String>,
 }
 
 /// Examines a packed file, a Hugging Face folder or a GGUF file.
 ///
-/// `scratch` is an empty folder. The packed model and its variants are written there; the caller removes it.
+/// `scratch` is an empty folder. The packed model and its variants are written there; the caller
+/// removes it.
 ///
 /// # Errors
-/// Everything that is not a known failure mode: files that cannot be read, unknown families, damaged headers.
+/// Everything that is not a known failure mode: unreadable files, unknown families, damaged
+/// headers.
 pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Report> {
     match Patient::admit(path, scratch, progress)? {
         Admission::Patient(patient) => {
@@ -95,7 +98,8 @@ pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Repo
     }
 }
 
-/// The findings of all checks: first those on the model as it is, then the trials, then those on the trials.
+/// The findings of all checks. The checks on the unchanged model run first, then the trials, then
+/// the checks that need trials.
 fn checks_of(patient: &Patient, progress: OnProgress) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for check in &CHECKS {
@@ -126,7 +130,7 @@ fn checks_of(patient: &Patient, progress: OnProgress) -> Result<Vec<Finding>> {
     findings.collect()
 }
 
-/// What the readers said, if it answers a check.
+/// The finding of a check that a reader's refusal already answers.
 fn refusal(refused: &[(&'static str, String)], check: &Check) -> Option<Finding> {
     let refused = refused.iter().find(|(name, _)| *name == check.name);
     refused.map(|(_, why)| Finding::broken(why))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a model could not be examined. That it is damaged in a known way is a finding, not an error.
+/// Why a model could not be examined. Damage of a known kind is a finding, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A packed file cannot be read or written.
@@ -19,7 +19,8 @@ pub enum Error {
     Runtime(#[from] sterna_runtime::Error),
     /// The linear layers hold numbers and have no trits to count.
     #[error(
-        "{path}: its linear layers are numbers, packing {packing}: there are no trits to count"
+        "{path}: expected ternary layers, found numbers (packing {packing}); there are no trits \
+         to count"
     )]
     NoTrits {
         /// The packed file.
@@ -29,7 +30,8 @@ pub enum Error {
     },
     /// A packed matrix holds bytes that encode no trits.
     #[error(
-        "{path}: tensor {tensor}: bytes that encode no trits among its {bytes}; copy or convert the file again"
+        "{path}: tensor {tensor}: some of its {bytes} bytes encode no trits; copy or convert the \
+         file again"
     )]
     Damaged {
         /// The packed file.

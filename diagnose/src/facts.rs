@@ -1,4 +1,5 @@
-//! The facts about a model as one JSON object: what its config, its tensors and its other files say.
+//! The facts about a model, as one JSON object: shapes, sizes, trits, tokenizer and chat template.
+//! `sterna inspect --json` prints the object unchanged, so its keys are an interface.
 
 mod text;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use sterna_convert::{Gguf, GgufHints, Source};
 use sterna_runtime::{ChatTemplate, KvCache, KvType, Tokenizer};
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
-use sterna_ternary::{PackedFile, file::Values};
+use sterna_ternary::{PackedFile, config::Sliding, file::Values};
 
 use crate::Result;
 use crate::template::format_of;
@@ -19,7 +20,9 @@ pub use text::describe;
 /// Checkpoints whose linear layers have more bytes than this are counted on request only.
 const QUICK: u64 = 2 << 30;
 
-/// Collects them. `verify` reads all, and what is wrong is then an error instead of a remark.
+/// Collects the facts. With `verify` every byte is read, and damage is an error instead of a
+/// remark. `context` is the number of tokens for which the memory is computed; `None` means the
+/// model's own limit.
 pub fn of(path: &Path, source: &dyn Source, verify: bool, context: Option<usize>) -> Result<Value> {
     let packed = match path.is_file() && !sterna_convert::is_gguf(path)? {
         true => Some(PackedFile::open(path)?),
@@ -49,13 +52,15 @@ pub fn of(path: &Path, source: &dyn Source, verify: bool, context: Option<usize>
     Ok(facts)
 }
 
-/// What config and sizes say; the keys that need more are null.
+/// The facts that follow from config and sizes. The keys that need more are null.
 fn of_config(path: &Path, source: &dyn Source) -> Value {
     let c = source.config();
     let size = |weights: &[Weight]| weights.iter().map(|w| w.rows * w.columns).sum::<usize>();
     let parameters = size(&layout::weights(c));
     let linear = trits::linear(c);
     let bytes = source.bytes();
+    let bits = |bytes: u64, values: usize| 8.0 * bytes as f64 / values as f64;
+    let windowed = |sliding: &Sliding| sliding.layers.iter().filter(|is| **is).count();
     let files = source.files().iter().map(|(name, _)| name.as_str());
     json!({
         "path": path,
@@ -66,10 +71,10 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "ternary_weights": if source.is_dense() { 0 } else { size(&linear) },
         "linear_weights": size(&linear),
         "packing": null,
-        "bits_per_ternary_weight": 8.0 * stored_bytes(source, &linear) as f64 / size(&linear) as f64,
+        "bits_per_ternary_weight": bits(stored_bytes(source, &linear), size(&linear)),
         "bits_per_head_weight": null,
         "activations": source.inputs_rounded_to(),
-        "bits_per_parameter": 8.0 * bytes as f64 / parameters as f64,
+        "bits_per_parameter": bits(bytes, parameters),
         "embedding": null,
         "head": null,
         "tied": c.tie_word_embeddings,
@@ -83,7 +88,7 @@ fn of_config(path: &Path, source: &dyn Source) -> Value {
         "max_position_embeddings": c.max_position_embeddings,
         "rope_theta": c.rope.theta,
         "sliding_window": c.sliding.as_ref().map(|s| s.window),
-        "windowed_layers": c.sliding.as_ref().map_or(0, |s| s.layers.iter().filter(|l| **l).count()),
+        "windowed_layers": c.sliding.as_ref().map_or(0, windowed),
         "norms_before_linear_layers": c.linear_norm_eps.is_some(),
         "hidden_act": c.family.activation.name(),
         "files": files.collect::<Vec<_>>(),
@@ -112,7 +117,7 @@ fn linear_types(file: &PackedFile) -> Value {
     types.into()
 }
 
-/// How the weights of linear layers are stored; in a checkpoint, as the first of them shows.
+/// How the weights of linear layers are stored. In a checkpoint the first of them decides.
 fn packing(path: &Path, source: &dyn Source, packed: Option<&PackedFile>) -> Result<Value> {
     use sterna_convert::StoredScale::{Divide, Masters, Multiply, Products};
     let Some(first) = trits::linear(source.config()).into_iter().next() else {
@@ -180,7 +185,10 @@ fn set_counts(facts: &mut Value, counts: &[Counts], remarks: &mut Vec<String>) {
             let scales = counts.iter().map(|c| c.scale);
             let least = scales.clone().fold(f32::INFINITY, f32::min);
             let most = scales.fold(0f32, f32::max);
-            json!({"layer": i, "zeros": zeros(&counts), "least_scale": least, "largest_scale": most})
+            json!({
+                "layer": i, "zeros": zeros(&counts),
+                "least_scale": least, "largest_scale": most,
+            })
         })
         .collect();
 }
@@ -206,7 +214,8 @@ fn look_at_values(source: &dyn Source, remarks: &mut Vec<String>) {
     }
 }
 
-/// Reads a table to its end: readers refuse what is not finite.
+/// Whether every value is zero. Reads the whole table, because readers refuse values that are not
+/// finite.
 fn is_zero_table(source: &dyn Source, weight: &Weight) -> sterna_convert::Result<bool> {
     let rows = ((1 << 22) / weight.columns).clamp(1, weight.rows);
     let mut values = vec![0.0; rows * weight.columns];
@@ -255,7 +264,8 @@ fn type_name(values: &Values) -> &'static str {
     }
 }
 
-/// Tokenizer, template, and the tokens that end a text. One that cannot be used says why.
+/// Tokenizer, chat template, and the tokens that end a text. The key `error` says why one of them
+/// cannot be used.
 fn set_tokenizer(facts: &mut Value, path: &Path, source: &dyn Source) {
     let file = |name: &str| {
         let found = source.files().iter().find(|(n, _)| n == name);
@@ -288,7 +298,7 @@ fn set_tokenizer(facts: &mut Value, path: &Path, source: &dyn Source) {
     };
 }
 
-/// What a GGUF file calls its split rule.
+/// The value of `tokenizer.ggml.pre`, if the model is a GGUF file.
 fn pre(path: &Path) -> Option<String> {
     let is_gguf = path.is_file() && sterna_convert::is_gguf(path).unwrap_or(false);
     let gguf = is_gguf.then(|| Gguf::open(path, &GgufHints::default(), true).ok())??;
@@ -301,8 +311,8 @@ fn ends(tokenizer: &Tokenizer) -> Value {
         .collect()
 }
 
-/// Bytes that generation needs with so many tokens of context: the weights as they lie in a packed file, and the
-/// cache in each of its types.
+/// Bytes that generation needs with `context` tokens: the weights of the packed file, and the cache
+/// in each of its types.
 fn memory(file: &PackedFile, context: Option<usize>) -> Value {
     let context = context.unwrap_or(file.config.max_position_embeddings);
     let cache = |kv_type| KvCache::bytes_for(&file.config, kv_type, context);

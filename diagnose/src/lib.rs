@@ -1,11 +1,12 @@
 //! What is in a ternary model, and what is wrong with it.
 //!
-//! [`facts::of`] collects what the config, the tensors and the other files of a model say: shapes, sizes, counts of
-//! trits, tokenizer and chat template. [`doctor::examine`] looks for known failure modes, each a check with a verdict
-//! and a fix: it runs the model on built-in texts, as it is and with typical mistakes undone.
+//! [`facts::of`] collects the facts in config, tensors and other files of a model: shapes, sizes,
+//! counts of trits, tokenizer and chat template. [`doctor::examine`] looks for known failure modes,
+//! each a check with a verdict and a fix: it runs the model on built-in texts, first unchanged, then
+//! with typical mistakes undone.
 //!
-//! Both take a packed file, a Hugging Face folder or a GGUF file. The crate prints nothing, and it draws no progress:
-//! a callback hears of it.
+//! Both take a packed file, a Hugging Face folder or a GGUF file. The crate prints nothing: it
+//! reports progress to a callback.
 //!
 //! ```no_run
 //! use std::path::Path;

@@ -1,4 +1,4 @@
-//! Known formats of chat templates, told by a piece of their text.
+//! Known formats of chat templates, recognized by a piece of their text.
 
 /// Formats by a piece of their templates.
 const FORMATS: [(&str, &str); 6] = [
@@ -10,7 +10,7 @@ const FORMATS: [(&str, &str); 6] = [
     ("<|eot_id|>", "BitNet b1.58 2B4T"),
 ];
 
-/// The name of the format that a template writes.
+/// The name of the format that a template renders.
 pub fn format_of(template: &str) -> String {
     match FORMATS.iter().find(|(piece, _)| template.contains(piece)) {
         Some((_, name)) => format!("the format of {name}"),

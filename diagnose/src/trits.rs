@@ -1,7 +1,7 @@
 //! Counts of -1, 0 and +1 in every linear layer.
 //!
-//! Of packed rows they are looked up byte by byte, on all cores: gigabytes take a second, so nobody has to ask for
-//! them.
+//! In packed rows the counts of each byte are looked up in a table, on all cores. Gigabytes take a
+//! second, so `inspect` always counts them.
 
 use std::num::NonZero;
 use std::thread;
@@ -29,7 +29,7 @@ pub struct Counts {
     pub zero: u64,
     /// The number of trits that are +1.
     pub plus: u64,
-    /// Rows without any other trit than zero.
+    /// The number of rows in which every trit is zero.
     pub zero_rows: u64,
 }
 
@@ -75,10 +75,10 @@ pub fn linear(config: &Config) -> Vec<Weight> {
     weights
 }
 
-/// Counts of a packed file.
+/// Counts the trits of every linear layer of a packed file.
 ///
 /// # Errors
-/// A byte that stands for no trits, or a file that has none.
+/// A byte that encodes no trits, or a file whose layers hold numbers.
 pub fn of_file(file: &PackedFile) -> Result<Vec<Counts>> {
     let Some(packing) = file.packing.ternary() else {
         return Err(Error::NoTrits {
@@ -111,10 +111,10 @@ fn damaged(file: &PackedFile, weight: &Weight, matrix: Matrix) -> Error {
     }
 }
 
-/// Counts of one layer of a checkpoint, which is read for it.
+/// Reads one layer of a checkpoint and counts its trits.
 ///
 /// # Errors
-/// What reading the layer returns.
+/// The errors of reading the layer.
 pub fn of_layer(source: &dyn Source, weight: Weight) -> sterna_convert::Result<Counts> {
     let matrix = source.linear(&weight)?;
     let rows = in_parallel(&matrix.trits, weight.columns, |row| Some(of_trits(row)));
@@ -128,14 +128,15 @@ fn of_trits(row: &[i8]) -> [u64; 3] {
     [minus, row.len() as u64 - minus - plus, plus]
 }
 
-/// How many -1, 0 and +1 a byte holds, in three fields of 21 bits; none where it holds no trits.
+/// The number of -1, 0 and +1 that each byte encodes, in three fields of 21 bits. `None` for a byte
+/// that encodes no trits. One addition per byte then adds all three counts.
 type PerByte = [Option<u64>; 256];
 const FIELD: u32 = 21;
 
-/// Bytes whose counts fit into a field, at five trits a byte.
+/// The number of bytes whose counts fit into one field: a byte encodes at most five trits.
 const CHUNK: usize = (1 << FIELD) / 8;
 
-/// Counts that come from the packing itself: a block of equal bytes, unpacked.
+/// The table of a packing. It unpacks a block of equal bytes for each of the 256 values.
 fn per_byte(packing: Packing) -> PerByte {
     let mut trits = vec![0; packing.block_columns()];
     let blocks = packing.row_bytes(trits.len());
@@ -161,7 +162,7 @@ fn of_packed_row(row: &[u8], table: &PerByte) -> Option<[u64; 3]> {
     Some(counts)
 }
 
-/// Counts of -1, 0 and +1 and of rows of zeros, over the rows of `data`, `len` elements each.
+/// Counts -1, 0, +1 and rows of zeros over the rows of `data`, which have `len` elements each.
 fn in_parallel<T: Sync>(
     data: &[T],
     len: usize,

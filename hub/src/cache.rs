@@ -1,4 +1,6 @@
-//! The cache that all programs of the hub share. `hf_hub` knows where blobs and snapshots are.
+//! One repository in the cache that all programs of the hub share. `hf_hub` knows where blobs and
+//! snapshots are; references, locks and listings are written here, because its locks are not seen by
+//! other programs and its references are not durable.
 //!
 //! ```text
 //! models--org--name/
@@ -29,7 +31,7 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// `repo` is a checked `org/name`, so that its folder in the cache is a plain one.
+    /// `repo` is an `org/name` that was checked, so its folder stays inside the cache.
     pub fn new(cache: &Path, kind: Kind, repo: &str) -> Repo {
         let repo = kind.repo(repo, "");
         let name = repo.folder_name();
@@ -44,7 +46,7 @@ impl Repo {
         self.layout.blob_path(hash.as_str())
     }
 
-    /// A blob during its download; the next run, or another program, continues it.
+    /// A blob during its download. The next run, or another program, continues it.
     pub fn part(&self, hash: &Hash) -> PathBuf {
         self.layout.blob_path(&format!("{hash}.incomplete"))
     }
@@ -53,7 +55,7 @@ impl Repo {
         self.layout.pointer_path(commit)
     }
 
-    /// The commit of a revision when it was last asked for.
+    /// The commit that a revision had when it was last asked for.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -62,7 +64,7 @@ impl Repo {
         is_commit(&commit).then_some(commit)
     }
 
-    /// Notes that a branch or tag is at a commit.
+    /// Records the commit of a branch or tag.
     pub fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
@@ -86,7 +88,7 @@ impl Repo {
         self.folder.join("trees").join(format!("{commit}.json"))
     }
 
-    /// The files in the top folder of a snapshot, for caches without a listing.
+    /// The files in the top folder of a snapshot, for a cache without a listing.
     pub fn files(&self, commit: &str) -> Option<Listing> {
         let entries = std::fs::read_dir(self.snapshot(commit)).ok()?;
         let name =
@@ -99,7 +101,8 @@ impl Repo {
         ))
     }
 
-    /// Keeps other processes from fetching the same blob until it is dropped.
+    /// Keeps other processes from fetching the same blob until the returned file is dropped. `wait`
+    /// is called once if another process holds the lock.
     pub fn lock(&self, hash: &Hash, wait: impl FnOnce()) -> Result<File> {
         let path = self.locks.join(format!("{hash}.lock"));
         let locked = || {
@@ -155,7 +158,7 @@ fn link(target: &Path, _blob: &Path, path: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
-/// Few users of Windows may make links; the layout without links keeps the file itself in the snapshot.
+/// Few users of Windows may create links. Without a link, the snapshot holds the file itself.
 #[cfg(windows)]
 fn link(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
     let target: PathBuf = target.components().collect();

@@ -1,8 +1,9 @@
 //! Requests to the hub: redirects, the token and retries.
 //!
-//! `hf_hub` makes the addresses and the request for the description of a repository. Redirects are
-//! followed here, because the token must go to the endpoint's own origin only, and because the hash of a
-//! file in large storage is a header of the redirect that leads away from the hub.
+//! `hf_hub` makes the addresses and the request for the description of a repository. This file
+//! follows redirects itself, for two reasons: the token must go only to the endpoint's own origin,
+//! and the hash of a file in large storage is a header of the redirect that leads away from the
+//! hub.
 
 use std::io::Read;
 use std::time::Duration;
@@ -21,12 +22,12 @@ use super::name::Name;
 use super::settings::Settings;
 use super::{Error, Progress, Result};
 
-/// Attempts without progress, one after another, before an error.
+/// Successive attempts without progress before an error.
 pub const TRIES: u32 = 5;
-/// The hub counts requests in windows of five minutes.
+/// A longer wait is an error. The hub counts requests in windows of five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 const REDIRECTS: usize = 6;
-/// Bytes of a description; those of the largest repositories have fewer.
+/// Limit of the bytes of a description; the largest repositories need less.
 const LONGEST_REPLY: u64 = 64 << 20;
 /// Everything that is not plain in a path is percent-encoded; in names of files a slash is plain.
 const IN_REVISION: &AsciiSet = &NON_ALPHANUMERIC
@@ -38,7 +39,7 @@ const IN_FILE: &AsciiSet = &IN_REVISION.remove(b'/');
 
 pub struct Client<'a> {
     api: Api,
-    /// For files; that of `api` follows redirects and is not public.
+    /// Fetches files. The agent of `api` follows redirects and is not public.
     agent: Agent,
     pub proxy: Option<Proxy>,
     endpoint: String,
@@ -47,31 +48,31 @@ pub struct Client<'a> {
     pub pause: fn(Duration),
 }
 
-/// The beginning of a reply with a status of success.
+/// A successful reply: its headers, and its body to be read.
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// What the endpoint says of the content, wherever the content comes from.
+    /// The hash of the content according to the endpoint, even if another server sends the content.
     pub hash: Option<Hash>,
     pub body: Body,
 }
 
-/// Why an attempt brought no result.
+/// Why an attempt gave no result.
 pub enum Failure {
-    /// It is no use to try again.
+    /// Another attempt would fail too.
     Final(Box<Error>),
-    /// It may work later.
+    /// Another attempt may succeed.
     Again(Box<Again>),
 }
 
 pub struct Again {
-    /// What to say if it does not.
+    /// The error if no later attempt succeeds.
     pub error: Error,
-    /// What happened, for a line on the terminal.
+    /// The cause, as a message for the user.
     pub note: String,
-    /// How long the server wants to be left alone.
+    /// How long the server asks to wait.
     pub after: Option<Duration>,
-    /// Whether the attempt brought a part of the result.
+    /// Whether the attempt received a part of the content.
     pub progress: bool,
 }
 
@@ -109,7 +110,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The commit that a revision is at, and its files.
+    /// The commit of a revision, and its files.
     pub fn revision(&self, name: &Name) -> Result<(String, Listing)> {
         let revision = utf8_percent_encode(name.revision(), IN_REVISION).to_string();
         let repo = name.kind.repo(&name.repo, &revision);
@@ -138,7 +139,8 @@ impl<'a> Client<'a> {
         repo.url(&utf8_percent_encode(file, IN_FILE).to_string())
     }
 
-    /// Calls `attempt` until it works, until [`TRIES`] calls made no progress, or until it cannot work.
+    /// Calls `attempt` until it succeeds, fails for good, or makes no progress [`TRIES`] times in a
+    /// row.
     pub fn persist<T>(
         &self,
         mut attempt: impl FnMut() -> std::result::Result<T, Failure>,
@@ -165,7 +167,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Requests `url` from byte `from` on, and follows redirects.
+    /// Requests the content of `url` from byte `from` on, and follows redirects.
     pub fn get(&self, url: &str, from: u64, name: &Name) -> std::result::Result<Reply, Failure> {
         self.follow(url.to_owned(), self.request(url, from), from, name)
     }
@@ -188,7 +190,7 @@ impl<'a> Client<'a> {
         origin(url).is_some() && origin(url) == origin(&self.endpoint)
     }
 
-    /// Sends the first request, which is for `url`, and further ones where it is redirected.
+    /// Sends `request`, which is for `url`, and a further one for each redirect.
     fn follow(
         &self,
         mut url: String,
@@ -238,7 +240,7 @@ impl<'a> Client<'a> {
         .into())
     }
 
-    /// What a status other than success means.
+    /// The error that a status other than success means.
     fn status(&self, url: &str, is_endpoint: bool, reply: Response<Body>, name: &Name) -> Failure {
         let status = reply.status();
         let headers = reply.headers().clone();
@@ -329,8 +331,8 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A request that returns every status, follows nothing, and gives up on a server that sends nothing,
-/// however long the whole file may take.
+/// A request that returns every status and follows no redirect. Its time limits are for silence of
+/// the server, not for the whole file, which may take hours.
 fn patient(
     request: RequestBuilder<WithoutBody>,
     proxy: Option<Proxy>,
@@ -350,7 +352,7 @@ fn patient(
         .build()
 }
 
-/// The hash in the headers of the endpoint; an `ETag` counts only beside the content itself.
+/// The hash in the headers of the endpoint. An `ETag` counts only if the reply has the content.
 fn announced(headers: &HeaderMap, is_content: bool) -> Option<Hash> {
     let linked = text(headers, "x-linked-etag").and_then(Hash::parse);
     linked.or_else(|| {
@@ -360,7 +362,8 @@ fn announced(headers: &HeaderMap, is_content: bool) -> Option<Hash> {
     })
 }
 
-/// Seconds of `Retry-After`, or until the window ends that the hub's own `RateLimit: "api";r=0;t=55` names.
+/// The wait that the server asks for: the seconds of `Retry-After`, or else the `t` of the hub's
+/// header `RateLimit: "api";r=0;t=55`, the seconds until its window ends.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let window = || {
         text(headers, "ratelimit")?
@@ -407,7 +410,7 @@ fn origin(url: &str) -> Option<(String, String, u16)> {
     ))
 }
 
-/// The target of a redirect; `None` where it is nothing that can be asked for.
+/// The target of a redirect; `None` if it is not a web address.
 fn join(url: &str, location: &str) -> Option<String> {
     let base: Uri = url.parse().ok()?;
     let target = match location {
@@ -419,7 +422,7 @@ fn join(url: &str, location: &str) -> Option<String> {
     (is_web && origin(&target).is_some()).then_some(target)
 }
 
-/// Host, and the port where one is given.
+/// The host, with the port if the address has one.
 fn host(url: &str) -> String {
     let uri = url.parse::<Uri>().ok();
     let authority = uri.as_ref().and_then(Uri::authority).map(|a| a.as_str());
@@ -427,7 +430,7 @@ fn host(url: &str) -> String {
     host.map_or_else(|| bare(url), str::to_owned)
 }
 
-/// Without the query, which can hold a signature.
+/// The address without its query, which can hold a signature.
 fn bare(url: &str) -> String {
     url.split(['?', '#']).next().unwrap_or(url).to_owned()
 }

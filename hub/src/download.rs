@@ -1,4 +1,6 @@
-//! One file: it grows in a part that survives, is hashed as it comes, and gets its name when the hash is right.
+//! The download of one file. It grows in a part file that survives a crash, is hashed as it
+//! arrives, and gets its name when the hash is right. The download of `hf_hub` 0.5 does none of
+//! this: it checks no hash, and appends to a part without checking that the server resumed there.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -12,7 +14,7 @@ use super::hash::{Hash, Hasher};
 use super::name::Name;
 use super::{Error, Result};
 
-/// What to download.
+/// A file to download, with its size and hash from the listing.
 pub struct Wanted<'a> {
     pub name: &'a Name,
     pub file: &'a str,
@@ -23,7 +25,8 @@ pub struct Wanted<'a> {
     pub done_before: u64,
 }
 
-/// Fetches a file to `blob`, by way of `part`, of which it uses what is there; returns the bytes that came.
+/// Fetches a file to `blob`. It continues the file `part` of an earlier run, if there is one.
+/// Returns the number of bytes that came over the network.
 pub fn download(client: &Client, wanted: &Wanted, part: &Path, blob: &Path) -> Result<u64> {
     let mut part = Part::open(part, wanted)?;
     let there = part.len;
@@ -42,7 +45,7 @@ pub fn download(client: &Client, wanted: &Wanted, part: &Path, blob: &Path) -> R
     Ok(came)
 }
 
-/// Makes the part as long as the file.
+/// Downloads until the part is as long as the file. Returns the number of bytes that came.
 fn fill(client: &Client, wanted: &Wanted, part: &mut Part) -> Result<u64> {
     let (mut came, mut furthest) = (0, part.len);
     if part.len == wanted.size {
@@ -72,7 +75,8 @@ fn fill(client: &Client, wanted: &Wanted, part: &mut Part) -> Result<u64> {
     Ok(came)
 }
 
-/// Checks that the reply is this file from where the part ends; a reply from the beginning empties the part.
+/// Checks that the reply is this file and continues where the part ends. If the server sends the
+/// file from its beginning, the part is emptied.
 fn check_reply(reply: &Reply, wanted: &Wanted, part: &mut Part) -> Result<()> {
     if let Some(found) = reply.hash.clone().filter(|hash| *hash != wanted.hash) {
         part.remove()?;
@@ -108,7 +112,7 @@ fn check_reply(reply: &Reply, wanted: &Wanted, part: &mut Part) -> Result<()> {
     }
 }
 
-/// Appends the body to the part; `Some` says why it ended too early.
+/// Appends the body to the part. Returns why the body ended too early, or `None` if it is complete.
 fn copy(
     client: &Client,
     wanted: &Wanted,
@@ -146,7 +150,7 @@ fn wrong_size(wanted: &Wanted, found: String) -> Error {
     }
 }
 
-/// A file that grows, and the hash of what it has.
+/// A growing file, and the hash of its content so far.
 struct Part {
     path: PathBuf,
     file: File,
@@ -156,7 +160,7 @@ struct Part {
 }
 
 impl Part {
-    /// Opens what an earlier run has left, or an empty part.
+    /// Opens the part that an earlier run left, or an empty one.
     fn open(path: &Path, wanted: &Wanted) -> Result<Part> {
         let open = || {
             std::fs::create_dir_all(durable::folder_of(path))?;

@@ -1,4 +1,4 @@
-//! What can go wrong between a name and its files, and what to do about it.
+//! Errors between a name and its files, each with what to do about it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Every way in which the hub or its cache refuses a model or a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was given is not `org/name` with a revision or file.
+    /// The given text is not `org/name` with an optional revision or file.
     #[error(
         "{given} is not the name of a model: it {why}; expected org/name, org/name@revision or \
          org/name:file.gguf"
@@ -22,7 +22,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// What was given is not `hf:org/name` with a revision.
+    /// The given text is not `hf:org/name` with an optional revision.
     #[error(
         "{given} is not the name of a data set: it {why}; expected hf:org/name or \
          hf:org/name@revision"
@@ -90,7 +90,7 @@ pub enum Error {
         /// Files that it has.
         there: String,
     },
-    /// No file of the repository is of use here.
+    /// No file of the repository can be used.
     #[error("{repo}: it has no {wanted}; it has {there}{advice}")]
     NothingToRun {
         /// `org/name`.
@@ -118,7 +118,7 @@ pub enum Error {
         /// The file name.
         file: String,
     },
-    /// The hub answers something that its protocol does not allow.
+    /// The hub sends a reply that its protocol does not allow.
     #[error("{url}: unexpected reply: {why}; check HF_ENDPOINT, or try again later")]
     Reply {
         /// The address, without its query.
@@ -136,7 +136,7 @@ pub enum Error {
         /// The file.
         file: String,
     },
-    /// The hub answers 429 for longer than a download waits.
+    /// The hub answers 429 and asks for a longer wait than a download accepts.
     #[error(
         "{host}: too many requests; it asks to wait {wait}. With HF_TOKEN set, the hub allows more"
     )]
@@ -154,7 +154,7 @@ pub enum Error {
         /// Its status and message.
         why: String,
     },
-    /// No connection, or none that answers.
+    /// There is no connection, or the server does not answer.
     #[error(
         "{host}: cannot be reached ({why}); check the network, HF_ENDPOINT and HTTPS_PROXY. Models \
          in the cache work without it"
@@ -165,10 +165,10 @@ pub enum Error {
         /// The error of the connection.
         why: String,
     },
-    /// The connection broke several times without any progress between.
+    /// The connection broke several times, without progress in between.
     #[error(
-        "{file}: the connection broke at {at} of {size} bytes, several times ({why}); the downloaded \
-         part is kept, and the same command continues from there"
+        "{file}: the connection broke at {at} of {size} bytes, several times ({why}); the \
+         downloaded part is kept, and the same command continues from there"
     )]
     Cut {
         /// The file.
@@ -182,8 +182,8 @@ pub enum Error {
     },
     /// The content of a file is not what the hub lists.
     #[error(
-        "{file}: expected the hub's checksum {expected}, found {found}; nothing was kept. Try again; \
-         if it happens again, something between the hub and this machine changes files"
+        "{file}: expected the hub's checksum {expected}, found {found}; nothing was kept. Try \
+         again; if it happens again, something between the hub and this machine changes files"
     )]
     WrongHash {
         /// The file.
@@ -217,7 +217,7 @@ pub enum Error {
         /// The folder.
         cache: PathBuf,
     },
-    /// There is nothing of this name to remove.
+    /// The cache has no repository or revision of this name.
     #[error("{what}: no such {kind} in the cache {cache}; `sterna models` lists its content")]
     NothingToRemove {
         /// Model or data set.
@@ -246,7 +246,7 @@ impl Error {
         }
     }
 
-    /// Whether the name or what it stands for is at fault, and not the network or this machine.
+    /// Whether the name or its repository is at fault, and not the network or this machine.
     pub fn is_bad_input(&self) -> bool {
         use Error::*;
         match self {
@@ -278,8 +278,8 @@ impl Error {
 fn describe(cause: &std::io::Error) -> String {
     match cause.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "the disk is full; free space on it, or set HF_HUB_CACHE to a folder on another disk. The \
-             downloaded part is kept, and the same command continues from there"
+            "the disk is full; free space on it, or set HF_HUB_CACHE to a folder on another disk. \
+             The downloaded part is kept, and the same command continues from there"
                 .into()
         }
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {

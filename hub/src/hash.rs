@@ -1,5 +1,5 @@
-//! How the hub names contents: files in large storage by their SHA-256, others by git's SHA-1 of
-//! `blob <size>\0<content>`. The name of a blob in the cache is the same.
+//! The hashes by which the hub identifies contents: SHA-256 for files in large storage, git's SHA-1
+//! of `blob <size>\0<content>` for the others. The same hash is the name of the blob in the cache.
 
 use sha1::Sha1;
 use sterna_ternary::sha256::{Digest, Sha256, hex};
@@ -23,7 +23,7 @@ impl Hash {
         &self.0
     }
 
-    /// What computes this kind of hash, for a content of `size` bytes.
+    /// A hasher of this kind, for a content of `size` bytes.
     pub fn hasher(&self, size: u64) -> Hasher {
         match self.0.len() {
             64 => Hasher::Sha256(Sha256::new()),

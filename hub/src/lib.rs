@@ -1,18 +1,23 @@
-//! Models and data sets of the Hugging Face hub by name, in the cache that all programs of the hub share.
+//! Models and data sets of the Hugging Face hub by name, in the cache that all programs of the hub
+//! share.
 //!
-//! A revision becomes a commit and a list of files with sizes and hashes, in one request; files that the
-//! snapshot of that commit has are not requested again. The layout of the cache is described at
-//! <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>.
+//! A revision becomes a commit and a list of files with sizes and hashes, in one request; files
+//! that the snapshot of that commit already has are not requested again. The layout of the cache is
+//! described at <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>.
 //!
 //! The crate `hf-hub` describes repositories, makes the addresses and the request for their
-//! description, and knows the layout of the cache. Its download is not used: it checks no hash, appends
-//! whatever a server answers to a resumed file, sends no status or message of the hub to its caller, and
-//! has no offline mode, no `HF_HUB_CACHE` and no locks that other programs see. So these are here:
-//! - SHA-256, or git's SHA-1, of every file, and `Content-Range` of every resumed one (`download.rs`);
+//! description, and knows the layout of the cache. Its download is not used: it checks no hash,
+//! appends any reply of a server to a resumed file, does not pass the hub's status and message on,
+//! and has no offline mode, no `HF_HUB_CACHE` and no locks that other programs see. So these are
+//! here:
+//! - SHA-256, or git's SHA-1, of every file, and `Content-Range` of every resumed one
+//!   (`download.rs`);
 //! - redirects, retries, and the token for the endpoint's own origin only (`client.rs`);
 //! - sizes and hashes of a commit, kept for use without a network (`listing.rs`);
-//! - locks, links and durable references in the cache (`cache.rs`), its list and removal (`stored.rs`);
-//! - all environment variables (`settings.rs`) and names that cannot leave their folder (`name.rs`).
+//! - locks, links and durable references in the cache (`cache.rs`), its list and removal
+//!   (`stored.rs`);
+//! - all environment variables (`settings.rs`) and names that cannot leave their folder
+//!   (`name.rs`).
 //!
 //! ```no_run
 //! use sterna_hub::{Hub, Name, Settings, Want};
@@ -55,7 +60,7 @@ pub use want::Want;
 /// The hub and its cache.
 pub struct Hub<'a> {
     cache: PathBuf,
-    /// `None` where the network may not be used.
+    /// `None` if the network may not be used.
     client: Option<Client<'a>>,
     progress: &'a dyn Progress,
 }
@@ -94,7 +99,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Makes sure that the files that `want` needs are in the cache; returns where they are.
+    /// Makes sure that the files that `want` needs are in the cache, and returns their place.
     ///
     /// # Errors
     /// Every variant of [`Error`] but [`Error::Setting`] and [`Error::NothingToRemove`].
@@ -145,8 +150,9 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// The commit of a revision and its files. They come from the cache if the revision is a commit or the
-    /// network is forbidden, and, with a warning, if the hub cannot be reached; else from the hub.
+    /// The commit of a revision and its files. They come from the hub, with three exceptions: a
+    /// revision that is a commit and is in the cache, offline mode, and, with a warning, a hub that
+    /// cannot be reached.
     fn resolve(&self, name: &Name, repo: &Repo) -> Result<(String, Listing)> {
         let is_fixed = name::is_commit(name.revision());
         let listed = || {
@@ -190,8 +196,8 @@ impl<'a> Hub<'a> {
         }
         let mut files = repo.files(&commit).ok_or_else(absent)?;
         self.progress.say(&format!(
-            "warning: another program put {name} into the cache without a list of its files; a file that \
-             it did not download is not noticed"
+            "warning: another program put {name} into the cache without a list of its files; a \
+             file that it did not download is not noticed"
         ));
         if let Some(file) = name
             .file
@@ -208,7 +214,7 @@ impl<'a> Hub<'a> {
         Error::NotCached { what, cache }
     }
 
-    /// Makes sure that the snapshot has `file`.
+    /// Downloads `file` if the snapshot does not have it.
     fn bring(&self, snapshot: &mut Snapshot, file: &str) -> Result<()> {
         let entry = snapshot.entry(file);
         let path = snapshot.repo.snapshot(&snapshot.commit).join(file);

@@ -12,12 +12,12 @@ use super::{Error, Result, Want};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// File names and what the hub says of each.
+/// Size and hash of each file, by name.
 #[derive(Debug, Default, PartialEq)]
 pub struct Listing(pub BTreeMap<String, Entry>);
 
-/// Size and hashes of a file. The hub always gives them; the folder of a cache that another program filled
-/// knows names only.
+/// Size and hashes of a file. The hub always gives them. A cache that another program filled knows
+/// only the names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub size: Option<u64>,
@@ -29,13 +29,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// SHA-256 of a file in large storage, whose `blob_id` is that of a pointer; else git's own.
+    /// SHA-256 of a file in large storage, whose `blob_id` belongs to a pointer file; else git's
+    /// hash.
     pub fn hash(&self) -> Option<Hash> {
         Hash::parse(self.lfs_sha256.as_ref().or(self.blob_id.as_ref())?)
     }
 }
 
-/// Endings of files that the trainer reads.
+/// Endings of the files that the trainer reads.
 const TEXTS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
 
 /// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
@@ -60,7 +61,7 @@ struct Lfs {
     size: Option<u64>,
 }
 
-/// `trees/{commit}.json` in the cache, as huggingface_hub writes it too.
+/// `trees/{commit}.json` in the cache, in the format of huggingface_hub.
 #[derive(Serialize, Deserialize)]
 struct Tree {
     format_version: u32,
@@ -92,13 +93,13 @@ impl Listing {
         ))
     }
 
-    /// Reads a listing from the cache; `None` if it is of another version or not whole.
+    /// Reads a listing from the cache; `None` if it has another version or is damaged.
     pub fn from_tree(json: &[u8]) -> Option<Listing> {
         let tree: Tree = serde_json::from_slice(json).ok()?;
         (tree.format_version == TREE_VERSION).then_some(Listing(tree.files))
     }
 
-    /// What [`Listing::from_tree`] reads; `None` where the hub gave no sizes or hashes.
+    /// The JSON that [`Listing::from_tree`] reads; `None` if sizes or hashes are unknown.
     pub fn to_tree(&self) -> Option<Vec<u8>> {
         let is_whole = |e: &Entry| e.size.is_some() && e.blob_id.is_some();
         let tree = Tree {
@@ -111,7 +112,7 @@ impl Listing {
             .then(|| serde_json::to_vec_pretty(&tree).expect("has string keys"))
     }
 
-    /// The files that belong to what `name` asks for, small ones first.
+    /// Selects the files that `want` needs, small ones first.
     pub fn select(&self, name: &Name, want: Want) -> Result<Selection> {
         let repo = || name.repo.clone();
         let has = |file: &str| self.0.contains_key(file);
@@ -165,7 +166,7 @@ impl Listing {
         Ok(Selection { files, main, index })
     }
 
-    /// All files, in whatever folder, that `sterna train` reads.
+    /// All files that `sterna train` reads, in any folder.
     fn texts(&self, name: &Name) -> Result<Selection> {
         let is_text = |file: &&String| TEXTS.iter().any(|ending| file.ends_with(ending));
         let files: Vec<String> = self.0.keys().filter(is_text).cloned().collect();
@@ -180,7 +181,7 @@ impl Listing {
         })
     }
 
-    /// The one file of the top folder that ends so.
+    /// The only file of the top folder with this ending; an error if there are several.
     fn only(&self, name: &Name, ending: &str) -> Result<Option<String>> {
         let fits = |file: &&String| file.ends_with(ending) && !file.contains('/');
         let found: Vec<&String> = self.0.keys().filter(fits).collect();
@@ -217,7 +218,7 @@ impl Listing {
         }
     }
 
-    /// The files that the index at hand names; all of them are in the listing.
+    /// The files that an index names. All of them must be in the listing.
     pub fn shards(&self, name: &Name, index: &[u8]) -> Result<Vec<String>> {
         let error = |why: String| Error::Reply {
             url: format!("{}:{INDEX}", name.repo),
@@ -244,13 +245,13 @@ impl Listing {
     }
 }
 
-/// What to fetch.
+/// The files to fetch.
 #[derive(Debug, PartialEq)]
 pub struct Selection {
     pub files: Vec<String>,
-    /// The one file that is the model; `None` if the folder is.
+    /// The one file that is the model; `None` if the model is a folder.
     pub main: Option<String>,
-    /// The one of `files` that names further ones.
+    /// The member of `files` that names further files.
     pub index: Option<String>,
 }
 
@@ -264,7 +265,7 @@ fn check(name: &Name, file: &str) -> Result<()> {
     }
 }
 
-/// Some names, so that a message stays readable, and how many more there are.
+/// The first names, so that a message stays readable, and the number of further ones.
 fn list<'a>(files: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 12;
     let more = files.len().saturating_sub(SHOWN);

@@ -1,7 +1,7 @@
 //! Names of models on the hub: `org/name[@revision][:file]`. Names of data sets begin with `hf:`.
 //!
-//! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk is
-//! checked here: revisions and file names cannot leave the folder that they are put into.
+//! The rules for `org/name` are the hub's own. Everything that becomes part of a path on this disk
+//! is checked here: revisions and file names cannot leave their folder.
 
 use hf_hub::RepoType;
 use serde::Serialize;
@@ -16,7 +16,7 @@ pub fn is_dataset(given: &str) -> bool {
     given.starts_with(MARK)
 }
 
-/// What a repository holds; the two have name spaces of their own.
+/// The content of a repository. Models and data sets have separate name spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -36,7 +36,7 @@ impl Kind {
         hf_hub::Repo::with_revision(repo.to_owned(), kind, revision.to_owned())
     }
 
-    /// The prefix of `org/name` where a user names it.
+    /// The prefix of `org/name` in the name that a user types.
     pub fn mark(self) -> &'static str {
         match self {
             Kind::Model => "",
@@ -54,7 +54,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// A repository of the hub as a user names it, with a revision or one file of it.
+/// A repository of the hub as a user names it, optionally with a revision or one of its files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Name {
     /// Model or data set.
@@ -62,7 +62,7 @@ pub struct Name {
     /// `org/name`.
     pub repo: String,
     revision: Option<String>,
-    /// One file of the repository instead of what belongs to a checkpoint.
+    /// One file of the repository, instead of the files of a checkpoint.
     pub file: Option<String>,
 }
 
@@ -80,7 +80,7 @@ impl Name {
         }
     }
 
-    /// Reads what follows the mark of its kind.
+    /// Reads the text that follows the mark of its kind.
     fn of(kind: Kind, given: &str) -> Result<Name> {
         let error = |why: &str| match kind {
             Kind::Model => Error::Name {
@@ -127,7 +127,7 @@ impl Name {
         })
     }
 
-    /// The branch, tag or commit; `main` where none was given.
+    /// The branch, tag or commit; `main` if none was given.
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or(DEFAULT_REVISION)
     }
@@ -176,8 +176,8 @@ pub fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a name from the hub or the user stays inside the folder it is joined to, on every system:
-/// relative, no `..`, no backslash, drive or stream, nothing that cannot be printed.
+/// Whether a name from the hub or the user stays inside the folder it is joined to, on every
+/// system: relative, no `..`, no backslash, drive or stream, nothing that cannot be printed.
 pub fn is_safe_path(path: &str) -> bool {
     let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
     let is_plain = |c: char| !c.is_control() && !matches!(c, '\\' | ':');

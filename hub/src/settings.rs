@@ -1,6 +1,6 @@
 //! Where the hub and its cache are: the environment variables that every tool of the hub reads.
 //!
-//! `hf_hub` reads `HF_HOME` and `HF_ENDPOINT` only, and panics where there is no home folder; so the
+//! `hf_hub` reads only `HF_HOME` and `HF_ENDPOINT`, and panics if there is no home folder. So the
 //! variables are read here, and `hf_hub` gets the result.
 
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use super::{Error, Result};
 pub struct Settings {
     /// Scheme, host and optionally a path, without a slash at the end.
     pub endpoint: String,
-    /// The token of the user, if there is one. It is sent to the endpoint's own origin only.
+    /// The token of the user, if there is one. It is sent only to the endpoint's own origin.
     pub token: Option<String>,
     /// The folder of all repositories.
     pub cache: PathBuf,
@@ -27,8 +27,8 @@ impl Settings {
     /// Reads the variables of this process and the token file.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a variable with a value that cannot be used, [`Error::Disk`] for a token
-    /// file that cannot be read.
+    /// [`Error::Setting`] for a variable with an invalid value, [`Error::Disk`] for a token file that
+    /// cannot be read.
     pub fn from_env() -> Result<Settings> {
         Settings::read(&|name| std::env::var_os(name))
     }

@@ -14,13 +14,13 @@ use super::{Error, Kind, Result};
 pub struct Stored {
     /// Model or data set.
     pub kind: Kind,
-    /// As a user names it.
+    /// The name that a user types.
     pub name: String,
-    /// Bytes of its files, unfinished downloads included.
+    /// Bytes of its files, including unfinished downloads.
     pub bytes: u64,
     /// Bytes of unfinished downloads.
     pub incomplete_bytes: u64,
-    /// Its commits.
+    /// Its commits that are in the cache.
     pub revisions: Vec<Revision>,
 }
 
@@ -86,7 +86,8 @@ fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
         });
     }
     let blobs = children(&repo.folder.join("blobs"))?;
-    let size = |path: &PathBuf| path.metadata().map_or(0, |m| m.len()); // of the target where it is a link
+    // A link has the size of its target.
+    let size = |path: &PathBuf| path.metadata().map_or(0, |m| m.len());
     let is_part = |path: &&PathBuf| path.extension().is_some_and(|e| e == "incomplete");
     Ok(Stored {
         kind,
@@ -97,11 +98,12 @@ fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
     })
 }
 
-/// Removes a model or data set, or only the given revision with the blobs that no other revision uses.
-/// Returns the bytes that became free.
+/// Removes a model or data set, or only the given revision with the blobs that no other revision
+/// uses. Returns the bytes that became free.
 ///
 /// # Errors
-/// [`Error::NothingToRemove`] where the cache does not have it, [`Error::Disk`] for a file that cannot be removed.
+/// [`Error::NothingToRemove`] if the cache does not have it, [`Error::Disk`] for a file that cannot
+/// be removed.
 pub fn remove(cache: &Path, name: &Name) -> Result<u64> {
     let repo = Repo::new(cache, name.kind, &name.repo);
     let stored = stored(cache, name.kind, &name.repo)?;
@@ -169,7 +171,8 @@ fn remove_revision(repo: &Repo, stored: &Stored, commit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that removing the folder would free. Newer programs keep some contents outside, shared by models.
+/// The bytes that removing the folder would free. Newer programs of the hub keep some contents
+/// outside of it, shared between models.
 fn folder_bytes(folder: &Path) -> Result<u64> {
     Ok(walk(folder)?
         .iter()
@@ -177,7 +180,7 @@ fn folder_bytes(folder: &Path) -> Result<u64> {
         .sum())
 }
 
-/// Size of a file; 0 of a link.
+/// The size of a file; 0 for a link.
 fn own_bytes(path: &Path) -> u64 {
     path.symlink_metadata()
         .map_or(0, |m| if m.is_file() { m.len() } else { 0 })
@@ -196,7 +199,7 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Every file below a folder, as `a/b/c`; links are files.
+/// Every file below a folder, as `a/b/c`. Links count as files.
 fn walk(folder: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for path in children(folder)? {

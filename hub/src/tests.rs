@@ -194,7 +194,7 @@ fn one_file_of_a_given_revision() {
     );
     assert_eq!(std::fs::read(&fetched.path).unwrap(), b"gguf");
     assert_eq!(setup.blobs().len(), 1);
-    // A content that another revision brought is not fetched again.
+    // A content that came with another revision is not fetched again.
     setup.fetch(REPO).unwrap();
     setup.server.requests();
     assert_eq!(setup.fetch("org/name@refs/pr/1").unwrap().downloaded, 0);

@@ -1,14 +1,14 @@
-//! What a caller can use of a repository.
+//! The kinds of files that a caller needs from a repository.
 
-/// Which files of a repository are asked for.
+/// The files of a repository that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Want {
     /// Safetensors with their config and tokenizer, or one GGUF file.
     Checkpoint,
-    /// One file that `sterna convert` wrote, else a checkpoint, which can be packed.
+    /// A packed file that `sterna convert` wrote, else a checkpoint, which can be packed.
     Runnable,
     /// A checkpoint, else a packed file.
     Either,
-    /// Files of a data set that the trainer reads.
+    /// The files of a data set that the trainer reads.
     Texts,
 }

@@ -1,5 +1,5 @@
-//! Checks that run the model: as it is, and with what a known mistake did undone ([`super::trials`]). Where no way
-//! predicts anything, nothing can be told, and that is what they say.
+//! Checks that run the model twice: unchanged, and with a known mistake undone ([`super::trials`]).
+//! If neither run predicts anything, the losses say nothing, and the finding says so.
 
 use sterna_ternary::Activation;
 
@@ -25,7 +25,7 @@ pub fn logits(patient: &Patient) -> Result<Finding> {
     })
 }
 
-/// Whether the model knows more than nothing.
+/// Whether the model predicts a built-in text better than chance.
 pub fn prediction(patient: &Patient, trials: &Trials) -> Result<Finding> {
     let body = match with_text(patient) {
         Ok(body) => body,
@@ -41,7 +41,7 @@ pub fn prediction(patient: &Patient, trials: &Trials) -> Result<Finding> {
         .map(|((name, _), x)| format!("{name} {x:.2}"))
         .collect();
     let shown = format!(
-        "nats a token: {}; guessing costs {chance:.2}",
+        "nats per token: {}; guessing costs {chance:.2}",
         shown.join(", ")
     );
     let best = means.iter().copied().fold(f64::INFINITY, f64::min);
@@ -50,14 +50,14 @@ pub fn prediction(patient: &Patient, trials: &Trials) -> Result<Finding> {
         _ => Finding::suspect(match explained(trials) {
             Some(check) => format!("predicts no better than chance, see {check}. {shown}"),
             None => format!(
-                "predicts no better than chance: it is untrained, knows only other texts than the built-in ones, or \
-                 is damaged; checks that compare losses cannot tell. {shown}"
+                "predicts no better than chance: it is untrained, was trained on very different \
+                 texts, or is damaged; checks that compare losses cannot tell. {shown}"
             ),
         }),
     })
 }
 
-/// The check of a change with which the model predicts something.
+/// The check of the first change with which the model predicts clearly better.
 fn explained(trials: &Trials) -> Option<&'static str> {
     let mut trials = trials.as_deref().unwrap_or_default().iter();
     let helps = trials.find(|trial| trial.compared.better == Better::Second);
@@ -72,20 +72,21 @@ pub fn scale_direction(patient: &Patient, trials: &Trials) -> Result<Finding> {
     };
     let (gain, inverse) = gains(body);
     let shown = format!(
-        "; a layer makes {gain:.3} of an input of size 1, {inverse:.3} with scales inverted"
+        "; a layer turns an input of size 1 into {gain:.3}, with scales inverted into {inverse:.3}"
     );
     let found = of_trials(patient, trials, "scale direction", &shown);
     let cannot_tell = |t: &Trial| t.compared.better == Better::CannotTell;
     Ok(
         match trials.as_ref().is_ok_and(|all| all.iter().all(cannot_tell)) {
-            // Layers of trained models make something between 0.1 and 100.
+            // In trained models this lies between 0.1 and 100.
             true if !(1e-3..=1e3).contains(&gain) => Finding::suspect(found.why),
             _ => found,
         },
     )
 }
 
-/// Median over the layers of scale · √(columns · share of non-zeros), as it is and with the reciprocal.
+/// Median over the layers of scale · √(columns · share of non-zeros), for the given scales and for
+/// their reciprocals. This is the size of an output for an input of size 1.
 fn gains(body: &Body) -> (f64, f64) {
     let median = |of: fn(f32) -> f64| {
         let inputs = |c: &Counts| c.weight.columns as f64 * (1.0 - c.zeros());
@@ -118,7 +119,7 @@ pub fn rotated_rows(patient: &Patient, trials: &Trials) -> Result<Finding> {
     })
 }
 
-/// Whether scales without the factor that a second absmean brings predict better.
+/// Whether the model predicts better with scales that undo a second absmean.
 pub fn larger_scales(patient: &Patient, trials: &Trials) -> Result<Finding> {
     let body = match with_trits(patient, trials) {
         Ok(body) => body,
@@ -143,7 +144,7 @@ fn of_trials(patient: &Patient, trials: &Trials, check: &str, shown: &str) -> Fi
     };
     let own = of(trials, check).map(|trial| trial.judge(all, patient.chance(), shown));
     let worst = own.max_by_key(|finding| finding.verdict);
-    worst.unwrap_or_else(|| Finding::not_applicable("no layer has one scale only"))
+    worst.unwrap_or_else(|| Finding::not_applicable("no layer has a single scale"))
 }
 
 fn with_text(patient: &Patient) -> std::result::Result<&Body, Finding> {
@@ -154,7 +155,7 @@ fn with_text(patient: &Patient) -> std::result::Result<&Body, Finding> {
     }
 }
 
-/// What runs, if it has trits that were counted.
+/// The body, if its trits were counted and there are texts to compare.
 fn with_trits<'a>(patient: &'a Patient, trials: &Trials) -> std::result::Result<&'a Body, Finding> {
     match trials {
         Err(why) if patient.source.is_dense() => Err(Finding::not_applicable(why)),

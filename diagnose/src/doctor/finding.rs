@@ -1,4 +1,4 @@
-//! What a check says.
+//! The result of a check.
 
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ impl Verdict {
     }
 }
 
-/// A verdict and why, with the numbers behind it.
+/// A verdict and its reason, with the numbers.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub verdict: Verdict,

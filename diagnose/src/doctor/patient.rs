@@ -1,4 +1,5 @@
-//! The model under examination: opened, repaired where its config alone is at fault, packed and run once.
+//! The model under examination. It is opened, with its config repaired in memory if that alone is
+//! at fault; then it is packed and run once.
 
 use std::path::{Path, PathBuf};
 
@@ -18,18 +19,18 @@ use crate::trits::{Counts, linear, of_file};
 const NUMBERS: &str =
     "the layers are numbers: there are no trits and scales that a mistake could have changed";
 
-/// A model and everything that several checks ask for.
+/// A model, with everything that several checks need.
 pub struct Patient {
     pub source: Box<dyn Source>,
     pub origin: Origin,
-    /// What readers refused: (check, their message).
+    /// What readers refused: (name of the check, their message).
     pub refused: Vec<(&'static str, String)>,
     pub tokenizer: std::result::Result<Tokenizer, sterna_runtime::Error>,
-    /// What runs, or why nothing does.
+    /// The model that runs, or why it cannot run.
     pub body: std::result::Result<Body, String>,
 }
 
-/// What only one format says.
+/// The format of the model, with the facts that only this format has.
 pub enum Origin {
     Folder,
     Packed,
@@ -45,26 +46,27 @@ pub enum Origin {
 /// The packed model, its trits and its losses.
 pub struct Body {
     pub file: PackedFile,
-    /// None where the layers are numbers.
+    /// Empty if the layers are numbers.
     pub counts: Vec<Counts>,
     pub losses: Losses,
-    /// The built-in texts, or ids at random where there is no tokenizer.
+    /// The built-in texts, or pseudo-random ids if there is no tokenizer.
     ids: Vec<Pieces>,
     pub has_text: bool,
     folder: PathBuf,
 }
 
-/// Who comes in: a patient, or the failure mode that made its readers give up.
+/// A patient, or the failure modes with which its readers refused it.
 pub enum Admission {
     Patient(Box<Patient>),
     Refused(Vec<(&'static str, String)>),
 }
 
 impl Patient {
-    /// Opens, packs and runs a model; what is packed is written into the folder `scratch`.
+    /// Opens, packs and runs a model. The packed file is written into the folder `scratch`.
     ///
     /// # Errors
-    /// What is no known failure mode: files that cannot be read, unknown families, damaged headers.
+    /// Everything that is not a known failure mode: unreadable files, unknown families, damaged
+    /// headers.
     pub fn admit(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Admission> {
         let mut refused = Vec::new();
         let Some((source, origin)) = open(path, &mut refused)? else {
@@ -100,7 +102,7 @@ impl Patient {
         })))
     }
 
-    /// The body, if mistakes could be undone in it and would show.
+    /// The body if trials are possible on it, or why they are not.
     pub fn to_be_tried(&self) -> std::result::Result<&Body, String> {
         if self.source.is_dense() {
             return Err(NUMBERS.to_owned());
@@ -118,7 +120,7 @@ impl Patient {
         file.map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// An embedded JSON file; null where it is absent or no JSON.
+    /// An embedded JSON file; null if it is absent or not JSON.
     pub fn json(&self, name: &str) -> Value {
         let bytes = self.file(name).unwrap_or_default();
         serde_json::from_slice(bytes).unwrap_or_default()
@@ -128,7 +130,7 @@ impl Patient {
         ChatTemplate::of_files(|name| self.file(name))
     }
 
-    /// The logarithm of the vocabulary size: nats a token of one who guesses.
+    /// The logarithm of the vocabulary size: the loss of guessing, in nats per token.
     pub fn chance(&self) -> f64 {
         (self.source.config().vocab_size as f64).ln()
     }
@@ -136,9 +138,10 @@ impl Patient {
 
 type Opened = (Box<dyn Source>, Origin);
 
-/// Opens a model, its config repaired as often as that helps; none where it stays refused for a known reason.
+/// Opens a model. Its config is repaired as long as that helps; `None` if it stays refused for a
+/// known reason.
 fn open(path: &Path, refused: &mut Vec<(&'static str, String)>) -> Result<Option<Opened>> {
-    /// More repairs than there are kinds of them cannot be needed.
+    /// There are fewer kinds of repairs than this.
     const MOST: usize = 4;
     let mut config: Option<Value> = None;
     loop {
@@ -189,7 +192,8 @@ fn open_as(path: &Path, config: Option<&Value>) -> sterna_convert::Result<Opened
     with_first_layer(sterna_convert::open(path, true)?, origin)
 }
 
-/// Whether the weights are as ternary as the config says shows when the first of them is read.
+/// Reads the first linear layer: only then does it show whether the weights are as ternary as the
+/// config says.
 fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> sterna_convert::Result<Opened> {
     if let Some(first) = linear(source.config()).first() {
         match source.is_dense() {
@@ -200,7 +204,7 @@ fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> sterna_convert::
     Ok((source, origin))
 }
 
-/// The model as a packed file: itself, or one in the folder `scratch`.
+/// The model as a packed file: the given one, or one that is written into the folder `scratch`.
 fn pack(
     source: &dyn Source,
     scratch: &Path,
@@ -272,7 +276,7 @@ fn losses(path: &Path, ids: &[Pieces], only: Option<usize>) -> Result<Losses> {
     texts::losses(&Model::open(path, options)?, ids, only)
 }
 
-/// Ids spread over the vocabulary: they show whether logits are finite, and nothing else.
+/// Ids spread over the vocabulary. They show only whether logits are finite.
 fn at_random(file: &PackedFile) -> Vec<u32> {
     let size = file.config.vocab_size as u64;
     let count = file.config.max_position_embeddings.min(64) as u64;

@@ -1,6 +1,6 @@
-//! What the readers refuse, as findings: a checkpoint that its config describes wrongly cannot be opened, and the
-//! refusal says which of the known failure modes it is. Where the config alone is at fault it is repaired in memory, so
-//! that the other checks can still look at the weights.
+//! Refusals of the readers, as findings. A checkpoint that its config describes wrongly cannot be
+//! opened, and the refusal tells which known failure mode it is. If the config alone is at fault,
+//! it is repaired in memory, so that the other checks can still look at the weights.
 
 use serde_json::{Value, json};
 use sterna_convert::Error;
@@ -12,7 +12,7 @@ struct Refusal {
     /// The check that it answers.
     check: &'static str,
     is: fn(&Error) -> bool,
-    /// Changes config.json so that the model can be read; false where nothing can be done.
+    /// Changes config.json so that the model can be read; false if that is not possible.
     repair: fn(&Error, &mut Value) -> bool,
 }
 
@@ -63,10 +63,15 @@ static REFUSALS: [Refusal; 8] = [
     },
     Refusal {
         check: "declaration",
-        is: |error| matches!(error, Error::Tensor { expected, .. } if expected.contains("quantization_config")),
+        is: |error| {
+            let declares = |expected: &str| expected.contains("quantization_config");
+            matches!(error, Error::Tensor { expected, .. } if declares(expected))
+        },
         repair: |_, config| {
             config["quantization_config"] = json!({
-                "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "online",
                 "modules_to_not_convert": ["lm_head"],
             });
             true
@@ -85,7 +90,7 @@ pub fn check(error: &Error) -> Option<&'static str> {
     find(error).map(|refusal| refusal.check)
 }
 
-/// Repairs what the refusal is about in a config.json, if that is possible.
+/// Repairs the cause of the refusal in a config.json; false if that is not possible.
 pub fn repair(error: &Error, config: &mut Value) -> bool {
     find(error).is_some_and(|refusal| (refusal.repair)(error, config))
 }
@@ -108,7 +113,7 @@ fn unsupported(error: &Error) -> Option<&str> {
     }
 }
 
-/// The tensor that is absent, of another shape, or more than the family has.
+/// The tensor that is absent, has another shape, or does not belong to the family.
 fn tensor(error: &Error) -> Option<&str> {
     match error {
         Error::Tensor { tensor, .. } | Error::UnknownTensor { tensor, .. } => Some(tensor),
@@ -129,7 +134,8 @@ fn is_not_finite(error: &Error) -> bool {
     }
 }
 
-/// Names of the norms that some families have inside their blocks; in GGUF they are those of bitnet.
+/// Whether a tensor is one of the norms that some families have inside their blocks. Readers of
+/// GGUF use the names of bitnet.
 fn is_sub_norm(tensor: &str) -> bool {
     sub_norms().any(|(_, norm)| tensor.contains(norm))
 }
@@ -156,7 +162,8 @@ fn take_activation_of_family(_: &Error, config: &mut Value) -> bool {
     }
 }
 
-/// The family whose norms are there; llama where those that the config calls for are not.
+/// Sets the family whose norms the checkpoint has, or llama if the norms that the config asks for
+/// are absent.
 fn take_family_of_norms(error: &Error, config: &mut Value) -> bool {
     let family = match error {
         Error::UnknownTensor { tensor, .. } => sub_norms().find(|(_, norm)| tensor.contains(norm)),

@@ -1,7 +1,8 @@
-//! The built-in texts and what a model says to them.
+//! The built-in texts, and the losses of a model on them.
 //!
-//! They are short and of several kinds, because a model that knows anything knows one of them: prose and code for
-//! models of the world, a story of few words and sums for those that `sterna quickstart` trains.
+//! They are short and of several kinds, so that every trained model knows one of them: prose and
+//! code for models trained on text of the world, stories of few words and sums for those that
+//! `sterna quickstart` trains.
 
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{Error, Logits, Model, Tokenizer};
@@ -11,9 +12,9 @@ use crate::Result;
 pub const TEXTS: [(&str, &str); 4] = [
     (
         "prose",
-        "The tern is a small white bird that lives by the sea. Every year it flies from the north of the world to \
-         the south and back again, which is further than any other animal goes. It eats fish, and it feeds its young \
-         until they can fly on their own.",
+        "The tern is a small white bird that lives by the sea. Every year it flies from the north \
+         of the world to the south and back again, which is further than any other animal goes. \
+         It eats fish, and it feeds its young until they can fly on their own.",
     ),
     (
         "code",
@@ -21,31 +22,35 @@ pub const TEXTS: [(&str, &str); 4] = [
     ),
     (
         "story",
-        "Once Tom sat in the park. Mia slept in the room. Tom found a red cup. He carried the cup to the room. Mia felt \
-         glad. Tom handed the cup to Mia. She took the cup to the barn. Where is the cup? In the barn.\n\n\
-         Once Zoe stood in the shop. Ben was in the cave. He made a blue kite. Zoe went to the yard. Ben brought the \
-         kite to the yard. He was tired. Zoe felt happy. Who has the kite? Ben.\n\n\
-         Once Sam was in the mill. Amy sat in the hall. She bought a green lamp. She hid the lamp there. Sam ran to the \
-         hall. He got the lamp. Amy was sad. What colour is the lamp? It is green.",
+        "Once Tom sat in the park. Mia slept in the room. Tom found a red cup. He carried the cup \
+         to the room. Mia felt glad. Tom handed the cup to Mia. She took the cup to the barn. \
+         Where is the cup? In the barn.\n\n\
+         Once Zoe stood in the shop. Ben was in the cave. He made a blue kite. Zoe went to the \
+         yard. Ben brought the kite to the yard. He was tired. Zoe felt happy. Who has the kite? \
+         Ben.\n\n\
+         Once Sam was in the mill. Amy sat in the hall. She bought a green lamp. She hid the lamp \
+         there. Sam ran to the hall. He got the lamp. Amy was sad. What colour is the lamp? It is \
+         green.",
     ),
     // Digits of the result in reverse, as the generator writes them.
     ("sums", "12+35=74\n40+51=19\n23+34=75\n61+17=87\n"),
 ];
 
-/// Nats of every token but the first of a piece, one list for each text; or why there are none.
+/// The loss of every token except the first of a piece, in nats, one list per text; or why there
+/// are none.
 pub type Losses = std::result::Result<Vec<Vec<f64>>, String>;
 
 /// Ids of a text, in pieces that fit into the context of the model.
 pub type Pieces = Vec<Vec<u32>>;
 
-/// The story goes on for models of fewer weights than this: there a mistake costs little, and takes many tokens to
-/// show.
+/// Models with fewer weights than this read further stories: in them a mistake costs little, so it
+/// takes many tokens to show.
 const SMALL: usize = 50_000_000;
-/// So many generated stories it then has.
+/// The number of these generated stories.
 const STORIES: u64 = 48;
 
-/// The texts as ids, for a model of so many weights. A paragraph stands by itself, as the documents of a training set
-/// do.
+/// The texts as ids, for a model with `weights` weights. Each paragraph is a document of its own,
+/// as in a training set.
 pub fn encode(
     tokenizer: &Tokenizer,
     context: usize,
@@ -67,8 +72,8 @@ pub fn encode(
     texts.collect()
 }
 
-/// The losses of a model; NaN and infinities are a finding, and every other error is one. Where `only` names a text,
-/// the lists of the others stay empty.
+/// The losses of a model. NaN and infinities are a result; every other failure is an error. If
+/// `only` names a text, the lists of the others stay empty.
 pub fn losses(model: &Model, texts: &[Pieces], only: Option<usize>) -> Result<Losses> {
     let mut all = vec![Vec::new(); texts.len()];
     for (i, text) in texts.iter().enumerate() {
@@ -91,7 +96,7 @@ pub fn losses(model: &Model, texts: &[Pieces], only: Option<usize>) -> Result<Lo
     Ok(Ok(all))
 }
 
-/// The text that a model predicts best, if better than chance: others need not be compared.
+/// The text that a model predicts best, if better than chance. The others need not be compared.
 pub fn best_known(losses: &Losses, chance: f64) -> Option<usize> {
     let means = losses.as_ref().ok()?.iter().map(|l| mean(l)).enumerate();
     let best = means.min_by(|a, b| a.1.total_cmp(&b.1));
@@ -110,20 +115,20 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Which of two ways to compute a model predicts the texts better.
+/// Which of two variants of a model predicts the texts better.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Better {
     /// Neither predicts any text better than chance.
     CannotTell,
-    /// The first, or there is no difference to speak of.
+    /// The first, or the difference is negligible.
     First,
-    /// The second, by a little or in a way that could be luck.
+    /// The second, but by little or perhaps by chance.
     PerhapsSecond,
     /// The second, clearly.
     Second,
 }
 
-/// The result of a comparison: nats per token of both on the text that either predicts best.
+/// The result of a comparison, with the losses of both on one text, in nats per token.
 #[derive(Debug, Clone, Copy)]
 pub struct Comparison {
     pub better: Better,
@@ -131,11 +136,12 @@ pub struct Comparison {
     pub losses: [f64; 2],
 }
 
-/// A model that knows anything stays below this share of the loss of guessing.
+/// A trained model stays below this share of the loss of guessing.
 pub const KNOWS: f64 = 0.9;
 
-/// Compares token by token, on the text that the first predicts best, or where it knows none, the second: on the others
-/// both guess, and the more timid guess wins. `chance` is the logarithm of the vocabulary size.
+/// Compares token by token, on the text that the first predicts best; if it knows none, on the text
+/// that either predicts best. On texts that both only guess, the flatter distribution would win.
+/// `chance` is the logarithm of the vocabulary size.
 pub fn compare(first: &Losses, second: &Losses, chance: f64) -> Comparison {
     let of = |losses: &Losses, text: usize| match losses {
         Ok(losses) if !losses[text].is_empty() => losses[text].clone(),
@@ -163,7 +169,7 @@ pub fn compare(first: &Losses, second: &Losses, chance: f64) -> Comparison {
     }
 }
 
-/// Whether the second list is smaller than the first, beyond what chance does to paired samples.
+/// Whether the second list is smaller than the first: a paired test on the mean difference.
 fn judge(a: &[f64], b: &[f64]) -> Better {
     if mean(b).is_infinite() {
         return Better::First;
@@ -210,7 +216,7 @@ mod tests {
         let mut lucky = vec![vec![2.2; 40]; TEXTS.len()];
         lucky[0][..3].fill(0.0);
         check(&constant(2.1), &Ok(lucky), Better::First);
-        // Only the text that the first knows is looked at.
+        // The comparison uses only the text that the first knows.
         let mut one = vec![Vec::new(); TEXTS.len()];
         one[0] = vec![1.0; 40];
         check(&constant(2.0), &Ok(one), Better::Second);

@@ -1,4 +1,4 @@
-//! Checks of tokenizer, chat template and the tokens that end a turn.
+//! Checks of the tokenizer, the chat template and the tokens that end a turn.
 
 use serde_json::Value;
 use sterna_convert::{split_rule as rule_of, split_rule_named};
@@ -9,12 +9,12 @@ use super::patient::{Origin, Patient};
 use crate::Result;
 use crate::template::format_of;
 
-/// A tokenizer that everybody knows: how to recognize it, and how it splits text.
+/// A well-known tokenizer: how to recognize it, and how it splits text.
 struct Known {
     name: &'static str,
     /// A token that it has.
     token: &'static str,
-    /// How many tokens it has, fine-tunes with a few more included.
+    /// How many tokens it has. The range includes fine-tunes with a few more.
     tokens: std::ops::RangeInclusive<usize>,
     /// The name of the split rule in GGUF.
     rule: &'static str,
@@ -57,10 +57,11 @@ pub fn split_rule(patient: &Patient) -> Result<Finding> {
     {
         return Ok(finding);
     }
-    let shown = rule.unwrap_or("one of its own");
+    let shown = rule.unwrap_or("an unknown split rule");
     Ok(match known {
         Some(known) if rule.is_some_and(|rule| rule != known.rule) => Finding::broken(format!(
-            "this is the tokenizer of {}, which splits text as {} does, and tokenizer.json says {shown}",
+            "this is the tokenizer of {}, which splits text as {} does, but tokenizer.json says \
+             {shown}",
             known.name, known.rule
         )),
         Some(known) => Finding::ok(format!("{shown}, the tokenizer of {}", known.name)),
@@ -72,17 +73,18 @@ fn is_byte_level(tokenizer: &Value) -> bool {
     tokenizer["decoder"]["type"] == "ByteLevel"
 }
 
-/// What the key of a GGUF file says, if that is a defect.
+/// The defect in the key `tokenizer.ggml.pre` of a GGUF file, if there is one.
 fn of_gguf(pre: Option<&str>, rule: Option<&str>, is_byte_level: bool) -> Option<Finding> {
     match pre {
         None if is_byte_level => Some(Finding::suspect(format!(
-            "there is no tokenizer.ggml.pre: Sterna splits as {} does, other programs as GPT-2, and numbers then become \
-             other tokens",
+            "there is no tokenizer.ggml.pre: Sterna splits as {} does, other programs as GPT-2, \
+             and numbers then become other tokens",
             rule.unwrap_or("tokenizer.json")
         ))),
         Some(pre) if rule.is_some() && split_rule_named(pre) != rule => {
             Some(Finding::broken(format!(
-                "tokenizer.ggml.pre is {pre}, and the tokenizer.json in the same file splits as {} does",
+                "tokenizer.ggml.pre is {pre}, but the tokenizer.json in the same file splits as \
+                 {} does",
                 rule.unwrap_or_default()
             )))
         }
@@ -90,7 +92,7 @@ fn of_gguf(pre: Option<&str>, rule: Option<&str>, is_byte_level: bool) -> Option
     }
 }
 
-/// Whether every token has a row in the embedding, and the rows are not far more.
+/// Whether every token has a row in the embedding, and there are not far more rows than tokens.
 pub fn vocabulary(patient: &Patient) -> Result<Finding> {
     if let (Err(error), Some(_)) = (&patient.tokenizer, patient.file("tokenizer.json")) {
         return Ok(Finding::broken(error.to_string()));
@@ -103,30 +105,35 @@ pub fn vocabulary(patient: &Patient) -> Result<Finding> {
     let shown = format!("{tokens} tokens, {rows} rows in the embedding");
     let ends = tokenizer.eos().iter().find(|id| **id as usize >= rows);
     Ok(match ends {
-        Some(id) => Finding::broken(format!("{shown}; {id}, which ends a text, is no token")),
+        Some(id) => Finding::broken(format!(
+            "{shown}; token {id} ends a text, but the embedding \
+                                             has no row for it"
+        )),
         // Models pad their vocabulary to a round number.
-        None if tokens * 10 < rows * 9 => {
-            Finding::suspect(format!("{shown}: the tokenizer is another, smaller one"))
-        }
+        None if tokens * 10 < rows * 9 => Finding::suspect(format!(
+            "{shown}: the tokenizer belongs to a model with a smaller \
+                                      vocabulary"
+        )),
         None => Finding::ok(shown),
     })
 }
 
-/// Whether the template renders, and with tokens that the vocabulary has.
+/// Whether the template renders, and uses only tokens that the vocabulary has.
 pub fn template(patient: &Patient) -> Result<Finding> {
     const MISTAKE: &str = "BITNETAssistant";
     if let Origin::Gguf { template, .. } = &patient.origin
         && template.as_deref().is_some_and(|t| t.contains(MISTAKE))
     {
         return Ok(Finding::broken(format!(
-            "the file carries a template with {MISTAKE:?}, an early mistake; Sterna replaces it, other programs do not"
+            "the file carries a template with {MISTAKE:?}, an early mistake; Sterna replaces it, \
+             other programs do not"
         )));
     }
     let template = match patient.template() {
         Ok(template) => template,
         Err(Error::NoChatTemplate) => {
             return Ok(Finding::not_applicable(
-                "there is none: a base model, which continues text",
+                "there is none: this is a base model, which continues text",
             ));
         }
         Err(error) => return Ok(Finding::broken(error.to_string())),
@@ -140,7 +147,9 @@ pub fn template(patient: &Patient) -> Result<Finding> {
         Err(finding) => return Ok(finding),
     };
     if !text.contains(QUESTION) {
-        return Ok(Finding::broken("the template drops what the user says"));
+        return Ok(Finding::broken(
+            "the template drops the message of the user",
+        ));
     }
     let unknown: Vec<&str> = marks(&text)
         .filter(|mark| tokenizer.token_to_id(mark).is_none())
@@ -148,14 +157,14 @@ pub fn template(patient: &Patient) -> Result<Finding> {
     let format = format_of(template.original());
     Ok(match unknown.first() {
         Some(_) => Finding::broken(format!(
-            "{format}; the vocabulary has no {}: it is the template of another model",
+            "{format}; the vocabulary has no {}: the template belongs to another model",
             unknown.join(", no ")
         )),
         None => Finding::ok(format),
     })
 }
 
-/// Whether the token behind an answer is one that ends it.
+/// Whether the token that the template writes after an answer is one that ends a text.
 pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
     let tokenizer = match tokenizer(patient) {
         Ok(tokenizer) => tokenizer,
@@ -167,16 +176,16 @@ pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
         .and_then(|t| t.render(&conversation(), false));
     let Ok(text) = text else {
         return Ok(match tokenizer.eos() {
-            [] => Finding::suspect("nothing says which token ends a text: it never ends"),
+            [] => Finding::suspect("no file says which token ends a text, so it never ends"),
             eos => Finding::ok(format!(
                 "no template; {} ends a text",
                 names(tokenizer, eos)
             )),
         });
     };
-    let behind = text.split(ANSWER).last().unwrap_or_default();
+    let after = text.split(ANSWER).last().unwrap_or_default();
     let end = tokenizer
-        .encode(behind.trim_start(), false)?
+        .encode(after.trim_start(), false)?
         .first()
         .copied();
     let end = end.filter(|id| tokenizer.token(*id).is_some_and(|(_, special)| special));
@@ -188,18 +197,18 @@ pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
         Finding::ok(format!("{name}, as generation_config.json says"))
     } else if tokenizer.eos().contains(&end) {
         Finding::suspect(format!(
-            "the template ends an answer with {name}, which generation_config.json does not list: Sterna stops there \
-             all the same, other programs may run on"
+            "the template ends an answer with {name}, which generation_config.json does not list: \
+             Sterna stops there anyway, but other programs may run on"
         ))
     } else {
         Finding::broken(format!(
-            "the template ends an answer with {name}, and what ends a text is {}: answers run on",
+            "the template ends an answer with {name}, but a text ends with {}: answers run on",
             names(tokenizer, tokenizer.eos())
         ))
     })
 }
 
-/// The tokens that end a text, by name and id.
+/// Tokens by name and id, for a message.
 fn names(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let name = |id: &u32| match tokenizer.token(*id) {
         Some((name, _)) => format!("{name} ({id})"),
@@ -231,7 +240,7 @@ fn conversation() -> [Message; 2] {
     ]
 }
 
-/// Pieces of a text that look like special tokens, `<|name|>` or `[NAME]` of older formats not counted.
+/// Pieces of a text that look like a special token of the form `<|name|>`.
 fn marks(text: &str) -> impl Iterator<Item = &str> {
     let starts = text.match_indices("<|").map(|(at, _)| at);
     starts.filter_map(|at| {

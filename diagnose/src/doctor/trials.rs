@@ -1,5 +1,6 @@
-//! The model as it is against the model with what a known mistake did undone: every such change is tried, and the one
-//! that predicts the built-in texts best is to blame. A damaged model often gains a little by other changes as well.
+//! Compares the unchanged model with the model in which a known mistake is undone. Every such
+//! change is tried, and the one that predicts the built-in texts best is to blame. A damaged model
+//! often gains a little by other changes as well.
 
 use sterna_ternary::{Activation, Family, Scaling, family::FAMILIES};
 
@@ -10,14 +11,14 @@ use super::variants::{Change, Order};
 use super::{OnProgress, Progress};
 use crate::Result;
 
-/// The trials of a model, or why none was made.
+/// The trials of a model, or why there are none.
 pub type Trials = std::result::Result<Vec<Trial>, String>;
 
-/// One change, and what came of it.
+/// One change and its result.
 pub struct Trial {
     /// The check that it belongs to.
     pub check: &'static str,
-    /// How the model is, and how it was made: "with silu", "with relu2".
+    /// The two variants in words, unchanged and changed: "with silu", "with relu2".
     ways: [String; 2],
     pub compared: Comparison,
 }
@@ -30,10 +31,11 @@ impl Trial {
         }
     }
 
-    /// The verdict on the model as it is; `trials` are all that were made. `shown` are more numbers.
+    /// The verdict on the unchanged model. `trials` are all trials; `shown` is text with more
+    /// numbers.
     pub fn judge(&self, trials: &[Trial], chance: f64, shown: &str) -> Finding {
         let nats = |x: f64| match x.is_finite() {
-            true => format!("{x:.3} nats a token"),
+            true => format!("{x:.3} nats per token"),
             false => "no finite loss".to_owned(),
         };
         let ([a, b], [first, second]) = (self.compared.losses.map(nats), &self.ways);
@@ -55,7 +57,7 @@ impl Trial {
     }
 }
 
-/// Makes all trials that the model is capable of.
+/// Runs all trials that are possible with the model.
 pub fn run(
     body: &Body,
     family: &'static Family,

@@ -1,5 +1,6 @@
-//! A packed model with one property changed: the same bytes under another family, with other scales, or with the
-//! rows of q and k in another order. What a damage did, its inverse undoes, and the losses tell.
+//! A packed model with one property changed: the same bytes under another family, with other
+//! scales, or with the rows of q and k in another order. The inverse of a mistake undoes it, and
+//! the losses show whether it was there.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +9,7 @@ use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, Entry, Role};
 use sterna_ternary::{Dtype, Family, PackedFile, PackedWriter, Result, Scaling};
 
-/// What is changed.
+/// A change of one property.
 pub enum Change<'a> {
     /// The family: another activation, the same tensors.
     Family(&'static Family),
@@ -18,17 +19,18 @@ pub enum Change<'a> {
     Rows(Order),
 }
 
-/// How the rows of a head are ordered anew.
+/// A new order of the rows of a head.
 #[derive(Debug, Clone, Copy)]
 pub enum Order {
-    /// For rotating neighbours what was for rotating halves, as converters to GGUF do it.
+    /// From rows whose halves rotate together to rows whose neighbours do, as converters to GGUF
+    /// do.
     Interleave,
     /// The inverse.
     Deinterleave,
 }
 
 impl Order {
-    /// Which row of a head of `width` rows comes to place `row`.
+    /// The old place of the row that moves to place `row`, in a head of `width` rows.
     fn from(self, row: usize, width: usize) -> usize {
         match self {
             Order::Interleave => row % 2 * (width / 2) + row / 2,
@@ -46,7 +48,7 @@ impl Order {
     }
 }
 
-/// Writes the variant; it has no files but its config.json.
+/// Writes the variant. It embeds only config.json.
 pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
     let mut config = base.config.clone();
     if let Change::Family(family) = change {
@@ -110,7 +112,7 @@ fn vector(base: &PackedFile, entry: &Entry, change: &Change) -> Vec<f32> {
     let matrix = entry.name.strip_suffix("_scale").filter(|m| is_linear(m));
     match (change, matrix) {
         (Change::Scales(scale), Some(matrix)) => values.iter().map(|s| scale(matrix, *s)).collect(),
-        // One scale a row, or for every group of columns one a row.
+        // One scale per row, or one per row for every group of columns.
         (Change::Rows(order), Some(matrix)) if is_rotated(matrix) && values.len() > 1 => {
             order.apply(&values, 1, base.config.head_dim)
         }

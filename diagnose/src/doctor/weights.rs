@@ -1,4 +1,4 @@
-//! Checks that look at tensors and config, without running the model.
+//! Checks that look at tensors and config without running the model.
 
 use sterna_convert::StoredScale;
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role, Weight};
@@ -10,12 +10,13 @@ use super::trials::Trials;
 use crate::Result;
 use crate::trits::{self, Counts};
 
-/// Rows that are read of a table or of master weights.
+/// The number of rows that are read from a table or from master weights.
 const SAMPLE: usize = 64;
-/// Share of the rows of a layer that are zero in a model that was trained.
+/// A larger share of zero rows in one layer is suspect.
 const MANY_ZERO_ROWS: f64 = 0.02;
 
-/// How the checkpoint says that its layers are ternary; that nothing does is refused at opening.
+/// How the checkpoint says that its layers are ternary. Readers refuse a checkpoint that does not
+/// say it.
 pub fn declaration(patient: &Patient) -> Result<Finding> {
     let stored = match patient.origin {
         Origin::Packed if patient.source.is_dense() => {
@@ -31,16 +32,17 @@ pub fn declaration(patient: &Patient) -> Result<Finding> {
         Some(StoredScale::Multiply(_)) => "packed, scales to multiply by",
         Some(StoredScale::Divide(_)) => "packed, scales to divide by",
         Some(StoredScale::Products(_)) => "products of trits and scales",
-        None => "nothing is ternary here",
+        None => "no layer is ternary",
     }))
 }
 
-/// NaN and infinities, which readers refuse, and norms or tables of zeros.
+/// Finds NaN and infinities, which readers refuse, and norms or tables of zeros.
 pub fn values(patient: &Patient) -> Result<Finding> {
     let mut read = 0;
     for weight in layout::weights(patient.source.config()) {
         let (kind, values) = match weight.role {
-            Role::Linear if !patient.source.is_dense() => continue, // read when the model was packed
+            // Packing the model has read all ternary layers.
+            Role::Linear if !patient.source.is_dense() => continue,
             Role::Linear => ("layer", patient.source.dense(&weight)),
             Role::Norm => ("norm", patient.source.vector(&weight)),
             Role::Table => ("table", sample(patient, &weight)),
@@ -80,7 +82,7 @@ fn sample(patient: &Patient, weight: &Weight) -> sterna_convert::Result<Vec<f32>
     Ok(values)
 }
 
-/// Layers and rows without a trit that is not zero.
+/// Finds layers and rows in which every trit is zero.
 pub fn zeros(patient: &Patient) -> Result<Finding> {
     let counts = match &patient.body {
         Ok(_) if patient.source.is_dense() => return rows_of_zeros(patient),
@@ -112,7 +114,7 @@ pub fn zeros(patient: &Patient) -> Result<Finding> {
     )
 }
 
-/// Rows of a baseline without a number that is not zero; layers of zeros are found by [`values`].
+/// Finds rows of a baseline in which every number is zero. [`values`] finds layers of zeros.
 fn rows_of_zeros(patient: &Patient) -> Result<Finding> {
     let mut zeros = (0, 0); // of all numbers
     let mut worst: Option<(f64, String)> = None;
@@ -141,15 +143,16 @@ fn rows_of_zeros(patient: &Patient) -> Result<Finding> {
     })
 }
 
-/// Master weights that are ternary already, and scales that a second absmean made smaller.
+/// Finds master weights that are ternary already, and scales that a second absmean made smaller.
 pub fn double_quantization(patient: &Patient, trials: &Trials) -> Result<Finding> {
     if let (Origin::Folder, Some(StoredScale::Masters)) = (&patient.origin, first_linear(patient)?)
     {
         for weight in trits::linear(patient.source.config()) {
             if let Some(magnitude) = only_magnitude(&sample(patient, &weight)?) {
                 return Ok(Finding::broken(format!(
-                    "{}: the master weights are -s, 0 and +s already, s = {magnitude}; absmean makes s times the \
-                     share of non-zeros of it. Remove `quantization_config`, then they are taken as they are",
+                    "{}: the master weights are -s, 0 and +s already, s = {magnitude}; absmean \
+                     makes the scale too small, s times the share of non-zeros. Remove \
+                     `quantization_config`, so that they are read as products of trits and scales",
                     weight.name
                 )));
             }
@@ -158,7 +161,7 @@ pub fn double_quantization(patient: &Patient, trials: &Trials) -> Result<Finding
     both_ways::larger_scales(patient, trials)
 }
 
-/// The one magnitude of all values but the zeros, if there are zeros and there is one only.
+/// The magnitude that all non-zero values share, if there is exactly one and there are zeros.
 fn only_magnitude(values: &[f32]) -> Option<f32> {
     let magnitude = values.iter().fold(0f32, |m, x| m.max(x.abs()));
     // Exporters that multiply in bf16 are off by a step of it.
@@ -166,13 +169,12 @@ fn only_magnitude(values: &[f32]) -> Option<f32> {
     (values.contains(&0.0) && magnitude > 0.0 && values.iter().all(is_same)).then_some(magnitude)
 }
 
-/// A head that repeats the embedding and is not tied; that tie and tensors contradict is refused at opening.
+/// Finds an untied head that equals the embedding. Readers refuse a tie flag that contradicts the
+/// tensors.
 pub fn tied_head(patient: &Patient) -> Result<Finding> {
     let config = patient.source.config();
     if config.tie_word_embeddings {
-        return Ok(Finding::ok(
-            "the head is the embedding, and there is no other",
-        ));
+        return Ok(Finding::ok("the head is the embedding"));
     }
     let weights = layout::weights(config);
     let table = |name: &str| {
@@ -181,13 +183,14 @@ pub fn tied_head(patient: &Patient) -> Result<Finding> {
     };
     Ok(match table(HEAD)? == table(EMBEDDING)? {
         true => Finding::suspect(
-            "the head repeats the embedding: either it should be tied, or the exporter lost the head",
+            "the head repeats the embedding: either it should be tied, or the exporter lost the \
+             head",
         ),
-        false => Finding::ok("the head is a table of its own"),
+        false => Finding::ok("the head is a separate table"),
     })
 }
 
-/// Sub-norms that do nothing; that they are absent or too many is refused at opening.
+/// Finds sub-norms that do nothing. Readers refuse a checkpoint with too few or too many of them.
 pub fn sub_norms(patient: &Patient) -> Result<Finding> {
     let config = patient.source.config();
     let family = config.family;
@@ -196,7 +199,10 @@ pub fn sub_norms(patient: &Patient) -> Result<Finding> {
         .flatten()
         .collect();
     if norms.is_empty() {
-        let why = format!("family {} has none, nor has the checkpoint", family.name);
+        let why = format!(
+            "family {} has none, and the checkpoint has none",
+            family.name
+        );
         return Ok(Finding::ok(why));
     }
     let mut all_ones = true;
@@ -207,14 +213,15 @@ pub fn sub_norms(patient: &Patient) -> Result<Finding> {
     }
     Ok(match all_ones {
         true => Finding::suspect(format!(
-            "{} are there, and all their values are 1: they were never trained, or an exporter made them up",
+            "{} are there, but all their values are 1: they were never trained, or an exporter \
+             invented them",
             norms.join(" and ")
         )),
-        false => Finding::ok(format!("{} are there", norms.join(" and "))),
+        false => Finding::ok(format!("{} are present", norms.join(" and "))),
     })
 }
 
-/// A base of rotary positions that the file does not give; in a folder that is refused at opening.
+/// Finds a GGUF file without the base of the rotary positions. Readers refuse a folder without it.
 pub fn rope_theta(patient: &Patient) -> Result<Finding> {
     let theta = patient.source.config().rope.theta;
     Ok(match &patient.origin {
@@ -223,7 +230,8 @@ pub fn rope_theta(patient: &Patient) -> Result<Finding> {
             architecture,
             ..
         } => Finding::suspect(format!(
-            "there is no {architecture}.rope.freq_base; {theta} is taken, as other programs do"
+            "there is no {architecture}.rope.freq_base; Sterna assumes {theta}, as other programs \
+             do"
         )),
         _ => Finding::ok(theta.to_string()),
     })
