@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sterna_convert::Options;
+use sterna_convert::PackedOptions;
 use sterna_ternary::{Output, Packing, Role, layout};
 
 fn main() -> anyhow::Result<()> {
@@ -31,9 +31,9 @@ fn main() -> anyhow::Result<()> {
 
     // The writer reads its file back and compares every trit, scale and value with the source.
     // The file gets its name only if all are equal.
-    let options = Options {
+    let options = PackedOptions {
         packing: Packing::T5.into(), // five trits in a byte
-        ..Options::default()
+        ..PackedOptions::default()
     };
     let mut progress = |_done, _total| {};
     let out = Output::new(Path::new(out))?;

@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 
     // `outcome.model` is a Hugging Face folder, which transformers loads too.
     let packed = folder.join("model.sterna");
-    let options = sterna_convert::Options::default();
+    let options = sterna_convert::PackedOptions::default();
     let mut progress = |_done, _total| {};
     let report = sterna_convert::convert(&outcome.model, &packed, &options, &mut progress)?;
     println!(

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use sterna_convert::{
-    GgufOptions, GgufType, HeadType, HuggingFace, Options, Report, Source, TableReport,
+    ConversionReport, GgufOptions, GgufType, HeadType, HuggingFace, PackedOptions, Source,
+    TableReport,
 };
 use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing, units};
 
@@ -208,7 +209,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let file = || Output::new(&args.out);
     let target = match args.to {
         Format::Packed => {
-            let options = Options {
+            let options = PackedOptions {
                 packing: args.packing,
                 head: head.unwrap_or_default(),
                 activations: args.activations,
@@ -248,7 +249,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 enum Target {
-    Packed(Output, Options),
+    Packed(Output, PackedOptions),
     Gguf(Output, GgufOptions),
     HuggingFace {
         out: OutputFolder,
@@ -257,8 +258,8 @@ enum Target {
 }
 
 /// What `sterna convert` does without options.
-pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report> {
-    let options = Options {
+pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<ConversionReport> {
+    let options = PackedOptions {
         packing: Packing::I2.into(),
         head: HeadType::default(),
         activations: None,
@@ -273,7 +274,7 @@ pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<Report
 fn convert(
     open: impl FnOnce(bool) -> sterna_convert::Result<Box<dyn Source>>,
     target: &Target,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<ConversionReport> {
     let allow_missing = match target {
         Target::Packed(_, options) => options.allow_missing,
         Target::Gguf(_, options) => options.allow_missing,
@@ -298,7 +299,7 @@ fn convert(
     Ok(report)
 }
 
-fn describe(report: &Report, out: &Path) -> String {
+fn describe(report: &ConversionReport, out: &Path) -> String {
     let sum =
         |f: fn(&sterna_convert::MatrixReport) -> u64| report.matrices.iter().map(f).sum::<u64>();
     let share = |n: u64| 100.0 * n as f64 / report.weights.max(1) as f64;
@@ -345,7 +346,7 @@ fn describe(report: &Report, out: &Path) -> String {
 }
 
 /// Linear layers of a baseline, a line for each type.
-fn numbers(report: &Report) -> String {
+fn numbers(report: &ConversionReport) -> String {
     let mut types: Vec<(&str, &str)> = Vec::new();
     for matrix in &report.dense {
         let of = (matrix.dtype, matrix.source_dtype);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sterna_diagnose::doctor::{Progress, Report, examine};
+use sterna_diagnose::doctor::{Examination, Stage, examine};
 
 use crate::locate::{Want, locate};
 use crate::output::{note, out, outln};
@@ -29,11 +29,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     terminal::remove_on_interrupt(scratch.path().to_owned())?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let report = examine(&path, scratch.path(), &mut |progress| match progress {
-        Progress::Packing { done, total } => {
+        Stage::Packing { done, total } => {
             bar.set_length(total);
             bar.set_position(done);
         }
-        Progress::Running(what) => {
+        Stage::Running(what) => {
             bar.finish_and_clear();
             if terminal::is_terminal() {
                 note!("  running the built-in texts {what}");
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn describe(report: &Report) -> String {
+fn describe(report: &Examination) -> String {
     let family = report.family.map(|name| format!(", family {name}"));
     let mut text = format!("{}{}\n", report.path.display(), family.unwrap_or_default());
     for line in &report.checks {

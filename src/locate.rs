@@ -21,7 +21,7 @@ mod by_name {
     use std::path::{Path, PathBuf};
 
     use anyhow::Context;
-    use sterna_hub::{Hub, Name, Settings, Want, is_dataset};
+    use sterna_hub::{Hub, HubSettings, Name, Want, is_dataset};
 
     use crate::exit::BadInput;
     use crate::terminal::Download;
@@ -54,7 +54,7 @@ mod by_name {
 
     fn fetch(name: &Name, want: Want) -> anyhow::Result<PathBuf> {
         let download = Download::new();
-        let fetched = Hub::open(Settings::from_env()?, &download).fetch(name, want);
+        let fetched = Hub::open(HubSettings::from_env()?, &download).fetch(name, want);
         download.finish();
         Ok(fetched?.path)
     }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::json;
-use sterna_hub::{self as hub, Name, Settings, Stored};
+use sterna_hub::{self as hub, HubSettings, Name, StoredRepo};
 use sterna_ternary::units;
 
 use crate::exit::Usage;
@@ -37,7 +37,7 @@ struct Remove {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let cache = Settings::from_env()?.cache;
+    let cache = HubSettings::from_env()?.cache;
     let Some(Verb::Remove(args)) = &args.verb else {
         let models = hub::list(&cache)?;
         if args.json {
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn describe(model: &Stored) -> String {
+fn describe(model: &StoredRepo) -> String {
     let incomplete = match model.incomplete_bytes {
         0 => String::new(),
         bytes => format!(", {} of it incomplete", units::bytes(bytes)),

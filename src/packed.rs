@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sterna_convert::{Cached, HeadType, Options, PackCache};
+use sterna_convert::{Cached, HeadType, PackCache, PackedOptions};
 use sterna_ternary::{LinearType, Packing, units};
 use sterna_train::{Origins, Recipe};
 
@@ -44,8 +44,8 @@ pub fn checkpoint(given: &Path, model: &Path) -> anyhow::Result<PathBuf> {
     Ok(found.path)
 }
 
-fn options(packing: LinearType, head: HeadType) -> Options {
-    Options {
+fn options(packing: LinearType, head: HeadType) -> PackedOptions {
+    PackedOptions {
         packing,
         head,
         activations: None,

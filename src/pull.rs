@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use sterna_hub::{Hub, Kind, Name, Settings, Want};
+use sterna_hub::{Hub, HubSettings, Name, RepoKind, Want};
 use sterna_ternary::units;
 
 use crate::output::{note, outln};
@@ -29,11 +29,11 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let name = Name::parse(&args.name)?;
     let want = match name.kind {
-        Kind::Model => Want::Either,
-        Kind::Dataset => Want::Texts,
+        RepoKind::Model => Want::Either,
+        RepoKind::Dataset => Want::Texts,
     };
     let download = Download::new();
-    let fetched = Hub::open(Settings::from_env()?, &download).fetch(&name, want);
+    let fetched = Hub::open(HubSettings::from_env()?, &download).fetch(&name, want);
     download.finish();
     let fetched = fetched?;
     let bytes: u64 = fetched.files.iter().map(|(_, size)| size).sum();

@@ -11,7 +11,7 @@ use sterna_runtime::{Kernels, Options, threads};
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::Machine;
-use sterna_validate::speed::{self, Plan};
+use sterna_validate::speed::{self, SpeedPlan};
 use sterna_validate::{
     Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, store, tasks,
 };
@@ -255,16 +255,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The tasks that were asked for.
-fn exams(args: &Args) -> anyhow::Result<Vec<tasks::Task>> {
-    let options = tasks::Options {
+fn exams(args: &Args) -> anyhow::Result<Vec<tasks::AccuracyTask>> {
+    let options = tasks::TaskOptions {
         fewshot: args.fewshot,
         limit: args.limit,
-        ..tasks::Options::default()
+        ..tasks::TaskOptions::default()
     };
     let tasks = args
         .tasks
         .iter()
-        .map(|name| tasks::Task::load(name, &options));
+        .map(|name| tasks::AccuracyTask::load(name, &options));
     Ok(tasks
         .collect::<Result<_, _>>()
         .map_err(sterna_validate::Error::from)?)
@@ -339,7 +339,7 @@ fn longest(subjects: &[Subject]) -> usize {
 }
 
 /// What is measured: as `sterna bench` does, or shorter where a model takes less.
-fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<Plan> {
+fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
     let most = longest(subjects);
     let given = args.speed_threads.iter().map(|n| model::check_threads(*n));
     let mut threads: Vec<usize> = given.collect::<Result<_, _>>()?;
@@ -352,7 +352,7 @@ fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<Plan> {
         let why = "--repetitions and --batch: expected numbers of at least 1";
         return Err(Usage(why.into()).into());
     }
-    Ok(Plan {
+    Ok(SpeedPlan {
         prompt: 128.min(most / 2),
         generate: 64.min(most / 2),
         threads,
@@ -389,7 +389,7 @@ impl State {
     fn speeds(
         &self,
         subjects: &[Subject],
-        plan: &Plan,
+        plan: &SpeedPlan,
         options: Options,
     ) -> anyhow::Result<Option<speed::Measured>> {
         let mut parts = vec![

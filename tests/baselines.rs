@@ -6,7 +6,7 @@ use std::path::Path;
 
 use program::{fixture, refused, stdout, text};
 use safetensors::SafeTensors;
-use sterna_convert::{Error, HeadType, Options, TableReport, convert, verify};
+use sterna_convert::{Error, HeadType, PackedOptions, TableReport, convert, verify};
 use sterna_runtime::{Kernels, KvType, Logits, Model};
 use sterna_ternary::{Dense, LinearType, Output, PackedFile, Packing};
 
@@ -14,8 +14,8 @@ fn pack(
     source: &Path,
     packing: impl Into<LinearType>,
     out: &Path,
-) -> Result<sterna_convert::Report, Error> {
-    let options = Options {
+) -> Result<sterna_convert::ConversionReport, Error> {
+    let options = PackedOptions {
         packing: packing.into(),
         head: HeadType::Lossless,
         activations: None,

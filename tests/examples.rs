@@ -34,7 +34,7 @@ fn packed(name: &str) -> (tempfile::TempDir, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.sterna");
-    let options = sterna_convert::Options::default();
+    let options = sterna_convert::PackedOptions::default();
     sterna_convert::convert(&root.join(name), &path, &options, &mut |_, _| {}).unwrap();
     let path = text(&path);
     (folder, path)

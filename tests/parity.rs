@@ -11,7 +11,7 @@ use sterna_runtime::{Kernels, KvType, Logits, Message, Model, Options, Part};
 use sterna_ternary::{Activations, Packing};
 
 fn pack(case: &Path, packing: Packing, out: &Path) -> sterna_convert::Result<()> {
-    let options = sterna_convert::Options {
+    let options = sterna_convert::PackedOptions {
         packing: packing.into(),
         head: HeadType::Lossless,
         activations: None,

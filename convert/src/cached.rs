@@ -22,7 +22,7 @@ use sterna_ternary::sha256::{self, Digest, Sha256, hex};
 use sterna_ternary::{Output, durable};
 
 use crate::run_folder::RunFolder;
-use crate::{Error, Options, Report, Result, is_gguf, open, write_packed};
+use crate::{ConversionReport, Error, PackedOptions, Result, is_gguf, open, write_packed};
 
 /// Name of the cache folder next to a model.
 const BESIDE: &str = ".sterna";
@@ -35,7 +35,7 @@ pub struct Cached {
     /// The packed file.
     pub path: PathBuf,
     /// The report of the conversion, if the file was packed in this call.
-    pub report: Option<Report>,
+    pub report: Option<ConversionReport>,
 }
 
 /// Locations of packed files.
@@ -49,7 +49,7 @@ pub struct PackCache {
 
 /// A checkpoint, and the training step if it was exported from an unfinished run.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct LocatedCheckpoint {
     /// The Hugging Face folder, or the path that was given.
     pub path: PathBuf,
     /// Step of the exported checkpoint. None if the run has finished.
@@ -68,7 +68,7 @@ impl PackCache {
     pub fn packed<E: From<Error>>(
         &self,
         model: &Path,
-        options: &Options,
+        options: &PackedOptions,
         export: impl FnOnce(&Path, &Path) -> std::result::Result<u64, E>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> std::result::Result<Cached, E> {
@@ -93,8 +93,8 @@ impl PackCache {
         &self,
         model: &Path,
         export: impl FnOnce(&Path, &Path) -> std::result::Result<u64, E>,
-    ) -> std::result::Result<Checkpoint, E> {
-        let found = |path| Checkpoint { path, step: None };
+    ) -> std::result::Result<LocatedCheckpoint, E> {
+        let found = |path| LocatedCheckpoint { path, step: None };
         let Some(run) = RunFolder::open(model) else {
             return Ok(found(model.to_owned()));
         };
@@ -104,7 +104,7 @@ impl PackCache {
         let folders = self.folders(&model.join("model"));
         let (path, step) = run.exported(&folders, |out| export(model, out))?;
         let step = Some(step);
-        Ok(Checkpoint { path, step })
+        Ok(LocatedCheckpoint { path, step })
     }
 
     /// Returns a packed file of a checkpoint from the cache, or packs it into the first writable
@@ -116,12 +116,16 @@ impl PackCache {
     pub fn cached(
         &self,
         checkpoint: &Path,
-        options: &Options,
+        options: &PackedOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Cached> {
         let source = std::path::absolute(checkpoint).map_err(Error::io(checkpoint))?;
         let folders = self.folders(&source);
-        let places = || folders.iter().map(|f| Place::new(f, &source, options));
+        let places = || {
+            folders
+                .iter()
+                .map(|f| CacheFolder::new(f, &source, options))
+        };
         if let Some(path) = places().find_map(|place| place.known()) {
             return Ok(Cached { path, report: None });
         }
@@ -228,16 +232,16 @@ impl Record {
 }
 
 /// A cache folder for one source and one set of options.
-struct Place<'a> {
+struct CacheFolder<'a> {
     folder: &'a Path,
     source: &'a Path,
-    options: &'a Options,
+    options: &'a PackedOptions,
     /// The options as text, part of the key.
     described: String,
 }
 
-impl<'a> Place<'a> {
-    fn new(folder: &'a Path, source: &'a Path, options: &'a Options) -> Place<'a> {
+impl<'a> CacheFolder<'a> {
+    fn new(folder: &'a Path, source: &'a Path, options: &'a PackedOptions) -> CacheFolder<'a> {
         let activations = options.activations.map_or("default", |a| a.name());
         let described = format!(
             "packing {} head {} activations {activations} allow_missing {}",
@@ -245,7 +249,7 @@ impl<'a> Place<'a> {
             options.head.name(),
             options.allow_missing
         );
-        Place {
+        CacheFolder {
             folder,
             source,
             options,

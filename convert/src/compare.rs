@@ -9,7 +9,7 @@ use serde::Serialize;
 use sterna_ternary::Config;
 use sterna_ternary::layout::{self, Role, Weight};
 
-use crate::progress::Progress;
+use crate::progress::ProgressCounter;
 use crate::value_type::is_same;
 use crate::{Error, Result, Scales, Source, ValueType, parallel};
 
@@ -108,7 +108,7 @@ pub(crate) fn compare(
     a: &dyn Source,
     b: &dyn Source,
     rule: Rule,
-    progress: &mut Progress,
+    progress: &mut ProgressCounter,
 ) -> Result<Comparison> {
     let weights = layout::weights(a.config());
     let mut found = Comparison {

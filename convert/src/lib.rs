@@ -14,7 +14,7 @@
 //! use std::path::Path;
 //!
 //! let (folder, packed) = (Path::new("bitnet-2b4t"), Path::new("model.sterna"));
-//! let options = sterna_convert::Options::default();
+//! let options = sterna_convert::PackedOptions::default();
 //! let mut progress = |done, total| println!("{done} of {total} weights");
 //! let report = sterna_convert::convert(folder, packed, &options, &mut progress)?;
 //! assert_eq!(report.differ, 0); // a difference would have been an error
@@ -48,14 +48,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-pub use cached::{Cached, Checkpoint, PackCache};
+pub use cached::{Cached, LocatedCheckpoint, PackCache};
 pub use compare::{Comparison, MatrixComparison, TableComparison};
 pub use error::{Error, Result};
 pub use gguf::{GgufHints, I2sOrder, LutKernels, split_rule, split_rule_named};
 pub use read::gguf::Gguf;
 pub use read::huggingface::HuggingFace;
 pub use read::packed::Packed;
-pub use report::{MatrixReport, Report, TableReport};
+pub use report::{ConversionReport, MatrixReport, TableReport};
 pub use run_folder::RunFolder;
 pub use scales::Scales;
 pub use source::{Source, StoredScale, Ternary};
@@ -63,7 +63,7 @@ use sterna_ternary::{Activations, LinearType, Output, OutputFolder, Packing, lay
 pub use value_type::ValueType;
 
 use crate::compare::Rule;
-use crate::progress::Progress;
+use crate::progress::ProgressCounter;
 pub use synthesize::Synthetic;
 pub use write::gguf::{GgufOptions, GgufType};
 pub use write::repack::repack;
@@ -71,7 +71,7 @@ pub use write::table::HeadType;
 
 /// Options of a conversion to a packed file.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct PackedOptions {
     /// Packing of the linear layers: of trits, or of the numbers of a baseline.
     pub packing: LinearType,
     /// Type of the head. In a tied model it is also the type of the embedding.
@@ -82,10 +82,10 @@ pub struct Options {
     pub allow_missing: bool,
 }
 
-impl Default for Options {
+impl Default for PackedOptions {
     /// Packing `i2`, automatic head type, activations as the checkpoint says, no missing files.
-    fn default() -> Options {
-        Options {
+    fn default() -> PackedOptions {
+        PackedOptions {
             packing: Packing::I2.into(),
             head: HeadType::default(),
             activations: None,
@@ -101,9 +101,9 @@ impl Default for Options {
 pub fn convert(
     source: &Path,
     out: &Path,
-    options: &Options,
+    options: &PackedOptions,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let out = Output::new(out)?;
     write_packed(
         &*open(source, options.allow_missing)?,
@@ -117,9 +117,9 @@ pub fn convert(
 pub fn write_packed(
     source: &dyn Source,
     out: &Output,
-    options: &Options,
+    options: &PackedOptions,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     out.refuse_inputs(&source.inputs())?;
     write::packed::write(source, out, options, progress)
 }
@@ -130,7 +130,7 @@ pub fn write_gguf(
     out: &Output,
     options: &GgufOptions,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     out.refuse_inputs(&source.inputs())?;
     write::gguf::write(source, out, options, progress)
 }
@@ -140,7 +140,7 @@ pub fn write_huggingface(
     source: &dyn Source,
     out: &OutputFolder,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     write::huggingface::write(source, out, progress)
 }
 
@@ -193,7 +193,7 @@ pub fn verify_open(
 ) -> Result<Comparison> {
     let weights = layout::weights(a.config());
     let total = weights.iter().map(|w| (w.rows * w.columns) as u64).sum();
-    let mut progress = Progress::new(total, progress);
+    let mut progress = ProgressCounter::new(total, progress);
     let rule = Rule {
         scales: ValueType::F32,
         is_made: false,

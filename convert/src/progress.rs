@@ -3,15 +3,15 @@
 use sterna_ternary::layout::{Role, Weight};
 
 /// Counts weights for the caller's progress bar.
-pub(crate) struct Progress<'a> {
+pub(crate) struct ProgressCounter<'a> {
     done: u64,
     total: u64,
     show: &'a mut dyn FnMut(u64, u64),
 }
 
-impl<'a> Progress<'a> {
-    pub fn new(total: u64, show: &'a mut dyn FnMut(u64, u64)) -> Progress<'a> {
-        Progress {
+impl<'a> ProgressCounter<'a> {
+    pub fn new(total: u64, show: &'a mut dyn FnMut(u64, u64)) -> ProgressCounter<'a> {
+        ProgressCounter {
             done: 0,
             total,
             show,

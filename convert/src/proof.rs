@@ -5,7 +5,7 @@ use std::path::Path;
 use sterna_ternary::{Output, sha256};
 
 use crate::compare::{Comparison, Rule, compare};
-use crate::progress::Progress;
+use crate::progress::ProgressCounter;
 use crate::{Error, Result, Source, ValueType};
 
 /// Compares every trit, scale, value and embedded file of a result with its source.
@@ -22,7 +22,7 @@ pub(crate) fn prove(
     files: &[(String, Vec<u8>)],
     out: &Path,
     scales: ValueType,
-    progress: &mut Progress,
+    progress: &mut ProgressCounter,
 ) -> Result<Comparison> {
     let is_made = true;
     let found = compare(source, result, Rule { scales, is_made }, progress)?;
@@ -71,7 +71,7 @@ mod tests {
     use sterna_ternary::{Config, Dtype, Packing, Scaling};
 
     use super::*;
-    use crate::{HeadType, Options, Scales, StoredScale, Ternary, write_packed};
+    use crate::{HeadType, PackedOptions, Scales, StoredScale, Ternary, write_packed};
 
     /// A source in which one reading of one tensor differs from the other readings.
     struct Fickle {
@@ -159,7 +159,7 @@ mod tests {
                 reads: Cell::new(0),
                 odd,
             };
-            let options = Options {
+            let options = PackedOptions {
                 packing: Packing::T5.into(),
                 head,
                 activations: None,

@@ -5,18 +5,18 @@ use sterna_ternary::Activations;
 use sterna_ternary::layout::Weight;
 
 use crate::compare::{Comparison, MatrixComparison};
-use crate::write::table::Plan;
+use crate::write::table::TablePlan;
 use crate::{Source, StoredScale, Ternary};
 
 /// The report of a conversion. Every `differ` is zero, because a difference is an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct ConversionReport {
     /// Name of the packing.
     pub packing: &'static str,
     /// Rounding of activations, if the result states it.
     pub activations: Option<&'static str>,
     /// Weights of ternary linear layers that were compared. The numbers of a dense packing count in
-    /// [`Report::values`].
+    /// [`ConversionReport::values`].
     pub weights: u64,
     /// Weights that differ from the source.
     pub differ: u64,
@@ -47,17 +47,17 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-impl Report {
+impl ConversionReport {
     /// The report of a proved conversion, still without size and checksum.
     pub(crate) fn new(
         packing: &'static str,
         source: &dyn Source,
         proof: &Comparison,
-        plans: &[Plan],
+        plans: &[TablePlan],
         matrices: Vec<MatrixReport>,
-    ) -> Report {
+    ) -> ConversionReport {
         let rounding = |m: &MatrixComparison| f64::from((m.scales[1] / m.scales[0] - 1.0).abs());
-        Report {
+        ConversionReport {
             packing,
             activations: None,
             weights: proof.weights,
@@ -70,7 +70,7 @@ impl Report {
             bytes_in: source.bytes(),
             bytes_out: 0,
             sha256: String::new(),
-            tables: plans.iter().map(Plan::report).collect(),
+            tables: plans.iter().map(TablePlan::report).collect(),
             matrices,
             dense: Vec::new(),
             warnings: source.warnings().to_vec(),

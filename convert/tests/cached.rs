@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sterna_convert::{
-    Cached, Error, GgufOptions, GgufType, HeadType, Options, PackCache, RunFolder, convert, open,
-    write_gguf,
+    Cached, Error, GgufOptions, GgufType, HeadType, PackCache, PackedOptions, RunFolder, convert,
+    open, write_gguf,
 };
 use sterna_ternary::{Output, Packing};
 
-const OPTIONS: Options = Options {
+const OPTIONS: PackedOptions = PackedOptions {
     packing: sterna_ternary::LinearType::Ternary(Packing::I2),
     head: HeadType::Auto,
     activations: None,
@@ -51,7 +51,7 @@ impl Setup {
     }
 
     /// The packed file of a model that needs no export.
-    fn packed(&self, model: &Path, options: &Options) -> Result<Cached, Error> {
+    fn packed(&self, model: &Path, options: &PackedOptions) -> Result<Cached, Error> {
         let export = |_: &Path, _: &Path| -> Result<u64, Error> { panic!("no export is needed") };
         self.cache().packed(model, options, export, &mut |_, _| {})
     }
@@ -81,7 +81,7 @@ fn a_folder_is_packed_once_to_the_bytes_of_a_conversion() {
         (again.path, again.report.is_none()),
         (first.path.clone(), true)
     );
-    let other = Options {
+    let other = PackedOptions {
         packing: Packing::T5.into(),
         ..OPTIONS
     };

@@ -7,7 +7,7 @@ use std::fs;
 use checkpoint::{Checkpoint, OPTIONS, Storage, convert, pack, store, table_values, unpack};
 use safetensors::Dtype;
 use serde_json::json;
-use sterna_convert::{HeadType, HuggingFace, Options, write_packed};
+use sterna_convert::{HeadType, HuggingFace, PackedOptions, write_packed};
 use sterna_ternary::layout::{EMBEDDING, HEAD};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{PackedFile, Packing};
@@ -24,7 +24,7 @@ fn every_storage_type_and_packing() {
                 checkpoint.shards = shards;
                 for packing in Packing::ALL {
                     let packing = packing.into();
-                    let options = Options { packing, ..OPTIONS };
+                    let options = PackedOptions { packing, ..OPTIONS };
                     let (report, packed, _folder) = checkpoint.convert(&options).unwrap();
                     checkpoint.check(&packed);
                     let weights: usize = checkpoint.matrices.values().map(|m| m.0.len()).sum();
@@ -94,7 +94,7 @@ fn sizes_beyond_one_chunk_and_one_thread() {
         let (_, packed, _folder) = checkpoint.convert(&OPTIONS).unwrap();
         checkpoint.check(&packed);
         for head in CODED {
-            let options = Options {
+            let options = PackedOptions {
                 head,
                 packing: Packing::T5.into(),
                 ..OPTIONS
@@ -146,7 +146,7 @@ fn a_table_takes_the_narrowest_exact_type() {
 #[test]
 fn an_f16_head_rounds_and_says_so() {
     let checkpoint = Checkpoint::new(Storage::Online, Dtype::F32, false);
-    let options = Options {
+    let options = PackedOptions {
         head: HeadType::F16,
         ..OPTIONS
     };
@@ -177,7 +177,7 @@ fn a_coded_head_is_the_encoder_s() {
             checkpoint.set(name, i, 0.0); // a row of zeros
             checkpoint.values.get_mut(name).unwrap()[i] = 0.0;
         }
-        let options = Options { head, ..OPTIONS };
+        let options = PackedOptions { head, ..OPTIONS };
         let (report, packed, _folder) = checkpoint.convert(&options).unwrap();
         assert_eq!(packed.head_type.name(), head.name());
         check_codes(&packed, name, &checkpoint);

@@ -5,7 +5,7 @@ mod checkpoint;
 mod fixtures;
 
 use checkpoint::{OPTIONS, table_values, unpack};
-use sterna_convert::{Options, convert};
+use sterna_convert::{PackedOptions, convert};
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{PackedFile, Packing};
 
@@ -22,7 +22,7 @@ fn every_fixture_is_converted() {
     for folder in fixtures::cases("checkpoints") {
         let case = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let files = Packing::ALL.map(|packing| {
-            let options = Options {
+            let options = PackedOptions {
                 packing: packing.into(),
                 ..OPTIONS
             };

@@ -11,8 +11,8 @@ use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, tokenizer};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
-    Error, GgufOptions, GgufType, HeadType, Options, Report, convert, open, verify, write_gguf,
-    write_huggingface,
+    ConversionReport, Error, GgufOptions, GgufType, HeadType, PackedOptions, convert, open, verify,
+    write_gguf, write_huggingface,
 };
 use sterna_ternary::{Activations, Output, OutputFolder, Packing};
 
@@ -26,7 +26,7 @@ fn gguf(weights: GgufType) -> GgufOptions {
     }
 }
 
-fn write(source: &Path, out: &Path, options: &GgufOptions) -> Result<Report, Error> {
+fn write(source: &Path, out: &Path, options: &GgufOptions) -> Result<ConversionReport, Error> {
     let (mut last, mut total) = (0, 0);
     let source = open(source, options.allow_missing)?;
     let report = write_gguf(&*source, &Output::new(out)?, options, &mut |done, all| {
@@ -174,7 +174,7 @@ fn every_writer_meets_odd_widths() {
         fs::write(folder.path().join("tokenizer.json"), text).unwrap();
         let out = folder.path().join("out");
         for packing in [Packing::I2, Packing::T5] {
-            let options = Options {
+            let options = PackedOptions {
                 packing: packing.into(),
                 ..OPTIONS
             };
@@ -299,12 +299,12 @@ fn a_packed_file_in_another_packing_keeps_its_codes() {
     let folder = checkpoint(1, Storage::Online, false);
     for head in [HeadType::Q8, HeadType::Q6, HeadType::Q4] {
         let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
-        let t5 = Options {
+        let t5 = PackedOptions {
             packing: Packing::T5.into(),
             head,
             ..OPTIONS
         };
-        let i2 = Options { head, ..OPTIONS };
+        let i2 = PackedOptions { head, ..OPTIONS };
         convert(folder.path(), &a, &t5, &mut |_, _| {}).unwrap();
         let report = convert(&a, &b, &i2, &mut |_, _| {}).unwrap();
         assert_eq!(
@@ -323,7 +323,7 @@ fn what_activations_of_16_bits_become_elsewhere_is_said() {
     let folder = checkpoint(1, Storage::Multiply, true);
     for (activations, is_said) in [(Activations::Int8, false), (Activations::Int16, true)] {
         let path = |name: &str| folder.path().join(format!("{name}-{}", activations.name()));
-        let options = Options {
+        let options = PackedOptions {
             activations: Some(activations),
             ..OPTIONS
         };
@@ -491,7 +491,7 @@ fn checkpoints_of_another_implementation() {
             assert!(found.scales_differ == 0 || report.scale_rounding > 0.0);
             assert_eq!(open(&file, false).unwrap().files(), source.files());
             let [a, b] = ["a", "b"].map(|name| out.path().join(name));
-            let i2 = Options {
+            let i2 = PackedOptions {
                 packing: Packing::I2.into(), // the one that holds every kind of scales
                 ..OPTIONS
             };

@@ -5,7 +5,8 @@ mod gguf_file;
 use gguf_file::{File, text, value};
 use serde_json::Value;
 use sterna_convert::{
-    Error, GgufHints, HeadType, LutKernels, Options, Source, open, open_with, verify, write_packed,
+    Error, GgufHints, HeadType, LutKernels, PackedOptions, Source, open, open_with, verify,
+    write_packed,
 };
 use sterna_ternary::{Activations, Dense, Dtype, Output, PackedFile, Packing, Scaling};
 
@@ -415,7 +416,7 @@ fn a_model_in_q2_0_keeps_its_activations_and_its_ternary_tables() {
     let source = open(&gguf, false).unwrap();
     assert_eq!(source.activations(), Activations::Int16);
     assert!(json(&*source, "config.json")["quantization_config"].is_null());
-    let options = Options {
+    let options = PackedOptions {
         packing: Packing::T5.into(),
         head: HeadType::Auto,
         activations: None,
@@ -461,7 +462,7 @@ fn blocks_of_a_file_are_the_blocks_of_a_baseline() {
         let [gguf, packed] = ["model.gguf", "model.sterna"].map(|name| folder.path().join(name));
         std::fs::write(&gguf, relaid(file).bytes()).unwrap();
         let source = open(&gguf, false).unwrap();
-        let mut options = Options {
+        let mut options = PackedOptions {
             packing: Packing::I2.into(),
             head: HeadType::Auto,
             activations: None,

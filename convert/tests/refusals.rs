@@ -8,7 +8,7 @@ use std::path::Path;
 use checkpoint::{Checkpoint, OPTIONS, Storage, convert, shard_name, store};
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use sterna_convert::{Error, HeadType, Options};
+use sterna_convert::{Error, HeadType, PackedOptions};
 use sterna_ternary::layout::{EMBEDDING, HEAD};
 
 const Q: &str = "model.layers.0.self_attn.q_proj.weight";
@@ -103,7 +103,7 @@ fn files_that_are_missing_or_broken() {
         fs::remove_file(folder.path().join(file)).unwrap();
         let error = convert(folder.path(), &OPTIONS).unwrap_err();
         check(error, &[file, consequence, "--allow-missing"]);
-        let options = Options {
+        let options = PackedOptions {
             allow_missing: true,
             ..OPTIONS
         };
@@ -297,7 +297,7 @@ fn codes_that_stand_for_no_trit() {
 fn an_f16_head_does_not_overflow() {
     let mut checkpoint = new(Storage::Divide);
     checkpoint.set(EMBEDDING, 42, -65520.0);
-    let options = Options {
+    let options = PackedOptions {
         head: HeadType::F16,
         ..OPTIONS
     };

@@ -9,8 +9,8 @@ use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, config, store, tokeni
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use sterna_convert::{
-    Error, GgufOptions, GgufType, HeadType, Options, Report, open, repack, verify, write_gguf,
-    write_huggingface,
+    ConversionReport, Error, GgufOptions, GgufType, HeadType, PackedOptions, open, repack, verify,
+    write_gguf, write_huggingface,
 };
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::scales::GROUP_COLUMNS;
@@ -61,8 +61,8 @@ fn products_of(sizes: &[(&str, usize)], scale: impl Fn(&str, usize, usize) -> f3
     made
 }
 
-fn convert(checkpoint: &Checkpoint) -> (Report, PackedFile, tempfile::TempDir) {
-    let options = Options {
+fn convert(checkpoint: &Checkpoint) -> (ConversionReport, PackedFile, tempfile::TempDir) {
+    let options = PackedOptions {
         packing: Packing::I2.into(),
         ..OPTIONS
     };
@@ -168,8 +168,8 @@ fn ternary_tables() -> Checkpoint {
 fn with_head(
     checkpoint: &Checkpoint,
     head: HeadType,
-) -> sterna_convert::Result<(Report, PackedFile, tempfile::TempDir)> {
-    checkpoint.convert(&Options {
+) -> sterna_convert::Result<(ConversionReport, PackedFile, tempfile::TempDir)> {
+    checkpoint.convert(&PackedOptions {
         head,
         packing: Packing::I2.into(),
         ..OPTIONS
@@ -247,7 +247,7 @@ fn tables_that_are_not_ternary_are_named() {
 #[test]
 fn activations_as_asked_for() {
     let asked = |activations| {
-        let options = Options {
+        let options = PackedOptions {
             activations,
             packing: Packing::I2.into(),
             ..OPTIONS
@@ -292,7 +292,12 @@ fn folder(checkpoint: &mut Checkpoint) -> tempfile::TempDir {
     folder
 }
 
-fn to(weights: GgufType, lossy: bool, source: &Path, out: &Path) -> Result<Report, Error> {
+fn to(
+    weights: GgufType,
+    lossy: bool,
+    source: &Path,
+    out: &Path,
+) -> Result<ConversionReport, Error> {
     let options = GgufOptions {
         weights,
         head: HeadType::Lossless,

@@ -42,7 +42,7 @@ pub enum Learned {
 
 /// How many conversations were packed, and into what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ConversationCounts {
     /// Texts that were rendered: one per conversation, or one per answer.
     pub texts: u64,
     /// Rows that they fill.
@@ -73,8 +73,8 @@ pub struct Packer<'a> {
     pub learned: Learned,
 }
 
-/// A document before it is rendered and encoded.
-pub enum Item {
+/// A document to pack, before it is rendered and encoded.
+pub enum Packable {
     /// Written by the template.
     Conversation(Conversation),
     /// Written between BOS and EOS.
@@ -96,7 +96,12 @@ impl Packer<'_> {
     /// expected share of those. Returns the counts of each file.
     ///
     /// An error of reading or rendering ends the work, and then neither file is changed.
-    pub fn files(&self, paths: &[PathBuf], share: f64, folder: &Path) -> Result<[Counts; 2]> {
+    pub fn files(
+        &self,
+        paths: &[PathBuf],
+        share: f64,
+        folder: &Path,
+    ) -> Result<[ConversationCounts; 2]> {
         if !(0.0..1.0).contains(&share) {
             return Err(Error::HeldOutShare { found: share });
         }
@@ -108,7 +113,7 @@ impl Packer<'_> {
         };
         let items = (0..).zip(conversations).map(|(index, conversation)| {
             let conversation = conversation?;
-            Ok((split(index), Item::Conversation(conversation)))
+            Ok((split(index), Packable::Conversation(conversation)))
         });
         self.write(items, folder)
     }
@@ -121,21 +126,21 @@ impl Packer<'_> {
         seed: u64,
         documents: [u64; 2],
         folder: &Path,
-    ) -> Result<[Counts; 2]> {
+    ) -> Result<[ConversationCounts; 2]> {
         let sides = [Split::Train, Split::HeldOut].into_iter().zip(documents);
         let items = sides.flat_map(|(split, count)| {
             let mix = mix.clone();
             let corpus = Corpus { mix, seed, split };
-            (0..count).map(move |index| Ok((split, Item::generated(&corpus, index))))
+            (0..count).map(move |index| Ok((split, Packable::generated(&corpus, index))))
         });
         self.write(items, folder)
     }
 
     fn write(
         &self,
-        items: impl Iterator<Item = Result<(Split, Item)>>,
+        items: impl Iterator<Item = Result<(Split, Packable)>>,
         folder: &Path,
-    ) -> Result<[Counts; 2]> {
+    ) -> Result<[ConversationCounts; 2]> {
         fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
         let outputs = FILES.map(|name| folder.join(name));
         let mut counts = None;
@@ -165,8 +170,8 @@ impl Packer<'_> {
     fn fill<W: Write + Seek>(
         &self,
         mut rows: [Side<W>; 2],
-        mut items: impl Iterator<Item = Result<(Split, Item)>>,
-    ) -> Result<[Counts; 2]> {
+        mut items: impl Iterator<Item = Result<(Split, Packable)>>,
+    ) -> Result<[ConversationCounts; 2]> {
         let encoder = self.tokenizer.of_templates();
         loop {
             // Conversations and plain texts are encoded apart; `order` puts them together again.
@@ -174,12 +179,12 @@ impl Packer<'_> {
             for item in items.by_ref().take(BATCH) {
                 let (split, item) = item?;
                 match item {
-                    Item::Conversation(conversation) => {
+                    Packable::Conversation(conversation) => {
                         let texts = self.rendered(&conversation)?;
                         order.extend(texts.iter().map(|_| (split, true)));
                         rendered.extend(texts);
                     }
-                    Item::Text(text) => {
+                    Packable::Text(text) => {
                         order.push((split, false));
                         plain.push(text);
                     }
@@ -215,13 +220,13 @@ impl Packer<'_> {
     }
 }
 
-impl Item {
+impl Packable {
     /// Document `index` of a corpus.
     pub fn generated(corpus: &Corpus, index: u64) -> Self {
         let (task, document) = corpus.document(index);
         match task.is_conversation() {
-            false => Item::Text(document.text),
-            true => Item::Conversation(Conversation {
+            false => Packable::Text(document.text),
+            true => Packable::Conversation(Conversation {
                 path: "generated documents".into(),
                 line: index + 1,
                 messages: document.messages,
@@ -235,7 +240,7 @@ impl Item {
 struct Side<W> {
     writer: RowsWriter<W>,
     width: usize,
-    counts: Counts,
+    counts: ConversationCounts,
 }
 
 impl<W: Write + Seek> Side<W> {
@@ -244,7 +249,7 @@ impl<W: Write + Seek> Side<W> {
         Ok(Self {
             writer: RowsWriter::new(out, tokenizer, width)?,
             width,
-            counts: Counts::default(),
+            counts: ConversationCounts::default(),
         })
     }
 
@@ -262,7 +267,7 @@ impl<W: Write + Seek> Side<W> {
         }
     }
 
-    fn finish(mut self) -> Result<Counts> {
+    fn finish(mut self) -> Result<ConversationCounts> {
         self.counts.rows = self.writer.finish().map_err(written)?;
         Ok(self.counts)
     }

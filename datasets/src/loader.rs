@@ -46,7 +46,7 @@ pub struct Batch {
 /// Shuffled rows of one or more shards.
 #[derive(Debug)]
 pub struct Loader {
-    parts: Vec<Part>,
+    parts: Vec<MixPart>,
     batch: usize,
     context: usize,
     seed: u64,
@@ -55,8 +55,8 @@ pub struct Loader {
 
 /// Rows and their share of the batches.
 #[derive(Debug)]
-struct Part {
-    source: Source,
+struct MixPart {
+    source: RowSource,
     /// Rows in each [`BLOCK`] of several parts.
     slots: u64,
 }
@@ -66,7 +66,7 @@ const BLOCK: u64 = 1024;
 
 /// The source of rows.
 #[derive(Debug)]
-enum Source {
+enum RowSource {
     Shards {
         shards: Vec<Shard>,
         /// Where rows begin: shard, position.
@@ -75,22 +75,22 @@ enum Source {
     Packed(PackedRows),
 }
 
-impl Source {
+impl RowSource {
     fn len(&self) -> u64 {
         match self {
-            Source::Shards { starts, .. } => starts.len() as u64,
-            Source::Packed(rows) => rows.len(),
+            RowSource::Shards { starts, .. } => starts.len() as u64,
+            RowSource::Packed(rows) => rows.len(),
         }
     }
 
     /// Appends a row of `context` + 1 tokens.
     fn push(&self, row: u64, context: usize, ids: &mut Vec<u32>) {
         match self {
-            Source::Shards { shards, starts } => {
+            RowSource::Shards { shards, starts } => {
                 let (shard, start) = starts[row as usize];
                 ids.extend(shards[shard as usize].tokens(start..start + context + 1));
             }
-            Source::Packed(rows) => ids.extend(rows.row(row)),
+            RowSource::Packed(rows) => ids.extend(rows.row(row)),
         }
     }
 }
@@ -140,7 +140,7 @@ impl Loader {
         let tokens: u64 = shards.iter().map(|shard| shard.header().tokens).sum();
         let coverage = (starts.len() * context) as f64 / tokens as f64;
         Ok(Self {
-            parts: whole(Source::Shards { shards, starts }),
+            parts: whole(RowSource::Shards { shards, starts }),
             batch,
             context,
             seed,
@@ -162,7 +162,7 @@ impl Loader {
         }
         Ok(Self {
             context: rows.width() - 1,
-            parts: whole(Source::Packed(rows)),
+            parts: whole(RowSource::Packed(rows)),
             batch,
             seed,
             coverage: 1.0,
@@ -227,7 +227,7 @@ impl Loader {
     ///
     /// If there are several sources, each has its slots in every block of rows, in an order that a
     /// keyed permutation computes.
-    fn source_of(&self, n: u128) -> (&Source, u128) {
+    fn source_of(&self, n: u128) -> (&RowSource, u128) {
         if let [part] = &self.parts[..] {
             return (&part.source, n);
         }
@@ -274,16 +274,16 @@ impl Loader {
     /// packed rows have none.
     pub fn shards(&self) -> &[Shard] {
         match &self.parts[0].source {
-            Source::Shards { shards, .. } => shards,
-            Source::Packed(_) => &[],
+            RowSource::Shards { shards, .. } => shards,
+            RowSource::Packed(_) => &[],
         }
     }
 }
 
 /// One source that gives all rows.
-fn whole(source: Source) -> Vec<Part> {
+fn whole(source: RowSource) -> Vec<MixPart> {
     let slots = BLOCK;
-    vec![Part { source, slots }]
+    vec![MixPart { source, slots }]
 }
 
 /// Slots of a block in proportion to weights above zero, at least one each: those with the largest

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sterna_ternary::durable;
 
 use crate::random::mix64;
-use crate::shard::{Header, ShardWriter};
+use crate::shard::{ShardHeader, ShardWriter};
 use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 
 /// Bytes of text encoded at a time: enough for all cores, little for memory.
@@ -145,7 +145,7 @@ fn fill<W: Write + Seek>(
     mut writers: [ShardWriter<W>; 2],
     documents: impl Iterator<Item = Result<(Split, String)>>,
     tokenizer: &Tokenizer,
-) -> io::Result<[Header; 2]> {
+) -> io::Result<[ShardHeader; 2]> {
     let mut documents = documents.peekable();
     while documents.peek().is_some() {
         let (mut sides, mut texts, mut bytes) = (Vec::new(), Vec::new(), 0);

@@ -28,11 +28,11 @@ use crate::{Error, Result};
 pub struct Documents {
     files: std::vec::IntoIter<(PathBuf, Format)>,
     separator: Option<String>,
-    current: Option<Open>,
+    current: Option<OpenFile>,
 }
 
 #[derive(Debug)]
-enum Open {
+enum OpenFile {
     Text(Lines),
     Records(Records),
 }
@@ -55,7 +55,7 @@ impl Iterator for Documents {
         loop {
             let Some(open) = &mut self.current else {
                 let (path, format) = self.files.next()?;
-                match Open::new(path, format) {
+                match OpenFile::new(path, format) {
                     Ok(open) => self.current = Some(open),
                     Err(error) => return Some(Err(error)),
                 }
@@ -76,7 +76,7 @@ impl Iterator for Documents {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn new(path: PathBuf, format: Format) -> Result<Self> {
         Ok(match format {
             Format::Txt => Self::Text(Lines::open(&path)?),

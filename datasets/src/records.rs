@@ -29,7 +29,7 @@ pub struct Records {
     files: std::vec::IntoIter<(PathBuf, Format)>,
     path: PathBuf,
     line: u64,
-    current: Option<Open>,
+    current: Option<OpenRecords>,
 }
 
 /// Opens files and folders.
@@ -69,7 +69,7 @@ impl Iterator for Records {
             let Some(open) = &mut self.current else {
                 let (path, format) = self.files.next()?;
                 (self.path, self.line) = (path, 0);
-                match Open::new(&self.path, format) {
+                match OpenRecords::new(&self.path, format) {
                     Ok(open) => self.current = Some(open),
                     Err(error) => return Some(Err(error)),
                 }
@@ -92,13 +92,13 @@ impl Iterator for Records {
 }
 
 #[derive(Debug)]
-enum Open {
+enum OpenRecords {
     Lines(PathBuf, Lines),
     List(List),
     Table(Box<Rows>),
 }
 
-impl Open {
+impl OpenRecords {
     fn new(path: &Path, format: Format) -> Result<Self> {
         Ok(match format {
             Format::Parquet => Self::Table(Box::new(Rows::open(path)?)),
@@ -144,13 +144,13 @@ fn parsed(path: &Path, line: u64, text: &[u8]) -> Result<Value> {
 struct List {
     path: PathBuf,
     bytes: io::Bytes<BufReader<File>>,
-    place: Place,
+    place: RecordPlace,
     /// Elements read so far.
     element: u64,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum RecordPlace {
     Before,
     Inside,
     Behind,
@@ -173,7 +173,7 @@ impl List {
         Ok(Self {
             path: path.to_owned(),
             bytes: BufReader::new(file).bytes(),
-            place: Place::Before,
+            place: RecordPlace::Before,
             element: 0,
         })
     }
@@ -195,14 +195,14 @@ impl List {
 
     fn next(&mut self) -> Result<Option<Value>> {
         match self.place {
-            Place::Before => drop(self.visible()?),
-            Place::Inside => {}
-            Place::Behind => return Ok(None),
+            RecordPlace::Before => drop(self.visible()?),
+            RecordPlace::Inside => {}
+            RecordPlace::Behind => return Ok(None),
         }
-        self.place = Place::Inside;
+        self.place = RecordPlace::Inside;
         let text = self.text()?;
         let is_empty = text.iter().all(u8::is_ascii_whitespace);
-        if is_empty && matches!(self.place, Place::Behind) && self.element == 0 {
+        if is_empty && matches!(self.place, RecordPlace::Behind) && self.element == 0 {
             return Ok(None);
         }
         self.element += 1;
@@ -221,7 +221,7 @@ impl List {
                 b'[' | b'{' => depth += 1,
                 b',' if depth == 0 => return Ok(text),
                 b']' if depth == 0 => {
-                    self.place = Place::Behind;
+                    self.place = RecordPlace::Behind;
                     return Ok(text);
                 }
                 b']' | b'}' => depth = depth.saturating_sub(1),
@@ -229,7 +229,7 @@ impl List {
             }
             text.push(byte);
         }
-        self.place = Place::Behind;
+        self.place = RecordPlace::Behind;
         Err(Error::Json {
             path: self.path.clone(),
             line: self.element + 1,

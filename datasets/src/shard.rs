@@ -30,7 +30,7 @@ const HEADER: usize = 72;
 
 /// The header of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ShardHeader {
     /// Token ids are below this.
     pub vocab_size: u32,
     /// The token that begins every document.
@@ -43,7 +43,7 @@ pub struct Header {
     pub tokenizer: [u8; 32],
 }
 
-impl Header {
+impl ShardHeader {
     /// The header of an empty shard.
     pub fn new(tokenizer: &Tokenizer) -> Self {
         Self {
@@ -150,13 +150,13 @@ fn expect(path: &Path, field: &'static str, found: u64, expected: u64) -> Result
 /// Streams documents into a shard; the header is completed by [`ShardWriter::finish`].
 pub struct ShardWriter<W> {
     out: W,
-    header: Header,
+    header: ShardHeader,
 }
 
 impl<W: Write + Seek> ShardWriter<W> {
     /// Begins a shard at the start of an empty file.
     pub fn new(mut out: W, tokenizer: &Tokenizer) -> io::Result<Self> {
-        let header = Header::new(tokenizer);
+        let header = ShardHeader::new(tokenizer);
         out.write_all(&header.to_bytes())?;
         Ok(Self { out, header })
     }
@@ -165,7 +165,7 @@ impl<W: Write + Seek> ShardWriter<W> {
     ///
     /// Errors if it does not begin with BOS, holds a second one, or an id is out of range.
     pub fn push(&mut self, document: &[u32]) -> io::Result<()> {
-        let Header {
+        let ShardHeader {
             bos, vocab_size, ..
         } = self.header;
         let begins = document.first() == Some(&bos) && !document[1..].contains(&bos);
@@ -184,7 +184,7 @@ impl<W: Write + Seek> ShardWriter<W> {
     }
 
     /// Writes the counts into the header and returns it.
-    pub fn finish(mut self) -> io::Result<Header> {
+    pub fn finish(mut self) -> io::Result<ShardHeader> {
         self.out.seek(SeekFrom::Start(0))?;
         self.out.write_all(&self.header.to_bytes())?;
         self.out.flush()?;
@@ -197,7 +197,7 @@ impl<W: Write + Seek> ShardWriter<W> {
 pub struct Shard {
     path: PathBuf,
     map: Mmap,
-    header: Header,
+    header: ShardHeader,
 }
 
 impl Shard {
@@ -207,7 +207,7 @@ impl Shard {
     /// instead of changing them.
     pub fn open(path: &Path) -> Result<Self> {
         let map = mapped::map(path)?;
-        let header = Header::parse(path, &map)?;
+        let header = ShardHeader::parse(path, &map)?;
         let shard = Self {
             path: path.to_owned(),
             map,
@@ -218,7 +218,7 @@ impl Shard {
     }
 
     fn check_tokens(&self) -> Result<()> {
-        let Header {
+        let ShardHeader {
             vocab_size,
             bos,
             tokens,
@@ -251,7 +251,7 @@ impl Shard {
     }
 
     /// The header.
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &ShardHeader {
         &self.header
     }
 
@@ -296,7 +296,7 @@ mod tests {
 
     /// The bytes of a shard with these documents.
     fn bytes(vocab_size: u32, bos: u32, documents: &[&[u32]]) -> Vec<u8> {
-        let header = Header {
+        let header = ShardHeader {
             vocab_size,
             bos,
             tokens: 0,
@@ -340,7 +340,7 @@ mod tests {
             assert_eq!(shard.iter().collect::<Vec<_>>(), [1, last, 0, 1, 1, 2]);
             assert_eq!(shard.tokens(1..3).collect::<Vec<_>>(), [last, 0]);
             assert_eq!(shard.documents(), [0..3, 3..4, 4..6]);
-            let expected = Header {
+            let expected = ShardHeader {
                 vocab_size,
                 bos: 1,
                 tokens: 6,
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn the_writer_refuses_what_the_reader_would() {
-        let header = Header {
+        let header = ShardHeader {
             vocab_size: 9,
             bos: 1,
             tokens: 0,

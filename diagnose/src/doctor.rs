@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::Result;
-use checks::{CHECKS, Check, Run};
+use checks::{CHECKS, Check, CheckFunction};
 use finding::Finding;
 pub use finding::Verdict;
 use patient::{Admission, Patient};
 
 /// A step of an examination.
-pub enum Progress<'a> {
+pub enum Stage<'a> {
     /// The model is being packed.
     Packing {
         /// Bytes packed so far.
@@ -40,11 +40,11 @@ pub enum Progress<'a> {
 }
 
 /// Receives the steps of an examination.
-pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
+pub type OnProgress<'a> = &'a mut dyn FnMut(Stage);
 
 /// The result of one check.
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub struct CheckResult {
     /// The name of the check.
     pub check: &'static str,
     /// How bad it is.
@@ -57,7 +57,7 @@ pub struct Line {
 
 /// The results of all checks of a model.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct Examination {
     /// The model.
     pub path: PathBuf,
     /// The name of its family; `None` if the model cannot be opened.
@@ -67,7 +67,7 @@ pub struct Report {
     /// The number of checks whose verdict is suspect.
     pub suspect: usize,
     /// One line per check.
-    pub checks: Vec<Line>,
+    pub checks: Vec<CheckResult>,
     /// The warnings of the model's reader.
     pub warnings: Vec<String>,
 }
@@ -80,10 +80,10 @@ pub struct Report {
 /// # Errors
 /// Everything that is not a known failure mode: unreadable files, unknown families, damaged
 /// headers.
-pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Report> {
+pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Examination> {
     match Patient::admit(path, scratch, progress)? {
         Admission::Patient(patient) => {
-            let mut report = Report::new(path, checks_of(&patient, progress)?);
+            let mut report = Examination::new(path, checks_of(&patient, progress)?);
             report.family = Some(patient.source.config().family.name);
             report.warnings = patient.source.warnings().to_vec();
             Ok(report)
@@ -93,7 +93,7 @@ pub fn examine(path: &Path, scratch: &Path, progress: OnProgress) -> Result<Repo
             let findings = CHECKS
                 .iter()
                 .map(|c| refusal(&refused, c).unwrap_or_else(unread));
-            Ok(Report::new(path, findings.collect()))
+            Ok(Examination::new(path, findings.collect()))
         }
     }
 }
@@ -105,8 +105,8 @@ fn checks_of(patient: &Patient, progress: OnProgress) -> Result<Vec<Finding>> {
     for check in &CHECKS {
         findings.push(match (refusal(&patient.refused, check), check.run) {
             (Some(finding), _) => Some(finding),
-            (None, Run::Model(run)) => Some(run(patient)?),
-            (None, Run::Trials(_)) => None,
+            (None, CheckFunction::Model(run)) => Some(run(patient)?),
+            (None, CheckFunction::Trials(_)) => None,
         });
     }
     let broken = CHECKS.iter().zip(&findings).find(|(check, finding)| {
@@ -124,8 +124,8 @@ fn checks_of(patient: &Patient, progress: OnProgress) -> Result<Vec<Finding>> {
     let findings = CHECKS.iter().zip(findings);
     let findings = findings.map(|(check, finding)| match (finding, check.run) {
         (Some(finding), _) => Ok(finding),
-        (None, Run::Model(run)) => run(patient),
-        (None, Run::Trials(run)) => run(patient, &trials),
+        (None, CheckFunction::Model(run)) => run(patient),
+        (None, CheckFunction::Trials(run)) => run(patient, &trials),
     });
     findings.collect()
 }
@@ -136,10 +136,10 @@ fn refusal(refused: &[(&'static str, String)], check: &Check) -> Option<Finding>
     refused.map(|(_, why)| Finding::broken(why))
 }
 
-impl Report {
-    fn new(path: &Path, findings: Vec<Finding>) -> Report {
+impl Examination {
+    fn new(path: &Path, findings: Vec<Finding>) -> Examination {
         let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
-        Report {
+        Examination {
             path: path.to_owned(),
             family: None,
             broken: count(Verdict::Broken),
@@ -148,7 +148,7 @@ impl Report {
             checks: CHECKS
                 .iter()
                 .zip(findings)
-                .map(|(check, finding)| Line {
+                .map(|(check, finding)| CheckResult {
                     check: check.name,
                     verdict: finding.verdict,
                     why: finding.why,

@@ -13,7 +13,7 @@ use sterna_ternary::{PackedFile, config::Sliding, file::Values};
 
 use crate::Result;
 use crate::template::format_of;
-use crate::trits::{self, Counts};
+use crate::trits::{self, TritCounts};
 
 pub use text::describe;
 
@@ -143,7 +143,7 @@ fn count(
     source: &dyn Source,
     verify: bool,
     remarks: &mut Vec<String>,
-) -> sterna_convert::Result<Vec<Counts>> {
+) -> sterna_convert::Result<Vec<TritCounts>> {
     let mut counts = Vec::new();
     for weight in trits::linear(source.config()) {
         match trits::of_layer(source, weight) {
@@ -156,7 +156,7 @@ fn count(
 }
 
 /// Trits and scales of all matrices, of each layer, and in sum.
-fn set_counts(facts: &mut Value, counts: &[Counts], remarks: &mut Vec<String>) {
+fn set_counts(facts: &mut Value, counts: &[TritCounts], remarks: &mut Vec<String>) {
     for c in counts {
         let name = &c.weight.name;
         if c.zero == c.all() {
@@ -171,10 +171,10 @@ fn set_counts(facts: &mut Value, counts: &[Counts], remarks: &mut Vec<String>) {
             remarks.push(format!("{name}: the scale is {}", c.scale));
         }
     }
-    facts["matrices"] = counts.iter().map(Counts::json).collect();
+    facts["matrices"] = counts.iter().map(TritCounts::json).collect();
     facts["zeros"] = zeros(counts).into();
     let layers = facts["num_hidden_layers"].as_u64().unwrap_or(0);
-    let of_layer = |i: u64| -> Vec<Counts> {
+    let of_layer = |i: u64| -> Vec<TritCounts> {
         let prefix = format!("model.layers.{i}.");
         let own = counts.iter().filter(|c| c.weight.name.starts_with(&prefix));
         own.cloned().collect()
@@ -193,9 +193,9 @@ fn set_counts(facts: &mut Value, counts: &[Counts], remarks: &mut Vec<String>) {
         .collect();
 }
 
-fn zeros(counts: &[Counts]) -> f64 {
-    let sum = |f: fn(&Counts) -> u64| counts.iter().map(f).sum::<u64>() as f64;
-    sum(|c| c.zero) / sum(Counts::all)
+fn zeros(counts: &[TritCounts]) -> f64 {
+    let sum = |f: fn(&TritCounts) -> u64| counts.iter().map(f).sum::<u64>() as f64;
+    sum(|c| c.zero) / sum(TritCounts::all)
 }
 
 /// Remarks on norms and tables of zeros, or with NaN or infinities.

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 /// A linear layer in numbers.
 #[derive(Debug, Clone)]
-pub struct Counts {
+pub struct TritCounts {
     /// Name and shape of the matrix.
     pub weight: Weight,
     /// The scale, or the mean of several.
@@ -33,7 +33,7 @@ pub struct Counts {
     pub zero_rows: u64,
 }
 
-impl Counts {
+impl TritCounts {
     /// The number of trits.
     pub fn all(&self) -> u64 {
         self.minus + self.zero + self.plus
@@ -53,10 +53,10 @@ impl Counts {
         })
     }
 
-    fn new(weight: Weight, scales: &[f32], rows: [u64; 4]) -> Counts {
+    fn new(weight: Weight, scales: &[f32], rows: [u64; 4]) -> TritCounts {
         let sum: f64 = scales.iter().map(|s| f64::from(*s)).sum();
         let [minus, zero, plus, zero_rows] = rows;
-        Counts {
+        TritCounts {
             scale: (sum / scales.len() as f64) as f32,
             scales: scales.len(),
             weight,
@@ -79,7 +79,7 @@ pub fn linear(config: &Config) -> Vec<Weight> {
 ///
 /// # Errors
 /// A byte that encodes no trits, or a file whose layers hold numbers.
-pub fn of_file(file: &PackedFile) -> Result<Vec<Counts>> {
+pub fn of_file(file: &PackedFile) -> Result<Vec<TritCounts>> {
     let Some(packing) = file.packing.ternary() else {
         return Err(Error::NoTrits {
             path: file.path().to_owned(),
@@ -96,7 +96,7 @@ pub fn of_file(file: &PackedFile) -> Result<Vec<Counts>> {
             Some([minus, zero.checked_sub(padding as u64)?, plus])
         });
         match rows {
-            Some(rows) => Ok(Counts::new(weight, &matrix.scales.to_f32(), rows)),
+            Some(rows) => Ok(TritCounts::new(weight, &matrix.scales.to_f32(), rows)),
             None => Err(damaged(file, &weight, matrix)),
         }
     });
@@ -115,11 +115,11 @@ fn damaged(file: &PackedFile, weight: &Weight, matrix: Matrix) -> Error {
 ///
 /// # Errors
 /// The errors of reading the layer.
-pub fn of_layer(source: &dyn Source, weight: Weight) -> sterna_convert::Result<Counts> {
+pub fn of_layer(source: &dyn Source, weight: Weight) -> sterna_convert::Result<TritCounts> {
     let matrix = source.linear(&weight)?;
     let rows = in_parallel(&matrix.trits, weight.columns, |row| Some(of_trits(row)));
     let rows = rows.expect("counting trits cannot fail");
-    Ok(Counts::new(weight, &matrix.scales.values, rows))
+    Ok(TritCounts::new(weight, &matrix.scales.values, rows))
 }
 
 fn of_trits(row: &[i8]) -> [u64; 3] {

@@ -19,8 +19,8 @@ use hf_hub::{Cache, CacheRepo};
 use sterna_ternary::durable;
 
 use super::hash::Hash;
-use super::listing::{Entry, Listing};
-use super::name::{Kind, is_commit};
+use super::listing::{ListedFile, Listing};
+use super::name::{RepoKind, is_commit};
 use super::{Error, Result};
 
 /// One repository in the cache.
@@ -32,7 +32,7 @@ pub struct Repo {
 
 impl Repo {
     /// `repo` is an `org/name` that was checked, so its folder stays inside the cache.
-    pub fn new(cache: &Path, kind: Kind, repo: &str) -> Repo {
+    pub fn new(cache: &Path, kind: RepoKind, repo: &str) -> Repo {
         let repo = kind.repo(repo, "");
         let name = repo.folder_name();
         Repo {
@@ -96,7 +96,7 @@ impl Repo {
         Some(Listing(
             entries
                 .filter_map(name)
-                .map(|name| (name, Entry::default()))
+                .map(|name| (name, ListedFile::default()))
                 .collect(),
         ))
     }
@@ -140,7 +140,7 @@ impl Repo {
 }
 
 /// Whether a file exists and has the size that the hub lists.
-pub fn is_whole(path: &Path, entry: &Entry) -> bool {
+pub fn is_whole(path: &Path, entry: &ListedFile) -> bool {
     let metadata = path.metadata().ok().filter(|m| m.is_file());
     metadata.is_some_and(|m| entry.size.is_none_or(|size| size == m.len()))
 }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_standard_one() {
         let cache = tempfile::tempdir().unwrap();
-        let repo = Repo::new(cache.path(), Kind::Model, "org/name");
+        let repo = Repo::new(cache.path(), RepoKind::Model, "org/name");
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let hash = Hash::parse(commit).unwrap();
         write(&repo.blob(&hash), b"content").unwrap();
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_damaged_reference_is_ignored() {
         let cache = tempfile::tempdir().unwrap();
-        let repo = Repo::new(cache.path(), Kind::Model, "org/name");
+        let repo = Repo::new(cache.path(), RepoKind::Model, "org/name");
         write(&repo.folder.join("refs/main"), b"../../../../etc").unwrap();
         assert_eq!(repo.commit("main"), None);
     }

@@ -19,7 +19,7 @@ use ureq::{Agent, Body, Proxy, RequestBuilder};
 use super::hash::Hash;
 use super::listing::Listing;
 use super::name::Name;
-use super::settings::Settings;
+use super::settings::HubSettings;
 use super::{Error, Progress, Result};
 
 /// Successive attempts without progress before an error.
@@ -94,7 +94,7 @@ impl Again {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(settings: &Settings, progress: &'a dyn Progress) -> Client<'a> {
+    pub fn new(settings: &HubSettings, progress: &'a dyn Progress) -> Client<'a> {
         let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
             .with_endpoint(settings.endpoint.clone())
             .with_token(settings.token.clone())

@@ -28,7 +28,7 @@ pub struct Wanted<'a> {
 /// Fetches a file to `blob`. It continues the file `part` of an earlier run, if there is one.
 /// Returns the number of bytes that came over the network.
 pub fn download(client: &Client, wanted: &Wanted, part: &Path, blob: &Path) -> Result<u64> {
-    let mut part = Part::open(part, wanted)?;
+    let mut part = PartFile::open(part, wanted)?;
     let there = part.len;
     client.progress.advance(wanted.done_before + part.len);
     client.progress.begin(wanted.file, wanted.size);
@@ -46,7 +46,7 @@ pub fn download(client: &Client, wanted: &Wanted, part: &Path, blob: &Path) -> R
 }
 
 /// Downloads until the part is as long as the file. Returns the number of bytes that came.
-fn fill(client: &Client, wanted: &Wanted, part: &mut Part) -> Result<u64> {
+fn fill(client: &Client, wanted: &Wanted, part: &mut PartFile) -> Result<u64> {
     let (mut came, mut furthest) = (0, part.len);
     if part.len == wanted.size {
         return Ok(0);
@@ -77,7 +77,7 @@ fn fill(client: &Client, wanted: &Wanted, part: &mut Part) -> Result<u64> {
 
 /// Checks that the reply is this file and continues where the part ends. If the server sends the
 /// file from its beginning, the part is emptied.
-fn check_reply(reply: &Reply, wanted: &Wanted, part: &mut Part) -> Result<()> {
+fn check_reply(reply: &Reply, wanted: &Wanted, part: &mut PartFile) -> Result<()> {
     if let Some(found) = reply.hash.clone().filter(|hash| *hash != wanted.hash) {
         part.remove()?;
         return Err(Error::WrongHash {
@@ -117,7 +117,7 @@ fn copy(
     client: &Client,
     wanted: &Wanted,
     reply: Reply,
-    part: &mut Part,
+    part: &mut PartFile,
     came: &mut u64,
 ) -> Result<Option<String>> {
     let mut body = reply.body.into_reader();
@@ -151,7 +151,7 @@ fn wrong_size(wanted: &Wanted, found: String) -> Error {
 }
 
 /// A growing file, and the hash of its content so far.
-struct Part {
+struct PartFile {
     path: PathBuf,
     file: File,
     len: u64,
@@ -159,9 +159,9 @@ struct Part {
     empty: Hasher,
 }
 
-impl Part {
+impl PartFile {
     /// Opens the part that an earlier run left, or an empty one.
-    fn open(path: &Path, wanted: &Wanted) -> Result<Part> {
+    fn open(path: &Path, wanted: &Wanted) -> Result<PartFile> {
         let open = || {
             std::fs::create_dir_all(durable::folder_of(path))?;
             let mut options = File::options();
@@ -174,7 +174,7 @@ impl Part {
         };
         let file = open().map_err(Error::disk(path))?;
         let empty = wanted.hash.hasher(wanted.size);
-        let mut part = Part {
+        let mut part = PartFile {
             path: path.to_owned(),
             file,
             len: 0,

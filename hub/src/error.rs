@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::hash::Hash;
-use super::name::Kind;
+use super::name::RepoKind;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -48,7 +48,7 @@ pub enum Error {
     )]
     Denied {
         /// Model or data set.
-        kind: Kind,
+        kind: RepoKind,
         /// `org/name`.
         repo: String,
         /// Status and message of the hub.
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("{repo}: {endpoint} has no such {kind} ({why}); check the name")]
     Absent {
         /// Model or data set.
-        kind: Kind,
+        kind: RepoKind,
         /// `org/name`.
         repo: String,
         /// The hub that was asked.
@@ -221,7 +221,7 @@ pub enum Error {
     #[error("{what}: no such {kind} in the cache {cache}; `sterna models` lists its content")]
     NothingToRemove {
         /// Model or data set.
-        kind: Kind,
+        kind: RepoKind,
         /// The name.
         what: String,
         /// The folder.

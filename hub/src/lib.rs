@@ -23,7 +23,7 @@
 //! use sterna_hub::{Hub, Name, Settings, Want};
 //!
 //! let name = Name::parse("tiiuae/Falcon-E-1B-Base")?;
-//! let fetched = Hub::open(Settings::from_env()?, &()).fetch(&name, Want::Checkpoint)?;
+//! let fetched = Hub::open(HubSettings::from_env()?, &()).fetch(&name, Want::Checkpoint)?;
 //! println!("{} at commit {}", fetched.path.display(), fetched.commit);
 //! # Ok::<(), sterna_hub::Error>(())
 //! ```
@@ -50,11 +50,11 @@ use client::Client;
 use download::{Wanted, download};
 pub use error::{Error, Result};
 pub use hash::Hash;
-use listing::{Entry, Listing};
-pub use name::{Kind, Name, is_dataset};
+use listing::{ListedFile, Listing};
+pub use name::{Name, RepoKind, is_dataset};
 pub use progress::Progress;
-pub use settings::Settings;
-pub use stored::{Revision, Stored, list, remove};
+pub use settings::HubSettings;
+pub use stored::{Revision, StoredRepo, list, remove};
 pub use want::Want;
 
 /// The hub and its cache.
@@ -91,7 +91,7 @@ struct Snapshot<'a> {
 
 impl<'a> Hub<'a> {
     /// Opens the hub that `settings` describe; `progress` is told what a fetch does.
-    pub fn open(settings: Settings, progress: &'a dyn Progress) -> Hub<'a> {
+    pub fn open(settings: HubSettings, progress: &'a dyn Progress) -> Hub<'a> {
         Hub {
             client: (!settings.offline).then(|| Client::new(&settings, progress)),
             cache: settings.cache,
@@ -204,7 +204,7 @@ impl<'a> Hub<'a> {
             .clone()
             .filter(|file| repo.snapshot(&commit).join(file).is_file())
         {
-            files.0.insert(file, Entry::default());
+            files.0.insert(file, ListedFile::default());
         }
         Ok((commit, files))
     }
@@ -232,7 +232,13 @@ impl<'a> Hub<'a> {
 
 impl Snapshot<'_> {
     /// Downloads a file that is absent or damaged.
-    fn fetch(&mut self, client: &Client, file: &str, entry: &Entry, path: &Path) -> Result<()> {
+    fn fetch(
+        &mut self,
+        client: &Client,
+        file: &str,
+        entry: &ListedFile,
+        path: &Path,
+    ) -> Result<()> {
         let (Some(hash), Some(size)) = (entry.hash(), entry.size) else {
             return Err(Error::NoHash {
                 repo: self.name.repo.clone(),
@@ -272,7 +278,7 @@ impl Snapshot<'_> {
         self.repo.link(&self.commit, file, &hash)
     }
 
-    fn entry(&self, file: &str) -> Entry {
+    fn entry(&self, file: &str) -> ListedFile {
         self.listing.0.get(file).cloned().unwrap_or_default()
     }
 

@@ -14,12 +14,12 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// Size and hash of each file, by name.
 #[derive(Debug, Default, PartialEq)]
-pub struct Listing(pub BTreeMap<String, Entry>);
+pub struct Listing(pub BTreeMap<String, ListedFile>);
 
 /// Size and hashes of a file. The hub always gives them. A cache that another program filled knows
 /// only the names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct ListedFile {
     pub size: Option<u64>,
     blob_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ pub struct Entry {
     lfs_size: Option<u64>,
 }
 
-impl Entry {
+impl ListedFile {
     /// SHA-256 of a file in large storage, whose `blob_id` belongs to a pointer file; else git's
     /// hash.
     pub fn hash(&self) -> Option<Hash> {
@@ -41,7 +41,7 @@ const TEXTS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
 
 /// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
 #[derive(Deserialize)]
-struct Revision {
+struct RevisionReply {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -63,9 +63,9 @@ struct Lfs {
 
 /// `trees/{commit}.json` in the cache, in the format of huggingface_hub.
 #[derive(Serialize, Deserialize)]
-struct Tree {
+struct TreeFile {
     format_version: u32,
-    files: BTreeMap<String, Entry>,
+    files: BTreeMap<String, ListedFile>,
 }
 
 const TREE_VERSION: u32 = 1;
@@ -73,13 +73,13 @@ const TREE_VERSION: u32 = 1;
 impl Listing {
     /// Reads the hub's reply: the commit and its files.
     pub fn from_reply(json: &[u8]) -> std::result::Result<(String, Listing), String> {
-        let reply: Revision = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let reply: RevisionReply = serde_json::from_slice(json).map_err(|e| e.to_string())?;
         if !is_commit(&reply.sha) {
             return Err(format!("`sha` is {:?}, expected a commit", reply.sha));
         }
         let entry = |sibling: Sibling| {
             let (lfs_sha256, lfs_size) = sibling.lfs.map_or((None, None), |l| (l.sha256, l.size));
-            let entry = Entry {
+            let entry = ListedFile {
                 size: lfs_size.or(sibling.size),
                 blob_id: sibling.blob_id,
                 lfs_sha256,
@@ -95,14 +95,14 @@ impl Listing {
 
     /// Reads a listing from the cache; `None` if it has another version or is damaged.
     pub fn from_tree(json: &[u8]) -> Option<Listing> {
-        let tree: Tree = serde_json::from_slice(json).ok()?;
+        let tree: TreeFile = serde_json::from_slice(json).ok()?;
         (tree.format_version == TREE_VERSION).then_some(Listing(tree.files))
     }
 
     /// The JSON that [`Listing::from_tree`] reads; `None` if sizes or hashes are unknown.
     pub fn to_tree(&self) -> Option<Vec<u8>> {
-        let is_whole = |e: &Entry| e.size.is_some() && e.blob_id.is_some();
-        let tree = Tree {
+        let is_whole = |e: &ListedFile| e.size.is_some() && e.blob_id.is_some();
+        let tree = TreeFile {
             format_version: TREE_VERSION,
             files: self.0.clone(),
         };
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     fn select(given: &str, want: Want, files: &[&str]) -> Result<Selection> {
-        let entry = |file: &&str| (file.to_string(), Entry::default());
+        let entry = |file: &&str| (file.to_string(), ListedFile::default());
         Listing(files.iter().map(entry).collect()).select(&Name::parse(given).unwrap(), want)
     }
 
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn shards_must_be_listed_and_stay_inside() {
-        let entry = |file: &str| (file.to_owned(), Entry::default());
+        let entry = |file: &str| (file.to_owned(), ListedFile::default());
         let listing = Listing([entry("one.safetensors"), entry("../x"), entry("/x")].into());
         let shards = |index: &str| listing.shards(&Name::parse("a/b").unwrap(), index.as_bytes());
         let good = r#"{"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}"#;
@@ -420,7 +420,7 @@ mod tests {
             None
         );
         assert_eq!(
-            Listing([("x".to_owned(), Entry::default())].into()).to_tree(),
+            Listing([("x".to_owned(), ListedFile::default())].into()).to_tree(),
             None
         );
     }

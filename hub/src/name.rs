@@ -19,19 +19,19 @@ pub fn is_dataset(given: &str) -> bool {
 /// The content of a repository. Models and data sets have separate name spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum RepoKind {
     /// A model: `org/name`.
     Model,
     /// A data set: `hf:org/name`.
     Dataset,
 }
 
-impl Kind {
+impl RepoKind {
     /// The repository `org/name` of this kind at a revision.
     pub(crate) fn repo(self, repo: &str, revision: &str) -> hf_hub::Repo {
         let kind = match self {
-            Kind::Model => RepoType::Model,
-            Kind::Dataset => RepoType::Dataset,
+            RepoKind::Model => RepoType::Model,
+            RepoKind::Dataset => RepoType::Dataset,
         };
         hf_hub::Repo::with_revision(repo.to_owned(), kind, revision.to_owned())
     }
@@ -39,17 +39,17 @@ impl Kind {
     /// The prefix of `org/name` in the name that a user types.
     pub fn mark(self) -> &'static str {
         match self {
-            Kind::Model => "",
-            Kind::Dataset => MARK,
+            RepoKind::Model => "",
+            RepoKind::Dataset => MARK,
         }
     }
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for RepoKind {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
-            Kind::Model => "model",
-            Kind::Dataset => "data set",
+            RepoKind::Model => "model",
+            RepoKind::Dataset => "data set",
         })
     }
 }
@@ -58,7 +58,7 @@ impl std::fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Name {
     /// Model or data set.
-    pub kind: Kind,
+    pub kind: RepoKind,
     /// `org/name`.
     pub repo: String,
     revision: Option<String>,
@@ -75,19 +75,19 @@ impl Name {
     /// Reads `org/name[@revision][:file]` of a model, or `hf:org/name[@revision]` of a data set.
     pub fn parse(given: &str) -> Result<Name> {
         match given.strip_prefix(MARK) {
-            Some(name) => Name::of(Kind::Dataset, name),
-            None => Name::of(Kind::Model, given),
+            Some(name) => Name::of(RepoKind::Dataset, name),
+            None => Name::of(RepoKind::Model, given),
         }
     }
 
     /// Reads the text that follows the mark of its kind.
-    fn of(kind: Kind, given: &str) -> Result<Name> {
+    fn of(kind: RepoKind, given: &str) -> Result<Name> {
         let error = |why: &str| match kind {
-            Kind::Model => Error::Name {
+            RepoKind::Model => Error::Name {
                 given: given.to_owned(),
                 why: why.to_owned(),
             },
-            Kind::Dataset => Error::DatasetName {
+            RepoKind::Dataset => Error::DatasetName {
                 given: format!("{MARK}{given}"),
                 why: why.to_owned(),
             },
@@ -213,8 +213,8 @@ mod tests {
         );
         check("a/b.gguf@main", "a/b.gguf", "main", None);
         check("hf:a/b@v1", "a/b", "v1", None);
-        assert_eq!(Name::parse("hf:a/b").unwrap().kind, Kind::Dataset);
-        assert_eq!(Name::parse("a/hf").unwrap().kind, Kind::Model);
+        assert_eq!(Name::parse("hf:a/b").unwrap().kind, RepoKind::Dataset);
+        assert_eq!(Name::parse("a/hf").unwrap().kind, RepoKind::Model);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Error, Result};
 
 /// The hub, its cache and how to use them.
 #[derive(Clone)]
-pub struct Settings {
+pub struct HubSettings {
     /// Scheme, host and optionally a path, without a slash at the end.
     pub endpoint: String,
     /// The token of the user, if there is one. It is sent only to the endpoint's own origin.
@@ -23,18 +23,18 @@ pub struct Settings {
     pub offline: bool,
 }
 
-impl Settings {
+impl HubSettings {
     /// Reads the variables of this process and the token file.
     ///
     /// # Errors
     /// [`Error::Setting`] for a variable with an invalid value, [`Error::Disk`] for a token file that
     /// cannot be read.
-    pub fn from_env() -> Result<Settings> {
-        Settings::read(&|name| std::env::var_os(name))
+    pub fn from_env() -> Result<HubSettings> {
+        HubSettings::read(&|name| std::env::var_os(name))
     }
 
     /// `HF_ENDPOINT`, `HF_TOKEN` or the token file, `HF_HUB_CACHE` or `HF_HOME`, `HF_HUB_OFFLINE`.
-    fn read(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings> {
+    fn read(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<HubSettings> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| set(name).map(|value| under_home(Path::new(&value)));
         let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
@@ -69,7 +69,7 @@ impl Settings {
                 None => default()?.token_path(),
             })?,
         };
-        Ok(Settings {
+        Ok(HubSettings {
             endpoint,
             token: token.map(check_token).transpose()?.flatten(),
             cache,
@@ -115,9 +115,9 @@ fn check_token(token: String) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Settings> {
+    fn read(variables: &[(&str, &str)]) -> Result<HubSettings> {
         let found = |name: &str| variables.iter().find(|(n, _)| *n == name);
-        Settings::read(&|name| found(name).map(|(_, value)| value.into()))
+        HubSettings::read(&|name| found(name).map(|(_, value)| value.into()))
     }
 
     #[test]

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::cache::Repo;
 use super::name::{Name, is_commit};
-use super::{Error, Kind, Result};
+use super::{Error, RepoKind, Result};
 
 /// A repository in the cache.
 #[derive(Debug, Serialize)]
-pub struct Stored {
+pub struct StoredRepo {
     /// Model or data set.
-    pub kind: Kind,
+    pub kind: RepoKind,
     /// The name that a user types.
     pub name: String,
     /// Bytes of its files, including unfinished downloads.
@@ -41,9 +41,9 @@ pub struct Revision {
 ///
 /// # Errors
 /// [`Error::Disk`] for a folder that cannot be read.
-pub fn list(cache: &Path) -> Result<Vec<Stored>> {
+pub fn list(cache: &Path) -> Result<Vec<StoredRepo>> {
     let mut all = Vec::new();
-    for kind in [Kind::Model, Kind::Dataset] {
+    for kind in [RepoKind::Model, RepoKind::Dataset] {
         let prefix = kind.repo("", "").folder_name(); // models-- or datasets--
         for folder in children(cache)? {
             let name = folder.file_name().and_then(|name| name.to_str());
@@ -56,7 +56,7 @@ pub fn list(cache: &Path) -> Result<Vec<Stored>> {
     Ok(all)
 }
 
-fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
+fn stored(cache: &Path, kind: RepoKind, name: &str) -> Result<StoredRepo> {
     let repo = Repo::new(cache, kind, name);
     let refs = walk(&repo.folder.join("refs"))?;
     let mut revisions = Vec::new();
@@ -89,7 +89,7 @@ fn stored(cache: &Path, kind: Kind, name: &str) -> Result<Stored> {
     // A link has the size of its target.
     let size = |path: &PathBuf| path.metadata().map_or(0, |m| m.len());
     let is_part = |path: &&PathBuf| path.extension().is_some_and(|e| e == "incomplete");
-    Ok(Stored {
+    Ok(StoredRepo {
         kind,
         name: format!("{}{name}", kind.mark()),
         bytes: bytes + blobs.iter().map(size).sum::<u64>(),
@@ -137,7 +137,7 @@ pub fn remove(cache: &Path, name: &Name) -> Result<u64> {
     Ok(before)
 }
 
-fn remove_revision(repo: &Repo, stored: &Stored, commit: &str) -> Result<()> {
+fn remove_revision(repo: &Repo, stored: &StoredRepo, commit: &str) -> Result<()> {
     let blobs = |revision: &Revision| -> BTreeSet<PathBuf> {
         let link = |file: &String| std::fs::read_link(revision.path.join(file)).ok();
         let name = |link: PathBuf| Some(repo.folder.join("blobs").join(link.file_name()?));

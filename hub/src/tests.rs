@@ -50,8 +50,8 @@ fn setup_with(files: Files) -> Setup {
 }
 
 impl Setup {
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> HubSettings {
+        HubSettings {
             endpoint: self.server.url.clone(),
             token: None,
             cache: self.cache.path().to_owned(),
@@ -59,7 +59,7 @@ impl Setup {
         }
     }
 
-    fn hub(&self, settings: Settings) -> Hub<'static> {
+    fn hub(&self, settings: HubSettings) -> Hub<'static> {
         let mut hub = Hub::open(settings, &());
         if let Some(client) = &mut hub.client {
             client.proxy = None; // no proxy of the machine that runs the tests
@@ -75,7 +75,7 @@ impl Setup {
 
     fn offline(&self, name: &str) -> Result<Fetched> {
         let offline = true;
-        let settings = Settings {
+        let settings = HubSettings {
             offline,
             ..self.settings()
         };
@@ -346,7 +346,7 @@ fn gated_models_need_a_token_that_goes_to_the_hub_only() {
     }
     let with = |token: &str| {
         let token = Some(token.to_owned());
-        let settings = Settings {
+        let settings = HubSettings {
             token,
             ..setup.settings()
         };
@@ -480,7 +480,7 @@ fn a_missing_file_of_a_listed_commit_is_noticed_offline() {
 #[test]
 fn an_absent_network_is_an_error_or_a_warning() {
     let setup = setup();
-    let settings = || Settings {
+    let settings = || HubSettings {
         endpoint: "http://127.0.0.1:1".into(),
         ..setup.settings()
     };

@@ -26,7 +26,7 @@ use crate::cache::{AnyBlock, BLOCK, KvCache, padded};
 use crate::kernels::{self, Kernels, LARGEST};
 use crate::threads::Pool;
 use merged::Merged;
-use tile::{Converted, Tile};
+use tile::{AttentionTile, Converted};
 
 /// The next tokens of some sequences.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ struct Scratch {
 
 #[derive(Debug, Default)]
 struct Tiles {
-    tile: Tile,
+    tile: AttentionTile,
     converted: Converted,
 }
 

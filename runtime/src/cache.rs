@@ -5,7 +5,7 @@ mod blocks;
 use half::f16;
 use sterna_ternary::Config;
 
-use crate::error::Place;
+use crate::error::Location;
 use crate::threads::Pool;
 use crate::{Error, Result};
 pub(crate) use blocks::{BLOCK, Block, padded};
@@ -194,7 +194,7 @@ impl KvCache {
         values: &[f32],
     ) -> Result<()> {
         for (tensor, x) in [("the keys", keys), ("the values", values)] {
-            check_range(Place::Layer(layer), tensor, x, &self.elements)?;
+            check_range(Location::Layer(layer), tensor, x, &self.elements)?;
         }
         let first = self.len();
         match &mut self.elements {
@@ -206,7 +206,7 @@ impl KvCache {
     }
 }
 
-fn check_range(place: Place, tensor: &'static str, x: &[f32], to: &Elements) -> Result<()> {
+fn check_range(place: Location, tensor: &'static str, x: &[f32], to: &Elements) -> Result<()> {
     // Bit patterns of absolute values order like the values, with infinity and NaN on top.
     let largest = x
         .iter()

@@ -26,7 +26,7 @@ use sterna_ternary::PackedFile;
 
 use crate::tokenizer::{TOKENIZER_CONFIG, token_name};
 use crate::{Error, Result, tokenizer};
-use limits::Limits;
+use limits::RenderUsage;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct ChatTemplate {
 
 const TEMPLATE: &str = "chat_template.jinja";
 
-type Rendered<T> = std::result::Result<T, minijinja::Error>;
+type RenderResult<T> = std::result::Result<T, minijinja::Error>;
 
 impl ChatTemplate {
     /// Reads and checks the template inside a packed file.
@@ -117,7 +117,7 @@ impl ChatTemplate {
                 .filter_map(|(key, value)| Some((key.clone(), token_name(value)?.to_owned())))
                 .collect(),
         };
-        let limits = Arc::new(Limits::new(&template.source));
+        let limits = Arc::new(RenderUsage::new(&template.source));
         let parsed = environment(&limits)
             .template_from_str(&template.source)
             .map(drop);
@@ -141,8 +141,8 @@ impl ChatTemplate {
             .map_err(|e| error(self.file, describe(&e)))
     }
 
-    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Rendered<String> {
-        let limits = Arc::new(Limits::new(&self.source));
+    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> RenderResult<String> {
+        let limits = Arc::new(RenderUsage::new(&self.source));
         let environment = environment(&limits);
         let tokens = self.special_tokens.iter();
         let tokens = Value::from_pairs(tokens.map(|(name, text)| (&**name, &**text)));
@@ -181,7 +181,7 @@ fn named_default(templates: &serde_json::Value) -> Result<&str> {
 }
 
 /// Jinja with the settings, functions and filters that transformers gives it, and with the limits.
-fn environment(limits: &Arc<Limits>) -> Environment<'static> {
+fn environment(limits: &Arc<RenderUsage>) -> Environment<'static> {
     let mut environment = Environment::new();
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
@@ -196,7 +196,7 @@ fn environment(limits: &Arc<Limits>) -> Environment<'static> {
     environment.add_function(limits::BOUND, move |values: Rest<Value>| {
         bound.check(&values)
     });
-    environment.add_function("raise_exception", |why: String| -> Rendered<Value> {
+    environment.add_function("raise_exception", |why: String| -> RenderResult<Value> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
     });
     environment.add_function("strftime_now", |format: &str| text::strftime_now(format));

@@ -67,7 +67,7 @@ pub enum Error {
     )]
     NonFinite {
         /// The layer, or what follows the layers.
-        place: Place,
+        place: Location,
         /// The tensor with the value.
         tensor: &'static str,
     },
@@ -78,7 +78,7 @@ pub enum Error {
     )]
     CacheOverflow {
         /// The layer.
-        place: Place,
+        place: Location,
         /// Keys or values.
         tensor: &'static str,
         /// The largest magnitude.
@@ -138,18 +138,18 @@ impl Error {
 
 /// Where in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A decoder layer, counted from 0.
     Layer(usize),
     /// After the last layer.
     End,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
-            Place::Layer(i) => write!(f, "layer {i}"),
-            Place::End => write!(f, "the end of the model"),
+            Location::Layer(i) => write!(f, "layer {i}"),
+            Location::End => write!(f, "the end of the model"),
         }
     }
 }

@@ -14,7 +14,7 @@ use sterna_ternary::{Activation, quantize};
 
 use crate::attention::{self, Attention, Sequence};
 use crate::cache::KvCache;
-use crate::error::Place;
+use crate::error::Location;
 use crate::head::Screen;
 use crate::kernels::Kernels;
 use crate::model::{Layer, Linear, Model, Vector};
@@ -52,7 +52,7 @@ pub enum Logits<'a> {
 
 /// What a pass returns for each requested token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Output {
+enum PassOutput {
     /// (vocab_size)
     Logits,
     /// (hidden_size)
@@ -86,7 +86,7 @@ impl Model {
     /// # Panics
     /// As [`Model::forward`].
     pub fn forward_many(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
-        self.pass(parts, Output::Logits)
+        self.pass(parts, PassOutput::Logits)
     }
 
     /// [`Model::forward_many`] without the head: the hidden states after the last norm, (tokens
@@ -96,10 +96,10 @@ impl Model {
     /// # Errors
     /// Those of [`Model::forward_many`].
     pub fn hidden_many(&self, parts: &mut [Part]) -> Result<Vec<f32>> {
-        self.pass(parts, Output::Hidden)
+        self.pass(parts, PassOutput::Hidden)
     }
 
-    fn pass(&self, parts: &mut [Part], output: Output) -> Result<Vec<f32>> {
+    fn pass(&self, parts: &mut [Part], output: PassOutput) -> Result<Vec<f32>> {
         for part in parts.iter() {
             self.check(part)?;
         }
@@ -129,7 +129,7 @@ impl Model {
         part.cache.check(self.config(), ids.len())
     }
 
-    fn batches(&self, parts: &mut [Part], output: Output) -> Result<Vec<f32>> {
+    fn batches(&self, parts: &mut [Part], output: PassOutput) -> Result<Vec<f32>> {
         // A state that was abandoned by a panic is fine: each pass writes before it reads.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
@@ -155,15 +155,15 @@ impl Model {
     }
 
     /// Numbers of a token.
-    fn width(&self, output: Output) -> usize {
+    fn width(&self, output: PassOutput) -> usize {
         match output {
-            Output::Logits => self.config().vocab_size,
-            Output::Hidden => self.config().hidden_size,
+            PassOutput::Logits => self.config().vocab_size,
+            PassOutput::Hidden => self.config().hidden_size,
         }
     }
 
     /// Fills `x` with embeddings and `angles` with those of their positions.
-    fn embed(&self, state: &mut State, runs: &[Run]) {
+    fn embed(&self, state: &mut State, runs: &[SequenceTokens]) {
         let c = self.config();
         let (n, heads) = (count(runs), c.num_attention_heads * c.head_dim);
         let kv = c.num_key_value_heads * c.head_dim;
@@ -181,7 +181,7 @@ impl Model {
                 x.iter_mut().for_each(|x| *x *= c.embedding_multiplier);
             }
         }
-        let positions = |run: &Run| run.cache.len()..run.cache.len() + run.ids.len();
+        let positions = |run: &SequenceTokens| run.cache.len()..run.cache.len() + run.ids.len();
         for (angles, frequencies) in state.angles.iter_mut().zip(&self.frequencies) {
             angles.fill(frequencies, runs.iter().flat_map(positions));
         }
@@ -191,7 +191,7 @@ impl Model {
     fn layer(
         &self,
         state: &mut State,
-        runs: &mut [Run],
+        runs: &mut [SequenceTokens],
         index: usize,
         layer: &Layer,
     ) -> Result<()> {
@@ -199,7 +199,7 @@ impl Model {
         let (hidden, intermediate) = (n * c.hidden_size, n * c.intermediate_size);
         let heads = n * c.num_attention_heads * c.head_dim;
         let kv = n * c.num_key_value_heads * c.head_dim;
-        let place = Place::Layer(index);
+        let place = Location::Layer(index);
         let State {
             x,
             normed,
@@ -282,7 +282,7 @@ impl Model {
         linears: [&Linear; N],
         mut y: [&mut [f32]; N],
         state: &mut LinearState,
-        (place, tensor): (Place, &'static str),
+        (place, tensor): (Location, &'static str),
     ) -> Result<()> {
         let LinearState {
             normed,
@@ -311,8 +311,8 @@ impl Model {
     fn output(
         &self,
         state: &mut State,
-        runs: &[Run],
-        output: Output,
+        runs: &[SequenceTokens],
+        output: PassOutput,
         missing: &mut &mut [f32],
     ) -> Result<()> {
         let hidden = self.config().hidden_size;
@@ -341,13 +341,13 @@ impl Model {
         let y = missing.split_off_mut(..wanted.len() * self.width(output));
         let y = y.expect("there is room for every batch's");
         match output {
-            Output::Logits => self.head(&mut state.head, x, screen, y),
-            Output::Hidden if x.iter().all(|x| x.is_finite()) => {
+            PassOutput::Logits => self.head(&mut state.head, x, screen, y),
+            PassOutput::Hidden if x.iter().all(|x| x.is_finite()) => {
                 y.copy_from_slice(x);
                 Ok(())
             }
-            Output::Hidden => Err(Error::NonFinite {
-                place: Place::End,
+            PassOutput::Hidden => Err(Error::NonFinite {
+                place: Location::End,
                 tensor: "the hidden state",
             }),
         }
@@ -381,7 +381,13 @@ impl Model {
     }
 
     /// Stores keys and values (n, kv_heads · head_dim) after the tokens in the caches.
-    fn store(&self, runs: &mut [Run], layer: usize, mut k: &[f32], mut v: &[f32]) -> Result<()> {
+    fn store(
+        &self,
+        runs: &mut [SequenceTokens],
+        layer: usize,
+        mut k: &[f32],
+        mut v: &[f32],
+    ) -> Result<()> {
         let width = k.len() / count(runs);
         for run in runs {
             let of_run = ..run.ids.len() * width;
@@ -395,7 +401,7 @@ impl Model {
     /// Causal attention of the new tokens; the caches already hold their keys and values.
     fn attention(
         &self,
-        runs: &[Run],
+        runs: &[SequenceTokens],
         (layer, window): (usize, Option<usize>),
         mut q: &[f32],
         attn: &mut [f32],
@@ -451,21 +457,21 @@ impl Logits<'_> {
 }
 
 /// The tokens of one sequence in a batch.
-struct Run<'a> {
+struct SequenceTokens<'a> {
     cache: &'a mut KvCache,
     ids: &'a [u32],
     logits: Logits<'a>,
 }
 
 /// Cuts a batch out of all tokens.
-fn runs<'a>(parts: &'a mut [Part], batch: Range<usize>) -> Vec<Run<'a>> {
+fn runs<'a>(parts: &'a mut [Part], batch: Range<usize>) -> Vec<SequenceTokens<'a>> {
     let mut runs = Vec::new();
     let mut start = 0;
     for part in parts {
         let end = start + part.ids.len();
         let ids = batch.start.max(start)..batch.end.min(end);
         if !ids.is_empty() {
-            runs.push(Run {
+            runs.push(SequenceTokens {
                 cache: part.cache,
                 ids: &part.ids[ids.start - start..ids.end - start],
                 logits: match part.logits {
@@ -481,7 +487,7 @@ fn runs<'a>(parts: &'a mut [Part], batch: Range<usize>) -> Vec<Run<'a>> {
 }
 
 /// Tokens of a batch.
-fn count(runs: &[Run]) -> usize {
+fn count(runs: &[SequenceTokens]) -> usize {
     runs.iter().map(|run| run.ids.len()).sum()
 }
 

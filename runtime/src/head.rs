@@ -20,7 +20,7 @@ use sterna_ternary::file::{Table, Values};
 use sterna_ternary::quantize;
 use sterna_ternary::table::{Codes, PLANE_BYTES, plane_weights};
 
-use crate::error::Place;
+use crate::error::Location;
 use crate::kernels::Kernels;
 use crate::kernels::codes::Int16;
 use crate::model::Model;
@@ -60,7 +60,7 @@ impl Model {
         logits: &mut [f32],
     ) -> Result<()> {
         let non_finite = |tensor| Error::NonFinite {
-            place: Place::End,
+            place: Location::End,
             tensor,
         };
         if !x.iter().all(|x| x.is_finite()) {

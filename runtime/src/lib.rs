@@ -38,7 +38,7 @@ pub mod tokenizer;
 
 pub use cache::{KvCache, KvType};
 pub use chat::{ChatTemplate, Message};
-pub use error::{Error, Place, Result};
+pub use error::{Error, Location, Result};
 pub use forward::{Logits, Part};
 pub use generate::{Generation, Settings, StopReason, Summary};
 pub use head::Screen;

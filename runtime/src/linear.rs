@@ -19,7 +19,7 @@ use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
 use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
-use crate::error::Place;
+use crate::error::Location;
 use crate::kernels::{self, BlockProduct, GroupProduct, QuantizedBlock};
 use crate::model::{Linear, Model, RowFormat};
 use crate::state::{Quantized, grow};
@@ -33,7 +33,7 @@ impl Model {
         x: &[f32],
         n: usize,
         quantized: &mut Quantized,
-        place: Place,
+        place: Location,
         tensor: &'static str,
     ) -> Result<()> {
         quantized.activations = self.file.activations;

@@ -37,7 +37,7 @@ pub struct Pool {
     region: Mutex<()>,
 }
 
-type Task<'a> = dyn Fn(usize) + Sync + 'a;
+type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
 struct Shared {
     /// [`OPEN`] while a region takes workers, plus the number of workers inside.
@@ -45,7 +45,7 @@ struct Shared {
     /// Counts regions, so that a worker enters each only once.
     epoch: AtomicUsize,
     /// What the open region runs; written only while the gate is closed and nobody is inside.
-    task: UnsafeCell<Option<&'static Task<'static>>>,
+    task: UnsafeCell<Option<&'static Job<'static>>>,
     /// The chunks that each thread has left.
     shares: Vec<Share>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -246,10 +246,10 @@ impl Shared {
     ///
     /// # Safety
     /// No other region is open, and `task` lives until [`Shared::close`] has returned.
-    unsafe fn open(&self, task: &Task) {
+    unsafe fn open(&self, task: &Job) {
         // SAFETY: only the lifetime changes. The reference is used by workers inside the gate
         // alone, and `close` waits for those.
-        let task = unsafe { std::mem::transmute::<&Task, &'static Task<'static>>(task) };
+        let task = unsafe { std::mem::transmute::<&Job, &'static Job<'static>>(task) };
         // SAFETY: the gate is closed and empty, so no worker reads the task.
         unsafe { *self.task.get() = Some(task) };
         self.gate.store(OPEN, Ordering::Release);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use sterna_datasets::chat::Counts;
+use sterna_datasets::chat::ConversationCounts;
 use sterna_ternary::units;
 use sterna_train::run::cost;
 use sterna_train::{Control, Evaluation, Event};
@@ -134,8 +134,8 @@ impl Watch {
 }
 
 /// What became of conversations.
-fn packed(name: &str, counts: &Counts) -> String {
-    let Counts {
+fn packed(name: &str, counts: &ConversationCounts) -> String {
+    let ConversationCounts {
         texts,
         rows,
         scored,

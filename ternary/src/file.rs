@@ -15,7 +15,7 @@ use half::{bf16, f16};
 
 use crate::header::{self, Header, Tensor};
 use crate::layout::{self, Contents, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
-use crate::memory::{Bytes, Memory};
+use crate::memory::{FileBytes, Memory};
 use crate::packing::{Dense, DenseRows};
 use crate::scales::ScaleValues;
 use crate::table::{Codes, MOST_COLUMNS};
@@ -37,7 +37,7 @@ pub const FILES: [&str; 5] = [
 #[derive(Debug)]
 pub struct PackedFile {
     path: PathBuf,
-    map: Bytes,
+    map: FileBytes,
     data_start: usize,
     matrices_sha256: String,
     layout: Layout,
@@ -122,7 +122,7 @@ impl PackedFile {
             });
         }
         let file = File::open(path).map_err(Error::io(path))?;
-        let map = Bytes::open(&file, memory).map_err(Error::io(path))?;
+        let map = FileBytes::open(&file, memory).map_err(Error::io(path))?;
         let header = header::decode(path, &map)?;
         let config = read_config(path, &map[header.data_start..], &header)?;
         if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {

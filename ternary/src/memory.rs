@@ -38,7 +38,7 @@ impl Memory {
 
 /// The bytes of a file, mapped or copied.
 #[derive(Debug)]
-pub(crate) enum Bytes {
+pub(crate) enum FileBytes {
     Mapped(Mmap),
     Copied {
         map: MmapMut,
@@ -56,10 +56,10 @@ const HUGE: usize = 2 << 20;
 /// With [`Memory::Auto`], files below this size are mapped.
 const WORTHWHILE: usize = 64 << 20;
 
-impl Bytes {
+impl FileBytes {
     /// Maps or copies a file. The file must not change while it is mapped.
     #[allow(unsafe_code)]
-    pub fn open(file: &File, memory: Memory) -> io::Result<Bytes> {
+    pub fn open(file: &File, memory: Memory) -> io::Result<FileBytes> {
         // SAFETY: the mapping is read-only and private to this process. A file that another process
         // shortens while it is mapped ends this one with SIGBUS; `PackedFile::open` documents that
         // the file must stay as it is, and our own writer never changes a finished file, it renames
@@ -71,7 +71,7 @@ impl Bytes {
             Memory::Auto => map.len() >= WORTHWHILE && copy_is_faster(&map),
         };
         if !copies {
-            return Ok(Bytes::Mapped(map));
+            return Ok(FileBytes::Mapped(map));
         }
         let len = map.len();
         drop(map); // or what was touched of it would count beside the copy
@@ -83,7 +83,7 @@ impl Bytes {
     #[allow(unsafe_code)]
     pub fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = self {
+        if let FileBytes::Mapped(map) = self {
             let (start, end) = (
                 part.start.next_multiple_of(PAGE),
                 part.end.min(map.len()) / PAGE * PAGE,
@@ -107,29 +107,29 @@ impl Bytes {
 
     /// Whether the file was copied.
     pub fn is_copied(&self) -> bool {
-        matches!(self, Bytes::Copied { .. })
+        matches!(self, FileBytes::Copied { .. })
     }
 }
 
-impl Deref for Bytes {
+impl Deref for FileBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Copied { map, start, len } => &map[*start..start + len],
+            FileBytes::Mapped(map) => map,
+            FileBytes::Copied { map, start, len } => &map[*start..start + len],
         }
     }
 }
 
-fn copy(file: &File, len: usize) -> io::Result<Bytes> {
+fn copy(file: &File, len: usize) -> io::Result<FileBytes> {
     let mut map = MmapMut::map_anon(len + HUGE)?;
     #[cfg(target_os = "linux")]
     // A kernel without huge pages refuses this. The copy then uses ordinary pages.
     let _ = map.advise(memmap2::Advice::HugePage);
     let start = map.as_ptr().align_offset(HUGE);
     read(file, &mut map[start..start + len])?;
-    Ok(Bytes::Copied { map, start, len })
+    Ok(FileBytes::Copied { map, start, len })
 }
 
 /// Reads a whole file with all cores.
@@ -221,7 +221,7 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&content).unwrap();
             for memory in [Memory::Auto, Memory::Map, Memory::Copy] {
-                let bytes = Bytes::open(&file, memory).unwrap();
+                let bytes = FileBytes::open(&file, memory).unwrap();
                 assert!(*bytes == *content, "{len} {memory:?}");
                 assert_eq!(bytes.is_copied(), memory == Memory::Copy);
                 assert_eq!(bytes.as_ptr().align_offset(64), 0);
@@ -235,7 +235,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         for memory in [Memory::Map, Memory::Copy] {
-            let bytes = Bytes::open(&file, memory).unwrap();
+            let bytes = FileBytes::open(&file, memory).unwrap();
             for part in [
                 0..1 << 20,
                 5..70_000,
@@ -254,7 +254,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_kernel_is_understood() {
         let file = File::open("/proc/self/exe").unwrap();
-        let Bytes::Mapped(map) = Bytes::open(&file, Memory::Map).unwrap() else {
+        let FileBytes::Mapped(map) = FileBytes::open(&file, Memory::Map).unwrap() else {
             panic!("a mapping was asked for");
         };
         assert!(file_mapped_hugely(map.as_ptr() as usize).is_some());

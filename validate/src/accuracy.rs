@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::pass::{Apart, Position, TOP};
-use crate::statistics::{Block, Estimate, quantile};
+use crate::statistics::{Estimate, TokenBlock, quantile};
 use crate::text::{Text, words};
 use crate::windows::{Convention, Window};
 
@@ -70,7 +70,7 @@ pub struct Divergence {
     /// p-value of the difference, two-sided.
     pub p_value: Option<f64>,
     /// The conclusion.
-    pub verdict: Verdict,
+    pub verdict: AccuracyVerdict,
     /// Tokens by their KL divergence: 32 bins between powers of ten, see [`kl_bins`]; the first bin
     /// also counts smaller values.
     pub histogram: Vec<u64>,
@@ -79,7 +79,7 @@ pub struct Divergence {
 /// Whether a model predicts as well as the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum AccuracyVerdict {
     /// Every token has the same probability to the last digit.
     Identical,
     /// The difference is not significant.
@@ -158,7 +158,7 @@ impl Scored<'_> {
         let nats: f64 = self.positions.iter().flatten().map(|p| p.nll).sum();
         let bytes = documents.iter().map(String::len).sum::<usize>() as f64;
         let words = documents.iter().map(|text| words(text)).sum::<usize>() as f64;
-        let mut by_document = vec![Block::default(); documents.len()];
+        let mut by_document = vec![TokenBlock::default(); documents.len()];
         for (window, positions) in self.windows.iter().zip(self.positions) {
             let block = &mut by_document[window.document];
             block.sum += positions.iter().map(|p| p.nll).sum::<f64>();
@@ -179,7 +179,7 @@ impl Scored<'_> {
 
     fn by_position(&self) -> Vec<(f64, f64)> {
         let width = self.convention.context().div_ceil(BINS).max(1);
-        let mut bins = vec![Block::default(); self.convention.context().div_ceil(width)];
+        let mut bins = vec![TokenBlock::default(); self.convention.context().div_ceil(width)];
         for (window, positions) in self.windows.iter().zip(self.positions) {
             let first = window.ids.len() - 1 - window.scored;
             for (i, position) in positions.iter().enumerate() {
@@ -237,27 +237,27 @@ impl Scored<'_> {
     }
 
     /// Loss minus that of the reference, by block.
-    fn differences(&self, reference: &[Vec<Position>]) -> Vec<Block> {
+    fn differences(&self, reference: &[Vec<Position>]) -> Vec<TokenBlock> {
         let mut others = reference.iter().flatten();
         self.blocks(|p| p.nll - others.next().map_or(f64::NAN, |other| other.nll))
     }
 
     /// Sums over blocks of a value of each position: documents, if there are enough of them, else
     /// stretches of windows.
-    fn blocks(&self, mut value: impl FnMut(&Position) -> f64) -> Vec<Block> {
+    fn blocks(&self, mut value: impl FnMut(&Position) -> f64) -> Vec<TokenBlock> {
         let documents = self
             .windows
             .iter()
             .map(|w| w.document + 1)
             .max()
             .unwrap_or(0);
-        let mut blocks: Vec<Block> = Vec::new();
+        let mut blocks: Vec<TokenBlock> = Vec::new();
         let mut last = None;
         for (window, positions) in self.windows.iter().zip(self.positions) {
             for stretch in positions.chunks(BLOCK) {
                 let goes_on = documents >= DOCUMENTS && last == Some(window.document);
                 if !goes_on {
-                    blocks.push(Block::default());
+                    blocks.push(TokenBlock::default());
                 }
                 last = Some(window.document);
                 let block = blocks.last_mut().expect("one was pushed");
@@ -274,17 +274,17 @@ impl Scored<'_> {
 /// The KL divergence from the reference is the loss that a model adds on text that the reference
 /// would write. It is the same comparison as that of losses on a text, without the chance of which
 /// text it was.
-fn verdict(difference: &Estimate, kl: &Estimate) -> Verdict {
+fn verdict(difference: &Estimate, kl: &Estimate) -> AccuracyVerdict {
     let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
     let at_most = difference.range().map_or(f64::INFINITY, |(_, high)| high);
     match (is_significant(difference), is_significant(kl)) {
-        _ if kl.mean == 0.0 && difference.mean == 0.0 => Verdict::Identical,
-        (None, _) | (_, None) => Verdict::Unknown,
-        (Some(true), _) if difference.mean > 0.0 => Verdict::Worse,
-        (Some(true), _) if difference.mean <= -GAIN => Verdict::Better,
-        (_, Some(true)) if kl.mean >= GAIN && at_most < kl.mean / 2.0 => Verdict::Different,
-        (_, Some(true)) => Verdict::WorseByKl,
-        (_, Some(false)) => Verdict::NotSignificant,
+        _ if kl.mean == 0.0 && difference.mean == 0.0 => AccuracyVerdict::Identical,
+        (None, _) | (_, None) => AccuracyVerdict::Unknown,
+        (Some(true), _) if difference.mean > 0.0 => AccuracyVerdict::Worse,
+        (Some(true), _) if difference.mean <= -GAIN => AccuracyVerdict::Better,
+        (_, Some(true)) if kl.mean >= GAIN && at_most < kl.mean / 2.0 => AccuracyVerdict::Different,
+        (_, Some(true)) => AccuracyVerdict::WorseByKl,
+        (_, Some(false)) => AccuracyVerdict::NotSignificant,
     }
 }
 
@@ -383,21 +383,27 @@ mod tests {
             assert_eq!(found.verdict, expected, "{found:?}");
             found
         };
-        let same = check(|_| 0.0, Verdict::Identical);
+        let same = check(|_| 0.0, AccuracyVerdict::Identical);
         assert_eq!((same.perplexity_ratio, same.p_value), (1.0, Some(1.0)));
         let noise = |i: usize| [0.1, -0.1][i % 2];
-        check(noise, Verdict::Different);
-        check(|i| [0.009, -0.009][i % 2], Verdict::WorseByKl);
+        check(noise, AccuracyVerdict::Different);
+        check(|i| [0.009, -0.009][i % 2], AccuracyVerdict::WorseByKl);
         // A loss of half of that cannot be excluded.
-        check(|i| [0.35, -0.2][i % 2], Verdict::WorseByKl);
-        check(|i| if i == 7 { 0.1 } else { 0.0 }, Verdict::NotSignificant);
-        let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, Verdict::Worse);
+        check(|i| [0.35, -0.2][i % 2], AccuracyVerdict::WorseByKl);
+        check(
+            |i| if i == 7 { 0.1 } else { 0.0 },
+            AccuracyVerdict::NotSignificant,
+        );
+        let worse = check(|i| 0.05 + 0.1 * (i % 2) as f64, AccuracyVerdict::Worse);
         assert!((worse.perplexity_ratio - 0.1f64.exp()).abs() < 1e-9);
         let (low, high) = worse.ratio_range.unwrap();
         assert!(low > 1.0 && high > worse.perplexity_ratio);
-        check(|i| -0.05 - 0.1 * (i % 2) as f64, Verdict::Better);
+        check(|i| -0.05 - 0.1 * (i % 2) as f64, AccuracyVerdict::Better);
         // Surely lower, but by no more than damage moves it.
-        let lower = check(|i| -0.002 - 0.001 * (i % 2) as f64, Verdict::WorseByKl);
+        let lower = check(
+            |i| -0.002 - 0.001 * (i % 2) as f64,
+            AccuracyVerdict::WorseByKl,
+        );
         assert!(lower.p_value < Some(SIGNIFICANT), "{lower:?}");
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::judge::Subject;
-use crate::tasks::{McNemar, Outcome, Score, Task, compare, scores};
+use crate::tasks::{AccuracyTask, ItemOutcome, McNemar, Score, compare, scores};
 use crate::{Error, Result, store};
 
 /// The result of one model on one task.
@@ -40,17 +40,17 @@ impl Exam {
 /// that were answered and all of them, and says whether to go on; `None` where it said no.
 ///
 /// # Errors
-/// Those of [`Task::score`], and [`Error::Io`].
+/// Those of [`AccuracyTask::score`], and [`Error::Io`].
 pub fn examine(
     subjects: &[Subject],
-    task: &Task,
+    task: &AccuracyTask,
     state: &Path,
     seen: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Option<Vec<Exam>>> {
     let sha256 = items_hash(task);
     let total = task.len() * subjects.len();
     let mut exams: Vec<Exam> = Vec::new();
-    let mut first: Option<Vec<Outcome>> = None;
+    let mut first: Option<Vec<ItemOutcome>> = None;
     for (i, subject) in subjects.iter().enumerate() {
         let kv_type = format!("{:?}", subject.kv_type);
         let key = store::key(&[VERSION, &subject.sha256, &sha256, task.name(), &kv_type]);
@@ -80,7 +80,7 @@ pub fn examine(
 /// Version of the scoring code, part of the key of a store. Raise it when a change alters answers.
 const VERSION: &str = "2";
 
-fn items_hash(task: &Task) -> String {
+fn items_hash(task: &AccuracyTask) -> String {
     let mut hash = Sha256::new();
     for index in 0..task.len() {
         hash.update(format!("{:?}\n", task.item(index)));
@@ -92,10 +92,10 @@ fn items_hash(task: &Task) -> String {
 /// not to go on.
 fn ask(
     subject: &Subject,
-    task: &Task,
+    task: &AccuracyTask,
     path: &Path,
     seen: &mut dyn FnMut(usize) -> bool,
-) -> Result<Vec<Outcome>> {
+) -> Result<Vec<ItemOutcome>> {
     let io = |source| Error::Io {
         path: path.to_owned(),
         source,
@@ -116,11 +116,11 @@ fn ask(
 }
 
 /// The outcomes in whole lines, in order, and how many bytes they take.
-fn kept(text: &[u8], items: usize) -> (Vec<Outcome>, usize) {
+fn kept(text: &[u8], items: usize) -> (Vec<ItemOutcome>, usize) {
     let (mut outcomes, mut whole) = (Vec::new(), 0);
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     for line in lines.filter(|line| line.ends_with(b"\n")).take(items) {
-        match serde_json::from_slice::<Outcome>(line) {
+        match serde_json::from_slice::<ItemOutcome>(line) {
             Ok(outcome) if outcome.item == outcomes.len() => outcomes.push(outcome),
             _ => break,
         }

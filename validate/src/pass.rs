@@ -38,7 +38,7 @@ pub struct Apart {
 }
 
 /// Called with the index of a window and its positions for every model. Returns whether to go on.
-pub type Seen<'a> = dyn FnMut(usize, &[Vec<Position>]) -> Result<bool> + 'a;
+pub type OnWindow<'a> = dyn FnMut(usize, &[Vec<Position>]) -> Result<bool> + 'a;
 
 /// Bytes of logits in memory at a time, for each of two models.
 const LOGITS: usize = 256 << 20;
@@ -55,7 +55,7 @@ pub fn score(
     has_reference: bool,
     windows: &[Window],
     indices: Range<usize>,
-    seen: &mut Seen,
+    seen: &mut OnWindow,
 ) -> Result<()> {
     let mut start = indices.start;
     while start < indices.end {

@@ -24,7 +24,7 @@ pub struct Estimate {
 
 /// A sum over a block of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Block {
+pub struct TokenBlock {
     /// Sum of the values.
     pub sum: f64,
     /// How many there are.
@@ -33,7 +33,7 @@ pub struct Block {
 
 impl Estimate {
     /// The mean over all tokens, with the error of the ratio estimator.
-    pub fn of(blocks: &[Block]) -> Estimate {
+    pub fn of(blocks: &[TokenBlock]) -> Estimate {
         let sum: f64 = blocks.iter().map(|b| b.sum).sum();
         let count = blocks.iter().map(|b| b.count).sum::<usize>() as f64;
         let (mean, n) = (sum / count, blocks.len() as f64);
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn equal_blocks_have_the_error_of_their_means() {
-        let blocks = [2.0, 4.0, 6.0, 8.0].map(|sum| Block { sum, count: 2 });
+        let blocks = [2.0, 4.0, 6.0, 8.0].map(|sum| TokenBlock { sum, count: 2 });
         let found = Estimate::of(&blocks);
         assert_eq!(found.mean, 2.5);
         // numpy: std([1, 2, 3, 4], ddof=1) / sqrt(4)
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_block_counts_by_its_tokens() {
-        let blocks = [(1.0, 1), (1.0, 3)].map(|(sum, count)| Block { sum, count });
+        let blocks = [(1.0, 1), (1.0, 3)].map(|(sum, count)| TokenBlock { sum, count });
         let found = Estimate::of(&blocks);
         assert_eq!(found.mean, 0.5);
         // sqrt(2 / 1 * (0.5^2 + 0.5^2)) / 4
@@ -139,7 +139,7 @@ mod tests {
             "{high}"
         );
         assert!((low + high - 2.0).abs() < 1e-12);
-        let single = Estimate::of(&[Block { sum: 1.0, count: 1 }]);
+        let single = Estimate::of(&[TokenBlock { sum: 1.0, count: 1 }]);
         assert_eq!((single.p_value(), single.range()), (None, None));
     }
 

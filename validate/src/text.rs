@@ -21,7 +21,7 @@ pub struct Text {
 
 /// What another needs in order to take the same text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct TextSource {
     /// Paths, or what was generated.
     pub name: String,
     /// Documents.
@@ -70,10 +70,10 @@ impl Text {
     }
 
     /// Name, size and hash.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> TextSource {
         let mut hash = Sha256::new();
         self.documents.iter().for_each(|text| hash.update(text));
-        Source {
+        TextSource {
             name: self.name.clone(),
             documents: self.documents.len(),
             bytes: self.documents.iter().map(String::len).sum(),

@@ -1,12 +1,12 @@
 //! Which tokens are predicted from which others: the conventions of perplexity, stated.
 //!
 //! - `chunks`, of llama.cpp. All documents are one text, with special tokens as the tokenizer puts
-//!   them. Windows are `context` tokens, side by side; where the tokenizer begins texts with a token,
-//!   it replaces the first of each window. The second half of each window is scored: from token
-//!   `context` / 2 + 1 on.
-//! - `rolling`, of lm-evaluation-harness. Each document is a text of its own, without special tokens.
-//!   Windows are up to `context` tokens, after a prefix token in the first one and after the last
-//!   tokens of the window before in the others. Every token is scored, once.
+//!   them. Windows are `context` tokens, side by side; where the tokenizer begins texts with a
+//!   token, it replaces the first of each window. The second half of each window is scored: from
+//!   token `context` / 2 + 1 on.
+//! - `rolling`, of lm-evaluation-harness. Each document is a text of its own, without special
+//!   tokens. Windows are up to `context` tokens, after a prefix token in the first one and after
+//!   the last tokens of the window before in the others. Every token is scored, once.
 //! - `strided`, of the perplexity guide of transformers. The text is that of `chunks`. Windows are
 //!   `context` tokens that begin `stride` apart. Each scores what no window before it scored; the
 //!   very first token of the text is not scored.

@@ -7,7 +7,9 @@ use serde_json::Value;
 use sterna_convert::HeadType;
 use sterna_runtime::{KvType, Model, Tokenizer};
 use sterna_ternary::Packing;
-use sterna_validate::tasks::{self, Error, Options, Outcome, Task, compare, scores};
+use sterna_validate::tasks::{
+    self, AccuracyTask, Error, ItemOutcome, TaskOptions, compare, scores,
+};
 
 /// What lm-evaluation-harness made of a task.
 #[derive(Deserialize)]
@@ -48,7 +50,7 @@ fn model(name: &str) -> (tempfile::TempDir, Model, Tokenizer) {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/fixtures")
         .join(name);
-    let options = sterna_convert::Options {
+    let options = sterna_convert::PackedOptions {
         packing: Packing::I2.into(),
         head: HeadType::Lossless,
         activations: None,
@@ -65,7 +67,12 @@ fn model(name: &str) -> (tempfile::TempDir, Model, Tokenizer) {
     (out, model, tokenizer)
 }
 
-fn score(task: &Task, model: &Model, tokenizer: &Tokenizer, from: usize) -> Vec<Outcome> {
+fn score(
+    task: &AccuracyTask,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    from: usize,
+) -> Vec<ItemOutcome> {
     let mut outcomes = Vec::new();
     task.score(model, tokenizer, from, &mut |outcome| {
         outcomes.push(outcome);
@@ -86,12 +93,12 @@ fn check_runs(name: &str) {
             "sums" => folder().join("sums.toml").to_str().unwrap().to_owned(),
             data => items(data),
         };
-        let options = Options {
+        let options = TaskOptions {
             fewshot: Some(run.shots),
             fewshot_from: run.fewshot_from.as_deref().map(|from| items(from).into()),
-            ..Options::default()
+            ..TaskOptions::default()
         };
-        let task = Task::load(&data, &options).unwrap();
+        let task = AccuracyTask::load(&data, &options).unwrap();
         assert_eq!(
             task.item(0).requests[0].context,
             run.first_context,
@@ -104,7 +111,7 @@ fn check_runs(name: &str) {
     }
 }
 
-fn check_items(run: &Expected, outcomes: &[Outcome]) {
+fn check_items(run: &Expected, outcomes: &[ItemOutcome]) {
     assert_eq!(outcomes.len(), run.items.len());
     let mut differences = Vec::new();
     for (outcome, expected) in outcomes.iter().zip(&run.items) {
@@ -139,7 +146,7 @@ fn check_items(run: &Expected, outcomes: &[Outcome]) {
     );
 }
 
-fn check_metrics(run: &Expected, outcomes: &[Outcome]) {
+fn check_metrics(run: &Expected, outcomes: &[ItemOutcome]) {
     for score in scores(outcomes) {
         let (metric, filter) = score
             .metric
@@ -179,12 +186,12 @@ fn results_do_not_depend_on_the_batch_or_the_start() {
     let (_folder, model, tokenizer) = model("trained/llama");
     for data in ["arc_easy", "winogrande", "mmlu", "stories"] {
         let task = |batch| {
-            let options = Options {
+            let options = TaskOptions {
                 fewshot: Some(1),
                 batch: Some(batch),
-                ..Options::default()
+                ..TaskOptions::default()
             };
-            Task::load(&items(data), &options).unwrap()
+            AccuracyTask::load(&items(data), &options).unwrap()
         };
         let alone = score(&task(1), &model, &tokenizer, 0);
         assert_eq!(score(&task(7), &model, &tokenizer, 0), alone, "{data}");
@@ -201,17 +208,20 @@ fn results_do_not_depend_on_the_batch_or_the_start() {
         task(7).score(&model, &tokenizer, 0, some).unwrap();
         assert_eq!(stopped, alone[..5], "{data}");
         let kept = serde_json::to_string(&alone).unwrap();
-        assert_eq!(serde_json::from_str::<Vec<Outcome>>(&kept).unwrap(), alone);
+        assert_eq!(
+            serde_json::from_str::<Vec<ItemOutcome>>(&kept).unwrap(),
+            alone
+        );
         assert_eq!(compare(&alone, &alone, "acc").unwrap().p, 1.0);
     }
 }
 
 #[test]
 fn parquet_gives_the_items_of_jsonl() {
-    let options = Options::default();
+    let options = TaskOptions::default();
     let [a, b] = ["piqa.jsonl", "piqa.parquet"].map(|name| {
         let path = folder().join(name);
-        Task::load(path.to_str().unwrap(), &options).unwrap()
+        AccuracyTask::load(path.to_str().unwrap(), &options).unwrap()
     });
     assert_eq!((a.len(), b.len()), (40, 40));
     assert!((0..40).all(|i| a.item(i) == b.item(i)));
@@ -220,11 +230,11 @@ fn parquet_gives_the_items_of_jsonl() {
 #[test]
 fn generated_tasks_need_no_file_and_a_trained_model_solves_them() {
     let (_folder, model, tokenizer) = model("trained/llama");
-    let options = Options {
+    let options = TaskOptions {
         limit: Some(20),
-        ..Options::default()
+        ..TaskOptions::default()
     };
-    let task = Task::load("stories", &options).unwrap();
+    let task = AccuracyTask::load("stories", &options).unwrap();
     let found = scores(&score(&task, &model, &tokenizer, 0));
     let [acc, perplexity] = &found[..] else {
         panic!("two metrics: {found:?}");
@@ -236,7 +246,7 @@ fn generated_tasks_need_no_file_and_a_trained_model_solves_them() {
     );
     assert!(acc.value >= 0.2 && acc.items == 20, "{found:?}");
     for task in ["addition2", "recall", "facts", "copy"] {
-        assert_eq!(Task::load(task, &options).unwrap().len(), 20);
+        assert_eq!(AccuracyTask::load(task, &options).unwrap().len(), 20);
     }
 }
 
@@ -247,11 +257,11 @@ fn a_folder_of_splits_is_scored_by_one_and_shown_the_other() {
     copy("mmlu", "test-00000-of-00001.jsonl");
     copy("mmlu_dev", "dev-00000-of-00001.jsonl");
     let load = |fewshot| {
-        let options = Options {
+        let options = TaskOptions {
             fewshot: Some(fewshot),
-            ..Options::default()
+            ..TaskOptions::default()
         };
-        Task::load(data.path().to_str().unwrap(), &options)
+        AccuracyTask::load(data.path().to_str().unwrap(), &options)
     };
     let item = load(2).unwrap().item(0);
     let run = expected()
@@ -272,7 +282,7 @@ fn a_folder_of_splits_is_scored_by_one_and_shown_the_other() {
 #[test]
 fn the_example_of_a_task_file_is_a_task() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tasks/capitals.toml");
-    let task = Task::load(path.to_str().unwrap(), &Options::default()).unwrap();
+    let task = AccuracyTask::load(path.to_str().unwrap(), &TaskOptions::default()).unwrap();
     let item = task.item(0);
     assert_eq!(item.requests.len(), 4);
     let context = &item.requests[0].context;
@@ -297,7 +307,8 @@ fn what_is_wrong_with_a_task_file_is_named() {
     let check = |text: &str, expected: &str| {
         let path = folder.path().join("task.toml");
         std::fs::write(&path, text).unwrap();
-        let error = Task::load(path.to_str().unwrap(), &Options::default()).unwrap_err();
+        let error =
+            AccuracyTask::load(path.to_str().unwrap(), &TaskOptions::default()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains(expected), "{text}\n{error}");
         assert!(
@@ -367,7 +378,7 @@ fn what_is_wrong_with_a_task_file_is_named() {
 fn what_is_no_task_is_refused_with_what_would_be_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.jsonl");
-    let load = |name: &str| Task::load(name, &Options::default()).unwrap_err();
+    let load = |name: &str| AccuracyTask::load(name, &TaskOptions::default()).unwrap_err();
     std::fs::write(&path, "{\"colour\": 1}").unwrap();
     let unknown = load(path.to_str().unwrap()).to_string();
     assert!(

@@ -19,13 +19,13 @@ use crate::{Error, Result, parallel};
 #[derive(Debug, Clone)]
 pub struct LutKernels {
     path: PathBuf,
-    kernels: BTreeMap<String, Blocks>,
+    kernels: BTreeMap<String, LutBlocks>,
 }
 
 /// One section of the configuration: the shape of a matrix and the blocks of its kernel.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Blocks {
+pub(crate) struct LutBlocks {
     /// Rows of the matrix.
     m: usize,
     /// Columns of the matrix.
@@ -63,7 +63,7 @@ impl LutKernels {
     /// Decodes the trits (rows, columns) of a matrix. Returns false at an invalid code.
     pub(crate) fn trits(
         &self,
-        layout: &Layout,
+        layout: &LutLayout,
         codes: &[u8],
         columns: usize,
         trits: &mut [i8],
@@ -82,12 +82,17 @@ impl LutKernels {
     }
 
     /// The blocks of a matrix (rows, columns).
-    pub(crate) fn blocks(&self, layout: &Layout, rows: usize, columns: usize) -> Result<&Blocks> {
-        let of_shape = |b: &&Blocks| (b.m, b.k) == (rows, columns);
+    pub(crate) fn blocks(
+        &self,
+        layout: &LutLayout,
+        rows: usize,
+        columns: usize,
+    ) -> Result<&LutBlocks> {
+        let of_shape = |b: &&LutBlocks| (b.m, b.k) == (rows, columns);
         let blocks = self.kernels.values().find(of_shape);
         let why = match blocks {
             Some(blocks) if (layout.usable)(blocks) => return Ok(blocks),
-            Some(Blocks { bm, bk, bmm, .. }) => {
+            Some(LutBlocks { bm, bk, bmm, .. }) => {
                 format!(
                     "m = {rows}, k = {columns} cannot be cut into bm = {bm}, bk = {bk}, bmm = {bmm}"
                 )
@@ -101,24 +106,24 @@ impl LutKernels {
 
 /// The layout of one of the two types.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct LutLayout {
     /// Whether a matrix can be divided into these blocks.
-    usable: fn(&Blocks) -> bool,
+    usable: fn(&LutBlocks) -> bool,
     /// Decodes the trits (rows, columns) of the `index`-th block of rows from the codes of the
     /// matrix. None at an invalid code.
-    decode: fn(codes: &[u8], index: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()>,
+    decode: fn(codes: &[u8], index: usize, blocks: &LutBlocks, trits: &mut [i8]) -> Option<()>,
 }
 
-pub(crate) static TL1: Layout = Layout {
-    usable: Blocks::fits_tl1,
+pub(crate) static TL1: LutLayout = LutLayout {
+    usable: LutBlocks::fits_tl1,
     decode: decode_tl1,
 };
-pub(crate) static TL2: Layout = Layout {
-    usable: Blocks::fits_tl2,
+pub(crate) static TL2: LutLayout = LutLayout {
+    usable: LutBlocks::fits_tl2,
     decode: decode_tl2,
 };
 
-impl Blocks {
+impl LutBlocks {
     fn fits_tl1(&self) -> bool {
         self.fits(matches!(self.bmm, 16 | 32 | 64)) && {
             let part = 256 / self.bmm;
@@ -168,8 +173,8 @@ fn triple(index: u8, negative: bool) -> Option<[i8; 3]> {
     is_triple.then(|| [v / 9 - 1, v / 3 % 3 - 1, v % 3 - 1])
 }
 
-fn decode_tl1(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()> {
-    let Blocks { k, bm, bk, bmm, .. } = *blocks;
+fn decode_tl1(codes: &[u8], mb: usize, blocks: &LutBlocks, trits: &mut [i8]) -> Option<()> {
+    let LutBlocks { k, bm, bk, bmm, .. } = *blocks;
     let width = 256 / bmm;
     let mut bytes = codes.get(mb * bm * k / 4..)?.iter();
     for column in (0..k).step_by(bk) {
@@ -191,8 +196,8 @@ fn decode_tl1(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Opt
     Some(())
 }
 
-fn decode_tl2(codes: &[u8], mb: usize, blocks: &Blocks, trits: &mut [i8]) -> Option<()> {
-    let Blocks { m, k, bm, bk, .. } = *blocks;
+fn decode_tl2(codes: &[u8], mb: usize, blocks: &LutBlocks, trits: &mut [i8]) -> Option<()> {
+    let LutBlocks { m, k, bm, bk, .. } = *blocks;
     let triples = k - k % bk;
     // Order of the bytes: indices of all triples, their signs, indices of all pairs.
     let signs = m * triples / 6;
@@ -252,8 +257,8 @@ mod tests {
 
     /// Checks against bytes that bitnet.cpp's converter wrote for the same trits.
     #[track_caller]
-    fn check(layout: &Layout, codes: &[u8], [m, k, bm, bk, bmm]: [usize; 5]) {
-        let blocks = Blocks { m, k, bm, bk, bmm };
+    fn check(layout: &LutLayout, codes: &[u8], [m, k, bm, bk, bmm]: [usize; 5]) {
+        let blocks = LutBlocks { m, k, bm, bk, bmm };
         assert!((layout.usable)(&blocks), "{blocks:?}");
         let expected: Vec<i8> = (0..m * k)
             .map(|i| ((i * i + i / 5) % 3) as i8 - 1)
@@ -299,8 +304,8 @@ mod tests {
 
     #[test]
     fn blocks_that_cannot_be() {
-        let is_usable = |layout: &Layout, [m, k, bm, bk, bmm]: [usize; 5]| {
-            (layout.usable)(&Blocks { m, k, bm, bk, bmm })
+        let is_usable = |layout: &LutLayout, [m, k, bm, bk, bmm]: [usize; 5]| {
+            (layout.usable)(&LutBlocks { m, k, bm, bk, bmm })
         };
         assert!(is_usable(&TL1, [3200, 8640, 160, 64, 32]));
         assert!(is_usable(&TL2, [3200, 8640, 160, 96, 32]));

@@ -14,7 +14,7 @@ pub(crate) mod types;
 use serde_json::Value;
 
 pub use self::lut::LutKernels;
-use self::splits::Split;
+use self::splits::SplitRule;
 
 /// Key of the model's config.json in files that Sterna writes.
 pub(crate) const CONFIG: &str = "sterna.config.json";
@@ -52,10 +52,10 @@ pub struct GgufHints {
 /// The name, as in `tokenizer.ggml.pre`, of the rule by which a pre-tokenizer of tokenizer.json
 /// splits text. None for an unknown rule.
 pub fn split_rule(pre_tokenizer: &Value) -> Option<&'static str> {
-    Split::of(pre_tokenizer).map(|split| split.names[0])
+    SplitRule::of(pre_tokenizer).map(|split| split.names[0])
 }
 
 /// The preferred name of the split rule that has `name` among its names.
 pub fn split_rule_named(name: &str) -> Option<&'static str> {
-    Split::named(name).map(|split| split.names[0])
+    SplitRule::named(name).map(|split| split.names[0])
 }

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 /// A rule that divides text into the pieces in which byte pairs are merged.
-pub(crate) struct Split {
+pub(crate) struct SplitRule {
     /// Names of the rule. The writer takes the first.
     pub names: &'static [&'static str],
-    pieces: Pieces,
+    pieces: PieceRule,
     /// Whether a piece that is itself a token skips the merges.
     pub ignore_merges: bool,
     /// Whether a text starts with the beginning-of-sequence token if the file does not say so.
@@ -16,7 +16,7 @@ pub(crate) struct Split {
 
 /// The definition of a piece.
 #[derive(Clone, Copy, PartialEq)]
-enum Pieces {
+enum PieceRule {
     /// A match of GPT-2's regular expression, which the tokenizers library has built in.
     Gpt2,
     /// As `Gpt2`, with every digit a piece of its own.
@@ -34,40 +34,40 @@ const QWEN_2: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-pub(crate) static SPLITS: [Split; 4] = [
-    Split {
+pub(crate) static SPLITS: [SplitRule; 4] = [
+    SplitRule {
         names: &["gpt-2", "default", "olmo", "gpt-neox", "phi-2"],
-        pieces: Pieces::Gpt2,
+        pieces: PieceRule::Gpt2,
         ignore_merges: false,
         adds_bos: false,
         normalizer: None,
     },
-    Split {
+    SplitRule {
         // Sterna's own tokenizers also use this rule.
         names: &["starcoder", "refact", "smollm", "codeshell"],
-        pieces: Pieces::Gpt2Digits,
+        pieces: PieceRule::Gpt2Digits,
         ignore_merges: false,
         adds_bos: false,
         normalizer: None,
     },
-    Split {
+    SplitRule {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"],
-        pieces: Pieces::Regex(LLAMA_3),
+        pieces: PieceRule::Regex(LLAMA_3),
         ignore_merges: true,
         adds_bos: true,
         normalizer: None,
     },
-    Split {
+    SplitRule {
         names: &["qwen2", "deepseek-r1-qwen"],
-        pieces: Pieces::Regex(QWEN_2),
+        pieces: PieceRule::Regex(QWEN_2),
         ignore_merges: false,
         adds_bos: false,
         normalizer: Some("NFC"),
     },
 ];
 
-impl Split {
-    pub fn named(name: &str) -> Option<&'static Split> {
+impl SplitRule {
+    pub fn named(name: &str) -> Option<&'static SplitRule> {
         SPLITS.iter().find(|s| s.names.contains(&name))
     }
 
@@ -82,12 +82,12 @@ impl Split {
                 "use_regex": use_regex})
         };
         let (first, bytes) = match self.pieces {
-            Pieces::Gpt2 => return bytes(true),
-            Pieces::Gpt2Digits => (
+            PieceRule::Gpt2 => return bytes(true),
+            PieceRule::Gpt2Digits => (
                 json!({"type": "Digits", "individual_digits": true}),
                 bytes(true),
             ),
-            Pieces::Regex(regex) => {
+            PieceRule::Regex(regex) => {
                 let pattern = json!({ "Regex": regex });
                 let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated",
                     "invert": false});
@@ -103,21 +103,21 @@ impl Split {
     }
 
     /// Finds the rule of a pre-tokenizer in tokenizer.json.
-    pub fn of(pre_tokenizer: &Value) -> Option<&'static Split> {
+    pub fn of(pre_tokenizer: &Value) -> Option<&'static SplitRule> {
         let is_bytes = |v: &Value, use_regex: bool| {
             v["type"] == "ByteLevel"
                 && v["add_prefix_space"] == false
                 && v["use_regex"].as_bool().unwrap_or(true) == use_regex
         };
         let list = pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice);
-        let is = |pieces: Pieces| match (pieces, list) {
-            (Pieces::Gpt2, _) => is_bytes(pre_tokenizer, true),
-            (Pieces::Gpt2Digits, Some([digits, bytes])) => {
+        let is = |pieces: PieceRule| match (pieces, list) {
+            (PieceRule::Gpt2, _) => is_bytes(pre_tokenizer, true),
+            (PieceRule::Gpt2Digits, Some([digits, bytes])) => {
                 digits["type"] == "Digits"
                     && digits["individual_digits"] == true
                     && is_bytes(bytes, true)
             }
-            (Pieces::Regex(regex), Some([split, bytes])) => {
+            (PieceRule::Regex(regex), Some([split, bytes])) => {
                 split["type"] == "Split"
                     && split["pattern"]["Regex"] == regex
                     && split["behavior"] == "Isolated"
@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn every_rule_is_recognized() {
         for split in &SPLITS {
-            let found = Split::of(&split.pre_tokenizer()).unwrap();
+            let found = SplitRule::of(&split.pre_tokenizer()).unwrap();
             assert_eq!(found.names, split.names);
-            assert_eq!(Split::named(split.names[1]).unwrap().names, split.names);
+            assert_eq!(SplitRule::named(split.names[1]).unwrap().names, split.names);
         }
-        assert!(Split::of(&json!({"type": "Whitespace"})).is_none());
-        assert!(Split::of(&Value::Null).is_none());
+        assert!(SplitRule::of(&json!({"type": "Whitespace"})).is_none());
+        assert!(SplitRule::of(&Value::Null).is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::f16;
 
-use super::lut::{self, Layout};
+use super::lut::{self, LutLayout};
 use super::{floats, trits};
 use crate::read::gguf::container::Info;
 use crate::{Result, parallel};
@@ -61,7 +61,7 @@ pub(crate) enum Content {
         encode: fn(&[i8], &mut [u8]),
     },
     /// Trits of a matrix in the order of a lookup kernel.
-    Lut(&'static Layout),
+    Lut(&'static LutLayout),
     /// Not supported, with the reason.
     Refused(&'static str),
 }
@@ -113,7 +113,7 @@ const fn ternary(
     }
 }
 
-const fn lut(id: u32, name: &'static str, size: Size, layout: &'static Layout) -> Type {
+const fn lut(id: u32, name: &'static str, size: Size, layout: &'static LutLayout) -> Type {
     Type {
         id,
         name,

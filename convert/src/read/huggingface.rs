@@ -22,7 +22,7 @@ use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling, quantize};
 
 use crate::read::embedded::{self, Embedded, parse_object};
-use crate::read::safetensors::{INDEX, SINGLE, SafetensorsFiles, Stored, is_float};
+use crate::read::safetensors::{INDEX, SINGLE, SafetensorsFiles, StoredTensor, is_float};
 use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
@@ -362,11 +362,11 @@ impl HuggingFace {
     }
 
     /// Finds a tensor by its name in [`layout`].
-    fn find(&self, name: &str) -> Option<Stored<'_>> {
+    fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         self.weights.find(&self.spelling.name(name))
     }
 
-    fn stored(&self, name: &str) -> Stored<'_> {
+    fn stored(&self, name: &str) -> StoredTensor<'_> {
         self.find(name)
             .expect("all tensors of the model were found at opening")
     }

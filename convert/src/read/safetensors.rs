@@ -28,13 +28,13 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// All tensors of a folder by name.
 #[derive(Debug)]
 pub(crate) struct SafetensorsFiles {
-    shards: Vec<Shard>,
+    shards: Vec<ShardFile>,
     /// Name → index into `shards`.
     names: BTreeMap<String, usize>,
 }
 
 #[derive(Debug)]
-struct Shard {
+struct ShardFile {
     path: PathBuf,
     file: File,
     /// Offset of the data in the file.
@@ -45,8 +45,8 @@ struct Shard {
 
 /// One tensor in its file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stored<'a> {
-    shard: &'a Shard,
+pub(crate) struct StoredTensor<'a> {
+    shard: &'a ShardFile,
     info: &'a TensorInfo,
 }
 
@@ -63,16 +63,16 @@ impl SafetensorsFiles {
                 why: format!("there is neither {SINGLE} nor {INDEX}"),
             });
         }
-        let shard = Shard::open(single)?;
+        let shard = ShardFile::open(single)?;
         let names = shard.tensors.keys().map(|name| (name.clone(), 0)).collect();
         let shards = vec![shard];
         Ok(SafetensorsFiles { shards, names })
     }
 
-    pub fn find(&self, name: &str) -> Option<Stored<'_>> {
+    pub fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         let shard = &self.shards[*self.names.get(name)?];
         let info = &shard.tensors[name];
-        Some(Stored { shard, info })
+        Some(StoredTensor { shard, info })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -123,7 +123,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
         names: BTreeMap::new(),
     };
     for (file, tensors) in files {
-        let shard = Shard::open(folder.join(file))?;
+        let shard = ShardFile::open(folder.join(file))?;
         if let Some(absent) = tensors.iter().find(|t| !shard.tensors.contains_key(**t)) {
             let absent = shown(absent);
             return Err(error(format!("{absent} should be in {file} and is not")));
@@ -168,8 +168,8 @@ fn is_tensor_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-impl Shard {
-    fn open(path: PathBuf) -> Result<Shard> {
+impl ShardFile {
+    fn open(path: PathBuf) -> Result<ShardFile> {
         let metadata = path.metadata().map_err(Error::io(&path))?;
         let error = |why: String| Error::Safetensors {
             path: path.clone(),
@@ -197,7 +197,7 @@ impl Shard {
             .into_iter()
             .map(|(name, info)| (name, info.clone()))
             .collect();
-        Ok(Shard {
+        Ok(ShardFile {
             path,
             file,
             data_start: 8 + header as u64,
@@ -216,7 +216,7 @@ fn json_part(file: &[u8]) -> &[u8] {
     &rest[..length.min(rest.len())]
 }
 
-impl<'a> Stored<'a> {
+impl<'a> StoredTensor<'a> {
     pub fn path(self) -> &'a Path {
         &self.shard.path
     }
@@ -263,7 +263,7 @@ fn float_type(dtype: Dtype) -> sterna_ternary::Dtype {
     }
 }
 
-/// Whether [`Stored::values`] reads this type.
+/// Whether [`StoredTensor::values`] reads this type.
 pub(crate) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }

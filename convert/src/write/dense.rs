@@ -5,8 +5,8 @@ use sterna_ternary::layout::{Role, Weight};
 use sterna_ternary::{Dense, PackedWriter};
 
 use crate::blocks::encode;
-use crate::progress::Progress;
-use crate::write::table::{self, Choice, Plan};
+use crate::progress::ProgressCounter;
+use crate::write::table::{self, Choice, TablePlan};
 use crate::{Error, Result, Source, ValueType};
 
 /// Number of values packed at once: a few MiB.
@@ -17,8 +17,8 @@ pub(crate) fn plan(
     source: &dyn Source,
     weights: &[Weight],
     packing: Dense,
-    progress: &mut Progress,
-) -> Result<Vec<Plan>> {
+    progress: &mut ProgressCounter,
+) -> Result<Vec<TablePlan>> {
     let choice = match packing {
         Dense::F16 => Choice::Lossless,
         Dense::Q8_0 => Choice::As(ValueType::Q8_0),

@@ -19,38 +19,38 @@ use sterna_ternary::layout::{self, Role, Weight};
 use sterna_ternary::scales::GROUP_COLUMNS;
 use sterna_ternary::{Config, Dtype, OutputFolder, Scaling, durable, sha256};
 
-use crate::progress::Progress;
+use crate::progress::ProgressCounter;
 use crate::proof;
 use crate::read::embedded::parse_object;
 use crate::read::safetensors::SINGLE;
 use crate::report::coarser;
 use crate::value_type::is_same;
 use crate::write::stream;
-use crate::write::table::{self, Plan};
+use crate::write::table::{self, TablePlan};
 use crate::{
-    Error, HuggingFace, MatrixReport, Report, Result, Scales, Source, StoredScale, Ternary,
-    ValueType, parallel,
+    ConversionReport, Error, HuggingFace, MatrixReport, Result, Scales, Source, StoredScale,
+    Ternary, ValueType, parallel,
 };
 
 /// Storage of the linear layers, and the type of all tensors that are not packed.
-struct Form {
-    linear: Linear,
+struct FolderForm {
+    linear: LinearForm,
     precision: ValueType,
 }
 
-enum Linear {
+enum LinearForm {
     /// Packed codes, and the stored scale of each matrix, in order.
     Packed { divides: bool, stored: Vec<f32> },
     /// Numbers: the products trit × scale.
     Products,
 }
 
-impl Form {
+impl FolderForm {
     fn name(&self) -> &'static str {
         match self.linear {
-            Linear::Packed { divides: true, .. } => "hf, scales divide",
-            Linear::Packed { divides: false, .. } => "hf, scales multiply",
-            Linear::Products => "hf, products",
+            LinearForm::Packed { divides: true, .. } => "hf, scales divide",
+            LinearForm::Packed { divides: false, .. } => "hf, scales multiply",
+            LinearForm::Products => "hf, products",
         }
     }
 
@@ -67,13 +67,13 @@ pub(crate) fn write(
     source: &dyn Source,
     out: &OutputFolder,
     show: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let weights = layout::weights(source.config());
     let size = |w: &Weight| (w.rows * w.columns) as u64;
     let total = 3 * weights.iter().map(size).sum::<u64>();
-    let mut progress = Progress::new(total, show);
+    let mut progress = ProgressCounter::new(total, show);
     let form = survey(source, &weights, &mut progress)?;
-    if let Linear::Packed { .. } = form.linear {
+    if let LinearForm::Packed { .. } = form.linear {
         check_rows(source, &weights)?;
     }
     let files = files(source, &form)?;
@@ -90,8 +90,8 @@ pub(crate) fn write(
         let (path, exact) = (out.path(), ValueType::F32);
         let proof = proof::prove(source, &result, &files, path, exact, &mut progress)?;
         let plans = table_plans(source, &weights, form.precision);
-        let mut report = Report::new(form.name(), source, &proof, &plans, matrices);
-        if let Linear::Packed { .. } = form.linear {
+        let mut report = ConversionReport::new(form.name(), source, &proof, &plans, matrices);
+        if let LinearForm::Packed { .. } = form.linear {
             let warning = coarser(source, "transformers, in this form,");
             report.warnings.extend(warning);
         }
@@ -104,7 +104,7 @@ pub(crate) fn write(
 
 /// Writes the model card: the README.md of the source, unchanged because the model is the same; or
 /// a new card with the known facts.
-fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
+fn write_card(source: &dyn Source, form: &FolderForm, folder: &Path) -> Result<()> {
     let own = source.path().join(README);
     if own.is_file() {
         let copied = std::fs::copy(&own, folder.join(README));
@@ -119,7 +119,7 @@ fn write_card(source: &dyn Source, form: &Form, folder: &Path) -> Result<()> {
     let card = Card {
         title: from.clone(),
         base_model: base,
-        is_quantized: matches!(form.linear, Linear::Packed { .. }),
+        is_quantized: matches!(form.linear, LinearForm::Packed { .. }),
         about: format!(
             "A ternary (1.58-bit) language model: each weight of its linear layers is -1, 0 or \
              +1 times a scale. It was converted from `{}` by Sterna {}, which compared every \
@@ -161,7 +161,11 @@ impl Fits {
     }
 }
 
-fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> Result<Form> {
+fn survey(
+    source: &dyn Source,
+    weights: &[Weight],
+    progress: &mut ProgressCounter,
+) -> Result<FolderForm> {
     let mut others = Fits {
         f16: true,
         bf16: true,
@@ -195,8 +199,8 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
         progress.add(weight.rows * weight.columns);
     }
     Ok(match are_products {
-        true => Form {
-            linear: Linear::Products,
+        true => FolderForm {
+            linear: LinearForm::Products,
             precision: match (others.f16 && products.f16, others.bf16 && products.bf16) {
                 (true, _) => ValueType::F16,
                 (false, true) => ValueType::Bf16,
@@ -207,7 +211,7 @@ fn survey(source: &dyn Source, weights: &[Weight], progress: &mut Progress) -> R
     })
 }
 
-fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> Form {
+fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> FolderForm {
     let multiply: Vec<f32> = scales.iter().map(|(scale, _)| *scale).collect();
     let divide: Option<Vec<f32>> = scales
         .iter()
@@ -223,13 +227,13 @@ fn packed_form(scales: &[(f32, StoredScale)], fits_bf16: bool) -> Form {
     let mut forms = ways.into_iter().filter_map(|(divides, stored)| {
         let stored = stored?;
         let narrow = fits_bf16 && stored.iter().all(|x| is_bf16(*x));
-        Some(Form {
+        Some(FolderForm {
             precision: if narrow {
                 ValueType::Bf16
             } else {
                 ValueType::F32
             },
-            linear: Linear::Packed { divides, stored },
+            linear: LinearForm::Packed { divides, stored },
         })
     });
     let first = forms.next().expect("every scale can be multiplied by");
@@ -263,7 +267,7 @@ fn divisor(scale: f32, stored: StoredScale) -> Option<f32> {
 }
 
 /// The files of the folder except the weights. config.json states the storage of the weights.
-fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
+fn files(source: &dyn Source, form: &FolderForm) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = source.files().to_vec();
     let config = files.iter_mut().find(|(name, _)| name == "config.json");
     let (_, bytes) = config.expect("every source has a config.json");
@@ -272,7 +276,7 @@ fn files(source: &dyn Source, form: &Form) -> Result<Vec<(String, Vec<u8>)>> {
     for key in ["quantization_config", "weight_bits", "input_bits"] {
         object.shift_remove(key);
     }
-    if let Linear::Packed { divides, .. } = form.linear {
+    if let LinearForm::Packed { divides, .. } = form.linear {
         let mut quantization =
             json!({"modules_to_not_convert": ["lm_head"], "quant_method": "bitnet"});
         if !divides {
@@ -322,18 +326,18 @@ fn check_multiplier(source: &dyn Source, json: &Value, dtype: &str) -> Result<()
     })
 }
 
-fn table_plans(source: &dyn Source, weights: &[Weight], precision: ValueType) -> Vec<Plan> {
+fn table_plans(source: &dyn Source, weights: &[Weight], precision: ValueType) -> Vec<TablePlan> {
     let tables = weights.iter().filter(|w| w.role == Role::Table);
-    let plan = |w: &Weight| Plan::exact(source, w, precision);
+    let plan = |w: &Weight| TablePlan::exact(source, w, precision);
     tables.map(plan).collect()
 }
 
 fn write_weights(
     source: &dyn Source,
     weights: &[Weight],
-    form: &Form,
+    form: &FolderForm,
     path: &Path,
-    progress: &mut Progress,
+    progress: &mut ProgressCounter,
 ) -> Result<Vec<MatrixReport>> {
     let mut matrices = Vec::new();
     let wrap = |e| Error::io(path)(e);
@@ -344,12 +348,12 @@ fn write_weights(
             if weight.role == Role::Linear {
                 let ternary = source.linear(weight)?;
                 match &form.linear {
-                    Linear::Packed { stored, .. } => {
+                    LinearForm::Packed { stored, .. } => {
                         put(&pack(weight, &ternary.trits)?)?;
                         let scale = stored[matrices.len()];
                         put(&table::number_bytes(form.precision, &[scale])?)?;
                     }
-                    Linear::Products => for_each_product(weight, &ternary, |values| {
+                    LinearForm::Products => for_each_product(weight, &ternary, |values| {
                         put(&table::number_bytes(form.precision, values)?)
                     })?,
                 }
@@ -393,7 +397,7 @@ fn for_each_product(
 }
 
 /// The header of the safetensors file, padded with spaces to a multiple of eight.
-fn header(weights: &[Weight], form: &Form) -> Vec<u8> {
+fn header(weights: &[Weight], form: &FolderForm) -> Vec<u8> {
     let dtype = form.dtype();
     let mut entries = Map::new();
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -411,8 +415,8 @@ fn header(weights: &[Weight], form: &Form) -> Vec<u8> {
             Role::Norm => push(name, dtype, json!([w.columns]), elements),
             Role::Table => push(name, dtype, json!([w.rows, w.columns]), elements),
             Role::Linear => match form.linear {
-                Linear::Products => push(name, dtype, json!([w.rows, w.columns]), elements),
-                Linear::Packed { .. } => {
+                LinearForm::Products => push(name, dtype, json!([w.rows, w.columns]), elements),
+                LinearForm::Packed { .. } => {
                     let shape = json!([w.rows / 4, w.columns]);
                     push(name, Dtype::U8, shape, elements / 4);
                     push(layout::scale_name(&w.name), dtype, json!([1]), 1);

@@ -9,13 +9,13 @@ use sterna_ternary::{
     Activations, Dense, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
 };
 
-use crate::progress::{Progress, total};
+use crate::progress::{ProgressCounter, total};
 use crate::proof::{self, proven};
-use crate::write::table::{self, Choice, Encoded, Plan};
+use crate::write::table::{self, Choice, Encoded, TablePlan};
 use crate::write::{dense, ternary_table};
 use crate::{
-    Error, HeadType, MatrixReport, Options, Packed, Report, Result, Source, Ternary, ValueType,
-    parallel,
+    ConversionReport, Error, HeadType, MatrixReport, Packed, PackedOptions, Result, Source,
+    Ternary, ValueType, parallel,
 };
 
 /// Number of bytes packed at once.
@@ -24,11 +24,11 @@ const CHUNK: usize = 1 << 22;
 pub(crate) fn write(
     source: &dyn Source,
     out: &Output,
-    options: &Options,
+    options: &PackedOptions,
     show: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let weights = layout::weights(source.config());
-    let mut progress = Progress::new(total(&weights), show);
+    let mut progress = ProgressCounter::new(total(&weights), show);
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plans = tables
         .map(|w| {
@@ -44,7 +44,7 @@ pub(crate) fn write(
             }
             table::plan(source, w, choice(options, is_separate), &mut advance)
         })
-        .collect::<Result<Vec<Plan>>>()?;
+        .collect::<Result<Vec<TablePlan>>>()?;
     let (mut scaling, mut dense_plans) = (HashMap::new(), Vec::new());
     match options.packing {
         LinearType::Ternary(packing) => {
@@ -93,8 +93,9 @@ pub(crate) fn write(
         )?;
         Ok((proof, matrices))
     })?;
-    let mut report = Report::new(options.packing.name(), source, &proof, &plans, matrices);
-    report.dense = dense_plans.iter().map(Plan::report).collect();
+    let mut report =
+        ConversionReport::new(options.packing.name(), source, &proof, &plans, matrices);
+    report.dense = dense_plans.iter().map(TablePlan::report).collect();
     report.activations = Some(match options.packing {
         LinearType::Ternary(_) => description.activations.name(),
         LinearType::Dense(packing) => packing.activations(),
@@ -118,7 +119,7 @@ const MASTERS: &str = "\
 
 /// The type of a table that is not stored as trits. If the linear layers are not rounded, the
 /// default does not round the table either.
-fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
+fn choice(options: &PackedOptions, is_separate_embedding: bool) -> Choice {
     match (options.packing, options.head) {
         (LinearType::Dense(Dense::F16), HeadType::Auto) => Choice::Lossless,
         (_, head) => head.choice(is_separate_embedding),
@@ -126,7 +127,7 @@ fn choice(options: &Options, is_separate_embedding: bool) -> Choice {
 }
 
 /// The type of the numbers of a matrix, if it is not F16.
-fn number(plan: &Plan) -> Option<(String, Dtype)> {
+fn number(plan: &TablePlan) -> Option<(String, Dtype)> {
     match plan.precision {
         ValueType::F32 => Some((plan.name.clone(), Dtype::F32)),
         ValueType::Bf16 => Some((plan.name.clone(), Dtype::Bf16)),
@@ -139,7 +140,7 @@ fn plan_scales(
     source: &dyn Source,
     weights: &[Weight],
     packing: Packing,
-    progress: &mut Progress,
+    progress: &mut ProgressCounter,
 ) -> Result<HashMap<String, Scaling>> {
     let mut found = HashMap::new();
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
@@ -162,9 +163,9 @@ fn group_scales(
     source: &dyn Source,
     weights: &[Weight],
     scaling: &HashMap<String, Scaling>,
-    plans: &[Plan],
+    plans: &[TablePlan],
 ) -> Result<Dtype> {
-    let is_ternary = |plan: &Plan| table_type(plan) == TableType::Ternary;
+    let is_ternary = |plan: &TablePlan| table_type(plan) == TableType::Ternary;
     let mut any = plans.iter().any(is_ternary);
     if plans.iter().any(|plan| plan.has_wide_scales) {
         return Ok(Dtype::F32);
@@ -204,7 +205,7 @@ fn warnings(
     warnings
 }
 
-fn table_type(plan: &Plan) -> TableType {
+fn table_type(plan: &TablePlan) -> TableType {
     let table = plan.precision.table();
     table.expect("a packed file is planned in its own types")
 }
@@ -214,7 +215,7 @@ fn write_tensor(
     source: &dyn Source,
     weight: &Weight,
     packing: Option<Packing>,
-    plans: &[Plan],
+    plans: &[TablePlan],
 ) -> Result<Option<MatrixReport>> {
     let name = &weight.name;
     match weight.role {

@@ -63,7 +63,7 @@ impl HeadType {
 
 /// The type chosen for a table, and its rounding error.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct TablePlan {
     pub name: String,
     pub precision: ValueType,
     pub source_dtype: &'static str,
@@ -73,10 +73,10 @@ pub(crate) struct Plan {
     pub has_wide_scales: bool,
 }
 
-impl Plan {
+impl TablePlan {
     /// A plan with a type that represents every value exactly.
-    pub fn exact(source: &dyn Source, weight: &Weight, precision: ValueType) -> Plan {
-        Plan {
+    pub fn exact(source: &dyn Source, weight: &Weight, precision: ValueType) -> TablePlan {
+        TablePlan {
             name: weight.name.clone(),
             precision,
             source_dtype: source_type(source, weight),
@@ -127,7 +127,7 @@ impl HeadType {
 
 /// What one row shows about the possible types.
 #[derive(Debug, Clone, Copy, Default)]
-struct Row {
+struct RowSurvey {
     f16_is_inexact: bool,
     bf16_is_inexact: bool,
     /// |rounded - value| in the requested type.
@@ -135,8 +135,8 @@ struct Row {
     sum_error: f64,
 }
 
-impl Row {
-    fn add(&mut self, row: Row) {
+impl RowSurvey {
+    fn add(&mut self, row: RowSurvey) {
         self.f16_is_inexact |= row.f16_is_inexact;
         self.bf16_is_inexact |= row.bf16_is_inexact;
         self.max_error = self.max_error.max(row.max_error);
@@ -177,13 +177,13 @@ pub(crate) fn plan(
     weight: &Weight,
     choice: Choice,
     advance: &mut dyn FnMut(usize),
-) -> Result<Plan> {
+) -> Result<TablePlan> {
     let held = source.precision(weight);
     if matches!(held, ValueType::Coded(_)) && choice == Choice::As(held) {
         advance(weight.rows * weight.columns);
-        return Ok(Plan::exact(source, weight, held)); // its codes are copied
+        return Ok(TablePlan::exact(source, weight, held)); // its codes are copied
     }
-    let mut all = Row::default();
+    let mut all = RowSurvey::default();
     for_each_chunk(source, weight, |first, values| {
         if choice == Choice::As(ValueType::F16) {
             refuse_overflow(source, weight, first, values)?;
@@ -203,22 +203,22 @@ pub(crate) fn plan_values(
     weight: &Weight,
     choice: Choice,
     values: &[f32],
-) -> Result<Plan> {
-    let mut all = Row::default();
+) -> Result<TablePlan> {
+    let mut all = RowSurvey::default();
     for row in survey(choice, values, weight.columns)? {
         all.add(row);
     }
     Ok(planned(source, weight, choice, &all))
 }
 
-fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &Row) -> Plan {
+fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &RowSurvey) -> TablePlan {
     let precision = match choice {
         Choice::As(precision) => precision,
         Choice::Lossless if !all.f16_is_inexact => ValueType::F16,
         Choice::Lossless if !all.bf16_is_inexact => ValueType::Bf16,
         Choice::Lossless => ValueType::F32,
     };
-    Plan {
+    TablePlan {
         name: weight.name.clone(),
         precision,
         source_dtype: source_type(source, weight),
@@ -235,16 +235,16 @@ pub(crate) fn source_type(source: &dyn Source, weight: &Weight) -> &'static str 
     }
 }
 
-fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<Row>> {
-    let mut rows = vec![Row::default(); values.len() / columns];
+fn survey(choice: Choice, values: &[f32], columns: usize) -> Result<Vec<RowSurvey>> {
+    let mut rows = vec![RowSurvey::default(); values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
         for (i, row) in rows.iter_mut().enumerate() {
             let values = &values[(first + i) * columns..][..columns];
             *row = match choice {
-                Choice::Lossless => Row {
+                Choice::Lossless => RowSurvey {
                     f16_is_inexact: !is_exact(ValueType::F16, values),
                     bf16_is_inexact: !is_exact(ValueType::Bf16, values),
-                    ..Row::default()
+                    ..RowSurvey::default()
                 },
                 Choice::As(precision) => error_of(precision, values),
             };
@@ -260,10 +260,10 @@ fn is_exact(precision: ValueType, values: &[f32]) -> bool {
     rounded.iter().zip(values).all(|(a, b)| is_same(*a, *b))
 }
 
-fn error_of(precision: ValueType, values: &[f32]) -> Row {
+fn error_of(precision: ValueType, values: &[f32]) -> RowSurvey {
     let mut rounded = values.to_vec();
     precision.round(&mut rounded);
-    let mut row = Row::default();
+    let mut row = RowSurvey::default();
     for (rounded, x) in rounded.iter().zip(values) {
         let error = (rounded - x).abs();
         row.max_error = row.max_error.max(error);

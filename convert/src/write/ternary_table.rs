@@ -7,12 +7,12 @@ use sterna_ternary::scales::{GROUP_COLUMNS, group_dtype};
 
 use crate::scales::row_factors;
 use crate::value_type::is_same;
-use crate::write::table::{self, Plan};
+use crate::write::table::{self, TablePlan};
 use crate::{Error, HeadType, Result, Source, ValueType, parallel};
 
 /// What one row shows.
 #[derive(Debug, Clone, Copy, Default)]
-struct Row {
+struct TernarySurvey {
     /// The column of a value that is not a product.
     odd: Option<usize>,
     sum_error: f64,
@@ -33,7 +33,7 @@ pub(crate) fn plan(
     head: HeadType,
     is_separate_embedding: bool,
     advance: &mut dyn FnMut(usize),
-) -> Result<Option<Plan>> {
+) -> Result<Option<TablePlan>> {
     let (may_round, must) = match head {
         HeadType::Auto => (true, false),
         HeadType::Ternary => (true, !is_separate_embedding),
@@ -41,7 +41,7 @@ pub(crate) fn plan(
         HeadType::Q8 | HeadType::Q6 | HeadType::Q4 if is_separate_embedding => (false, false),
         HeadType::F16 | HeadType::Q8 | HeadType::Q6 | HeadType::Q4 => return Ok(None),
     };
-    let mut all = Row::default();
+    let mut all = TernarySurvey::default();
     let mut odd = None;
     let step = table::rows_at_once(weight);
     let mut values = vec![0.0; step * weight.columns];
@@ -68,7 +68,7 @@ pub(crate) fn plan(
         None => {
             let count = weight.rows * weight.columns;
             advance(count);
-            Ok(Some(Plan {
+            Ok(Some(TablePlan {
                 name: weight.name.clone(),
                 precision: ValueType::Coded(TableType::Ternary),
                 source_dtype: table::source_type(source, weight),
@@ -98,8 +98,8 @@ fn not_ternary(
     }
 }
 
-fn survey(values: &[f32], columns: usize) -> Result<Vec<Row>> {
-    let mut rows = vec![Row::default(); values.len() / columns];
+fn survey(values: &[f32], columns: usize) -> Result<Vec<TernarySurvey>> {
+    let mut rows = vec![TernarySurvey::default(); values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
         let values = values[first * columns..].chunks_exact(columns);
         for (row, values) in rows.iter_mut().zip(values) {
@@ -110,21 +110,21 @@ fn survey(values: &[f32], columns: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn survey_row(values: &[f32]) -> Row {
+fn survey_row(values: &[f32]) -> TernarySurvey {
     let mut scales = vec![0.0; values.len().div_ceil(GROUP_COLUMNS)];
     let rounded = match row_factors(values, &mut vec![0; values.len()], &mut scales) {
         Ok(rounded) => rounded,
         Err(column) => {
-            return Row {
+            return TernarySurvey {
                 odd: Some(column),
-                ..Row::default()
+                ..TernarySurvey::default()
             };
         }
     };
-    let mut row = Row {
+    let mut row = TernarySurvey {
         has_wide_scales: group_dtype(&scales) != Dtype::F16,
         is_inexact: rounded > 0 || values.iter().any(|x| is_same(*x, -0.0)),
-        ..Row::default()
+        ..TernarySurvey::default()
     };
     if rounded > 0 {
         for (values, scale) in values.chunks(GROUP_COLUMNS).zip(scales) {

@@ -9,13 +9,13 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
-use sterna_convert::{Error, HeadType, Options, Report};
+use sterna_convert::{ConversionReport, Error, HeadType, PackedOptions};
 use sterna_ternary::file::Values;
 use sterna_ternary::layout::{self, Role};
 use sterna_ternary::{Config, LinearType, PackedFile, Packing, quantize};
 use tempfile::TempDir;
 
-pub const OPTIONS: Options = Options {
+pub const OPTIONS: PackedOptions = PackedOptions {
     packing: LinearType::Ternary(Packing::I2),
     head: HeadType::Lossless,
     activations: None,
@@ -239,7 +239,10 @@ impl Checkpoint {
     }
 
     /// Converts in a folder of its own.
-    pub fn convert(&self, options: &Options) -> Result<(Report, PackedFile, TempDir), Error> {
+    pub fn convert(
+        &self,
+        options: &PackedOptions,
+    ) -> Result<(ConversionReport, PackedFile, TempDir), Error> {
         let folder = self.folder();
         let (report, out) = convert(folder.path(), options)?;
         let packed = PackedFile::open(&out).unwrap();
@@ -297,7 +300,10 @@ pub fn serialize<'a>(tensors: impl Iterator<Item = (&'a String, &'a Tensor)>) ->
 }
 
 /// Converts a folder to `model.sterna` in it and checks that no temporary file is left there.
-pub fn convert(folder: &Path, options: &Options) -> Result<(Report, PathBuf), Error> {
+pub fn convert(
+    folder: &Path,
+    options: &PackedOptions,
+) -> Result<(ConversionReport, PathBuf), Error> {
     let out = folder.join("model.sterna");
     let (mut last, mut total) = (0, 0);
     let result = sterna_convert::convert(folder, &out, options, &mut |done, all| {

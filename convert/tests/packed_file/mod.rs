@@ -7,7 +7,7 @@ pub mod lies;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use sterna_convert::{Error, HeadType, Options, convert};
+use sterna_convert::{Error, HeadType, PackedOptions, convert};
 use sterna_ternary::{LinearType, sha256};
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl File {
         packing: impl Into<LinearType>,
         head: HeadType,
     ) -> Result<File, Error> {
-        let options = Options {
+        let options = PackedOptions {
             packing: packing.into(),
             head,
             allow_missing: true,

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Read from text, `"addition2=0.6,stories=0.4"`, or from a table, `{ addition2 = 0.6, stories =
 /// 0.4 }`; weights may have any sum. A bare name weighs 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "String")]
+#[serde(try_from = "MixForm", into = "String")]
 pub struct Mix {
     shares: Vec<(Task, f64)>,
 }
@@ -23,7 +23,7 @@ pub struct Mix {
 /// The two ways to write a mix in a configuration file.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum MixForm {
     Text(String),
     Table(BTreeMap<String, f64>),
 }
@@ -107,13 +107,13 @@ impl From<Mix> for String {
     }
 }
 
-impl TryFrom<Written> for Mix {
+impl TryFrom<MixForm> for Mix {
     type Error = Error;
 
-    fn try_from(written: Written) -> Result<Self> {
+    fn try_from(written: MixForm) -> Result<Self> {
         match written {
-            Written::Text(text) => text.parse(),
-            Written::Table(table) => {
+            MixForm::Text(text) => text.parse(),
+            MixForm::Table(table) => {
                 let weights = table
                     .into_iter()
                     .map(|(name, weight)| Ok((name.parse()?, weight)));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::encoding::{self, Values};
-use super::levels::Runs;
-use super::page::{self, Data, Page};
+use super::encoding::{self, PageValues};
+use super::levels::IntegerRuns;
+use super::page::{self, DataPage, Page};
 use super::schema::Chunk;
 use super::{Reason, Store};
 
@@ -24,16 +24,16 @@ pub(super) struct Column {
     chunk: Chunk,
     at: usize,
     dictionary: Option<Arc<[Value]>>,
-    page: Option<Open>,
+    page: Option<OpenPage>,
     /// The levels of the next value, once they were read.
     next: Option<Levels>,
 }
 
-struct Open {
+struct OpenPage {
     left: usize,
-    repetition: Option<Runs>,
-    definition: Option<Runs>,
-    values: Values,
+    repetition: Option<IntegerRuns>,
+    definition: Option<IntegerRuns>,
+    values: PageValues,
 }
 
 impl Column {
@@ -94,32 +94,32 @@ impl Column {
         Ok(())
     }
 
-    fn open(&self, data: Data) -> Result<Open, Reason> {
+    fn open(&self, data: DataPage) -> Result<OpenPage, Reason> {
         let leaf = &self.chunk.leaf;
         let mut bytes = data.bytes;
-        let mut levels = |max: u16, length: Option<usize>| -> Result<Option<Runs>, Reason> {
+        let mut levels = |max: u16, length: Option<usize>| -> Result<Option<IntegerRuns>, Reason> {
             let length = match length {
                 None if max == 0 => return Ok(None),
                 None => bytes.length()?,
                 Some(length) => length,
             };
             let part = bytes.part(length)?;
-            (max > 0).then(|| Runs::up_to(part, max)).transpose()
+            (max > 0).then(|| IntegerRuns::up_to(part, max)).transpose()
         };
         let repetition = levels(leaf.max_repetition, data.lengths.map(|lengths| lengths.0))?;
         let definition = levels(leaf.max_definition, data.lengths.map(|lengths| lengths.1))?;
-        Ok(Open {
+        Ok(OpenPage {
             left: data.count,
             repetition,
             definition,
-            values: Values::new(data.encoding, data.count, bytes, &self.dictionary, leaf)?,
+            values: PageValues::new(data.encoding, data.count, bytes, &self.dictionary, leaf)?,
         })
     }
 }
 
-impl Open {
+impl OpenPage {
     fn levels(&mut self, chunk: &Chunk) -> Result<Levels, Reason> {
-        let level = |runs: &mut Option<Runs>, max: u16| match runs {
+        let level = |runs: &mut Option<IntegerRuns>, max: u16| match runs {
             None => Ok(0),
             Some(runs) => match runs.next()? {
                 level if level <= u64::from(max) => Ok(level as u16),

@@ -5,32 +5,32 @@ use std::sync::Arc;
 use serde_json::{Number, Value};
 
 use super::Reason;
-use super::levels::{Bytes, Runs};
+use super::levels::{ByteReader, IntegerRuns};
 use super::schema::{Leaf, Physical};
 
 /// Reads the values of a page in one of the encodings.
 #[derive(Debug)]
-pub(super) enum Values {
-    Plain(Bytes, Bits),
+pub(super) enum PageValues {
+    Plain(ByteReader, Bits),
     /// Indices into the column's dictionary.
-    Dictionary(Runs, Arc<[Value]>),
-    Booleans(Runs),
+    Dictionary(IntegerRuns, Arc<[Value]>),
+    Booleans(IntegerRuns),
     Integers(Deltas),
     /// The lengths first, then all bytes.
-    Lengths(Deltas, Bytes),
+    Lengths(Deltas, ByteReader),
     /// The lengths of the prefixes shared with the previous value, then the suffixes with their
     /// lengths.
-    Prefixes(Deltas, Deltas, Bytes, Vec<u8>),
+    Prefixes(Deltas, Deltas, ByteReader, Vec<u8>),
 }
 
 /// How many bits of booleans are read.
 type Bits = usize;
 
-impl Values {
+impl PageValues {
     pub(super) fn new(
         encoding: i64,
         count: usize,
-        mut bytes: Bytes,
+        mut bytes: ByteReader,
         dictionary: &Option<Arc<[Value]>>,
         leaf: &Leaf,
     ) -> Result<Self, Reason> {
@@ -43,11 +43,11 @@ impl Values {
                     true => [0],
                     false => bytes.array()?,
                 };
-                Self::Dictionary(Runs::new(bytes, width.into())?, dictionary)
+                Self::Dictionary(IntegerRuns::new(bytes, width.into())?, dictionary)
             }
             (3, Boolean) => {
                 let length = bytes.length()?;
-                Self::Booleans(Runs::new(bytes.part(length)?, 1)?)
+                Self::Booleans(IntegerRuns::new(bytes.part(length)?, 1)?)
             }
             (5, Int32 | Int64) => Self::Integers(Deltas::new(&mut bytes, count)?),
             (6, Text) => Self::Lengths(Deltas::skipped(&mut bytes, count)?, bytes),
@@ -105,7 +105,7 @@ impl Values {
 /// A dictionary: plain values.
 pub(super) fn dictionary(
     count: usize,
-    mut bytes: Bytes,
+    mut bytes: ByteReader,
     leaf: &Leaf,
 ) -> Result<Arc<[Value]>, Reason> {
     if leaf.physical == Physical::Boolean {
@@ -114,7 +114,7 @@ pub(super) fn dictionary(
     (0..count).map(|_| plain(&mut bytes, leaf)).collect()
 }
 
-fn plain(bytes: &mut Bytes, leaf: &Leaf) -> Result<Value, Reason> {
+fn plain(bytes: &mut ByteReader, leaf: &Leaf) -> Result<Value, Reason> {
     let float = |value: f64| Number::from_f64(value).map_or(Value::Null, Value::Number);
     Ok(match leaf.physical {
         Physical::Boolean => Value::Bool(bytes.take(1)?[0] & 1 == 1),
@@ -158,7 +158,7 @@ fn length(value: i64) -> Result<usize, Reason> {
 /// Integers as differences, in blocks of miniblocks; each miniblock has its own bit width.
 #[derive(Clone, Debug)]
 pub(super) struct Deltas {
-    bytes: Bytes,
+    bytes: ByteReader,
     /// Values of a miniblock.
     miniblock: usize,
     miniblocks: usize,
@@ -175,7 +175,7 @@ pub(super) struct Deltas {
 }
 
 impl Deltas {
-    fn new(bytes: &mut Bytes, count: usize) -> Result<Self, Reason> {
+    fn new(bytes: &mut ByteReader, count: usize) -> Result<Self, Reason> {
         let block = bytes.varint()?;
         let miniblocks = bytes.varint()?;
         let left = bytes.varint()?;
@@ -208,7 +208,7 @@ impl Deltas {
     }
 
     /// Reads and returns all the numbers; the reader of `bytes` is then after them.
-    fn skipped(bytes: &mut Bytes, count: usize) -> Result<Self, Reason> {
+    fn skipped(bytes: &mut ByteReader, count: usize) -> Result<Self, Reason> {
         let numbers = Self::new(bytes, count)?;
         let mut last = numbers.clone();
         while last.left > 0 {

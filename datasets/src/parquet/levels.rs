@@ -7,13 +7,13 @@ use super::Reason;
 
 /// The bytes of a page and a position in them.
 #[derive(Clone, Debug)]
-pub(super) struct Bytes {
+pub(super) struct ByteReader {
     page: std::sync::Arc<[u8]>,
     at: usize,
     end: usize,
 }
 
-impl Bytes {
+impl ByteReader {
     pub(super) fn new(page: Vec<u8>) -> Self {
         let end = page.len();
         Self {
@@ -103,22 +103,22 @@ impl Bytes {
 
 /// Runs of integers of a fixed number of bits.
 #[derive(Clone, Debug)]
-pub(super) struct Runs {
-    bytes: Bytes,
+pub(super) struct IntegerRuns {
+    bytes: ByteReader,
     width: u32,
-    run: Run,
+    run: IntegerRun,
 }
 
 #[derive(Clone, Debug)]
-enum Run {
+enum IntegerRun {
     Repeated { value: u64, left: u64 },
     Packed { at: usize, count: usize },
 }
 
-impl Runs {
+impl IntegerRuns {
     /// Integers of `width` bits, at most 32.
-    pub(super) fn new(bytes: Bytes, width: u32) -> Result<Self, Reason> {
-        let run = Run::Repeated { value: 0, left: 0 };
+    pub(super) fn new(bytes: ByteReader, width: u32) -> Result<Self, Reason> {
+        let run = IntegerRun::Repeated { value: 0, left: 0 };
         match width {
             0..=32 => Ok(Self { bytes, width, run }),
             _ => Err(format!(
@@ -128,28 +128,28 @@ impl Runs {
     }
 
     /// Integers that are at most `max`.
-    pub(super) fn up_to(bytes: Bytes, max: u16) -> Result<Self, Reason> {
+    pub(super) fn up_to(bytes: ByteReader, max: u16) -> Result<Self, Reason> {
         Self::new(bytes, u16::BITS - max.leading_zeros())
     }
 
     pub(super) fn next(&mut self) -> Result<u64, Reason> {
         loop {
             match &mut self.run {
-                Run::Repeated { left: 0, .. } => self.open()?,
-                Run::Repeated { value, left } => {
+                IntegerRun::Repeated { left: 0, .. } => self.open()?,
+                IntegerRun::Repeated { value, left } => {
                     *left -= 1;
                     return Ok(*value);
                 }
-                Run::Packed { at, count } if *at < *count => {
+                IntegerRun::Packed { at, count } if *at < *count => {
                     let value = self.bytes.bits(*at * self.width as usize, self.width)?;
                     *at += 1;
                     return Ok(value);
                 }
-                Run::Packed { count, .. } => {
+                IntegerRun::Packed { count, .. } => {
                     // The last run may be cut where the page ends.
                     let length = *count / 8 * self.width as usize;
                     self.bytes.take(length)?;
-                    self.run = Run::Repeated { value: 0, left: 0 };
+                    self.run = IntegerRun::Repeated { value: 0, left: 0 };
                 }
             }
         }
@@ -163,13 +163,13 @@ impl Runs {
                 .and_then(|n| n.checked_mul(8));
             let count = count.filter(|n| n.checked_mul(self.width as usize).is_some());
             let count = count.ok_or("a run of packed numbers is too long")?;
-            Run::Packed { at: 0, count }
+            IntegerRun::Packed { at: 0, count }
         } else {
             let mut value = [0; 8];
             let length = self.width.div_ceil(8) as usize;
             value[..length].copy_from_slice(self.bytes.take(length)?);
             let (value, left) = (u64::from_le_bytes(value), head >> 1);
-            Run::Repeated { value, left }
+            IntegerRun::Repeated { value, left }
         };
         Ok(())
     }

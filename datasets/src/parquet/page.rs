@@ -3,8 +3,8 @@
 use std::io::Read;
 
 use super::Reason;
-use super::levels::Bytes;
-use super::thrift::{self, Item};
+use super::levels::ByteReader;
+use super::thrift::{self, ThriftValue};
 
 /// The largest unpacked page, in bytes: data pages have a mebibyte unless one value is larger.
 pub(super) const MAX_PAGE: usize = 1 << 29;
@@ -13,22 +13,22 @@ pub(super) const MAX_PAGE: usize = 1 << 29;
 pub(super) enum Page {
     Dictionary {
         count: usize,
-        bytes: Bytes,
+        bytes: ByteReader,
     },
-    Data(Data),
+    Data(DataPage),
     /// A page of another type, which is skipped.
     Other,
 }
 
 /// A page of values: levels, if the column has any, then values.
-pub(super) struct Data {
+pub(super) struct DataPage {
     /// Values, missing ones included.
     pub(super) count: usize,
     pub(super) encoding: i64,
     /// Lengths of repetition and definition levels; in pages of the first version they are stored
     /// before the levels.
     pub(super) lengths: Option<(usize, usize)>,
-    pub(super) bytes: Bytes,
+    pub(super) bytes: ByteReader,
 }
 
 /// Reads the page at the start of some bytes; also says how many bytes it takes.
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8], codec: i64) -> Result<(Page, usize), Reason> {
         0 => first_version(&header, body, size, codec)?,
         2 => {
             let count = part(&header, 7)?.count(1, "number of values")?;
-            let bytes = Bytes::new(unpack(body, size, codec)?);
+            let bytes = ByteReader::new(unpack(body, size, codec)?);
             Page::Dictionary { count, bytes }
         }
         3 => second_version(&header, body, size, codec)?,
@@ -57,23 +57,33 @@ pub(super) fn read(bytes: &[u8], codec: i64) -> Result<(Page, usize), Reason> {
     Ok((page, end))
 }
 
-fn part<'a>(header: &'a Item<'a>, number: i16) -> Result<&'a Item<'a>, Reason> {
+fn part<'a>(header: &'a ThriftValue<'a>, number: i16) -> Result<&'a ThriftValue<'a>, Reason> {
     let part = header.field(number);
     part.ok_or_else(|| "a page has no header of its type".to_owned())
 }
 
-fn first_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Result<Page, Reason> {
+fn first_version(
+    header: &ThriftValue<'_>,
+    body: &[u8],
+    size: usize,
+    codec: i64,
+) -> Result<Page, Reason> {
     let data = part(header, 5)?;
-    Ok(Page::Data(Data {
+    Ok(Page::Data(DataPage {
         count: data.count(1, "number of values")?,
         encoding: data.needed(2, "encoding")?,
         lengths: None,
-        bytes: Bytes::new(unpack(body, size, codec)?),
+        bytes: ByteReader::new(unpack(body, size, codec)?),
     }))
 }
 
 /// A data page of the second version: its levels are not compressed.
-fn second_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Result<Page, Reason> {
+fn second_version(
+    header: &ThriftValue<'_>,
+    body: &[u8],
+    size: usize,
+    codec: i64,
+) -> Result<Page, Reason> {
     let data = part(header, 8)?;
     let definition = data.count(5, "length of definition levels")?;
     let repetition = data.count(6, "length of repetition levels")?;
@@ -88,11 +98,11 @@ fn second_version(header: &Item<'_>, body: &[u8], size: usize, codec: i64) -> Re
     if size > levels {
         unpacked.extend(unpack(&body[levels..], size - levels, codec)?);
     }
-    Ok(Page::Data(Data {
+    Ok(Page::Data(DataPage {
         count: data.count(1, "number of values")?,
         encoding: data.needed(4, "encoding")?,
         lengths: Some((repetition, definition)),
-        bytes: Bytes::new(unpacked),
+        bytes: ByteReader::new(unpacked),
     }))
 }
 

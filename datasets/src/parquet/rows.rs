@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::column::{Column, Levels};
-use super::schema::{Chunk, Kind, Node};
+use super::schema::{Chunk, ColumnKind, Node};
 use super::{Reason, Store};
 
 /// The largest number of values in a row.
@@ -80,9 +80,9 @@ impl Group {
     /// The value of a node that is present.
     fn inside(&mut self, node: &Node) -> Result<Value, Reason> {
         match (node.kind, node.children.first()) {
-            (Kind::Leaf, _) | (_, None) => self.take(node.first),
-            (Kind::OnlyChild, Some(child)) => self.node(child),
-            (Kind::Object, Some(_)) => {
+            (ColumnKind::Leaf, _) | (_, None) => self.take(node.first),
+            (ColumnKind::OnlyChild, Some(child)) => self.node(child),
+            (ColumnKind::Object, Some(_)) => {
                 let mut object = Map::new();
                 for child in &node.children {
                     object.insert(child.name.clone(), self.node(child)?);

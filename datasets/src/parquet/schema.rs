@@ -1,7 +1,7 @@
 //! The footer: the tree of columns, and the byte range of each column.
 
 use super::Reason;
-use super::thrift::{self, Item};
+use super::thrift::{self, ThriftValue};
 
 /// The largest depth of nested groups.
 pub(super) const MAX_DEPTH: usize = 32;
@@ -26,12 +26,12 @@ pub(super) struct Node {
     pub(super) first: usize,
     /// The column after the last one.
     pub(super) end: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: ColumnKind,
     pub(super) children: Vec<Node>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     /// A column.
     Leaf,
     /// An object of its children.
@@ -104,7 +104,7 @@ impl Footer {
 }
 
 /// The chunks of a row group, all before the footer.
-fn group(item: &Item<'_>, leaves: &[Leaf], footer: usize) -> Result<Vec<Chunk>, Reason> {
+fn group(item: &ThriftValue<'_>, leaves: &[Leaf], footer: usize) -> Result<Vec<Chunk>, Reason> {
     let rows = item.count(3, "number of rows")? as u64;
     let columns = item.list(1);
     if columns.len() != leaves.len() {
@@ -117,7 +117,7 @@ fn group(item: &Item<'_>, leaves: &[Leaf], footer: usize) -> Result<Vec<Chunk>, 
     columns.iter().zip(leaves).map(chunk).collect()
 }
 
-fn chunk(column: &Item<'_>, leaf: &Leaf, rows: u64, footer: usize) -> Result<Chunk, Reason> {
+fn chunk(column: &ThriftValue<'_>, leaf: &Leaf, rows: u64, footer: usize) -> Result<Chunk, Reason> {
     if column.field(1).is_some() {
         return Err("a column lies in another file".into());
     }
@@ -144,7 +144,7 @@ fn chunk(column: &Item<'_>, leaf: &Leaf, rows: u64, footer: usize) -> Result<Chu
 /// Builds a tree from the flat list of elements: each gives the number of its children, which
 /// follow it.
 struct Builder<'a, 'b> {
-    elements: std::slice::Iter<'a, Item<'a>>,
+    elements: std::slice::Iter<'a, ThriftValue<'a>>,
     leaves: &'b mut Vec<Leaf>,
 }
 
@@ -159,7 +159,7 @@ impl<'a> Builder<'a, '_> {
                 repetition: None,
                 first: 0,
                 end: self.leaves.len(),
-                kind: Kind::Object,
+                kind: ColumnKind::Object,
                 children,
             }),
             Some(_) => Err("the schema has nodes without a parent".into()),
@@ -168,7 +168,7 @@ impl<'a> Builder<'a, '_> {
 
     fn children(
         &mut self,
-        element: &Item<'a>,
+        element: &ThriftValue<'a>,
         definition: u16,
         repetition: u16,
         depth: usize,
@@ -200,7 +200,7 @@ impl<'a> Builder<'a, '_> {
             0 => {
                 let leaf = leaf(element, &name, definition, repetition)?;
                 self.leaves.push(leaf);
-                (Kind::Leaf, Vec::new())
+                (ColumnKind::Leaf, Vec::new())
             }
             _ => {
                 let mut children = self.children(element, definition, repetition, depth + 1)?;
@@ -221,7 +221,7 @@ impl<'a> Builder<'a, '_> {
 
 /// The kind of a group. Inside a list, the repeated group around the element has no value of its
 /// own either, by the specification's rules for older writers.
-fn group_kind(element: &Item<'_>, name: &str, children: &mut [Node]) -> Kind {
+fn group_kind(element: &ThriftValue<'_>, name: &str, children: &mut [Node]) -> ColumnKind {
     let logical = |number| {
         element
             .field(10)
@@ -230,20 +230,20 @@ fn group_kind(element: &Item<'_>, name: &str, children: &mut [Node]) -> Kind {
     let list = element.int(6) == Some(3) || logical(3);
     let map = matches!(element.int(6), Some(1 | 2)) || logical(2);
     let [child] = children else {
-        return Kind::Object;
+        return ColumnKind::Object;
     };
     if child.repetition.is_none() || !(list || map) {
-        return Kind::Object;
+        return ColumnKind::Object;
     }
     let is_element = child.name == "array" || child.name == format!("{name}_tuple");
-    if list && !is_element && child.kind == Kind::Object && child.children.len() == 1 {
-        child.kind = Kind::OnlyChild;
+    if list && !is_element && child.kind == ColumnKind::Object && child.children.len() == 1 {
+        child.kind = ColumnKind::OnlyChild;
     }
-    Kind::OnlyChild
+    ColumnKind::OnlyChild
 }
 
 fn leaf(
-    element: &Item<'_>,
+    element: &ThriftValue<'_>,
     name: &str,
     max_definition: u16,
     max_repetition: u16,
@@ -262,7 +262,7 @@ fn leaf(
         },
         other => return Err(format!("`{name}` has the unknown type {other}")),
     };
-    let signed = |kind: &Item<'_>| kind.field(10).and_then(|integer| integer.flag(2));
+    let signed = |kind: &ThriftValue<'_>| kind.field(10).and_then(|integer| integer.flag(2));
     let unsigned = matches!(element.int(6), Some(11..=14))
         || element.field(10).and_then(signed) == Some(false);
     Ok(Leaf {

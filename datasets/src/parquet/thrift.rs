@@ -11,19 +11,19 @@ const MAX_DEPTH: usize = 32;
 
 /// One value.
 #[derive(Debug)]
-pub(super) enum Item<'a> {
+pub(super) enum ThriftValue<'a> {
     Bool(bool),
     Int(i64),
     Double,
     Bytes(&'a [u8]),
-    List(Vec<Item<'a>>),
+    List(Vec<ThriftValue<'a>>),
     Map,
-    Struct(Vec<(i16, Item<'a>)>),
+    Struct(Vec<(i16, ThriftValue<'a>)>),
 }
 
-impl<'a> Item<'a> {
+impl<'a> ThriftValue<'a> {
     /// The field of a struct with this number.
-    pub(super) fn field(&self, number: i16) -> Option<&Item<'a>> {
+    pub(super) fn field(&self, number: i16) -> Option<&ThriftValue<'a>> {
         let Self::Struct(fields) = self else {
             return None;
         };
@@ -70,7 +70,7 @@ impl<'a> Item<'a> {
     }
 
     /// The entries of a list; none if the field is missing.
-    pub(super) fn list(&self, number: i16) -> &[Item<'a>] {
+    pub(super) fn list(&self, number: i16) -> &[ThriftValue<'a>] {
         match self.field(number) {
             Some(Self::List(items)) => items,
             _ => &[],
@@ -79,7 +79,7 @@ impl<'a> Item<'a> {
 }
 
 /// Parses the struct at the start of some bytes; also says how many bytes it takes.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Item<'_>, usize), Reason> {
+pub(super) fn parse(bytes: &[u8]) -> Result<(ThriftValue<'_>, usize), Reason> {
     let mut reader = Reader { bytes, at: 0 };
     let item = reader.structure(0)?;
     Ok((item, reader.at))
@@ -129,42 +129,42 @@ impl<'a> Reader<'a> {
         length.ok_or_else(|| format!("a header claims {found} entries with {rest} bytes left"))
     }
 
-    fn structure(&mut self, depth: usize) -> Result<Item<'a>, Reason> {
+    fn structure(&mut self, depth: usize) -> Result<ThriftValue<'a>, Reason> {
         let mut fields = Vec::new();
         let mut number = 0i16;
         loop {
             let head = self.byte()?;
             if head == 0 {
-                return Ok(Item::Struct(fields));
+                return Ok(ThriftValue::Struct(fields));
             }
             number = match head >> 4 {
                 0 => self.signed()? as i16,
                 delta => number.wrapping_add(i16::from(delta)),
             };
             let item = match head & 0x0f {
-                1 => Item::Bool(true),
-                2 => Item::Bool(false),
+                1 => ThriftValue::Bool(true),
+                2 => ThriftValue::Bool(false),
                 kind => self.item(kind, depth + 1)?,
             };
             fields.push((number, item));
         }
     }
 
-    fn item(&mut self, kind: u8, depth: usize) -> Result<Item<'a>, Reason> {
+    fn item(&mut self, kind: u8, depth: usize) -> Result<ThriftValue<'a>, Reason> {
         if depth > MAX_DEPTH {
             return Err(format!("a header is more than {MAX_DEPTH} structs deep"));
         }
         Ok(match kind {
-            1 | 2 => Item::Bool(self.byte()? == 1),
-            3 => Item::Int(i64::from(self.byte()? as i8)),
-            4..=6 => Item::Int(self.signed()?),
+            1 | 2 => ThriftValue::Bool(self.byte()? == 1),
+            3 => ThriftValue::Int(i64::from(self.byte()? as i8)),
+            4..=6 => ThriftValue::Int(self.signed()?),
             7 => {
                 self.take(8)?;
-                Item::Double
+                ThriftValue::Double
             }
             8 => {
                 let length = self.length()?;
-                Item::Bytes(self.take(length)?)
+                ThriftValue::Bytes(self.take(length)?)
             }
             9 | 10 => self.entries(depth)?,
             11 => self.map(depth)?,
@@ -173,18 +173,20 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn entries(&mut self, depth: usize) -> Result<Item<'a>, Reason> {
+    fn entries(&mut self, depth: usize) -> Result<ThriftValue<'a>, Reason> {
         let head = self.byte()?;
         let count = match head >> 4 {
             15 => self.length()?,
             short => usize::from(short),
         };
         let item = |_| self.item(head & 0x0f, depth + 1);
-        Ok(Item::List((0..count).map(item).collect::<Result<_, _>>()?))
+        Ok(ThriftValue::List(
+            (0..count).map(item).collect::<Result<_, _>>()?,
+        ))
     }
 
     /// Skips a map; none of the fields read here is one.
-    fn map(&mut self, depth: usize) -> Result<Item<'a>, Reason> {
+    fn map(&mut self, depth: usize) -> Result<ThriftValue<'a>, Reason> {
         let count = self.length()?;
         if count > 0 {
             let kinds = self.byte()?;
@@ -193,6 +195,6 @@ impl<'a> Reader<'a> {
                 self.item(kinds & 0x0f, depth + 1)?;
             }
         }
-        Ok(Item::Map)
+        Ok(ThriftValue::Map)
     }
 }

@@ -8,7 +8,7 @@ use super::patient::{Body, Patient};
 use super::texts::{Better, KNOWS, TEXTS, mean};
 use super::trials::{Trial, Trials};
 use crate::Result;
-use crate::trits::Counts;
+use crate::trits::TritCounts;
 
 /// Whether a forward pass stays finite.
 pub fn logits(patient: &Patient) -> Result<Finding> {
@@ -89,7 +89,7 @@ pub fn scale_direction(patient: &Patient, trials: &Trials) -> Result<Finding> {
 /// their reciprocals. This is the size of an output for an input of size 1.
 fn gains(body: &Body) -> (f64, f64) {
     let median = |of: fn(f32) -> f64| {
-        let inputs = |c: &Counts| c.weight.columns as f64 * (1.0 - c.zeros());
+        let inputs = |c: &TritCounts| c.weight.columns as f64 * (1.0 - c.zeros());
         let gains = body.counts.iter().map(|c| of(c.scale) * inputs(c).sqrt());
         let mut gains: Vec<f64> = gains.collect();
         gains.sort_by(f64::total_cmp);

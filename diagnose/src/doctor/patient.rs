@@ -11,9 +11,9 @@ use sterna_ternary::{Memory, Output, PackedFile, Packing};
 use super::refusals;
 use super::texts::{self, Losses, Pieces};
 use super::variants::{self, Change};
-use super::{OnProgress, Progress};
+use super::{OnProgress, Stage};
 use crate::Result;
-use crate::trits::{Counts, linear, of_file};
+use crate::trits::{TritCounts, linear, of_file};
 
 /// Why a baseline has no trials.
 const NUMBERS: &str =
@@ -47,7 +47,7 @@ pub enum Origin {
 pub struct Body {
     pub file: PackedFile,
     /// Empty if the layers are numbers.
-    pub counts: Vec<Counts>,
+    pub counts: Vec<TritCounts>,
     pub losses: Losses,
     /// The built-in texts, or pseudo-random ids if there is no tokenizer.
     ids: Vec<Pieces>,
@@ -136,11 +136,11 @@ impl Patient {
     }
 }
 
-type Opened = (Box<dyn Source>, Origin);
+type OpenedModel = (Box<dyn Source>, Origin);
 
 /// Opens a model. Its config is repaired as long as that helps; `None` if it stays refused for a
 /// known reason.
-fn open(path: &Path, refused: &mut Vec<(&'static str, String)>) -> Result<Option<Opened>> {
+fn open(path: &Path, refused: &mut Vec<(&'static str, String)>) -> Result<Option<OpenedModel>> {
     /// There are fewer kinds of repairs than this.
     const MOST: usize = 4;
     let mut config: Option<Value> = None;
@@ -169,7 +169,7 @@ fn read_config(folder: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-fn open_as(path: &Path, config: Option<&Value>) -> sterna_convert::Result<Opened> {
+fn open_as(path: &Path, config: Option<&Value>) -> sterna_convert::Result<OpenedModel> {
     if let Some(config) = config {
         let source = HuggingFace::open_as(path, config.clone(), true)?;
         return with_first_layer(Box::new(source), Origin::Folder);
@@ -194,7 +194,10 @@ fn open_as(path: &Path, config: Option<&Value>) -> sterna_convert::Result<Opened
 
 /// Reads the first linear layer: only then does it show whether the weights are as ternary as the
 /// config says.
-fn with_first_layer(source: Box<dyn Source>, origin: Origin) -> sterna_convert::Result<Opened> {
+fn with_first_layer(
+    source: Box<dyn Source>,
+    origin: Origin,
+) -> sterna_convert::Result<OpenedModel> {
     if let Some(first) = linear(source.config()).first() {
         match source.is_dense() {
             true => drop(source.dense(first)?),
@@ -215,7 +218,7 @@ fn pack(
         return Ok(Ok(path.to_owned()));
     }
     let out = scratch.join("model");
-    let options = sterna_convert::Options {
+    let options = sterna_convert::PackedOptions {
         packing: Packing::I2.into(),
         head: HeadType::default(),
         activations: None,
@@ -223,7 +226,7 @@ fn pack(
     };
     let packed =
         sterna_convert::write_packed(source, &Output::new(&out)?, &options, &mut |done, total| {
-            progress(Progress::Packing { done, total });
+            progress(Stage::Packing { done, total });
         });
     Ok(packed.map(|_| out))
 }
@@ -246,7 +249,7 @@ impl Body {
             Some(tokenizer) => texts::encode(tokenizer, context, weights)?,
             None => vec![vec![at_random(&file)]],
         };
-        progress(Progress::Running("as it is"));
+        progress(Stage::Running("as it is"));
         let losses = losses(&path, &ids, None)?;
         Ok(Body {
             file,

@@ -130,7 +130,7 @@ pub enum Better {
 
 /// The result of a comparison, with the losses of both on one text, in nats per token.
 #[derive(Debug, Clone, Copy)]
-pub struct Comparison {
+pub struct LossComparison {
     pub better: Better,
     pub text: &'static str,
     pub losses: [f64; 2],
@@ -142,7 +142,7 @@ pub const KNOWS: f64 = 0.9;
 /// Compares token by token, on the text that the first predicts best; if it knows none, on the text
 /// that either predicts best. On texts that both only guess, the flatter distribution would win.
 /// `chance` is the logarithm of the vocabulary size.
-pub fn compare(first: &Losses, second: &Losses, chance: f64) -> Comparison {
+pub fn compare(first: &Losses, second: &Losses, chance: f64) -> LossComparison {
     let of = |losses: &Losses, text: usize| match losses {
         Ok(losses) if !losses[text].is_empty() => losses[text].clone(),
         _ => vec![f64::INFINITY],
@@ -162,7 +162,7 @@ pub fn compare(first: &Losses, second: &Losses, chance: f64) -> Comparison {
     } else {
         judge(&a, &b)
     };
-    Comparison {
+    LossComparison {
         better,
         text,
         losses,

@@ -6,9 +6,9 @@ use sterna_ternary::{Activation, Family, Scaling, family::FAMILIES};
 
 use super::finding::Finding;
 use super::patient::Body;
-use super::texts::{self, Better, Comparison};
-use super::variants::{Change, Order};
-use super::{OnProgress, Progress};
+use super::texts::{self, Better, LossComparison};
+use super::variants::{Change, RowOrder};
+use super::{OnProgress, Stage};
 use crate::Result;
 
 /// The trials of a model, or why there are none.
@@ -20,7 +20,7 @@ pub struct Trial {
     pub check: &'static str,
     /// The two variants in words, unchanged and changed: "with silu", "with relu2".
     ways: [String; 2],
-    pub compared: Comparison,
+    pub compared: LossComparison,
 }
 
 impl Trial {
@@ -66,7 +66,7 @@ pub fn run(
 ) -> Result<Vec<Trial>> {
     let mut trials = Vec::new();
     let mut run = |check, change: &Change, ways: [&str; 2]| -> Result<()> {
-        progress(Progress::Running(ways[1]));
+        progress(Stage::Running(ways[1]));
         let other = body.losses_with(change)?;
         trials.push(Trial {
             check,
@@ -89,8 +89,8 @@ pub fn run(
         run("activation", &Change::Family(other), ways)?;
     }
     for (order, name) in [
-        (Order::Deinterleave, "with q and k de-interleaved"),
-        (Order::Interleave, "with q and k interleaved"),
+        (RowOrder::Deinterleave, "with q and k de-interleaved"),
+        (RowOrder::Interleave, "with q and k interleaved"),
     ] {
         let ways = ["with q and k in the order given", name];
         run("q and k order", &Change::Rows(order), ways)?;

@@ -16,12 +16,12 @@ pub enum Change<'a> {
     /// The scales: (matrix, scale) → scale.
     Scales(&'a dyn Fn(&str, f32) -> f32),
     /// The order of the rows of q and k.
-    Rows(Order),
+    Rows(RowOrder),
 }
 
 /// A new order of the rows of a head.
 #[derive(Debug, Clone, Copy)]
-pub enum Order {
+pub enum RowOrder {
     /// From rows whose halves rotate together to rows whose neighbours do, as converters to GGUF
     /// do.
     Interleave,
@@ -29,12 +29,12 @@ pub enum Order {
     Deinterleave,
 }
 
-impl Order {
+impl RowOrder {
     /// The old place of the row that moves to place `row`, in a head of `width` rows.
     fn from(self, row: usize, width: usize) -> usize {
         match self {
-            Order::Interleave => row % 2 * (width / 2) + row / 2,
-            Order::Deinterleave => row % (width / 2) * 2 + row / (width / 2),
+            RowOrder::Interleave => row % 2 * (width / 2) + row / 2,
+            RowOrder::Deinterleave => row % (width / 2) * 2 + row / (width / 2),
         }
     }
 
@@ -136,8 +136,8 @@ mod tests {
     fn orders_are_inverse_to_each_other() {
         // Two heads of six rows of one column.
         let rows: Vec<u8> = (0..12).collect();
-        let neighbours = Order::Interleave.apply(&rows, 1, 6);
+        let neighbours = RowOrder::Interleave.apply(&rows, 1, 6);
         assert_eq!(neighbours, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
-        assert_eq!(Order::Deinterleave.apply(&neighbours, 1, 6), rows);
+        assert_eq!(RowOrder::Deinterleave.apply(&neighbours, 1, 6), rows);
     }
 }

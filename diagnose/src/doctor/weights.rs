@@ -8,7 +8,7 @@ use super::finding::Finding;
 use super::patient::{Origin, Patient};
 use super::trials::Trials;
 use crate::Result;
-use crate::trits::{self, Counts};
+use crate::trits::{self, TritCounts};
 
 /// The number of rows that are read from a table or from master weights.
 const SAMPLE: usize = 64;
@@ -89,7 +89,7 @@ pub fn zeros(patient: &Patient) -> Result<Finding> {
         Ok(body) => &body.counts,
         Err(why) => return Ok(Finding::not_applicable(why)),
     };
-    let empty: Vec<&Counts> = counts.iter().filter(|c| c.zero == c.all()).collect();
+    let empty: Vec<&TritCounts> = counts.iter().filter(|c| c.zero == c.all()).collect();
     if let Some(first) = empty.first() {
         let name = &first.weight.name;
         let why = match empty.len() {
@@ -98,10 +98,10 @@ pub fn zeros(patient: &Patient) -> Result<Finding> {
         };
         return Ok(Finding::broken(why));
     }
-    let share = |c: &Counts| c.zero_rows as f64 / c.weight.rows as f64;
+    let share = |c: &TritCounts| c.zero_rows as f64 / c.weight.rows as f64;
     let worst = counts.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
     let zeros = counts.iter().map(|c| c.zero).sum::<u64>() as f64;
-    let all = counts.iter().map(Counts::all).sum::<u64>() as f64;
+    let all = counts.iter().map(TritCounts::all).sum::<u64>() as f64;
     let shown = format!("{:.1} % of the trits are zero", 100.0 * zeros / all);
     Ok(
         match worst.filter(|c| c.zero_rows > 1 && share(c) > MANY_ZERO_ROWS) {

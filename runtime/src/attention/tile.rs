@@ -16,13 +16,13 @@ pub(super) type Found = [kernels::SoftmaxBlock; ROWS];
 
 /// Working memory.
 #[derive(Debug, Default)]
-pub(super) struct Tile {
+pub(super) struct AttentionTile {
     scores: Vec<f32>,  // (rows, BLOCK), later the weights
     weights: Vec<i16>, // (rows, BLOCK)
     sums: Vec<f32>,    // (rows, padded head_dim): of weights times values
 }
 
-impl Tile {
+impl AttentionTile {
     /// Σ weight · value of a row.
     pub fn sums(&self, row: usize, head_dim: usize) -> &[f32] {
         &self.sums[row * padded(head_dim)..][..padded(head_dim)]

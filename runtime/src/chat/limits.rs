@@ -27,7 +27,7 @@ pub(super) const BOUND: &str = "__bound";
 
 /// What a rendering has used.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct RenderUsage {
     start: Instant,
     /// Bytes of the template, the most that a turn of a loop repeats.
     length: usize,
@@ -35,9 +35,9 @@ pub(super) struct Limits {
     output: AtomicUsize,
 }
 
-impl Limits {
-    pub(super) fn new(source: &str) -> Limits {
-        Limits {
+impl RenderUsage {
+    pub(super) fn new(source: &str) -> RenderUsage {
+        RenderUsage {
             start: Instant::now(),
             length: source.len(),
             repeated: AtomicUsize::new(0),

@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State};
 
-use super::limits::{self, Limits};
+use super::limits::{self, RenderUsage};
 
 /// Prints a value as Python's `str` writes it.
-pub(super) fn print(out: &mut Output, limits: &Limits, value: &Value) -> Result<(), Error> {
+pub(super) fn print(out: &mut Output, limits: &RenderUsage, value: &Value) -> Result<(), Error> {
     let text = plain(value)?;
     limits.print(text.len())?;
     out.write_str(&text).map_err(Error::from)

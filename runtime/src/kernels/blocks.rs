@@ -95,7 +95,7 @@ pub(super) unsafe fn product<const ROWS: usize, const TOKENS: usize, const BYTES
     let mut cache = [unsafe { lanes.unpack([&[0; BYTES]; ROWS]) }; CACHED];
     for first in (0..product.n).step_by(ROWS) {
         let rows = product.rows::<ROWS>(first);
-        let tile = Tile {
+        let tile = RowTile {
             product,
             first,
             lanes,
@@ -155,13 +155,13 @@ unsafe fn panel<const ROWS: usize, const BYTES: usize, L: Lanes<ROWS, BYTES>>(
 
 /// The rows from `first` on.
 #[derive(Clone, Copy)]
-struct Tile<'a, const BYTES: usize, L> {
+struct RowTile<'a, const BYTES: usize, L> {
     product: Checked<'a, BYTES>,
     first: usize,
     lanes: L,
 }
 
-impl<const BYTES: usize, L> Tile<'_, BYTES, L> {
+impl<const BYTES: usize, L> RowTile<'_, BYTES, L> {
     /// Adds a stretch of blocks for `TOKENS` tokens from `t` on and returns `TOKENS`; the first
     /// stretch begins at zero.
     ///

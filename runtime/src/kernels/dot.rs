@@ -12,11 +12,11 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::shape::Shape;
+use super::shape::GemmShape;
 
 /// The arguments of a [`super::Gemm`], checked.
 pub(super) struct Product<'a> {
-    shape: Shape,
+    shape: GemmShape,
     rows: &'a [[u8; BLOCK_BYTES]], // (rows, blocks)
     q: &'a [[i8; 32]],             // (tokens, steps)
     q_sums: &'a [i32],
@@ -34,7 +34,7 @@ impl<'a> Product<'a> {
         sums: &'a mut [i32],
     ) -> Product<'a> {
         Product {
-            shape: Shape::of(packing, rows, q, q_sums, sums),
+            shape: GemmShape::of(packing, rows, q, q_sums, sums),
             rows: rows.as_chunks().0,
             q: q.as_chunks().0,
             q_sums,
@@ -70,7 +70,7 @@ pub(super) struct Multiply<A, Load, Dot, Sum> {
 /// Steps that [`tiles`] unpacks at a time, whole blocks of every packing: four rows are 8 KiB.
 pub(super) const CACHED_STEPS: usize = 60;
 /// Rows of unpacked values.
-pub(super) type Cache<V, const ROWS: usize> = [[V; CACHED_STEPS]; ROWS];
+pub(super) type UnpackedRows<V, const ROWS: usize> = [[V; CACHED_STEPS]; ROWS];
 
 /// The product in tiles of four rows by `TOKENS` tokens.
 #[inline(always)]
@@ -88,7 +88,7 @@ pub(super) fn gemm<const TOKENS: usize, const STEPS: usize, S: Copy, V: Copy, A:
         return gemv(product, unpack, multiply);
     }
     let zero = (multiply.load)(&[0; 32]);
-    let tile = |values: &Cache<V, 4>, q: [&[[i8; 32]]; TOKENS]| {
+    let tile = |values: &UnpackedRows<V, 4>, q: [&[[i8; 32]]; TOKENS]| {
         let steps = q[0].len().min(CACHED_STEPS);
         let q = q.map(|q| &q[..steps]);
         let mut sums = [[multiply.zero; 4]; TOKENS];
@@ -178,8 +178,8 @@ pub(super) fn tiles<
     product: Product,
     unpack: Unpack<STEPS, impl Fn(&[u8; 32]) -> S + Copy, impl Fn(S) -> (V, S) + Copy>,
     zero: V,
-    arrange: impl Fn(&mut Cache<V, ROWS>, usize),
-    tile: impl Fn(&Cache<V, ROWS>, [&[[i8; 32]]; TOKENS]) -> [[i32; ROWS]; TOKENS],
+    arrange: impl Fn(&mut UnpackedRows<V, ROWS>, usize),
+    tile: impl Fn(&UnpackedRows<V, ROWS>, [&[[i8; 32]]; TOKENS]) -> [[i32; ROWS]; TOKENS],
 ) {
     const { assert!(CACHED_STEPS.is_multiple_of(STEPS)) };
     let Product { shape, q, sums, .. } = product;

@@ -4,7 +4,7 @@
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::shape::Shape;
+use super::shape::GemmShape;
 use super::slots::Kernels;
 use super::{codes, dense, float, groups, panels, softmax};
 
@@ -64,7 +64,7 @@ fn gemm<const TRITS: usize>(
     sums: &mut [i32],
     trits: impl Fn(u8) -> [i32; TRITS],
 ) {
-    let shape = Shape::of(packing, rows, q, q_sums, sums);
+    let shape = GemmShape::of(packing, rows, q, q_sums, sums);
     sums.fill(0);
     for t in 0..shape.tokens {
         for r in 0..shape.rows {

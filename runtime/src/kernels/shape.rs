@@ -5,20 +5,20 @@ use sterna_ternary::packing::BLOCK_BYTES;
 
 /// The sizes that the arguments of a [`Gemm`] imply.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct GemmShape {
     pub tokens: usize,
     pub rows: usize,
     /// Blocks of a row, each [`sterna_ternary::packing::BLOCK_BYTES`] long.
     pub blocks: usize,
 }
 
-impl Shape {
+impl GemmShape {
     /// # Panics
     /// If the lengths of the arguments disagree.
-    pub fn of(packing: Packing, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &[i32]) -> Shape {
+    pub fn of(packing: Packing, rows: &[u8], q: &[i8], q_sums: &[i32], sums: &[i32]) -> GemmShape {
         let tokens = q_sums.len();
         assert!(tokens > 0 && sums.len().is_multiple_of(tokens));
-        let shape = Shape {
+        let shape = GemmShape {
             tokens,
             rows: sums.len() / tokens,
             blocks: q.len() / tokens / packing.block_columns(),
@@ -33,7 +33,7 @@ impl Shape {
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
-    pub shape: Shape,
+    pub shape: GemmShape,
     pub rows: &'a [u8],    // (rows, blocks · bytes of a block)
     pub q: &'a [i8],       // (tokens, padded columns)
     pub q_sums: &'a [i32], // (tokens)
@@ -51,7 +51,7 @@ impl<'a> Operands<'a> {
         sums: &[i32],
     ) -> Operands<'a> {
         Operands {
-            shape: Shape::of(packing, rows, q, q_sums, sums),
+            shape: GemmShape::of(packing, rows, q, q_sums, sums),
             rows,
             q,
             q_sums,
@@ -63,7 +63,7 @@ impl<'a> Operands<'a> {
         let (q, rest_q) = self.q.split_at(self.q.len() / self.shape.tokens * tokens);
         let (q_sums, rest_q_sums) = self.q_sums.split_at(tokens);
         let part = |tokens, q, q_sums| Operands {
-            shape: Shape {
+            shape: GemmShape {
                 tokens,
                 ..self.shape
             },

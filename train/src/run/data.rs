@@ -42,7 +42,7 @@ pub struct Data {
 /// that of the checkpoint that the recipe starts from or learns from.
 ///
 /// Returns what became of conversations, if it has some: those that are trained on, and those that are held out.
-pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::Counts; 2]>> {
+pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::ConversationCounts; 2]>> {
     let recipe = run.recipe();
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -73,7 +73,11 @@ fn documents(recipe: &Recipe) -> [u64; 2] {
 }
 
 /// Writes conversations as a chat template does, packed into rows, with the plain texts of a mix.
-fn conversations(run: &Run, tokenizer: &Tokenizer, folder: &Path) -> Result<[chat::Counts; 2]> {
+fn conversations(
+    run: &Run,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+) -> Result<[chat::ConversationCounts; 2]> {
     let (recipe, data) = (run.recipe(), &run.recipe().data);
     let render = run.render();
     let packer = Packer {
@@ -146,9 +150,9 @@ fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     if let Some(corpus) = corpus(recipe) {
         for index in 0..TOKENIZER_DOCUMENTS as u64 {
-            match chat::Item::generated(&corpus, index) {
-                chat::Item::Text(text) => texts.push(text),
-                chat::Item::Conversation(conversation) => texts.extend(render(&conversation)?),
+            match chat::Packable::generated(&corpus, index) {
+                chat::Packable::Text(text) => texts.push(text),
+                chat::Packable::Conversation(conversation) => texts.extend(render(&conversation)?),
             }
         }
         return Ok(texts);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sterna_datasets::chat::Counts;
+use sterna_datasets::chat::ConversationCounts;
 
 use super::statistics::LayerStatistics;
 use crate::{Error, Step};
@@ -13,7 +13,7 @@ pub enum Event<'a> {
     /// The tokenizer and the shards are being made.
     Preparing,
     /// Conversations were written into rows: those to train on, and those that are held out.
-    Packed([Counts; 2]),
+    Packed([ConversationCounts; 2]),
     /// Training begins, or goes on, at this step.
     Started {
         /// Values that are trained.

@@ -1,7 +1,7 @@
 //! The answer in two sentences: what is lost, what is gained, and whether that is more than chance.
 
 use super::{ModelReport, Report};
-use crate::accuracy::{Divergence, GAIN, SIGNIFICANT, Verdict};
+use crate::accuracy::{AccuracyVerdict, Divergence, GAIN, SIGNIFICANT};
 use crate::exam::Exam;
 use crate::speed::Rate;
 
@@ -123,19 +123,19 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
         if percent > 0.0 { "higher" } else { "lower" }
     );
     match d.verdict {
-        Verdict::Identical => format!(
+        AccuracyVerdict::Identical => format!(
             "{name} loses nothing: it gives every token exactly the probability that {first} \
              gives it."
         ),
-        Verdict::Worse => format!(
+        AccuracyVerdict::Worse => format!(
             "{name} is significantly worse: {change}{range}, more than chance explains ({}).",
             chance(d.p_value)
         ),
-        Verdict::Better => format!(
+        AccuracyVerdict::Better => format!(
             "{name} is significantly better: {change}{range}, more than chance explains ({}).",
             chance(d.p_value)
         ),
-        Verdict::WorseByKl => format!(
+        AccuracyVerdict::WorseByKl => format!(
             "{name} is significantly worse at what {first} would write, {}: its predictions are \
              off by {} nats per token (KL \
              divergence, {}), while {change}{range}, {}.",
@@ -144,7 +144,7 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             chance(d.kl_p_value),
             by_chance(d)
         ),
-        Verdict::Different => format!(
+        AccuracyVerdict::Different => format!(
             "{name} is as good on this text, in another way: {change}{range}, {}, but its \
              predictions are {} nats per token \
              from those of {first} (KL divergence), like those of a model that was trained apart \
@@ -152,7 +152,7 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             by_chance(d),
             figures(d.kl.mean)
         ),
-        Verdict::NotSignificant => format!(
+        AccuracyVerdict::NotSignificant => format!(
             "{name} is not measurably worse: {change}{range}, {} ({}, significant below \
              {SIGNIFICANT}), and \
              both find the same next token most probable in {:.2} % of places.",
@@ -160,7 +160,7 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
             chance(d.p_value),
             100.0 * d.top1.mean
         ),
-        Verdict::Unknown => format!(
+        AccuracyVerdict::Unknown => format!(
             "{name} cannot be judged on so little text: {change}, and there is no telling whether \
              by chance."
         ),

@@ -3,11 +3,11 @@
 use super::answer::{bytes, figures};
 use super::plots::{self, Plot};
 use super::{Accuracy, ModelReport, Report};
-use crate::accuracy::{GAIN, SIGNIFICANT, Verdict};
+use crate::accuracy::{AccuracyVerdict, GAIN, SIGNIFICANT};
 use crate::statistics::Estimate;
 
 /// What is written.
-pub struct Document {
+pub struct ReportDocument {
     pub title: String,
     pub answer: Vec<String>,
     pub sections: Vec<Section>,
@@ -18,19 +18,19 @@ pub struct Document {
 pub struct Section {
     pub title: &'static str,
     pub intro: String,
-    pub table: Table,
+    pub table: ReportTable,
     /// Names of plots.
     pub plots: Vec<&'static str>,
 }
 
 /// Rows of cells; the first cell of a row names it.
 #[derive(serde::Serialize)]
-pub struct Table {
+pub struct ReportTable {
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
-pub fn of(report: &Report) -> Document {
+pub fn of(report: &Report) -> ReportDocument {
     let sections = [
         gates(report),
         short(report),
@@ -45,7 +45,7 @@ pub fn of(report: &Report) -> Document {
     let is_drawn = |name: &&'static str| plots.iter().any(|plot| plot.name == *name);
     sections.iter_mut().for_each(|s| s.plots.retain(is_drawn));
     let names: Vec<&str> = report.models.iter().map(|m| m.name.as_str()).collect();
-    Document {
+    ReportDocument {
         title: format!("Accuracy and speed of {}", names.join(", ")),
         answer: report.answer.clone(),
         sections,
@@ -76,7 +76,7 @@ fn gates(report: &Report) -> Option<Section> {
     (!rows.is_empty()).then(|| Section {
         title: "Conditions",
         intro: "What was asked for with --gate.".into(),
-        table: Table {
+        table: ReportTable {
             head: head(&["model", "condition", "found", ""]),
             rows,
         },
@@ -94,13 +94,13 @@ fn short(report: &Report) -> Option<Section> {
             (0, _) => "reference",
             (_, None) => "other tokens",
             (_, Some(d)) => match d.verdict {
-                Verdict::Identical => "identical",
-                Verdict::NotSignificant => "no significant difference",
-                Verdict::Worse => "significantly worse",
-                Verdict::WorseByKl => "significantly worse, by KL only",
-                Verdict::Different => "as good, but different",
-                Verdict::Better => "significantly better",
-                Verdict::Unknown => "too little text",
+                AccuracyVerdict::Identical => "identical",
+                AccuracyVerdict::NotSignificant => "no significant difference",
+                AccuracyVerdict::Worse => "significantly worse",
+                AccuracyVerdict::WorseByKl => "significantly worse, by KL only",
+                AccuracyVerdict::Different => "as good, but different",
+                AccuracyVerdict::Better => "significantly better",
+                AccuracyVerdict::Unknown => "too little text",
             },
         };
         row(&[
@@ -121,7 +121,7 @@ fn short(report: &Report) -> Option<Section> {
                 ± is the standard error. Speeds are in tokens per second; a token is a word or a \
                 part of one."
             .into(),
-        table: Table {
+        table: ReportTable {
             head: head(&[
                 "model",
                 "accuracy",
@@ -165,7 +165,7 @@ fn accuracy(report: &Report) -> Option<Section> {
              model cuts text into tokens.",
             meanings.join(" ")
         ),
-        table: Table {
+        table: ReportTable {
             head: head(&[
                 "model",
                 "convention",
@@ -248,7 +248,7 @@ fn divergence(report: &Report) -> Option<Section> {
              of \
              100 places, in the middle, and in the best of 100."
         ),
-        table: Table {
+        table: ReportTable {
             head: head(&[
                 "model",
                 "convention",
@@ -303,7 +303,7 @@ fn tasks(report: &Report) -> Option<Section> {
              the items that only one of the two has right (McNemar's test); below {SIGNIFICANT} it \
              counts as significant."
         ),
-        table: Table {
+        table: ReportTable {
             head: head(&[
                 "model",
                 "task",
@@ -373,7 +373,7 @@ fn speed(report: &Report) -> Option<Section> {
              for a \
              token: half, 90 and 99 of 100 tokens take less."
         ),
-        table: Table {
+        table: ReportTable {
             head: head(&[
                 "model",
                 "threads",
@@ -433,7 +433,7 @@ fn setting(report: &Report) -> Option<Section> {
         intro: "With the same files this command gives the same figures of accuracy, to the last \
                 digit, on any machine."
             .into(),
-        table: Table {
+        table: ReportTable {
             head: Vec::new(),
             rows,
         },

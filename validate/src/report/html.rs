@@ -7,11 +7,11 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value};
 use serde::Serialize;
 
-use super::document::{Document, Section, Table};
+use super::document::{ReportDocument, ReportTable, Section};
 
 /// What the template is given.
 #[derive(Serialize)]
-struct Page<'a> {
+struct HtmlPage<'a> {
     title: &'a str,
     answer: &'a [String],
     sections: Vec<PageSection<'a>>,
@@ -21,18 +21,18 @@ struct Page<'a> {
 struct PageSection<'a> {
     title: &'a str,
     intro: &'a str,
-    table: &'a Table,
-    figures: Vec<Figure<'a>>,
+    table: &'a ReportTable,
+    figures: Vec<PageFigure<'a>>,
 }
 
 #[derive(Serialize)]
-struct Figure<'a> {
+struct PageFigure<'a> {
     svg: String,
     caption: &'a str,
 }
 
-pub fn of(document: &Document) -> String {
-    let page = Page {
+pub fn of(document: &ReportDocument) -> String {
+    let page = HtmlPage {
         title: &document.title,
         answer: &document.answer,
         sections: document
@@ -53,7 +53,7 @@ pub fn of(document: &Document) -> String {
         .expect("the template asks for what a page has")
 }
 
-fn section<'a>(document: &'a Document, section: &'a Section) -> PageSection<'a> {
+fn section<'a>(document: &'a ReportDocument, section: &'a Section) -> PageSection<'a> {
     PageSection {
         title: section.title,
         intro: &section.intro,
@@ -63,10 +63,10 @@ fn section<'a>(document: &'a Document, section: &'a Section) -> PageSection<'a> 
 }
 
 /// The plots that a section names.
-fn figures<'a>(document: &'a Document, section: &Section) -> Vec<Figure<'a>> {
+fn figures<'a>(document: &'a ReportDocument, section: &Section) -> Vec<PageFigure<'a>> {
     let named = |name: &&str| document.plots.iter().find(|plot| plot.name == *name);
     let plots = section.plots.iter().filter_map(named);
-    let figure = |plot: &'a super::plots::Plot| Figure {
+    let figure = |plot: &'a super::plots::Plot| PageFigure {
         svg: plot.picture.svg(),
         caption: plot.caption,
     };
@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn a_page_has_its_tables_and_no_markup_of_others() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        let document = Document {
+        let document = ReportDocument {
             title: "a <b> & c".into(),
             answer: vec!["\"d\" > e".into()],
             sections: vec![
                 Section {
                     title: "F",
                     intro: "g".into(),
-                    table: Table {
+                    table: ReportTable {
                         head: row(["h", "i<"]),
                         rows: vec![row(["<script>", "1"]), row(["k", "2"])],
                     },
@@ -97,7 +97,7 @@ mod tests {
                 Section {
                     title: "L",
                     intro: "m".into(),
-                    table: Table {
+                    table: ReportTable {
                         head: Vec::new(),
                         rows: vec![row(["n", "o"])],
                     },

@@ -1,10 +1,10 @@
 //! The report as Markdown, and as text for a terminal. Columns are aligned here: a crate for tables
 //! would be more code to call than the ten lines of `columns`.
 
-use super::document::{Document, Table};
+use super::document::{ReportDocument, ReportTable};
 
 /// As Markdown; plots are links to the SVG files beside it.
-pub fn of(document: &Document) -> String {
+pub fn of(document: &ReportDocument) -> String {
     let mut text = format!("# {}\n\n", document.title);
     for answer in &document.answer {
         text += &format!("**{}**\n\n", escaped(answer));
@@ -25,7 +25,7 @@ pub fn of(document: &Document) -> String {
     text
 }
 
-fn table(table: &Table) -> String {
+fn table(table: &ReportTable) -> String {
     let columns = table.rows.first().map_or(0, Vec::len);
     let mut head = table.head.clone();
     head.resize(columns, String::new());
@@ -49,7 +49,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// The answer and the tables, in columns.
-pub fn terminal(document: &Document) -> String {
+pub fn terminal(document: &ReportDocument) -> String {
     let mut text = String::new();
     for answer in &document.answer {
         text += &format!("{answer}\n");
@@ -61,7 +61,7 @@ pub fn terminal(document: &Document) -> String {
     text
 }
 
-fn columns(table: &Table) -> String {
+fn columns(table: &ReportTable) -> String {
     let all: Vec<&Vec<String>> = std::iter::once(&table.head).chain(&table.rows).collect();
     let width = |i: usize| {
         let cells = all.iter().filter_map(|row| row.get(i));

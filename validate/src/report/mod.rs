@@ -16,7 +16,7 @@ use crate::accuracy::{Divergence, Perplexity};
 use crate::exam::Exam;
 use crate::judge::Subject;
 use crate::speed::Speed;
-use crate::text::Source;
+use crate::text::TextSource;
 use crate::windows::Convention;
 use crate::{Error, Result};
 
@@ -68,7 +68,7 @@ pub struct Setting {
     /// Tokens of the prompt and generated tokens of the measurement of speed.
     pub speed_tokens: (usize, usize),
     /// The text.
-    pub text: Source,
+    pub text: TextSource,
 }
 
 /// What was measured of one model.

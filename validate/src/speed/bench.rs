@@ -4,7 +4,7 @@
 //! Everything is interleaved: a round measures the limits of the machine and then every model with
 //! every number of threads, so that a noisy neighbour disturbs all of them alike. The first round
 //! warms up and is dropped; the others give the median, the smallest and the largest speed.
-//! [`Work`] says what a test cannot avoid, [`Limits`] how fast the machine could do that, and their
+//! [`Work`] says what a test cannot avoid, [`MachineLimits`] how fast the machine could do that, and their
 //! ratio is the share of the physical limit that was reached.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Result, S
 use sterna_ternary::{LinearType, Memory};
 
 use super::energy::Energy;
-use super::limits::{Limits, Meter};
+use super::limits::{MachineLimits, Meter};
 use super::memory;
 use super::spread::Spread;
 use super::work::{Bound, Test, Work};
@@ -45,7 +45,7 @@ pub struct Benchmark {
 #[derive(Debug)]
 pub struct Results {
     /// Per number of threads of the plan: the best that any round found.
-    pub limits: Vec<Limits>,
+    pub limits: Vec<MachineLimits>,
     /// Where energy was read, or why it was not.
     pub energy: std::result::Result<String, String>,
     /// Per model, number of threads and test, in this order.
@@ -123,7 +123,11 @@ pub fn measure(
     }
     let pools = plan.threads.iter().map(|n| Pool::new(Some(*n)));
     let pools = pools.collect::<Result<Vec<Pool>>>()?;
-    let mut limits: Vec<Limits> = plan.threads.iter().map(|n| Limits::none(*n)).collect();
+    let mut limits: Vec<MachineLimits> = plan
+        .threads
+        .iter()
+        .map(|n| MachineLimits::none(*n))
+        .collect();
     let total = (plan.repetitions + 1) * subjects.len() * plan.tests.len();
     let mut done = 0;
     for round in 0..=plan.repetitions {
@@ -249,7 +253,7 @@ impl Subject {
         Ok(true)
     }
 
-    fn results(self, plan: &Benchmark, limits: &[Limits]) -> Vec<Measurement> {
+    fn results(self, plan: &Benchmark, limits: &[MachineLimits]) -> Vec<Measurement> {
         let kv_bytes = self.cache.bytes() / self.cache.capacity();
         let threads = self.model.threads();
         let limits = limits.iter().find(|l| l.threads == threads);

@@ -19,7 +19,7 @@ use super::machine::Machine;
 
 /// Rates of the machine with a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct MachineLimits {
     /// Threads that worked together.
     pub threads: usize,
     /// Bytes read from memory.
@@ -30,10 +30,10 @@ pub struct Limits {
     pub instruction: &'static str,
 }
 
-impl Limits {
+impl MachineLimits {
     /// What is known before any measurement.
-    pub fn none(threads: usize) -> Limits {
-        Limits {
+    pub fn none(threads: usize) -> MachineLimits {
+        MachineLimits {
             threads,
             bytes_per_second: 0.0,
             macs_per_second: 0.0,
@@ -42,8 +42,8 @@ impl Limits {
     }
 
     /// The better of two measurements, rate by rate.
-    pub fn or_better(&self, other: &Limits) -> Limits {
-        Limits {
+    pub fn or_better(&self, other: &MachineLimits) -> MachineLimits {
+        MachineLimits {
             threads: self.threads,
             bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
             macs_per_second: self.macs_per_second.max(other.macs_per_second),
@@ -53,11 +53,11 @@ impl Limits {
 }
 
 /// 64 bytes, a cache line of most machines.
-type Line = [u64; 8];
+type CacheLine = [u64; 8];
 
-/// Measures [`Limits`]; holds a large buffer.
+/// Measures [`MachineLimits`]; holds a large buffer.
 pub struct Meter {
-    buffer: Vec<Line>,
+    buffer: Vec<CacheLine>,
 }
 
 /// Lines of one stream that a thread reads at a time: 256 KiB.
@@ -75,13 +75,18 @@ impl Meter {
         let bytes = wanted.max(1 << 28).min(most) as usize;
         Meter {
             // Not zeros: those would be one page of the kernel, mapped everywhere.
-            buffer: vec![[1; 8]; bytes.div_ceil(size_of::<Line>()).next_multiple_of(8 * RUN)],
+            buffer: vec![
+                [1; 8];
+                bytes
+                    .div_ceil(size_of::<CacheLine>())
+                    .next_multiple_of(8 * RUN)
+            ],
         }
     }
 
     /// The rates with the threads of a pool; multiply-adds by the instruction that the table is
     /// built on.
-    pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> Limits {
+    pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> MachineLimits {
         let peak = Peak::of(kernels);
         let patterns = [
             self.read::<1>(pool),
@@ -89,7 +94,7 @@ impl Meter {
             self.read::<4>(pool),
             self.read::<8>(pool),
         ];
-        Limits {
+        MachineLimits {
             threads: pool.threads(),
             bytes_per_second: patterns.into_iter().fold(0.0, f64::max),
             macs_per_second: macs_per_second(pool, peak),
@@ -100,7 +105,7 @@ impl Meter {
     /// Bytes per second in `STREAMS` concurrent streams per thread.
     fn read<const STREAMS: usize>(&self, pool: &Pool) -> f64 {
         let mut parts = self.buffer.chunks_exact(self.buffer.len() / STREAMS);
-        let streams: [&[Line]; STREAMS] =
+        let streams: [&[CacheLine]; STREAMS] =
             std::array::from_fn(|_| parts.next().expect("a divisor of the length"));
         let runs = streams[0].len() / RUN;
         let start = Instant::now();
@@ -118,7 +123,7 @@ impl Default for Meter {
 }
 
 #[inline(never)]
-fn fold<const STREAMS: usize>(streams: [&[Line]; STREAMS]) -> Line {
+fn fold<const STREAMS: usize>(streams: [&[CacheLine]; STREAMS]) -> CacheLine {
     let mut folded = [0; 8];
     for i in 0..RUN {
         for stream in &streams {

@@ -24,7 +24,7 @@ pub struct Machine {
     /// Physical cores that this process may use: the default number of threads.
     pub usable_cores: usize,
     /// Caches of the first processor, those of instructions left out.
-    pub caches: Vec<Cache>,
+    pub caches: Vec<CpuCache>,
     /// Memory of the machine, or of the container where that is less.
     pub memory_bytes: Option<u64>,
     /// Instruction set extensions that matter here, and whether the processor has them.
@@ -33,7 +33,7 @@ pub struct Machine {
 
 /// A cache for data.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cache {
+pub struct CpuCache {
     /// 1 is the nearest.
     pub level: u32,
     /// Its size.
@@ -44,7 +44,7 @@ pub struct Cache {
 
 /// A kernel table and what it needs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Table {
+pub struct KernelTable {
     /// Name of the table.
     pub name: &'static str,
     /// Features that the processor lacks; none if the table can run.
@@ -73,20 +73,20 @@ impl Machine {
     }
 
     /// Every kernel table of this architecture, the ones that run here first, slowest first.
-    pub fn tables(&self) -> Vec<Table> {
+    pub fn tables(&self) -> Vec<KernelTable> {
         let has = |feature: &&str| {
             self.features
                 .iter()
                 .any(|(name, has)| name == feature && *has)
         };
-        let here = Kernels::available().iter().map(|table| Table {
+        let here = Kernels::available().iter().map(|table| KernelTable {
             name: table.name,
             missing: Vec::new(),
         });
         let absent = NEEDS
             .iter()
             .filter(|(name, _)| Kernels::find(name).is_none());
-        let elsewhere = absent.map(|(name, needs)| Table {
+        let elsewhere = absent.map(|(name, needs)| KernelTable {
             name,
             missing: needs.iter().filter(|f| !has(f)).copied().collect(),
         });
@@ -216,7 +216,7 @@ fn cpu_name() -> String {
         .unwrap_or_else(|| "unknown".into())
 }
 
-fn caches() -> Vec<Cache> {
+fn caches() -> Vec<CpuCache> {
     let cache = |index| {
         let read = |file: &str| {
             read(&format!(
@@ -224,7 +224,7 @@ fn caches() -> Vec<Cache> {
             ))
         };
         let is_data = read("type")? != "Instruction";
-        let cache = Cache {
+        let cache = CpuCache {
             level: read("level")?.parse().ok()?,
             bytes: read("size")?.strip_suffix('K')?.parse::<u64>().ok()? * 1024,
             shared_by: read("shared_cpu_list")?,

@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use sterna_runtime::{KvCache, Logits, Model, Options, Part, sampler};
 
 pub use energy::Energy;
-pub use limits::{Limits, Meter};
+pub use limits::{MachineLimits, Meter};
 pub use listing::Listing;
-pub use machine::{Cache, Machine, Table};
+pub use machine::{CpuCache, KernelTable, Machine};
 pub use spread::Spread;
 pub use work::{Bound, Test, Work};
 
@@ -36,7 +36,7 @@ use bench::Measurement;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Plan {
+pub struct SpeedPlan {
     /// Tokens of the prompt.
     pub prompt: usize,
     /// Tokens that are generated.
@@ -56,7 +56,7 @@ pub struct Speed {
     pub by_threads: Vec<WithThreads>,
     /// Sequences, and tokens per second of all of them together.
     pub by_batch: Vec<(usize, f64)>,
-    /// Median seconds from a prompt of [`Plan::prompt`] tokens to the first token.
+    /// Median seconds from a prompt of [`SpeedPlan::prompt`] tokens to the first token.
     pub first_token_seconds: f64,
     /// Seconds of a token: half, 90 and 99 of 100 take less.
     pub token_seconds: (f64, f64, f64),
@@ -101,7 +101,7 @@ impl Speed {
 pub type Measured = (Vec<Speed>, String);
 
 /// Called with the number of tests done and in all, before each token. Returns whether to go on.
-pub type Seen<'a> = dyn FnMut(usize, usize) -> bool + 'a;
+pub type OnTest<'a> = dyn FnMut(usize, usize) -> bool + 'a;
 
 /// Measures all models; `None` where `seen` said not to go on.
 ///
@@ -109,9 +109,9 @@ pub type Seen<'a> = dyn FnMut(usize, usize) -> bool + 'a;
 /// Those of [`bench::measure`].
 pub fn measure(
     subjects: &[Subject],
-    plan: &Plan,
+    plan: &SpeedPlan,
     options: Options,
-    seen: &mut Seen,
+    seen: &mut OnTest,
 ) -> Result<Option<Measured>> {
     let paths: Vec<&Path> = subjects.iter().map(|s| s.path.as_path()).collect();
     let benchmark = bench::Benchmark {
@@ -185,7 +185,7 @@ struct Waits {
 const STEPS: usize = 8;
 
 impl Waits {
-    fn new(plan: &Plan) -> Waits {
+    fn new(plan: &SpeedPlan) -> Waits {
         Waits {
             first: Vec::new(),
             tokens: Vec::new(),
@@ -197,7 +197,7 @@ impl Waits {
     fn measure(
         &mut self,
         model: &Model,
-        plan: &Plan,
+        plan: &SpeedPlan,
         counts: bool,
         goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool> {
@@ -244,7 +244,7 @@ impl Waits {
         Ok(true)
     }
 
-    fn speed(mut self, by_threads: Vec<WithThreads>, plan: &Plan) -> Speed {
+    fn speed(mut self, by_threads: Vec<WithThreads>, plan: &SpeedPlan) -> Speed {
         let sorted = |values: &mut Vec<f64>| values.sort_by(f64::total_cmp);
         sorted(&mut self.first);
         sorted(&mut self.tokens);

@@ -12,7 +12,7 @@
 use sterna_ternary::layout::{self, EMBEDDING, HEAD, Role};
 use sterna_ternary::{PackedFile, file};
 
-use super::limits::Limits;
+use super::limits::MachineLimits;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Work {
     }
 
     /// The shortest time within the limits of a machine, and which of them decides.
-    pub fn seconds(&self, limits: &Limits) -> (f64, Bound) {
+    pub fn seconds(&self, limits: &MachineLimits) -> (f64, Bound) {
         let memory = self.bytes / limits.bytes_per_second;
         let arithmetic = self.macs / limits.macs_per_second;
         match memory > arithmetic {
@@ -121,10 +121,10 @@ mod tests {
             bytes: 10e9,
             macs: 300e9,
         };
-        let limits = |bytes_per_second, macs_per_second| Limits {
+        let limits = |bytes_per_second, macs_per_second| MachineLimits {
             bytes_per_second,
             macs_per_second,
-            ..Limits::none(1)
+            ..MachineLimits::none(1)
         };
         assert_eq!(work.seconds(&limits(5e9, 200e9)), (2.0, Bound::Memory));
         assert_eq!(work.seconds(&limits(20e9, 100e9)), (3.0, Bound::Arithmetic));

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::error::{Error, Result};
 use super::generation::{Filter, Writing};
-use super::layout::{Layout, Reason};
+use super::layout::{Reason, TaskLayout};
 use super::sample::{Delimiters, Query, Sample};
 
 /// A task file.
@@ -33,9 +33,9 @@ pub(super) struct Definition {
     name: Option<String>,
     data: Option<PathBuf>,
     layout: Option<String>,
-    kind: Option<Kind>,
+    kind: Option<TaskKind>,
     text: Option<String>,
-    choices: Option<Choices>,
+    choices: Option<ChoiceList>,
     answer: Option<String>,
     description: Option<String>,
     target_delimiter: Option<String>,
@@ -43,12 +43,12 @@ pub(super) struct Definition {
     normalized: Option<bool>,
     #[serde(default)]
     fewshot: Fewshot,
-    generation: Option<Generation>,
+    generation: Option<GenerationTable>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum TaskKind {
     Choice,
     Continuation,
     Generation,
@@ -56,7 +56,7 @@ enum Kind {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Choices {
+enum ChoiceList {
     Expression(String),
     Templates(Vec<String>),
 }
@@ -71,7 +71,7 @@ struct Fewshot {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Generation {
+struct GenerationTable {
     stop: Vec<String>,
     max_tokens: Option<usize>,
     #[serde(default)]
@@ -94,7 +94,7 @@ struct NamedFilter {
 }
 
 /// What a task file says, checked.
-pub(super) struct Checked {
+pub(super) struct CheckedTask {
     pub(super) name: String,
     pub(super) data: Option<PathBuf>,
     pub(super) maker: Maker,
@@ -107,7 +107,7 @@ pub(super) struct Checked {
 
 /// Makes samples of records.
 pub(super) enum Maker {
-    Layout(Layout),
+    Layout(TaskLayout),
     Templates(Box<Templates>),
 }
 
@@ -121,7 +121,7 @@ const FUEL: u64 = 1_000_000;
 const REGEX_SIZE: usize = 1 << 20;
 
 impl Definition {
-    pub(super) fn read(path: &Path) -> Result<Checked> {
+    pub(super) fn read(path: &Path) -> Result<CheckedTask> {
         let refused = |reason: Reason| Error::Definition {
             path: path.to_owned(),
             reason,
@@ -146,9 +146,9 @@ impl Definition {
         definition.checked(stem, folder).map_err(refused)
     }
 
-    fn checked(self, stem: &str, folder: &Path) -> Result<Checked, Reason> {
+    fn checked(self, stem: &str, folder: &Path) -> Result<CheckedTask, Reason> {
         let standard = Delimiters::default();
-        let writing = self.generation.map(Generation::checked).transpose()?;
+        let writing = self.generation.map(GenerationTable::checked).transpose()?;
         let templates = (self.kind, self.layout.as_deref());
         let maker = match templates {
             (None, Some(name)) => {
@@ -160,9 +160,9 @@ impl Definition {
                             .into(),
                     );
                 }
-                let layout = Layout::named(name);
+                let layout = TaskLayout::named(name);
                 Maker::Layout(layout.ok_or_else(|| {
-                    let names: Vec<_> = Layout::names().collect();
+                    let names: Vec<_> = TaskLayout::names().collect();
                     format!(
                         "unknown `layout` {name:?}, expected one of {}",
                         names.join(", ")
@@ -180,13 +180,13 @@ impl Definition {
             _ => return Err("expected either `kind` or `layout`".into()),
         };
         let writes = match &maker {
-            Maker::Layout(layout) => *layout == Layout::Gsm8k,
-            Maker::Templates(templates) => templates.kind == Kind::Generation,
+            Maker::Layout(layout) => *layout == TaskLayout::Gsm8k,
+            Maker::Templates(templates) => templates.kind == TaskKind::Generation,
         };
         if writing.is_some() && !writes {
             return Err("[generation] is for tasks of the kind `generation`".into());
         }
-        Ok(Checked {
+        Ok(CheckedTask {
             name: self.name.unwrap_or_else(|| stem.to_owned()),
             data: self.data.map(|data| folder.join(data)),
             maker,
@@ -202,7 +202,7 @@ impl Definition {
     }
 }
 
-impl Generation {
+impl GenerationTable {
     fn checked(self) -> Result<Writing, Reason> {
         let regex = |text: &String| {
             let regex = RegexBuilder::new(text).size_limit(REGEX_SIZE).build();
@@ -247,9 +247,9 @@ impl Maker {
 /// Templates over the fields of a record.
 pub(super) struct Templates {
     environment: Environment<'static>,
-    kind: Kind,
+    kind: TaskKind,
     text: String,
-    choices: Option<Choices>,
+    choices: Option<ChoiceList>,
     answer: String,
     description: String,
     normalized: bool,
@@ -257,19 +257,19 @@ pub(super) struct Templates {
 
 impl Templates {
     fn checked(
-        kind: Kind,
+        kind: TaskKind,
         text: Option<String>,
-        choices: Option<Choices>,
+        choices: Option<ChoiceList>,
         answer: Option<String>,
         description: Option<String>,
         normalized: Option<bool>,
     ) -> Result<Self, Reason> {
         let text = text.ok_or("there is no `text`")?;
         let answer = answer.ok_or("there is no `answer`")?;
-        if choices.is_some() != (kind == Kind::Choice) {
+        if choices.is_some() != (kind == TaskKind::Choice) {
             return Err("`choices` belong to the kind `choice` and to no other".into());
         }
-        if normalized.is_some() && kind != Kind::Choice {
+        if normalized.is_some() && kind != TaskKind::Choice {
             return Err("`normalized` belongs to the kind `choice`".into());
         }
         let mut syntax = SyntaxConfig::builder();
@@ -305,8 +305,8 @@ impl Templates {
         check("description", template(&self.description))?;
         check("answer", expression(&self.answer))?;
         match &self.choices {
-            Some(Choices::Expression(text)) => check("choices", expression(text)),
-            Some(Choices::Templates(texts)) => texts
+            Some(ChoiceList::Expression(text)) => check("choices", expression(text)),
+            Some(ChoiceList::Templates(texts)) => texts
                 .iter()
                 .try_for_each(|text| check("choices", template(text))),
             None => Ok(()),
@@ -330,13 +330,13 @@ impl Templates {
 
     fn choices(&self, record: &Value) -> Result<Vec<String>, Reason> {
         match self.choices.as_ref().expect("a task of choices has some") {
-            Choices::Templates(texts) => {
+            ChoiceList::Templates(texts) => {
                 let choices = texts
                     .iter()
                     .map(|text| self.render("choices", text, record));
                 choices.collect()
             }
-            Choices::Expression(expression) => {
+            ChoiceList::Expression(expression) => {
                 let value = self.evaluate("choices", expression, record)?;
                 let list = value.as_array().ok_or("`choices` gives no list")?;
                 let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -351,7 +351,7 @@ impl Templates {
         let description = self.render("description", &self.description, record)?;
         let value = self.evaluate("answer", &self.answer, record)?;
         let (answer, query) = match self.kind {
-            Kind::Choice => {
+            TaskKind::Choice => {
                 let choices = self.choices(record)?;
                 let gold = gold(&value, &choices)?;
                 let query = Query::Choices {
@@ -361,8 +361,8 @@ impl Templates {
                 };
                 (choices[gold].clone(), query)
             }
-            Kind::Continuation => (written(&value)?, Query::Continuation),
-            Kind::Generation => (written(&value)?, Query::Generation),
+            TaskKind::Continuation => (written(&value)?, Query::Continuation),
+            TaskKind::Generation => (written(&value)?, Query::Generation),
         };
         Ok(Sample {
             text,

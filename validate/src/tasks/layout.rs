@@ -12,7 +12,7 @@ use super::sample::{Query, Sample, is_space};
 
 /// How the records of a file become items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum TaskLayout {
     /// ARC, easy and challenge: `question`, `choices` of `text` and `label`, `answerKey`.
     Arc,
     /// HellaSwag: `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`.
@@ -38,31 +38,35 @@ pub enum Layout {
 pub(super) type Reason = String;
 
 /// A layout, its name, and the fields that tell it; the first row whose fields are there decides.
-const LAYOUTS: [(Layout, &str, &[&str]); 9] = [
+const LAYOUTS: [(TaskLayout, &str, &[&str]); 9] = [
     (
-        Layout::OpenBookQa,
+        TaskLayout::OpenBookQa,
         "openbookqa",
         &["question_stem", "choices", "answerKey"],
     ),
-    (Layout::Arc, "arc", &["question", "choices", "answerKey"]),
     (
-        Layout::HellaSwag,
+        TaskLayout::Arc,
+        "arc",
+        &["question", "choices", "answerKey"],
+    ),
+    (
+        TaskLayout::HellaSwag,
         "hellaswag",
         &["activity_label", "ctx_a", "ctx_b", "endings"],
     ),
-    (Layout::Piqa, "piqa", &["goal", "sol1", "sol2"]),
+    (TaskLayout::Piqa, "piqa", &["goal", "sol1", "sol2"]),
     (
-        Layout::WinoGrande,
+        TaskLayout::WinoGrande,
         "winogrande",
         &["sentence", "option1", "option2"],
     ),
-    (Layout::BoolQ, "boolq", &["passage", "question"]),
-    (Layout::Mmlu, "mmlu", &["question", "choices", "answer"]),
-    (Layout::Gsm8k, "gsm8k", &["question", "answer"]),
-    (Layout::Lambada, "lambada", &["text"]),
+    (TaskLayout::BoolQ, "boolq", &["passage", "question"]),
+    (TaskLayout::Mmlu, "mmlu", &["question", "choices", "answer"]),
+    (TaskLayout::Gsm8k, "gsm8k", &["question", "answer"]),
+    (TaskLayout::Lambada, "lambada", &["text"]),
 ];
 
-impl Layout {
+impl TaskLayout {
     /// Names of all layouts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         LAYOUTS.iter().map(|(_, name, _)| *name)
@@ -301,28 +305,29 @@ mod tests {
 
     #[test]
     fn each_layout_is_known_by_its_fields() {
-        let check =
-            |record: Value, expected| assert_eq!(Layout::of(&record), Some(expected), "{record}");
+        let check = |record: Value, expected| {
+            assert_eq!(TaskLayout::of(&record), Some(expected), "{record}")
+        };
         check(
             json!({"question": "", "choices": {}, "answerKey": "A", "id": "1"}),
-            Layout::Arc,
+            TaskLayout::Arc,
         );
         check(
             json!({"question_stem": "", "choices": {}, "answerKey": "A"}),
-            Layout::OpenBookQa,
+            TaskLayout::OpenBookQa,
         );
         check(
             json!({"question": "", "choices": [], "answer": 1, "subject": ""}),
-            Layout::Mmlu,
+            TaskLayout::Mmlu,
         );
-        check(json!({"question": "", "answer": ""}), Layout::Gsm8k);
+        check(json!({"question": "", "answer": ""}), TaskLayout::Gsm8k);
         check(
             json!({"question": "", "answer": true, "passage": ""}),
-            Layout::BoolQ,
+            TaskLayout::BoolQ,
         );
-        check(json!({"text": ""}), Layout::Lambada);
-        assert_eq!(Layout::of(&json!({"prompt": ""})), None);
-        assert!(Layout::names().all(|name| Layout::named(name).unwrap().name() == name));
+        check(json!({"text": ""}), TaskLayout::Lambada);
+        assert_eq!(TaskLayout::of(&json!({"prompt": ""})), None);
+        assert!(TaskLayout::names().all(|name| TaskLayout::named(name).unwrap().name() == name));
     }
 
     #[test]
@@ -344,34 +349,34 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let check = |layout: Layout, record: Value, expected: &str| {
+        let check = |layout: TaskLayout, record: Value, expected: &str| {
             let reason = layout.sample(&record).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         };
         check(
-            Layout::Arc,
+            TaskLayout::Arc,
             json!({"question": 3}),
             "`question` is not a string",
         );
         let arc =
             json!({"question": "", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "B"});
-        check(Layout::Arc, arc, "expected one of [\"A\"]");
+        check(TaskLayout::Arc, arc, "expected one of [\"A\"]");
         check(
-            Layout::Piqa,
+            TaskLayout::Piqa,
             json!({"goal": "", "sol1": "", "sol2": "", "label": 2}),
             "choice 2 is said",
         );
         check(
-            Layout::Piqa,
+            TaskLayout::Piqa,
             json!({"goal": "", "sol1": "", "sol2": "", "label": ""}),
             "`label` is \"\"",
         );
-        check(Layout::WinoGrande, json!({"sentence": "x"}), "no `_`");
+        check(TaskLayout::WinoGrande, json!({"sentence": "x"}), "no `_`");
         check(
-            Layout::Mmlu,
+            TaskLayout::Mmlu,
             json!({"question": "", "choices": ["a"], "answer": 0}),
             "1 entries",
         );
-        check(Layout::Lambada, json!({"text": "word"}), "no last word");
+        check(TaskLayout::Lambada, json!({"text": "word"}), "no last word");
     }
 }

@@ -7,18 +7,18 @@ use serde_json::Value;
 use sterna_datasets::{Split, generate, records};
 use sterna_runtime::{Model, Tokenizer};
 
-use super::definition::{Checked, Definition, Maker};
+use super::definition::{CheckedTask, Definition, Maker};
 use super::error::{Error, Result};
 use super::generation::Writing;
-use super::layout::Layout;
+use super::layout::TaskLayout;
 use super::likelihood::{Likelihood, Scorer};
 use super::random::Random;
 use super::sample::{Delimiters, Item, Query, Sample};
-use super::score::{Outcome, PERPLEXITY};
+use super::score::{ItemOutcome, PERPLEXITY};
 
 /// What can be chosen about a task.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct TaskOptions {
     /// Few-shot examples before each item; by default what the task file says, or none.
     pub fewshot: Option<usize>,
     /// Where examples come from; by default what the task file says, the split `train`,
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 /// A task that is ready to be scored.
-pub struct Task {
+pub struct AccuracyTask {
     name: String,
     samples: Vec<Sample>,
     /// What examples are taken from, unless from `samples`.
@@ -50,9 +50,9 @@ pub struct Task {
     max_length: Option<usize>,
 }
 
-impl std::fmt::Debug for Task {
+impl std::fmt::Debug for AccuracyTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task")
+        f.debug_struct("AccuracyTask")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -73,14 +73,14 @@ const GENERATED_SEED: u64 = 0x7461_736b;
 const SCORED: [&str; 3] = ["test", "validation", "val"];
 const SHOWN: [&str; 3] = ["train", "validation", "dev"];
 
-impl Task {
+impl AccuracyTask {
     /// Reads a task by what the user named: a file or folder of records, `LAYOUT=PATH`, a task file
     /// `.toml`, or a generated task.
     ///
     /// # Errors
     /// Names of nothing, files that cannot be read, records that do not fit their layout, and too
     /// few examples. They name the file and the record.
-    pub fn load(name: &str, options: &Options) -> Result<Self> {
+    pub fn load(name: &str, options: &TaskOptions) -> Result<Self> {
         let path = Path::new(name);
         if path
             .extension()
@@ -92,7 +92,7 @@ impl Task {
             return Self::recorded(stem(path), path, None, options);
         }
         if let Some((layout, path)) = name.split_once('=')
-            && let Some(layout) = Layout::named(layout)
+            && let Some(layout) = TaskLayout::named(layout)
         {
             return Self::recorded(stem(path.as_ref()), path.as_ref(), Some(layout), options);
         }
@@ -155,7 +155,7 @@ impl Task {
         model: &Model,
         tokenizer: &Tokenizer,
         from: usize,
-        each: &mut dyn FnMut(Outcome) -> bool,
+        each: &mut dyn FnMut(ItemOutcome) -> bool,
     ) -> Result<()> {
         let mut scorer = Scorer::new(model, tokenizer, self.batch, self.max_length)?;
         let mut next = from;
@@ -166,7 +166,7 @@ impl Task {
                     unreachable!("generation has one request");
                 };
                 let text = self.writing.write(model, tokenizer, &mut scorer, request)?;
-                let goes_on = each(Outcome {
+                let goes_on = each(ItemOutcome {
                     item: next,
                     log_likelihoods: Vec::new(),
                     metrics: self.writing.judge(&text, &request.continuation),
@@ -193,12 +193,12 @@ impl Task {
         Ok(())
     }
 
-    fn defined(checked: Checked, file: &Path, options: &Options) -> Result<Self> {
+    fn defined(checked: CheckedTask, file: &Path, options: &TaskOptions) -> Result<Self> {
         let data = checked.data.ok_or_else(|| Error::Definition {
             path: file.to_owned(),
             reason: "there is no `data`, a file or folder of records".into(),
         })?;
-        let options = Options {
+        let options = TaskOptions {
             fewshot: options.fewshot.or(checked.fewshot),
             fewshot_from: options.fewshot_from.clone().or(checked.fewshot_from),
             fewshot_first: options.fewshot_first.or(checked.first),
@@ -220,8 +220,8 @@ impl Task {
     fn recorded(
         name: String,
         path: &Path,
-        layout: Option<Layout>,
-        options: &Options,
+        layout: Option<TaskLayout>,
+        options: &TaskOptions,
     ) -> Result<Self> {
         let layout = match layout {
             Some(layout) => layout,
@@ -235,7 +235,7 @@ impl Task {
         name: String,
         path: &Path,
         maker: &Maker,
-        options: &Options,
+        options: &TaskOptions,
         delimiters: &Delimiters,
     ) -> Result<Self> {
         let samples = samples(&scored(path)?, maker, options.limit)?;
@@ -253,7 +253,7 @@ impl Task {
         let pool = from
             .map(|from| self::samples(&from, maker, None))
             .transpose()?;
-        let mmlu = matches!(maker, Maker::Layout(Layout::Mmlu));
+        let mmlu = matches!(maker, Maker::Layout(TaskLayout::Mmlu));
         let draw = Draw {
             count,
             first: options.fewshot_first.unwrap_or(mmlu),
@@ -266,7 +266,7 @@ impl Task {
             pool,
             delimiters: delimiters.clone(),
             writing: match maker {
-                Maker::Layout(Layout::Gsm8k) => Writing::gsm8k(),
+                Maker::Layout(TaskLayout::Gsm8k) => Writing::gsm8k(),
                 _ => Writing::default(),
             },
             batch: options.batch.unwrap_or(BATCH),
@@ -276,7 +276,7 @@ impl Task {
 
     /// The task's problems that no training text has. Prompts hold examples already, so none are
     /// added.
-    fn generated(task: generate::Task, options: &Options) -> Result<Self> {
+    fn generated(task: generate::Task, options: &TaskOptions) -> Result<Self> {
         let count = options.limit.unwrap_or(GENERATED);
         let sample = |index| {
             let problem = generate::problem(task, GENERATED_SEED, index, Split::HeldOut);
@@ -310,7 +310,7 @@ impl Task {
 }
 
 /// The figures of an item whose requests have been scored.
-fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> Outcome {
+fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> ItemOutcome {
     let logs: Vec<f64> = found.iter().map(|likelihood| likelihood.log).collect();
     let flag = |is_right: bool| f64::from(u8::from(is_right));
     let mut metrics = BTreeMap::new();
@@ -338,7 +338,7 @@ fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> Outcome {
             );
         }
     }
-    Outcome {
+    ItemOutcome {
         item,
         log_likelihoods: logs.into_iter().map(kept).collect(),
         text: None,
@@ -419,16 +419,16 @@ fn stem(path: &Path) -> String {
 }
 
 fn layouts() -> String {
-    Layout::names().collect::<Vec<_>>().join(", ")
+    TaskLayout::names().collect::<Vec<_>>().join(", ")
 }
 
 /// The layout of the first record.
-fn recognized(path: &Path) -> Result<Layout> {
+fn recognized(path: &Path) -> Result<TaskLayout> {
     let first = records::records(&scored(path)?)?.next();
     let first = first.ok_or_else(|| Error::Empty {
         path: path.to_owned(),
     })??;
-    Layout::of(&first).ok_or_else(|| {
+    TaskLayout::of(&first).ok_or_else(|| {
         let fields = match &first {
             Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(", "),
             _ => "none, it is not an object".to_owned(),

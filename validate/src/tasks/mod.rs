@@ -1,9 +1,10 @@
 //! Accuracy on tasks, item by item the figures of lm-evaluation-harness 0.4.
 //!
-//! A [`Task`] is read from local files: records in the [`Layout`] of a known data set, or of a task
-//! file in TOML that says how to read them (`configs/tasks/capitals.toml` is one); or it is one of
-//! the [generated](sterna_datasets::generate) ones, which need no file. [`Task::score`] gives an
-//! [`Outcome`] per item as it is known, so that work can be shown, kept and gone on with;
+//! A [`AccuracyTask`] is read from local files: records in the [`TaskLayout`] of a known data set,
+//! or of a task file in TOML that says how to read them (`configs/tasks/capitals.toml` is one); or
+//! it is one of the [generated](sterna_datasets::generate) ones, which need no file.
+//! [`AccuracyTask::score`] gives an
+//! [`ItemOutcome`] per item as it is known, so that work can be shown, kept and gone on with;
 //! [`scores`] makes figures with errors of outcomes, [`compare`] says whether two models differ.
 //!
 //! | a task asks | figure |
@@ -24,7 +25,7 @@ mod sample;
 mod score;
 
 pub use error::{Error, Result};
-pub use layout::Layout;
-pub use load::{Options, Task};
+pub use layout::TaskLayout;
+pub use load::{AccuracyTask, TaskOptions};
 pub use sample::{Item, Request};
-pub use score::{McNemar, Outcome, Score, compare, scores};
+pub use score::{ItemOutcome, McNemar, Score, compare, scores};

@@ -9,7 +9,7 @@ use super::random::Random;
 
 /// What came of one item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ItemOutcome {
     /// The number of the item in its task.
     pub item: usize,
     /// Natural logarithms of the probability of each continuation; none where text was written.
@@ -49,7 +49,7 @@ const BOOTSTRAP_DRAWS: usize = 600_000_000;
 ///
 /// Shares have the standard error of a mean, with n − 1; perplexity that of a bootstrap with fixed
 /// seeds, so that the same outcomes give the same digits.
-pub fn scores(outcomes: &[Outcome]) -> Vec<Score> {
+pub fn scores(outcomes: &[ItemOutcome]) -> Vec<Score> {
     let mut columns: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for outcome in outcomes {
         for (metric, value) in &outcome.metrics {
@@ -128,8 +128,8 @@ pub struct McNemar {
 ///
 /// # Errors
 /// A metric that the outcomes do not have; runs of different items.
-pub fn compare(first: &[Outcome], second: &[Outcome], metric: &str) -> Result<McNemar> {
-    let by_item = |outcomes: &[Outcome]| -> Result<BTreeMap<usize, bool>> {
+pub fn compare(first: &[ItemOutcome], second: &[ItemOutcome], metric: &str) -> Result<McNemar> {
+    let by_item = |outcomes: &[ItemOutcome]| -> Result<BTreeMap<usize, bool>> {
         outcomes
             .iter()
             .map(|outcome| Ok((outcome.item, is_right(outcome, metric)?)))
@@ -154,7 +154,7 @@ pub fn compare(first: &[Outcome], second: &[Outcome], metric: &str) -> Result<Mc
     })
 }
 
-fn is_right(outcome: &Outcome, metric: &str) -> Result<bool> {
+fn is_right(outcome: &ItemOutcome, metric: &str) -> Result<bool> {
     let value = outcome.metrics.get(metric).filter(|_| metric != PERPLEXITY);
     let value = value.ok_or_else(|| Error::NoMetric {
         metric: metric.to_owned(),
@@ -184,8 +184,8 @@ fn two_sided(a: usize, b: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn outcomes(values: &[u8]) -> Vec<Outcome> {
-        let outcome = |(item, value): (usize, &u8)| Outcome {
+    fn outcomes(values: &[u8]) -> Vec<ItemOutcome> {
+        let outcome = |(item, value): (usize, &u8)| ItemOutcome {
             item,
             log_likelihoods: Vec::new(),
             text: None,

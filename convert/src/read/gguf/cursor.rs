@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::metadata::{Array, Kind, Value};
+use super::metadata::{Array, MetadataType, Value};
 use crate::{Error, Result};
 
 /// A position in the bytes of a file, and the name of the current part for messages.
@@ -99,9 +99,9 @@ impl<'a> Cursor<'a> {
 
     pub fn value(&mut self) -> Result<Value> {
         let kind = self.u32()?;
-        Ok(match Kind::from_id(kind) {
-            Some(Kind::Text) => Value::Text(self.text()?),
-            Some(Kind::Array) => Value::Array(self.array()?),
+        Ok(match MetadataType::from_id(kind) {
+            Some(MetadataType::Text) => Value::Text(self.text()?),
+            Some(MetadataType::Array) => Value::Array(self.array()?),
             Some(kind) => match kind.scalar(self.take(kind.bytes())?) {
                 Some(value) => value,
                 None => return self.error("false or true, 0 or 1", "another byte", DAMAGED),
@@ -113,8 +113,8 @@ impl<'a> Cursor<'a> {
     /// Keeps the elements undecoded, so that memory stays below the size of the file.
     fn array(&mut self) -> Result<Array> {
         let id = self.u32()?;
-        let kind = match Kind::from_id(id) {
-            Some(Kind::Array) => {
+        let kind = match MetadataType::from_id(id) {
+            Some(MetadataType::Array) => {
                 return self.error(
                     "an array of scalars or strings",
                     "an array of arrays",
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         let len = self.count("elements", kind.bytes())?;
         let start = self.at;
         match kind {
-            Kind::Text => {
+            MetadataType::Text => {
                 for _ in 0..len {
                     self.bytes()?;
                 }

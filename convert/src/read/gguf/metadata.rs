@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// Type of a value. The position in this list is the number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetadataType {
     U8,
     I8,
     U16,
@@ -38,30 +38,30 @@ pub(crate) enum Value {
 /// Undecoded scalars or strings. The lengths of the strings were checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Array {
-    pub kind: Kind,
+    pub kind: MetadataType,
     pub len: usize,
     pub bytes: Vec<u8>,
 }
 
-impl Kind {
-    const ALL: [Kind; 13] = [
-        Kind::U8,
-        Kind::I8,
-        Kind::U16,
-        Kind::I16,
-        Kind::U32,
-        Kind::I32,
-        Kind::F32,
-        Kind::Bool,
-        Kind::Text,
-        Kind::Array,
-        Kind::U64,
-        Kind::I64,
-        Kind::F64,
+impl MetadataType {
+    const ALL: [MetadataType; 13] = [
+        MetadataType::U8,
+        MetadataType::I8,
+        MetadataType::U16,
+        MetadataType::I16,
+        MetadataType::U32,
+        MetadataType::I32,
+        MetadataType::F32,
+        MetadataType::Bool,
+        MetadataType::Text,
+        MetadataType::Array,
+        MetadataType::U64,
+        MetadataType::I64,
+        MetadataType::F64,
     ];
 
-    pub fn from_id(id: u32) -> Option<Kind> {
-        Kind::ALL.get(id as usize).copied()
+    pub fn from_id(id: u32) -> Option<MetadataType> {
+        MetadataType::ALL.get(id as usize).copied()
     }
 
     pub fn id(self) -> u32 {
@@ -71,11 +71,11 @@ impl Kind {
     /// Bytes of one value; the minimum for a string or an array.
     pub fn bytes(self) -> u64 {
         match self {
-            Kind::U8 | Kind::I8 | Kind::Bool => 1,
-            Kind::U16 | Kind::I16 => 2,
-            Kind::U32 | Kind::I32 | Kind::F32 => 4,
-            Kind::U64 | Kind::I64 | Kind::F64 | Kind::Text => 8,
-            Kind::Array => 12,
+            MetadataType::U8 | MetadataType::I8 | MetadataType::Bool => 1,
+            MetadataType::U16 | MetadataType::I16 => 2,
+            MetadataType::U32 | MetadataType::I32 | MetadataType::F32 => 4,
+            MetadataType::U64 | MetadataType::I64 | MetadataType::F64 | MetadataType::Text => 8,
+            MetadataType::Array => 12,
         }
     }
 
@@ -88,18 +88,18 @@ impl Kind {
                 .expect("a scalar has the bytes of its kind")
         }
         Some(match self {
-            Kind::U8 => Value::Unsigned(u8::from_le_bytes(fixed(bytes)).into()),
-            Kind::U16 => Value::Unsigned(u16::from_le_bytes(fixed(bytes)).into()),
-            Kind::U32 => Value::Unsigned(u32::from_le_bytes(fixed(bytes)).into()),
-            Kind::U64 => Value::Unsigned(u64::from_le_bytes(fixed(bytes))),
-            Kind::I8 => Value::Signed(i8::from_le_bytes(fixed(bytes)).into()),
-            Kind::I16 => Value::Signed(i16::from_le_bytes(fixed(bytes)).into()),
-            Kind::I32 => Value::Signed(i32::from_le_bytes(fixed(bytes)).into()),
-            Kind::I64 => Value::Signed(i64::from_le_bytes(fixed(bytes))),
-            Kind::F32 => Value::F32(f32::from_le_bytes(fixed(bytes))),
-            Kind::F64 => Value::F64(f64::from_le_bytes(fixed(bytes))),
-            Kind::Bool if bytes[0] < 2 => Value::Bool(bytes[0] == 1),
-            Kind::Bool | Kind::Text | Kind::Array => return None,
+            MetadataType::U8 => Value::Unsigned(u8::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::U16 => Value::Unsigned(u16::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::U32 => Value::Unsigned(u32::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::U64 => Value::Unsigned(u64::from_le_bytes(fixed(bytes))),
+            MetadataType::I8 => Value::Signed(i8::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::I16 => Value::Signed(i16::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::I32 => Value::Signed(i32::from_le_bytes(fixed(bytes)).into()),
+            MetadataType::I64 => Value::Signed(i64::from_le_bytes(fixed(bytes))),
+            MetadataType::F32 => Value::F32(f32::from_le_bytes(fixed(bytes))),
+            MetadataType::F64 => Value::F64(f64::from_le_bytes(fixed(bytes))),
+            MetadataType::Bool if bytes[0] < 2 => Value::Bool(bytes[0] == 1),
+            MetadataType::Bool | MetadataType::Text | MetadataType::Array => return None,
         })
     }
 }
@@ -188,7 +188,7 @@ impl Metadata {
 
     pub fn strings(&self, key: &str) -> Result<Option<Vec<&str>>> {
         self.typed(key, "an array of UTF-8 strings", |v| match v {
-            Value::Array(array) if array.kind == Kind::Text => {
+            Value::Array(array) if array.kind == MetadataType::Text => {
                 let texts = array.strings().map(|text| std::str::from_utf8(text).ok());
                 texts.collect()
             }
@@ -201,7 +201,7 @@ impl Metadata {
             key,
             "an array of integers above or equal to zero",
             |v| match v {
-                Value::Array(array) if array.kind != Kind::Text => {
+                Value::Array(array) if array.kind != MetadataType::Text => {
                     array.scalars().map(|v| v?.unsigned()).collect()
                 }
                 _ => None,
@@ -211,7 +211,7 @@ impl Metadata {
 
     pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.typed(key, "an array of f32", |v| match v {
-            Value::Array(array) if array.kind == Kind::F32 => {
+            Value::Array(array) if array.kind == MetadataType::F32 => {
                 let numbers = array.bytes.as_chunks().0.iter();
                 Some(numbers.map(|b| f32::from_le_bytes(*b)).collect())
             }

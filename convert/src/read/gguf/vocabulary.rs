@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::metadata::Metadata;
 use crate::Result;
 use crate::gguf::names::Architecture;
-use crate::gguf::splits::Split;
+use crate::gguf::splits::SplitRule;
 use crate::gguf::{FILE_KEYS, TOKENIZER};
 
 /// Kinds of tokens in `tokenizer.ggml.token_type`.
@@ -105,7 +105,7 @@ fn template(
 struct Vocabulary<'a> {
     tokens: Vec<&'a str>,
     kinds: Vec<u64>,
-    split: Option<&'static Split>,
+    split: Option<&'static SplitRule>,
     bos: Option<usize>,
     eos: Vec<usize>,
     unknown: Option<usize>,
@@ -338,7 +338,7 @@ fn split(
     architecture: &Architecture,
     tokens: usize,
     warnings: &mut Vec<String>,
-) -> Result<&'static Split> {
+) -> Result<&'static SplitRule> {
     /// Number of tokens of Llama 3.
     const LLAMA_3: usize = 128_256;
     const KEY: &str = "tokenizer.ggml.pre";
@@ -358,8 +358,8 @@ fn split(
             name
         }
     };
-    Split::named(name).ok_or_else(|| {
-        let expected = format!("one of the split rules {}", Split::known());
+    SplitRule::named(name).ok_or_else(|| {
+        let expected = format!("one of the split rules {}", SplitRule::known());
         metadata.bad(KEY, expected, name)
     })
 }
@@ -381,7 +381,7 @@ fn merges(metadata: &Metadata) -> Result<Vec<Value>> {
     pairs.collect()
 }
 
-fn byte_level(split: &Split, merges: Vec<Value>) -> Value {
+fn byte_level(split: &SplitRule, merges: Vec<Value>) -> Value {
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": split.normalizer(),

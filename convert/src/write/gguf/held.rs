@@ -17,7 +17,7 @@ use crate::{Error, Result, Scales, Source, Ternary, ValueType};
 
 /// The scales of a matrix after conversion to a type.
 #[derive(Debug)]
-pub(crate) struct Runs {
+pub(crate) struct HeldScales {
     /// One scale per run, in the order of the rows.
     pub scales: Vec<f32>,
     /// The largest |new / old - 1| over nonzero weights.
@@ -28,11 +28,11 @@ pub(crate) struct Runs {
     shares: bool,
 }
 
-impl Runs {
+impl HeldScales {
     /// Computes the runs of a matrix. Runs of zeros have the scale 1.
-    pub fn of(ternary: &Ternary, columns: usize, kind: &Type) -> Runs {
+    pub fn of(ternary: &Ternary, columns: usize, kind: &Type) -> HeldScales {
         let span = span(kind, columns, ternary.trits.len());
-        let mut runs = Runs {
+        let mut runs = HeldScales {
             scales: Vec::with_capacity(ternary.trits.len() / span),
             error: 0.0,
             worst: (1.0, 1.0),
@@ -212,7 +212,7 @@ impl Source for Held<'_> {
 
     fn linear(&self, weight: &Weight) -> Result<Ternary> {
         let mut ternary = self.source.linear(weight)?;
-        let runs = Runs::of(&ternary, weight.columns, self.kind).scales;
+        let runs = HeldScales::of(&ternary, weight.columns, self.kind).scales;
         let is_one = ternary.scales.single().is_some() || runs.len() == 1;
         ternary.scales = match is_one {
             true => Scales::one(runs[0]),
@@ -250,7 +250,7 @@ mod tests {
             trits,
             stored: StoredScale::Products(0),
         };
-        let runs = Runs::of(&ternary, 256, kind);
+        let runs = HeldScales::of(&ternary, 256, kind);
         assert_eq!(runs.scales, expected, "{}", kind.name);
         assert!((runs.error - error).abs() < 1e-9, "{}", runs.error);
     }

@@ -17,18 +17,18 @@ use sterna_ternary::layout::{self, HEAD, Role, Weight};
 use sterna_ternary::rope::{RopeScaling, yarn_attention_factor};
 use sterna_ternary::{Config, Family, Output, durable};
 
-use self::held::{Held, Runs};
+use self::held::{Held, HeldScales};
 use self::pairs::{Pairs, Planned, header};
 use crate::gguf::names::{self, Architecture};
 use crate::gguf::types::{self, ScaleAt, Size, TAIL, Type};
 use crate::gguf::{CONFIG, FILE_KEYS, GgufHints, floats};
-use crate::progress::Progress;
+use crate::progress::ProgressCounter;
 use crate::proof::{self, proven};
 use crate::read::gguf::container::DEFAULT_ALIGNMENT;
 use crate::read::gguf::{Gguf, config};
 use crate::report::coarser;
-use crate::write::table::{self, Choice, Plan};
-use crate::{Error, HeadType, MatrixReport, Report, Result, Source, ValueType, parallel};
+use crate::write::table::{self, Choice, TablePlan};
+use crate::{ConversionReport, Error, HeadType, MatrixReport, Result, Source, ValueType, parallel};
 
 /// Type of the linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +96,10 @@ pub(crate) fn write(
     out: &Output,
     options: &GgufOptions,
     show: &mut dyn FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let weights = layout::weights(source.config());
     let (kind, name, file_type) = options.weights.row();
-    let mut progress = Progress::new(crate::progress::total(&weights), show);
+    let mut progress = ProgressCounter::new(crate::progress::total(&weights), show);
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
         check_width(source, weight, kind)?;
         progress.add(weight.rows * weight.columns);
@@ -107,7 +107,7 @@ pub(crate) fn write(
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plans = tables
         .map(|w| plan(source, w, options.head, &mut |n| progress.add(n)))
-        .collect::<Result<Vec<Plan>>>()?;
+        .collect::<Result<Vec<TablePlan>>>()?;
     let mut pairs = metadata(source, file_type)?;
     tokens::write(&mut pairs, source, options.pre.as_deref())?;
     let mut planned = Vec::new();
@@ -148,7 +148,7 @@ pub(crate) fn write(
         Ok((proof, (matrices, rounding)))
     })?;
     let (matrices, rounding) = written;
-    let mut report = Report::new(name, source, &proof, &plans, matrices);
+    let mut report = ConversionReport::new(name, source, &proof, &plans, matrices);
     report.scale_rounding = rounding;
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
@@ -213,7 +213,7 @@ fn plan(
     weight: &Weight,
     head: HeadType,
     advance: &mut dyn FnMut(usize),
-) -> Result<Plan> {
+) -> Result<TablePlan> {
     let is_head = weight.name == HEAD || source.config().tie_word_embeddings;
     let choice = match head {
         HeadType::Lossless => Choice::Lossless,
@@ -379,7 +379,7 @@ fn vector(name: &str, len: usize) -> Planned {
     }
 }
 
-fn plan_tensor(family: &Family, weight: &Weight, kind: &Type, plans: &[Plan]) -> Planned {
+fn plan_tensor(family: &Family, weight: &Weight, kind: &Type, plans: &[TablePlan]) -> Planned {
     let name = names::of(family, &weight.name);
     let (columns, elements) = (weight.columns as u64, (weight.rows * weight.columns) as u64);
     let (type_id, bytes) = match weight.role {
@@ -404,7 +404,7 @@ fn plan_tensor(family: &Family, weight: &Weight, kind: &Type, plans: &[Plan]) ->
     }
 }
 
-fn table_type(plans: &[Plan], weight: &Weight) -> (&'static Type, ValueType) {
+fn table_type(plans: &[TablePlan], weight: &Weight) -> (&'static Type, ValueType) {
     let plan = plans.iter().find(|p| p.name == weight.name);
     let precision = plan.expect("every table has a plan").precision;
     let kind = match precision {
@@ -460,7 +460,7 @@ impl Writer<'_> {
         &mut self,
         held: &Held,
         weight: &Weight,
-        plans: &[Plan],
+        plans: &[TablePlan],
         lossy: bool,
     ) -> Result<Option<(MatrixReport, f64)>> {
         let Held { source, kind } = *held;
@@ -479,7 +479,7 @@ impl Writer<'_> {
             }
             Role::Linear => {
                 let mut ternary = source.linear(weight)?;
-                let mut runs = Runs::of(&ternary, weight.columns, kind);
+                let mut runs = HeldScales::of(&ternary, weight.columns, kind);
                 runs.check(source, weight, kind, lossy)?;
                 report = Some((MatrixReport::new(weight, &ternary), runs.error));
                 let architecture = Architecture::of(source.config());

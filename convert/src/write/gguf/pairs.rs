@@ -1,7 +1,7 @@
 //! Encodes the header of a GGUF file: key-value pairs and tensor infos.
 
 use crate::read::gguf::container::{DEFAULT_ALIGNMENT, MAGIC};
-use crate::read::gguf::metadata::Kind;
+use crate::read::gguf::metadata::MetadataType;
 
 const VERSION: u32 = 3;
 
@@ -13,53 +13,53 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
-    fn key(&mut self, key: &str, kind: Kind) {
+    fn key(&mut self, key: &str, kind: MetadataType) {
         self.count += 1;
         put_text(&mut self.bytes, key);
         self.bytes.extend(kind.id().to_le_bytes());
     }
 
     pub fn text(&mut self, key: &str, text: &str) {
-        self.key(key, Kind::Text);
+        self.key(key, MetadataType::Text);
         put_text(&mut self.bytes, text);
     }
 
     pub fn number(&mut self, key: &str, number: u32) {
-        self.key(key, Kind::U32);
+        self.key(key, MetadataType::U32);
         self.bytes.extend(number.to_le_bytes());
     }
 
     pub fn float(&mut self, key: &str, number: f32) {
-        self.key(key, Kind::F32);
+        self.key(key, MetadataType::F32);
         self.bytes.extend(number.to_le_bytes());
     }
 
     pub fn boolean(&mut self, key: &str, value: bool) {
-        self.key(key, Kind::Bool);
+        self.key(key, MetadataType::Bool);
         self.bytes.push(value.into());
     }
 
-    fn array(&mut self, key: &str, kind: Kind, len: usize) {
-        self.key(key, Kind::Array);
+    fn array(&mut self, key: &str, kind: MetadataType, len: usize) {
+        self.key(key, MetadataType::Array);
         self.bytes.extend(kind.id().to_le_bytes());
         self.bytes.extend((len as u64).to_le_bytes());
     }
 
     pub fn texts<T: AsRef<str>>(&mut self, key: &str, texts: &[T]) {
-        self.array(key, Kind::Text, texts.len());
+        self.array(key, MetadataType::Text, texts.len());
         for text in texts {
             put_text(&mut self.bytes, text.as_ref());
         }
     }
 
     pub fn floats(&mut self, key: &str, numbers: &[f32]) {
-        self.array(key, Kind::F32, numbers.len());
+        self.array(key, MetadataType::F32, numbers.len());
         self.bytes
             .extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
     }
 
     pub fn integers(&mut self, key: &str, numbers: &[i32]) {
-        self.array(key, Kind::I32, numbers.len());
+        self.array(key, MetadataType::I32, numbers.len());
         self.bytes
             .extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sterna_ternary::Config;
 
 use super::pairs::Pairs;
-use crate::gguf::splits::Split;
+use crate::gguf::splits::SplitRule;
 use crate::read::embedded::parse_object;
 use crate::read::gguf::vocabulary::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
 use crate::{Error, Result, Source};
@@ -131,7 +131,7 @@ impl Tokens {
         let unknown = || {
             format!(
                 "its `pre_tokenizer` is not one of {}; name its split rule in llama.cpp (--pre)",
-                Split::known()
+                SplitRule::known()
             )
         };
         pairs.text(
@@ -139,7 +139,7 @@ impl Tokens {
             if self.falls_back { "llama" } else { "gpt2" },
         );
         if !self.falls_back {
-            let split = || Split::of(&tokenizer["pre_tokenizer"]).map(|s| s.names[0]);
+            let split = || SplitRule::of(&tokenizer["pre_tokenizer"]).map(|s| s.names[0]);
             pairs.text(
                 "tokenizer.ggml.pre",
                 pre.or_else(split).ok_or_else(unknown)?,

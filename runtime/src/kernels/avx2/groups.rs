@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::super::groups::GroupProduct;
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
-use super::super::shape::{Operands, Shape};
+use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{four_sums, load};
 use super::ternary::{TABLE_TOKENS, tokens_for_tables};
@@ -37,7 +37,7 @@ pub(in super::super) fn by_tables(
     loops: lut::Loops,
 ) -> usize {
     let (tokens, rows) = product.shape(y);
-    let shape = Shape {
+    let shape = GemmShape {
         tokens,
         rows,
         blocks: product.groups,
@@ -45,7 +45,7 @@ pub(in super::super) fn by_tables(
     let tokens = tokens_for_tables(shape, fewest);
     if tokens > 0 {
         let operands = Operands {
-            shape: Shape { tokens, ..shape },
+            shape: GemmShape { tokens, ..shape },
             rows: product.rows,
             q: &product.q[..tokens * product.groups * 128],
             q_sums: &[], // tables hold sums of trits, which need no Σ q

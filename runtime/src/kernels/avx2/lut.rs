@@ -29,7 +29,7 @@ use std::ops::Range;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::prefetch::prefetch_line;
-use super::super::shape::{Operands, Shape};
+use super::super::shape::{GemmShape, Operands};
 use super::registers::{high_bytes, load, table};
 use super::shuffle::{exchange, four_by_four};
 
@@ -144,7 +144,7 @@ pub(super) fn gemm<const UNITS: usize>(
     } else {
         NARROW_UNITS
     };
-    let Shape {
+    let GemmShape {
         tokens,
         rows: n,
         blocks,

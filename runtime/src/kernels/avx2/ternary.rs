@@ -21,7 +21,7 @@ use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
-use super::super::shape::{Operands, Shape};
+use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{four_sums, high_bytes, load, table};
 
@@ -209,7 +209,7 @@ fn singly(operands: Operands, sums: &mut [i32], gemv: impl Fn(Operands, &mut [i3
         let n = (8 * ROWS).min(shape.rows - first);
         for t in 0..shape.tokens {
             let part = Operands {
-                shape: Shape {
+                shape: GemmShape {
                     tokens: 1,
                     rows: n,
                     ..shape
@@ -229,7 +229,7 @@ const TABLE_ROWS: usize = 192;
 pub(super) const TABLE_TOKENS: usize = 20;
 
 /// How many of the tokens tables compute: whole tiles, and the rest if it has as many as `fewest`.
-pub(in super::super) fn tokens_for_tables(shape: Shape, fewest: usize) -> usize {
+pub(in super::super) fn tokens_for_tables(shape: GemmShape, fewest: usize) -> usize {
     match shape.tokens % lut::TOKENS {
         _ if shape.rows < TABLE_ROWS => 0,
         rest if rest < fewest => shape.tokens - rest,
@@ -274,7 +274,7 @@ fn tiles<const STEPS: usize>(
         q,
         q_sums,
     } = operands;
-    let Shape {
+    let GemmShape {
         tokens,
         rows: n,
         blocks,

@@ -13,7 +13,7 @@ use super::super::avx2::lut::Loops;
 use super::super::avx2::registers::{four_sums, load};
 use super::super::avx2::ternary::{product_i2, product_t5, tokens_for_tables};
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
-use super::super::shape::{Operands, Shape};
+use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{block, fields};
 
@@ -97,7 +97,7 @@ type Tables = unsafe fn(Operands, &mut [i32], Loops);
 /// The arguments of a product.
 #[derive(Clone, Copy)]
 struct Product<'a, const STEPS: usize> {
-    shape: Shape,
+    shape: GemmShape,
     rows: &'a [[u8; BLOCK_BYTES]], // (rows, blocks)
     q: &'a [[[i8; 32]; STEPS]],    // (tokens, blocks)
     q_sums: &'a [i32],
@@ -209,7 +209,7 @@ unsafe fn few<const STEPS: usize>(
     sums: &mut [i32],
     digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
 ) {
-    let Shape {
+    let GemmShape {
         tokens, rows: n, ..
     } = product.shape;
     for first in (0..n).step_by(4) {
@@ -231,7 +231,7 @@ unsafe fn few<const STEPS: usize>(
 impl<'a, const STEPS: usize> Product<'a, STEPS> {
     /// Pairs of rows from `first` on; after the last row, that row is repeated.
     fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
-        let Shape {
+        let GemmShape {
             rows: n, blocks, ..
         } = self.shape;
         let mut rows = [[self.rows; 2]; N];
@@ -253,7 +253,7 @@ impl<'a, const STEPS: usize> Product<'a, STEPS> {
         sums: &mut [i32],
         digits: impl Fn(__m512i) -> [__m512i; STEPS],
     ) {
-        let Shape {
+        let GemmShape {
             rows: n, blocks, ..
         } = self.shape;
         let rows: [_; 2] = self.pairs(first);
