@@ -20,11 +20,11 @@ fn main() -> anyhow::Result<()> {
     let mut messages = Vec::new();
     for line in std::io::stdin().lines() {
         messages.push(Message::new("user", &line?));
-        // The template writes the whole conversation, up to where the assistant speaks next.
+        // The template renders the whole conversation, up to where the assistant speaks next.
         let text = template.render(&messages, true)?;
         let ids = tokenizer.encode(&text, false)?;
 
-        // `resume` keeps what the cache holds of it already, so a turn costs its own tokens only.
+        // `resume` keeps the part that the cache holds already: a turn costs its own tokens only.
         let settings = Settings {
             max_tokens: Some(200),
             ..Settings::default()

@@ -42,7 +42,7 @@ fn vectors(model: &Model, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
     let caches = ids.iter().map(|ids| model.new_cache(ids.len()));
     let mut caches = caches.collect::<Result<Vec<_>>>()?;
 
-    // All texts go through the layers together; each gets the vector that it would get alone.
+    // All texts go through the layers together; each vector is the one that the text gets alone.
     let logits = Logits::Last;
     let parts = caches
         .iter_mut()

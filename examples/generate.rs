@@ -1,4 +1,4 @@
-//! Continue a text, and print it as it comes.
+//! Continue a text, and print each piece when it is known.
 //!
 //! cargo run --release --example generate -- model.sterna "Once Mia"
 
@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<()> {
     let [_, path, prompt] = &args[..] else {
         anyhow::bail!("usage: generate MODEL.sterna PROMPT");
     };
-    // The file is mapped, so this takes no time, and programs that run the same model share it.
+    // The file is mapped, so opening it is fast, and programs that run the same model share it.
     let model = Model::open(Path::new(path), Options::default())?;
     let tokenizer = model.tokenizer()?;
     let prompt = tokenizer.encode(prompt, true)?;

@@ -28,14 +28,14 @@ fn main() -> anyhow::Result<()> {
 
     let text = complete(&model, &tokenizer, &mut cache, first.clone(), &all)?;
     println!("any token:      {prompt}{text}");
-    // Back to the end of the prompt: what follows is forgotten, the prompt is not computed again.
+    // The cache goes back to the end of the prompt, which is not computed again.
     cache.truncate(prompt_ids.len());
     let text = complete(&model, &tokenizer, &mut cache, first, &without)?;
     println!("never with '{letter}': {prompt}{text}");
     Ok(())
 }
 
-/// Takes the most probable token that is allowed, again and again.
+/// Continues with the most probable token that is allowed, up to `TOKENS` of them.
 fn complete(
     model: &Model,
     tokenizer: &Tokenizer,

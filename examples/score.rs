@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     let model = Model::open(Path::new(path), Options::default())?;
     let tokenizer = model.tokenizer()?;
 
-    // Perplexity: windows of 64 tokens, 32 apart; every token is predicted once.
+    // Perplexity: windows of 64 tokens, 32 apart, in which every token is predicted once.
     let text = Text::open(&[PathBuf::from(text)], None)?;
     let convention = Convention::Strided {
         context: 64,

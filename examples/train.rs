@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     let enough: f64 = enough.parse()?; // nats per token
     let run = Run::from_scratch(Path::new(recipe))?;
 
-    // The loop says what happens and asks whether to go on. The same call continues a stopped run.
+    // The loop reports events and asks whether to continue. The same call resumes a stopped run.
     let observe = |event: Event| match event {
         Event::Step { step, of, .. } => {
             println!("step {step}: loss {:.3}", of.loss);
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     let outcome = sterna_train::train(&run, folder, &Place::default(), observe)?;
     println!("{} after {} steps", outcome.model.display(), outcome.step);
 
-    // `outcome.model` is a Hugging Face folder, which transformers loads too.
+    // `outcome.model` is a Hugging Face folder, which transformers can load too.
     let packed = folder.join("model.sterna");
     let options = sterna_convert::PackedOptions::default();
     let mut progress = |_done, _total| {};

@@ -1,9 +1,10 @@
 //! Tokens per second and peak memory of training steps.
 //!
-//! `cargo bench -p sterna-train --bench step -- SHAPE MODE`: both are optional. `candle` is the same model on plain
-//! candle operations, in one piece on all of candle's threads; the others divide a step over threads of this crate, which
-//! candle's own would only disturb. What candle does is said in the environment, and the peak is that of a process, so
-//! each measurement is a process of its own.
+//! `cargo bench -p sterna-train --bench step -- SHAPE MODE`; both arguments are optional. The mode
+//! `candle` is the same model on plain candle operations, as one graph on all threads of candle.
+//! The other modes divide a step over the threads of this crate, and candle's threads would compete
+//! with them. candle reads its number of threads from the environment, and peak memory is that of a
+//! process, so each measurement runs in a process of its own.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -60,7 +61,7 @@ fn tokens_per_second(config: &Config, mode: &str, batch: usize, context: usize) 
     (batch * context) as f64 / seconds[seconds.len() / 2]
 }
 
-/// Most memory that this process held, where the system says.
+/// The largest memory of this process so far in MiB, if the system reports it.
 fn peak_mebibytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -97,10 +98,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the process that measures is given, and the one that starts it is not.
+/// The argument that marks a process that measures.
 const MEASURING: &str = "--measuring";
 
-/// Starts this program again with what candle shall read, and says whether it succeeded.
+/// Runs one measurement in a new process with the environment for candle, and returns whether it
+/// succeeded.
 fn measure_apart(name: &str, mode: &str) -> bool {
     let program = std::env::current_exe().expect("a running program has a path");
     let mut command = Command::new(program);

@@ -1,8 +1,9 @@
-//! One value for each trained parameter, one after the other in the order of the model: gradients and moments.
+//! One value for each trained parameter, concatenated in the order of the model: gradients and
+//! moments.
 //!
-//! They are where the model is: a plain vector beside the fused operations, and beside plain candle operations a flat
-//! tensor in the memory of their device, which they leave only for a checkpoint or for ranks that talk through the
-//! CPU.
+//! They are in the memory where the model computes: a vector for the fused operations, and a flat
+//! tensor on the device for plain candle operations. A tensor is copied to the CPU only for a
+//! checkpoint and for ranks that communicate through the CPU.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Model, Result};
 
-/// Values of all parameters (parameter_count).
+/// The values of all parameters (parameter_count).
 #[derive(Debug, Clone)]
 pub enum Arena {
     /// In the memory of the CPU.
@@ -20,7 +21,7 @@ pub enum Arena {
 }
 
 impl Arena {
-    /// Zeros where this model's gradients are.
+    /// Zeros in the memory where this model's gradients are.
     pub fn zeros(model: &Model) -> Result<Arena> {
         let len = model.parameter_count();
         Ok(match model.plain_device() {
@@ -29,7 +30,7 @@ impl Arena {
         })
     }
 
-    /// The values, copied from a device.
+    /// The values: borrowed on the CPU, copied from another device.
     pub fn values(&self) -> Result<Cow<'_, [f32]>> {
         Ok(match self {
             Arena::Values(values) => Cow::Borrowed(values),
@@ -37,12 +38,12 @@ impl Arena {
         })
     }
 
-    /// The values, copied from a device.
+    /// The values: moved on the CPU, copied from another device.
     pub fn into_values(self) -> Result<Vec<f32>> {
         Ok(self.values()?.into_owned())
     }
 
-    /// The values as a vector, which they become if they are none.
+    /// The values as a vector; a tensor is converted in place.
     pub(crate) fn as_values(&mut self) -> Result<&mut Vec<f32>> {
         if let Arena::Tensor(tensor) = self {
             *self = Arena::Values(tensor.to_vec1()?);
@@ -53,7 +54,7 @@ impl Arena {
         }
     }
 
-    /// The values as a tensor on this device, which they become if they are none.
+    /// The values as a tensor on this device; a vector is converted in place.
     pub(crate) fn as_tensor(&mut self, device: &Device) -> Result<&mut Tensor> {
         if let Arena::Values(values) = self {
             *self = Arena::Tensor(Tensor::from_slice(values, values.len(), device)?);
@@ -76,7 +77,7 @@ impl Arena {
         Ok(())
     }
 
-    /// The norm of each parameter's part; from a device come only these.
+    /// The Euclidean norm of each parameter's part. Only the norms are copied from a device.
     pub(crate) fn norms(&self, model: &Model) -> Result<Vec<f64>> {
         let mut start = 0;
         let parts = model.parameters().map(|(weight, var)| {
@@ -91,7 +92,7 @@ impl Arena {
             Arena::Tensor(values) => {
                 let square = |(start, rows, columns)| {
                     let part = values.narrow(0, start, rows * columns)?;
-                    // Sums of rows first, which a GPU adds side by side.
+                    // Sums per row first: a GPU computes them in parallel.
                     let rows = part.reshape((rows, columns))?.sqr()?.sum(1)?;
                     rows.sum_all()?.reshape(1)
                 };
@@ -111,7 +112,7 @@ impl Arena {
     }
 }
 
-/// Euclidean norm, in f64 over fixed lanes.
+/// Euclidean norm, in f64, with a fixed order of additions over eight lanes.
 fn norm(values: &[f32]) -> f64 {
     let mut lanes = [0f64; 8];
     for chunk in values.chunks(8) {

@@ -1,9 +1,10 @@
-//! Gradients of a shard: from one graph, or layer by layer with the activations of each computed twice.
+//! Gradients of a shard: from one graph, or layer by layer with the activations of each layer
+//! computed twice.
 //!
-//! One graph holds the activations of all layers until its backward pass. With [`ActivationStorage::Recompute`] the
-//! forward pass keeps only the input of each layer; the backward pass computes a layer again, with a graph, when
-//! its gradient is due (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). Both give the same
-//! bits.
+//! One graph holds the activations of all layers until its backward pass. With
+//! [`ActivationStorage::Recompute`] the forward pass keeps only the input of each layer. The
+//! backward pass then computes a layer again, with a graph, when it needs its gradient (Chen et
+//! al., "Training Deep Nets with Sublinear Memory Cost", 2016). Both ways give the same bits.
 
 use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,8 @@ pub enum ActivationStorage {
 }
 
 impl Model {
-    /// The sum of the losses in nats, and the gradients of `scale` times this sum in the order of the parameters.
+    /// The sum of the losses in nats, and the gradients of `scale` times this sum, in the order of
+    /// the parameters.
     pub(crate) fn gradients(
         &self,
         prepared: &Prepared,
@@ -56,16 +58,20 @@ impl Model {
         scale: f64,
         sum: &mut GradientSum,
     ) -> Result<Tensor> {
+        // Forward without a graph; inputs[i] is the input of layer i (tokens, hidden_size).
         let layers = self.config.num_hidden_layers;
         let mut inputs = vec![self.embed(sequences)?.detach()];
         for i in 0..layers {
             inputs.push(self.layer(prepared, i, &inputs[i], sequences)?.detach());
         }
+        // The head has a graph of its own, which gives the gradient of the last output.
         let x = Var::from_tensor(&inputs[layers])?;
         let loss = self.head_training_loss(&x, sequences, expected)?;
         let gradients = loss.affine(scale, 0.0)?.backward()?;
         sum.add(&gradients)?;
         let mut dx = gradient_of(&gradients, &x)?;
+        // Layer i again, now with a graph. The gradient of Σ y · dx by y is dx, so this backward
+        // pass continues the chain.
         for i in (0..layers).rev() {
             let x = Var::from_tensor(&inputs[i])?;
             inputs.truncate(i);
@@ -80,15 +86,16 @@ impl Model {
     }
 }
 
-/// The gradients of all parameters.
+/// The sums of the gradients of all parameters.
 struct GradientSum<'a> {
     model: &'a Model,
     values: GradientBuffers,
-    /// Of which parameters a gradient came.
+    /// Whether each parameter has received a gradient.
     seen: Vec<bool>,
 }
 
-/// Where they are added: at their place in a vector, or on their device, of one tensor for each parameter.
+/// Where gradients are added: in one vector on the CPU, or in one tensor per parameter on their
+/// device.
 enum GradientBuffers {
     Flat(Vec<f32>),
     Tensors(Vec<Option<Tensor>>),
@@ -120,8 +127,8 @@ impl GradientSum<'_> {
                     if let Some(gradient) = gradient {
                         with_values(&gradient.contiguous()?, |values| match seen {
                             true => of_var.iter_mut().zip(values).for_each(|(sum, g)| *sum += g),
-                            // Zeros that are read before they are written cost a page fault more, in which all
-                            // processors take part.
+                            // The first gradient is copied, not added: reading the untouched zeros
+                            // would cost one more page fault, which all processors take part in.
                             false => of_var.copy_from_slice(values),
                         })?;
                     }
@@ -142,7 +149,9 @@ impl GradientSum<'_> {
         Ok(())
     }
 
-    /// candle stops gradients in silence where an operation has no backward pass; here that is an error.
+    /// # Errors
+    /// A parameter without a gradient. candle stops gradients silently at operations that have no
+    /// backward pass; here that is an error.
     fn finish(self) -> Result<Arena> {
         let mut parameters = self.model.parameters().zip(&self.seen);
         if let Some(((weight, _), _)) = parameters.find(|(_, seen)| !**seen) {

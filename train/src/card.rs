@@ -1,7 +1,7 @@
-//! The model card of a run: what its recipe, its record and its last evaluation tell.
+//! The model card of a run, from its recipe, its record and its last evaluation.
 //!
-//! Of paths only the last part is told, or the name of the repository on the hub, since the card is made to
-//! be published.
+//! A path is shortened to its last part, or to the name of the repository on the hub, because the
+//! card is made to be published.
 
 use std::path::Path;
 
@@ -109,7 +109,7 @@ fn without_folders(value: Value) -> Value {
     }
 }
 
-/// Name and SHA-256 of each file that run.json tells of.
+/// Name and SHA-256 of each file that run.json lists.
 fn hashes(folder: &Path) -> Vec<(String, String)> {
     let record = std::fs::read(folder.join("run.json")).unwrap_or_default();
     let record: Json = serde_json::from_slice(&record).unwrap_or_default();

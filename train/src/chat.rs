@@ -1,7 +1,7 @@
-//! How a model that is trained from scratch writes conversations.
+//! The chat template of a model that is trained from scratch.
 //!
-//! Templates are programs that another crate runs, so the caller gives the function that renders.
-//! A model that starts from a checkpoint has the template of that checkpoint instead.
+//! Templates are programs that another crate runs, so the caller gives the function that renders. A
+//! model that starts from a checkpoint has the template of that checkpoint.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct Chat {
     pub template: Template,
     /// The special token that ends an answer.
     pub end_of_turn: String,
-    /// Writes conversations with it.
+    /// Renders conversations with it.
     pub render: Arc<Render>,
 }
 

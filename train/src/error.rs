@@ -1,8 +1,8 @@
-//! What can go wrong in training.
+//! The errors of training.
 
 use std::path::{Path, PathBuf};
 
-/// A result of this crate.
+/// A result with the error of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Every way in which training is refused or fails.
@@ -25,7 +25,7 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// A recipe is not valid TOML, or has an unknown or impossible setting.
+    /// A recipe is not valid TOML, or it has an unknown key or an impossible value.
     #[error("{path}: {why}")]
     Recipe {
         /// The recipe.
@@ -33,10 +33,10 @@ pub enum Error {
         /// What is wrong, with line and column where known.
         why: String,
     },
-    /// A model with something in its body that the trainer does not compute.
+    /// The forward pass of the trainer does not compute a part of this model.
     #[error("the trainer does not compute {what} of the {family} family; train one of {known}")]
     Untrainable {
-        /// What it is.
+        /// The part.
         what: &'static str,
         /// Name of the model's family.
         family: &'static str,
@@ -51,7 +51,7 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
-    /// A checkpoint to start from cannot be used.
+    /// A checkpoint to start from or to learn from cannot be used.
     #[error("{path}, which `from` names: {why}")]
     Pretrained {
         /// The checkpoint.
@@ -62,7 +62,7 @@ pub enum Error {
     /// Threads could not be started.
     #[error("{threads} threads: {why}; ask for fewer")]
     Threads {
-        /// How many were asked for.
+        /// The number that was requested.
         threads: usize,
         /// The cause.
         why: String,
@@ -70,17 +70,19 @@ pub enum Error {
     /// The ranks of a run cannot reach each other.
     #[error("ranks: {0}")]
     Collective(String),
-    /// The ranks of a run would not compute the same.
+    /// The ranks of a run would not compute the same results.
     #[error(
-        "this rank has another {what} than rank 0; give all ranks the same arguments, folders and program"
+        "this rank has another {what} than rank 0; give all ranks the same arguments, folders and \
+         program"
     )]
     RanksDiffer {
-        /// What is not the same.
+        /// What differs.
         what: &'static str,
     },
-    /// The loss or a gradient is no longer a number.
+    /// The loss or the gradient is not finite.
     #[error(
-        "step {step}: the {what} is {value}; lower the learning rate or lengthen the warm-up, then resume from the last checkpoint"
+        "step {step}: the {what} is {value}, expected a finite number; lower the learning rate or \
+         lengthen the warm-up, then resume from the last checkpoint"
     )]
     Diverged {
         /// The step.
@@ -93,7 +95,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
+    /// Whether the cause is a file or folder that the caller named. The program then exits with 3.
     pub fn is_bad_input(&self) -> bool {
         use Error::*;
         match self {
@@ -106,7 +108,7 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with the file it happened to.
+    /// Wraps an I/O error with the path of its file.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io {
             path: path.to_owned(),

@@ -1,10 +1,11 @@
 //! A Hugging Face folder, which `transformers` loads and `sterna convert` packs.
 //!
-//! With one scale for a matrix the linear layers are master weights, and config.json declares that they are ternarized
-//! online with absmean, so the forward pass of the folder is that of the trainer. Nothing that readers know declares
-//! masters with more scales: they would be ternarized with one. So those layers are the products trit × scale, which are
-//! right in every program that loads floats, and `input_bits` tells that activations were int8, as in the models of
-//! 1bitLLM. The masters stay in the run's checkpoints.
+//! With one scale per matrix the folder holds the master weights, and config.json declares that
+//! linear layers are ternarized online with absmean. The forward pass of the folder is then that of
+//! the trainer. No key that readers know declares master weights with several scales per matrix;
+//! they would be ternarized with one. Such layers are written as the products trit × scale, which
+//! are correct in every program that loads floats. `input_bits` says that activations were int8, as
+//! in the models of 1bitLLM. The master weights stay in the checkpoints of the run.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,9 +20,12 @@ use crate::{Error, Model, Precision, Result, ops};
 
 const GENERATION: &str = "generation_config.json";
 
-/// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files into `folder`,
-/// which is created. `files` are those of the checkpoint that the tokenizer came from, if it came from one; they stay
-/// as they were. `template` is the chat template of a model that was trained from scratch.
+/// Writes config.json, model.safetensors, generation_config.json and the files of the tokenizer
+/// into `folder`, which is created.
+///
+/// `files` are those of the checkpoint that the tokenizer comes from, and are copied unchanged;
+/// none for a tokenizer that the run trained. `template` is the chat template of a model that was
+/// trained from scratch.
 pub fn huggingface(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -35,6 +39,7 @@ pub fn huggingface(
         write(&folder.join(name), bytes)?;
     }
     write(&folder.join("model.safetensors"), &weights(model)?)?;
+    // Only master weights are quantized again by readers; floats and products are not.
     let mut json = config.to_json();
     if model.precision == Precision::Full || has_products(model) {
         let keys = json.as_object_mut().expect("a config is an object");
@@ -44,6 +49,7 @@ pub fn huggingface(
         json["input_bits"] = 8.into();
     }
     write_json(&folder.join("config.json"), &json)?;
+    // A tokenizer and generation settings of our own, unless the checkpoint's were copied.
     if let Some(template) = template {
         write(&folder.join("chat_template.jinja"), template.as_bytes())?;
     }
@@ -82,7 +88,7 @@ fn weights(model: &Model) -> Result<Vec<u8>> {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         (name, view.expect("the shape is that of the values"))
     });
-    // transformers wants to know which framework's conventions the names follow.
+    // transformers reads from `format` which framework named the tensors.
     let metadata = [("format".to_owned(), "pt".to_owned())];
     Ok(safetensors::serialize(views, Some(metadata.into())).expect("valid views serialize"))
 }

@@ -1,9 +1,9 @@
 //! The quantization-aware trainer: full-precision master weights whose forward pass is ternary.
 //!
 //! candle holds the tensors and their graph; the operations that cost time are our own ([`ops`]). A
-//! [`Recipe`] says what to train and [`Draft`] puts one together. A [`Run`] is a recipe with the checkpoints
-//! that it names. [`Trainer`] takes steps, and [`train`] is the loop, which saves, resumes and ends with
-//! a Hugging Face folder.
+//! [`Recipe`] says what to train, and [`Draft`] puts one together. A [`Run`] is a recipe with the
+//! checkpoints that it names. [`Trainer`] takes steps. [`train`] is the loop: it saves, resumes and
+//! ends with a Hugging Face folder.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -56,10 +56,10 @@ pub use spikes::Spikes;
 pub use teacher::Teacher;
 pub use trainer::{LossReduction, Step, Trainer};
 
-/// Lets training use this many threads; to be called once, before the first step.
+/// Sets the number of threads that training uses. Call it once, before the first step.
 ///
 /// # Errors
-/// A second call, or threads that cannot be started.
+/// [`Error::Threads`] for a second call, and where threads cannot be started.
 pub fn use_threads(threads: usize) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

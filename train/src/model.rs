@@ -1,4 +1,8 @@
-//! The decoder that is trained: master weights as candle variables and the forward pass to the loss.
+//! The decoder that is trained: master weights as candle variables, and the forward pass from
+//! tokens to the loss.
+//!
+//! Its order of operations is that of the runtime: norm, attention and feed-forward network of each
+//! layer, the last norm, the head. Every linear layer is one of [`crate::ops`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,14 +24,14 @@ use crate::ops::{
 };
 use crate::{Error, Result};
 
-/// Standard deviation of a fresh embedding that is not the head.
+/// Standard deviation of a new embedding that is not tied to the head.
 const EMBEDDING_DEVIATION: f64 = 0.3;
 
 /// What the linear layers multiply with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// Ternary weights and int8 activations, gradients straight through.
+    /// Ternary weights and int8 activations; gradients pass both quantizers unchanged.
     Ternary,
     /// The master weights themselves.
     Full,
@@ -41,11 +45,12 @@ pub struct Model {
     pub precision: Precision,
     /// Which weights of a ternary matrix share a scale.
     pub scaling: Scaling,
-    /// How far quantization is blended in, λ from 0 to 1: layers multiply with (1 - λ) · W + λ · Q(W).
+    /// How much of the quantization is blended in, λ from 0 to 1: layers multiply by (1 - λ) · W +
+    /// λ · Q(W).
     pub lambda: f32,
-    /// Weight of the squared log-sum of the logits in the gradient.
+    /// Weight of (log Σ exp logits)² in the gradient.
     pub z_loss: f32,
-    /// The token that starts a document, if documents are hidden from each other.
+    /// The token that starts a document; none if tokens attend to the documents before theirs too.
     pub document_start: Option<u32>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
@@ -54,24 +59,25 @@ pub struct Model {
     operations: &'static Operations,
 }
 
-/// What is computed once per optimizer step and shared by all shards: the linear layers, ternarized.
+/// The ternarized linear layers: computed once per optimizer step and shared by all shards.
 pub struct Prepared {
     linears: Vec<Option<Linear>>,
     /// λ; 0 in full precision.
     lambda: f32,
 }
 
-/// What a teacher expects after each token of some sequences, without a graph.
+/// A teacher's hidden states and head, which give the logits that the student learns. They carry no
+/// graph.
 pub(crate) struct Expected {
-    /// What its head takes (tokens, its hidden_size).
+    /// The input of its head (tokens, hidden_size of the teacher).
     pub hidden: Tensor,
-    /// Its head (vocabulary, its hidden_size).
+    /// Its head (vocabulary, hidden_size of the teacher).
     pub head: Tensor,
-    /// How this is mixed with the text.
+    /// How the divergence from it is mixed with the cross entropy.
     pub settings: Distillation,
 }
 
-/// Sequences of the same length: what goes in and what shall come out.
+/// Sequences of the same length: input tokens and the targets of each.
 pub struct Sequences {
     /// Tokens of a sequence.
     pub context: usize,
@@ -81,10 +87,10 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// From rows of `context` + 1 tokens: each token but the last of a row predicts the next.
+    /// Takes rows of `context` + 1 tokens: each token of a row predicts the next one.
     ///
-    /// Tokens may carry the flags of [`sterna_datasets::rows`]: what is unscored is no target, and documents whose
-    /// first tokens are flagged are hidden from each other.
+    /// Tokens may carry the flags of [`sterna_datasets::rows`]: an unscored token is not a target,
+    /// and tokens do not attend beyond the first token of their document.
     pub fn new(rows: &[u32], context: usize) -> Sequences {
         let inputs = || inputs(rows, context);
         let is_flagged = inputs().any(|token| token & rows::FIRST != 0);
@@ -102,7 +108,7 @@ impl Sequences {
         }
     }
 
-    /// Hides documents from each other: one starts at each token `first`, and none looks before its start.
+    /// Limits attention to the document of a token. A document starts at each token `first`.
     pub fn apart(mut self, first: u32) -> Sequences {
         let firsts = self.ids.iter().map(|id| *id == first);
         self.document_starts = Some(document_starts(firsts, self.context));
@@ -110,26 +116,27 @@ impl Sequences {
     }
 }
 
-/// All tokens of rows but the last of each.
+/// All tokens but the last of each row.
 fn inputs(rows: &[u32], context: usize) -> impl Iterator<Item = u32> {
     let rows = rows.chunks_exact(context + 1);
     rows.flat_map(move |row| &row[..context]).copied()
 }
 
-/// All tokens of rows but the first of each.
+/// All tokens but the first of each row.
 fn targets(rows: &[u32], context: usize) -> impl Iterator<Item = u32> {
     rows.chunks_exact(context + 1)
         .flat_map(|row| &row[1..])
         .copied()
 }
 
-/// How many targets of rows of `context` + 1 tokens are scored.
+/// The number of scored targets in rows of `context` + 1 tokens.
 pub(crate) fn scored(rows: &[u32], context: usize) -> usize {
     let targets = targets(rows, context);
     targets.filter(|token| token & rows::UNSCORED == 0).count()
 }
 
-/// Where the document of each token starts in its sequence, from whether it is the first of one.
+/// The position where the document of each token starts in its sequence. `firsts` says for each
+/// token whether a document starts there.
 fn document_starts(firsts: impl Iterator<Item = bool>, context: usize) -> DocumentStarts {
     let mut starts = Vec::new();
     for (i, is_first) in firsts.enumerate() {
@@ -144,7 +151,12 @@ fn document_starts(firsts: impl Iterator<Item = bool>, context: usize) -> Docume
 }
 
 impl Model {
-    /// Fresh weights: normal with this standard deviation, norms 1; the same for the same seed everywhere.
+    /// Makes new weights: normal with the standard deviation `initializer_range`, norms 1. The same
+    /// seed gives the same bits on every platform.
+    ///
+    /// # Errors
+    /// [`Error::Untrainable`] for a family or a config with norms that this forward pass does not
+    /// compute.
     pub fn new(
         config: Config,
         precision: Precision,
@@ -164,7 +176,11 @@ impl Model {
         Model::from_values(config, precision, context, values, &Device::Cpu)
     }
 
-    /// Weights in the order of [`layout::weights`], each row-major. `context` is the longest sequence.
+    /// A model with these weights, in the order of [`layout::weights`], each row-major. `context`
+    /// is the length of the longest sequence.
+    ///
+    /// # Errors
+    /// [`Error::Untrainable`], as for [`Model::new`].
     pub fn from_values(
         config: Config,
         precision: Precision,
@@ -174,12 +190,10 @@ impl Model {
     ) -> Result<Model> {
         refuse_family(config.family)?;
         if config.linear_norm_eps.is_some() {
-            return Err(untrainable(
-                config.family,
-                "norms in front of linear layers",
-            ));
+            return Err(untrainable(config.family, "norms before linear layers"));
         }
         let weights = layout::weights(&config);
+        // Norms are vectors, all other weights are matrices (rows, columns).
         let vars = weights.iter().zip(values).map(|(weight, values)| {
             let shape = match weight.role {
                 Role::Norm => vec![weight.columns],
@@ -211,7 +225,7 @@ impl Model {
         })
     }
 
-    /// The same model in the memory of another device, which runs plain candle operations.
+    /// Moves the model to another device. There it computes with plain candle operations.
     pub fn on(mut self, device: &Device) -> Result<Model> {
         if !device.is_cpu() {
             self.operations = &ops::REFERENCE;
@@ -222,14 +236,14 @@ impl Model {
         Ok(self)
     }
 
-    /// The device of the weights where plain candle operations compute, the optimizer's too; none beside the fused
-    /// operations.
+    /// The device where plain candle operations compute, and with them the optimizer; none for the
+    /// fused operations.
     pub(crate) fn plain_device(&self) -> Option<&Device> {
         let is_plain = self.operations.is_plain;
         is_plain.then(|| self.vars[0].device())
     }
 
-    /// The same model on plain candle operations, as on a GPU: for comparison.
+    /// Computes with plain candle operations, as on a GPU; for comparison.
     pub fn with_reference_operations(mut self) -> Model {
         self.operations = &ops::REFERENCE;
         self
@@ -245,7 +259,8 @@ impl Model {
         self.vars.iter().map(|v| v.elem_count()).sum()
     }
 
-    /// Ternarizes the linear layers, as far as [`Model::lambda`] says; valid until the weights change.
+    /// Ternarizes the linear layers, blended by [`Model::lambda`]. The result is valid until the
+    /// weights change.
     pub fn prepare(&self) -> Result<Prepared> {
         self.prepare_blended(self.lambda)
     }
@@ -268,7 +283,7 @@ impl Model {
         })
     }
 
-    /// Rows of `context` + 1 tokens as this model trains on them.
+    /// Rows of `context` + 1 tokens as sequences with the attention limits of this model.
     pub(crate) fn sequences(&self, rows: &[u32], context: usize) -> Sequences {
         let sequences = Sequences::new(rows, context);
         match self.document_start {
@@ -288,8 +303,8 @@ impl Model {
         self.head_loss(&x, sequences, gradients)
     }
 
-    /// The sum of the losses in nats with its graph, a tensor of one element: of the text, mixed
-    /// with what a teacher expects, if there is one.
+    /// The sum of the losses in nats, a tensor of one element with a graph: the cross entropy with
+    /// the text, mixed with the divergence from a teacher if there is one.
     pub(crate) fn training_loss(
         &self,
         prepared: &Prepared,
@@ -300,7 +315,7 @@ impl Model {
         self.head_training_loss(&x, sequences, expected)
     }
 
-    /// The logits (vocabulary) that follow the tokens of one sequence.
+    /// The logits (vocabulary) after the last token of one sequence.
     pub fn logits(&self, prepared: &Prepared, ids: &[u32]) -> Result<Vec<f32>> {
         let sequences = Sequences {
             context: ids.len(),
@@ -314,7 +329,7 @@ impl Model {
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 
-    /// The residual stream (tokens, hidden_size) behind the last layer.
+    /// The residual stream (tokens, hidden_size) after the last layer.
     fn body(&self, prepared: &Prepared, sequences: &Sequences) -> Result<Tensor> {
         let mut x = self.embed(sequences)?;
         for i in 0..self.config.num_hidden_layers {
@@ -331,7 +346,7 @@ impl Model {
         )?)
     }
 
-    /// The residual stream x (tokens, hidden_size) behind decoder layer `i`.
+    /// The residual stream after decoder layer `i`, from x (tokens, hidden_size) before it.
     pub(crate) fn layer(
         &self,
         prepared: &Prepared,
@@ -345,6 +360,7 @@ impl Model {
         let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
         let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
 
+        // Attention: one norm and one quantizer serve q, k and v.
         let h = input(norm(x, "input_layernorm")?)?;
         let mut q = linear(&h, "self_attn.q_proj")?; // (tokens, heads · head_dim)
         let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
@@ -353,6 +369,7 @@ impl Model {
             q = self.head_norm(&q, &name("self_attn.q_norm"))?;
             k = self.head_norm(&k, &name("self_attn.k_norm"))?;
         }
+        // Rotary positions are applied inside the operation.
         let shape = AttentionShape::new(&self.config, sequences.context);
         let starts = sequences.document_starts.as_ref();
         let mut attended = (self.operations.attention)([&q, &k, &v], shape, &self.rope, starts)?;
@@ -361,6 +378,7 @@ impl Model {
         }
         let x = (x + linear(&input(attended)?, "self_attn.o_proj")?)?;
 
+        // Feed-forward network: act(gate) · up, then back into the stream.
         let h = input(norm(&x, "post_attention_layernorm")?)?;
         let (gate, up) = (linear(&h, "mlp.gate_proj")?, linear(&h, "mlp.up_proj")?);
         // (tokens, intermediate_size)
@@ -410,7 +428,7 @@ impl Model {
         )?)
     }
 
-    /// What the head takes, of the residual stream behind the last layer.
+    /// The input of the head, from the residual stream after the last layer.
     pub(crate) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         self.norm(x, FINAL_NORM)
     }
@@ -427,7 +445,7 @@ impl Model {
         &self.vars[self.index[name]]
     }
 
-    /// What linear layers take: quantized, if they are ternary.
+    /// The input of linear layers; quantized if they are ternary.
     fn input(&self, prepared: &Prepared, x: Tensor) -> Result<Input> {
         Ok((self.operations.input)(x, prepared.lambda)?)
     }
@@ -448,7 +466,7 @@ impl Model {
         Ok((self.operations.rms_norm)(x, gain, eps)?)
     }
 
-    /// A norm over each head on its own.
+    /// A norm over each head separately.
     fn head_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
         let heads = x.reshape((tokens * width / self.config.head_dim, self.config.head_dim))?;
@@ -456,7 +474,7 @@ impl Model {
     }
 }
 
-/// What the forward pass below does not compute of a family.
+/// The part of a family that this forward pass does not compute; none if it computes all.
 fn not_computed(family: &Family) -> Option<&'static str> {
     match family {
         f if f.attn_post_norm.or(f.ffn_post_norm).is_some() => Some("norms over outputs"),
@@ -468,7 +486,7 @@ fn not_computed(family: &Family) -> Option<&'static str> {
 }
 
 /// # Errors
-/// [`Error::Untrainable`] for a family that has what is not computed.
+/// [`Error::Untrainable`] for a family that [`not_computed`] names.
 pub(crate) fn refuse_family(family: &'static Family) -> Result<()> {
     match not_computed(family) {
         Some(what) => Err(untrainable(family, what)),
@@ -476,7 +494,7 @@ pub(crate) fn refuse_family(family: &'static Family) -> Result<()> {
     }
 }
 
-/// Whether a family can be trained.
+/// Whether the trainer computes all of a family.
 pub fn trains(family: &Family) -> bool {
     not_computed(family).is_none()
 }
@@ -491,11 +509,12 @@ fn untrainable(family: &'static Family, what: &'static str) -> Error {
     }
 }
 
-/// Standard deviation of a fresh matrix.
+/// Standard deviation of a new matrix.
 ///
-/// An embedding of its own starts larger, so that the residual stream carries the token, and the projections
-/// back into the stream start smaller the more of them add to it. A ternary layer multiplies by its own scale,
-/// so elsewhere the deviation decides only how fast a weight can change its trit.
+/// An embedding that is not tied to the head starts larger, so that the residual stream carries the
+/// token. The projections back into the stream start smaller, in inverse proportion to their
+/// number. A ternary layer multiplies by its own scale, so elsewhere the deviation decides only how
+/// fast a weight can change its trit.
 fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
     let into_stream = ["o_proj.weight", "down_proj.weight"].map(|name| weight.name.ends_with(name));
     if weight.name == EMBEDDING && !config.tie_word_embeddings {
@@ -507,7 +526,8 @@ fn deviation(config: &Config, weight: &Weight, initializer_range: f64) -> f64 {
     }
 }
 
-/// Normal values by Box and Muller from a seeded stream.
+/// Normal values from a seeded stream, by the transform of Box and Muller. The crate rand_distr is
+/// not used, because its values may change with its version.
 fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
     let mut uniform = || unit(random.next_u64());
     let mut one = || {
@@ -517,7 +537,7 @@ fn normal(random: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
     (0..count).map(|_| one()).collect()
 }
 
-/// Values in the matrices of linear layers.
+/// The number of values in the matrices of linear layers.
 pub(crate) fn linear_parameters(config: &Config) -> usize {
     let linear = layout::weights(config)
         .into_iter()
@@ -525,8 +545,8 @@ pub(crate) fn linear_parameters(config: &Config) -> usize {
     linear.map(|w| w.rows * w.columns).sum()
 }
 
-/// Multiplications and additions of a step per token: two for each weight of a matrix product and for each pair of
-/// positions in attention, forward, and twice that backward.
+/// Multiplications and additions of a step per token. The forward pass has two for each weight of a
+/// matrix product and for each pair of positions in attention; the backward pass has twice as many.
 pub fn flops_per_token(config: &Config, context: usize) -> f64 {
     let head = config.vocab_size * config.hidden_size;
     let pairs = context.div_ceil(2) * config.num_attention_heads * config.head_dim;
@@ -539,7 +559,7 @@ pub(crate) fn has_products(model: &Model) -> bool {
     model.precision == Precision::Ternary && model.scaling != Scaling::Matrix
 }
 
-/// A parameter's values, copied out.
+/// A copy of a parameter's values.
 pub(crate) fn values_of(var: &Var) -> Result<Vec<f32>> {
     Ok(var
         .as_tensor()
@@ -575,7 +595,7 @@ mod tests {
         llama["quantization_config"] = json!({"use_rms_norm": true});
         let message = error(llama);
         assert!(
-            message.contains("norms in front of linear layers of the llama"),
+            message.contains("norms before linear layers of the llama"),
             "{message}"
         );
         let mut gemma = sizes;

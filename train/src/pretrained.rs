@@ -1,7 +1,8 @@
-//! A checkpoint that training starts from: its shape, its tokenizer's files and its weights.
+//! A checkpoint that training starts from, or learns from: its shape, the files of its tokenizer
+//! and its weights.
 //!
-//! Where it comes from is the caller's business, so that this crate knows no formats. The weights are asked for once,
-//! when a run takes its first step, and not when it goes on from a checkpoint of its own.
+//! The caller reads it, so this crate knows no formats. The weights are read once, when a run takes
+//! its first step, and not when it resumes from a checkpoint of its own.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,20 +12,21 @@ use sterna_ternary::{Config, Scaling};
 
 use crate::{Error, Result};
 
-/// Reads all weights in the order of [`sterna_ternary::layout::weights`], each row-major, or says why it cannot.
+/// A function that reads all weights in the order of [`sterna_ternary::layout::weights`], each
+/// row-major, or says why it cannot.
 pub type ReadWeights = dyn Fn() -> std::result::Result<Vec<Vec<f32>>, String> + Send + Sync;
 
-/// A checkpoint to start from.
+/// A checkpoint that was not made by this run.
 #[derive(Clone)]
 pub struct Pretrained {
-    /// Where it lies, for messages.
+    /// Its path, for messages.
     pub path: PathBuf,
     /// `org/name`, if it came from the hub; for the model card.
     pub hub_name: Option<String>,
     /// Shapes and constants of the model that is trained.
     pub config: Config,
-    /// Names and contents of the tokenizer's files, generation settings and chat template. The trained model gets
-    /// them as they are.
+    /// Names and contents of the files of its tokenizer, its generation settings and its chat
+    /// template. They are copied unchanged into the exported model.
     pub files: Vec<(String, Vec<u8>)>,
     /// Which weights of a matrix share a scale.
     pub scaling: Scaling,
@@ -63,7 +65,7 @@ impl Pretrained {
         file.map(|(_, bytes)| &**bytes)
     }
 
-    /// What is wrong with this checkpoint.
+    /// An error about this checkpoint.
     pub(crate) fn error(&self, why: String) -> Error {
         Error::Pretrained {
             path: self.path.clone(),

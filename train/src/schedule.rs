@@ -1,31 +1,34 @@
 //! Learning rate, weight decay and quantization as pure functions of the step.
 //!
-//! Each shape begins with a linear warm-up. The two stages are those of BitNet b1.58 and TriLM: the rate falls
-//! in a straight line to zero at the end of the run, and in the second stage along a lower one; weight decay
-//! ends there. Sources: "The Era of 1-bit LLMs: Training Tips, Code and FAQ", Microsoft 2024 (1.5e-3, then
-//! 1e-3 from the middle on, for 700M parameters); Kaushal et al., "Spectra", 2024. The fall of `wsd` is that
-//! of Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024.
+//! Each shape begins with a linear warm-up. The two stages are those of BitNet b1.58 and TriLM: the
+//! rate falls linearly to zero at the end of the run, in the second stage along a lower line.
+//! Weight decay ends where the second stage begins. Sources: "The Era of 1-bit LLMs: Training Tips,
+//! Code and FAQ", Microsoft 2024 (1.5e-3, then 1e-3 from the middle on, for 700M parameters);
+//! Kaushal et al., "Spectra", 2024. The decay of `wsd` is from Hägele et al., "Scaling Laws and
+//! Compute-Optimal Training Beyond Fixed Training Durations", 2024.
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate goes from its peak to its end.
+/// How the learning rate changes from its peak to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateShape {
     /// Stays at the peak.
     Constant,
-    /// Falls in a straight line to zero after `decay_from`.
+    /// Falls linearly to zero after `decay_from`.
     Linear,
     /// Falls along half a cosine to zero after `decay_from`.
     Cosine,
-    /// Warm-up, stable, decay: falls as 1 - √x to zero after `decay_from`.
+    /// Warm-up, stable, decay: falls with 1 - √x to zero after `decay_from`.
     Wsd,
-    /// Falls in a straight line to zero from the start, and after `decay_from` along that of the second peak.
+    /// Falls linearly to zero from the start, and after `decay_from` along the line of the second
+    /// peak.
     TwoStage,
 }
 
 impl RateShape {
-    /// Share of the run after which the rate falls, or the second stage begins, where a recipe does not say.
+    /// Share of the run after which the rate falls, or the second stage begins, if a recipe does
+    /// not set it.
     pub fn decay_from(self) -> f64 {
         match self {
             RateShape::Constant => 1.0,
@@ -35,7 +38,7 @@ impl RateShape {
         }
     }
 
-    /// Share of the run after which weights no longer decay, where a recipe does not say.
+    /// Share of the run after which weights no longer decay, if a recipe does not set it.
     pub fn weight_decay_until(self) -> f64 {
         match self {
             RateShape::TwoStage => 0.5,
@@ -44,7 +47,7 @@ impl RateShape {
     }
 }
 
-/// What changes from step to step.
+/// The values that change from step to step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// Shape of the learning rate after the warm-up.
@@ -61,7 +64,7 @@ pub struct Schedule {
     pub steps: u64,
     /// Weight decay before `weight_decay_until`; 0 after it.
     pub weight_decay: f64,
-    /// Share of the run, 0 to 1.
+    /// Share of the run after which weights no longer decay, 0 to 1.
     pub weight_decay_until: f64,
     /// Steps in full precision before the ternary ones.
     pub ternary_from: u64,
@@ -102,7 +105,8 @@ impl Schedule {
         }
     }
 
-    /// λ of the step with this index: layers multiply with (1 - λ) · W + λ · Q(W), and so for activations.
+    /// λ of the step with this index: layers multiply by (1 - λ) · W + λ · Q(W), and activations
+    /// are blended alike.
     pub fn lambda(&self, step: u64) -> f32 {
         if step < self.ternary_from {
             return 0.0;
@@ -111,7 +115,7 @@ impl Schedule {
         risen.min(1.0) as f32
     }
 
-    /// How far the run is between a share of it and its end, 0 to 1.
+    /// How far the run is between this share of it and its end, 0 to 1.
     fn progress(&self, step: u64, from: f64) -> f64 {
         let start = from * self.steps as f64;
         let left = (self.steps as f64 - start).max(1.0);

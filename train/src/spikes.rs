@@ -1,25 +1,26 @@
-//! Skipping the updates of batches whose loss is far above what the last batches had.
+//! Skips the updates of batches whose loss is far above that of the batches before.
 //!
-//! A batch of broken text makes a gradient that takes weights and moments off their way for hundreds of
-//! steps. The loss of each batch is compared with mean and deviation of a window of those before it; above
-//! `threshold` deviations the update is left out. Skipped losses enter the window too: where the loss stays at a
-//! higher level, as after a switch to ternary weights, at most window / (threshold² + 1) steps in a row are lost.
+//! A batch of broken text has a gradient that disturbs weights and moments for hundreds of steps.
+//! The loss of each batch is compared with the mean and the deviation of a window of earlier
+//! losses; above `threshold` deviations the update is skipped. Skipped losses enter the window too.
+//! So where the loss stays higher, as after a switch to ternary weights, at most window /
+//! (threshold² + 1) consecutive steps are skipped.
 
 use std::collections::VecDeque;
 
-/// The last losses and what counts as a spike.
+/// The last losses, and the threshold of a spike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spikes {
     /// Deviations above the mean from which a loss is a spike; 0 skips nothing.
     pub threshold: f64,
-    /// Losses that are remembered; until there are so many, nothing is skipped.
+    /// Number of losses that are remembered. Nothing is skipped before the window is full.
     pub window: usize,
     /// The remembered losses, the oldest first.
     pub losses: VecDeque<f64>,
 }
 
 impl Spikes {
-    /// Before the first step.
+    /// An empty window.
     pub fn new(threshold: f64, window: usize) -> Spikes {
         Spikes {
             threshold,
@@ -42,7 +43,7 @@ impl Spikes {
         is_spike
     }
 
-    /// Deviations between a loss and the mean of the window.
+    /// The distance of a loss from the mean of the window, in standard deviations.
     fn z_score(&self, loss: f64) -> f64 {
         let count = self.losses.len() as f64;
         let mean = self.losses.iter().sum::<f64>() / count;

@@ -1,7 +1,8 @@
-//! A teacher: a model whose expectations another one learns, beside the text (knowledge distillation).
+//! A teacher: a model whose predictions another model learns together with the text (knowledge
+//! distillation).
 //!
-//! It runs forward only, by the operations of the student, and keeps no activations. Its weights are hashed, so that a
-//! run can say who taught it and goes on with no other.
+//! It runs forward only, with the operations of its device, and keeps no activations. Its weights
+//! are hashed, so a run records its teacher and refuses to continue with another one.
 
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
@@ -9,19 +10,19 @@ use crate::model::{Expected, Prepared, Sequences, values_of};
 use crate::ops::Distillation;
 use crate::{Model, Result};
 
-/// A model that does not change, and how much it counts.
+/// A model whose weights do not change, and the share of its predictions in the loss.
 pub struct Teacher {
     model: Model,
     prepared: Prepared,
-    /// How its expectations are mixed with the text.
+    /// How its predictions are mixed with the text.
     pub settings: Distillation,
     /// SHA-256 of its weights, in hexadecimal.
     pub sum: String,
 }
 
 impl Teacher {
-    /// A teacher for students of its vocabulary; it multiplies as it will be exported, however far quantization is
-    /// blended into its student.
+    /// A teacher for students with the same vocabulary. It computes as the exported model will:
+    /// fully quantized, independent of the λ of its student.
     pub fn new(model: Model, settings: Distillation) -> Result<Teacher> {
         Ok(Teacher {
             prepared: model.prepare_blended(1.0)?,
@@ -31,7 +32,7 @@ impl Teacher {
         })
     }
 
-    /// What it expects after each token. No gradient passes.
+    /// Its hidden states after each token (tokens, hidden_size) and its head, both without a graph.
     pub(crate) fn expects(&self, sequences: &Sequences) -> Result<Expected> {
         let model = &self.model;
         let mut x = model.embed(sequences)?.detach();

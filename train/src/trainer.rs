@@ -1,7 +1,7 @@
-//! One optimizer step: shards of whole sequences side by side, gradients added in a fixed tree.
+//! One optimizer step: shards of whole sequences in parallel, gradients added in a fixed tree.
 //!
-//! The number of shards depends on the batch alone, and their gradients are added pairwise in the same
-//! order whoever computed them, so results do not depend on the number of threads or ranks.
+//! The number of shards depends on the batch alone. Their gradients are added pairwise in the same
+//! order for any number of threads or ranks, so the results do not depend on these.
 
 use std::ops::Range;
 
@@ -26,8 +26,9 @@ pub enum LossReduction {
     /// The mean loss over the scored tokens of the step.
     #[default]
     Mean,
-    /// Their sum, over the number of all tokens of the step: a scored token counts the same in every step, and
-    /// because the divisor is constant, rates and clipping keep their meaning.
+    /// The sum of these losses divided by the number of all tokens of the step. A scored token then
+    /// counts the same in every step, and because the divisor is constant, learning rates and
+    /// clipping keep their meaning.
     Sum,
 }
 
@@ -35,28 +36,30 @@ pub enum LossReduction {
 pub struct Trainer {
     /// The weights.
     pub model: Model,
-    /// The model whose expectations are learned beside the text, on the same device. Evaluation
-    /// ignores it.
+    /// The model whose predictions are learned together with the text, on the same device; none
+    /// without distillation. Evaluation ignores it.
     pub teacher: Option<Teacher>,
     /// The optimizer's constants.
     pub optimizer: Optimizer,
     /// The optimizer's state.
     pub moments: Moments,
-    /// Largest norm of a gradient; longer ones are scaled down to it.
+    /// Largest norm of the gradient; a larger one is scaled down to it.
     pub clip: f64,
-    /// What the forward pass keeps.
+    /// What the forward pass keeps for the backward pass.
     pub activations: ActivationStorage,
-    /// Parts that a step's sequences are computed in, one after the other; memory holds one of them.
+    /// The number of parts of a step. They are computed one after the other, and memory holds one
+    /// of them.
     pub accumulate: usize,
-    /// What a step minimizes; reported losses are always means.
+    /// What a step minimizes. Reported losses are always means.
     pub reduction: LossReduction,
-    /// Which steps leave the weights as they are.
+    /// Decides which updates are skipped.
     pub spikes: Spikes,
-    /// Who computes the shards of a step.
+    /// The processes that compute the shards of a step.
     pub ranks: Ranks,
     /// Steps taken.
     pub step: u64,
-    /// Norm of the gradient of each parameter in the last step, before clipping; empty before the first.
+    /// Norm of the gradient of each parameter in the last step, before clipping; empty before the
+    /// first step.
     pub gradient_norms: Vec<f64>,
 }
 
@@ -67,7 +70,7 @@ pub struct Step {
     pub loss: f64,
     /// Norm of the whole gradient before clipping.
     pub gradient_norm: f64,
-    /// Whether the update was left out because the loss was a spike.
+    /// Whether the update was skipped because the loss was a spike.
     pub is_skipped: bool,
 }
 
@@ -91,14 +94,14 @@ impl Trainer {
         }
     }
 
-    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, and the gradients of what
-    /// [`Trainer::reduction`] says in the order of the model's parameters.
+    /// The mean loss over the scored tokens of sequences of `context` + 1 tokens, in nats, and the
+    /// gradients of what [`Trainer::reduction`] minimizes, in the order of the parameters.
     pub fn gradients(&self, rows: &[u32], context: usize) -> Result<(f64, Vec<f32>)> {
         let (loss, gradients) = self.sum(rows, context)?;
         Ok((loss, gradients.into_values()?))
     }
 
-    /// The same, with the gradients where the optimizer wants them.
+    /// Like [`Trainer::gradients`], with the gradients in the memory where the optimizer runs.
     fn sum(&self, rows: &[u32], context: usize) -> Result<(f64, Arena)> {
         let prepared = self.model.prepare()?;
         let tokens = rows.len() / (context + 1) * context;
@@ -125,9 +128,9 @@ impl Trainer {
         Ok((loss / scored as f64, gradients))
     }
 
-    /// How a step over so many sequences is computed.
+    /// The tree of shards of a step over this number of sequences.
     fn tree(&self, sequences: usize, context: usize) -> Tree {
-        // One graph for each rank fills a GPU best; a CPU computes several side by side.
+        // A GPU is used best by one graph per rank; a CPU computes several in parallel.
         let shards = |sequences| match self.model.plain_device() {
             None => shards(sequences, context),
             Some(_) => self.ranks.size().next_power_of_two(),
@@ -135,12 +138,17 @@ impl Trainer {
         Tree::in_parts(0..sequences, self.accumulate, &shards)
     }
 
-    /// The parts of a step over so many sequences; ranks beyond their number have nothing to compute.
+    /// The number of shards of a step over this number of sequences. Further ranks have nothing to
+    /// compute.
     pub fn shards(&self, sequences: usize, context: usize) -> usize {
         self.tree(sequences, context).shards()
     }
 
-    /// Takes one step with this learning rate.
+    /// Takes one step with this learning rate on rows of `context` + 1 tokens.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the loss or the norm of the gradient is not finite; the weights are
+    /// then unchanged.
     pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
         let (loss, gradients) = self.sum(rows, context)?;
         self.gradient_norms = gradients.norms(&self.model)?;
@@ -179,8 +187,8 @@ impl Trainer {
         })
     }
 
-    /// Mean loss over the scored tokens of sequences of `context` + 1 tokens, nats per token; of the model as it will be exported,
-    /// however far quantization is blended in.
+    /// The mean loss over the scored tokens of sequences of `context` + 1 tokens, in nats per
+    /// token. The model is scored as it will be exported: fully quantized, whatever λ is.
     pub fn evaluate(&self, rows: &[u32], context: usize) -> Result<f64> {
         let prepared = self.model.prepare_blended(1.0)?;
         let (model, row) = (&self.model, context + 1);
@@ -196,7 +204,10 @@ impl Trainer {
         Ok(loss / scored(rows, context).max(1) as f64)
     }
 
-    /// Refuses to go on where the ranks have not all the same step and weights; `what` names them.
+    /// Compares the step and the weights of all ranks; `what` names them in the error.
+    ///
+    /// # Errors
+    /// [`Error::RanksDiffer`] where they are not equal.
     pub(crate) fn agree(&self, what: &'static str) -> Result<()> {
         if self.ranks.size() == 1 {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Layers, loss and optimizer beside those of candle-nn that carry gradients: an implementation that
-//! other people wrote.
+//! Layers, loss and optimizer compared with those of candle-nn that carry gradients, an independent
+//! implementation.
 
 mod compare;
 
@@ -47,7 +47,8 @@ fn norms_gates_and_embeddings() {
     }
 }
 
-/// Causal attention with rotated queries and keys, (tokens, heads · head_dim), out of candle-nn's parts.
+/// Causal attention with rotated queries and keys, (tokens, heads · head_dim), from the parts of
+/// candle-nn.
 fn attention(q: &Tensor, k: &Tensor, v: &Tensor, s: AttentionShape, rope: &RopeTable) -> Tensor {
     let split = |x: &Tensor, heads| {
         let x = x.reshape(((), s.context, heads, s.head_dim)).unwrap();
@@ -144,7 +145,7 @@ fn adamw_moves_weights_as_candle_nn_does() {
     let (ours, fresh) = (model(), model());
     let mut moments = Moments::new(ours.parameter_count());
     let copy = |var: &Var| Var::from_tensor(&var.as_tensor().copy().unwrap()).unwrap();
-    // Only linear layers decay, so each weight has an optimizer of its own.
+    // Only linear layers decay, so each weight has a separate optimizer.
     let theirs = fresh.parameters().map(|(weight, var)| {
         let var = copy(var);
         let is_decayed = weight.role == Role::Linear;

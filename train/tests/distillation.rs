@@ -1,4 +1,5 @@
-//! A student with a teacher comes nearer to what the teacher expects than one that sees the same text alone.
+//! A student with a teacher comes nearer to its predictions than a student that sees the same text
+//! alone.
 
 use serde_json::json;
 use sterna_ternary::Config;

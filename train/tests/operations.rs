@@ -1,5 +1,5 @@
-//! Every fused operation against the same operation in plain candle, forward and backward, and the guard
-//! that every parameter of every family gets a gradient.
+//! Every fused operation compared with the same operation in plain candle, forward and backward;
+//! and every parameter of every family gets a gradient.
 
 mod compare;
 
@@ -197,7 +197,7 @@ fn distillation_over_several_chunks() {
     assert!(error.to_string().contains("(3, 6)"), "{error}");
 }
 
-/// Compares the gradients of a loss with what it does a step along and against them.
+/// Compares the gradients of a loss with the change of the loss along them.
 fn slope(name: &str, inputs: &[&Var], loss: &dyn Fn() -> Tensor) {
     const STEP: f64 = 1e-2;
     let gradients = loss().backward().unwrap();
@@ -219,7 +219,7 @@ fn slope(name: &str, inputs: &[&Var], loss: &dyn Fn() -> Tensor) {
     }
 }
 
-/// Every family but those that the trainer refuses.
+/// Every family except those that the trainer refuses.
 fn trainable() -> impl Iterator<Item = &'static Family> {
     let families: Vec<&Family> = FAMILIES.iter().filter(|f| model::trains(f)).collect();
     assert!(families.len() >= 4);

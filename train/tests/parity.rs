@@ -77,7 +77,7 @@ fn trainer(case: &Case, precision: Precision, reference: bool) -> Trainer {
     Trainer::new(model, optimizer, number(&o["clip_grad_norm"]))
 }
 
-/// Norm of the difference over norm, per tensor; returns the largest.
+/// Norm of the difference over the norm, per tensor; returns the largest.
 fn compare_gradients(case: &Case, trainer: &Trainer) -> f64 {
     let (_, flat) = trainer.gradients(&case.batches[0], case.context).unwrap();
     let mut offset = 0;
@@ -112,8 +112,8 @@ fn losses_and_gradients_are_those_of_pytorch() {
         ] {
             let expected = &case.expected[mode];
             let rate = case.expected["optimizer"]["lr"].as_f64().unwrap();
-            // How far a float64 run moves from the float32 one: what one flipped rounding can do. It
-            // jumps up and down from step to step, so its largest value bounds all ten.
+            // The distance of a float64 run from the float32 one shows the effect of single flipped
+            // roundings. It varies from step to step, so its largest value bounds all ten.
             let drift = (0..10).map(|i| expected["float64_drift"][i].as_f64().unwrap());
             let bound = f64::max(1e-4, 10.0 * drift.fold(0.0, f64::max));
             for reference in [false, true] {

@@ -1,4 +1,5 @@
-//! Several ranks take the steps of one: threads of this process that talk through channels.
+//! Several ranks take the same steps as one. They are threads of this process that communicate
+//! through channels.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use sterna_train::{
 const CONTEXT: usize = 64;
 const VOCABULARY: usize = 50;
 
-/// A rank with a channel to and one from each rank.
+/// A rank with one channel to and one from each other rank.
 struct Thread {
     rank: usize,
     to: Vec<Sender<Vec<u8>>>,
@@ -64,7 +65,7 @@ impl Collective for Thread {
         Ok(())
     }
 
-    /// Adds in the reverse order of the ranks, so that it differs from the fixed tree.
+    /// Adds in the reverse order of the ranks, which differs from the fixed tree.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
         if self.rank > 0 {
             self.send(bytemuck::cast_slice(values), 0)?;
@@ -87,7 +88,7 @@ impl Collective for Thread {
     }
 }
 
-/// What `of_one` returns on each of the ranks.
+/// The results of `of_one` on each rank.
 fn on_ranks<R: Send>(
     size: usize,
     reduction: Reduction,
@@ -129,7 +130,7 @@ fn rows(sequences: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Losses of two steps and of an evaluation, and the weights after them.
+/// The losses of two steps and of an evaluation, and the weights after them.
 fn trained(ranks: Ranks, sequences: usize, accumulate: usize) -> (Vec<f64>, Vec<Vec<f32>>) {
     let (mut trainer, rows) = (trainer(ranks, accumulate), rows(sequences));
     let mut losses: Vec<f64> = (0..2)
@@ -145,7 +146,8 @@ fn trained(ranks: Ranks, sequences: usize, accumulate: usize) -> (Vec<f64>, Vec<
 
 #[test]
 fn any_number_of_ranks_takes_the_very_steps_of_one() {
-    // 32 sequences are four shards, 33 in three parts are three of one shard, 8 are one: fewer than ranks.
+    // 32 sequences make four shards, 33 in three parts make three of one shard each, and 8 make
+    // one: fewer than ranks.
     for (sequences, accumulate) in [(32, 1), (32, 2), (33, 3), (8, 1)] {
         let one = trained(Ranks::default(), sequences, accumulate);
         for size in [2, 3, 4, 5] {
@@ -227,7 +229,7 @@ const RECIPE: &str = "
     steps = 4
 ";
 
-/// Trains the recipe with this seed in `folder`, as one rank sees it.
+/// Trains the recipe with this seed in `folder`, on one rank.
 fn run_of(seed: u64, folder: &Path, ranks: Ranks) -> Result<Outcome> {
     let mut recipe = Recipe::parse(RECIPE, Path::new("recipe.toml"))?;
     recipe.train.seed = seed;

@@ -1,5 +1,6 @@
-//! The gradients of the operations in plain candle, which the fused ones are compared with, against finite differences
-//! in f64. Rounding has no slope, so layers and activations are in full precision here.
+//! The gradients of the plain candle operations, the reference for the fused ones, compared with
+//! finite differences in f64. Rounding has no slope, so layers and activations are in full
+//! precision here.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ fn product(a: &Tensor, b: &Tensor) -> f64 {
     sum.to_scalar().unwrap()
 }
 
-/// Moves each input along a random direction; the outputs are weighted by random numbers.
+/// Moves each input along a random direction. The outputs are weighted by random numbers.
 fn check(name: &str, shapes: &[&[usize]], of: impl Fn(&[Var]) -> candle_core::Result<Tensor>) {
     const STEP: f64 = 1e-5;
     let inputs = (1..)

@@ -1,4 +1,4 @@
-//! Steps of several batches, of blended quantization and those that are skipped.
+//! Steps of several batches, steps with blended quantization, and skipped steps.
 
 use serde_json::json;
 use sterna_datasets::rows as flags;
@@ -164,7 +164,7 @@ fn documents_that_are_hidden_from_each_other_have_losses_of_their_own() {
     assert!(apart < 1e-6 && together > 1e-4, "{apart:e} {together:e}");
 }
 
-/// Two conversations with what is not learned flagged, 30 and 35 tokens.
+/// Two conversations of 30 and 35 tokens, with flags on the tokens that are not learned.
 fn conversations() -> [Vec<u32>; 2] {
     [(30, 12), (35, 20)].map(|(tokens, prompt)| {
         let ids = (0..tokens).map(|i| (i * i * 3 + i) % VOCABULARY as u32);

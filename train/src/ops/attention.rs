@@ -1,9 +1,9 @@
 //! Causal attention with grouped heads and rotary positions, in blocks of queries.
 //!
-//! The scores of a block of queries against all keys before them exist at a time, never (tokens, tokens).
-//! Forward keeps the log of each row's sum of exponentials; backward makes the probabilities again from it
-//! (the idea of FlashAttention, Dao et al. 2022). Queries and keys are rotated here, and their gradients
-//! are rotated back.
+//! Memory holds the scores of one block of queries against all keys up to its last query, never a
+//! matrix (tokens, tokens). The forward pass keeps the logarithm of the sum of exponentials of each
+//! query; the backward pass computes the probabilities again from it (the idea of FlashAttention,
+//! Dao et al. 2022). Queries and keys are rotated here, and their gradients are rotated back.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::math::{dot, exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized, with_values};
 
-/// Queries whose scores exist at a time.
+/// Queries of one block.
 const BLOCK: usize = 64;
 
-/// cos and sin, each (positions, head_dim / 2).
+/// Tables of cosines and sines, each (positions, head_dim / 2).
 pub struct RopeTable {
     /// Cosines of the angles.
     pub cos: Vec<f32>,
@@ -26,10 +26,10 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
-/// What the flat tensors mean.
+/// How the flat tensors divide into sequences and heads.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
-    /// Tokens of one sequence; the batch is as many sequences as fit.
+    /// Tokens of one sequence. The number of sequences follows from the length of the tensors.
     pub context: usize,
     /// Query heads.
     pub heads: usize,
@@ -63,12 +63,14 @@ impl AttentionShape {
     }
 }
 
-/// Where each token's document starts: the first position of its sequence that the token may look at. Never
-/// falls within a sequence. (tokens)
+/// The start of each token's document (tokens): the first position of its sequence that the token
+/// attends to. Within a sequence these positions never decrease.
 pub type DocumentStarts = Arc<Vec<u32>>;
 
-/// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim) to (tokens, heads · head_dim). Without
-/// `starts` a token looks at all before it.
+/// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim) to (tokens, heads ·
+/// head_dim).
+///
+/// Without `starts` a token attends to all tokens before it in its sequence, and to itself.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -99,11 +101,12 @@ struct Op {
 struct Rotated {
     q: Vec<f32>,
     k: Vec<f32>,
-    /// log Σ exp(score) for each (sequence, head, position).
+    /// log Σ exp(score) of each (sequence, head, position).
     log_sums: Vec<f32>,
 }
 
-/// Rotates every head of every token, forwards or, with `back`, by the negative angle.
+/// Rotates every head of every token by the angle of its position; by the negative angle with
+/// `back`.
 fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable, back: bool) {
     let half = shape.head_dim / 2;
     let sign = if back { -1.0 } else { 1.0 };
@@ -129,22 +132,23 @@ fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable,
     );
 }
 
-/// One block of queries of one head of one sequence: where its parts lie in the flat tensors.
+/// One block of queries of one head of one sequence, with the offsets of its parts in the flat
+/// tensors.
 struct Block {
-    /// First element of the block's queries, of the keys that the first of them sees, and of the log sums.
+    /// First element of its queries, of its first key, and of its log sums.
     q: usize,
     k: usize,
     log_sum: usize,
-    /// Queries in the block and keys up to its last query.
+    /// Number of queries, and of keys up to the last query.
     queries: usize,
     keys: usize,
-    /// Its first token, and the position of the first key.
+    /// Its first token in the batch, and the position of its first key in the sequence.
     token: usize,
     first_key: usize,
 }
 
 impl Block {
-    /// The keys that query `i` sees.
+    /// The keys that query `i` attends to, counted from the first key of the block.
     #[inline(always)]
     fn seen(&self, i: usize, starts: Option<&[u32]>) -> Range<usize> {
         let start = starts.map_or(0, |starts| starts[self.token + i] as usize - self.first_key);
@@ -152,6 +156,7 @@ impl Block {
     }
 }
 
+/// Calls `f` for each block of each head of each sequence.
 fn for_each_block(
     shape: &AttentionShape,
     starts: Option<&[u32]>,
@@ -180,7 +185,8 @@ fn for_each_block(
     }
 }
 
-/// Scores of a block to probabilities in place; returns each row's log sum through `log_sums`.
+/// Turns the scores of a block (queries, keys) into probabilities in place, and writes the log sum
+/// of each query.
 #[inline(always)]
 fn causal_softmax(scores: &mut [f32], block: &Block, starts: Option<&[u32]>, log_sums: &mut [f32]) {
     let rows = scores.chunks_exact_mut(block.keys).zip(log_sums);
@@ -223,12 +229,15 @@ impl CustomOp3 for Op {
         rotate(&mut q, q_width, shape, &self.rope, false);
         rotate(&mut k, kv_width, shape, &self.rope, false);
         let tokens = q.len() / q_width;
+        // q, k and v are flat: (tokens, heads · head_dim) and (tokens, kv_heads · head_dim). The
+        // blocks below are views into them with the full width as row stride.
         let mut out = vec![0.0; q.len()];
         let mut log_sums = vec![0.0; tokens * shape.heads];
         let mut scores = vec![0.0; BLOCK * shape.context];
         let starts = self.starts.as_ref().map(|starts| &starts[..]);
         for_each_block(shape, starts, tokens, |b| {
             let scores = &mut scores[..b.queries * b.keys];
+            // scores (queries, keys) = q kᵀ / √head_dim
             let queries = Mat::block(&q[..], b.q, b.queries, head_dim, q_width);
             let keys = Mat::block(&k[..], b.k, b.keys, head_dim, kv_width);
             matmul(
@@ -243,6 +252,7 @@ impl CustomOp3 for Op {
                 #[inline(always)]
                 || causal_softmax(scores, b, starts, log_sums),
             );
+            // out (queries, head_dim) = probabilities · v
             let out = Mat::block(&mut out[..], b.q, b.queries, head_dim, q_width);
             let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
             matmul(out, 0.0, 1.0, Mat::new(&*scores, b.queries, b.keys), values);
@@ -251,7 +261,10 @@ impl CustomOp3 for Op {
         Ok((CpuStorage::F32(out), Shape::from((tokens, q_width))))
     }
 
-    /// With P the probabilities: dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dO O), dQ = dS K, dK = dSᵀ Q.
+    /// With P the probabilities: dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dO O), dQ = dS K, dK = dSᵀ
+    /// Q.
+    ///
+    /// P is computed again from the rotated q and k and the log sums of the forward pass.
     fn bwd(
         &self,
         q: &Tensor,
@@ -270,16 +283,20 @@ impl CustomOp3 for Op {
         let mut dq = vec![0.0; q_rotated.len()];
         let mut dk = vec![0.0; k_rotated.len()];
         let mut dv = vec![0.0; k_rotated.len()];
+        // Room for P and dS of one block, (queries, keys).
         let mut p = vec![0.0; BLOCK * shape.context];
         let mut ds = p.clone();
         let starts = self.starts.as_ref().map(|starts| &starts[..]);
         let mut backward = |v: &[f32], out: &[f32], dout: &[f32]| {
             for_each_block(shape, starts, q_rotated.len() / q_width, |b| {
                 let (p, ds) = (&mut p[..b.queries * b.keys], &mut ds[..b.queries * b.keys]);
+                // Views of this head: queries and dO (queries, head_dim), keys and values (keys,
+                // head_dim).
                 let queries = Mat::block(&q_rotated[..], b.q, b.queries, head_dim, q_width);
                 let keys = Mat::block(&k_rotated[..], b.k, b.keys, head_dim, kv_width);
                 let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
                 let douts = Mat::block(dout, b.q, b.queries, head_dim, q_width);
+                // p holds the scores at first, and ds holds dP.
                 matmul(
                     Mat::new(&mut *p, b.queries, b.keys),
                     0.0,
@@ -298,6 +315,8 @@ impl CustomOp3 for Op {
                     #[inline(always)]
                     || {
                         for i in 0..b.queries {
+                            // Per query: Σ dO O, then P and dS in place, 0 for keys that it does
+                            // not attend to.
                             let at = b.q + i * q_width;
                             let row = at..at + head_dim;
                             let sum = dot(&out[row.clone()], &dout[row]);
@@ -322,6 +341,8 @@ impl CustomOp3 for Op {
                     Mat::new(&*p, b.queries, b.keys),
                     Mat::new(&*ds, b.queries, b.keys),
                 );
+                // Several query heads share a key head, so its gradients are added over the heads
+                // and blocks; each query is in one block only.
                 let head = |start, data| Mat::block(data, start, b.keys, head_dim, kv_width);
                 matmul(head(b.k, &mut dv[..]), 1.0, 1.0, p.t(), douts);
                 matmul(head(b.k, &mut dk[..]), 1.0, shape.scale(), ds.t(), queries);

@@ -1,7 +1,8 @@
-//! Cross entropy fused with the head, in chunks of tokens: the logits of a batch never exist at once.
+//! Cross entropy fused with the head, in chunks of tokens: the logits of a whole batch never exist
+//! at once.
 //!
-//! Where gradients are wanted they are made in the forward pass, from the logits at hand, and backward only
-//! multiplies them by the gradient of the sum.
+//! Gradients are computed in the forward pass, while the logits of a chunk are at hand. The
+//! backward pass only multiplies them by the gradient of the sum.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
@@ -9,10 +10,10 @@ use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized};
 
-/// Tokens whose logits exist at a time.
+/// Tokens of one chunk.
 pub(super) const CHUNK: usize = 128;
 
-/// A target that is not scored: its token has no loss and no gradient.
+/// A target that is not scored: the token has no loss and no gradient.
 pub const UNSCORED: u32 = u32::MAX;
 
 /// Whether the backward pass will run.
@@ -20,15 +21,16 @@ pub const UNSCORED: u32 = u32::MAX;
 pub enum Gradients {
     /// Yes.
     Wanted,
-    /// No, the loss is all.
+    /// No, only the loss is needed.
     Unwanted,
 }
 
-/// hidden (tokens, width), head (vocabulary, width) and targets (tokens) to the sum of the losses in nats, a
-/// tensor of one element.
+/// hidden (tokens, width), head (vocabulary, width) and targets (tokens) to the sum of the losses
+/// in nats, a tensor of one element.
 ///
-/// The gradient is that of the sum of losses and `z_loss` · (log Σ exp logits)², the z-loss of PaLM (Chowdhery et
-/// al. 2022), which keeps logits near zero. The value leaves it out, so that losses with and without it compare.
+/// The gradient is that of the sum of the losses plus `z_loss` · (log Σ exp logits)² per token, the
+/// z-loss of PaLM (Chowdhery et al. 2022), which keeps logits near zero. The value does not contain
+/// the z-loss, so losses with and without it can be compared.
 pub fn cross_entropy(
     hidden: &Tensor,
     head: &Tensor,
@@ -55,7 +57,8 @@ struct Op {
     saved: Saved<(Vec<f32>, Vec<f32>)>,
 }
 
-/// Turns logits into softmax · (1 + 2 · z_loss · log-sum) - onehot and returns the loss of the row.
+/// Turns the logits of a token into softmax · (1 + 2 · z_loss · log-sum) - onehot, their gradient,
+/// and returns the loss.
 #[inline(always)]
 pub(super) fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 {
     if target == UNSCORED {
@@ -92,6 +95,7 @@ impl CustomOp2 for Op {
         let (h, w) = (values(h, h_layout)?, values(w, w_layout)?);
         let (vocabulary, width) = w_layout.shape().dims2()?;
         let wanted = self.gradients == Gradients::Wanted;
+        // dh (tokens, width) and dw (vocabulary, width); empty if no backward pass will run.
         let mut dh = vec![0.0; if wanted { h.len() } else { 0 }];
         let mut dw = vec![0.0; if wanted { w.len() } else { 0 }];
         let mut logits = vec![0.0; CHUNK * vocabulary];
@@ -99,6 +103,7 @@ impl CustomOp2 for Op {
         let mut loss = 0.0;
         for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
             let (tokens, start) = (targets.len(), chunk * CHUNK * width);
+            // logits (tokens of the chunk, vocabulary) = hidden · headᵀ
             let hidden = Mat::block(h, start, tokens, width, width);
             let logits = &mut logits[..tokens * vocabulary];
             matmul(
@@ -108,6 +113,7 @@ impl CustomOp2 for Op {
                 hidden,
                 head.t(),
             );
+            // Each row of logits is replaced by its gradient.
             loss += vectorized(
                 #[inline(always)]
                 || {
@@ -117,6 +123,7 @@ impl CustomOp2 for Op {
                 },
             );
             if wanted {
+                // dh = dlogits · head for these tokens; dw adds dlogitsᵀ · hidden over the chunks.
                 let dlogits = Mat::new(&*logits, tokens, vocabulary);
                 matmul(
                     Mat::block(&mut dh[..], start, tokens, width, width),
@@ -151,13 +158,13 @@ impl CustomOp2 for Op {
     }
 }
 
-/// What stays of the gradient of the head when a chunk is added: nothing at first, as reading zeros that were never written
-/// costs a page fault of its own.
+/// The factor of the gradient of the head so far when the next chunk is added: 0 for the first,
+/// since reading zeros that were never written costs a page fault, then 1.
 pub(super) fn kept(chunk: usize) -> f32 {
     if chunk == 0 { 0.0 } else { 1.0 }
 }
 
-/// Gradients of the sum of the losses, by hidden and by head, times the gradient of the sum.
+/// The gradients by hidden and by head, times the gradient of the sum.
 pub(super) fn times(
     (mut dh, mut dw): (Vec<f32>, Vec<f32>),
     dloss: &Tensor,

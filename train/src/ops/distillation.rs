@@ -1,10 +1,11 @@
-//! Distillation fused with the heads of student and teacher, in chunks of tokens: cross entropy with the text, mixed
-//! with the divergence from what a teacher expects.
+//! Distillation fused with the heads of student and teacher, in chunks of tokens: the cross entropy
+//! with the text, mixed with the divergence from the predictions of a teacher.
 //!
-//! A token's loss is (1 - w) · CE + w · T² · KL(softmax(t / T) ‖ softmax(s / T)), s and t being the logits of student
-//! and teacher, w the weight and T the temperature (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015:
-//! T² keeps the gradient's size whatever T is). As in [`super::cross_entropy()`] the logits of a batch never exist at
-//! once, and gradients are made in the forward pass.
+//! The loss of a token is (1 - w) · CE + w · T² · KL(softmax(t / T) ‖ softmax(s / T)). Here s and t
+//! are the logits of student and teacher, w is the weight and T the temperature (Hinton et al.,
+//! "Distilling the Knowledge in a Neural Network", 2015; the factor T² keeps the size of the
+//! gradient independent of T). As in [`super::cross_entropy()`] the logits of a whole batch never
+//! exist at once, and gradients are computed in the forward pass.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
@@ -13,16 +14,16 @@ use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, UNSCORED, values, vectorized, with_values};
 
-/// How much a teacher's expectation counts.
+/// The weight and the temperature of a teacher's predictions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distillation {
     /// Share of the divergence in the loss, w from 0 to 1.
     pub weight: f32,
-    /// T above 0: higher ones show more of what the teacher holds for unlikely.
+    /// T above 0. A higher one gives more weight to unlikely tokens.
     pub temperature: f32,
 }
 
-/// What the student's head takes, and what it shall lead to.
+/// The student's side of the loss.
 pub struct Student<'a> {
     /// (tokens, width)
     pub hidden: &'a Tensor,
@@ -30,15 +31,16 @@ pub struct Student<'a> {
     pub head: &'a Tensor,
     /// (tokens)
     pub targets: &'a [u32],
-    /// As in [`super::cross_entropy()`], a part of the cross entropy.
+    /// Weight of the z-loss, as in [`super::cross_entropy()`]; it belongs to the cross entropy.
     pub z_loss: f32,
 }
 
-/// The student, and the hidden states (tokens, width') and head (vocabulary, width') of its teacher, to the sum of the
-/// losses in nats, a tensor of one element. Only the student's tensors have gradients.
+/// The sum of the losses in nats, a tensor of one element, from the student and the hidden states
+/// (tokens, width') and head (vocabulary, width') of its teacher. Only the student's tensors get
+/// gradients.
 ///
 /// # Errors
-/// Another number of tokens or another vocabulary on either side.
+/// Numbers of tokens or vocabularies that differ between the two.
 pub fn distillation(
     student: &Student,
     teacher: (&Tensor, &Tensor),
@@ -67,7 +69,7 @@ pub fn distillation(
 struct Op {
     targets: Vec<u32>,
     z_loss: f32,
-    /// Hidden states and head.
+    /// Hidden states (tokens, width') and head (vocabulary, width').
     teacher: (Tensor, Tensor),
     settings: Distillation,
     /// Gradients of the sum by hidden and by head.
@@ -88,8 +90,8 @@ fn log_softmax(logits: &mut [f32], inverse_temperature: f32) {
 }
 
 impl Op {
-    /// Turns the student's logits of a token into the gradient of its loss, which is returned. The teacher's are used
-    /// up; `soft` is room for as many.
+    /// Turns the student's logits of a token into the gradient of its loss, and returns the loss.
+    /// The teacher's logits are overwritten; `soft` is scratch memory of the same length.
     #[inline(always)]
     fn row(&self, student: &mut [f32], teacher: &mut [f32], soft: &mut [f32], target: u32) -> f64 {
         if target == UNSCORED {
@@ -97,11 +99,13 @@ impl Op {
             return 0.0;
         }
         let (w, t) = (self.settings.weight, self.settings.temperature);
+        // soft = log q of the student, teacher = log p, both at temperature T.
         soft.copy_from_slice(student);
         log_softmax(soft, 1.0 / t);
         log_softmax(teacher, 1.0 / t);
         let mut divergence = [0f64; 8];
         for (i, (log_q, log_p)) in soft.iter_mut().zip(&*teacher).enumerate() {
+            // The gradient of w · T² · KL by a logit of the student is w · T · (q - p).
             let (p, q) = (exp(*log_p), exp(*log_q));
             divergence[i % 8] += f64::from(p) * f64::from(log_p - *log_q);
             *log_q = w * t * (q - p);
@@ -114,7 +118,7 @@ impl Op {
         f64::from(1.0 - w) * cross_entropy + f64::from(w * t * t) * divergence
     }
 
-    /// The sum of the losses; fills `dh` and `dw`.
+    /// The sum of the losses. Fills `dh` (tokens, width) and `dw` (vocabulary, width).
     fn sum(&self, student: &Side, teacher: &Side, dh: &mut [f32], dw: &mut [f32]) -> f64 {
         let vocabulary = student.head.rows;
         let room = || vec![0.0; CHUNK * vocabulary];
@@ -145,14 +149,14 @@ impl Op {
     }
 }
 
-/// Hidden states (tokens, width) and a head (vocabulary, width).
+/// The hidden states (tokens, width) and the head (vocabulary, width) of one of the two models.
 struct Side<'a> {
     hidden: &'a [f32],
     head: Mat<&'a [f32]>,
 }
 
 impl<'a> Side<'a> {
-    /// Of tokens `first..first + tokens`; returns their hidden states.
+    /// Computes the logits of tokens `first..first + tokens`, and returns their hidden states.
     fn logits(&self, first: usize, tokens: usize, logits: &mut [f32]) -> Mat<&'a [f32]> {
         let width = self.head.columns;
         let hidden = Mat::block(self.hidden, first * width, tokens, width, width);

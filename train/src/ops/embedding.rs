@@ -1,10 +1,13 @@
-//! Rows of the embedding by token id; the gradient adds up in the order of the tokens.
+//! Rows of the embedding by token id. The gradients of a row are added in the order of the tokens.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{tensor_like, values, with_values};
 
 /// weight (vocabulary, width) and ids (tokens) to (tokens, width).
+///
+/// # Errors
+/// An id outside the vocabulary.
 pub fn embedding(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let rows = weight.dim(0)?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {

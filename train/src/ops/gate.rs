@@ -6,14 +6,14 @@ use sterna_ternary::Activation;
 use super::math::sigmoid;
 use super::{tensor_like, values, vectorized, with_values};
 
-/// Two tensors of the same shape to a third.
+/// gate and up, both (tokens, intermediate_size), to act(gate) · up of the same shape.
 pub fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
     gate.apply_op2(up, Op(activation))
 }
 
 struct Op(Activation);
 
-/// act(g) and its derivative.
+/// act(g) and its derivative, for silu(g) = g · sigmoid(g).
 #[inline(always)]
 fn silu(g: f32) -> (f32, f32) {
     let s = sigmoid(g);
@@ -26,7 +26,7 @@ fn relu2(g: f32) -> (f32, f32) {
     (r * r, 2.0 * r)
 }
 
-/// The approximation by tanh: g times the sigmoid of u.
+/// gelu in the approximation by tanh: g · sigmoid(u) with u = 2 √(2/π) (g + 0.044715 g³).
 #[inline(always)]
 fn gelu_tanh(g: f32) -> (f32, f32) {
     /// 2 √(2/π)

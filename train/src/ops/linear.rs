@@ -1,9 +1,10 @@
 //! BitLinear: y = Q(x) Q(W)ᵀ with straight-through gradients, or a plain linear layer.
 //!
-//! Forward: W is ternarized per tensor, or per row or 128 columns of a row (absmean), x per token to int8 (absmax), and the product of the
-//! integers is exact in f32, since 127 · columns < 2²⁴. So a trained layer computes the very sums that the
-//! runtime computes from the packed file. Backward, with both quantizers taken as the identity:
-//! dX = dY Q(W), dW = dYᵀ Q(x). Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ".
+//! Forward: W is ternarized with one scale per tensor, per row, or per 128 columns of a row
+//! (absmean), and x is rounded to int8 per token (absmax). The product of the integers is exact in
+//! f32, since 127 · columns < 2²⁴. So a trained layer computes the sums that the runtime computes
+//! from the packed file. Backward, with both quantizers taken as the identity: dX = dY Q(W), dW =
+//! dYᵀ Q(x). Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ".
 
 use std::sync::Arc;
 
@@ -15,25 +16,26 @@ use super::lookup::{self, Factors, TritCodes};
 use super::matmul::{Mat, matmul};
 use super::{tensor_like, values, vectorized, with_values};
 
-/// How a linear layer multiplies; made once per optimizer step.
+/// The form in which a linear layer multiplies by its weight; made once per optimizer step.
 #[derive(Clone)]
 pub enum Linear {
     /// Full precision.
     Full,
     /// Trits and int8 activations.
     Ternary(Arc<CodedMatrix>),
-    /// On the way from full precision to ternary: these weights [out_features, in_features], (1 - λ) · W + λ · Q(W),
-    /// and activations blended alike.
+    /// Between full precision and ternary: the weights (1 - λ) · W + λ · Q(W), (out_features,
+    /// in_features). Activations are blended alike.
     Blended(Arc<Vec<f32>>),
 }
 
-/// A ternarized weight [out_features, in_features].
+/// A ternarized weight (out_features, in_features), as codes for lookups in both directions.
 pub struct CodedMatrix {
     forward: TritCodes,
-    /// Of all columns, or of each group of them that has scales of its own.
+    /// The transposed trits: of all columns together, or of each group of columns with its own
+    /// scales.
     backward: Vec<TritCodes>,
     scaling: Scaling,
-    /// mean|W| of each part, in the shape that [`Scaling::shape`] gives.
+    /// mean|W| of each part, in the shape of [`Scaling::shape`].
     scales: Vec<f32>,
 }
 
@@ -75,6 +77,8 @@ impl CodedMatrix {
         if self.scaling == Scaling::Matrix {
             return lookup::of_floats(&self.backward[0], dy, self.scales[0], dx);
         }
+        // Scales differ per row, so dY is multiplied by them before the lookup; with groups, once
+        // for each group, which gives the columns first..first + width of dX.
         let rows = dy.len() / (dx.len() / columns);
         let (mut scaled, mut part) = (vec![0.0; dy.len()], Vec::new());
         let mut first = 0;
@@ -96,7 +100,7 @@ impl CodedMatrix {
     }
 }
 
-/// What a weight [out_features, in_features] is after ternarization: scale · trit.
+/// The products scale · trit of a weight (out_features, in_features).
 pub(crate) fn products(w: &[f32], columns: usize, scaling: Scaling) -> Vec<f32> {
     let mut trits = vec![0; w.len()];
     let scales = quantize::ternarize_parts(w, columns, scaling, &mut trits);
@@ -107,7 +111,7 @@ pub(crate) fn products(w: &[f32], columns: usize, scaling: Scaling) -> Vec<f32> 
 }
 
 impl Linear {
-    /// Ternarizes a weight, with one scale for each part.
+    /// Ternarizes a weight (out_features, in_features), with one scale per part.
     pub fn ternary(weight: &Tensor, scaling: Scaling) -> Result<Linear> {
         let (rows, columns) = weight.dims2()?;
         with_values(weight, |w| {
@@ -115,7 +119,7 @@ impl Linear {
         })
     }
 
-    /// Ternarizes a weight as far as λ says: not at all at 0, wholly at 1.
+    /// Ternarizes a weight to the degree λ: full precision at 0, ternary at 1, a blend between.
     pub fn blended(weight: &Tensor, scaling: Scaling, lambda: f32) -> Result<Linear> {
         if lambda <= 0.0 {
             return Ok(Linear::Full);
@@ -133,7 +137,7 @@ impl Linear {
     }
 }
 
-/// The input of linear layers (tokens, in_features), quantized once for all that share it.
+/// The input of linear layers (tokens, in_features), quantized once for all layers that share it.
 pub struct Input {
     x: Tensor,
     codes: Codes,
@@ -152,8 +156,11 @@ struct Quantized {
 }
 
 impl Input {
-    /// Quantizes as far as λ says, like [`Linear::blended`]. Quantization is the identity to gradients, so it is no
-    /// operation of the graph.
+    /// Quantizes x (tokens, in_features) to the degree λ, like [`Linear::blended`]. Gradients pass
+    /// the quantizer unchanged, so it is not an operation of the graph.
+    ///
+    /// # Errors
+    /// More input features than an exact sum in f32 allows.
     pub fn new(x: Tensor, lambda: f32) -> Result<Input> {
         let columns = x.dim(1)?;
         let codes = if lambda <= 0.0 {
@@ -180,7 +187,10 @@ impl Input {
 impl Quantized {
     fn new(x: &[f32], columns: usize) -> Result<Quantized> {
         if 127 * columns >= 1 << 24 {
-            bail!("{columns} input features: sums of int8 products are exact in f32 up to 132104");
+            bail!(
+                "{columns} input features, expected at most 132104: f32 sums of more int8 \
+                 products are not exact"
+            );
         }
         let mut q = vec![0; x.len()];
         let rows = q.chunks_exact_mut(columns).zip(x.chunks_exact(columns));
@@ -194,7 +204,7 @@ impl Quantized {
         Ok(Quantized { q, scales })
     }
 
-    /// What the activations are after rounding: q / scale.
+    /// The activations after rounding: q / scale.
     fn values(&self, columns: usize) -> Vec<f32> {
         let mut x = vec![0.0; self.q.len()];
         let rows = x
@@ -214,7 +224,11 @@ impl Quantized {
     }
 }
 
-/// The input and the weight (out_features, in_features) to (tokens, out_features). Both are quantized alike.
+/// The input (tokens, in_features) and the weight (out_features, in_features) to (tokens,
+/// out_features).
+///
+/// # Errors
+/// An input and a weight that are quantized to different degrees.
 pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
     let product = match (mode, &input.codes) {
         (Linear::Full, _) => Product::Full,
@@ -276,6 +290,8 @@ impl CustomOp2 for Op {
         let tokens = x.elem_count() / columns;
         let mut dx = vec![0.0; tokens * columns];
         let mut dw = vec![0.0; rows * columns];
+        // dx (tokens, in_features) = dy · W and dw (out_features, in_features) = dyᵀ · x, with the
+        // W and x that the forward pass multiplied.
         let (to_x, to_w) = (&mut dx[..], &mut dw[..]);
         with_values(&dy.contiguous()?, |dy| -> Result<()> {
             let of_x = |out: &mut [f32], w: &[f32]| {

@@ -1,12 +1,16 @@
 //! Products of activations with trits by lookup: one addition in place of four multiply-adds.
 //!
-//! Four trits have 81 values. For a *group* of four columns and one token all 81 sums ±a ±b ±c ±d are made once;
-//! then each row of the matrix needs one addition for four weights, of the entry that its four trits select: its
-//! *code* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An entry holds that sum for many tokens side by side, so one
-//! code serves them all. Four groups are a *block*: their tables stay in the nearest caches while all rows pass.
+//! Four trits have 81 values. For a *group* of four columns and one token all 81 sums ±a ±b ±c ±d
+//! are computed once. Each row of the matrix then needs one addition per four weights: it adds the
+//! entry that its four trits select. Their *code* is 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An
+//! entry holds the sums of many tokens side by side, so one code serves all of them. Four groups
+//! are a *block*: their tables stay in the nearest caches during the pass over all rows.
 //!
-//! int8 activations are added in 16-bit lanes, exactly; gradients in f32 lanes, in an order that neither the
-//! number of threads nor the CPU changes. The backward pass multiplies with the transposed trits.
+//! int8 activations are added exactly, in 16-bit lanes. Gradients are added in f32 lanes, in an
+//! order that depends neither on the number of threads nor on the CPU. The backward pass multiplies
+//! by the transposed trits.
+//!
+//! Matrix libraries multiply numbers and have no product with trits, so it is written here.
 
 use std::ops::Range;
 
@@ -18,12 +22,12 @@ use super::vectorized;
 const COLUMNS: usize = 4;
 /// Groups of a block.
 const GROUPS: usize = 4;
-/// Values of four trits, and room so that seven bits are always an index.
+/// 81 values of four trits, padded so that any seven bits are a valid index.
 const ENTRIES: usize = 128;
-/// Blocks whose sums 16-bit lanes hold: entries are at most 4 · 127.
+/// Blocks whose sums fit into 16-bit lanes: an entry is at most 4 · 127, a block 4 entries.
 const NARROW_BLOCKS: usize = 15;
 
-/// The codes of a matrix of trits.
+/// The codes of a matrix of trits: one byte per four trits of a row.
 pub(crate) struct TritCodes {
     rows: usize,
     columns: usize,
@@ -32,12 +36,12 @@ pub(crate) struct TritCodes {
 }
 
 impl TritCodes {
-    /// Of trits (rows, columns), for products over the columns.
+    /// Codes of trits (rows, columns), for products over the columns.
     pub fn new(trits: &[i8], rows: usize, columns: usize) -> TritCodes {
         TritCodes::of(rows, columns, |row, column| trits[row * columns + column])
     }
 
-    /// Of some columns of the transposed matrix, for products over the rows.
+    /// Codes of the columns `some` of the matrix, transposed, for products over the rows.
     pub fn transposed(trits: &[i8], rows: usize, columns: usize, some: Range<usize>) -> TritCodes {
         TritCodes::of(some.len(), rows, |row, column| {
             trits[column * columns + some.start + row]
@@ -79,22 +83,22 @@ fn blocks(columns: usize) -> usize {
     columns.div_ceil(COLUMNS * GROUPS)
 }
 
-/// What sums are multiplied with.
+/// The factors of the sums.
 #[derive(Clone, Copy)]
 pub(crate) enum Factors<'a> {
-    /// All with one number.
+    /// One factor for all.
     One(f32),
-    /// Those of a row with its own (rows).
+    /// One factor per row (rows).
     Rows(&'a [f32]),
-    /// The part of each group of columns with its own (groups, rows).
+    /// One factor per row and group of columns (groups, rows).
     Groups(&'a [f32]),
 }
 
-/// Blocks of a group of columns that shares a factor.
+/// Blocks in a group of columns that shares a factor.
 const SPAN: usize = GROUP_COLUMNS / (COLUMNS * GROUPS);
 
 impl Factors<'_> {
-    /// Blocks whose sums can be added before any of them is multiplied.
+    /// Blocks whose sums can be added before they are multiplied by a factor.
     fn span(self) -> usize {
         match self {
             Factors::Groups(_) => SPAN,
@@ -102,7 +106,7 @@ impl Factors<'_> {
         }
     }
 
-    /// Of the sums over the group of columns that a block lies in.
+    /// The factor of the sums over the group of columns that contains a block.
     #[inline(always)]
     fn inside(self, block: usize, row: usize, rows: usize) -> f32 {
         match self {
@@ -111,7 +115,8 @@ impl Factors<'_> {
         }
     }
 
-    /// Of the sum over all columns; rows behind the last have any.
+    /// The factor of the sum over all columns. Padding rows after the last get the factor of the
+    /// last.
     #[inline(always)]
     fn outside(self, row: usize) -> f32 {
         match self {
@@ -122,7 +127,8 @@ impl Factors<'_> {
     }
 }
 
-/// y[t][r] = Σ x[t][c] · trit[r][c] / divisors[t] · factor, for int8 activations x (tokens, columns).
+/// y[t][r] = Σ x[t][c] · trit[r][c] / divisors[t] · factor, for int8 activations x (tokens,
+/// columns) and y (tokens, rows).
 pub(crate) fn of_int8(
     codes: &TritCodes,
     x: &[i8],
@@ -133,14 +139,14 @@ pub(crate) fn of_int8(
     Scratch::<i16, 64>::new(codes).product(codes, x, Some(divisors), factors, y);
 }
 
-/// y[t][r] = Σ x[t][c] · trit[r][c] · factor.
+/// y[t][r] = Σ x[t][c] · trit[r][c] · factor, for x (tokens, columns) and y (tokens, rows).
 pub(crate) fn of_floats(codes: &TritCodes, x: &[f32], factor: f32, y: &mut [f32]) {
     Scratch::<f32, 32>::new(codes).product(codes, x, None, Factors::One(factor), y);
 }
 
-/// A number that is added side by side.
+/// A number that is added in the lanes of a vector.
 trait Lane: Copy + Default + Send {
-    /// Blocks whose sums it holds.
+    /// Blocks whose sums it can hold.
     const BLOCKS: usize;
     fn of(x: f32) -> Self;
     fn plus(self, other: Self) -> Self;
@@ -172,7 +178,8 @@ impl Lane for i16 {
     const BLOCKS: usize = NARROW_BLOCKS;
     #[inline(always)]
     fn of(x: f32) -> i16 {
-        // An integer up to 127: adding 1.5 · 2²³ leaves it in the low bits, and converts many at once.
+        // x is an integer up to 127: adding 1.5 · 2²³ leaves it in the low bits, which converts
+        // many at once.
         (x + 12_582_912.0).to_bits() as i16
     }
     #[inline(always)]
@@ -231,6 +238,8 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
         }
     }
 
+    /// The product for chunks of `N` tokens; x (tokens, columns), y (tokens, rows). Sums are
+    /// divided by `divisors` (tokens) if there are some.
     fn product<X: Copy + Into<f32>>(
         &mut self,
         codes: &TritCodes,
@@ -274,7 +283,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
                 .for_each(|(row, x)| *row = (*x).into());
         }
         let missing = x.len() / columns * padded;
-        self.rows[missing..].fill(0.0); // behind the last token
+        self.rows[missing..].fill(0.0); // after the last token
         let (panel, _) = self.panel.as_chunks_mut::<4>();
         for (t, rows) in self.rows.chunks_exact(4 * padded).enumerate() {
             let rows: [&[[f32; 4]]; 4] =
@@ -296,17 +305,21 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
         let blocks = self.panel.as_chunks::<COLUMNS>().0.chunks_exact(GROUPS);
         let (last, mut held) = (blocks.len() - 1, 0);
         for (b, (groups, codes)) in blocks.zip(codes.codes.chunks_exact(codes.rows)).enumerate() {
+            // 81 sums for each of the four groups of this block, of N tokens each.
             for (table, columns) in self.tables.iter_mut().zip(groups) {
                 tabulate(columns, table);
             }
             let [t0, t1, t2, t3] = &self.tables[..] else {
                 unreachable!("there are {GROUPS} tables");
             };
+            // Each row adds one entry per group. A mask in place of a bounds check: codes are at
+            // most 80.
             for (sum, code) in self.sums.iter_mut().zip(codes) {
                 let [r0, r1, r2, r3] = code.map(|code| usize::from(code & 127));
                 *sum = sum.plus(&t0[r0]).plus(&t1[r1]).plus(&t2[r2]).plus(&t3[r3]);
             }
             held += 1;
+            // The sums move to f32 before 16 bits overflow and where the factor changes.
             if held == T::BLOCKS.min(factors.span()) || b == last {
                 held = 0;
                 for (row, (wide, sum)) in self.wide.iter_mut().zip(&mut self.sums).enumerate() {
@@ -325,6 +338,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
         let (wide, _) = self.wide.as_chunks::<4>();
         let divisors = divisors.as_chunks::<4>().0;
         for ((t, y), divisors) in y.chunks_mut(4 * rows).enumerate().zip(divisors) {
+            // Four rows of four tokens, divided and multiplied, then transposed to (tokens, rows).
             let block = |r: usize| {
                 let mut block = [[0.0; 4]; 4];
                 for (i, (block, wide)) in block.iter_mut().zip(&wide[r]).enumerate() {
@@ -340,7 +354,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
             let whole = rows / 4;
             for r in 0..whole {
                 for (y, block) in y.chunks_exact_mut(rows).zip(block(r)) {
-                    // Of a known length, or each is a call of the C library.
+                    // A copy of constant length; others would be calls of memcpy.
                     y.as_chunks_mut().0[r] = block;
                 }
             }
@@ -353,7 +367,7 @@ impl<T: Lane, const N: usize> Scratch<T, N> {
     }
 }
 
-/// All sums of one group of columns.
+/// All 81 sums of one group of columns, in the order of the codes.
 #[inline(always)]
 fn tabulate<T: Lane, const N: usize>(
     columns: &[Tokens<f32, N>; COLUMNS],
@@ -370,7 +384,7 @@ fn tabulate<T: Lane, const N: usize>(
     }
 }
 
-/// ±a ±b, nine of them.
+/// The nine sums ±a ±b, with 0 as the middle sign.
 #[inline(always)]
 fn pairs<T: Lane, const N: usize>(a: &Tokens<f32, N>, b: &Tokens<f32, N>) -> [Tokens<T, N>; 9] {
     let [a, b] = [signs(a), signs(b)];
@@ -411,7 +425,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers from 0 to 1 that look random.
+    /// Pseudo-random numbers from 0 to 1.
     fn noise(count: usize, seed: usize) -> Vec<f32> {
         let value = |i: usize| ((i + seed) as f32 * 12.9898).sin() * 43_758.547;
         (0..count).map(|i| value(i) - value(i).floor()).collect()

@@ -1,6 +1,7 @@
-//! exp as a polynomial, and sums and maxima in lanes: what compilers vectorize.
+//! exp as a polynomial, and sums and maxima in lanes, in forms that compilers vectorize.
 //!
-//! `libm::expf` has the same bits everywhere too, but its branches and table do not vectorize.
+//! `libm::expf` has the same bits on every platform too, but its branches and its table do not
+//! vectorize.
 
 /// eˣ to about 2 ulp; 0 below -87, where the result would be denormal.
 #[inline(always)]
@@ -45,7 +46,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// The largest; -∞ of none.
+/// The largest value; -∞ for an empty slice.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 8];

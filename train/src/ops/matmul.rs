@@ -1,6 +1,6 @@
 //! Serial f32 matrix product on strided slices, by the `gemm` crate.
 
-/// A matrix in a slice: element (r, c) lies at `start + r * row_stride + c * column_stride`.
+/// A matrix in a slice: element (r, c) is at `start + r * row_stride + c * column_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<S> {
     pub data: S,
@@ -24,7 +24,7 @@ impl<S> Mat<S> {
         }
     }
 
-    /// A block with another distance between rows.
+    /// A row-major block whose rows are `row_stride` elements apart.
     pub fn block(data: S, start: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
         Mat {
             data,
@@ -47,6 +47,7 @@ impl<S> Mat<S> {
         }
     }
 
+    /// The end of the last element in the slice.
     fn end(&self) -> usize {
         if self.rows == 0 || self.columns == 0 {
             return self.start;
@@ -63,9 +64,10 @@ pub(crate) fn matmul(out: Mat<&mut [f32]>, keep: f32, factor: f32, a: Mat<&[f32]
     );
     assert!(out.end() <= out.data.len() && a.end() <= a.data.len() && b.end() <= b.data.len());
     let stride = |s: usize| s as isize;
-    // SAFETY: the assertions above keep every element that `gemm` reads or writes inside its slice; the
-    // output is borrowed mutably, so it overlaps neither input, and its elements are distinct because rows
-    // are at least `columns` apart or, transposed, the other way round.
+    // SAFETY: the assertions above keep every element that `gemm` reads or writes inside its slice.
+    // The output is borrowed mutably, so it overlaps neither input. Its elements are distinct,
+    // because rows are at least `columns` apart, or columns at least `rows` apart if it is
+    // transposed.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(

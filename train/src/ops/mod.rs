@@ -1,9 +1,13 @@
 //! The operations of the training step, fused: one candle `CustomOp` each, with its own backward.
 //!
-//! A step is split into shards of whole sequences that run side by side, so every operation here is serial:
-//! no thread waits for another inside a step, and sums do not depend on the number of threads. All tensors
-//! are contiguous f32 on the CPU. [`mod@reference`] has the same operations in plain candle; tests compare the
-//! two, and other devices run that one. [`Operations`] is the table by which a model finds either.
+//! A step is split into shards of whole sequences that run in parallel, so every operation here is
+//! serial: no thread waits for another inside a step, and sums do not depend on the number of
+//! threads. All tensors are contiguous f32 on the CPU. [`mod@reference`] has the same operations in
+//! plain candle; tests compare the two, and other devices use that one. [`Operations`] is the table
+//! from which a model takes one of the two.
+//!
+//! candle's own operations are not used here: each intermediate result would be a tensor in memory,
+//! and the fused norms and softmax of candle-nn stop gradients without an error.
 
 mod attention;
 mod cross_entropy;
@@ -29,32 +33,47 @@ pub(crate) use matmul::{Mat, matmul};
 pub use operations::{Attention, FUSED, Operations, REFERENCE, Ternarized};
 pub use rms_norm::rms_norm;
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 use std::sync::Mutex;
 
-/// The values of a contiguous f32 tensor inside an operation.
+/// The values of a contiguous f32 tensor on the CPU, inside an operation.
+///
+/// # Errors
+/// Another element type, or strides.
 pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("expected a contiguous f32 tensor"),
+        _ => bail!(
+            "expected a contiguous f32 tensor, found {:?} of shape {:?} and strides {:?}",
+            storage.dtype(),
+            layout.dims(),
+            layout.stride()
+        ),
     }
 }
 
-/// Runs `f` on the values of a contiguous f32 tensor.
+/// Runs `f` on the values of a contiguous f32 tensor on the CPU.
+///
+/// # Errors
+/// Another device, another element type, or strides.
 pub(crate) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         candle_core::Storage::Cpu(storage) => Ok(f(values(storage, layout)?)),
-        _ => bail!("expected a tensor on the CPU"),
+        _ => bail!(
+            "expected a tensor on the CPU, found one on {:?}",
+            tensor.device().location()
+        ),
     }
 }
 
-/// A tensor of the shape of `like`.
+/// A tensor with the shape and device of `like`.
 fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.shape(), like.device())
 }
 
-/// What the forward pass keeps for the backward pass; it is freed with the graph.
+/// Values that the forward pass keeps for the backward pass. They are freed with the graph.
 struct Saved<T>(Mutex<Option<T>>);
 
 impl<T> Saved<T> {
@@ -79,8 +98,8 @@ impl<T> Saved<T> {
     }
 }
 
-/// Runs a loop with the widest vectors that this CPU has. The results are the same everywhere: rustc
-/// never reorders or fuses float operations.
+/// Runs a loop with the widest vectors of this CPU. The results are the same on every CPU, because
+/// rustc never reorders or fuses float operations.
 #[inline(always)]
 fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)

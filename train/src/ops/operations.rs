@@ -11,17 +11,18 @@ use super::{
     reference,
 };
 
-/// One implementation of every operation; shapes and units are those of the functions in [`super`].
+/// One implementation of every operation. Shapes and units are those of the functions in [`super`].
 pub struct Operations {
-    /// Whether it computes with plain candle, on any device; gradients and moments are then
-    /// tensors there.
+    /// Whether it computes with plain candle, on any device. Gradients and moments are then tensors
+    /// on that device.
     pub is_plain: bool,
-    /// A weight as its linear layer multiplies with it, made once per optimizer step; the last
-    /// argument is λ.
+    /// The ternarized form of the weight of a linear layer, made once per optimizer step. The
+    /// arguments are the weight, its scaling and λ.
     pub prepare: fn(&Tensor, Scaling, f32) -> Result<Linear>,
-    /// The input of linear layers, for λ.
+    /// The quantized input of linear layers. The last argument is λ.
     pub input: fn(Tensor, f32) -> Result<Input>,
-    /// A linear layer: its input, its weight, and how the weight is ternarized.
+    /// A linear layer. The arguments are its input, its weight, and the ternarized form of the
+    /// weight.
     pub linear: fn(&Input, &Tensor, Ternarized) -> Result<Tensor>,
     /// See [`super::embedding`].
     pub embedding: fn(&Tensor, &[u32]) -> Result<Tensor>,
@@ -31,13 +32,14 @@ pub struct Operations {
     pub gate: fn(&Tensor, &Tensor, Activation) -> Result<Tensor>,
     /// See [`super::attention()`]: queries, keys and values.
     pub attention: Attention,
-    /// See [`super::cross_entropy()`]; z_loss and whether gradients are wanted come last.
+    /// See [`super::cross_entropy()`]; the last arguments are the weight of the z-loss and whether
+    /// gradients are wanted.
     pub cross_entropy: fn(&Tensor, &Tensor, &[u32], f32, Gradients) -> Result<Tensor>,
     /// See [`super::distillation()`].
     pub distillation: fn(&Student, (&Tensor, &Tensor), Distillation) -> Result<Tensor>,
 }
 
-/// Queries, keys and values to what each query attends to.
+/// Attention over queries, keys and values, with the shapes of [`super::attention()`].
 pub type Attention =
     fn([&Tensor; 3], AttentionShape, &Arc<RopeTable>, Option<&DocumentStarts>) -> Result<Tensor>;
 
@@ -52,7 +54,7 @@ pub struct Ternarized<'a> {
     pub lambda: f32,
 }
 
-/// One candle operation each, on the CPU.
+/// Each operation is one candle operation on the CPU, with its own backward pass.
 pub static FUSED: Operations = Operations {
     is_plain: false,
     prepare: Linear::blended,
@@ -68,8 +70,8 @@ pub static FUSED: Operations = Operations {
     distillation: super::distillation,
 };
 
-/// Plain candle on any device. It prepares nothing, and ternarizes weights and inputs inside
-/// each layer.
+/// Plain candle operations on any device. Nothing is prepared: each layer ternarizes its weight and
+/// its input.
 pub static REFERENCE: Operations = Operations {
     is_plain: true,
     prepare: |_, _, _| Ok(Linear::Full),

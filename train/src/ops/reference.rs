@@ -1,12 +1,15 @@
-//! The same operations in plain candle: what the fused ones are tested against, and what runs on a GPU.
+//! The same operations in plain candle: the reference for tests of the fused ones, and what runs on
+//! a GPU.
 //!
-//! They take the element type of their inputs, so in f64 they meet finite differences.
+//! They compute in the element type of their inputs, so in f64 they can be compared with finite
+//! differences.
 //!
-//! exp, log, silu and gelu are candle's own: they call the standard library or the device, so their last bits may
-//! differ between platforms; the fused operations and the optimizer call `libm`, which has the same bits everywhere.
+//! exp, log, silu and gelu are candle's own. They call the standard library or the device, so their
+//! last bits may differ between platforms. The fused operations and the optimizer call `libm`,
+//! which has the same bits everywhere.
 //!
-//! candle-nn is a reference for the tests only: its fused `rms_norm`, `softmax_last_dim` and `rope` stop gradients in
-//! silence, and its layers that carry gradients compute what is here.
+//! candle-nn is a reference for the tests only: its fused `rms_norm`, `softmax_last_dim` and `rope`
+//! stop gradients without an error, and its layers that carry gradients compute what is here.
 
 use candle_core::{D, Device, Result, Tensor};
 use sterna_ternary::scales::GROUP_COLUMNS;
@@ -14,17 +17,18 @@ use sterna_ternary::{Activation, Scaling, quantize};
 
 use super::{AttentionShape, Distillation, DocumentStarts, RopeTable, Student, UNSCORED};
 
-/// Round half to even for |x| < 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
+/// Rounds half to even, for |x| < 2²²: adding 1.5 · 2²³ leaves no bits for a fraction.
 fn round_ties_even(x: &Tensor) -> Result<Tensor> {
     x.affine(1.0, 12_582_912.0)?.affine(1.0, -12_582_912.0)
 }
 
-/// Straight through: the value of `to`, the gradient of `from`.
+/// Straight-through gradient: the value of `to`, the gradient of `from`.
 fn straight_through(from: &Tensor, to: &Tensor) -> Result<Tensor> {
     from + (to - from)?.detach()
 }
 
-/// The weight that a ternary layer multiplies with: scale · trit.
+/// scale · trit of a weight (rows, columns), which a ternary layer multiplies by; straight-through
+/// gradients.
 pub fn ternary_weight(w: &Tensor, scaling: Scaling) -> Result<Tensor> {
     let columns = w.dim(1)?;
     let span = match scaling {
@@ -46,7 +50,7 @@ fn ternary_part(w: &Tensor, absmean: Tensor) -> Result<Tensor> {
     trits.broadcast_mul(&scale)
 }
 
-/// int8 activations per token, as floats.
+/// int8 activations with one scale per token, as floats; straight-through gradients.
 pub fn int8_activations(x: &Tensor) -> Result<Tensor> {
     let absmax = x.detach().abs()?.max_keepdim(D::Minus1)?;
     let scale = absmax
@@ -100,6 +104,7 @@ pub fn cross_entropy(
     z_loss: f32,
 ) -> Result<Tensor> {
     let logits = hidden.matmul(&head.t()?)?;
+    // log Σ exp (tokens, 1), with the maximum subtracted first.
     let max = logits.detach().max_keepdim(1)?;
     let log_sum = (logits.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?.log()? + max)?;
     let is_scored = |target: &u32| *target != UNSCORED;
@@ -110,10 +115,11 @@ pub fn cross_entropy(
     let scored = scored.unsqueeze(1)?;
     let targets = targets.iter().map(|t| if is_scored(t) { *t } else { 0 });
     let targets = Tensor::from_iter(targets, hidden.device())?.unsqueeze(1)?;
+    // The logit of each target (tokens, 1).
     let right = logits.gather(&targets, 1)?;
     let loss = ((&log_sum - right)? * &scored)?.sum_all()?.reshape(1)?;
     let z = (log_sum.sqr()? * scored)?.sum_all()?.reshape(1)?;
-    loss + (&z - z.detach())?.affine(f64::from(z_loss), 0.0)? // its gradient, not its value
+    loss + (&z - z.detach())?.affine(f64::from(z_loss), 0.0)? // a gradient and no value
 }
 
 /// See [`super::distillation()`].
@@ -168,7 +174,7 @@ fn rotate(x: &Tensor, shape: &AttentionShape, rope: &RopeTable) -> Result<Tensor
     Tensor::cat(&[a, b], 3)
 }
 
-/// 0 where a query may look, -1e9 where not: (sequences, 1, context, context).
+/// 0 where a query attends to a key, -1e9 where not: (sequences, 1, context, context).
 fn causal_mask(context: usize, starts: &[u32], device: &Device) -> Result<Tensor> {
     let mask = starts.iter().enumerate().flat_map(|(token, start)| {
         let seen = *start as usize..token % context + 1;
@@ -188,6 +194,7 @@ pub fn attention(
 ) -> Result<Tensor> {
     let all = vec![0; shape.context];
     let starts = starts.map_or(&all[..], |starts| &starts[..]);
+    // Each key and value head serves `group` query heads.
     let group = shape.heads / shape.kv_heads;
     let repeat = |x: &Tensor| -> Result<Tensor> {
         let (sequences, kv, context, head_dim) = x.dims4()?;
@@ -202,6 +209,7 @@ pub fn attention(
         rope,
     )?)?;
     let v = repeat(&split_heads(v, shape.kv_heads, &shape)?)?;
+    // (sequences, heads, context, context)
     let scores = q.matmul(&k.t()?)?.affine(f64::from(shape.scale()), 0.0)?;
     let mask = causal_mask(shape.context, starts, scores.device())?;
     let scores = scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?;

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use super::math::dot;
 use super::{Saved, tensor_like, values, vectorized, with_values};
 
-/// x (..., width) and gain (width).
+/// x (..., width) and gain (width) to the shape of x. `eps` is added to the mean square.
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
     x.apply_op2(
         gain,
@@ -18,7 +18,7 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
 
 struct Op {
     eps: f32,
-    /// 1 / sqrt(mean(x²) + eps) of each row.
+    /// 1 / sqrt(mean(x²) + eps) per row.
     saved: Saved<Vec<f32>>,
 }
 
@@ -55,7 +55,8 @@ impl CustomOp2 for Op {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
-    /// With x̂ = x / rms and h = dy · gain: dx = (h - x̂ mean(h x̂)) / rms, dgain = Σ dy x̂.
+    /// With x̂ = x / rms and h = dy · gain: dx = (h - x̂ mean(h x̂)) / rms, dgain = Σ dy x̂ over
+    /// the rows.
     fn bwd(
         &self,
         x: &Tensor,

@@ -1,4 +1,5 @@
-//! The updates over vectors on the CPU, parameter by parameter.
+//! Updates on the CPU: one loop per parameter over gradient, moments and weights, parameters in
+//! parallel.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ use super::settings::{
 use crate::ops::{Mat, matmul};
 use crate::{Model, Result};
 
-/// What [`Optimizer::update`] does, with gradients (parameter_count).
+/// [`Optimizer::update`] for gradients in a vector (parameter_count).
 pub(super) fn update(
     optimizer: &Optimizer,
     model: &Model,
@@ -19,6 +20,7 @@ pub(super) fn update(
     mut gradients: &[f32],
     update: Update,
 ) -> Result<()> {
+    // Gradients and moments are cut into one part per parameter.
     let mut first = &mut moments.first.as_values()?[..];
     let mut second = &mut moments.second.as_values()?[..];
     let mut parameters = Vec::new();
@@ -31,7 +33,7 @@ pub(super) fn update(
         parameters.push((weight, var, g, m, v));
     }
     let constants = optimizer.constants(update);
-    // Each parameter is one task, so the result does not depend on the number of threads.
+    // Each parameter is one task, so the results do not depend on the number of threads.
     parameters
         .into_par_iter()
         .try_for_each(|(weight, var, g, m, v)| {
@@ -43,7 +45,7 @@ pub(super) fn update(
         })
 }
 
-/// One step of AdamW over a parameter and its moments, all of the same length.
+/// One step of AdamW for a parameter; gradient and moments have its length.
 fn adamw(
     constants: &AdamW,
     var: &Var,
@@ -75,6 +77,7 @@ fn adamw(
     subtract(var, keep, &change)
 }
 
+/// One step of Muon for a matrix (rows, columns), whose gradient and momentum are flat.
 fn muon(
     weight: &Weight,
     var: &Var,
@@ -96,7 +99,8 @@ fn muon(
     subtract(var, keep, &direction)
 }
 
-/// Brings all singular values of a matrix near 1 by a quintic Newton-Schulz iteration.
+/// Moves all singular values of a matrix (rows, columns) near 1, by a quintic Newton-Schulz
+/// iteration.
 pub(super) fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
     let (a, b, c) = NEWTON_SCHULZ;
     let norm = x
@@ -105,11 +109,12 @@ pub(super) fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
         .sum::<f64>()
         .sqrt() as f32;
     x.iter_mut().for_each(|x| *x /= norm + NORM_EPS);
-    // Work on the smaller of X Xᵀ and Xᵀ X.
+    // The iteration works on the smaller of X Xᵀ and Xᵀ X, (n, n).
     let n = rows.min(columns);
     let (mut gram, mut polynomial, mut next) =
         (vec![0.0; n * n], vec![0.0; n * n], vec![0.0; x.len()]);
     for _ in 0..NEWTON_SCHULZ_STEPS {
+        // gram = G = X Xᵀ or Xᵀ X, polynomial = b · G + c · G², next = a · X + polynomial · X
         let view = Mat::new(&x[..], rows, columns);
         let (left, right) = if rows <= columns {
             (view, view.t())
@@ -149,7 +154,7 @@ impl InplaceOp1 for Subtract<'_> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
         else {
-            bail!("a parameter is a contiguous f32 tensor")
+            bail!("expected a parameter that is a contiguous f32 tensor")
         };
         for (w, change) in values[start..end].iter_mut().zip(self.change) {
             *w = *w * self.keep - change;

@@ -1,6 +1,8 @@
-//! The same updates as candle operations, for weights, gradients and moments in the memory of a device.
+//! The same updates as candle operations, for weights, gradients and moments in the memory of a
+//! device.
 //!
-//! Neighbours that AdamW updates are one flat tensor, so that a step starts few kernels; nothing is read back.
+//! Consecutive parameters that AdamW updates are one flat tensor, so a step starts few kernels.
+//! Nothing is copied back to the CPU.
 
 use candle_core::{Tensor, Var};
 use sterna_ternary::layout::Weight;
@@ -11,7 +13,7 @@ use super::settings::{
 };
 use crate::{Model, Result};
 
-/// What [`Optimizer::update`] does, with gradients (parameter_count).
+/// [`Optimizer::update`] for gradients in a flat tensor (parameter_count).
 pub(super) fn update(
     optimizer: &Optimizer,
     model: &Model,
@@ -27,6 +29,8 @@ pub(super) fn update(
     let parameters: Vec<(&Weight, &Var)> = model.parameters().collect();
     let is_muons = |(weight, _): &(&Weight, &Var)| optimizer.is_muons(weight);
     let (mut start, mut firsts, mut seconds) = (0, Vec::new(), Vec::new());
+    // A run is one matrix of Muon, or all neighbours that AdamW updates. Its part of the arenas
+    // begins at `start`.
     for run in parameters.chunk_by(|a, b| !is_muons(a) && !is_muons(b)) {
         let len = run.iter().map(|(_, var)| var.elem_count()).sum();
         let part = |of: &Tensor| of.narrow(0, start, len);
@@ -38,6 +42,7 @@ pub(super) fn update(
             }
             false => adamw(&constants, &g, &m, &v)?,
         };
+        // w ← keep · w - change, for each parameter of the run.
         let mut offset = 0;
         for (weight, var) in run {
             let change = change.narrow(0, offset, var.elem_count())?;
@@ -61,7 +66,7 @@ fn moved(mean: &Tensor, beta: f32, x: &Tensor) -> candle_core::Result<Tensor> {
     mean.affine(f64::from(beta), 0.0)? + x.affine(rest, 0.0)?
 }
 
-/// New moments, and what is taken away from the weights.
+/// The new moments and the change of the weights, all flat.
 fn adamw(
     constants: &AdamW,
     g: &Tensor,
@@ -82,7 +87,7 @@ fn adamw(
     Ok((m, v, change))
 }
 
-/// New momentum of a matrix, and what is taken away from it, both flat.
+/// The new momentum of a matrix and the change of the matrix, both flat.
 fn muon(
     weight: &Weight,
     g: &Tensor,
@@ -98,12 +103,12 @@ fn muon(
     Ok((momentum, change))
 }
 
-/// Brings all singular values of a matrix (rows, columns) near 1.
+/// Moves all singular values of a matrix (rows, columns) near 1.
 pub(super) fn orthogonalize(x: &Tensor) -> candle_core::Result<Tensor> {
     let (a, b, c) = NEWTON_SCHULZ;
     let (a, b, c) = (f64::from(a), f64::from(b), f64::from(c));
     let (rows, columns) = x.dims2()?;
-    // Work on the smaller of X Xᵀ and Xᵀ X.
+    // The iteration works on the smaller of X Xᵀ and Xᵀ X.
     let is_wide = rows <= columns;
     let norm = x.sqr()?.sum(1)?.sum_all()?.sqrt()?;
     let mut x = x.broadcast_div(&norm.affine(1.0, f64::from(NORM_EPS))?)?;

@@ -1,4 +1,4 @@
-//! What both ways to update weights share: constants, moments and the formulas of step sizes.
+//! What the fused and the plain update share: constants, moments, and the formulas of step sizes.
 
 use serde::{Deserialize, Serialize};
 use sterna_ternary::layout::{Role, Weight};
@@ -9,7 +9,7 @@ use crate::arena::Arena;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Like all other parameters.
+    /// By AdamW, like all other parameters.
     AdamW,
     /// By orthogonalized momentum.
     Muon,
@@ -24,21 +24,23 @@ pub struct Optimizer {
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Share of a matrix that is taken away per step and unit of learning rate.
+    /// Share of a weight that decays per step and unit of learning rate; matrices of linear layers
+    /// only.
     pub weight_decay: f64,
 }
 
-/// First and second moments of every parameter; the first update brings them where the gradients are.
+/// First and second moments of every parameter. The first update moves them to the device of the
+/// gradients.
 #[derive(Debug, Clone)]
 pub struct Moments {
-    /// Mean of the gradients; the momentum of a matrix that Muon updates.
+    /// Moving average of the gradients; the momentum of a matrix that Muon updates.
     pub first: Arena,
-    /// Mean of their squares; stays zero under Muon.
+    /// Moving average of their squares; zero for a matrix that Muon updates.
     pub second: Arena,
 }
 
 impl Moments {
-    /// Zeros for a model.
+    /// Zeros for this number of values.
     pub fn new(parameters: usize) -> Moments {
         Moments {
             first: Arena::Values(vec![0.0; parameters]),
@@ -47,28 +49,29 @@ impl Moments {
     }
 }
 
-/// Momentum of Muon.
+/// Decay rate of the momentum of Muon.
 pub(super) const MOMENTUM: f32 = 0.95;
-/// Root mean square that Muon's updates share with AdamW's.
+/// Root mean square of the updates of Muon, which is that of AdamW's updates.
 const UPDATE_RMS: f64 = 0.2;
 
-/// What one update of all weights depends on beside gradients and moments.
+/// The inputs of one update of all weights besides gradients and moments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Update {
-    /// What the gradients are multiplied with.
+    /// Factor of the gradients.
     pub clip: f32,
     /// The learning rate.
     pub rate: f64,
-    /// Updates before this one.
+    /// Number of updates before this one.
     pub step: u64,
 }
 
 impl Optimizer {
+    /// Whether Muon updates this weight.
     pub(super) fn is_muons(&self, weight: &Weight) -> bool {
         (self.method, weight.role) == (Method::Muon, Role::Linear)
     }
 
-    /// What decay leaves of a weight.
+    /// The share of a weight that remains after decay.
     pub(super) fn keep(&self, weight: &Weight, rate: f64) -> f32 {
         match weight.role {
             Role::Linear => (1.0 - rate * self.weight_decay) as f32,
@@ -76,7 +79,7 @@ impl Optimizer {
         }
     }
 
-    /// Constants of AdamW.
+    /// The constants of AdamW for this update.
     pub(super) fn constants(&self, update: Update) -> AdamW {
         let correction = |beta: f64| 1.0 - libm::pow(beta, (update.step + 1) as f64);
         AdamW {
@@ -98,14 +101,15 @@ pub(super) struct AdamW {
     pub eps: f32,
 }
 
-/// What an orthogonal matrix is multiplied with, so that its root mean square is that of AdamW's updates.
+/// The factor of an orthogonal matrix (rows, columns), for the root mean square of AdamW's updates.
 pub(super) fn muon_step_size(rate: f64, rows: usize, columns: usize) -> f32 {
     (rate * UPDATE_RMS * (rows.max(columns) as f64).sqrt()) as f32
 }
 
-/// a · X + (b · G + c · G²) · X with G = X Xᵀ is one step of the Newton-Schulz iteration.
+/// Coefficients a, b, c of one step of the Newton-Schulz iteration: a · X + (b · G + c · G²) · X
+/// with G = X Xᵀ.
 pub(super) const NEWTON_SCHULZ: (f32, f32, f32) = (3.4445, -4.775, 2.0315);
-/// Its steps.
+/// Number of its steps.
 pub(super) const NEWTON_SCHULZ_STEPS: usize = 5;
-/// Added to the norm that a matrix is divided by first, so that one of zeros stays what it is.
+/// Added to the norm that a matrix is divided by first, so that a matrix of zeros stays zero.
 pub(super) const NORM_EPS: f32 = 1e-7;

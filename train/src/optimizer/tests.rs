@@ -1,4 +1,4 @@
-//! Both ways to update agree, and Muon's directions are orthogonal.
+//! The two ways to update agree, and the directions of Muon are orthogonal.
 
 use candle_core::{Device, Tensor};
 use serde_json::json;
@@ -75,7 +75,8 @@ fn tensors_are_updated_like_vectors() {
     }
 }
 
-/// Squares of the singular values of x (rows, columns): eigenvalues of its Gram matrix by Jacobi's rotations.
+/// Squares of the singular values of x (rows, columns): the eigenvalues of its Gram matrix, by
+/// rotations of Jacobi.
 fn squared_singular_values(x: &[f32], rows: usize, columns: usize) -> Vec<f64> {
     let n = rows.min(columns);
     let at = |i: usize, k: usize| match rows <= columns {
@@ -120,7 +121,8 @@ fn orthogonalized_matrices_have_singular_values_near_one() {
         assert!((total - square).abs() < 1e-6 * square, "{total} {square}");
 
         orthogonalize(&mut x, rows, columns);
-        // The iteration moves what is above 0.01 of the norm into this band, and does not settle within it.
+        // The iteration moves values above 0.01 of the norm into this band, and does not settle
+        // within it.
         for square in squared_singular_values(&x, rows, columns) {
             let value = square.sqrt();
             assert!(

@@ -1,8 +1,11 @@
-//! Training on several ranks: each computes some shards of a step, and all go on with the same sums.
+//! Training on several ranks: each computes some shards of a step, and all continue with the same
+//! sums.
 //!
-//! Ranks own neighbouring shards. By default their sums travel along the tree of additions ([`Reduction::Fixed`]):
-//! the rank that holds the right half of a node sends it to the one that holds the left half, and the root is
-//! broadcast. These are the additions of one rank, so weights have the same bits for any number of ranks.
+//! Each rank owns consecutive shards. By default their sums are added along the tree of additions
+//! ([`Reduction::Fixed`]): the rank with the right half of a node sends it to the rank with the
+//! left half, and the root is broadcast. These are the additions of a single rank, so weights have
+//! the same bits for any number of ranks. The reductions of MPI and NCCL leave the order of
+//! additions to the library, so only [`Reduction::Fast`] uses them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,7 +18,8 @@ use super::tree::{Sum, Tree, added};
 use crate::arena::Arena;
 use crate::{Error, Result};
 
-/// What ranks do together. All ranks make the same calls in the same order, from one thread each.
+/// The communication of ranks. All ranks make the same calls in the same order, from one thread
+/// each.
 pub trait Collective {
     /// Which rank this is, from 0.
     fn rank(&self) -> usize;
@@ -23,16 +27,16 @@ pub trait Collective {
     /// How many there are.
     fn size(&self) -> usize;
 
-    /// Sends bytes to a rank that receives as many from this one.
+    /// Sends bytes to a rank, which receives the same number of bytes from this one.
     ///
     /// # Errors
-    /// [`Error::Collective`], like all below.
+    /// [`Error::Collective`], as for all functions below.
     fn send(&self, bytes: &[u8], to: usize) -> Result<()>;
 
-    /// Receives as many bytes as a rank sends to this one.
+    /// Receives the bytes that a rank sends to this one; the lengths are equal.
     fn receive(&self, bytes: &mut [u8], from: usize) -> Result<()>;
 
-    /// Gives all ranks the bytes of rank 0.
+    /// Copies the bytes of rank 0 to all ranks.
     fn broadcast(&self, bytes: &mut [u8]) -> Result<()> {
         match self.rank() {
             0 => (1..self.size()).try_for_each(|rank| self.send(bytes, rank)),
@@ -40,16 +44,18 @@ pub trait Collective {
         }
     }
 
-    /// Gives all ranks the sums over all ranks, added in an order of its own choice.
+    /// Replaces the values of all ranks by their sums over all ranks, added in an order of its own
+    /// choice.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()>;
 
     /// Returns when all ranks have called it.
     fn barrier(&self) -> Result<()>;
 
-    /// Ends the processes of all ranks with this exit code, wherever they are.
+    /// Ends the processes of all ranks with this exit code.
     fn abort(&self, code: u8) -> !;
 
-    /// [`Collective::send`] of a flat f32 tensor; by default, like those below, through the memory of the CPU.
+    /// [`Collective::send`] of a flat f32 tensor. By default this and the functions below go
+    /// through the memory of the CPU.
     fn send_tensor(&self, values: &Tensor, to: usize) -> Result<()> {
         self.send(bytemuck::cast_slice(&values.to_vec1::<f32>()?), to)
     }
@@ -61,14 +67,14 @@ pub trait Collective {
         Ok(Tensor::from_vec(values, len, device)?)
     }
 
-    /// [`Collective::broadcast`] of a tensor; what the other ranks give is lost.
+    /// [`Collective::broadcast`] of a tensor. The values of ranks other than 0 are replaced.
     fn broadcast_tensor(&self, values: Tensor) -> Result<Tensor> {
         let (mut own, len) = (values.to_vec1::<f32>()?, values.elem_count());
         self.broadcast(bytemuck::cast_slice_mut(&mut own))?;
         Ok(Tensor::from_vec(own, len, values.device())?)
     }
 
-    /// [`Collective::all_reduce`] of a tensor; what it gives is lost.
+    /// [`Collective::all_reduce`] of a tensor, whose own values are consumed.
     fn all_reduce_tensor(&self, values: Tensor) -> Result<Tensor> {
         let (mut own, len) = (values.to_vec1::<f32>()?, values.elem_count());
         self.all_reduce(&mut own)?;
@@ -76,7 +82,7 @@ pub trait Collective {
     }
 }
 
-/// The only rank.
+/// A single rank, without communication.
 #[derive(Debug, Clone, Copy)]
 pub struct Solo;
 
@@ -118,13 +124,14 @@ fn no_such_rank(rank: usize) -> Error {
     Error::Collective(format!("there is no rank {rank}, only rank 0"))
 }
 
-/// How the gradients of the ranks are added.
+/// The order in which the gradients of the ranks are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reduction {
-    /// As one rank adds them: the same bits for any number of ranks.
+    /// The order of a single rank: the same bits for any number of ranks.
     #[default]
     Fixed,
-    /// By [`Collective::all_reduce`]: less traffic for many ranks, and the last bits depend on their number.
+    /// The order of [`Collective::all_reduce`]: less traffic with many ranks, but the last bits
+    /// depend on their number.
     Fast,
 }
 
@@ -138,7 +145,7 @@ impl Reduction {
     }
 }
 
-/// The ranks of a run, as one of them sees them.
+/// The ranks of a run, seen from one of them.
 #[derive(Clone)]
 pub struct Ranks {
     collective: Rc<dyn Collective>,
@@ -153,7 +160,7 @@ impl Default for Ranks {
 }
 
 impl Ranks {
-    /// Ranks that add their gradients so.
+    /// Ranks with this communication and this order of additions.
     pub fn new(collective: Rc<dyn Collective>, reduction: Reduction) -> Ranks {
         Ranks {
             collective,
@@ -161,7 +168,7 @@ impl Ranks {
         }
     }
 
-    /// Whether this is the rank that writes files and talks.
+    /// Whether this is rank 0, which writes files and reports.
     pub fn is_first(&self) -> bool {
         self.collective.rank() == 0
     }
@@ -193,7 +200,10 @@ impl Ranks {
         Ok(count[0] > 0.0)
     }
 
-    /// Refuses to go on where this rank has other bytes than rank 0; `what` names them.
+    /// Compares bytes with those of rank 0; `what` names them in the error.
+    ///
+    /// # Errors
+    /// [`Error::RanksDiffer`] where they are not equal.
     pub fn agree(&self, what: &'static str, bytes: &[u8]) -> Result<()> {
         let own: [u8; 32] = Sha256::digest(bytes).into();
         let mut first = own;
@@ -204,7 +214,7 @@ impl Ranks {
         }
     }
 
-    /// These ranks with another way to talk, which has the same rank and size.
+    /// These ranks with another communication, which has the same rank and size.
     #[cfg(feature = "nccl")]
     pub(crate) fn through(
         &self,
@@ -216,7 +226,8 @@ impl Ranks {
         ))
     }
 
-    /// The sum over the shards of a tree, the same on all ranks; `zeros` is what a rank without shards adds.
+    /// The sum over the shards of a tree, the same on all ranks. `zeros` makes the summand of a
+    /// rank without shards.
     pub(crate) fn sum(
         &self,
         tree: &Tree,
@@ -248,7 +259,7 @@ impl Ranks {
     }
 }
 
-/// One sum over a tree with this many shards.
+/// The communication of one sum over a tree with this number of shards.
 struct Exchange<'a> {
     collective: &'a dyn Collective,
     shards: usize,
@@ -260,7 +271,8 @@ impl Exchange<'_> {
         shard * self.collective.size() / self.shards
     }
 
-    /// The rank that computes all shards of a tree whose first is `first`; none if there are several.
+    /// The rank that computes all shards of a tree whose first shard is `first`; none if several
+    /// do.
     fn only_owner(&self, tree: &Tree, first: usize) -> Option<usize> {
         let owner = self.owner(first);
         (owner == self.owner(first + tree.shards() - 1)).then_some(owner)
@@ -285,9 +297,11 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// The sum of a tree, on the rank that computed its first shard. `own` has what [`Exchange::compute`] left.
+    /// The sum of a tree on the rank that computed its first shard; none on the others. `own` is
+    /// the queue that [`Exchange::compute`] filled.
     fn combine(&self, tree: &Tree, first: usize, own: &mut VecDeque<Sum>) -> Result<Option<Sum>> {
         let rank = self.collective.rank();
+        // One rank computed the whole tree: its sum is the next in the queue.
         let (None, Some([left, right])) = (self.only_owner(tree, first), tree.halves()) else {
             let is_own = self.owner(first) == rank;
             return Ok(is_own.then(|| own.pop_front()).flatten());
@@ -321,7 +335,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// A sum with as many gradients as `like`, and where these are.
+    /// Receives a sum with as many gradients as `like`, in the same kind of memory.
     fn receive(&self, like: Option<&Arena>, from: usize) -> Result<Sum> {
         let loss = self.receive_loss(from)?;
         let gradients = match like {
@@ -364,7 +378,8 @@ impl Exchange<'_> {
         Ok((f64::from_ne_bytes(loss), gradients))
     }
 
-    /// Losses are f64: they are added by rank 0, in the order of the ranks.
+    /// Adds the gradients with [`Collective::all_reduce`]. Losses are f64, so rank 0 adds them, in
+    /// the order of the ranks.
     fn all_reduce(&self, (mut loss, gradients): Sum) -> Result<Sum> {
         let gradients = match gradients {
             None => None,

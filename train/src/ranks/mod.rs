@@ -1,4 +1,4 @@
-//! Several processes that take the steps of one, and where each of them computes.
+//! Several processes that compute the steps of one, and the device of each.
 
 mod collective;
 #[cfg(feature = "mpi")]

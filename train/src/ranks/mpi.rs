@@ -1,4 +1,4 @@
-//! Ranks that MPI started: `mpirun -np N sterna train …`.
+//! Ranks that MPI has started: `mpirun -np N sterna train …`.
 
 use mpi::Threading;
 use mpi::collective::SystemOperation;
@@ -9,12 +9,12 @@ use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Sour
 use super::Collective;
 use crate::{Error, Result};
 
-/// Bytes of one message at most: MPI counts in 32 bits.
+/// Largest message in bytes: MPI counts in 32 bits.
 const MESSAGE: usize = 1 << 28;
 
 /// All processes of an MPI job.
 ///
-/// MPI ends the job itself where a call of it fails, so its calls return no errors.
+/// MPI ends the job itself when one of its calls fails, so these functions return no errors.
 pub struct Mpi {
     world: SimpleCommunicator,
     /// Ends MPI when it is dropped.
@@ -22,16 +22,19 @@ pub struct Mpi {
 }
 
 impl Mpi {
-    /// Joins the job; once in a process, and on the thread that trains.
+    /// Joins the job. Call it once per process, on the thread that trains.
     ///
     /// # Errors
-    /// [`Error::Collective`] for a second call, or a library that allows no threads beside the one that calls it.
+    /// [`Error::Collective`] for a second call, and for a library that forbids threads besides the
+    /// calling one.
     pub fn join() -> Result<Mpi> {
         let fail = |why: &str| Error::Collective(why.to_owned());
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| fail("MPI is initialized already"))?;
         if threading < Threading::Funneled {
-            return Err(fail("this MPI library allows no threads; use another"));
+            return Err(fail(
+                "this MPI library forbids threads besides the calling one; use one with thread support",
+            ));
         }
         Ok(Mpi {
             world: universe.world(),
@@ -41,7 +44,8 @@ impl Mpi {
 }
 
 impl Drop for Mpi {
-    /// The end of MPI waits for all ranks; they would wait for a rank that panicked.
+    /// Aborts the job after a panic: the end of MPI waits for all ranks, and they would wait for
+    /// this one.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.world.abort(101);

@@ -1,9 +1,9 @@
-//! Ranks with an Nvidia GPU each: NCCL moves what is in the memory of the GPUs.
+//! Ranks with an Nvidia GPU each: NCCL exchanges what is in the memory of the GPUs.
 //!
-//! <https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/>. Ranks find each other, and talk about all that is
-//! in the memory of the CPU, through another [`Collective`]; its rank 0 hands out the id by which NCCL knows them.
-//! Calls of NCCL are queued on the stream of the device like all its operations, so they wait for what computes their
-//! values, and what reads them waits for them.
+//! <https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/>. Everything in the memory of the
+//! CPU goes through another [`Collective`]; its rank 0 sends the id of the NCCL communicator to the
+//! others. Calls of NCCL are queued on the stream of the device like all its operations. So they
+//! wait for the operations that compute their values, and later readers wait for them.
 
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use candle_core::{
 use super::Collective;
 use crate::{Error, Result};
 
-/// All ranks of another collective, with a GPU each.
+/// All ranks of another collective, with one GPU each.
 pub struct Nccl {
     comm: Comm,
     device: CudaDevice,
@@ -29,13 +29,15 @@ fn failed(what: &str) -> impl FnOnce(NcclError) -> Error {
 }
 
 impl Nccl {
-    /// Joins the GPUs of all ranks of `control`, which call this together; from the thread that trains.
+    /// Connects the GPUs of all ranks of `control`. All ranks call it together, on the thread that
+    /// trains.
     ///
     /// # Errors
-    /// [`Error::Collective`] where NCCL cannot connect them, as when two ranks have the same GPU.
+    /// [`Error::Collective`] where NCCL cannot connect them, for example because two ranks have the
+    /// same GPU.
     pub fn join(control: Rc<dyn Collective>, device: &CudaDevice) -> Result<Nccl> {
         let stream = device.cuda_stream();
-        // NCCL takes the GPU that the calling thread has.
+        // NCCL uses the current GPU of the calling thread.
         let bound = stream.context().bind_to_thread();
         bound.map_err(|e| Error::Collective(format!("the GPU cannot be used: {e}")))?;
         let mut id = [0; 128];
@@ -60,11 +62,11 @@ impl Nccl {
 }
 
 impl Drop for Nccl {
-    /// Dropping a communicator aborts it, so all ranks first wait until nothing is queued on any GPU.
+    /// Waits until nothing is queued on any GPU, because dropping a communicator aborts it.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             use candle_core::backend::BackendDevice;
-            // Where this fails the ranks are ending anyway.
+            // If this fails, the ranks end anyway.
             let _ = self.device.synchronize();
             let _ = self.control.barrier();
         }
@@ -75,7 +77,7 @@ fn as_rank(rank: usize) -> i32 {
     i32::try_from(rank).expect("NCCL numbers its ranks with i32")
 }
 
-/// What is done with the values of a tensor, where they are.
+/// A call of NCCL on the values of a tensor, in place.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Send { to: i32 },
@@ -95,12 +97,12 @@ impl InplaceOp1 for InPlace<'_> {
     }
 
     fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        bail!("NCCL moves tensors of GPUs only")
+        bail!("NCCL needs a tensor in the memory of a GPU; this one is on the CPU")
     }
 
     fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("NCCL moves contiguous tensors only")
+            bail!("NCCL needs a contiguous tensor; this one has strides")
         };
         let mut values = storage.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
         let done = match self.call {

@@ -1,37 +1,39 @@
-//! Where a run computes: its device, and the ranks that share the work.
+//! Where a run computes: its device, and the ranks that share its work.
 
 use candle_core::Device;
 
 use super::Ranks;
 use crate::Result;
 
-/// What a rank computes on.
+/// The kind of device of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Processor {
     /// The fused operations of this crate.
     #[default]
     Cpu,
-    /// An Nvidia GPU, on plain candle operations; for builds with the feature `cuda`. With the feature `nccl` several
-    /// ranks exchange gradients from GPU to GPU.
+    /// An Nvidia GPU with plain candle operations; needs a build with the feature `cuda`. With the
+    /// feature `nccl` several ranks exchange gradients from GPU to GPU.
     Cuda {
-        /// Which rank this is on its machine, from 0: ranks take turns with the GPUs that they may use.
+        /// Number of this rank on its machine, from 0. Ranks are assigned to the visible GPUs in
+        /// turn.
         local_rank: usize,
     },
 }
 
-/// Where a run computes. On CPUs its weights do not depend on the number of ranks, unless they reduce fast.
+/// Where a run computes. On CPUs its weights do not depend on the number of ranks, except with
+/// [`super::Reduction::Fast`].
 #[derive(Clone)]
 pub struct Place {
-    /// Who shares the work.
+    /// The ranks that share the work.
     pub ranks: Ranks,
     pub(crate) device: Device,
 }
 
 impl Place {
-    /// These ranks, each on a processor of its own.
+    /// These ranks, each with a device of its own.
     ///
     /// # Errors
-    /// No such processor, or none in this build.
+    /// The device does not exist, or this build does not support it.
     pub fn new(ranks: Ranks, processor: Processor) -> Result<Place> {
         let device = match processor {
             Processor::Cpu => Device::Cpu,
@@ -50,13 +52,13 @@ fn gpu(local_rank: usize) -> Result<Device> {
     Ok(Device::new_cuda(ordinal.unwrap_or(0))?)
 }
 
-/// candle refuses this with a message of its own.
+/// Without the feature, candle returns an error that says so.
 #[cfg(not(feature = "cuda"))]
 fn gpu(_: usize) -> Result<Device> {
     Ok(Device::new_cuda(0)?)
 }
 
-/// The ranks of GPUs, which talk through NCCL.
+/// Ranks with GPUs communicate through NCCL.
 #[cfg(feature = "nccl")]
 fn joined(ranks: Ranks, device: &Device) -> Result<Ranks> {
     use std::rc::Rc;
@@ -68,14 +70,14 @@ fn joined(ranks: Ranks, device: &Device) -> Result<Ranks> {
     }
 }
 
-/// Without NCCL they talk through the memory of the CPU.
+/// Without NCCL they communicate through the memory of the CPU.
 #[cfg(not(feature = "nccl"))]
 fn joined(ranks: Ranks, _: &Device) -> Result<Ranks> {
     Ok(ranks)
 }
 
 impl Default for Place {
-    /// The CPU of one rank.
+    /// One rank on the CPU.
     fn default() -> Place {
         Place {
             ranks: Ranks::default(),

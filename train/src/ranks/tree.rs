@@ -1,33 +1,33 @@
 //! The fixed tree in which the losses and gradients of a step's sequences are added.
 //!
-//! Its shape depends on the batch alone and each of its additions on the two sums below it, so the result has
-//! the same bits whichever thread or rank computes which part.
+//! Its shape depends on the batch alone, and each addition on the two sums below it. So the result
+//! has the same bits for any assignment of its parts to threads or ranks.
 
 use std::ops::Range;
 
 use crate::Result;
 use crate::arena::Arena;
 
-/// Tokens that a shard should have: enough for matrix products at full rate.
+/// Target size of a shard in tokens: enough for matrix products at full speed.
 const SHARD_TOKENS: usize = 512;
-/// Shards of a part at most; each holds a copy of the gradients.
+/// Largest number of shards of a part; each holds a copy of the gradients.
 const MOST_SHARDS: usize = 16;
 
-/// A loss in nats, and gradients; none where only the loss is wanted.
+/// A loss in nats and the gradients; none where only the loss is wanted.
 pub(crate) type Sum = (f64, Option<Arena>);
 
-/// Sequences, and how their sums are added.
+/// Sequences, and the order in which their sums are added.
 pub(crate) enum Tree {
-    /// Sequences of one graph.
+    /// Sequences that one graph computes.
     Shard(Range<usize>),
-    /// Two halves, computed side by side.
+    /// Two halves that are computed in parallel.
     Together(Box<[Tree; 2]>),
-    /// Two halves, computed one after the other; memory holds one of them.
+    /// Two halves that are computed one after the other; memory holds one of them.
     InTurn(Box<[Tree; 2]>),
 }
 
 impl Tree {
-    /// Halves the sequences until there are `shards`, a power of two.
+    /// Halves the sequences until there are this number of shards, a power of two.
     pub fn new(sequences: Range<usize>, shards: usize) -> Tree {
         if shards <= 1 || sequences.len() <= 1 {
             return Tree::Shard(sequences);
@@ -37,7 +37,8 @@ impl Tree {
         Tree::Together(halves.map(|half| Tree::new(half, shards / 2)).into())
     }
 
-    /// Halves the sequences until there are `parts`, and each of these as its number of sequences wants it.
+    /// Halves the sequences until there are `parts`, and divides each part into the number of
+    /// shards that `shards` returns for its number of sequences.
     pub fn in_parts(
         sequences: Range<usize>,
         parts: usize,
@@ -61,7 +62,7 @@ impl Tree {
             .map_or(1, |[left, right]| left.shards() + right.shards())
     }
 
-    /// The two trees below; none below a shard.
+    /// The two subtrees; none for a shard.
     pub fn halves(&self) -> Option<&[Tree; 2]> {
         match self {
             Tree::Shard(_) => None,
@@ -80,7 +81,7 @@ impl Tree {
     }
 }
 
-/// Into how many shards a CPU divides sequences: a power of two that depends on the batch alone.
+/// The number of shards for sequences on a CPU: a power of two that depends on the batch alone.
 pub(crate) fn shards(sequences: usize, context: usize) -> usize {
     let wanted = (sequences * context / SHARD_TOKENS)
         .clamp(1, MOST_SHARDS)

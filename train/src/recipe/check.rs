@@ -1,4 +1,4 @@
-//! Reads a recipe and refuses what it must not say.
+//! Reads a recipe and refuses values that are out of range or contradict each other.
 
 use std::path::Path;
 
@@ -6,7 +6,10 @@ use super::schema::{Recipe, Text};
 use crate::{Error, Precision, Result};
 
 impl Recipe {
-    /// Reads a recipe from TOML; `path` stands in error messages.
+    /// Reads a recipe from TOML. `path` is for error messages.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for invalid TOML, an unknown key, or an impossible value.
     pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
         let fail = |e: toml::de::Error| Error::Recipe {
             path: path.to_owned(),
@@ -18,7 +21,10 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Whether every setting is in range; `path` stands in error messages.
+    /// Checks that every setting is in range. `path` is for error messages.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for the first setting that is not.
     pub fn check(&self, path: &Path) -> Result<()> {
         self.in_range().map_err(|why| Error::Recipe {
             path: path.to_owned(),
@@ -26,7 +32,7 @@ impl Recipe {
         })
     }
 
-    /// Whether the model has a shape, or a checkpoint to take one from.
+    /// The model needs a shape, or a checkpoint that has one.
     fn has_shape(&self) -> std::result::Result<(), String> {
         let m = &self.model;
         if m.from.is_some() {
@@ -50,7 +56,8 @@ impl Recipe {
         match missing.into_iter().find(|(_, _, value)| *value == 0) {
             None => Ok(()),
             Some((section, key, _)) => Err(format!(
-                "[{section}] needs `{key}`, or `from` in [model], a checkpoint (`--from` on the command line)"
+                "[{section}] needs `{key}`, or `from` in [model], a checkpoint (`--from` on the \
+                 command line)"
             )),
         }
     }
@@ -71,7 +78,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Whether `template` and `special_tokens` are there only where they mean something.
+    /// `template` and `special_tokens` are allowed only where they have an effect.
     fn template_has_use(&self) -> std::result::Result<(), String> {
         let data = &self.data;
         if data.template.is_some() && !self.needs_template() {
@@ -99,9 +106,11 @@ impl Recipe {
         let (data, train) = (&self.data, &self.train);
         let sources = [data.mix.is_some(), data.text.is_some(), data.chat.is_some()];
         if sources.into_iter().filter(|is_there| *is_there).count() != 1 {
-            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the command line)";
+            let why = "[data] needs one of `mix`, `text` and `chat` (`--text`, `--chat` on the \
+                       command line)";
             return Err(why.into());
         }
+        // Weights of texts: all or none, each a positive number.
         let weights: Vec<_> = data.text.iter().flatten().map(Text::weight).collect();
         if weights.contains(&None) && weights.iter().any(Option::is_some) {
             return Err("[data] `text`: give a weight to each path or to none".into());
@@ -117,6 +126,7 @@ impl Recipe {
         }
         self.template_has_use()?;
         for (key, value) in [
+            // Counts that cannot be 0.
             ("steps", train.steps),
             ("batch", train.batch as u64),
             ("context", train.context as u64),
@@ -131,6 +141,7 @@ impl Recipe {
             }
         }
         for (key, value, below) in [
+            // Numbers from 0 up to, but not including, a limit.
             ("learning_rate", train.learning_rate, 1.0),
             (
                 "second_learning_rate",
@@ -160,10 +171,12 @@ impl Recipe {
                 return Err(format!("[train] `{key}` is {share}, expected 0 to 1"));
             }
         }
+        // Quantization has to be complete before the run ends.
         let late = train.ternary_from + train.ternary_ramp;
         if train.precision == Precision::Ternary && late >= train.steps {
             return Err(format!(
-                "[train] `ternary_from` + `ternary_ramp` is {late}, expected less than the {} `steps`",
+                "[train] `ternary_from` + `ternary_ramp` is {late}, expected less than the {} \
+                 `steps`",
                 train.steps
             ));
         }

@@ -1,4 +1,4 @@
-//! Values of keys that a recipe leaves out.
+//! The values of keys that a recipe leaves out.
 
 use crate::Precision;
 use crate::optimizer::Method;

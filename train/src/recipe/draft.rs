@@ -1,6 +1,9 @@
-//! A recipe in the making: a preset, a file and flags laid over each other, each value with its origin.
+//! A recipe that is put together from layers: a preset, a file and flags, where each value keeps
+//! its origin.
 //!
-//! Every layer is checked as it is added, so a mistake is reported with the layer that made it.
+//! Every layer is checked when it is added, so an error names the layer that caused it. The crate
+//! figment merges layers too. It is not used, because it has no keys that exclude each other, as
+//! `mix`, `text` and `chat` do, and because it checks only the merged result.
 
 use std::path::Path;
 
@@ -10,21 +13,21 @@ use super::origins::Origins;
 use super::schema::{Recipe, is_name};
 use crate::{Error, Result};
 
-/// Layers so far, later ones on top.
+/// The layers so far; later ones replace values of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     table: Table,
     origins: Origins,
 }
 
-/// Keys of which a recipe has only one: a layer that sets one takes the others away.
+/// Keys that exclude each other: a layer that sets one removes the others.
 const ALTERNATIVES: [&str; 3] = ["data.mix", "data.text", "data.chat"];
 
 impl Draft {
-    /// Lays a TOML text over what is there; `origin` says where it comes from and stands in errors.
+    /// Adds a TOML text as a layer. `origin` names it in errors and in [`Origins`].
     ///
     /// # Errors
-    /// Text that is not TOML, or an unknown key or impossible value.
+    /// Text that is not TOML, an unknown key, or an impossible value.
     pub fn add(&mut self, text: &str, origin: &str) -> Result<()> {
         let fail = |e: toml::de::Error| refused(origin, e.to_string());
         if self.table.is_empty() {
@@ -43,7 +46,9 @@ impl Draft {
                 _ => {
                     return Err(refused(
                         origin,
-                        format!("`{section}` belongs into a section"),
+                        format!(
+                            "`{section}` is not in a section; put it into [model], [data] or [train]"
+                        ),
                     ));
                 }
             }
@@ -51,7 +56,7 @@ impl Draft {
         self.parsed(origin).map(|_| ())
     }
 
-    /// Like [`Draft::add`] with a file; relative paths in it are taken from its folder.
+    /// Like [`Draft::add`] with a file. Relative paths in it are relative to its folder.
     pub fn add_file(&mut self, path: &Path) -> Result<()> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let origin = path.display().to_string();
@@ -60,7 +65,7 @@ impl Draft {
             if self.origins.of(&format!("{section}.from")) == origin
                 && let Some(Value::String(from)) = self.value(section, "from")
             {
-                // What does not lie beside the file may be a name.
+                // If there is no such file, the value may be a name.
                 let path = sterna_ternary::durable::folder_of(path).join(from);
                 if path.exists() {
                     let path = path.to_string_lossy().into_owned();
@@ -100,19 +105,22 @@ impl Draft {
         Ok(())
     }
 
-    /// Sets one value, named like `train.steps`.
+    /// Sets one value by its key, like `train.steps`.
+    ///
+    /// # Errors
+    /// As for [`Draft::add`].
     pub fn set(&mut self, key: &str, value: Value, origin: &str) -> Result<()> {
         let Some((section, name)) = key.split_once('.') else {
             return Err(refused(
                 origin,
-                format!("`{key}` has no section; say train.{key}, or so"),
+                format!("`{key}` has no section; write section.key, like train.steps"),
             ));
         };
         self.put(section, name, value, origin);
         self.parsed(origin).map(|_| ())
     }
 
-    /// Sets one value from text like `train.steps=100`; what is no TOML value is a string.
+    /// Sets one value from text like `train.steps=100`. Text that is not a TOML value is a string.
     pub fn set_text(&mut self, assignment: &str, origin: &str) -> Result<()> {
         let Some((key, text)) = assignment.split_once('=') else {
             let why = format!("`{assignment}`: expected section.key=value");
@@ -123,7 +131,10 @@ impl Draft {
         self.set(key.trim(), value.unwrap_or_else(|| text.into()), origin)
     }
 
-    /// The recipe, resolved and checked, and where its values came from.
+    /// The resolved and checked recipe, and the origins of its values.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for a missing key or a value out of range.
     pub fn finish(self, origin: &str) -> Result<(Recipe, Origins)> {
         let recipe = self.parsed(origin)?.resolved();
         recipe.check(Path::new(origin))?;

@@ -1,4 +1,4 @@
-//! Recipes: what they may say, and how one is put together from a preset, a file and flags.
+//! Recipes: their keys and values, and how a preset, a file and flags make one.
 
 mod check;
 mod defaults;

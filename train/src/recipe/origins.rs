@@ -1,13 +1,13 @@
-//! Where the values of a recipe came from.
+//! The origins of the values of a recipe.
 
 use std::collections::BTreeMap;
 
-/// The source of every value that something set: a preset, a file, a flag or a checkpoint.
+/// The origin of every value that was set: a preset, a file, a flag or a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origins(BTreeMap<String, String>);
 
 impl Origins {
-    /// The source of a value, by its key like `train.steps`; "default" if nothing set it.
+    /// The origin of a value by its key, like `train.steps`; "default" if nothing set it.
     pub fn of(&self, key: &str) -> &str {
         self.0.get(key).map_or("default", String::as_str)
     }

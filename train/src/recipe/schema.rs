@@ -1,4 +1,4 @@
-//! A recipe: everything that decides what a run makes, in one small TOML file.
+//! A recipe: everything that determines the result of a run, in one small TOML file.
 //!
 //! Unknown keys are refused. The same recipe gives the same weights.
 
@@ -21,40 +21,43 @@ pub struct Recipe {
     pub model: ModelRecipe,
     /// Where the tokens come from.
     pub data: DataRecipe,
-    /// Steps, rates and how often to look.
+    /// Steps, rates and intervals.
     pub train: TrainRecipe,
-    /// A model to learn from, beside the text.
+    /// A teacher, for distillation.
     pub teacher: Option<TeacherRecipe>,
 }
 
-/// A model to learn from: the divergence from what it expects is mixed with the cross entropy of the text. Without
-/// `model.from` the model gets its tokenizer, else it has to have the same.
+/// The teacher of distillation: the divergence from its predictions is mixed with the cross entropy
+/// with the text. A student without `model.from` gets its tokenizer; one with `model.from` must
+/// have the same tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherRecipe {
     /// A checkpoint, ternary or in full precision.
     pub from: String,
-    /// Share of the divergence in the loss; the rest is cross entropy.
+    /// Share of the divergence in the loss, 0 to 1; the rest is cross entropy.
     #[serde(default = "defaults::half")]
     pub weight: f64,
-    /// What the logits of both are divided by before they are compared.
+    /// Divisor of the logits of both models before they are compared.
     #[serde(default = "defaults::unit")]
     pub temperature: f64,
 }
 
-/// Shape of the decoder, whose names are those of config.json; or the checkpoint that has one.
+/// Shape of the decoder, with the names of config.json, or the checkpoint that has a shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
     /// A checkpoint to start from. The model has its shape, its tokenizer and its weights.
     pub from: Option<String>,
-    /// Whether a checkpoint without norms before `o_proj` and `down_proj` gets some, with gains of 1.
+    /// Whether a checkpoint without norms before `o_proj` and `down_proj` gets them, with gains of
+    /// 1.
     ///
-    /// They bring what these layers read to a mean square of 1, so the model is another one until it has learned to
-    /// live with them, whatever λ is.
+    /// They scale the inputs of these layers to a mean square of 1. So the model computes something
+    /// else until training has adapted it, whatever λ is.
     #[serde(default)]
     pub insert_sub_norms: bool,
-    /// Which weights of a matrix share a scale; as a checkpoint to start from has it if absent, else `tensor`.
+    /// Which weights of a matrix share a scale. If absent, that of the checkpoint to start from, or
+    /// `tensor` without one.
     pub scaling: Option<ScalePer>,
     /// Name of a family: bitnet, llama or qwen3.
     #[serde(default)]
@@ -71,7 +74,7 @@ pub struct ModelRecipe {
     /// Query heads.
     #[serde(default)]
     pub num_attention_heads: usize,
-    /// Key and value heads; as many as query heads if absent.
+    /// Key and value heads; the number of query heads if absent.
     pub num_key_value_heads: Option<usize>,
     /// Width of a head; hidden_size / num_attention_heads if absent.
     pub head_dim: Option<usize>,
@@ -81,19 +84,19 @@ pub struct ModelRecipe {
     /// Added to the mean square in every norm.
     #[serde(default = "defaults::rms_norm_eps")]
     pub rms_norm_eps: f64,
-    /// Standard deviation of fresh matrices.
+    /// Standard deviation of new matrices.
     #[serde(default = "defaults::initializer_range")]
     pub initializer_range: f64,
-    /// Whether the head is the embedding.
+    /// Whether the embedding is also the head.
     #[serde(default = "defaults::yes")]
     pub tie_word_embeddings: bool,
 }
 
-/// What each scale of a ternary matrix is for; it is mean|W| of that part.
+/// The part of a ternary matrix that shares a scale, which is mean|W| of that part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScalePer {
-    /// The matrix, as BitNet b1.58 has it.
+    /// The whole matrix, as in BitNet b1.58.
     #[default]
     Tensor,
     /// A row.
@@ -126,33 +129,35 @@ impl From<Scaling> for ScalePer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
-    /// Built-in tasks and their shares, like "addition2=0.5,stories=0.5".
+    /// Built-in tasks and their shares, for example "addition2=0.5,stories=0.5".
     pub mix: Option<Mix>,
-    /// Generated training documents, with `mix`.
+    /// Number of generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe, or data sets of the hub like
-    /// `hf:org/name`; with a weight, each is a source of its own.
+    /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe, or names of data sets
+    /// of the hub, like `hf:org/name`. With a weight, each is a separate source.
     pub text: Option<Vec<Text>>,
     /// Files or folders of .jsonl or .parquet with conversations, relative to the recipe.
     ///
-    /// They are written by a chat template, several to a row and hidden from each other. A model
-    /// that starts from a checkpoint has its template and learns what the assistant says. A model
-    /// that is trained from scratch has `template` and learns everything, as it has no other text to
-    /// learn the language from; in a `mix` with plain texts it learns what the assistant says.
+    /// A chat template renders them; a row holds several, which do not attend to each other. A
+    /// model that starts from a checkpoint has its template and learns what the assistant says. A
+    /// model that is trained from scratch has `template` and learns everything, because it has no
+    /// other text to learn the language from. In a `mix` with plain texts it learns what the
+    /// assistant says.
     pub chat: Option<Vec<PathBuf>>,
     /// The chat template of a model that is trained from scratch, for `chat` and for tasks of `mix`
     /// that are conversations: a name, or the path of a .jinja file relative to the recipe.
     /// `chatml` if absent.
     pub template: Option<String>,
-    /// Special tokens that a template from a file writes; named templates have their own.
+    /// Special tokens that the template of a file writes. Named templates have their own.
     pub special_tokens: Option<Vec<String>>,
     /// A line that separates the documents of a .txt file.
     pub separator: Option<String>,
-    /// Share of the documents that is held out.
+    /// Share of the documents that is held out, 0 to 1.
     #[serde(default = "defaults::held_out")]
     pub held_out: f64,
-    /// Tokens of the tokenizer that is trained on the data; it may come out smaller. A checkpoint has its own.
+    /// Vocabulary size of the tokenizer that is trained on the data; it may become smaller. A
+    /// checkpoint has its own.
     #[serde(default)]
     pub vocab_size: usize,
     /// Seed of the generators.
@@ -164,19 +169,19 @@ pub struct DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// Read with all others as one text.
+    /// Read together with all other paths as one source.
     Path(PathBuf),
-    /// A source of its own.
+    /// A separate source.
     Weighted(WeightedText),
 }
 
-/// A source of text that gives a share of the training rows, through epochs of its own.
+/// A source of text with its own share of the training rows and its own epochs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightedText {
     /// A file or folder.
     pub path: PathBuf,
-    /// Its share is this over the sum of all weights.
+    /// Its weight; its share is this divided by the sum of all weights.
     pub weight: f64,
 }
 
@@ -189,7 +194,7 @@ impl Text {
         }
     }
 
-    /// The file or folder, to be put in another place.
+    /// The file or folder, mutable.
     pub fn path_mut(&mut self) -> &mut PathBuf {
         match self {
             Text::Path(path) => path,
@@ -197,7 +202,7 @@ impl Text {
         }
     }
 
-    /// The weight; none of a path alone.
+    /// The weight; none for a plain path.
     pub fn weight(&self) -> Option<f64> {
         match self {
             Text::Path(_) => None,
@@ -206,8 +211,9 @@ impl Text {
     }
 }
 
-/// Whether an entry is a name with a scheme, like `scheme:rest`, and not a path relative to the recipe. The caller
-/// replaces it with a path. One letter before the colon is a drive of Windows.
+/// Whether an entry is a name with a scheme, like `scheme:rest`, and not a path relative to the
+/// recipe. The caller replaces names by paths. A single letter before the colon is a drive of
+/// Windows.
 pub(crate) fn is_name(path: &Path) -> bool {
     let scheme = path.to_str().and_then(|path| path.split_once(':'));
     scheme.is_some_and(|(scheme, _)| {
@@ -215,7 +221,7 @@ pub(crate) fn is_name(path: &Path) -> bool {
     })
 }
 
-/// Steps, rates and how often to look.
+/// Steps, rates and intervals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainRecipe {
@@ -227,17 +233,17 @@ pub struct TrainRecipe {
     pub optimizer: Method,
     /// Optimizer steps.
     pub steps: u64,
-    /// Sequences that are computed at a time.
+    /// Sequences of one batch.
     pub batch: usize,
-    /// Batches whose gradients make one step.
+    /// Batches whose gradients are added in one step.
     #[serde(default = "defaults::one")]
     pub accumulate: usize,
     /// Tokens of a sequence.
     pub context: usize,
-    /// Whether tokens look at their own document only, where a sequence holds several.
+    /// Whether tokens attend only to their own document, where a sequence holds several.
     #[serde(default)]
     pub mask_documents: bool,
-    /// Whether the forward pass keeps all activations or computes them again.
+    /// Whether the backward pass finds all activations in memory or computes them again.
     #[serde(default)]
     pub activations: ActivationStorage,
     /// Whether a step minimizes the mean or the sum of the losses of its scored tokens.
@@ -245,19 +251,21 @@ pub struct TrainRecipe {
     pub loss: LossReduction,
     /// Peak of the learning rate.
     pub learning_rate: f64,
-    /// Steps of its rise.
+    /// Steps of its linear rise from zero.
     pub warmup: u64,
-    /// Its shape after that.
+    /// Its shape after the warm-up.
     #[serde(default = "defaults::schedule")]
     pub schedule: RateShape,
-    /// Share of the run after which it falls or its second stage begins; as the shape has it if absent.
+    /// Share of the run after which the rate falls or the second stage begins; the default of the
+    /// schedule if absent.
     pub decay_from: Option<f64>,
     /// Peak of the second stage of `two-stage`; two thirds of the first if absent.
     pub second_learning_rate: Option<f64>,
-    /// Decay of the matrices per step and unit of learning rate.
+    /// Decay of the matrices of linear layers, per step and unit of learning rate.
     #[serde(default = "defaults::weight_decay")]
     pub weight_decay: f64,
-    /// Share of the run after which there is no weight decay; 0.5 for `two-stage` and else 1 if absent.
+    /// Share of the run after which weights do not decay. If absent, 0.5 for `two-stage` and 1 for
+    /// all others.
     pub weight_decay_until: Option<f64>,
     /// Steps in full precision before the ternary ones.
     #[serde(default)]
@@ -268,17 +276,18 @@ pub struct TrainRecipe {
     /// Decay rates of the moments.
     #[serde(default = "defaults::betas")]
     pub betas: (f64, f64),
-    /// Largest norm of a gradient.
+    /// Largest norm of the gradient of a step; a larger one is scaled down.
     #[serde(default = "defaults::clip")]
     pub clip: f64,
-    /// Weight of the squared log-sum of the logits, which keeps them small; its gradient counts, its
-    /// value does not show in the loss.
+    /// Weight of the squared log-sum of the logits, which keeps logits small. It is in the gradient
+    /// and not in the reported loss.
     #[serde(default)]
     pub z_loss: f64,
-    /// Deviations above the mean of the last losses from which a batch is skipped; 0 skips none.
+    /// Standard deviations above the mean of the last losses from which a batch is skipped; 0 skips
+    /// none.
     #[serde(default)]
     pub skip_spikes: f64,
-    /// How many last losses.
+    /// Number of last losses that this compares with.
     #[serde(default = "defaults::spike_window")]
     pub spike_window: usize,
     /// Steps between evaluations on held-out text.
@@ -287,13 +296,13 @@ pub struct TrainRecipe {
     /// Steps between checkpoints.
     #[serde(default = "defaults::every")]
     pub checkpoint_every: u64,
-    /// Newest checkpoints that are kept.
+    /// Number of newest checkpoints that are kept.
     #[serde(default = "defaults::keep_last")]
     pub keep_last: usize,
-    /// Checkpoints of steps that are multiples of this are kept too; 0 keeps no others.
+    /// Checkpoints of steps that are multiples of this number are kept too; 0 for none.
     #[serde(default)]
     pub keep_every: u64,
-    /// Tokens of the text that is written at evaluations; 0 writes none.
+    /// Tokens of the sample that evaluations write; 0 for no sample.
     #[serde(default = "defaults::sample_tokens")]
     pub sample_tokens: usize,
     /// Seed of the weights and of the order of the data.
@@ -302,13 +311,14 @@ pub struct TrainRecipe {
 }
 
 impl Recipe {
-    /// Whether conversations are among the data, which are packed into rows.
+    /// Whether the data contain conversations, which are packed into rows.
     pub fn has_conversations(&self) -> bool {
         let mut tasks = self.data.mix.iter().flat_map(|mix| mix.shares());
         self.data.chat.is_some() || tasks.any(|(task, _)| task.is_conversation())
     }
 
-    /// Whether a chat template has to be opened: there are conversations, and no checkpoint.
+    /// Whether a chat template must be opened: the data contain conversations, and no checkpoint
+    /// has a template.
     pub fn needs_template(&self) -> bool {
         self.has_conversations() && self.model.from.is_none() && self.teacher.is_none()
     }
@@ -332,7 +342,7 @@ impl Recipe {
         self
     }
 
-    /// The resolved recipe as TOML, every default spelled out.
+    /// The resolved recipe as TOML, with every default.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a recipe has string keys and finite numbers")
     }
@@ -354,7 +364,8 @@ impl Recipe {
         self.model.scaling.unwrap_or_default().into()
     }
 
-    /// Where training rows begin: generated documents are short and start a row each, long texts run on.
+    /// Where training rows begin. Generated documents are short and each starts a row; long texts
+    /// continue from row to row.
     pub fn rows(&self) -> Rows {
         if self.data.mix.is_some() {
             Rows::Documents

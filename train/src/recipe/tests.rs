@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::{Opened, Run};
 
-/// A recipe in which nothing is missing.
+/// A complete recipe.
 pub(crate) const SMALL: &str = "
     [model]
     family = 'llama'

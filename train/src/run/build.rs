@@ -1,6 +1,7 @@
-//! What a run is made of: the config, the schedule, the optimizer, the teacher and the trainer.
+//! Makes the parts of a run from its recipe: the config, the schedule, the optimizer, the teacher
+//! and the trainer.
 //!
-//! This is the only place that turns values of a recipe into them.
+//! No other file converts values of a recipe into these.
 
 use candle_core::Device;
 use serde_json::json;
@@ -14,10 +15,10 @@ use crate::optimizer::Optimizer;
 use crate::recipe::{Recipe, TrainRecipe};
 use crate::{Error, Model, Place, Precision, Result, Schedule, Spikes, Teacher, Trainer};
 
-/// Added to the root of AdamW's second moment.
+/// Added to the root of the second moment by AdamW.
 const OPTIMIZER_EPS: f64 = 1e-8;
 
-/// What changes from step to step.
+/// The schedule of a recipe.
 pub(super) fn schedule(train: &TrainRecipe) -> Schedule {
     Schedule {
         shape: train.schedule,
@@ -47,9 +48,9 @@ fn optimizer(train: &TrainRecipe) -> Optimizer {
 }
 
 impl Run {
-    /// The decoder's config for a tokenizer; see [`Run::config`].
+    /// The config for a tokenizer; see [`Run::config`].
     pub(super) fn config_for(&self, tokenizer: &Tokenizer) -> Result<Config> {
-        // A text ends with one token, an answer of a conversation with another.
+        // Texts and answers of conversations may end with different tokens.
         let end_of_turn = self.chat().map(|chat| &chat.end_of_turn);
         let end_of_turn = end_of_turn.and_then(|token| tokenizer.token_to_id(token));
         let mut eos: Vec<u32> = tokenizer.eos_id().into_iter().chain(end_of_turn).collect();
@@ -57,13 +58,14 @@ impl Run {
         self.config(tokenizer.vocab_size(), tokenizer.bos_id(), &eos)
     }
 
-    /// The decoder's config for a tokenizer with `vocab_size` tokens and these special ones. That of the checkpoint
-    /// to start from, if there is one. The vocabulary of a teacher replaces that of the tokenizer, which may have
-    /// fewer tokens.
+    /// The config of the decoder for a tokenizer with `vocab_size` tokens and these special tokens.
+    ///
+    /// A run that starts from a checkpoint has the config of the checkpoint. The vocabulary of a
+    /// teacher replaces that of the tokenizer, which may have fewer tokens.
     ///
     /// # Errors
-    /// [`Error::Recipe`] for an unknown family, [`Error::Untrainable`] for one that is not trained, and a shape that
-    /// no config may have.
+    /// [`Error::Recipe`] for an unknown family, [`Error::Untrainable`] for one that is not trained,
+    /// and [`Error::Ternary`] for an impossible shape.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let context = self.recipe().train.context;
         if let Some(base) = self.base() {
@@ -81,7 +83,7 @@ impl Run {
         }
     }
 
-    /// The model that `teacher` names, if it names one.
+    /// The model that `teacher` names, on this device; none if the recipe has no teacher.
     fn teacher_model(&self, device: &Device) -> Result<Option<Teacher>> {
         let (Some((teacher, precision)), Some(recipe)) = (self.teacher(), &self.recipe().teacher)
         else {
@@ -98,7 +100,7 @@ impl Run {
         Ok(Some(Teacher::new(model.on(device)?, settings)?))
     }
 
-    /// A trainer before its first step: with fresh weights or those of the checkpoint to start from.
+    /// A trainer before its first step, with new weights or those of the checkpoint to start from.
     pub(super) fn fresh(&self, config: Config, place: &Place) -> Result<Trainer> {
         let (recipe, train) = (self.recipe(), &self.recipe().train);
         let (precision, context) = (train.precision, train.context);
@@ -114,7 +116,7 @@ impl Run {
         self.trainer(model, place)
     }
 
-    /// A trainer of these parameters, which a checkpoint of this run holds.
+    /// A trainer with the parameters of a checkpoint of this run.
     pub(super) fn with_parameters(
         &self,
         config: Config,
@@ -147,7 +149,7 @@ impl Run {
     }
 }
 
-/// A config with the shape that a recipe spells out.
+/// A config with the shape of a recipe.
 fn from_recipe(recipe: &Recipe, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
     let m = &recipe.model;
     let family = Family::from_name(&m.family).ok_or_else(|| Error::Recipe {

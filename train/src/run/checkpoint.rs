@@ -1,9 +1,9 @@
-//! Checkpoints: weights, moments, step and what else a run remembers, in one safetensors file that is
+//! Checkpoints: weights, moments, step and other state of a run, in one safetensors file that is
 //! written durably.
 //!
-//! The order of the data, the rates and λ are functions of the step, so nothing more is needed to go on. A
-//! checkpoint carries checksums of its contents and of the recipe, in its metadata, so any reader of safetensors
-//! opens it; a damaged one is passed over for the one before.
+//! The order of the data, the rates and λ are functions of the step, so no other state is needed to
+//! resume. The metadata hold checksums of the contents and of the recipe, so any reader of
+//! safetensors opens a checkpoint. A damaged checkpoint is skipped, and the one before it is used.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -26,7 +26,8 @@ use crate::{Error, Recipe, Result, Trainer};
 
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
-/// The entry of the metadata: a JSON object with step, and the sums of recipe and teacher.
+/// The metadata entry: a JSON object with the step and the checksums of contents, recipe and
+/// teacher.
 const FACTS: &str = "sterna-checkpoint";
 
 /// A checkpoint that was read.
@@ -37,16 +38,19 @@ pub struct Checkpoint {
     pub parameters: Vec<Vec<f32>>,
     /// State of the optimizer.
     pub moments: Moments,
-    /// Losses that the next one is compared with.
+    /// The losses that spikes are compared with.
     pub losses: VecDeque<f64>,
     /// SHA-256 of the teacher's weights, if there is a teacher.
     pub teacher: Option<String>,
-    /// Trits at the last evaluation, as [`Statistics`] packs them.
+    /// The trits at the last evaluation, as [`Statistics`] packs them.
     pub(crate) trits: Vec<u8>,
 }
 
-/// Writes the trainer's state into `folder`, removes the checkpoints that the recipe does not keep, and
-/// returns the new path.
+/// Writes the state of the trainer into `folder`, removes the checkpoints that the recipe does not
+/// keep, and returns the path of the new one.
+///
+/// # Errors
+/// [`Error::Io`].
 pub fn save(
     trainer: &Trainer,
     statistics: &Statistics,
@@ -79,7 +83,7 @@ fn step_of(path: &Path) -> Option<u64> {
         .ok()
 }
 
-/// The newest undamaged checkpoint in `folder`, and what was wrong with the newer ones.
+/// The newest undamaged checkpoint in `folder`, and the errors of newer ones.
 pub fn latest(run: &Run, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error>)> {
     let mut warnings = Vec::new();
     for path in list(folder)?.into_iter().rev() {
@@ -92,7 +96,7 @@ pub fn latest(run: &Run, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error
     Ok((None, warnings))
 }
 
-/// Paths in the order of their steps; none where the folder does not exist.
+/// The paths of the checkpoints in the order of their steps; empty if the folder does not exist.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -111,7 +115,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// SHA-256 of a recipe but for its number of steps, by which a run may be longer.
+/// SHA-256 of a recipe without its number of steps, so that a run can be extended.
 fn recipe_sum(recipe: &Recipe) -> String {
     let mut recipe = recipe.clone();
     recipe.train.steps = 0;
@@ -132,7 +136,7 @@ fn contents_sum<'a>(facts: &Value, tensors: impl Iterator<Item = (&'a str, &'a [
     sum.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Values of a parameter (rows, columns): where they are on the CPU, copied from another device.
+/// The values of a parameter (rows, columns): in place on the CPU, copied from another device.
 enum ParameterValues<'a> {
     InPlace(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout),
     Copied(Vec<f32>),
@@ -159,7 +163,7 @@ impl ParameterValues<'_> {
 }
 
 /// Writes the state of a trainer as one safetensors file. On the CPU only trits and losses are
-/// copied: weights and moments go to the file from where they are.
+/// copied; weights and moments are written from the memory where they are.
 fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Path) -> Result<()> {
     let parameters = trainer
         .model
@@ -170,6 +174,7 @@ fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Pat
     let (first, second) = (first.values()?, second.values()?);
     let losses: Vec<f64> = trainer.spikes.losses.iter().copied().collect();
     let trits = statistics.to_bytes();
+    // Names, types, shapes and bytes of all tensors.
     let mut tensors: Vec<(&str, Dtype, Vec<usize>, &[u8])> = Vec::new();
     for ((weight, var), values) in trainer.model.parameters().zip(&parameters) {
         let bytes = bytemuck::cast_slice(values.as_slice()?);
@@ -183,6 +188,7 @@ fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Pat
     tensors.push(("losses", Dtype::F64, vec![losses.len()], bytes));
     tensors.push(("trits", Dtype::U8, vec![trits.len()], &trits));
     let teacher = trainer.teacher.as_ref().map(|teacher| &teacher.sum);
+    // The checksum covers the other facts, so it is added last.
     let mut facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
     let sum = contents_sum(
         &facts,
@@ -207,9 +213,10 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
         path: path.to_owned(),
         why: why.to_owned(),
     };
+    // Safetensors checks its own header, and the checksum all contents.
     let file = std::fs::read(path).map_err(Error::io(path))?;
-    let cut = "not a whole safetensors file: it is damaged, or an older version of this program wrote it; an older \
-               one is used";
+    let cut = "not a whole safetensors file: it is damaged, or an older version of this program \
+               wrote it; the checkpoint before it is used";
     let tensors = SafeTensors::deserialize(&file).map_err(|_| fail(cut))?;
     let (_, header) = SafeTensors::read_metadata(&file).map_err(|_| fail(cut))?;
     let facts = header.metadata().as_ref().and_then(|m| m.get(FACTS));
@@ -220,8 +227,11 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
         .and_then(|facts| facts.remove("sha256"));
     let all = tensors.iter().map(|(name, tensor)| (name, tensor.data()));
     if sum != Some(contents_sum(&facts, all).into()) {
-        return Err(fail("its checksum does not match; an older one is used"));
+        return Err(fail(
+            "its checksum does not match; the checkpoint before it is used",
+        ));
     }
+    // A valid checkpoint of another recipe is an error, not a reason to use an older one.
     if facts["recipe"] != recipe_sum(run.recipe()) {
         let why = "it was made with another recipe; choose another folder or the same recipe";
         return Err(Error::Recipe {
@@ -231,6 +241,7 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
     }
     let step = facts["step"].as_u64();
     let step = step.ok_or_else(|| fail("it has no step"))?;
+    // Tensors by name; the parameters are those that the layout of the config lists.
     let data = |name: &str| {
         let tensor = tensors.tensor(name);
         tensor

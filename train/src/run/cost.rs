@@ -1,6 +1,6 @@
-//! What a run will cost, before it starts: parameters, memory, speed and hours.
+//! The cost of a run, before it starts: parameters, memory, speed and hours.
 //!
-//! Speed and memory are not guessed from a formula: real steps on random tokens are timed, on this machine.
+//! Speed and memory are measured: a few real steps on random tokens are timed on this machine.
 
 use std::time::Instant;
 
@@ -20,29 +20,33 @@ pub struct RunCost {
     pub step_tokens: usize,
     /// Tokens of the whole run, repeated ones included.
     pub tokens: f64,
-    /// Bytes of weights, moments and one gradient; what batches need comes on top.
+    /// Bytes of weights, moments and one gradient. Activations need more.
     pub state_bytes: u64,
-    /// Most bytes that this process ever held, after the timed steps; none where the system does not tell.
+    /// The largest memory of this process so far in bytes, after the timed steps; none if the
+    /// system does not report it.
     pub peak_bytes: Option<u64>,
     /// Bytes of one checkpoint.
     pub checkpoint_bytes: u64,
-    /// Measured: the best of the timed steps.
+    /// Measured in the fastest of the timed steps.
     pub tokens_per_second: f64,
-    /// Share of the machine's [`peak_flops`] that this is.
+    /// Floating-point operations of these tokens as a share of [`peak_flops`].
     pub share_of_peak: f64,
 }
 
 impl RunCost {
-    /// Hours of training at the measured speed, evaluations and checkpoints not included.
+    /// Hours of training at the measured speed, without evaluations and checkpoints.
     pub fn hours(&self) -> f64 {
         self.tokens / self.tokens_per_second / 3600.0
     }
 }
 
-/// Steps that are timed, after one that is not.
+/// Number of timed steps, after one that is not timed.
 const TIMED_STEPS: usize = 2;
 
-/// Times a few steps of a recipe on random tokens. Nothing is written.
+/// Times a few steps of a recipe on random tokens. Writes nothing.
+///
+/// # Errors
+/// Those of making a trainer and of its steps.
 pub fn measure(run: &Run) -> Result<RunCost> {
     let recipe = run.recipe();
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
@@ -50,6 +54,7 @@ pub fn measure(run: &Run) -> Result<RunCost> {
     let peak = peak_flops();
     let mut trainer = run.fresh(config.clone(), &Place::default())?;
     let sequences = train.batch * train.accumulate;
+    // Token ids that look random, (sequences, context + 1).
     let ids = (0..(sequences * (train.context + 1)) as u64)
         .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32);
     let ids: Vec<u32> = ids.collect();
@@ -78,7 +83,8 @@ pub fn measure(run: &Run) -> Result<RunCost> {
     })
 }
 
-/// Multiplications and additions per second of f32 matrix products on all threads, each in its own cache.
+/// Multiplications and additions per second of f32 matrix products: all threads at once, each with
+/// matrices that fit into its cache.
 pub fn peak_flops() -> f64 {
     const SIZE: usize = 384;
     let products = 8;
@@ -97,7 +103,7 @@ pub fn peak_flops() -> f64 {
     rayon::broadcast(timed).iter().sum()
 }
 
-/// The most memory that this process ever held, as Linux tells.
+/// The largest memory of this process so far in bytes, as Linux reports it.
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

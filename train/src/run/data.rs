@@ -1,4 +1,5 @@
-//! From a recipe's texts to a tokenizer, a loader and held-out rows, in the run's `data` folder.
+//! Makes the data of a run: from the texts of its recipe to a tokenizer, a loader and held-out
+//! rows, in the folder `data`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,33 +16,38 @@ use super::opened::Run;
 use crate::recipe::{Recipe, Text};
 use crate::{Chat, Error, Pretrained, Result};
 
-/// Documents that the tokenizer is trained on.
+/// Number of documents that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
-/// Held-out rows that an evaluation reads at most; more of short ones, so that they have
-/// [`HELD_OUT_TOKENS`].
+/// Largest number of held-out rows per evaluation. Evaluations of short rows read more, until they
+/// have [`HELD_OUT_TOKENS`].
 const HELD_OUT_ROWS: usize = 128;
 /// See [`HELD_OUT_ROWS`].
 const HELD_OUT_TOKENS: usize = 1 << 15;
 
-/// The files of token shards.
+/// The files of token shards: training and held-out.
 const SHARDS: [&str; 2] = ["train.tokens", "held_out.tokens"];
 
-/// What a run trains on.
+/// The data of a run.
 pub struct Data {
-    /// The tokenizer, trained on the same texts or taken over from a checkpoint.
+    /// The tokenizer, trained on the same texts or copied from a checkpoint.
     pub tokenizer: Tokenizer,
     /// Training batches.
     pub loader: Loader,
-    /// Held-out sequences of context + 1 tokens, one after the other.
+    /// Held-out sequences of context + 1 tokens, concatenated.
     pub held_out: Vec<u32>,
-    /// Bytes of text that the targets in [`Data::held_out`] stand for.
+    /// Bytes of text that the targets in [`Data::held_out`] decode to.
     pub held_out_bytes: usize,
 }
 
-/// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on the texts, or is
-/// that of the checkpoint that the recipe starts from or learns from.
+/// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on
+/// the texts, or copied from the checkpoint that the recipe starts from or learns from.
 ///
-/// Returns what became of conversations, if it has some: those that are trained on, and those that are held out.
+/// Returns the counts of conversations for training and held-out, if the data contain
+/// conversations.
+///
+/// # Errors
+/// Texts that cannot be read or are not valid, a checkpoint without a suitable tokenizer, and
+/// [`Error::Io`].
 pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::ConversationCounts; 2]>> {
     let recipe = run.recipe();
     let data = &recipe.data;
@@ -65,14 +71,15 @@ pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::ConversationCou
     Ok(None)
 }
 
-/// Generated documents of each side of the split.
+/// The numbers of generated documents for training and held-out.
 fn documents(recipe: &Recipe) -> [u64; 2] {
     let data = &recipe.data;
     let held_out = (data.documents as f64 * data.held_out).ceil() as u64;
     [data.documents, held_out]
 }
 
-/// Writes conversations as a chat template does, packed into rows, with the plain texts of a mix.
+/// Writes conversations with a chat template, packed into rows, together with the plain texts of a
+/// mix.
 fn conversations(
     run: &Run,
     tokenizer: &Tokenizer,
@@ -95,8 +102,8 @@ fn conversations(
     })
 }
 
-/// What is learned of conversations: the answers, where the model knows the language from a
-/// checkpoint or learns it from plain texts of the mix, else everything.
+/// The tokens of conversations that are learned: the answers, if the model knows the language from
+/// a checkpoint or learns it from plain texts of the mix; everything if not.
 fn learned(run: &Run) -> Learned {
     let mut tasks = run.recipe().data.mix.iter().flat_map(|mix| mix.shares());
     let has_plain_texts = tasks.any(|(task, _)| !task.is_conversation());
@@ -119,7 +126,7 @@ fn trained(run: &Run, folder: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Plain texts to train a tokenizer on.
+/// The plain texts that a tokenizer is trained on.
 fn texts(recipe: &Recipe, folder: &Path) -> Result<Vec<String>> {
     let data = &recipe.data;
     if let Some(corpus) = corpus(recipe) {
@@ -135,7 +142,7 @@ fn texts(recipe: &Recipe, folder: &Path) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// Texts with conversations as the template writes them, without special tokens.
+/// Texts and rendered conversations, without special tokens.
 fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
     let special_tokens = chat.template.special_tokens.iter().map(String::as_str);
     let special_tokens: Vec<&str> = special_tokens.chain([BOS, EOS]).collect();
@@ -171,7 +178,10 @@ fn corpus(recipe: &Recipe) -> Option<Corpus> {
     Some(Corpus { mix, seed, split })
 }
 
-/// Copies the tokenizer's files of a checkpoint.
+/// Copies the files of a checkpoint's tokenizer.
+///
+/// # Errors
+/// [`Error::Pretrained`] if it has no tokenizer.json, or one with more tokens than the vocabulary.
 fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
     for (name, bytes) in &checkpoint.files {
         let path = folder.join(name);
@@ -185,7 +195,8 @@ fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
     let (found, most) = (tokenizer.vocab_size(), checkpoint.config.vocab_size);
     if found > most {
         return Err(checkpoint.error(format!(
-            "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in config.json"
+            "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in \
+             config.json"
         )));
     }
     Ok(tokenizer)
@@ -201,15 +212,15 @@ fn loaded(checkpoint: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
     Ok(Tokenizer::load_with(folder, bos)?)
 }
 
-/// Texts that are mixed with others, and where their shards lie.
+/// A source of texts, and the folder of its shards.
 struct TextSource {
     paths: Vec<PathBuf>,
-    /// Of the training rows.
+    /// Share of the training rows.
     share: f64,
     folder: PathBuf,
 }
 
-/// The sources of a recipe; one, in the folder itself, if its texts have no weights, and if it has none.
+/// The sources of a recipe: one per weighted text, or a single one in the folder itself.
 fn sources(recipe: &Recipe, folder: &Path) -> Vec<TextSource> {
     let texts = recipe.data.text.as_deref().unwrap_or_default();
     let total: f64 = texts.iter().filter_map(Text::weight).sum();
@@ -234,7 +245,7 @@ fn sources(recipe: &Recipe, folder: &Path) -> Vec<TextSource> {
     sources
 }
 
-/// The files that [`prepare()`] writes for a recipe, the tokenizer's first.
+/// The files that [`prepare()`] writes for a recipe; the tokenizer is the first.
 pub(crate) fn files(recipe: &Recipe, folder: &Path) -> Vec<PathBuf> {
     let names = match recipe.has_conversations() {
         true => chat::FILES,
@@ -268,7 +279,7 @@ pub fn open(run: &Run, folder: &Path) -> Result<Data> {
     })
 }
 
-/// The batches of training, of all sources.
+/// The training batches of all sources.
 fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
     let train = &recipe.train;
     let batch = train.batch * train.accumulate;
@@ -288,7 +299,8 @@ fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
     Ok(Loader::mixed(parts)?)
 }
 
-/// Held-out rows of context + 1 tokens that [`prepare()`] wrote: of each source as many as its share is.
+/// The held-out rows of context + 1 tokens that [`prepare()`] wrote, from each source according to
+/// its share.
 pub fn held_out(recipe: &Recipe, folder: &Path) -> Result<Vec<u32>> {
     if recipe.has_conversations() {
         let shard = folder.join(chat::FILES[1]);
@@ -303,10 +315,11 @@ pub fn held_out(recipe: &Recipe, folder: &Path) -> Result<Vec<u32>> {
     Ok(rows)
 }
 
-/// The seed of the order of held-out rows: the same whatever the run's, so that runs are compared on the same text.
+/// The seed of the order of held-out rows. It is the same for every run, so runs are compared on
+/// the same text.
 const HELD_OUT_ORDER: u64 = 0;
 
-/// Rows of a held-out shard: beginnings of documents if there are enough of them, else from anywhere.
+/// The rows of a held-out shard: beginnings of documents if there are enough, all rows if not.
 fn held_out_rows(shard: &[PathBuf], context: usize, share: f64) -> Result<Vec<u32>> {
     let open = |rows| Loader::open(shard, 1, context, HELD_OUT_ORDER, rows);
     let loader = match open(Rows::Documents) {
@@ -316,13 +329,13 @@ fn held_out_rows(shard: &[PathBuf], context: usize, share: f64) -> Result<Vec<u3
     Ok(first_rows(&loader, share))
 }
 
-/// How many rows an evaluation reads of a source of this share.
+/// The number of rows that an evaluation reads from a source with this share.
 fn wanted(context: usize, share: f64) -> u64 {
     let rows = HELD_OUT_ROWS.max(HELD_OUT_TOKENS / context);
     (rows as f64 * share).ceil() as u64
 }
 
-/// This share of the rows that an evaluation reads, one after the other.
+/// The first rows, in the number that an evaluation reads from a source with this share.
 fn first_rows(loader: &Loader, share: f64) -> Vec<u32> {
     let rows = 0..loader.rows().min(wanted(loader.context(), share));
     rows.flat_map(|i| loader.batch(i).ids).collect()
@@ -332,7 +345,7 @@ fn first_rows(loader: &Loader, share: f64) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    /// One book is one document, whose beginning alone would say nothing about a model.
+    /// A book is one document, and its first row alone would be too little to evaluate on.
     #[test]
     fn of_a_long_document_much_is_held_out() {
         let folder = tempfile::tempdir().unwrap();

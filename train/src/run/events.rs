@@ -1,4 +1,4 @@
-//! What a run reports while it goes on, and how it ended.
+//! The events of a run, and its result.
 
 use std::path::{Path, PathBuf};
 
@@ -7,32 +7,32 @@ use sterna_datasets::chat::ConversationCounts;
 use super::statistics::LayerStatistics;
 use crate::{Error, Step};
 
-/// What the loop reports while it runs.
+/// An event that the training loop reports.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The tokenizer and the shards are being made.
+    /// The tokenizer and the shards are about to be made.
     Preparing,
-    /// Conversations were written into rows: those to train on, and those that are held out.
+    /// Conversations were packed into rows: those for training, and those held out.
     Packed([ConversationCounts; 2]),
-    /// Training begins, or goes on, at this step.
+    /// Training starts or resumes after this step.
     Started {
         /// Values that are trained.
         parameters: usize,
-        /// First step.
+        /// Steps taken before.
         step: u64,
-        /// Times that the data will be seen.
+        /// Number of passes over the data in the whole run.
         epochs: f64,
         /// Multiplications and additions of a step, per token.
         flops_per_token: f64,
     },
-    /// There are more ranks than a step has parts.
+    /// There are more ranks than shards in a step.
     Idle {
-        /// Ranks without work.
+        /// Number of ranks without work.
         ranks: usize,
-        /// Parts of a step.
+        /// Number of shards of a step.
         shards: usize,
     },
-    /// A damaged checkpoint was passed over.
+    /// A damaged checkpoint was skipped.
     Warning(&'a Error),
     /// A step was taken.
     Step {
@@ -40,51 +40,53 @@ pub enum Event<'a> {
         step: u64,
         /// Loss and gradient.
         of: Step,
-        /// Its learning rate.
+        /// The learning rate of the step.
         learning_rate: f64,
-        /// Tokens in it.
+        /// Number of tokens in the step.
         tokens: usize,
     },
     /// Held-out text was scored.
     Evaluated {
-        /// After this step.
+        /// Steps taken before the evaluation.
         step: u64,
-        /// What was found.
+        /// The result.
         of: &'a Evaluation,
     },
     /// A checkpoint was written.
     Saved(&'a Path),
 }
 
-/// How good a model is, always as it will be exported.
+/// An evaluation of the model as it will be exported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Mean loss on held-out text, nats per token.
     pub loss: f64,
-    /// The same per byte of text, which does not depend on the tokenizer.
+    /// Bits per byte of the held-out text, which does not depend on the tokenizer.
     pub bits_per_byte: f64,
-    /// Every matrix of a linear layer.
+    /// Statistics of every matrix of a linear layer.
     pub layers: Vec<LayerStatistics>,
-    /// The beginning of a held-out text and what the model writes after it; none if the recipe wants none.
+    /// The beginning of a held-out text and the continuation by the model; none if the recipe wants
+    /// no sample.
     pub sample: Option<(String, String)>,
 }
 
-/// Whether the loop goes on.
+/// The answer to an event: whether training continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// To the next step.
+    /// Continue with the next step.
     Continue,
     /// Save a checkpoint and return.
     Stop,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Steps taken in all.
     pub step: u64,
     /// Held-out loss at the end, nats per token; none if the run was stopped.
     pub held_out_loss: Option<f64>,
-    /// The Hugging Face folder: of the finished model or, if it was stopped, of the model as it was then.
+    /// The exported Hugging Face folder. It holds the finished model, or the current one if the run
+    /// was stopped.
     pub model: PathBuf,
 }

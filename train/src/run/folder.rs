@@ -14,7 +14,11 @@ use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::{Error, Recipe, Result};
 
-/// The data of the run, which the first rank makes while the others wait.
+/// Opens the data of the run. The first rank makes them, the others wait.
+///
+/// # Errors
+/// [`Error::RanksDiffer`] for ranks with different recipes, [`Error::Recipe`] for a folder of
+/// another recipe, and those of [`data::prepare`].
 pub(super) fn prepared(
     run: &Run,
     folder: &Path,
@@ -29,8 +33,8 @@ pub(super) fn prepared(
     data::open(run, &folder.join("data"))
 }
 
-/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe; more steps of the same are
-/// fine where those that were taken stay what they were.
+/// Makes the data if the folder is new, and refuses a folder that belongs to another recipe. The
+/// number of steps may change if the schedule of the steps taken stays the same.
 fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
     let recipe = run.recipe();
     let path = folder.join("recipe.toml");
@@ -55,12 +59,12 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
     }
 }
 
-/// Whether the run of the recipe `there` can go on as this one: only `steps` may differ, and what the schedule was for
-/// the steps so far may not.
+/// Checks that the run of the recipe text `there` can continue as this one: only `steps` may
+/// differ, and the schedule of the steps taken may not.
 fn other_steps(run: &Run, there: &str, folder: &Path) -> std::result::Result<(), String> {
     let recipe = run.recipe();
-    let another = "this folder belongs to a run of another recipe; choose another folder, or remove this one to start \
-                   over";
+    let another = "this folder belongs to a run of another recipe; choose another folder, or \
+                   remove this one to start over";
     let before = toml::from_str::<Recipe>(there).map_err(|_| another)?;
     let mut same = recipe.clone();
     same.train.steps = before.train.steps;
@@ -76,9 +80,10 @@ fn other_steps(run: &Run, there: &str, folder: &Path) -> std::result::Result<(),
     match (0..taken).find(differs) {
         None => Ok(()),
         Some(step) => Err(format!(
-            "this run took {taken} steps of {}, and a schedule over {steps} is another one from step {} on; remove the \
-             newer checkpoints to go on from an older one (`keep_every` keeps some), choose the first number of steps \
-             again, or start another run from its model with --from",
+            "this run took {taken} steps of {}, and a schedule over {steps} is another one from \
+             step {} on; remove the newer checkpoints to go on from an older one (`keep_every` \
+             keeps some), choose the first number of steps again, or start another run from its \
+             model with --from",
             before.train.steps,
             step + 1
         )),

@@ -1,7 +1,8 @@
-//! `metrics.jsonl`: one line a step and one an evaluation, the same bytes whenever the run was interrupted.
+//! `metrics.jsonl`: one line per step and one per evaluation, with the same bytes whether or not
+//! the run was interrupted.
 //!
-//! So nothing in it comes from a clock. What happened after the checkpoint that a run resumes from is dropped
-//! and written again.
+//! So no value in it comes from a clock. Lines after the checkpoint that a run resumes from are
+//! removed and written again.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,14 +13,17 @@ use sterna_ternary::durable;
 
 use crate::{Error, Result};
 
-/// The file, open at its end; none on ranks that write no files.
+/// The file, open at its end; none on ranks that do not write files.
 pub struct Metrics {
     path: PathBuf,
     out: Option<BufWriter<File>>,
 }
 
 impl Metrics {
-    /// Opens or creates the file and drops all lines after this step.
+    /// Opens or creates the file and removes all lines after this step.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn open(path: &Path, step: u64) -> Result<Metrics> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -46,7 +50,7 @@ impl Metrics {
         })
     }
 
-    /// Of a rank that writes no files.
+    /// Discards all lines, for ranks that do not write files.
     pub fn discarded() -> Metrics {
         Metrics {
             path: PathBuf::new(),
@@ -62,7 +66,7 @@ impl Metrics {
         }
     }
 
-    /// Puts every line so far on the disk, so that no checkpoint is newer than its metrics.
+    /// Writes all lines to the disk, so no checkpoint is newer than its metrics.
     pub fn sync(&mut self) -> Result<()> {
         let Some(out) = &mut self.out else {
             return Ok(());

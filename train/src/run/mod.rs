@@ -1,4 +1,4 @@
-//! A run: a folder, what is written into it, and the loop that does so.
+//! A run: its folder, the files in it, and the training loop that writes them.
 
 mod build;
 mod checkpoint;

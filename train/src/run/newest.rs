@@ -1,4 +1,4 @@
-//! The model of a run that is not at its end.
+//! Exports the model of a run that has not ended.
 
 use std::path::Path;
 
@@ -6,11 +6,12 @@ use super::opened::Run;
 use super::{checkpoint, data};
 use crate::{Error, Place, Result, card, export};
 
-/// Writes the model of a run's newest checkpoint into the folder `out` and returns the steps that
-/// it had taken. The run need not be at an end; it is not touched.
+/// Writes the model of the newest checkpoint of a run into the folder `out`, and returns the number
+/// of steps of the checkpoint. The run itself does not change.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where there is none that can be read, and those of reading it and of writing.
+/// [`Error::Checkpoint`] if there is no readable checkpoint, and the errors of reading it and of
+/// writing.
 pub fn export_newest(run: &Run, folder: &Path, out: &Path) -> Result<u64> {
     let checkpoints = folder.join("checkpoints");
     let (found, warnings) = checkpoint::latest(run, &checkpoints)?;

@@ -1,7 +1,7 @@
-//! What is trained: a recipe with the checkpoints that it names, opened.
+//! A run: a recipe together with the opened checkpoints that it names.
 //!
-//! A [`Recipe`] is what a file says; a [`Run`] can be trained. The caller opens the checkpoints, since this crate
-//! knows no formats, and hands all of them over at once.
+//! A [`Recipe`] is the content of a file; a [`Run`] can be trained. The caller opens the
+//! checkpoints, since this crate knows no formats, and passes all of them at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{Chat, Error, Precision, Pretrained, Result};
 
 const TOKENIZER: &str = "tokenizer.json";
 
-/// Keys of a recipe that the checkpoint to start from decides.
+/// Keys of a recipe that the checkpoint to start from determines.
 const OF_A_CHECKPOINT: [&str; 11] = [
     "model.family",
     "model.hidden_size",
@@ -28,15 +28,15 @@ const OF_A_CHECKPOINT: [&str; 11] = [
     "data.vocab_size",
 ];
 
-/// The checkpoints that a recipe names. The default is that of a recipe that names none.
+/// The opened checkpoints of a recipe. The default is for a recipe that names none.
 #[derive(Clone, Default)]
 pub struct Opened {
     /// The checkpoint of `model.from`.
     pub base: Option<Pretrained>,
-    /// The checkpoint of `teacher.from`, and what its linear layers multiply with.
+    /// The checkpoint of `teacher.from`, and the precision of its linear layers.
     pub teacher: Option<(Pretrained, Precision)>,
-    /// Writes conversations with the chat template of the checkpoint that the tokenizer is from; none if there is
-    /// no template.
+    /// Renders conversations with the chat template of the checkpoint that the tokenizer is from;
+    /// none if it has no template.
     pub render: Option<Arc<Render>>,
     /// The chat template of a model that is trained from scratch on conversations.
     pub chat: Option<Chat>,
@@ -51,10 +51,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a recipe that names no checkpoint. Relative paths in it are taken from its folder.
+    /// Reads a recipe that names no checkpoint. Relative paths in it are relative to its folder.
     ///
     /// # Errors
-    /// A file that is not a valid recipe, and [`Error::Pretrained`] for one that names a checkpoint.
+    /// [`Error::Recipe`] for a file that is not a valid recipe, and [`Error::Pretrained`] for one
+    /// that names a checkpoint.
     pub fn from_scratch(path: &Path) -> Result<Run> {
         let mut draft = Draft::default();
         draft.add_file(path)?;
@@ -62,13 +63,14 @@ impl Run {
         Run::new(recipe, origins, Opened::default())
     }
 
-    /// Joins a recipe with the checkpoints that it names. Shape and vocabulary come from the checkpoint to start
-    /// from; its values replace those of the recipe. A student without one gets the vocabulary of its teacher.
+    /// Joins a recipe with the checkpoints that it names. Shape and vocabulary of the checkpoint to
+    /// start from replace those of the recipe. Without one, a student gets the vocabulary of its
+    /// teacher.
     ///
     /// # Errors
-    /// [`Error::Pretrained`] where `opened` lacks a checkpoint that the recipe names or has one that it does not
-    /// name, where the recipe needs a chat template and there is none, and for a teacher with another tokenizer than
-    /// the checkpoint to start from.
+    /// [`Error::Pretrained`] if `opened` lacks a checkpoint that the recipe names or has one that
+    /// it does not name, if the recipe needs a chat template and there is none, and if the teacher
+    /// has another tokenizer than the checkpoint to start from.
     pub fn new(mut recipe: Recipe, mut origins: Origins, opened: Opened) -> Result<Run> {
         let teacher = opened.teacher.as_ref().map(|(teacher, _)| teacher);
         named("model", recipe.model.from.as_ref(), opened.base.as_ref())?;
@@ -96,12 +98,12 @@ impl Run {
         Ok(run)
     }
 
-    /// The recipe, with the values that a checkpoint decided.
+    /// The recipe, with the values that a checkpoint determines.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// Where the values of the recipe came from.
+    /// The origins of the values of the recipe.
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
@@ -111,20 +113,20 @@ impl Run {
         self.opened.base.as_ref()
     }
 
-    /// The checkpoint to learn from, and what its linear layers multiply with.
+    /// The checkpoint to learn from, and the precision of its linear layers.
     pub(crate) fn teacher(&self) -> Option<(&Pretrained, Precision)> {
         let teacher = self.opened.teacher.as_ref();
         teacher.map(|(teacher, precision)| (teacher, *precision))
     }
 
-    /// The checkpoint whose tokenizer, templates and settings the run takes over: the one to start from, else the
-    /// teacher.
+    /// The checkpoint whose tokenizer, templates and settings the run copies: the one to start from
+    /// or, without one, the teacher.
     pub(crate) fn tokenizer_from(&self) -> Option<&Pretrained> {
         self.base()
             .or_else(|| self.teacher().map(|(teacher, _)| teacher))
     }
 
-    /// Writes conversations with a chat template.
+    /// Renders conversations with a chat template.
     pub(crate) fn render(&self) -> Option<&Render> {
         let chat = self.chat().map(|chat| &*chat.render);
         self.opened.render.as_deref().or(chat)
@@ -139,7 +141,8 @@ impl Run {
         if !self.recipe.has_conversations() || self.render().is_some() {
             return Ok(());
         }
-        let why = "it has no chat template to write conversations with; put chat_template.jinja beside it";
+        let why = "it has no chat template to write conversations with; put chat_template.jinja \
+                   beside it";
         Err(match self.tokenizer_from() {
             Some(from) => from.error(why.into()),
             None => Error::Recipe {
@@ -150,7 +153,10 @@ impl Run {
     }
 }
 
-/// Whether a checkpoint was opened exactly where `from` of a section names one.
+/// Checks that a checkpoint is opened exactly where `from` of a section names one.
+///
+/// # Errors
+/// [`Error::Pretrained`] if not.
 fn named(section: &str, from: Option<&String>, opened: Option<&Pretrained>) -> Result<()> {
     let (path, why) = match (from, opened) {
         (Some(_), Some(_)) | (None, None) => return Ok(()),
@@ -166,16 +172,18 @@ fn named(section: &str, from: Option<&String>, opened: Option<&Pretrained>) -> R
     Err(Error::Pretrained { path, why })
 }
 
+/// Checks that teacher and student have the same tokenizer.
+///
 /// # Errors
-/// [`Error::Pretrained`] for a teacher with another tokenizer than its student.
+/// [`Error::Pretrained`] if they do not.
 fn check_tokenizers(teacher: &Pretrained, base: &Pretrained) -> Result<()> {
     let tokens = |of: &Pretrained| (of.config.vocab_size, of.file(TOKENIZER).map(<[u8]>::to_vec));
     if tokens(teacher) == tokens(base) {
         return Ok(());
     }
     Err(teacher.error(format!(
-        "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave `model.from` out, and \
-         the student gets those of its teacher",
+        "a teacher needs the {TOKENIZER} and the `vocab_size` of its student, {}; leave \
+         `model.from` out, and the student gets those of its teacher",
         base.path.display()
     )))
 }

@@ -1,7 +1,8 @@
-//! `run.json`: what a run was made of and by, so that its folder explains itself years later.
+//! `run.json`: the inputs and the circumstances of a run, so that its folder can be understood
+//! years later.
 //!
-//! The values of the recipe and where each came from, hashes of the data and of the weights, and one entry for every time that
-//! the run was started or went on.
+//! It holds the values of the recipe and their origins, hashes of the data and of the weights, and
+//! one entry per start of the run.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,7 +18,11 @@ use crate::recipe::Text;
 use crate::teacher::weights_sum;
 use crate::{Error, Recipe, Result, Trainer};
 
-/// Adds an entry for this process to `run.json` in the folder of a run; creates the file with the first.
+/// Adds an entry for this process to `run.json` in the folder of a run. The first entry creates the
+/// file.
+///
+/// # Errors
+/// [`Error::Recipe`] for a file that is not JSON, and [`Error::Io`].
 pub fn record(run: &Run, folder: &Path, trainer: &Trainer) -> Result<()> {
     let recipe = run.recipe();
     let path = folder.join("run.json");
@@ -41,17 +46,18 @@ pub fn record(run: &Run, folder: &Path, trainer: &Trainer) -> Result<()> {
     durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
 }
 
-/// SHA-256 of the weights that the run began with, fresh ones or those of `model.from`, and of its teacher's.
+/// SHA-256 of the weights that the run began with, new ones or those of `model.from`, and of the
+/// weights of its teacher.
 fn weights(trainer: &Trainer) -> Result<Value> {
     let began = match trainer.step {
         0 => Some(weights_sum(&trainer.model)?),
-        _ => None, // the record was lost since
+        _ => None, // the file was removed after the first step
     };
     let teacher = trainer.teacher.as_ref();
     Ok(json!({"began": began, "teacher": teacher.map(|teacher| &teacher.sum)}))
 }
 
-/// Every value of the recipe by its key, and where it came from.
+/// Every value of the recipe by its key, with its origin.
 fn values(run: &Run) -> Value {
     let values = run.recipe().flat().into_iter();
     let with_origin = |(key, value): (String, toml::Value)| {
@@ -65,7 +71,7 @@ fn values(run: &Run) -> Value {
         .collect()
 }
 
-/// SHA-256 of what the run reads, by path.
+/// SHA-256 of the files that the run reads, by path.
 fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
     let made = data::files(recipe, &folder.join("data"));
     let (texts, chats) = (&recipe.data.text, &recipe.data.chat);
@@ -94,7 +100,7 @@ fn session(step: u64, ranks: usize) -> Value {
     })
 }
 
-/// The processor's name where the system tells it, else its architecture.
+/// The name of the processor if the system reports it, its architecture if not.
 fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info

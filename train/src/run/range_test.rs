@@ -1,13 +1,15 @@
-//! The learning-rate range test: short runs from the same weights and over the same batches, one for each rate.
+//! The learning-rate range test: one short run per rate, all from the same weights and over the
+//! same batches.
 //!
-//! Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, ramps the rate up within one run; runs of
-//! their own cost more and compare fairly, since a rate that is too high spoils nothing that comes after it.
+//! Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, raises the rate within one
+//! run. Separate runs cost more but compare fairly, since a rate that is too high does not affect
+//! the rates after it.
 
 use super::data::Data;
 use super::opened::Run;
 use crate::{Error, Place, Result};
 
-/// How one rate did.
+/// The result of one rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trial {
     /// The rate.
@@ -16,7 +18,7 @@ pub struct Trial {
     pub loss: Option<f64>,
 }
 
-/// Rates in equal factors from `low` to `high`.
+/// Rates from `low` to `high` with equal ratios.
 pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
     let factor = libm::pow(high / low, 1.0 / (count.max(2) - 1) as f64);
     (0..count.max(1))
@@ -24,7 +26,11 @@ pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Trains `steps` steps at one rate, a quarter of them warm-up, from the weights of the recipe's seed.
+/// Trains `steps` steps at one rate from the weights of the recipe's seed. The first quarter of the
+/// steps is a warm-up.
+///
+/// # Errors
+/// Those of making a trainer and of its steps; divergence is a result.
 pub fn trial(run: &Run, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
     let tokenizer = &data.tokenizer;
     let config = run.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;

@@ -1,11 +1,12 @@
-//! A few words of the model in training, by the trainer's own forward pass.
+//! A short text by the model in training, with the trainer's own forward pass.
 //!
-//! Each token runs the whole text again: enough for a look now and then. `sterna generate` is the fast way.
+//! Each token computes the whole text again, which is fast enough for a short sample. `sterna
+//! generate` is the fast way.
 
 use crate::{Model, Result};
 
-/// The most likely `count` tokens after `prompt`, one by one, of the model as it will be exported; fewer where
-/// one of `ends` comes, or the context is full.
+/// The `count` tokens that follow `prompt` when the most likely token is chosen each time, by the
+/// model as it will be exported. There are fewer if one of `ends` is chosen or the context is full.
 pub fn greedy(
     model: &Model,
     prompt: &[u32],

@@ -1,7 +1,8 @@
-//! What tells whether a ternary layer learns: share of zeros, flips, scale and gradient of each matrix.
+//! Statistics that show whether a ternary layer learns: share of zeros, flips, scale and gradient
+//! of each matrix.
 //!
-//! Fresh normal weights have 31 % zeros and trained models 38 to 47 %; a layer whose trits no longer flip has
-//! stopped learning, one where many do has too high a rate.
+//! New normal weights have 31 % zeros, trained models 38 to 47 %. A layer whose trits no longer
+//! flip has stopped learning; one where many flip has too high a learning rate.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -11,37 +12,37 @@ use sterna_ternary::quantize;
 use crate::model::values_of;
 use crate::{Model, Precision, Result, Trainer};
 
-/// One matrix of a linear layer.
+/// The statistics of one matrix of a linear layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerStatistics {
     /// Its name in the checkpoint.
     pub name: String,
     /// Norm of its gradient in the last step, before clipping.
     pub gradient_norm: f64,
-    /// Its trits; none in full precision.
+    /// Statistics of its trits; none in full precision.
     #[serde(flatten)]
     pub trits: Option<TritStatistics>,
 }
 
-/// What the trits of a matrix are like.
+/// Statistics of the trits of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TritStatistics {
     /// Share of zeros.
     pub zeros: f64,
-    /// Share that changed since they were looked at before.
+    /// Share that changed since the last evaluation.
     pub flips: f64,
-    /// mean|W|; of several scales their mean.
+    /// mean|W|; the mean of the scales if there are several.
     pub scale: f32,
 }
 
-/// The trits of all ternary matrices when they were last looked at.
+/// The trits of all ternary matrices at the last evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statistics {
     trits: Vec<Vec<i8>>,
 }
 
 impl Statistics {
-    /// The trits of a model as it is now; none in full precision.
+    /// The trits of a model now; empty in full precision.
     pub fn new(model: &Model) -> Result<Statistics> {
         let trits = ternarized(model)?;
         Ok(Statistics {
@@ -49,7 +50,7 @@ impl Statistics {
         })
     }
 
-    /// Every matrix now, compared with the last look, which this one replaces.
+    /// Statistics of every matrix now, compared with the last evaluation, which this one replaces.
     pub fn look(&mut self, trainer: &Trainer) -> Result<Vec<LayerStatistics>> {
         let now = ternarized(&trainer.model)?;
         let mut trits = now.iter().zip(&self.trits).map(|((now, scale), before)| {
@@ -74,7 +75,7 @@ impl Statistics {
         Ok(layers)
     }
 
-    /// Four trits a byte, one matrix after the other.
+    /// The trits of all matrices, four per byte.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let code = |four: &[i8]| four.iter().rev().fold(0, |b, t| b << 2 | (t + 1) as u8);
         let matrices = self.trits.iter();
@@ -83,7 +84,7 @@ impl Statistics {
             .collect()
     }
 
-    /// What [`Statistics::to_bytes`] made for this model; none if the length is another.
+    /// Reads the bytes of [`Statistics::to_bytes`] for this model; none if their number is wrong.
     pub(crate) fn from_bytes(model: &Model, mut bytes: &[u8]) -> Option<Statistics> {
         let mut matrices = Vec::new();
         for count in matrices_of(model) {
@@ -95,7 +96,7 @@ impl Statistics {
     }
 }
 
-/// Number of weights of each matrix that is ternary.
+/// The number of weights of each ternary matrix.
 fn matrices_of(model: &Model) -> impl Iterator<Item = usize> {
     let is_ternary = model.precision == Precision::Ternary;
     let parameters = model.parameters();

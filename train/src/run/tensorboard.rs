@@ -1,9 +1,12 @@
-//! Event files that TensorBoard reads: scalars and texts over the steps of a run.
+//! Event files for TensorBoard: scalars and texts over the steps of a run.
 //!
-//! A file is a sequence of records, each a little-endian u64 length, its masked CRC-32C, a protobuf message and
-//! its masked CRC-32C; the format is TFRecord's, the message `tensorflow.Event`. A process that goes on with a run
-//! writes a file of its own which begins with the step it starts from: TensorBoard then drops what an interrupted
-//! process wrote for later steps.
+//! A file is a sequence of records: a little-endian u64 length, its masked CRC-32C, a protobuf
+//! message and its masked CRC-32C. This is the format TFRecord, and the message is
+//! `tensorflow.Event`. Each process writes a file of its own that begins with the step from which
+//! it resumes. TensorBoard then drops what an interrupted process wrote for later steps.
+//!
+//! Written by hand: the crate tensorboard-rs adds 34 crates for these few messages and has had no
+//! release for years.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,7 +16,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::statistics::LayerStatistics;
 use crate::{Error, Event, Result};
 
-/// Steps between two points of the curves that have one a step.
+/// Steps between two points of the curves of the training loss.
 const EVERY: u64 = 10;
 
 /// The event file of this process.
@@ -25,7 +28,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Writes into this folder once the run starts.
+    /// A writer for this folder. The file is created when the run starts.
     pub fn new(folder: &Path) -> Board {
         Board {
             folder: folder.to_owned(),
@@ -35,7 +38,10 @@ impl Board {
         }
     }
 
-    /// Writes down what happened.
+    /// Writes the curves of an event.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn see(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Started { step, .. } => self.open(*step),
@@ -78,7 +84,7 @@ impl Board {
     fn open(&mut self, step: u64) -> Result<()> {
         std::fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
         let entries = std::fs::read_dir(&self.folder).map_err(Error::io(&self.folder))?;
-        // TensorBoard reads files in the order of their names, so later ones must sort behind.
+        // TensorBoard reads files in the order of their names, so later files need later names.
         let (seconds, count) = (now() as u64, entries.count());
         let name = format!("events.out.tfevents.{seconds:010}.sterna.{count:04}");
         let path = self.folder.join(name);
@@ -92,7 +98,7 @@ impl Board {
         self.flush()
     }
 
-    /// Writes the values of a step, or the mark that a process starts with it.
+    /// Writes the values of a step, or the mark of a process that starts with it.
     fn push(&mut self, step: u64, values: Option<Vec<u8>>) -> Result<()> {
         let mut event = double(1, now()); // wall_time
         event.extend(integer(2, step));
@@ -131,7 +137,7 @@ fn now() -> f64 {
     time.map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// CRC-32C, turned so that checksums of checksums stay apart.
+/// Masked CRC-32C: rotated and offset, so that checksums of data with checksums stay distinct.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)

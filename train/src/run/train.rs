@@ -1,9 +1,10 @@
 //! The training loop.
 //!
-//! A run is a folder: `recipe.toml` as resolved, `data/` with tokenizer and token shards, `checkpoints/`,
-//! `metrics.jsonl` with one line a step, `run.json` with where all came from, and `model/`, the Hugging Face
-//! folder, once it is finished. Running the same recipe in the same folder again goes on where it stopped.
-//! Of several ranks, which share the folder, the first writes it.
+//! A run is a folder: `recipe.toml` with the resolved recipe, `data/` with tokenizer and token
+//! shards, `checkpoints/`, `metrics.jsonl` with a line per step, `run.json` with the origin of
+//! everything, and `model/`, the Hugging Face folder, when the run ends. The same recipe in the
+//! same folder resumes where the run stopped. If several ranks share the folder, only rank 0
+//! writes.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +22,15 @@ use super::{checkpoint, provenance, sample};
 use crate::model::{flops_per_token, scored};
 use crate::{Error, Place, Recipe, Result, Teacher, Trainer, card, export};
 
-/// Tokens of held-out text that a sample goes on from.
+/// Tokens of held-out text that a sample continues.
 const SAMPLE_PROMPT: usize = 8;
 
-/// Trains a recipe in `folder` until its last step, or until `observe` says stop on any rank.
+/// Trains a recipe in `folder` until its last step, or until `observe` returns [`Control::Stop`] on
+/// any rank. A stopped run saves a checkpoint and exports its model too.
+///
+/// # Errors
+/// A recipe, data, a checkpoint or a folder that cannot be used, [`Error::Diverged`], and the
+/// errors of communication between ranks.
 pub fn train(
     run: &Run,
     folder: &Path,
@@ -51,6 +57,7 @@ pub fn train(
         flops_per_token: flops_per_token(&trainer.model.config, train.context),
     });
 
+    // A step has a fixed number of shards; more ranks than shards are useless.
     let shards = trainer.shards(train.batch * train.accumulate, train.context);
     if ranks.size() > shards {
         observe(Event::Idle {
@@ -62,14 +69,17 @@ pub fn train(
     let mut held_out_loss = None;
     let mut control = Control::Continue;
     while trainer.step < train.steps && control == Control::Continue {
+        // Everything that changes from step to step is a function of the step.
         let batch = data.loader.batch(trainer.step);
         let learning_rate = schedule.rate(trainer.step);
         trainer.optimizer.weight_decay = schedule.weight_decay(trainer.step);
         trainer.model.lambda = schedule.lambda(trainer.step);
         let step = trainer.step(&batch.ids, train.context, learning_rate)?;
         let (index, last) = (trainer.step, trainer.step == train.steps);
-        metrics.push(json!({"step": index, "loss": step.loss, "gradient_norm": step.gradient_norm,
-            "learning_rate": learning_rate, "lambda": trainer.model.lambda, "skipped": step.is_skipped}))?;
+        metrics.push(json!({"step": index, "loss": step.loss,
+            "gradient_norm": step.gradient_norm, "learning_rate": learning_rate,
+            "lambda": trainer.model.lambda, "skipped": step.is_skipped}))?;
+        // Any rank can stop the run; all of them then leave the loop after this step.
         control = observe(Event::Step {
             step: index,
             of: step,
@@ -79,16 +89,19 @@ pub fn train(
         if ranks.any(control == Control::Stop)? {
             control = Control::Stop;
         }
+        // Held-out loss, statistics of the layers and a sample.
         if index.is_multiple_of(train.evaluate_every) || last {
             let found = evaluate(&trainer, &data, recipe, &mut statistics)?;
             metrics.push(json!({"step": index, "held_out_loss": found.loss,
-                "bits_per_byte": found.bits_per_byte, "sample": found.sample, "layers": found.layers}))?;
+                "bits_per_byte": found.bits_per_byte, "sample": found.sample,
+                "layers": found.layers}))?;
             observe(Event::Evaluated {
                 step: index,
                 of: &found,
             });
             held_out_loss = last.then_some(found.loss);
         }
+        // A checkpoint, after its metrics are on the disk.
         if index.is_multiple_of(train.checkpoint_every) || last || control == Control::Stop {
             trainer.agree("result of its steps")?;
             metrics.sync()?;
@@ -98,6 +111,7 @@ pub fn train(
             }
         }
     }
+    // A finished run that is started again takes no step but is scored for its card.
     if trainer.step == train.steps && held_out_loss.is_none() {
         held_out_loss = Some(trainer.evaluate(&data.held_out, train.context)?);
     }
@@ -116,7 +130,7 @@ pub fn train(
     })
 }
 
-/// Scores held-out text, looks at the layers and lets the model write.
+/// Scores held-out text, computes the statistics of the layers and writes a sample.
 fn evaluate(
     trainer: &Trainer,
     data: &Data,
@@ -144,8 +158,8 @@ fn evaluate(
     })
 }
 
-/// What a sample goes on from: the first few tokens of a text, or of a conversation all that comes before its first
-/// answer.
+/// The prompt of a sample: the first tokens of a text, or everything before the first answer of a
+/// conversation.
 fn prompt(row: &[u32]) -> Vec<u32> {
     let is_scored = |token: &u32| token & rows::UNSCORED == 0;
     let length = match row.iter().position(is_scored) {
@@ -155,7 +169,7 @@ fn prompt(row: &[u32]) -> Vec<u32> {
     row[..length].iter().copied().map(rows::id).collect()
 }
 
-/// The trainer at its last checkpoint, or fresh.
+/// The trainer at its last checkpoint, or before its first step.
 fn resumed(
     run: &Run,
     folder: &Path,
@@ -179,7 +193,9 @@ fn resumed(
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
     let statistics = statistics.ok_or_else(|| Error::Checkpoint {
         path: checkpoints,
-        why: "the trits of the last evaluation are of another model; remove the newest".into(),
+        why:
+            "the trits in the newest checkpoint are those of another model; remove that checkpoint"
+                .into(),
     })?;
     trainer.moments = found.moments;
     trainer.step = found.step;
@@ -187,7 +203,10 @@ fn resumed(
     Ok((trainer, statistics))
 }
 
-/// Refuses to go on with another teacher than the one so far.
+/// Checks that the teacher is the one that this run has had so far.
+///
+/// # Errors
+/// [`Error::Pretrained`] if it is not.
 fn check_teacher(teacher: Option<&Teacher>, so_far: Option<String>, recipe: &Recipe) -> Result<()> {
     let now = teacher.map(|teacher| &teacher.sum);
     if now == so_far.as_ref() {
@@ -196,8 +215,8 @@ fn check_teacher(teacher: Option<&Teacher>, so_far: Option<String>, recipe: &Rec
     let teacher = recipe.teacher.as_ref();
     Err(Error::Pretrained {
         path: teacher.map_or_else(PathBuf::new, |t| (&t.from).into()),
-        why: "its weights are not those of the teacher that this run had so far; bring that one back, or start a new \
-              run"
+        why: "its weights are not those of the teacher that this run had so far; use that one \
+              again, or start a new run"
             .into(),
     })
 }

@@ -1,4 +1,4 @@
-//! Random inputs, and one operation beside another: values and gradients.
+//! Random inputs, and the comparison of two implementations of an operation: values and gradients.
 
 use candle_core::{Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +16,7 @@ pub fn random(shape: &[usize], seed: u64) -> Var {
     Var::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// Norm of the difference over norm of the second.
+/// Norm of the difference over the norm of the second.
 pub fn difference(a: &Tensor, b: &Tensor) -> f32 {
     let norm = |x: &Tensor| {
         x.sqr()
@@ -31,7 +31,7 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f32 {
     norm(&(a - b).unwrap()) / norm(b)
 }
 
-/// Compares values and, weighted by random numbers, the gradients of all inputs.
+/// Compares values and the gradients of all inputs, of a sum with random weights.
 pub fn compare(name: &str, inputs: &[&Var], fused: &Tensor, plain: &Tensor) {
     let forward = difference(fused, plain);
     assert!(forward <= 1e-6, "{name} forward: {forward:e}");
