@@ -13,7 +13,7 @@ use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::Machine;
 use sterna_validate::speed::{self, SpeedPlan};
 use sterna_validate::{
-    Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, store, tasks,
+    Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, tasks,
 };
 
 use crate::choice::choice;
@@ -222,7 +222,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if !args.no_speed {
         let plan = plan(args, &models.subjects)?;
-        let speeds = state.speeds(&models.subjects, &plan, options)?;
+        let mut progress = Progress::new("measurements of speed");
+        let see = &mut |done, total| {
+            progress.see(done, total);
+            !terminal::interrupted()
+        };
+        let speeds = speed::measure_once(&state.folder, &models.subjects, &plan, options, see)?;
+        progress.finish();
         let (speeds, energy) = speeds.ok_or(Interrupted)?;
         for (model, speed) in report.models.iter_mut().zip(speeds) {
             model.speed = Some(speed);
@@ -383,48 +389,5 @@ impl State {
             folder,
             _temporary: None,
         })
-    }
-
-    /// Measures speeds, unless the same were measured on this machine and can be read; `None` after Ctrl-C.
-    fn speeds(
-        &self,
-        subjects: &[Subject],
-        plan: &SpeedPlan,
-        options: Options,
-    ) -> anyhow::Result<Option<speed::Measured>> {
-        let mut parts = vec![
-            Machine::detect().cpu,
-            serde_json::to_string(plan)?,
-            options
-                .kernels
-                .unwrap_or_else(Kernels::best)
-                .name
-                .to_owned(),
-            format!(
-                "{:?} {:?} {:?}",
-                options.threads, options.kv_type, options.memory
-            ),
-        ];
-        parts.extend(subjects.iter().map(|s| s.sha256.clone()));
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let path = self.folder.join(format!("{}.speeds", store::key(&parts)));
-        let known = std::fs::read(&path).ok();
-        if let Some(known) = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            return Ok(Some(known));
-        }
-        let mut progress = Progress::new("measurements of speed");
-        let measured = speed::measure(subjects, plan, options, &mut |done, total| {
-            progress.see(done, total);
-            !terminal::interrupted()
-        })?;
-        progress.finish();
-        let Some(measured) = measured else {
-            return Ok(None);
-        };
-        let bytes = serde_json::to_vec(&measured)?;
-        let measured = serde_json::from_slice(&bytes)?; // the bits that a later call will read
-        sterna_ternary::durable::write(&path, |w| std::io::Write::write_all(w, &bytes))
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-        Ok(Some(measured))
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod bench;
 mod energy;
+mod kept;
 mod limits;
 mod listing;
 mod machine;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sterna_runtime::{KvCache, Logits, Model, Options, Part, sampler};
 
 pub use energy::Energy;
+pub use kept::measure_once;
 pub use limits::{MachineLimits, Meter};
 pub use listing::Listing;
 pub use machine::{CpuCache, KernelTable, Machine};
