@@ -183,7 +183,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
     terminal::catch_interrupts()?;
-    let mut report = Report {
+    let report = Report {
         answer: Vec::new(),
         setting: setting(args, options, &text),
         models: models
@@ -194,48 +194,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .collect(),
         gates: Vec::new(),
     };
-    for convention in conventions(args, &models.subjects)? {
-        let passage = Passage {
-            text: &text,
-            convention,
-            most_tokens: args.tokens,
-            state: &state.folder,
-        };
-        let mut progress = Progress::new(&format!("{} tokens", convention.name()));
-        let judgments = judge(&models.subjects, &passage, &mut |done, total| {
-            progress.see(done, total);
-            !terminal::interrupted()
-        })?;
-        progress.finish();
-        add(&mut report, &passage, &judgments.ok_or(Interrupted)?);
-    }
-    for task in &exams {
-        let mut progress = Progress::new(&format!("items of {}", task.name()));
-        let found = exam::examine(&models.subjects, task, &state.folder, &mut |done, total| {
-            progress.see(done, total);
-            !terminal::interrupted()
-        })?;
-        progress.finish();
-        for (model, exam) in report.models.iter_mut().zip(found.ok_or(Interrupted)?) {
-            model.tasks.push(exam);
-        }
-    }
+    let mut work = Work {
+        args,
+        subjects: &models.subjects,
+        state: &state.folder,
+        report,
+    };
+    work.predict(&text)?;
+    work.solve(&exams)?;
     if !args.no_speed {
-        let plan = plan(args, &models.subjects)?;
-        let mut progress = Progress::new("measurements of speed");
-        let see = &mut |done, total| {
-            progress.see(done, total);
-            !terminal::interrupted()
-        };
-        let speeds = speed::measure_once(&state.folder, &models.subjects, &plan, options, see)?;
-        progress.finish();
-        let (speeds, energy) = speeds.ok_or(Interrupted)?;
-        for (model, speed) in report.models.iter_mut().zip(speeds) {
-            model.speed = Some(speed);
-        }
-        report.setting.energy = energy;
-        report.setting.speed_tokens = (plan.prompt, plan.generate);
+        work.measure_speed(options)?;
     }
+    let mut report = work.report;
     for gate in &gates {
         report.gates.extend(gate.check(&report.models));
     }
@@ -258,6 +228,66 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// The models, and the report that gets their figures.
+struct Work<'a> {
+    args: &'a Args,
+    subjects: &'a [Subject],
+    /// The folder of intermediate results.
+    state: &'a Path,
+    report: Report,
+}
+
+impl Work<'_> {
+    /// Perplexity and divergence under each convention.
+    fn predict(&mut self, text: &Text) -> anyhow::Result<()> {
+        for convention in conventions(self.args, self.subjects)? {
+            let passage = Passage {
+                text,
+                convention,
+                most_tokens: self.args.tokens,
+                state: self.state,
+            };
+            let mut progress = Progress::new(&format!("{} tokens", convention.name()));
+            let judgments = judge(self.subjects, &passage, &mut |done, total| {
+                progress.see(done, total)
+            })?;
+            progress.finish();
+            add(&mut self.report, &passage, &judgments.ok_or(Interrupted)?);
+        }
+        Ok(())
+    }
+
+    /// Scores of the tasks.
+    fn solve(&mut self, exams: &[tasks::AccuracyTask]) -> anyhow::Result<()> {
+        for task in exams {
+            let mut progress = Progress::new(&format!("items of {}", task.name()));
+            let found = exam::examine(self.subjects, task, self.state, &mut |done, total| {
+                progress.see(done, total)
+            })?;
+            progress.finish();
+            for (model, exam) in self.report.models.iter_mut().zip(found.ok_or(Interrupted)?) {
+                model.tasks.push(exam);
+            }
+        }
+        Ok(())
+    }
+
+    fn measure_speed(&mut self, options: Options) -> anyhow::Result<()> {
+        let plan = plan(self.args, self.subjects)?;
+        let mut progress = Progress::new("measurements of speed");
+        let see = &mut |done, total| progress.see(done, total);
+        let speeds = speed::measure_once(self.state, self.subjects, &plan, options, see)?;
+        progress.finish();
+        let (speeds, energy) = speeds.ok_or(Interrupted)?;
+        for (model, speed) in self.report.models.iter_mut().zip(speeds) {
+            model.speed = Some(speed);
+        }
+        self.report.setting.energy = energy;
+        self.report.setting.speed_tokens = (plan.prompt, plan.generate);
+        Ok(())
+    }
 }
 
 /// The tasks that were asked for.

@@ -38,9 +38,10 @@ impl Progress {
         }
     }
 
-    pub fn see(&mut self, done: usize, total: usize) {
+    /// Shows how much is done, and returns whether to go on: until Ctrl-C.
+    pub fn see(&mut self, done: usize, total: usize) -> bool {
         if done == self.last {
-            return; // between the tokens of a measurement there is no time to lose
+            return !terminal::interrupted(); // called per token of a measurement, so it is fast
         }
         self.last = done;
         let first = *self.first.get_or_insert(done);
@@ -52,6 +53,7 @@ impl Progress {
             let left = units::duration(each * total.saturating_sub(done) as f64);
             note!("{done}/{total} {}  ETA {left}", self.what);
         }
+        !terminal::interrupted()
     }
 
     pub fn finish(self) {
