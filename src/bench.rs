@@ -29,9 +29,9 @@ pub struct Args {
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["model", "packing"])]
     #[arg(help_heading = "Models")]
     compare: Vec<PathBuf>,
-    /// Measure the model in every packing, and name the fastest.
+    /// Measure every packing and name the fastest.
     ///
-    /// It is repacked to temporary files.
+    /// The model is repacked into temporary files.
     #[arg(long, value_enum, help_heading = "Models")]
     packing: Option<Packings>,
     /// Prompt lengths, like 128,512; 0 for none.

@@ -39,9 +39,9 @@ pub struct Args {
     )]
     #[arg(value_parser = choice(FORMATS, Format::name))]
     to: Format,
-    /// Type of the linear layers in a packed file.
+    /// Type of the linear layers.
     ///
-    /// i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0 and q4_0 make
+    /// For packed files. i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0 and q4_0 make
     /// baselines of full-precision models, to compare with.
     #[arg(
         long,
@@ -51,16 +51,17 @@ pub struct Args {
     )]
     #[arg(value_parser = choice(PACKINGS, LinearType::name))]
     packing: LinearType,
-    /// Type of the head, and of the embedding of a tied model.
+    /// Type of the head.
     ///
-    /// [default: ternary where it is, else q8; in GGUF f16]
+    /// In a tied model it is also the type of the embedding. [default: ternary if the head is
+    /// ternary, q8 if not; f16 in GGUF]
     #[arg(long, value_name = "TYPE", help_heading = "Types")]
     #[arg(value_parser = choice(HEADS, HeadType::name))]
     head: Option<HeadType>,
-    /// How the runtime rounds the inputs of linear layers.
+    /// Rounding of the inputs of linear layers.
     ///
-    /// For packed files. [default: int16 where the model was trained without quantized activations,
-    /// which int8 would cost a percent of the logits; else int8, which BitNet training means]. int16
+    /// For packed files. [default: int16 if the model was trained without quantized activations, as
+    /// int8 would change its logits by a percent; int8 if not, as BitNet models are trained] int16
     /// takes twice the arithmetic.
     #[arg(long, value_name = "TYPE", help_heading = "Types")]
     #[arg(value_parser = choice(ACTIVATIONS, Activations::name))]

@@ -33,6 +33,8 @@ pub struct Generate {
     /// The same seed gives the same documents.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Which part to generate.
+    ///
     /// Held-out documents share no problem with training documents.
     #[arg(long, default_value = "train", value_parser = choice(SPLITS, Split::name))]
     split: Split,

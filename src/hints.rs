@@ -8,10 +8,11 @@ use crate::choice::choice;
 
 #[derive(clap::Args)]
 pub struct Hints {
-    /// Layout of I2_S in a GGUF source, which the file does not say.
+    /// Layout of I2_S in GGUF.
     ///
-    /// arm: bitnet.cpp on ARM after November 2025.
-    #[arg(long, default_value = "x86", value_parser = choice(ORDERS, processor))]
+    /// A GGUF file does not say which layout it has. arm is what bitnet.cpp writes on ARM since
+    /// November 2025; all published files have the layout x86.
+    #[arg(long, value_name = "CPU", default_value = "x86", value_parser = choice(ORDERS, processor))]
     #[arg(help_heading = "Source")]
     i2s_order: I2sOrder,
     /// For TL1 or TL2, the kernel_config.ini of the bitnet.cpp that wrote it.

@@ -50,9 +50,9 @@ use clap::{Parser, Subcommand};
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    max_term_width = 100
+    max_term_width = help::WIDTH
 )]
-#[command(help_template = help::template(), after_help = AFTER, mut_subcommands = help::with_examples)]
+#[command(help_template = help::template(), after_help = AFTER, mut_subcommands = help::page)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -30,11 +30,13 @@ pub struct Choices {
     /// Kernel table by name [default: the fastest]; results are the same
     #[arg(long, value_name = "NAME", help_heading = "Memory and kernels")]
     kernels: Option<String>,
-    /// Element type of the KV cache; results depend on it
+    /// Element type of the KV cache.
+    ///
+    /// Results depend on it.
     #[arg(long, default_value = "f16", value_parser = choice(KV_TYPES, KvType::name))]
     #[arg(help_heading = "Memory and kernels")]
     pub kv: KvType,
-    /// How the model comes into memory
+    /// How the model is loaded.
     #[arg(long, default_value = "auto", value_parser = choice(MEMORY, Memory::name))]
     #[arg(help_heading = "Memory and kernels")]
     pub memory: Memory,

@@ -35,10 +35,11 @@ pub struct Args {
     /// A recipe; see configs/ for examples.
     #[arg(long, value_name = "FILE", help_heading = "Recipe")]
     config: Option<PathBuf>,
-    /// A recipe inside the program, named after the size of its model.
+    /// A recipe inside the program.
     ///
-    /// It needs --text, or [data] in the file of --config.
-    #[arg(long, help_heading = "Recipe", value_parser = PossibleValuesParser::new(presets::names()))]
+    /// It is named after the size of its model. It needs --text, or [data] in the file of --config.
+    #[arg(long, value_name = "NAME", help_heading = "Recipe")]
+    #[arg(value_parser = PossibleValuesParser::new(presets::names()))]
     preset: Option<String>,
     /// One value of the recipe, like train.learning_rate=1e-3; repeatable.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]

@@ -54,7 +54,12 @@ pub struct Args {
     /// How perplexity is computed.
     ///
     /// Figures of different conventions do not compare. The answer uses the first one.
-    #[arg(long, value_delimiter = ',', default_value = "rolling")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "rolling"
+    )]
     #[arg(value_parser = choice(CONVENTIONS, Convention::name), help_heading = "Perplexity")]
     convention: Vec<Convention>,
     /// Tokens that predict a token, at most.

@@ -12,10 +12,10 @@ use crate::exit::{self, Interrupted, Usage};
 #[group(id = "place")]
 #[command(next_help_heading = "Ranks")]
 pub struct Args {
-    /// How the ranks of `mpirun -np N sterna train` add their gradients
+    /// How ranks add gradients.
     ///
-    /// fixed gives the same weights as one rank. fast adds in the order of MPI or NCCL, so the last
-    /// bits depend on the number of ranks.
+    /// `mpirun -np N sterna train` starts N ranks. fixed gives the same weights as one rank. fast
+    /// adds in the order of MPI or NCCL, so the last bits depend on the number of ranks.
     #[arg(long, default_value = "fixed", value_parser = choice(REDUCTIONS, Reduction::name))]
     reduce: Reduction,
     /// What each rank computes on.
