@@ -1,11 +1,7 @@
-//! Runs work on rows with all cores. Each row is computed independently, so the result does not
-//! depend on the number of threads.
-//!
-//! This uses scoped threads of the standard library instead of rayon: a part takes milliseconds,
-//! and a pool with work stealing would gain nothing.
+//! Rows of weights on all cores. Each row is computed independently, so the result does not depend
+//! on the number of threads.
 
-use std::num::NonZero;
-use std::thread;
+use sterna_ternary::parallel;
 
 use crate::Result;
 
@@ -23,31 +19,24 @@ pub(crate) fn rows<T: Send>(
     row: usize,
     fill: impl Fn(usize, &mut [T]) -> Result<()> + Sync,
 ) -> Result<()> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    rows_on(cores.min(weights / WORTHWHILE + 1), out, row, fill)
+    let parts = parallel::cores().min(weights / WORTHWHILE + 1);
+    rows_in(parts, out, row, fill)
 }
 
-fn rows_on<T: Send>(
-    threads: usize,
+/// The same in at most `parts` parts of whole rows.
+fn rows_in<T: Send>(
+    parts: usize,
     out: &mut [T],
     row: usize,
     fill: impl Fn(usize, &mut [T]) -> Result<()> + Sync,
 ) -> Result<()> {
-    let part = (out.len() / row).div_ceil(threads).max(1);
-    if threads == 1 {
+    if parts == 1 {
         return fill(0, out);
     }
-    let fill = &fill;
-    thread::scope(|scope| {
-        let parts = out.chunks_mut(part * row).enumerate();
-        let threads: Vec<_> = parts
-            .map(|(i, out)| scope.spawn(move || fill(i * part, out)))
-            .collect();
-        threads.into_iter().try_for_each(|t| {
-            t.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })
+    let rows = (out.len() / row).div_ceil(parts).max(1);
+    let parts = out.chunks_mut(rows * row).enumerate();
+    let filled = parallel::map(parts, |(i, part)| fill(i * rows, part));
+    filled.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -56,19 +45,19 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn any_number_of_threads_gives_the_same() {
+    fn any_number_of_parts_gives_the_same() {
         for (rows, row) in [(0, 3), (1, 5), (7, 4), (100, 1)] {
             let expected: Vec<usize> = (0..rows * row).map(|i| i * i).collect();
-            for threads in 1..9 {
+            for parts in 1..9 {
                 let mut out = vec![0; rows * row];
-                rows_on(threads, &mut out, row, |first, part| {
+                rows_in(parts, &mut out, row, |first, part| {
                     for (i, x) in part.iter_mut().enumerate() {
                         *x = (first * row + i).pow(2);
                     }
                     Ok(())
                 })
                 .unwrap();
-                assert_eq!(out, expected, "{rows} {row} {threads}");
+                assert_eq!(out, expected, "{rows} {row} {parts}");
             }
         }
     }
@@ -76,7 +65,7 @@ mod tests {
     #[test]
     fn the_first_error_is_returned() {
         let mut out = [0; 100];
-        let error = rows_on(4, &mut out, 1, |first, _| {
+        let error = rows_in(4, &mut out, 1, |first, _| {
             Err(Error::Input {
                 path: "".into(),
                 why: first.to_string(),

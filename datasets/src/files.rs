@@ -1,4 +1,5 @@
-//! Finds the files of a path by their extensions, and reads the lines of text files.
+//! Finds the files of a path by their extensions, and reads the lines of text files. The crate
+//! `walkdir` is not used: it would replace one short recursive function.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

@@ -8,6 +8,9 @@
 //! | a folder | its `.jsonl` and `.parquet` files, at any depth, in the order of their names |
 //!
 //! Memory holds one record, or one page per column of a Parquet file, and never a whole file.
+//!
+//! `serde_json` parses each record. The brackets and commas of a list are read here, because
+//! `serde_json` visits the elements of a list only in one call, and an iterator must stop after each.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -153,7 +156,7 @@ struct List {
 enum RecordPlace {
     Before,
     Inside,
-    Behind,
+    After,
 }
 
 impl std::fmt::Debug for List {
@@ -197,12 +200,12 @@ impl List {
         match self.place {
             RecordPlace::Before => drop(self.visible()?),
             RecordPlace::Inside => {}
-            RecordPlace::Behind => return Ok(None),
+            RecordPlace::After => return Ok(None),
         }
         self.place = RecordPlace::Inside;
         let text = self.text()?;
         let is_empty = text.iter().all(u8::is_ascii_whitespace);
-        if is_empty && matches!(self.place, RecordPlace::Behind) && self.element == 0 {
+        if is_empty && matches!(self.place, RecordPlace::After) && self.element == 0 {
             return Ok(None);
         }
         self.element += 1;
@@ -221,7 +224,7 @@ impl List {
                 b'[' | b'{' => depth += 1,
                 b',' if depth == 0 => return Ok(text),
                 b']' if depth == 0 => {
-                    self.place = RecordPlace::Behind;
+                    self.place = RecordPlace::After;
                     return Ok(text);
                 }
                 b']' | b'}' => depth = depth.saturating_sub(1),
@@ -229,7 +232,7 @@ impl List {
             }
             text.push(byte);
         }
-        self.place = RecordPlace::Behind;
+        self.place = RecordPlace::After;
         Err(Error::Json {
             path: self.path.clone(),
             line: self.element + 1,

@@ -3,14 +3,11 @@
 //! In packed rows the counts of each byte are looked up in a table, on all cores. Gigabytes take a
 //! second, so `inspect` always counts them.
 
-use std::num::NonZero;
-use std::thread;
-
 use serde_json::{Value, json};
 use sterna_convert::Source;
 use sterna_ternary::file::Matrix;
 use sterna_ternary::layout::{self, Role, Weight};
-use sterna_ternary::{Config, PackedFile, Packing};
+use sterna_ternary::{Config, PackedFile, Packing, parallel};
 
 use crate::{Error, Result};
 
@@ -168,28 +165,16 @@ fn in_parallel<T: Sync>(
     len: usize,
     count: impl Fn(&[T]) -> Option<[u64; 3]> + Sync,
 ) -> Option<[u64; 4]> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let part = (data.len() / len).div_ceil(cores).max(1) * len;
-    let sum = |rows: &[T]| {
+    let part = (data.len() / len).div_ceil(parallel::cores()).max(1) * len;
+    let sums = parallel::map(data.chunks(part), |rows| {
         rows.chunks_exact(len).try_fold([0; 4], |sum, row| {
             let [minus, zero, plus] = count(row)?;
             let is_zero = u64::from(minus + plus == 0);
             Some(add(sum, [minus, zero, plus, is_zero]))
         })
-    };
-    let sum = &sum;
-    thread::scope(|scope| {
-        let threads: Vec<_> = data
-            .chunks(part)
-            .map(|rows| scope.spawn(move || sum(rows)))
-            .collect();
-        threads.into_iter().try_fold([0; 4], |total, thread| {
-            let counts = thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Some(add(total, counts?))
-        })
-    })
+    });
+    sums.into_iter()
+        .try_fold([0; 4], |total, sum| Some(add(total, sum?)))
 }
 
 fn add(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {

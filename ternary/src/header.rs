@@ -1,4 +1,7 @@
 //! The header of the packed file: JSON in the safetensors layout, with a checksum over itself.
+//!
+//! The crate safetensors cannot write it: it chooses the order of the tensors itself and does not
+//! align each of them to 64 bytes.
 
 use std::collections::HashMap;
 use std::fmt::{self, Formatter};

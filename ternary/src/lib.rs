@@ -35,6 +35,7 @@ pub mod layout;
 pub mod memory;
 pub mod output;
 pub mod packing;
+pub mod parallel;
 pub mod quantize;
 pub mod random;
 pub mod rope;

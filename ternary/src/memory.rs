@@ -136,25 +136,12 @@ fn copy(file: &File, len: usize) -> io::Result<FileBytes> {
 #[cfg(unix)]
 fn read(file: &File, to: &mut [u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    use std::sync::Mutex;
 
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let pieces = Mutex::new(to.chunks_mut(HUGE).enumerate());
-    let next = || pieces.lock().ok()?.next();
-    let work = || {
-        while let Some((i, piece)) = next() {
-            file.read_exact_at(piece, (i * HUGE) as u64)?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let joined = others.into_iter().map(|other| {
-            let joined = other.join();
-            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        joined.fold(work(), |all, one| all.and(one))
-    })
+    let pieces = to.chunks_mut(HUGE).enumerate();
+    let read = crate::parallel::map(pieces, |(i, piece)| {
+        file.read_exact_at(piece, (i * HUGE) as u64)
+    });
+    read.into_iter().collect()
 }
 
 #[cfg(not(unix))]

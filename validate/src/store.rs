@@ -3,7 +3,8 @@
 //! There is one file per (model, reference, text, convention), named by a hash of everything that
 //! the numbers depend on. A record is one window: its number of positions (u32, little-endian), 26
 //! bytes per position, and the first 8 bytes of the SHA-256 of both. Everything after the first
-//! record that is torn or does not match its hash is cut off and computed again.
+//! record that is torn or does not match its hash is cut off and computed again. This is not an
+//! embedded database, because only appending and cutting are needed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,5 +1,6 @@
 //! Decoders of floating-point and quantized types, for tables and norms. Each decodes a run of
-//! blocks.
+//! blocks. candle-core decodes most of these types too, but it is a tensor library, and only the
+//! trainer depends on it.
 
 use half::f16;
 use sterna_ternary::Dtype;

@@ -8,6 +8,9 @@
 //! A model with several scales per matrix, or with weights from products, has no packed form. Its
 //! weights are written as trit × scale in the narrowest of f16, bf16 and f32 that is exact, without
 //! a quantization config, so that `transformers` loads an ordinary model.
+//!
+//! The safetensors header is written here, because the crate's `View` cannot return an error when a
+//! tensor is read from the source while the file is written.
 
 use std::io::Write;
 use std::path::Path;

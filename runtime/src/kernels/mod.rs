@@ -7,7 +7,8 @@
 //!
 //! All tables give the same bits. Integer sums are exact. Float loops are written once, in `float`,
 //! with a fixed order of operations and without fused multiply-add, and compiled for each
-//! instruction set.
+//! instruction set. No crate multiplies packed trits with int8, and crates for float products, such
+//! as `gemm`, promise no order of their sums.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

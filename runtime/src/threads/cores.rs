@@ -1,4 +1,5 @@
-//! How many threads are worth starting.
+//! The number of threads that are worth starting. The crate `num_cpus` counts the physical cores of
+//! the whole machine, without the affinity of this process.
 
 #[cfg(target_os = "linux")]
 use rustix::thread::CpuSet;

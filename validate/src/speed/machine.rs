@@ -1,5 +1,5 @@
-//! What the machine is and what of it this process may use, as Linux tells; elsewhere only what
-//! Rust knows.
+//! The machine, and the part of it that this process may use, as Linux reports them; on other systems
+//! only what Rust knows. The crate `sysinfo` knows neither caches nor the affinity of a process.
 
 use std::fs;
 

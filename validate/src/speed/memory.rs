@@ -1,4 +1,5 @@
-//! Resident memory of this process, from Linux's /proc; `None` elsewhere. Mapped files count.
+//! Resident memory of this process, from Linux's /proc; `None` elsewhere. Mapped files count. The
+//! crate `sysinfo` is not used, because it does not report the peak.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Figures of a task with their errors, and two models on the same items.
+//! Figures of a task with their errors, and the comparison of two models on the same items.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Result};
 use super::random::Random;
 
-/// What came of one item.
+/// The result of one item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemOutcome {
     /// The number of the item in its task.
