@@ -13,7 +13,7 @@
 //! changed less than two seconds before it was hashed, because a later change could have the same
 //! time. Other systems have no ctime; there the content is hashed each time.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use sterna_ternary::sha256::{self, Digest, Sha256, hex};
 use sterna_ternary::{Output, durable};
 
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, check_writable};
+use crate::stamp::Stamp;
 use crate::{ConversionReport, Error, PackedOptions, Result, is_gguf, open, write_packed};
 
 /// Name of the cache folder next to a model.
@@ -159,12 +160,6 @@ impl PackCache {
     }
 }
 
-/// Creates a folder if necessary, and tries to create a file in it.
-pub(crate) fn check_writable(folder: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    tempfile::tempfile_in(folder).map(drop)
-}
-
 /// The key of a packed file, and the state of the input files when it was made.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Record {
@@ -176,48 +171,6 @@ struct Record {
     hashed_at: Duration,
     /// Includes absent files, because they would be read if they existed.
     files: Vec<(PathBuf, Option<Stamp>)>,
-}
-
-/// Metadata that changes when a file changes.
-#[derive(Serialize, Deserialize, PartialEq, Clone, Debug)]
-pub(crate) struct Stamp {
-    device_and_inode: (u64, u64),
-    size: u64,
-    modified: Duration,
-    changed: Duration,
-}
-
-impl Stamp {
-    /// `None` if the file is absent.
-    pub(crate) fn of(path: &Path) -> Option<Stamp> {
-        Some(Stamp::new(&path.metadata().ok()?))
-    }
-
-    #[cfg(unix)]
-    fn new(metadata: &Metadata) -> Stamp {
-        use std::os::unix::fs::MetadataExt;
-        let time = |seconds: i64, nanoseconds: i64| {
-            Duration::new(seconds.max(0) as u64, nanoseconds.max(0) as u32)
-        };
-        Stamp {
-            device_and_inode: (metadata.dev(), metadata.ino()),
-            size: metadata.len(),
-            modified: time(metadata.mtime(), metadata.mtime_nsec()),
-            changed: time(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn new(metadata: &Metadata) -> Stamp {
-        let modified = metadata.modified().ok();
-        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Stamp {
-            device_and_inode: (0, 0),
-            size: metadata.len(),
-            modified: modified.unwrap_or_default(),
-            changed: Duration::MAX, // so that no record is trusted
-        }
-    }
 }
 
 impl Record {

@@ -39,6 +39,7 @@ mod report;
 mod run_folder;
 mod scales;
 mod source;
+mod stamp;
 mod synthesize;
 mod trit_rows;
 mod value_type;

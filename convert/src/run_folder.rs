@@ -11,7 +11,7 @@ use sterna_ternary::durable;
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::Error;
-use crate::cached::{Stamp, check_writable};
+use crate::stamp::Stamp;
 
 /// The folder of a training run.
 #[derive(Debug, Clone)]
@@ -135,4 +135,10 @@ fn exports(folder: &Path, run: &Path) -> impl Iterator<Item = Export> {
 /// Time of the last write of a file, or of the last change of a folder's entries.
 fn changed(path: &Path) -> Option<SystemTime> {
     path.metadata().ok()?.modified().ok()
+}
+
+/// Creates a folder if necessary, and tries to create a file in it.
+pub(crate) fn check_writable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    tempfile::tempfile_in(folder).map(drop)
 }

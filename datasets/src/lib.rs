@@ -44,7 +44,8 @@ pub mod tokenizer;
 
 pub use conversation::Message;
 pub use error::Error;
-pub use generate::{Corpus, Document, Mix, Problem, Split, Task};
+pub use generate::mix::{Corpus, Mix};
+pub use generate::{Document, Problem, Split, Task};
 pub use loader::{Batch, Loader, Rows};
 pub use prepare::Prepared;
 pub use shard::{Shard, ShardWriter};

@@ -312,7 +312,8 @@ fn token_name(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Corpus, Split, Task, problem};
+    use crate::generate::mix::Corpus;
+    use crate::generate::{Split, Task, problem};
     use crate::random::mix64;
 
     fn corpus() -> Corpus {

@@ -10,6 +10,7 @@ mod checks;
 mod finding;
 mod patient;
 mod refusals;
+mod stage;
 mod texts;
 mod tokens;
 mod trials;
@@ -25,22 +26,7 @@ use checks::{CHECKS, Check, CheckFunction};
 use finding::Finding;
 pub use finding::Verdict;
 use patient::{Admission, Patient};
-
-/// A step of an examination.
-pub enum Stage<'a> {
-    /// The model is being packed.
-    Packing {
-        /// Bytes packed so far.
-        done: u64,
-        /// Bytes of the whole model.
-        total: u64,
-    },
-    /// The built-in texts run through the model with this change, such as "with scales inverted".
-    Running(&'a str),
-}
-
-/// Receives the steps of an examination.
-pub type OnProgress<'a> = &'a mut dyn FnMut(Stage);
+pub use stage::{OnProgress, Stage};
 
 /// The result of one check.
 #[derive(Debug, Serialize)]

@@ -20,7 +20,7 @@ use crate::packing::{Dense, DenseRows};
 use crate::scales::ScaleValues;
 use crate::table::{Codes, MOST_COLUMNS};
 use crate::trits::Trits;
-use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, json};
+use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, json, scales};
 
 pub use writer::{Description, PackedWriter};
 
@@ -489,7 +489,7 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             scaling.insert(weight.name, found.unwrap_or_default());
         }
     }
-    check_scaling(path, form.packing, &scaling)?;
+    scales::check_scaling(path, form.packing, &scaling)?;
     let files: Vec<(String, usize)> = FILES
         .iter()
         .filter_map(|name| tensor(name).map(|t| (name.to_string(), t.end.wrapping_sub(t.start))))
@@ -504,26 +504,6 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         group_scales: form.group_scales,
         files: &files,
     }))
-}
-
-/// Refuses group scales in a packing whose blocks cross group boundaries.
-fn check_scaling(
-    path: &Path,
-    packing: LinearType,
-    scaling: &HashMap<String, Scaling>,
-) -> Result<()> {
-    let Some(packing) = packing.ternary() else {
-        return Ok(()); // no scales beside its matrices
-    };
-    let unfit = scaling.iter().filter(|(_, s)| !s.fits(packing));
-    match unfit.map(|(name, _)| name).min() {
-        None => Ok(()),
-        Some(name) => Err(Error::Scaling {
-            path: path.to_owned(),
-            tensor: name.clone(),
-            packing: packing.name(),
-        }),
-    }
 }
 
 fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {

@@ -5,11 +5,13 @@
 //! and BitCPM have one scale per [`GROUP_COLUMNS`] columns of a row.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::{Dtype, Packing};
+use crate::{Dtype, Error, LinearType, Packing, Result};
 
 /// Columns per group. The last group of a row may be shorter.
 pub const GROUP_COLUMNS: usize = 128;
@@ -131,6 +133,26 @@ pub fn group_dtype(scales: &[f32]) -> Dtype {
     match scales.iter().all(|s| f16::from_f32(*s).to_f32() == *s) {
         true => Dtype::F16,
         false => Dtype::F32,
+    }
+}
+
+/// Refuses group scales in a packing whose blocks cross group boundaries.
+pub(crate) fn check_scaling(
+    path: &Path,
+    packing: LinearType,
+    scaling: &HashMap<String, Scaling>,
+) -> Result<()> {
+    let Some(packing) = packing.ternary() else {
+        return Ok(()); // no scales beside its matrices
+    };
+    let unfit = scaling.iter().filter(|(_, s)| !s.fits(packing));
+    match unfit.map(|(name, _)| name).min() {
+        None => Ok(()),
+        Some(name) => Err(Error::Scaling {
+            path: path.to_owned(),
+            tensor: name.clone(),
+            packing: packing.name(),
+        }),
     }
 }
 

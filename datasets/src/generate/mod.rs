@@ -24,7 +24,7 @@ mod addition;
 mod chat;
 mod facts;
 mod lines;
-mod mix;
+pub mod mix;
 mod stories;
 mod words;
 
@@ -37,8 +37,6 @@ use serde::{Deserialize, Serialize};
 use crate::conversation::{ASSISTANT, Message};
 use crate::random::Draws;
 use crate::{Error, Result};
-
-pub use mix::{Corpus, Mix};
 
 /// What a document is about. The order is part of what a seed means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use sterna_runtime::{ChatTemplate, KvType, Model, Tokenizer};
 use sterna_ternary::{Memory, Output, PackedFile, Packing};
 
 use super::refusals;
+use super::stage::{OnProgress, Stage};
 use super::texts::{self, Losses, Pieces};
 use super::variants::{self, Change};
-use super::{OnProgress, Stage};
 use crate::Result;
 use crate::trits::{TritCounts, linear, of_file};
 

@@ -6,9 +6,9 @@ use sterna_ternary::{Activation, Family, Scaling, family::FAMILIES};
 
 use super::finding::Finding;
 use super::patient::Body;
+use super::stage::{OnProgress, Stage};
 use super::texts::{self, Better, LossComparison};
 use super::variants::{Change, RowOrder};
-use super::{OnProgress, Stage};
 use crate::Result;
 
 /// The trials of a model, or why there are none.

@@ -12,7 +12,7 @@ use half::f16;
 use sterna_ternary::packing::dense::BLOCK;
 use sterna_ternary::packing::{q4_0, q8_0};
 
-use super::float::f16_to_f32;
+use super::widen::f16_to_f32;
 
 /// 32 columns of activations: x = q · scale.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use sterna_ternary::packing::dense::BLOCK;
 
 use super::dense::QuantizedBlock;
+use super::widen::f16_to_f32;
 
 const LANES: usize = 16;
 
@@ -66,22 +67,6 @@ pub(super) fn gemm_bf16(x: &[f32], columns: usize, rows: &[bf16], y: &mut [f32])
 #[inline(always)]
 pub(super) fn widen_bf16(v: &[bf16; LANES]) -> [f32; LANES] {
     v.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16))
-}
-
-/// Exact, subnormal numbers included. In contrast to `half`'s it asks no CPU flag at every value.
-#[inline(always)]
-pub(super) fn f16_to_f32(x: f16) -> f32 {
-    let bits = u32::from(x.to_bits());
-    let magnitude = (bits & 0x7fff) << 13;
-    // Moved by the difference of the two exponent biases, 112.
-    let finite = (f32::from_bits(magnitude) * f32::from_bits((112 + 127) << 23)).to_bits();
-    let special = magnitude | 0x7f80_0000;
-    let magnitude = if bits & 0x7c00 == 0x7c00 {
-        special
-    } else {
-        finite
-    };
-    f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
 /// y (tokens, rows) of x (tokens, columns) and rows (rows, columns).

@@ -44,6 +44,7 @@ mod softmax;
 pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
+mod widen;
 
 pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;

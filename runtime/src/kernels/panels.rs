@@ -11,7 +11,7 @@
 
 use half::f16;
 
-use super::float::f16_to_f32;
+use super::widen::f16_to_f32;
 
 /// Columns of a panel.
 pub const LANES: usize = 16;

@@ -10,7 +10,7 @@ use sterna_ternary::random::SplitMix64;
 use sterna_ternary::{Dense, quantize, table};
 
 use super::codes::Int16;
-use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar};
+use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar, widen};
 
 /// Repeatable noise.
 pub(crate) struct Noise(SplitMix64);
@@ -386,7 +386,7 @@ fn sums_follow_the_documented_order() {
 fn every_half_precision_number_converts_exactly() {
     for bits in 0..=u16::MAX {
         let (ours, theirs) = (
-            float::f16_to_f32(f16::from_bits(bits)),
+            widen::f16_to_f32(f16::from_bits(bits)),
             f16::from_bits(bits).to_f32(),
         );
         assert!(

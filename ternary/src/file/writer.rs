@@ -7,9 +7,9 @@ use std::path::Path;
 
 use half::f16;
 
-use super::check_scaling;
 use crate::header::{self, Form};
 use crate::layout::{self, Contents, Dtype, Layout};
+use crate::scales::check_scaling;
 use crate::sha256::{self, Digest, Sha256};
 use crate::table::CodedRow;
 use crate::trits::TritRow;

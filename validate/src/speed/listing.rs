@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use sterna_ternary::{LinearType, Packing, units};
 
 use super::bench::{Measurement, Results};
-use super::{Machine, Spread, Test};
+use super::machine::Machine;
+use super::spread::Spread;
+use super::work::Test;
 
 /// Results of [`bench::measure`](super::bench::measure) and how to name what is in them.
 pub struct Listing<'a> {
