@@ -94,6 +94,7 @@ impl ShardHeader {
                 bytes[..8].escape_ascii().to_string()
             )));
         }
+        // Numbers are little endian, at the places of the table at the head of this file.
         let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let version = u32_at(8);
@@ -123,6 +124,7 @@ impl ShardHeader {
                 expected,
             });
         }
+        // 128 bits, because a hostile count could overflow 64.
         let expected = HEADER as u128 + u128::from(header.tokens) * header.width() as u128;
         if file.len() as u128 != expected {
             let (path, found) = (path.to_owned(), file.len() as u64);

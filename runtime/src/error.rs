@@ -95,8 +95,8 @@ pub enum Error {
     /// The model has no chat template.
     #[error(
         "the packed file has no chat template: it is a base model, which continues texts with \
-         `sterna \
-         generate`; or put the checkpoint's chat_template.jinja beside it and convert again"
+         `sterna generate`; or put the checkpoint's chat_template.jinja beside it and convert \
+         again"
     )]
     NoChatTemplate,
     /// A chat template that cannot be used, or not for these messages.

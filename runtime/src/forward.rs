@@ -214,6 +214,8 @@ impl Model {
             linear,
             head: _,
         } = state;
+        // Layers with a window can have other angles. The buffers are as long as the largest batch
+        // so far.
         let angles = &angles[usize::from(layer.window.is_some())];
         let (x, normed) = (&mut x[..hidden], &mut normed[..hidden]);
         let (q, k, v) = (&mut q[..heads], &mut k[..kv], &mut v[..kv]);

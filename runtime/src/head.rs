@@ -147,6 +147,8 @@ impl Model {
         logits: &mut [f32],
     ) -> bool {
         let rows = codes.scales.len();
+        // The hidden state as 16 bits; sums per row of the head, and the rows whose logits must be
+        // exact.
         state.x.resize_with(state.x.len().max(1), Int16::default);
         state.x[0].fill(x);
         let coded = Coded::new(self.kernels, *codes, &state.x[0]);

@@ -229,6 +229,8 @@ impl Weights {
             let entry = file.layout().find(name);
             entry.expect("an open file has every tensor of its config")
         };
+        // Byte range of a tensor in the file. The forward pass uses ranges and never looks up a
+        // name.
         let range = |name: &str| entry(name).offset..entry(name).offset + entry(name).len;
         let linear = |name: &str, columns, rows| Linear {
             norm: None,
@@ -237,6 +239,7 @@ impl Weights {
             bytes: range(name),
             rows,
         };
+        // Trits have their scales in another tensor; numbers and blocks have none.
         let ternary = |name: &str, packing, scaling| {
             let scale = layout::scale_name(name);
             RowFormat::Ternary {
@@ -272,6 +275,7 @@ impl Weights {
                 }
             };
             let vector = |part: &str| Vector(range(&name(part)));
+            // Norms that only some families have.
             let head_norm = |part: &str| family.qk_norm.then(|| vector(part));
             let sub_norm = |block: &str, norm: Option<&str>| {
                 norm.map(|norm| vector(&format!("{block}.{norm}")))
@@ -303,6 +307,7 @@ impl Weights {
             layers: (0..file.config.num_hidden_layers).map(layer).collect(),
             norm: Vector(range(layout::FINAL_NORM)),
             has_groups,
+            // A ternary head is one more linear layer; other heads are read as tables.
             head: (file.head_type == TableType::Ternary).then(|| {
                 let name = match file.config.tie_word_embeddings {
                     true => layout::EMBEDDING,

@@ -131,6 +131,7 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
             "its first 8 bytes announce a header of {length} bytes"
         )));
     }
+    // Count before parsing: small JSON can become large values.
     let data_start = 8 + length;
     let values = count(&file[8..data_start]);
     if values > MOST_VALUES {
@@ -156,10 +157,12 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
             found,
         });
     }
+    // After this check the header is as it was written, so what is wrong below was never valid.
     check_own_sum(path, &file[..data_start], text("header_sha256"))?;
     let unknown = |key| not_packed(&format!("its {key} {} is unknown", shown(text(key))));
     let version = text("version");
     let packing = LinearType::from_name(text("packing"));
+    // Dense packings belong to version 4, and only to it.
     let is_right = |p: &LinearType| p.dense().is_some() == (version == DENSE_VERSION);
     let packing = packing.filter(is_right).ok_or_else(|| unknown("packing"))?;
     let table = |key| {
@@ -169,6 +172,7 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         };
         TableType::from_name(text(key)).ok_or_else(unknown)
     };
+    // The values that version 2 implies.
     let mut form = Form {
         packing,
         activations: Activations::Int8,

@@ -280,10 +280,12 @@ impl Layout {
             true => embedding,
             false => head,
         };
+        // Matrices first: they are streamed to the file in the order of the forward pass.
         for weight in &weights {
             match weight.role {
                 Role::Linear => {
                     let number = numbers.get(&weight.name).copied().unwrap_or(Dtype::F16);
+                    // Rows of bytes for trits and blocks, rows of numbers for F16, BF16 and F32.
                     let (dtype, width) = row_shape(packing, number, weight.columns);
                     let shape = [weight.rows, width];
                     layout.matrix(&weight.name, dtype, shape, weight.columns);
@@ -293,6 +295,7 @@ impl Layout {
             }
         }
         layout.matrices_len = layout.len();
+        // Then vectors: norms, and what belongs to matrices besides their rows.
         let mut vectors = Vec::new();
         for weight in &weights {
             let scale = scale_name(&weight.name);

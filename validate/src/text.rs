@@ -62,8 +62,7 @@ impl Text {
         Text {
             name: format!(
                 "{count} held-out stories of the built-in generator, seed {SEED}; the entropy of \
-                 its choices is \
-                 {bits:.4} bits per byte"
+                 its choices is {bits:.4} bits per byte"
             ),
             documents: stories.into_iter().map(|story| story.text).collect(),
         }

@@ -90,14 +90,12 @@ impl Convention {
     pub fn describe(self) -> String {
         match self {
             Convention::Chunks { context } => format!(
-                "as llama.cpp: chunks of {context} tokens, the second half of each scored, a \
-                 first token that \
-                 begins texts put in"
+                "as llama.cpp: chunks of {context} tokens, the second half of each scored, a first \
+                 token that begins texts put in"
             ),
             Convention::Rolling { context } => format!(
-                "as lm-evaluation-harness, rolling: every token of each document scored once, \
-                 from up to {context} \
-                 tokens before it, after a prefix token"
+                "as lm-evaluation-harness, rolling: every token of each document scored once, from \
+                 up to {context} tokens before it, after a prefix token"
             ),
             Convention::Strided { context, stride } => format!(
                 "strided: windows of {context} tokens, {stride} apart, each token scored in the \

@@ -174,10 +174,13 @@ impl HuggingFace {
         let spelling = Spelling::of(&weights);
         let mut warnings = Vec::new();
         let mut is_changed = false;
+        // Without the key, the presence of a head decides.
         if json["tie_word_embeddings"].is_null() {
             is_changed = true;
             json["tie_word_embeddings"] = weights.find(HEAD).is_none().into();
         }
+        // The embedding decides the size of the vocabulary; some configs give that of the
+        // tokenizer.
         let embedding = weights.find(&spelling.name(EMBEDDING));
         let rows = embedding.and_then(|e| e.shape().first().copied());
         if let (Some(rows), Some(said)) = (rows, json["vocab_size"].as_u64())
@@ -194,6 +197,8 @@ impl HuggingFace {
             warnings.push(declare_linear_norms(&mut json));
             is_changed = true;
         }
+        // Gemma multiplies embeddings by a constant rounded to the type of the weights, so the type
+        // must be known.
         let scales_embeddings = FAMILIES
             .iter()
             .any(|f| f.scales_embeddings && json["model_type"] == f.model_type);
@@ -201,6 +206,7 @@ impl HuggingFace {
             is_changed = true;
             json["torch_dtype"] = embedding.and_then(|e| torch_dtype(e.dtype())).into();
         }
+        // The folder is read only: the changed config lives in the packed file.
         if is_changed {
             config_bytes = format!("{json:#}\n").into_bytes();
         }

@@ -29,6 +29,7 @@ pub(crate) fn write(
 ) -> Result<ConversionReport> {
     let weights = layout::weights(source.config());
     let mut progress = ProgressCounter::new(total(&weights), show);
+    // Reads the tables once to choose their types: the header, which comes first, needs them.
     let tables = weights.iter().filter(|w| w.role == Role::Table);
     let plans = tables
         .map(|w| {
@@ -45,6 +46,7 @@ pub(crate) fn write(
             table::plan(source, w, choice(options, is_separate), &mut advance)
         })
         .collect::<Result<Vec<TablePlan>>>()?;
+    // Reads the linear layers once, for the number of scales or the types of numbers.
     let (mut scaling, mut dense_plans) = (HashMap::new(), Vec::new());
     match options.packing {
         LinearType::Ternary(packing) => {
@@ -67,6 +69,8 @@ pub(crate) fn write(
         files: source.files().to_vec(),
     };
 
+    // Writes a temporary file, reads it back, and compares it with the source. `proven` gives it
+    // its name only if both succeed.
     let ((proof, matrices), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
         PackedWriter::fill(unproven, &description, |writer| {
@@ -93,6 +97,7 @@ pub(crate) fn write(
         )?;
         Ok((proof, matrices))
     })?;
+    // The plans and the proof become the report, with warnings about known losses.
     let mut report =
         ConversionReport::new(options.packing.name(), source, &proof, &plans, matrices);
     report.dense = dense_plans.iter().map(TablePlan::report).collect();

@@ -48,6 +48,7 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
         group_scales: file.group_scales,
         files: files.collect(),
     };
+    // Only the trits change: rows are unpacked and packed again, everything else is copied.
     PackedWriter::write(out.path(), &description, |writer| {
         for weight in &weights {
             let name = &weight.name;
@@ -66,6 +67,7 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
                 }
                 Role::Norm => writer.vector(name, file.vector(name))?,
                 Role::Table => {
+                    // A table has several tensors: codes, planes, multipliers, scales.
                     let parts = file.layout().entries.iter();
                     for part in parts.filter(|e| e.name.starts_with(name.as_str())) {
                         let bytes = &file.data()[part.offset..][..part.len];

@@ -37,6 +37,7 @@ pub(super) fn guard(source: &str) -> Result<String, String> {
             rest = &rest[end..];
             continue;
         }
+        // A tag: an expression `{{ … }}` binds nothing, a statement `{% … %}` may.
         let closing = if rest.starts_with("{{") { "}}" } else { "%}" };
         let length = tag(rest, closing)?;
         let whole = &rest[..length];
@@ -46,16 +47,19 @@ pub(super) fn guard(source: &str) -> Result<String, String> {
             continue;
         }
         let statement = whole[2..length - 2].trim_matches(['-', '+']).trim();
+        // The inserted check ends with the same whitespace control as the statement.
         let end = match whole.as_bytes()[length - 3] {
             b'-' => "-%}",
             b'+' => "+%}",
             _ => "%}",
         };
+        // The keyword decides which names the statement binds.
         let word = statement.split(|c: char| !c.is_alphanumeric()).next();
         let word = word.unwrap_or_default();
         let after = statement[word.len()..].trim();
         let mut bound = None;
         match word {
+            // Text that looks like tags, up to `endraw`.
             "raw" => {
                 let end = endraw(rest).ok_or("`raw` without `endraw`")?;
                 out += whole;

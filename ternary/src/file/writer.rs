@@ -246,6 +246,7 @@ fn write_all<E: From<Error>>(
         files,
     } = description;
     check_scaling(path, *packing, scaling)?;
+    // A tied model has one table, stored in the type of the head.
     let embedding = match config.tie_word_embeddings {
         true => head,
         false => embedding,
@@ -269,6 +270,8 @@ fn write_all<E: From<Error>>(
         group_scales: *group_scales,
         files: &sizes,
     });
+    // The sums of the data are known at the end, but the header comes first. So a header of the
+    // same length with sums of zeros holds its place.
     let blank = "0".repeat(64);
     let place_holder = header::encode(&layout, &form, &blank, &blank);
     out.write_all(&place_holder).map_err(Error::io(path))?;
@@ -283,6 +286,7 @@ fn write_all<E: From<Error>>(
         out,
     };
     fill(&mut writer)?;
+    // Embedded files follow the vectors; both are held until the matrices are written.
     for (name, bytes) in files {
         writer.place(name, bytes)?;
     }

@@ -78,6 +78,7 @@ impl Picture {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
         );
+        // Coordinates have one decimal: enough for a screen, and the same text on every machine.
         for mark in &self.marks {
             svg += &match mark {
                 Mark::Line {

@@ -137,8 +137,7 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
         ),
         AccuracyVerdict::WorseByKl => format!(
             "{name} is significantly worse at what {first} would write, {}: its predictions are \
-             off by {} nats per token (KL \
-             divergence, {}), while {change}{range}, {}.",
+             off by {} nats per token (KL divergence, {}), while {change}{range}, {}.",
             degree(d.kl.mean),
             figures(d.kl.mean),
             chance(d.kl_p_value),
@@ -146,16 +145,15 @@ fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
         ),
         AccuracyVerdict::Different => format!(
             "{name} is as good on this text, in another way: {change}{range}, {}, but its \
-             predictions are {} nats per token \
-             from those of {first} (KL divergence), like those of a model that was trained apart \
-             from it.",
+             predictions are {} nats per token from those of {first} (KL divergence), like those \
+             of a model that was trained apart from it.",
             by_chance(d),
             figures(d.kl.mean)
         ),
         AccuracyVerdict::NotSignificant => format!(
             "{name} is not measurably worse: {change}{range}, {} ({}, significant below \
-             {SIGNIFICANT}), and \
-             both find the same next token most probable in {:.2} % of places.",
+             {SIGNIFICANT}), and both find the same next token most probable in {:.2} % of \
+             places.",
             by_chance(d),
             chance(d.p_value),
             100.0 * d.top1.mean
@@ -216,15 +214,13 @@ fn gained(first: &ModelReport, other: &ModelReport) -> String {
     if is_single(&a) && is_single(&b) {
         return format!(
             " In the only round it wrote {fast} instead of {slow} tokens per second, which one \
-             round does not prove, and \
-             {size}."
+             round does not prove, and {size}."
         );
     }
     if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
         return format!(
-            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which \
-             vary by more than they \
-             differ), and {size}."
+            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary \
+             by more than they differ), and {size}."
         );
     }
     format!(

@@ -117,9 +117,8 @@ fn short(report: &Report) -> Option<Section> {
     Some(Section {
         title: "In short",
         intro: "Perplexity says how well a model predicts a text: lower is better, 1 would be \
-                perfect. \
-                ± is the standard error. Speeds are in tokens per second; a token is a word or a \
-                part of one."
+                perfect. ± is the standard error. Speeds are in tokens per second; a token is a \
+                word or a part of one."
             .into(),
         table: ReportTable {
             head: head(&[
@@ -232,21 +231,15 @@ fn divergence(report: &Report) -> Option<Section> {
              are fewer than 30 documents), and their mean is compared with its standard error (a \
              paired t test). A p below {SIGNIFICANT} counts as significant. KL divergence measures \
              how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 \
-             is \
-             another model. It is also the loss that a model would add on text that the reference \
-             writes; “significantly worse, by KL only” means that it is significantly above zero \
-             while the loss on this text is not significantly higher. A lower loss counts as \
-             better \
-             only from {GAIN} nats per token, since small damage moves the loss by less than that \
-             in \
-             either direction. “As good, but different” is a model with a KL divergence of {GAIN} \
-             or \
-             more, and a loss on this text that is higher by less than half of that: it was \
-             trained \
-             differently, not damaged. Same first choice: how often both find the same next token \
-             most probable. Change of the right token: the change of its probability in the worst \
-             of \
-             100 places, in the middle, and in the best of 100."
+             is another model. It is also the loss that a model would add on text that the \
+             reference writes; “significantly worse, by KL only” means that it is significantly \
+             above zero while the loss on this text is not significantly higher. A lower loss \
+             counts as better only from {GAIN} nats per token, since small damage moves the loss \
+             by less than that in either direction. “As good, but different” is a model with a KL \
+             divergence of {GAIN} or more, and a loss on this text that is higher by less than \
+             half of that: it was trained differently, not damaged. Same first choice: how often \
+             both find the same next token most probable. Change of the right token: the change of \
+             its probability in the worst of 100 places, in the middle, and in the best of 100."
         ),
         table: ReportTable {
             head: head(&[
@@ -297,11 +290,9 @@ fn tasks(report: &Report) -> Option<Section> {
         title: "Tasks",
         intro: format!(
             "Shares of right items, computed as lm-evaluation-harness does: acc takes the \
-             likeliest \
-             answer, acc_norm the likeliest for its length. p compares a model with the reference \
-             by \
-             the items that only one of the two has right (McNemar's test); below {SIGNIFICANT} it \
-             counts as significant."
+             likeliest answer, acc_norm the likeliest for its length. p compares a model with the \
+             reference by the items that only one of the two has right (McNemar's test); below \
+             {SIGNIFICANT} it counts as significant."
         ),
         table: ReportTable {
             head: head(&[
@@ -365,13 +356,10 @@ fn speed(report: &Report) -> Option<Section> {
         title: "Speed and memory",
         intro: format!(
             "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. \
-             Speeds are medians; the slowest and the fastest round are in brackets. “Of the \
-             limit” is \
-             the share of what memory or arithmetic of this machine allow, measured at the same \
-             time; \
-             a model that fits the processor's caches can exceed the limit of memory. The wait \
-             for a \
-             token: half, 90 and 99 of 100 tokens take less."
+             Speeds are medians; the slowest and the fastest round are in brackets. “Of the limit” \
+             is the share of what memory or arithmetic of this machine allow, measured at the same \
+             time; a model that fits the processor's caches can exceed the limit of memory. The \
+             wait for a token: half, 90 and 99 of 100 tokens take less."
         ),
         table: ReportTable {
             head: head(&[

@@ -53,9 +53,8 @@ fn against_speed(report: &Report) -> Option<Plot> {
     let rate = |m: &ModelReport| Some(m.speed.as_ref()?.main()?.generate.tokens_per_second);
     plot(
         "accuracy-speed",
-        "Accuracy against speed: right is faster, down is more accurate. A filled dot is beaten \
-         by no other model in \
-         both; the line joins them.",
+        "Accuracy against speed: right is faster, down is more accurate. A filled dot is beaten by \
+         no other model in both; the line joins them.",
         front(report, rate, |a, b| a > b),
         Scale::linear("tokens written per second", Reach::Values),
         Scale::linear("perplexity", Reach::Values),
@@ -66,8 +65,7 @@ fn against_size(report: &Report) -> Option<Plot> {
     plot(
         "accuracy-size",
         "Accuracy against size: left is smaller, down is more accurate. A filled dot is beaten by \
-         no other model in \
-         both; the line joins them.",
+         no other model in both; the line joins them.",
         front(report, |m| Some(m.bytes as f64 / 1e6), |a, b| a < b),
         Scale::linear("megabytes of the file", Reach::Values),
         Scale::linear("perplexity", Reach::Values),
@@ -144,9 +142,8 @@ fn histogram(report: &Report) -> Option<Plot> {
     });
     plot(
         "kl-histogram",
-        "How far predictions are from the reference, token by token: the further left, the \
-         nearer. The first bar \
-         also holds tokens that are nearer still.",
+        "How far predictions are from the reference, token by token: the further left, the nearer. \
+         The first bar also holds tokens that are nearer still.",
         curves.collect(),
         Scale::log("KL divergence, nats"),
         Scale::linear("percent of tokens", Reach::Zero),

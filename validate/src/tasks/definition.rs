@@ -179,6 +179,7 @@ impl Definition {
             )?)),
             _ => return Err("expected either `kind` or `layout`".into()),
         };
+        // Only tasks in which the model writes text have settings of generation.
         let writes = match &maker {
             Maker::Layout(layout) => *layout == TaskLayout::Gsm8k,
             Maker::Templates(templates) => templates.kind == TaskKind::Generation,

@@ -57,8 +57,7 @@ pub enum Error {
 
     #[error(
         "{name}: {expected} examples are asked for and {found} are there; ask for fewer with \
-         --fewshot, or name a \
-         file with more in a task file"
+         --fewshot, or name a file with more in a task file"
     )]
     TooFewExamples {
         name: String,

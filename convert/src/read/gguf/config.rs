@@ -181,6 +181,7 @@ impl Keys<'_> {
                 return Err(self.bad(key, format!("{head_dim}, the width of a head"), n));
             }
         }
+        // Other programs read a file without a base as 10000, so this is a warning.
         let theta = self.metadata.float(&self.key("rope.freq_base"))?;
         if theta.is_none() {
             warnings.push(format!(
@@ -196,6 +197,7 @@ impl Keys<'_> {
             .metadata
             .float(&self.key("attention.layer_norm_rms_epsilon"))?;
         let layers = self.size("block_count")?;
+        // The same keys as in a Hugging Face folder, so that `Config::from_json` checks both.
         let mut json = json!({
             "architectures": [architecture.class],
             "model_type": architecture.model_type,
@@ -215,6 +217,7 @@ impl Keys<'_> {
             "eos_token_id": token("eos")?,
         });
         json[family.activation_key] = family.activation.name().into();
+        // Keys that only some families have.
         if facts.has_linear_norms {
             json["quantization_config"] = json!({"use_rms_norm": true, "rms_norm_eps": epsilon});
         }

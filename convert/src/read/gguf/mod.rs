@@ -55,6 +55,8 @@ impl Gguf {
         let is_untied = given
             .as_ref()
             .is_some_and(|c| c["tie_word_embeddings"] == false);
+        // Facts that metadata do not state follow from the tensors: the vocabulary, a tied head,
+        // norms.
         let family = architecture.family();
         let facts = described::facts(&container, &types, family, is_untied, &mut warnings)?;
         let metadata = &container.metadata;
@@ -65,6 +67,7 @@ impl Gguf {
             given.as_ref(),
             &mut warnings,
         )?;
+        // A file by Sterna embeds its config.json; for others it is written from the metadata.
         let config_json = match metadata.text(CONFIG)? {
             Some(text) => text.as_bytes().to_vec(),
             None => {
@@ -83,6 +86,7 @@ impl Gguf {
             config.vocab_size,
             &mut warnings,
         )?);
+        // A missing tokenizer is an error, unless the caller accepts warnings.
         for (file, consequence) in REQUIRED {
             if files.iter().any(|(name, _)| name == file) {
                 continue;
@@ -96,6 +100,7 @@ impl Gguf {
             }
             warnings.push(format!("there is no {file}: {consequence}"));
         }
+        // Every tensor that the config requires must be there, with the right shape.
         let mut gguf = Gguf {
             container,
             types,

@@ -59,6 +59,7 @@ fn candidate(
             advice,
         })
     };
+    // Several projects use the same number; the bytes of the tensors tell which type it is.
     let candidates: Vec<&Type> = all().filter(|t| t.id == id).collect();
     if candidates.is_empty() {
         let names: Vec<_> = all().map(|t| format!("{} ({})", t.name, t.id)).collect();
@@ -80,6 +81,7 @@ fn candidate(
             }
             _ => Ok(one),
         },
+        // No layout fits: name the tensor and the sizes that would.
         (None, _) => {
             let mut closest = candidates.iter().filter_map(|t| fits(container, t, infos));
             let info = closest.next_back().unwrap_or(infos[0]);

@@ -126,6 +126,7 @@ impl<'a> Vocabulary<'a> {
         let Some(tokens) = metadata.strings("tokenizer.ggml.tokens")? else {
             return Ok(None);
         };
+        // Byte-level BPE needs a split rule; SentencePiece has none.
         let split = match model {
             "gpt2" => Some(split(metadata, architecture, tokens.len(), warnings)?),
             "llama" => None,
@@ -142,6 +143,7 @@ impl<'a> Vocabulary<'a> {
             let key = "tokenizer.ggml.token_type";
             return Err(metadata.bad(key, expected, kinds.len().to_string()));
         }
+        // A special token is an id below the number of tokens.
         let id = |name: &str| {
             let key = format!("tokenizer.ggml.{name}_token_id");
             match metadata.unsigned(&key)? {
@@ -153,6 +155,7 @@ impl<'a> Vocabulary<'a> {
             }
         };
         let mut eos: Vec<usize> = Vec::new();
+        // Chat models end a turn with another token than a text.
         for name in ["eos", "eot", "eom"] {
             eos.extend(id(name)?);
         }

@@ -100,6 +100,7 @@ pub(crate) fn write(
     let weights = layout::weights(source.config());
     let (kind, name, file_type) = options.weights.row();
     let mut progress = ProgressCounter::new(crate::progress::total(&weights), show);
+    // Refuse what the type cannot hold before anything is read.
     for weight in weights.iter().filter(|w| w.role == Role::Linear) {
         check_width(source, weight, kind)?;
         progress.add(weight.rows * weight.columns);
@@ -108,6 +109,7 @@ pub(crate) fn write(
     let plans = tables
         .map(|w| plan(source, w, options.head, &mut |n| progress.add(n)))
         .collect::<Result<Vec<TablePlan>>>()?;
+    // The header: pairs of metadata, then the tensors with their types and sizes.
     let mut pairs = metadata(source, file_type)?;
     tokens::write(&mut pairs, source, options.pre.as_deref())?;
     let mut planned = Vec::new();
@@ -118,6 +120,7 @@ pub(crate) fn write(
     let family = source.config().family;
     planned.extend(weights.iter().map(|w| plan_tensor(family, w, kind, &plans)));
 
+    // The source as this type holds it, for the proof: some types round scales.
     let held = Held { source, kind };
     let ((proof, written), bytes_out, sha256) = proven(out, |unproven| {
         let mut matrices = Vec::new();
@@ -142,6 +145,7 @@ pub(crate) fn write(
                 Ok(())
             })
         })?;
+        // Read the file back as any reader would, and compare it with what was to be written.
         let result = Gguf::open(unproven, &GgufHints::default(), true)?;
         let scales = ValueType::F32;
         let proof = proof::prove(&held, &result, source.files(), path, scales, &mut progress)?;
@@ -257,6 +261,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
     }
     pairs.number("general.file_type", file_type);
     pairs.number("general.quantization_version", 2);
+    // Shapes.
     let key = |name: &str| format!("{}.{name}", architecture.name);
     let mut size = |name: &str, n: usize| pairs.number(&key(name), n as u32);
     size("vocab_size", config.vocab_size);
@@ -271,6 +276,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
         size("attention.value_length", config.head_dim);
     }
     size("rope.dimension_count", config.head_dim);
+    // Norms and positions.
     let epsilon = key("attention.layer_norm_rms_epsilon");
     pairs.float(&epsilon, config.rms_norm_eps);
     pairs.float(&key("rope.freq_base"), config.rope.theta as f32);
@@ -284,6 +290,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
             pairs.float(&key("rope.freq_base_swa"), sliding.rope.theta as f32);
         }
     }
+    // Scaling of positions. A value that readers would ignore is refused.
     match config.rope.scaling {
         RopeScaling::None => {}
         RopeScaling::Linear { factor } => {
@@ -311,6 +318,7 @@ fn metadata(source: &dyn Source, file_type: u32) -> Result<Pairs> {
         }
         RopeScaling::Llama3 { .. } => {} // in a tensor
     }
+    // The files of the checkpoint, embedded under keys of Sterna, so that it converts back exactly.
     for (name, key) in FILE_KEYS {
         let file = source.files().iter().find(|(n, _)| n == name);
         let text = match file {
