@@ -43,8 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let facts = facts::of(&path, &*source, args.verify, args.context)?;
     match args.json {
-        true => outln!("{facts}")?,
-        false => out!("{}", facts::describe(&facts, args.verify))?,
+        true => outln!("{}", serde_json::to_value(&facts)?)?,
+        false => out!("{}", facts.describe(args.verify))?,
     }
     Ok(())
 }

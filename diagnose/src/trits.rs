@@ -3,7 +3,6 @@
 //! In packed rows the counts of each byte are looked up in a table, on all cores. Gigabytes take a
 //! second, so `inspect` always counts them.
 
-use serde_json::{Value, json};
 use sterna_convert::Source;
 use sterna_ternary::file::Matrix;
 use sterna_ternary::layout::{self, Role, Weight};
@@ -39,15 +38,6 @@ impl TritCounts {
     /// Share of zeros.
     pub fn zeros(&self) -> f64 {
         self.zero as f64 / self.all() as f64
-    }
-
-    /// The counts as a JSON object.
-    pub fn json(&self) -> Value {
-        json!({
-            "name": self.weight.name, "rows": self.weight.rows, "columns": self.weight.columns,
-            "scale": self.scale, "scales": self.scales,
-            "minus": self.minus, "zero": self.zero, "plus": self.plus, "zero_rows": self.zero_rows,
-        })
     }
 
     fn new(weight: Weight, scales: &[f32], rows: [u64; 4]) -> TritCounts {
