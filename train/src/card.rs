@@ -53,16 +53,16 @@ fn about(run: &Run, model: &Model) -> String {
         Precision::Ternary => " times a scale",
         Precision::Full => "",
     };
-    let from = match run.base() {
-        Some(base) => format!(" It started from {}.", named(base)),
-        None => " It was trained from scratch.".to_owned(),
+    let version = env!("CARGO_PKG_VERSION");
+    let origin = match run.base() {
+        Some(base) => format!("with Sterna {version}, starting from {}", named(base)),
+        None => format!("from scratch with Sterna {version}"),
     };
     let teacher = run
         .teacher()
         .map(|(teacher, _)| format!(" Its teacher was {}.", named(teacher)));
-    let version = env!("CARGO_PKG_VERSION");
     format!(
-        "{kind}{scales}. It was trained with Sterna {version}.{from}{}",
+        "{kind}{scales}. It was trained {origin}.{}",
         teacher.unwrap_or_default()
     )
 }
