@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use nix::pty::{Winsize, openpty};
 use serde_json::{Value, json};
 
-use super::{MODELS, text};
+use super::{MODELS, stdout, text};
 
 /// What the editor prints when it begins to read keys: paste is bracketed from now on.
 const READY: &str = "\x1b[?2004h";
@@ -111,4 +113,66 @@ fn ctrl_d_at_an_empty_line_ends() {
     let mut session = Session::begin(&[text(&MODELS.chat), "--json"]);
     session.press("\x04");
     assert!(session.end().is_empty());
+}
+
+/// The model of the other tests with room for an answer that would take minutes, and no token that
+/// ends it.
+fn endless(folder: &Path) -> PathBuf {
+    for entry in std::fs::read_dir(&MODELS.folder).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    for name in [
+        "config.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+    ] {
+        let path = folder.join(name);
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let object = json.as_object_mut().unwrap();
+        object.remove("eos_token_id");
+        object.remove("eos_token");
+        if name == "config.json" {
+            object.insert("max_position_embeddings".into(), CONTEXT.into());
+        }
+        std::fs::write(&path, json.to_string()).unwrap();
+    }
+    let out = folder.join("endless");
+    stdout(
+        &[
+            "convert",
+            text(folder),
+            "--allow-missing",
+            "--out",
+            text(&out),
+        ],
+        "",
+    );
+    out
+}
+
+const CONTEXT: usize = 200_000;
+
+#[test]
+fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = endless(folder.path());
+    let mut session = Session::begin(&[text(&model), "--context", &CONTEXT.to_string()]);
+    session.press("Hello\r");
+    // A pipe that is not read would block the answer.
+    let mut pipe = session.child.stdout.take().unwrap();
+    let (begun, has_begun) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut first = [0];
+        pipe.read_exact(&mut first).unwrap();
+        begun.send(()).unwrap();
+        pipe.read_to_end(&mut Vec::new()).unwrap();
+    });
+    has_begun.recv().unwrap();
+    session.keyboard.write_all(b"\x03").unwrap();
+    session.press("/speed\r");
+    let screen = session.press("\x04");
+    assert!(screen.contains("ended by an interruption"), "{screen:?}");
+    session.end();
+    reader.join().unwrap();
 }
