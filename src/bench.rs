@@ -17,9 +17,9 @@ use crate::{model, terminal};
 /// Measure speed, and how close it comes to the limit of this machine.
 ///
 /// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the
-/// median, the smallest and the largest speed, and the median's share of the limit. The limit is the
-/// bytes that must be read at the bandwidth measured in the same run, or the multiply-adds at the
-/// peak int8 rate, whichever takes longer.
+/// median, the smallest and the largest speed, and the median's share of the limit. The limit is
+/// the time to read the necessary bytes at the bandwidth measured in the same run, or the time of
+/// the multiply-adds at the peak int8 rate, whichever is longer.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model, as for `sterna generate`, or what `sterna synthesize` writes.
@@ -159,7 +159,7 @@ fn plan(args: &Args) -> anyhow::Result<Benchmark> {
     })
 }
 
-/// The model in all packings but its own, in a folder that vanishes when it is dropped.
+/// The model in all other packings, in a folder that is removed when it is dropped.
 fn repack(path: &Path) -> anyhow::Result<(tempfile::TempDir, Vec<PathBuf>)> {
     let file = PackedFile::open(path)?;
     let folder = tempfile::tempdir().context("a temporary folder cannot be made")?;

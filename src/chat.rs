@@ -1,4 +1,4 @@
-//! `sterna chat`: a conversation in the terminal, or one turn for each line of a pipe.
+//! `sterna chat`: a conversation in the terminal, or one turn per line of a pipe.
 
 mod input;
 
@@ -18,15 +18,16 @@ use crate::terminal::Answering;
 
 /// Talk with a model in the terminal, or answer the lines of a pipe.
 ///
-/// What was said stays computed, so a turn costs its own tokens only. Lines are edited with the keys of
-/// a shell and have a history. Several lines that are pasted together are one message. Ctrl-C stops an
-/// answer and clears a line; twice at the prompt, or Ctrl-D, it ends the conversation. /help lists the
-/// commands. Without a terminal each line is a turn, and only answers go to stdout.
+/// Earlier turns stay in the cache, so a turn costs its own tokens only. Lines are edited with the
+/// keys of a shell and have a history. Several lines that are pasted together are one message.
+/// Ctrl-C stops an answer and clears a line. Ctrl-C twice at the prompt, or Ctrl-D, ends the
+/// conversation. /help lists the commands. Without a terminal each line is a turn, and only answers
+/// go to stdout.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: crate::model::Args,
-    /// The message of the system, which says how to answer.
+    /// The system message, which says how to answer.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Print one JSON object per answer, with text, ids, counts and speed.
@@ -37,12 +38,12 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-/reset         forget the conversation, but not the message of the system
-/system TEXT   say how to answer; without TEXT nothing
+/reset         forget the conversation, but not the system message
+/system TEXT   set the system message; without TEXT, remove it
 /save FILE     write the messages as JSON
 /speed         counts and speed of the last answer
-/help          this
-/quit          the end; Ctrl-D or Ctrl-C twice as well";
+/help          list the commands
+/quit          end the conversation, like Ctrl-D or Ctrl-C twice";
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.open()?;
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         };
         match turn {
-            // A person can do something about it.
+            // A person can correct it and go on.
             Err(error) if is_person() => note!("error: {error:#}"),
             turn => turn?,
         }
@@ -102,7 +103,7 @@ enum Command {
 }
 
 impl Chat<'_> {
-    /// What a line that begins with a slash asks for; `None` for a message.
+    /// Runs a line that begins with a slash; `None` for a message.
     fn command(&mut self, line: &str) -> Option<Command> {
         let line = line.trim();
         if line.is_empty() {
@@ -127,7 +128,8 @@ impl Chat<'_> {
                 say(&last.unwrap_or("there is no answer yet".into()))
             }
             _ if name.starts_with('/') => Err(anyhow::anyhow!(
-                "{name} is no command; /help lists them, and a message can begin with another character"
+                "{name} is not a command; /help lists the commands, and a message begins with \
+                 another character"
             )),
             _ => return None,
         };
@@ -193,7 +195,7 @@ impl Chat<'_> {
             outln!("")?;
         }
         if summary.stop == Some(StopReason::Length) && self.cache.len() == capacity {
-            note!("the context of {capacity} tokens is full; /reset begins anew");
+            note!("the context of {capacity} tokens is full; /reset begins a new conversation");
         }
         self.last = Some(summary);
         self.turns += 1;
@@ -206,12 +208,13 @@ fn say(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A full context, in the words of a conversation.
+/// The error of a full context, with what to do in a conversation.
 fn full(error: Error, tokens: usize, capacity: usize) -> anyhow::Error {
     match error {
         Error::ContextFull { .. } => anyhow::anyhow!(
-            "the conversation has {tokens} tokens and leaves no room for an answer in a context of {capacity}; \
-             /reset begins anew, --context makes it larger and --max-tokens the answer shorter"
+            "the conversation has {tokens} tokens and leaves no room for an answer in a context of \
+             {capacity}; /reset begins a new one, --context makes the context larger and \
+             --max-tokens the answer shorter"
         ),
         error => error.into(),
     }

@@ -1,9 +1,10 @@
-//! One mechanism for flags whose values are those of a library enum: the library names them, the command line
+//! Flags whose values are those of a library enum: the library names the values, the command line
 //! describes them.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-/// A parser of the names of these values. Each value has a description for `--help`; an empty one is left out.
+/// A parser of the names of these values. The descriptions are for `--help`; an empty one is left
+/// out.
 pub fn choice<T, const N: usize>(
     values: [(T, &'static str); N],
     name: fn(T) -> &'static str,

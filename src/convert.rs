@@ -18,8 +18,8 @@ use crate::terminal;
 /// Convert a model to another format, and prove that no weight differs.
 ///
 /// SOURCE is a Hugging Face folder (BitNet, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58 or a model
-/// that was trained here, with master weights or packed), a GGUF file, or a packed file. Where there
-/// is no such path, it is the name of a model on the hub, which is fetched first: org/name,
+/// that was trained here, with master weights or packed), a GGUF file, or a packed file. If there
+/// is no such path, SOURCE is the name of a model on the hub, which is fetched first: org/name,
 /// org/name@revision or org/name:file.gguf
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,8 +41,8 @@ pub struct Args {
     to: Format,
     /// Type of the linear layers.
     ///
-    /// For packed files. i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0 and q4_0 make
-    /// baselines of full-precision models, to compare with.
+    /// For packed files. i2 is fastest, t5 is smallest, and both give the same results. f16, q8_0
+    /// and q4_0 make baselines of full-precision models, to compare with.
     #[arg(
         long,
         value_name = "TYPE",
@@ -68,23 +68,23 @@ pub struct Args {
     activations: Option<Activations>,
     /// Name of the tokenizer's split rule in llama.cpp, for GGUF.
     ///
-    /// Needed where the rule is not recognized.
+    /// Needed if the rule is not recognized.
     #[arg(long, value_name = "NAME", help_heading = "GGUF")]
     pre: Option<String>,
     /// Round scales that the GGUF type does not hold, instead of refusing.
     ///
-    /// A type may hold scales as f16 only, or one scale for more weights than the source has.
+    /// A type may hold scales only as f16, or one scale for more weights than in the source.
     #[arg(long, help_heading = "GGUF")]
     lossy: bool,
     #[command(flatten)]
     hints: Hints,
     /// Read the weights of a folder as master weights, to be ternarized.
     ///
-    /// This holds whatever config.json says. It is for the revision `prequantized` of Falcon-E, and
-    /// for fine-tunes of it.
+    /// The statement of config.json is then ignored. It is for the revision `prequantized` of
+    /// Falcon-E and for fine-tunes of it.
     #[arg(long, help_heading = "Source")]
     masters: bool,
-    /// Go on where tokenizer or generation settings are missing.
+    /// Go on if tokenizer or generation settings are missing.
     ///
     /// The model then runs on token ids only.
     #[arg(long, help_heading = "Source")]
@@ -193,20 +193,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         allow_missing: args.allow_missing,
     };
     if !matches!(args.to, Format::Gguf(_)) && (args.pre.is_some() || args.lossy) {
-        let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0, q2_0_g128 or iq2_bn";
+        let why = "--pre and --lossy are for GGUF: give --to i2_s, tq1_0, tq2_0, q2_0, q2_0_g128 \
+                   or iq2_bn";
         return Err(Usage(why.into()).into());
     }
     if args.to != Format::Packed && args.activations.is_some() {
-        let why = "--activations is for packed files; no other format says how they are rounded";
+        let why =
+            "--activations is for packed files; no other format says how activations are rounded";
         return Err(Usage(why.into()).into());
     }
     let is_dense = args.packing.dense().is_some();
     if is_dense && (args.to != Format::Packed || args.activations.is_some()) {
-        let why = "--packing f16, q8_0 and q4_0 are for packed files, and say by themselves how activations are rounded: \
-                   leave out --to and --activations";
+        let why = "--packing f16, q8_0 and q4_0 are for packed files, and they determine how \
+                   activations are rounded: leave out --to and --activations";
         return Err(Usage(why.into()).into());
     }
-    // The place of the result is checked before gigabytes are fetched for it.
+    // The output path is checked before gigabytes are fetched.
     let file = || Output::new(&args.out);
     let target = match args.to {
         Format::Packed => {
@@ -237,7 +239,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     if args.masters && !source.is_dir() {
-        let why = format!("--masters: {} is no folder", source.display());
+        let why = format!("--masters: {} is not a folder", source.display());
         return Err(Usage(why).into());
     }
     let report = convert(open, &target)?;
@@ -258,7 +260,7 @@ enum Target {
     },
 }
 
-/// What `sterna convert` does without options.
+/// Converts like `sterna convert` without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<ConversionReport> {
     let options = PackedOptions {
         packing: Packing::I2.into(),
@@ -346,7 +348,7 @@ fn describe(report: &ConversionReport, out: &Path) -> String {
     text + &format!("sha256 {}\n", report.sha256)
 }
 
-/// Linear layers of a baseline, a line for each type.
+/// Linear layers of a baseline, one line per type.
 fn numbers(report: &ConversionReport) -> String {
     let mut types: Vec<(&str, &str)> = Vec::new();
     for matrix in &report.dense {

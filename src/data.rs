@@ -20,7 +20,7 @@ pub enum Verb {
 /// Print generated documents as JSON lines: task, text, entropy in nats.
 ///
 /// Tasks: stories, addition2, addition3, copy, recall, facts, chat. Sums are written lowest digit
-/// first, so `12+39=150` says 51. Documents of chat have `messages` instead of `text`, as
+/// first, so `12+39=150` means 51. Documents of chat have `messages` instead of `text`, as
 /// `sterna train --chat` reads them.
 #[derive(clap::Args)]
 pub struct Generate {
@@ -110,7 +110,10 @@ fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let written = prepare::held_out_share(documents, &tokenizer, &args.out, args.held_out)?;
     let shards = [&written.train, &written.held_out];
     if args.json {
-        let entry = |s: &sterna_datasets::prepare::Written| json!({"path": s.path, "documents": s.documents, "tokens": s.tokens});
+        let entry = |s: &prepare::Written| {
+            let (path, documents) = (&s.path, s.documents);
+            json!({"path": path, "documents": documents, "tokens": s.tokens})
+        };
         outln!(
             "{}",
             json!({"train": entry(shards[0]), "held_out": entry(shards[1])})

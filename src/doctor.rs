@@ -1,4 +1,5 @@
-//! `sterna doctor`: why a model writes garbage, as a list of known failure modes, each with a verdict and a fix.
+//! `sterna doctor`: why a model writes garbage, as a list of known failure modes, each with a
+//! verdict and a fix.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use crate::terminal;
 /// Find out why a model writes garbage.
 ///
 /// Checks its files, weights, tokenizer and template for known failure modes. The model is packed
-/// into a temporary folder and predicts built-in texts, as it is and with typical mistakes undone.
+/// into a temporary folder and predicts built-in texts, unchanged and with typical mistakes undone.
 /// Exit codes: 0 nothing is broken, 1 something is, 3 it cannot be read
 #[derive(clap::Args)]
 pub struct Args {

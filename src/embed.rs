@@ -1,8 +1,8 @@
 //! `sterna embed`: vectors of texts, for search, clustering and comparison.
 //!
-//! The vector of a text is the hidden state of its last token behind the last norm, of length one: what
-//! sentence-transformers computes with last-token pooling and normalization. Several texts pass together, and each
-//! has the bits that it gets alone.
+//! The vector of a text is the hidden state of its last token after the last norm, scaled to length
+//! one. sentence-transformers computes the same with last-token pooling and normalization. Texts
+//! are computed in batches, and the bits of a vector do not depend on the batch.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use crate::output::outln;
 
 /// Print a vector for each text, one per line.
 ///
-/// The vector is the hidden state of the last token, as embedding models with last-token pooling are
-/// trained for. Any model has one. Special tokens are those of the model's tokenizer.json and
-/// tokenizer_config.json, and nothing is added: if the tokenizer ends texts with a token, as those of
-/// embedding models do, that token's hidden state is the vector. An instruction that a model expects
-/// before queries is part of the text.
+/// The vector is the hidden state of the last token. Embedding models with last-token pooling are
+/// trained for it, and any model has one. Special tokens are those of the model's tokenizer.json
+/// and tokenizer_config.json. If the tokenizer ends texts with a token, as embedding models do, the
+/// vector is that token's hidden state. An instruction that a model expects before queries is part
+/// of the text.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Most tokens of the texts that pass together, unless one alone has more.
+/// Most tokens of a batch; a longer text is a batch of its own.
 const BATCH: usize = 1024;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -73,23 +73,23 @@ impl Args {
     }
 }
 
-/// The tokens of a text, as many as the model takes.
+/// The tokens of a text. An error if there are none, or more than the model takes.
 fn ids(model: &Model, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
     let ids = tokenizer.encode(text, true)?;
     let most = model.config().max_position_embeddings;
     anyhow::ensure!(
         !ids.is_empty(),
-        "it has no tokens, and so no last one; leave empty lines out"
+        "the text has no tokens, expected at least one; leave empty lines out"
     );
     anyhow::ensure!(
         ids.len() <= most,
-        "it has {} tokens, expected at most {most}; divide it",
+        "the text has {} tokens, expected at most {most}; divide it",
         ids.len()
     );
     Ok(ids)
 }
 
-/// Texts that wait to be computed together.
+/// Texts that are computed together.
 struct Batch<'a> {
     model: &'a Model,
     args: &'a Args,
@@ -107,7 +107,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Computes and prints what waits.
+    /// Computes and prints the vectors of the batch.
     fn finish(&mut self) -> anyhow::Result<()> {
         let texts = std::mem::take(&mut self.texts);
         let caches = texts.iter().map(|ids| self.model.new_cache(ids.len()));
@@ -136,7 +136,7 @@ impl Batch<'_> {
     }
 }
 
-/// Scales a vector to length one; one of zeros stays.
+/// Scales a vector to length one. A vector of zeros does not change.
 fn normalize(vector: &mut [f32]) {
     let squares: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
     if squares > 0.0 {

@@ -30,13 +30,13 @@ pub struct BadInput(pub String);
 pub fn report(error: &Error) -> ExitCode {
     let output: Option<&output::Error> = error.downcast_ref();
     if output.is_some_and(output::Error::is_closed_pipe) {
-        return ExitCode::SUCCESS; // `sterna ... | head` has all the lines that it wanted
+        return ExitCode::SUCCESS; // `sterna ... | head` has all its lines
     }
     note!("error: {}", message(error));
     ExitCode::from(code(error))
 }
 
-/// The error and its causes, but for those that the one before repeats.
+/// The error and its causes. A cause that the message already ends with is left out.
 fn message(error: &Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -23,7 +23,7 @@ pub struct Args {
     /// Take the prompt as a message, written as the chat template says.
     #[arg(long)]
     chat: bool,
-    /// The message of the system before it.
+    /// The system message before it.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     /// Print one JSON object with text, ids, counts and speed instead.
@@ -92,7 +92,7 @@ pub fn append(object: &mut Value, s: &Summary) {
 pub fn describe(s: &Summary) -> String {
     let cached = match s.cached_tokens {
         0 => String::new(),
-        n => format!("{n} tokens were there, "),
+        n => format!("{n} tokens were in the cache, "),
     };
     format!(
         "{cached}{} prompt tokens at {:.0} tokens/s, {} new ones at {:.1} tokens/s; ended by {}",

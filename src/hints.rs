@@ -1,4 +1,4 @@
-//! Options for what a GGUF file does not say of itself.
+//! Options for the properties that a GGUF file does not state.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,13 @@ pub struct Hints {
     ///
     /// A GGUF file does not say which layout it has. arm is what bitnet.cpp writes on ARM since
     /// November 2025; all published files have the layout x86.
-    #[arg(long, value_name = "CPU", default_value = "x86", value_parser = choice(ORDERS, processor))]
-    #[arg(help_heading = "Source")]
+    #[arg(
+        long,
+        value_name = "CPU",
+        default_value = "x86",
+        help_heading = "Source"
+    )]
+    #[arg(value_parser = choice(ORDERS, processor))]
     i2s_order: I2sOrder,
     /// For TL1 or TL2, the kernel_config.ini of the bitnet.cpp that wrote it.
     ///

@@ -1,12 +1,13 @@
-//! From what a user typed to a path: a file or folder on this machine, or a name of the hub.
+//! Turns an argument into a path: a file or folder on this machine, or a model or data set of the
+//! hub.
 
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "hub")]
 pub use sterna_hub::Want;
 
-/// Where a model is: the path that was given if something is there or if it cannot be a name, and what the hub has
-/// under that name if not.
+/// The path of a model: the given path if it exists or cannot be a name, or the files that the hub
+/// has under that name.
 pub fn locate(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
     use std::io::ErrorKind::NotFound;
     let is_path = given.is_absolute() || given.starts_with(".") || given.starts_with("..");
@@ -28,7 +29,7 @@ mod by_name {
 
     const ABSENT: &str = "no such file or folder";
 
-    /// The model of a name. A mistyped file name is answered as one, without a word about the hub.
+    /// The model of a name. For a mistyped file name the error does not mention the hub.
     pub fn model(given: &Path, want: Want) -> anyhow::Result<PathBuf> {
         let text = given.to_string_lossy();
         let name = match Name::parse(&text) {
@@ -44,7 +45,7 @@ mod by_name {
         })
     }
 
-    /// The path that was given, or the files of a data set as of one commit, whose hash is part of the path.
+    /// The given path, or the files of a data set at one commit, whose hash is part of the path.
     pub fn texts(given: &Path) -> anyhow::Result<PathBuf> {
         match given.to_str().filter(|text| is_dataset(text)) {
             Some(name) => fetch(&Name::parse(name)?, Want::Texts),

@@ -1,4 +1,4 @@
-//! `sterna logits`: the numbers behind the text, for anyone who must compare.
+//! `sterna logits`: the logits of a sequence of ids, to compare them with other programs.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The command line: one thin file per verb, which parses, calls a crate and prints.
 //!
-//! Results go to stdout, progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input
-//! file, 130 stopped by Ctrl-C.
+//! Results go to stdout, progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a
+//! bad input file, 130 stopped by Ctrl-C.
 // Help texts name sections of recipes, such as [data], which are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // they panic; see `output`
@@ -52,7 +52,8 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     max_term_width = help::WIDTH
 )]
-#[command(help_template = help::template(), after_help = AFTER, mut_subcommands = help::page)]
+#[command(help_template = help::template(), after_help = AFTER)]
+#[command(mut_subcommands = help::page)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -94,8 +95,9 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    // SAFETY: no other thread runs yet. candle reads this when it first adds two tensors; the trainer
-    // divides a step over sequences, so candle's own threads would only stand in its way.
+    // SAFETY: no other thread runs yet. candle reads this variable when it first adds two tensors.
+    // The trainer divides a step over sequences, so candle's own threads would only compete with
+    // it.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let verb = match verb() {
         Ok(verb) => verb,
@@ -134,7 +136,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The verb of the command line. Help and version are printed here, and errors of usage.
+/// The verb of the command line. Help, version and errors of usage are printed here.
 fn verb() -> Result<Verb, ExitCode> {
     let error = match Cli::try_parse() {
         Ok(cli) => return Ok(cli.verb),

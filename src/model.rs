@@ -1,4 +1,4 @@
-//! The arguments that every verb shares that runs a model.
+//! The arguments of the verbs that run a model.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub struct Args {
     choices: Choices,
 }
 
-/// What does not depend on the model.
+/// Options that do not depend on the model.
 #[derive(clap::Args)]
 pub struct Choices {
     /// Kernel table by name [default: the fastest]; results are the same
@@ -47,7 +47,7 @@ const KV_TYPES: [(KvType, &str); 3] = [(KvType::F32, ""), (KvType::F16, ""), (Kv
 const MEMORY: [(Memory, &str); 3] = [
     (
         Memory::Auto,
-        "Map the file, or copy it where that gives huge pages and memory is free",
+        "Map the file, or copy it if that gives huge pages and memory is free",
     ),
     (
         Memory::Map,

@@ -31,7 +31,7 @@ enum Verb {
 struct Remove {
     /// org/name or org/name@revision, of a data set hf:org/name
     name: String,
-    /// Print one JSON object with the bytes that became free.
+    /// Print one JSON object with the number of bytes freed.
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let name = Name::parse(&args.name)?;
     if name.file.is_some() {
         let why = format!(
-            "{name}: single files are not removed; name the {} or a revision of it",
+            "{name}: single files cannot be removed; name the {} or a revision of it",
             name.kind
         );
         return Err(Usage(why).into());
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             json!({"name": name.to_string(), "freed_bytes": freed})
         )?;
     } else {
-        outln!("{name}: removed, {} free again", units::bytes(freed))?;
+        outln!("{name}: removed, {} freed", units::bytes(freed))?;
     }
     Ok(())
 }

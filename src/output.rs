@@ -1,8 +1,8 @@
 //! All that the program prints.
 //!
-//! Results go to stdout through [`out!`] and [`outln!`], which return an error instead of panicking as `println!`
-//! does: a full device is reported, and a reader that closed the pipe ends the program quietly (`exit::report`). Progress and
-//! warnings go to stderr through [`note!`]; where stderr cannot be written, the work goes on without them.
+//! Results go to stdout through [`out!`] and [`outln!`]. They return an error where `println!`
+//! panics: a full device is reported, and a closed pipe ends the program quietly (`exit::report`).
+//! Progress and warnings go to stderr through [`note!`]; an error of stderr is ignored.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -13,13 +13,13 @@ use std::io::{ErrorKind, Write};
 pub struct Error(std::io::Error);
 
 impl Error {
-    /// Whether the reader of a pipe closed it, as `head` does once it has its lines.
+    /// Whether the reader closed the pipe, as `head` does once it has its lines.
     pub fn is_closed_pipe(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
     }
 }
 
-/// Writes to stdout and flushes it, so that an error is seen where it arises.
+/// Writes to stdout and flushes it, so an error is seen where it arises.
 pub fn write(text: Arguments) -> Result<(), Error> {
     write_then(text, b"")
 }
@@ -43,7 +43,7 @@ pub fn write_bytes(bytes: &[u8]) -> Result<(), Error> {
     stdout.flush().map_err(Error)
 }
 
-/// Writes a line to stderr, if that is possible.
+/// Writes a line to stderr and ignores errors.
 pub fn write_note(line: Arguments) {
     let mut stderr = std::io::stderr().lock();
     let _ = stderr
@@ -51,17 +51,17 @@ pub fn write_note(line: Arguments) {
         .and_then(|()| stderr.write_all(b"\n"));
 }
 
-/// Prints to stdout; an error for the caller where that fails.
+/// Prints to stdout, or returns an error.
 macro_rules! out {
     ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
 }
 
-/// Prints a line to stdout; an error for the caller where that fails.
+/// Prints a line to stdout, or returns an error.
 macro_rules! outln {
     ($($text:tt)*) => { $crate::output::write_line(format_args!($($text)*)) };
 }
 
-/// Prints a line to stderr, if that is possible.
+/// Prints a line to stderr and ignores errors.
 macro_rules! note {
     ($($text:tt)*) => { $crate::output::write_note(format_args!($($text)*)) };
 }

@@ -12,7 +12,8 @@ use crate::output::note;
 use crate::terminal;
 use crate::train::start;
 
-/// The packed file of what a user named: itself, `model.sterna` of a run, or one of the cache.
+/// The packed file of the model that a user named: the file itself, `model.sterna` of a run, or a
+/// file of the cache.
 pub fn packed(given: &Path) -> anyhow::Result<PathBuf> {
     let model = locate(given, Want::Runnable)?;
     let options = options(Packing::I2.into(), HeadType::default());
@@ -21,7 +22,8 @@ pub fn packed(given: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// A Hugging Face folder, a GGUF file or a run as a packed file of the cache with this packing and head.
+/// A Hugging Face folder, a GGUF file or a run as a packed file of the cache, with this packing and
+/// head.
 pub fn packed_as(
     given: &Path,
     checkpoint: &Path,
@@ -39,7 +41,7 @@ pub fn checkpoint(given: &Path, model: &Path) -> anyhow::Result<PathBuf> {
     let found = cache(given, model).checkpoint(model, export)?;
     if let Some(step) = found.step {
         let run = model.display();
-        note!("{run}: not at its end; its checkpoint of step {step} is used");
+        note!("{run}: the run has not ended; its checkpoint of step {step} is used");
     }
     Ok(found.path)
 }
@@ -53,8 +55,8 @@ fn options(packing: LinearType, head: HeadType) -> PackedOptions {
     }
 }
 
-/// The cache for what was given and found at `model`. The hub's cache belongs to other programs too, so
-/// nothing is written into it.
+/// The cache for a model that the user named `given` and that is at `model`. Nothing is written
+/// into the hub's cache, because other programs share it.
 fn cache(given: &Path, model: &Path) -> PackCache {
     PackCache {
         beside: model.starts_with(given),
@@ -62,7 +64,7 @@ fn cache(given: &Path, model: &Path) -> PackCache {
     }
 }
 
-/// Packs with a bar, and says in one line what was written.
+/// Packs with a progress bar and says in one line what was written.
 fn show(
     model: &Path,
     pack: impl FnOnce(&mut dyn FnMut(u64, u64)) -> anyhow::Result<Cached>,
@@ -79,7 +81,7 @@ fn show(
             note!("warning: {warning}");
         }
         note!(
-            "packed {} ({}, {}), which is kept as {}",
+            "packed {} ({}, {}); the packed file is kept as {}",
             model.display(),
             report.packing,
             units::bytes(report.bytes_out),
@@ -92,7 +94,8 @@ fn show(
 /// Writes the newest checkpoint of a run as a Hugging Face folder and returns its step.
 fn export(run: &Path, out: &Path) -> anyhow::Result<u64> {
     let path = run.join("recipe.toml");
-    // Not `Recipe::load`: relative paths of a resolved recipe are those of the place of the training.
+    // Not `Recipe::load`: paths of a resolved recipe are relative to the folder of the training
+    // command, not to the file.
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let opened = start::open(Recipe::parse(&text, &path)?, Origins::default())?;

@@ -13,8 +13,8 @@ use crate::terminal::Download;
 /// Files go into the cache of the Hugging Face hub. Only what Sterna uses is fetched: config,
 /// tokenizer, chat template and safetensors, or the one .gguf or .sterna file; of a data set .txt,
 /// .jsonl and .parquet. An interrupted download goes on where it stopped, and every file is checked
-/// against the hub's checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
-/// what they always mean.
+/// against the hub's checksum. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE have
+/// their usual meaning.
 #[derive(clap::Args)]
 pub struct Args {
     /// org/name of a model, hf:org/name of a data set.
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         )?;
     } else {
         note!(
-            "{name} at commit {}: {} files, {}, of which {} came now",
+            "{name} at commit {}: {} files, {}, of which {} were downloaded now",
             fetched.commit,
             fetched.files.len(),
             units::bytes(bytes),

@@ -1,4 +1,4 @@
-//! `sterna quickstart`: the main job from nothing: text, training, Hugging Face folder, packed file, text.
+//! `sterna quickstart`: every step once: corpus, training, Hugging Face folder, packed file, text.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -62,7 +62,7 @@ struct Results {
     addition2_accuracy: f64,
     /// Nats per token on held-out stories.
     stories_loss: f64,
-    /// Nats per token that no model can do without: the entropy of the generator's choices.
+    /// The least possible loss in nats per token: the entropy of the generator's choices.
     stories_entropy: f64,
     /// Share of the answers in held-out conversations that are exactly right.
     chat_accuracy: f64,
@@ -234,9 +234,11 @@ fn show(
     );
     let packed = out.join("model.sterna");
     text += &format!(
-        "\nfiles in {}: model/ (Hugging Face folder), model.sterna (packed), metrics.jsonl (loss curve),\n\
+        "\nfiles in {}: model/ (Hugging Face folder), model.sterna (packed), \
+         metrics.jsonl (loss curve),\n\
          checkpoints/, data/ (tokenizer and tokens), recipe.toml\n\
-         \nNext:\n  sterna chat {}\n  sterna generate {} --prompt \"Once Tom\" --temperature 0.8 --seed 3\n  \
+         \nNext:\n  sterna chat {}\n  \
+         sterna generate {} --prompt \"Once Tom\" --temperature 0.8 --seed 3\n  \
          sterna inspect {} --verify\n  \
          sterna train --config configs/quickstart.toml --out runs/mine\n",
         out.display(),

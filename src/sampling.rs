@@ -1,4 +1,4 @@
-//! The arguments that every verb shares that writes text.
+//! The arguments of the verbs that write text.
 
 use sterna_runtime::{KvCache, Model, Sampling, Settings};
 
@@ -65,7 +65,7 @@ impl Args {
         model.new_cache(self.context.unwrap_or(longest.min(4096)))
     }
 
-    /// The settings of the answer number `turn`, each of which has random numbers of its own.
+    /// The settings of answer number `turn`. Each answer has random numbers of its own.
     pub fn settings(&self, turn: u64) -> Settings {
         Settings {
             max_tokens: self.max_tokens,

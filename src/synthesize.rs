@@ -15,9 +15,9 @@ use crate::terminal;
 
 /// Write a model of a published shape with random weights.
 ///
-/// It measures speed and memory on this machine: it talks nonsense at exactly the speed of a trained
-/// model. The same seed gives the same bytes, and both forms hold the same weights. The model is
-/// never in memory.
+/// It serves to measure speed and memory on this machine: it writes nonsense, exactly as fast as a
+/// trained model. The same seed gives the same bytes, and both forms hold the same weights. The
+/// model is written in parts, so it needs little memory.
 #[derive(clap::Args)]
 pub struct Args {
     /// The name of a shape, or a config.json.
@@ -27,7 +27,7 @@ pub struct Args {
     /// The file to write, or the new folder with --as hf.
     #[arg(long, short, value_name = "PATH")]
     out: PathBuf,
-    /// What to write.
+    /// The form to write.
     #[arg(long = "as", value_enum, default_value = "packed")]
     form: Form,
     /// Type of the linear layers [default: i2]
@@ -64,7 +64,7 @@ const HEADS: [(TableType, &str); 6] = [
     (TableType::Q4, "4 bits per value"),
 ];
 
-/// A shape is a config.json.
+/// Shapes by name; each is a config.json.
 const SHAPES: [(&str, &str); 6] = [
     (
         "bitnet-2b4t",
@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The config.json of a shape.
+/// The config.json of a shape or file.
 fn shape(name: &str) -> anyhow::Result<Vec<u8>> {
     if let Some((_, json)) = SHAPES.iter().find(|(known, _)| *known == name) {
         return Ok(json.as_bytes().to_vec());

@@ -1,4 +1,4 @@
-//! What a person sees while work goes on: bars on a terminal, a line now and then elsewhere.
+//! Progress bars, downloads and interrupts in the terminal.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -27,12 +27,12 @@ fn target() -> ProgressDrawTarget {
     }
 }
 
-/// Whether a person watches stderr.
+/// Whether stderr is a terminal.
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// A bar of the files that come from the hub, or a line for each where stderr is not a terminal.
+/// A bar of the files that come from the hub, or one line per file if stderr is not a terminal.
 #[cfg(feature = "hub")]
 pub struct Download(ProgressBar);
 
@@ -120,19 +120,19 @@ pub fn control() -> Control {
     }
 }
 
-/// Makes Ctrl-C stop an answer, and end the process where none is being given.
+/// Makes Ctrl-C stop an answer, and end the process while there is no answer.
 pub struct Answering(());
 
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 
 impl Answering {
     pub fn catch_interrupts() -> anyhow::Result<Answering> {
-        // The line editor reads Ctrl-C as a key, so at its prompt only other signals arrive here. They
-        // find the terminal in the editor's modes, which outlive the process.
+        // The line editor reads Ctrl-C as a key, so at its prompt only other signals arrive here.
+        // The terminal is then in the editor's modes, which outlive the process.
         #[cfg(unix)]
         let modes = tcgetattr(std::io::stdin()).ok();
         ctrlc::set_handler(move || {
-            // The second time during an answer it waits no longer for the next token.
+            // The second Ctrl-C during an answer does not wait for the next token.
             if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
                 #[cfg(unix)]
                 if let Some(modes) = &modes {

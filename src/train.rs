@@ -1,4 +1,4 @@
-//! `sterna train`: from a recipe to a Hugging Face folder, with a bar.
+//! `sterna train`: from a recipe to a Hugging Face folder, with a progress bar.
 
 mod answers;
 mod find_rate;
@@ -29,7 +29,7 @@ use watch::Watch;
 /// The recipe is a preset, a file, or a file over a preset; flags change single values. OUT gets
 /// recipe.toml, run.json (where every value came from, versions, hashes of the data), data/,
 /// checkpoints/, metrics.jsonl, tensorboard/ and model/, the folder that `sterna convert` and
-/// transformers read. Ctrl-C saves a checkpoint first, and the same command goes on from there.
+/// transformers read. Ctrl-C saves a checkpoint, and the same command continues from there.
 #[derive(clap::Args)]
 pub struct Args {
     /// A recipe; see configs/ for examples.
@@ -52,7 +52,7 @@ pub struct Args {
     /// A checkpoint to learn from, in addition to the text.
     ///
     /// Named as in --from. [teacher] of the recipe says how much is learned from it. Without --from
-    /// the model gets its tokenizer.
+    /// the model gets the tokenizer of the teacher.
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     teacher: Option<String>,
     /// Texts to train on: .txt, .jsonl, .parquet, folders, hub data sets.
@@ -62,10 +62,11 @@ pub struct Args {
     text: Vec<PathBuf>,
     /// Conversations to train on: .jsonl, .parquet or folders of them.
     ///
-    /// Records have `messages`, `conversations`, or `prompt` and `completion`. The model learns what
-    /// the assistant says. The chat template is that of the checkpoint; a model from scratch gets the
-    /// one that `data.template` names, chatml by default.
-    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text", help_heading = "Data")]
+    /// Records have `messages`, `conversations`, or `prompt` and `completion`. The model learns the
+    /// messages of the assistant. The chat template is that of the checkpoint; for a model from
+    /// scratch, `data.template` names it, chatml by default.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
+    #[arg(help_heading = "Data")]
     chat: Vec<PathBuf>,
     /// Steps, instead of the recipe's.
     #[arg(long, value_name = "N", help_heading = "Schedule")]
@@ -84,12 +85,12 @@ pub struct Args {
     /// Show the losses on a page of this machine while training goes on.
     ///
     /// The address is printed. The page is on a free port, or on the one of --watch=PORT.
-    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
-    #[arg(help_heading = "Output")]
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "0", help_heading = "Output")]
     watch: Option<u16>,
     /// Print one JSON object at the end: step, loss and folders.
     ///
-    /// Where something was asked for instead of training, the object holds that.
+    /// With a flag of "Instead of training" the object holds the result of that flag.
     #[arg(long, help_heading = "Output")]
     json: bool,
     /// Print every value of the recipe and where it comes from, and stop.
@@ -113,20 +114,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.check()?;
     let ranks = args.place.join()?;
     match args.place.place(&ranks) {
-        // The place is left last: GPUs part together, and one that failed waits for no other.
+        // The place is dropped last: GPUs leave together, and a rank that failed waits for no
+        // other.
         Ok(place) => place::end(&ranks, run_at(args, &place)),
         Err(error) => place::end(&ranks, Err(error)),
     }
 }
 
 impl Args {
-    /// Refuses a command without a recipe or a place for the run, and says what there is.
+    /// Refuses a command without a recipe or a folder for the run.
     fn check(&self) -> Result<(), Usage> {
         if self.config.is_none() && self.preset.is_none() {
             let names: Vec<&str> = presets::names().collect();
             return Err(Usage(format!(
-                "no recipe: give --preset NAME with --text FILE, or --config FILE; NAME is one of {}. \
-                 --from MODEL with either of them starts from a checkpoint",
+                "no recipe: give --preset NAME with --text FILE, or --config FILE; NAME is one of \
+                 {}. --from MODEL with either of them starts from a checkpoint",
                 names.join(", ")
             )));
         }
@@ -184,7 +186,8 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     trained.finished()
 }
 
-/// Preset, file and flags, one over the other, and the checkpoint that they name.
+/// The run of preset, file and flags, later ones over earlier ones, with the checkpoint that they
+/// name.
 fn opened(args: &Args) -> anyhow::Result<Run> {
     let mut draft = match &args.preset {
         Some(name) => presets::draft(name)?,
@@ -241,7 +244,7 @@ pub fn use_threads(threads: Option<usize>) -> anyhow::Result<()> {
     }
 }
 
-/// A run with what was seen of it.
+/// The outcome of a run and its losses.
 pub struct Trained {
     pub outcome: Outcome,
     /// Loss of every step that this call took.
@@ -269,7 +272,8 @@ impl Trained {
     }
 }
 
-/// Trains with progress on stderr, curves for TensorBoard and, given a port, a page to watch, all of the first rank.
+/// Trains with progress on stderr, curves for TensorBoard and, given a port, a page to watch. Only
+/// the first rank has them.
 pub fn train(
     run: &Run,
     folder: &Path,
@@ -305,7 +309,7 @@ pub fn train(
     Ok(Trained::new(outcome, losses, run))
 }
 
-/// A page about a run; none, and a warning, if there can be none, since training does not need it.
+/// A page about a run. If it cannot be opened, training goes on without it, after a warning.
 fn page(port: u16, run: &Run, folder: &Path) -> Option<Page> {
     match Page::open(port, folder, run.recipe().train.steps) {
         Ok(page) => {

@@ -33,8 +33,8 @@ use progress::Progress;
 pub struct Args {
     /// Models; the first one is the reference.
     ///
-    /// Packed files, Hugging Face folders, GGUF files, folders of training runs or names on the hub.
-    /// What is not a packed file is packed without rounding, also its head.
+    /// Packed files, Hugging Face folders, GGUF files, training runs or names on the hub. A model
+    /// that is not a packed file is packed without rounding, its head too.
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
     /// Take the first model's own master weights as the reference.
@@ -53,7 +53,7 @@ pub struct Args {
     separator: Option<String>,
     /// How perplexity is computed.
     ///
-    /// Figures of different conventions do not compare. The answer uses the first one.
+    /// Figures of different conventions cannot be compared. The answer uses the first convention.
     #[arg(
         long,
         value_name = "NAME",
@@ -67,7 +67,7 @@ pub struct Args {
     /// [default: what all models take, but 512 for chunks and 2048 for the others]
     #[arg(long, value_name = "N", help_heading = "Perplexity")]
     context: Option<usize>,
-    /// Of the convention `strided` [default: half the context]
+    /// Stride of the convention `strided` [default: half the context]
     #[arg(long, value_name = "N", help_heading = "Perplexity")]
     stride: Option<usize>,
     /// Score about this number of tokens and leave the rest out.
@@ -77,8 +77,9 @@ pub struct Args {
     tokens: Option<usize>,
     /// Tasks to solve: files, folders, or generated ones.
     ///
-    /// Files or folders of records (.jsonl, .parquet) in the layout of a known data set, LAYOUT=PATH,
-    /// task files .toml, or generated ones: stories, addition2, addition3, copy, recall, facts.
+    /// LAYOUT=PATH, which is files or folders of records (.jsonl, .parquet) in the layout of a
+    /// known data set; task files (.toml); or generated tasks: stories, addition2, addition3, copy,
+    /// recall, facts.
     #[arg(long, num_args = 1.., value_delimiter = ',', help_heading = "Tasks")]
     tasks: Vec<String>,
     /// Solved examples before each item of a task.
@@ -124,13 +125,13 @@ pub struct Args {
     choices: model::Choices,
     /// Conditions that later models must meet, like kl<1e-3,top1>=0.99.
     ///
-    /// A model alone must meet them itself. Others are ppl_ratio<1.01 and decode>20. Where one fails,
-    /// the exit code is 1.
+    /// A single model must meet them itself. Other conditions are ppl_ratio<1.01 and decode>20. If
+    /// a condition fails, the exit code is 1.
     #[arg(long, value_delimiter = ',', help_heading = "Output")]
     gate: Vec<String>,
     /// The folder of the report; created if it does not exist.
     ///
-    /// It also keeps what a later call need not compute again.
+    /// It also keeps intermediate results, which a later call does not compute again.
     #[arg(long, short, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Print the report as one JSON object.
@@ -154,7 +155,7 @@ const CONVENTIONS: [(Convention, &str); 3] = [
     ),
 ];
 
-/// Stories that are predicted where no text is given.
+/// Stories that are predicted if no text is given.
 const STORIES: u64 = 1000;
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -311,7 +312,7 @@ fn exams(args: &Args) -> anyhow::Result<Vec<tasks::AccuracyTask>> {
         .map_err(sterna_validate::Error::from)?)
 }
 
-/// What one convention says about each model.
+/// Adds the figures of one convention to each model.
 fn add(report: &mut Report, passage: &Passage, judgments: &[Judgment]) {
     for (model, judgment) in report.models.iter_mut().zip(judgments) {
         let scored = judgment.scored(passage);
@@ -371,7 +372,7 @@ fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Conventi
     args.convention.iter().map(convention).collect()
 }
 
-/// Tokens that every model takes.
+/// The longest context that every model takes.
 fn longest(subjects: &[Subject]) -> usize {
     let longest = subjects
         .iter()
@@ -402,10 +403,10 @@ fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
     })
 }
 
-/// Where work is kept that need not be done again.
+/// The folder of intermediate results.
 struct State {
     folder: PathBuf,
-    /// Without --out, it vanishes with the process.
+    /// Without --out the folder is removed at the end of the process.
     _temporary: Option<tempfile::TempDir>,
 }
 

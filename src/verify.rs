@@ -10,18 +10,18 @@ use crate::locate::{Want, locate};
 use crate::output::{out, outln};
 use crate::terminal;
 
-/// Compare two models trit by trit, whatever their formats.
+/// Compare two models trit by trit, in any formats.
 ///
-/// Each is a Hugging Face folder, a GGUF file or a packed file. Trits and scales must be equal. An
-/// embedding or a head that the two hold in different types must be what conversion from the one
-/// type to the other gives. The same holds for the linear layers where one of the two is a baseline
-/// (f16, q8_0, q4_0): its numbers are compared with the numbers, masters or products of the other.
-/// Exits with 1 where anything differs.
+/// Each is a Hugging Face folder, a GGUF file or a packed file. Trits and scales must be equal. If
+/// the types of an embedding or a head differ, its values must be those that conversion from one
+/// type to the other gives. The same holds for linear layers if one of the models is a baseline
+/// (f16, q8_0, q4_0): its numbers are compared with the numbers, master weights or products of the
+/// other. Exits with 1 if anything differs.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model: a file, a folder or a name of the hub.
     a: PathBuf,
-    /// Another form of it.
+    /// The same model in another form.
     b: PathBuf,
     #[command(flatten)]
     hints: Hints,
@@ -83,7 +83,7 @@ fn describe(found: &Comparison) -> String {
         text += &match t.differ {
             0 if a == b => format!("{}: {a}, equal\n", t.name),
             0 => format!(
-                "{}: {a} and {b}, equal but for the rounding of one type, largest {:.1e}\n",
+                "{}: {a} and {b}, equal except for the rounding of one type, largest {:.1e}\n",
                 t.name, t.max_error
             ),
             n => format!(
@@ -95,7 +95,7 @@ fn describe(found: &Comparison) -> String {
     let [a, b] = found.activations;
     if a != b {
         text += &format!(
-            "activations: {a} and {b}, which is how they are run and no part of a model\n"
+            "activations: {a} and {b}; this is how the models are run, not a part of them\n"
         );
     }
     for key in &found.config_differs {
@@ -104,7 +104,7 @@ fn describe(found: &Comparison) -> String {
     text
 }
 
-/// What was compared of the linear layers.
+/// The linear layers, in one line.
 fn trits(found: &Comparison) -> String {
     let sum = |f: fn(&sterna_convert::MatrixComparison) -> u64| -> u64 {
         found.matrices.iter().map(f).sum()
@@ -114,7 +114,8 @@ fn trits(found: &Comparison) -> String {
         let largest = found.dense.iter().fold(0f32, |e, m| e.max(m.max_error));
         let count = found.dense.len();
         return format!(
-            "{count} linear layers: numbers, the first {a} and {b}, largest difference {largest:.1e}\n"
+            "{count} linear layers: numbers, the first {a} and {b}, \
+             largest difference {largest:.1e}\n"
         );
     }
     format!(

@@ -1,4 +1,5 @@
-//! Full-precision models as baselines: the logits of transformers, of whole numbers and of blocks, and the way there.
+//! Full-precision models as baselines: the logits of transformers, of whole numbers and of blocks,
+//! and the way there.
 
 mod program;
 

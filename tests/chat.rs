@@ -111,17 +111,20 @@ fn a_turn_costs_its_own_tokens() {
     let number = |turn: usize, key: &str| turns[turn][key].as_u64().unwrap();
     assert_eq!(number(0, "cached_tokens"), 0);
     let first = number(0, "prompt_tokens");
-    // What is kept is the first prompt and the answer, up to where writing it anew spells it in other tokens.
+    // What is kept is the first prompt and the answer, up to where writing it anew spells it in
+    // other tokens.
     let kept = number(1, "cached_tokens");
     assert!(
         kept >= first && kept < first + number(0, "generated_tokens"),
         "{turns:?}"
     );
 
-    // The same conversation from nothing gives the same answer, for all the tokens that are not computed again.
+    // The same conversation from nothing gives the same answer, for all the tokens that are not
+    // computed again.
     let messages = json!([
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"},
-        {"role": "assistant", "content": turns[0]["text"]}, {"role": "user", "content": "And then?"},
+        {"role": "assistant", "content": turns[0]["text"]},
+        {"role": "user", "content": "And then?"},
     ]);
     let mut prompt = String::new();
     for m in messages.as_array().unwrap() {

@@ -1,4 +1,5 @@
-//! The command line as people use it: the whole pipeline on a tiny model, and what it says to broken files.
+//! The command line as people use it: the whole pipeline on a tiny model, and what it says to
+//! broken files.
 
 mod program;
 

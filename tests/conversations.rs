@@ -1,4 +1,5 @@
-//! Models that are trained from scratch on conversations: what is exported, and that it can be talked to.
+//! Models that are trained from scratch on conversations: what is exported, and that it can be
+//! talked to.
 
 mod program;
 
@@ -130,8 +131,8 @@ fn files_of_conversations_make_a_model_that_can_be_talked_to() {
 
 #[test]
 fn tasks_of_a_mix_are_written_by_a_template_from_a_file() {
-    let template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}\
-        {% if add_generation_prompt %}<assistant>{% endif %}";
+    let template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>\
+        {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
     let data = "mix = 'chat=0.5,stories=0.5'
         documents = 200
         template = 'mine.jinja'

@@ -1,5 +1,6 @@
-//! `sterna doctor` and `sterna inspect`: a trained model is damaged in each of the known ways, and the damage must be
-//! named, that one and no other; healthy models are called healthy, untrained ones untrained.
+//! `sterna doctor` and `sterna inspect`: a trained model is damaged in each of the known ways, and
+//! the damage must be named, that one and no other; healthy models are called healthy, untrained
+//! ones untrained.
 
 mod program;
 
@@ -184,7 +185,8 @@ fn read_floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Makes masters of a packed model: trit × scale × `factor`, with `noise` added that depends on the place.
+/// Makes masters of a packed model: trit × scale × `factor`, with `noise` added that depends on the
+/// place.
 fn unpacked(model: Model, factor: f32, noise: f32) -> Model {
     let model = model.tensors(|tensors| {
         for name in names(tensors, "_proj.weight") {

@@ -1,4 +1,5 @@
-//! Training that starts from a checkpoint, as people use it: continued, from full precision, and what comes out.
+//! Training that starts from a checkpoint, as people use it: continued, from full precision, and
+//! what comes out.
 
 mod program;
 
@@ -426,7 +427,8 @@ fn what_cannot_be_started_from_is_refused() {
     assert!(message.contains("q_norm"), "{message}");
 }
 
-/// Conversations in the three ways of data sets: whatever is asked, the answer is "Yes!"; one is too long to end.
+/// Conversations in the three layouts of data sets. Every answer is "Yes!"; one conversation is
+/// longer than the context.
 fn conversations(folder: &Path) {
     let mut lines: Vec<String> = (0..90)
         .map(|i| match i % 3 {
@@ -473,7 +475,7 @@ fn a_fine_tuned_model_answers_as_it_was_taught_and_resumes_to_the_same_bytes() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(
-        said.contains("1 longer than the context lost their end"),
+        said.contains("1 longer than the context were cut"),
         "{said}"
     );
     let read = |name: &str| std::fs::read_to_string(run.join(name)).unwrap();

@@ -1,4 +1,5 @@
-//! `mpirun -np N sterna train`: the files of one rank, whatever N is and wherever the run was stopped.
+//! `mpirun -np N sterna train`: the files of one rank, whatever N is and wherever the run was
+//! stopped.
 
 mod program;
 
@@ -84,7 +85,8 @@ fn bytes(run: &Path, name: &str) -> Vec<u8> {
     std::fs::read(run.join(name)).unwrap()
 }
 
-/// Whether two runs end in the same bytes: losses, weights, and all that the last checkpoint remembers.
+/// Whether two runs end in the same bytes: losses, weights, and all that the last checkpoint
+/// remembers.
 fn check_same(a: &Path, b: &Path) {
     let last = "checkpoints/step-00000006.safetensors";
     for name in ["metrics.jsonl", "model/model.safetensors", last] {

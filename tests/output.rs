@@ -104,7 +104,7 @@ impl Files {
         text(&self.0.path().join(name)).to_owned()
     }
 
-    /// Arguments with which a verb prints to stdout; `@name` stands for a file of the folder.
+    /// Arguments with which a verb prints to stdout; `@name` is a file of the folder.
     fn arguments(&self, verb: &str) -> Vec<String> {
         let line = match verb {
             "quickstart" => "quickstart --steps 2 --out @quickstart",

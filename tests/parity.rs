@@ -128,8 +128,8 @@ fn check_logits(case: &Path, model: &Model, json: &Value) {
         let ours = logits(model, &ids, ids.len());
         let error = relative_error(&ours, &expected);
         let kl = divergence(&ours, &expected, model.config().vocab_size);
-        // Where a float64 run flips no rounding, neither may we. A reference that rounds no activations is met as
-        // closely as 16 bits allow.
+        // Where a float64 run flips no rounding, neither may we. A reference that rounds no
+        // activations is met as closely as 16 bits allow.
         let (bound, most_kl) = match drift["mean_abs"].as_f64().unwrap() < 1e-5 {
             true if is_quantized => (1e-3, 1e-3),
             true => (1e-4, 1e-7),
@@ -166,7 +166,7 @@ fn check_hidden(case: &Path, model: &Model, json: &Value) {
         let expected = floats(&reference, &format!("hidden.{n}"));
         let width = model.config().hidden_size;
         let ours = hidden.split_off(..ids.len() * width).unwrap();
-        // Where all layers are there, the last one is that behind the norm.
+        // If the reference has all layers, the last one is the output of the norm.
         let expected = &expected[expected.len() - ours.len()..];
         // As for logits: only where no rounding flips.
         if drift["mean_abs"].as_f64().unwrap() < 1e-5 && is_quantized(model) {

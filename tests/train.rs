@@ -1,5 +1,5 @@
-//! `sterna train` and `sterna plot` as people use them: recipes from layers, exact resume with all that a run
-//! remembers, and what a run leaves to look at.
+//! `sterna train` and `sterna plot` as people use them: recipes from layers, exact resume with all
+//! that a run remembers, and what a run leaves to look at.
 
 mod program;
 
@@ -9,7 +9,8 @@ use std::process::Command;
 use program::{json, refused, stdout, text};
 use serde_json::Value;
 
-/// Checkpoints at every step, evaluations between them, several batches a step, and a ramp from full precision.
+/// Checkpoints at every step, evaluations between them, several batches a step, and a ramp from
+/// full precision.
 const RECIPE: &str = "
     [model]
     family = 'bitnet'
@@ -267,7 +268,8 @@ fn a_plan_is_measured_and_rates_are_tried() {
     );
 }
 
-/// Each process that a launcher started would take itself for the only one and write the same files.
+/// Each process that a launcher started would take itself for the only one and write the same
+/// files.
 #[cfg(not(feature = "mpi"))]
 #[test]
 fn a_program_without_mpi_is_no_rank() {

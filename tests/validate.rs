@@ -1,4 +1,5 @@
-//! `sterna validate`: figures of transformers, verdicts on a damaged model and on a copy, and the report.
+//! `sterna validate`: figures of transformers, verdicts on a damaged model and on a copy, and the
+//! report.
 
 mod program;
 
@@ -338,7 +339,7 @@ fn tasks_are_solved_and_compared_item_by_item() {
     assert_eq!(exam(2)["scores"][0]["items"], 60);
     let answer = report["answer"][1].as_str().unwrap();
     assert!(answer.contains("Of 60 items of stories it has"), "{answer}");
-    // What was answered is not asked again, but for a line that is torn.
+    // Answers that were kept are not computed again, except for a torn line.
     let entries = std::fs::read_dir(out.join("state"))
         .unwrap()
         .map(|entry| entry.unwrap().path());

@@ -1,8 +1,8 @@
 //! The messages of a conversation: lines that a person edits, or the lines of a pipe.
 //!
-//! The editor draws on `/dev/tty`, so neither prompt nor keys reach a stdout that is piped. The terminal
-//! is in the editor's modes only while a line is read. So Ctrl-C is a key at the prompt, and a signal
-//! during an answer (`terminal::Answering`).
+//! The editor draws on `/dev/tty`, so neither prompt nor keys reach a stdout that is piped. The
+//! terminal is in the editor's modes only while a line is read. So Ctrl-C is a key at the prompt,
+//! and a signal during an answer (`terminal::Answering`).
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Lines, StdinLock};
@@ -55,7 +55,7 @@ fn edit(editor: &mut Editor<Watch, MemHistory>) -> rustyline::Result<Option<Stri
     loop {
         match editor.readline("> ") {
             Ok(text) => {
-                let text = text.trim_end_matches('\n'); // with which a pasted text often ends
+                let text = text.trim_end_matches('\n'); // a pasted text often ends with it
                 editor.add_history_entry(text)?;
                 return Ok(Some(text.to_owned()));
             }
@@ -72,7 +72,7 @@ fn edit(editor: &mut Editor<Watch, MemHistory>) -> rustyline::Result<Option<Stri
     }
 }
 
-/// Knows whether the line is empty, which the editor does not tell when Ctrl-C clears it.
+/// Knows whether the line is empty; the editor does not report this when Ctrl-C clears the line.
 #[derive(Default)]
 pub struct Watch {
     is_empty: Cell<bool>,

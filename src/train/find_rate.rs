@@ -1,4 +1,4 @@
-//! `sterna train --find-lr`: which learning rate, by short runs.
+//! `sterna train --find-lr`: the learning rate, by short runs.
 
 use serde_json::json;
 use sterna_train::Run;
@@ -8,7 +8,8 @@ use crate::exit::Interrupted;
 use crate::output::{note, outln};
 use crate::terminal;
 
-/// Rates that are tried: two for each factor of three, as BitNet's range from small to large models is.
+/// Rates that are tried, two per factor of three. BitNet's rates, from large to small models, are
+/// in this range.
 const LOWEST: f64 = 1e-4;
 const HIGHEST: f64 = 3e-2;
 const COUNT: usize = 11;
@@ -49,9 +50,9 @@ pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
     } else if let Some(best) = best {
         let rate = best.rate;
         outln!("lowest loss at {rate:.1e}: --set train.learning_rate={rate:.1e}")?;
-        outln!("a run of many thousand steps is often best a step or two below")?;
+        outln!("a run of many thousand steps is often best one or two rates lower")?;
     } else {
-        outln!("every run diverged: the data or the recipe is at fault, not the rate")?;
+        outln!("every run diverged: the cause is the data or the recipe, not the rate")?;
     }
     Ok(())
 }

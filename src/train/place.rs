@@ -34,7 +34,7 @@ enum Device {
 }
 
 impl Args {
-    /// Whether more is asked for than the CPU.
+    /// Whether `--device` is a GPU.
     pub fn is_on_gpu(&self) -> bool {
         self.device != Device::Cpu
     }
@@ -44,7 +44,7 @@ impl Args {
         Ok(Ranks::new(collective()?, self.reduce))
     }
 
-    /// The device of this rank, if all have the same kind and add alike.
+    /// The device of this rank. An error if the ranks have different flags.
     pub fn place(&self, ranks: &Ranks) -> anyhow::Result<Place> {
         let choices = [self.reduce as u8, self.device as u8];
         ranks.agree("--reduce or --device", &choices)?;
@@ -65,10 +65,10 @@ fn not_built_with(feature: &str) -> anyhow::Error {
     Usage(why).into()
 }
 
-/// Variables by which launchers tell a process that it is a rank: Open MPI, MPICH and Intel, PMIx.
+/// Variables that MPI launchers set for each rank: Open MPI, MPICH and Intel, PMIx.
 const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 
-/// Variables that say which of the ranks on its machine a process is: PyTorch, Open MPI, MPICH and Intel.
+/// Variables with the rank of a process on its machine: PyTorch, Open MPI, MPICH and Intel.
 const LOCAL: [&str; 3] = [
     "LOCAL_RANK",
     "OMPI_COMM_WORLD_LOCAL_RANK",
@@ -79,7 +79,7 @@ fn is_launched() -> bool {
     LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// A number in the environment; none where the variable is not set.
+/// A number in the environment; `None` if the variable is not set.
 fn number(name: &str) -> anyhow::Result<Option<usize>> {
     let Some(value) = std::env::var_os(name) else {
         return Ok(None);
@@ -89,7 +89,7 @@ fn number(name: &str) -> anyhow::Result<Option<usize>> {
     Ok(Some(number.ok_or_else(why)?))
 }
 
-/// Which of the ranks on this machine this one is; where nobody says so, there is one machine.
+/// The rank on this machine. Without a variable that says it, all ranks are on one machine.
 fn local_rank(ranks: &Ranks) -> anyhow::Result<usize> {
     for name in LOCAL {
         if let Some(rank) = number(name)? {
@@ -99,8 +99,8 @@ fn local_rank(ranks: &Ranks) -> anyhow::Result<usize> {
     Ok(ranks.rank())
 }
 
-/// Refuses a process that a launcher other than MPI's takes for one of several ranks: it would train the whole run
-/// alone, and the others would write the same files.
+/// Refuses a process that a launcher other than MPI's started as one of several ranks: each process
+/// would train the whole run alone, and all would write the same files.
 fn refuse_lone_rank() -> anyhow::Result<()> {
     let (rank, size) = (number("RANK")?, number("WORLD_SIZE")?);
     if size.unwrap_or(1) <= 1 && rank.unwrap_or(0) == 0 {
@@ -111,8 +111,8 @@ fn refuse_lone_rank() -> anyhow::Result<()> {
         None => ("RANK", rank.unwrap_or(0)),
     };
     Err(Usage(format!(
-        "{name} is {value}, but ranks find each other through MPI: start them with `mpirun -np N sterna train …`, or \
-         unset RANK and WORLD_SIZE to train with this process alone"
+        "{name} is {value}, but ranks find each other through MPI: start them with \
+         `mpirun -np N sterna train …`, or unset RANK and WORLD_SIZE to train in one process"
     ))
     .into())
 }
@@ -139,13 +139,13 @@ fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
     Ok(Rc::new(sterna_train::ranks::mpi::Mpi::join()?))
 }
 
-/// Without MPI every process would take itself for the only one and write the same files.
+/// Without MPI every process would train the whole run alone, and all would write the same files.
 #[cfg(not(feature = "mpi"))]
 fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
     Err(not_built_with("mpi"))
 }
 
-/// The result of a rank; its failure ends all of them, since the others would wait for it.
+/// The result of a rank. A failure ends all ranks, since the others would wait for this one.
 pub fn end(ranks: &Ranks, result: anyhow::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if ranks.size() > 1 && !error.is::<Interrupted>() => {

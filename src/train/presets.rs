@@ -1,4 +1,4 @@
-//! The recipes inside the program: one dial from 1M to 100M parameters.
+//! The recipes inside the program, from 1M to 100M parameters.
 
 use anyhow::Context;
 use sterna_train::Draft;

@@ -1,4 +1,4 @@
-//! What a run would be, without running it: its values, its cost.
+//! The values and the cost of a run, without running it.
 
 use serde_json::json;
 use sterna_ternary::units;
@@ -38,15 +38,16 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a run will cost, as two timed steps say.
+/// Prints what a run will cost, from two timed steps.
 pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
     let cost = cost::measure(run)?;
     if as_json {
         outln!(
             "{}",
             json!({"parameters": cost.parameters, "ternary_parameters": cost.ternary_parameters,
-                "tokens": cost.tokens, "state_bytes": cost.state_bytes, "peak_bytes": cost.peak_bytes,
-                "checkpoint_bytes": cost.checkpoint_bytes, "tokens_per_second": cost.tokens_per_second,
+                "tokens": cost.tokens, "state_bytes": cost.state_bytes,
+                "peak_bytes": cost.peak_bytes, "checkpoint_bytes": cost.checkpoint_bytes,
+                "tokens_per_second": cost.tokens_per_second,
                 "share_of_peak": cost.share_of_peak, "hours": cost.hours()})
         )?;
         return Ok(());
@@ -61,7 +62,8 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
          tokens       {:.1} M: {} steps of {}, {:.1} for each parameter\n\
          memory       {peak}{} are weights, moments and a gradient\n\
          checkpoints  {} each\n\
-         speed        {:.0} tokens/s, {:.0} % of the peak of matrix products; the best of two real steps\n\
+         speed        {:.0} tokens/s, {:.0} % of the peak of matrix products; \
+         the better of two real steps\n\
          time         {}, without evaluations",
         cost.parameters as f64 / 1e6,
         cost.ternary_parameters as f64 / 1e6,

@@ -1,5 +1,5 @@
-//! `from` in [model] and in [teacher] of a recipe: checkpoints of any format that `sterna convert` reads, as the trainer
-//! starts from them and learns from them.
+//! `from` in [model] and in [teacher] of a recipe: checkpoints in any format that `sterna convert`
+//! reads, which the trainer starts from and learns from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::exit::BadInput;
 use crate::locate::{self, Want, locate};
 use crate::train::{answers, template};
 
-/// Opens what a recipe names: the checkpoint to start from, a teacher, a chat template.
+/// Opens what a recipe names: the checkpoint to start from, the teacher, the chat template.
 pub fn open(recipe: Recipe, origins: Origins) -> anyhow::Result<Run> {
     let base = recipe
         .model
@@ -77,8 +77,8 @@ fn to_learn_from(name: &str) -> anyhow::Result<(Pretrained, Precision)> {
     Ok((pretrained(&*source, name, config, scaling, read), precision))
 }
 
-/// Puts the folders of data sets of the hub in the place of their names. They are of one commit each, so the resolved
-/// recipe of a run says which.
+/// Replaces the names of data sets of the hub with their folders. A folder belongs to one commit,
+/// so the resolved recipe of a run states the commit.
 pub fn datasets(recipe: &mut Recipe) -> anyhow::Result<()> {
     let data = &mut recipe.data;
     let texts = data.text.iter_mut().flatten().map(Text::path_mut);
@@ -93,7 +93,7 @@ fn source(name: &str) -> anyhow::Result<(Box<dyn Source>, PathBuf)> {
     Ok((convert::open(&path, true)?, path))
 }
 
-/// A checkpoint as the trainer takes it, with this config and weights.
+/// A checkpoint in the form that the trainer takes, with this config and these weights.
 fn pretrained(
     source: &dyn Source,
     name: &str,

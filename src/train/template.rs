@@ -65,8 +65,8 @@ fn chat(name: &str, template: Template) -> anyhow::Result<Chat> {
         .find(|token| end.starts_with(token));
     let end_of_turn = end_of_turn.map(str::to_owned).ok_or_else(|| {
         wrong(format!(
-            "an answer is followed by {end:?}, expected a special token, so that a chat knows where \
-             it ends; name it in [data] `special_tokens`"
+            "an answer is followed by {end:?}, expected a special token, by which a chat \
+             recognizes the end of the answer; name it in [data] `special_tokens`"
         ))
     })?;
     Ok(Chat {

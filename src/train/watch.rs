@@ -1,4 +1,4 @@
-//! Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a run on stderr: a bar on a terminal, a line every ten seconds in a log.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use sterna_train::{Control, Evaluation, Event};
 use crate::output::note;
 use crate::terminal;
 
-/// What a person sees of a run.
+/// The progress of a run.
 pub struct Watch {
     bar: ProgressBar,
     steps: u64,
-    /// Loss of every step that was seen.
+    /// Loss of every step so far.
     losses: Vec<f64>,
     /// Loss, smoothed over about 50 steps.
     smooth: Option<f64>,
@@ -28,7 +28,7 @@ pub struct Watch {
     last_line: Instant,
 }
 
-/// Time between two lines of a log that is not a terminal.
+/// Time between two lines of a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Watch {
@@ -48,7 +48,7 @@ impl Watch {
         }
     }
 
-    /// Takes the bar away and gives the losses back.
+    /// Removes the bar and returns the losses.
     pub fn finish(self) -> Vec<f64> {
         self.bar.finish_and_clear();
         self.losses
@@ -63,8 +63,8 @@ impl Watch {
                 }
             }
             Event::Idle { ranks, shards } => self.say(&format!(
-                "warning: a step of this recipe has {shards} parts, so {ranks} ranks have nothing to compute; start \
-                 {shards}, or raise `batch` or `accumulate`"
+                "warning: a step of this recipe has {shards} parts, so {ranks} ranks have nothing \
+                 to compute; start {shards}, or raise `batch` or `accumulate`"
             )),
             Event::Warning(error) => self.say(&format!("warning: {error}")),
             Event::Started {
@@ -133,7 +133,7 @@ impl Watch {
     }
 }
 
-/// What became of conversations.
+/// How conversations were packed, in one line.
 fn packed(name: &str, counts: &ConversationCounts) -> String {
     let ConversationCounts {
         texts,
@@ -146,7 +146,8 @@ fn packed(name: &str, counts: &ConversationCounts) -> String {
         format!("{name}: {texts} conversations in {rows} rows, {scored} tokens to learn");
     if cut + left_out > 0 {
         text += &format!(
-            "; {cut} longer than the context lost their end, {left_out} without a token to learn were left out"
+            "; {cut} longer than the context were cut, {left_out} without a token to learn were \
+             left out"
         );
     }
     text

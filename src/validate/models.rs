@@ -1,8 +1,8 @@
-//! The models on the command line as packed files, which [`crate::packed`] makes of others and keeps.
+//! The models of the command line as packed files; [`crate::packed`] packs other formats.
 //!
-//! A run stands for `model/` or, if it is not at its end, for its newest checkpoint. Nothing is rounded, so
-//! that a folder stands for the model as it was published; what a smaller head costs is measured on a file
-//! that was converted with it.
+//! The model of a run is `model/` or, if the run has not ended, its newest checkpoint. Nothing is
+//! rounded, so a folder is judged as it was published. To measure the cost of a smaller head, give
+//! a file that was converted with it.
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +18,14 @@ use crate::packed::{checkpoint, packed_as};
 /// Models that are open.
 pub struct Models {
     pub subjects: Vec<Subject>,
-    /// What was given for each of them.
+    /// The argument of each of them.
     pub given: Vec<PathBuf>,
     options: Options,
 }
 
 impl Models {
-    /// Opens packed files, and all that can be packed. With `has_masters`, the master weights of the first
-    /// model are the first subject.
+    /// Opens packed files and everything that can be packed. With `has_masters`, the first subject
+    /// is the master weights of the first model.
     pub fn open(given: &[PathBuf], has_masters: bool, options: Options) -> anyhow::Result<Models> {
         let mut models = Models {
             subjects: Vec::new(),
@@ -63,8 +63,9 @@ fn check_masters(path: &Path) -> anyhow::Result<()> {
         true => Ok(()),
         false => {
             let why = format!(
-                "--masters: {}: expected master weights, which are in the folder of a training run, or a Hugging Face \
-                 folder with `quantization_mode` online; give one of these as the first MODEL",
+                "--masters: {}: expected master weights, which are in the folder of a training run \
+                 or in a Hugging Face folder with `quantization_mode` online; give one of these as \
+                 the first MODEL",
                 path.display()
             );
             Err(BadInput(why).into())

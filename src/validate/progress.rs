@@ -1,4 +1,4 @@
-//! How far work has come, on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a measurement on stderr: a bar on a terminal, a line every ten seconds in a log.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ pub struct Progress {
     what: String,
     start: Instant,
     last_line: Instant,
-    /// What was done when this process began.
+    /// How much was done when this process began.
     first: Option<usize>,
-    /// What was done when this was seen last.
+    /// How much was done at the last call.
     last: usize,
 }
 
-/// Time between two lines of a log that is not a terminal.
+/// Time between two lines of a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
-    /// Of work that is counted in `what`.
+    /// Progress of work that is counted in `what`.
     pub fn new(what: &str) -> Progress {
         let template = "  {wide_bar} {pos}/{len} {msg}  ETA {eta}";
         let bar = terminal::bar(0, template);

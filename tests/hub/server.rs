@@ -1,5 +1,5 @@
-//! A server that speaks the protocol of the hub, on two ports: the hub itself, and the store that large files
-//! are redirected to. It logs what it was asked and fails where a test tells it to.
+//! A server that speaks the protocol of the hub, on two ports: the hub itself, and the store that
+//! large files are redirected to. It logs what it was asked and fails where a test tells it to.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -41,11 +41,11 @@ struct State {
 pub enum Fault {
     /// A status with a header line.
     Status(u16, &'static str),
-    /// The body breaks off after so many bytes.
+    /// The body breaks off after this number of bytes.
     Cut(usize),
     /// A byte of the body is another.
     Flip,
-    /// The body has so many bytes, and `Content-Length` says so.
+    /// The body has this number of bytes, and so does `Content-Length`.
     Resize(usize),
     /// A body without length that goes on after its end.
     Endless,
@@ -150,7 +150,8 @@ impl State {
             .as_ref()
             .map(|token| format!("Bearer {token}"));
         if expected.is_some() && expected != request.authorization {
-            let why = "X-Error-Code: GatedRepo\r\nX-Error-Message: Access to this model is restricted\r\n";
+            let why = "X-Error-Code: GatedRepo\r\n\
+                       X-Error-Message: Access to this model is restricted\r\n";
             return reply("401 Unauthorized", why, b"");
         }
         // A repository of either kind.
@@ -179,7 +180,8 @@ impl State {
             false => format!("/api/resolve-cache/{file}"),
         };
         let headers = format!(
-            "X-Repo-Commit: {COMMIT}\r\nX-Linked-Size: {}\r\nX-Linked-Etag: \"{hash}\"\r\nETag: \"0\"\r\n\
+            "X-Repo-Commit: {COMMIT}\r\nX-Linked-Size: {}\r\n\
+             X-Linked-Etag: \"{hash}\"\r\nETag: \"0\"\r\n\
              Location: {location}\r\n",
             content.len()
         );
