@@ -1,5 +1,5 @@
-//! Full-precision models as baselines: the logits of transformers, of whole numbers and of blocks,
-//! and the way there.
+//! Full-precision models as baselines, stored as plain numbers and as blocks: their logits are
+//! those of transformers, and every way to convert them gives the same.
 
 mod program;
 
@@ -67,7 +67,7 @@ fn logits_are_those_of_transformers() {
         let source = fixture("baselines").join(model);
         let bytes = std::fs::read(source.join("reference.safetensors")).unwrap();
         let reference = SafeTensors::deserialize(&bytes).unwrap();
-        // Of many tokens an activation may lie on a boundary and be rounded the other way.
+        // With many tokens, an activation may be near a rounding boundary and go the other way.
         for (packing, held, bounds) in [
             (Dense::F16, number, [2e-6; 2]),
             (Dense::Q8_0, "q8_0", [2e-6, 2e-4]),
@@ -76,7 +76,7 @@ fn logits_are_those_of_transformers() {
             let path = folder.path().join(packing.name());
             let report = pack(&source, packing, &path).unwrap();
             assert_eq!(report.dense.len(), 14);
-            // Some matrices of bf16 fit f16 too.
+            // f16 holds some bf16 matrices exactly.
             assert!(report.dense.iter().any(|m| m.dtype == held));
             let is_exact = |m: &TableReport| m.max_error == 0.0;
             assert!(

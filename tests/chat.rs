@@ -34,7 +34,7 @@ const RECIPE: &str = "
     checkpoint_every = 4
 ";
 
-/// Bytes that no answer changes: neither trimmed nor merged with them.
+/// A template that neither trims answers nor merges tokens with them.
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}[{{ m.role }}|{{ m.content }}]
 {% endfor %}{% if add_generation_prompt %}[assistant|{% endif %}";
 
@@ -47,7 +47,7 @@ fn sterna(args: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A child that ends early does not read it.
+    // A program that ends early does not read its input.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().unwrap()
@@ -111,16 +111,15 @@ fn a_turn_costs_its_own_tokens() {
     let number = |turn: usize, key: &str| turns[turn][key].as_u64().unwrap();
     assert_eq!(number(0, "cached_tokens"), 0);
     let first = number(0, "prompt_tokens");
-    // What is kept is the first prompt and the answer, up to where writing it anew spells it in
-    // other tokens.
+    // The first prompt and the answer are kept, up to where the rendered answer has other tokens.
     let kept = number(1, "cached_tokens");
     assert!(
         kept >= first && kept < first + number(0, "generated_tokens"),
         "{turns:?}"
     );
 
-    // The same conversation from nothing gives the same answer, for all the tokens that are not
-    // computed again.
+    // The same conversation with an empty cache gives the same answer, although fewer tokens were
+    // computed here.
     let messages = json!([
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"},
         {"role": "assistant", "content": turns[0]["text"]},
@@ -135,7 +134,7 @@ fn a_turn_costs_its_own_tokens() {
         );
     }
     prompt += "[assistant|";
-    // The tokenizer puts the token that begins a text in front, as the template does.
+    // The tokenizer adds the token that begins a text, as the template does.
     let whole = objects(
         &["generate", model, "--prompt", &prompt, "-n", "6", "--json"],
         "",
@@ -265,7 +264,7 @@ fn what_cannot_go_on_says_why() {
             3,
             expected,
         );
-        // Without a chat the template is not looked at.
+        // Without a chat the template is not used.
         check(
             &["generate", text(&out), "--prompt", "Hi", "-n", "1"],
             "",

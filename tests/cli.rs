@@ -1,5 +1,4 @@
-//! The command line as people use it: the whole pipeline on a tiny model, and what it says to
-//! broken files.
+//! The command line: the whole pipeline on a tiny model, and the errors of broken files.
 
 mod program;
 
@@ -30,14 +29,14 @@ const RECIPE: &str = "
     checkpoint_every = 4
 ";
 
-/// Runs a command that must refuse its input, and returns what it says, which is nothing but that.
+/// Runs a command that must refuse its input, and returns its only message.
 fn refused(args: &[&str]) -> String {
     let message = program::refused(3, args);
     assert!(message.starts_with("error: "), "{message}");
     message
 }
 
-/// A run of the recipe above, its Hugging Face folder and its packed file; made once.
+/// A run of the recipe above, its Hugging Face folder and its packed file, shared by the tests.
 struct Run {
     _folder: tempfile::TempDir,
     recipe: PathBuf,
@@ -214,7 +213,7 @@ fn other_formats_and_back_and_whether_they_are_equal() {
     let folder = tempfile::tempdir().unwrap();
     let model = run.out.join("model");
     let at = |name: &str| folder.path().join(name);
-    // 32 columns are no block of any GGUF type, so the shape of the quickstart is not enough here.
+    // No GGUF type has blocks of 32 columns, so the shape of the quickstart is too small here.
     let recipe = at("wide.toml");
     let wide = RECIPE
         .replace("= 32", "= 256")

@@ -1,5 +1,4 @@
-//! Models that are trained from scratch on conversations: what is exported, and that it can be
-//! talked to.
+//! Models that are trained from scratch on conversations: the exported files, and chats with them.
 
 mod program;
 

@@ -1,5 +1,5 @@
-//! Conversion through the program: what it says to hostile files, what a kill leaves, and that
-//! bytes depend on no threads.
+//! `sterna convert`: errors of hostile files, the files after a kill, and bytes that do not depend
+//! on the number of threads.
 #![cfg(unix)]
 
 use std::fs;
@@ -68,7 +68,7 @@ impl Place {
         self.text(name)
     }
 
-    /// A model of random weights whose widths are whole blocks in every format.
+    /// A model with random weights whose widths are multiples of the blocks of every format.
     fn folder(&self, name: &str, hidden_size: usize, layers: usize) -> String {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -190,7 +190,7 @@ fn hostile_files_end_with_code_3() {
             assert!(!place.path("out").exists());
         }
     }
-    // A pipe that nobody writes to.
+    // A pipe without a writer.
     let pipe = place.text("pipe");
     let mut mkfifo = Command::new("mkfifo");
     mkfifo.arg(&pipe);
@@ -216,7 +216,7 @@ fn a_kill_leaves_nothing_half_written() {
         succeed(sterna(&args));
         let whole = content(&out);
         remove(&out);
-        // From before the first byte to after the last one, when the result is read again.
+        // Kills from before the first byte to after the last one, when the result is read again.
         for part in [0, 1, 2, 4, 6, 7, 8] {
             let enough = whole.len() as u64 * part / 8;
             let mut child = sterna(&args)
@@ -305,7 +305,7 @@ fn several_scales_go_to_the_formats_that_hold_them() {
     let place = Place::new();
     let folder = place.folder("model", 256, 1);
     let products = place.text("products");
-    // Take the packed weights apart by hand: a folder of numbers with a scale for each 128 columns.
+    // Unpacks the weights by hand: a folder of numbers with one scale per 128 columns.
     make_products(Path::new(&folder), Path::new(&products));
     let out = place.text("out");
     succeed(sterna(&[

@@ -1,6 +1,6 @@
 //! `sterna doctor` and `sterna inspect`: a trained model is damaged in each of the known ways, and
-//! the damage must be named, that one and no other; healthy models are called healthy, untrained
-//! ones untrained.
+//! exactly that damage must be named. Healthy models are reported as healthy, untrained models as
+//! untrained.
 
 mod program;
 
@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What `sterna doctor` says, and its exit code.
+/// The report of `sterna doctor` and its exit code.
 fn examine(model: &Path) -> (i32, Value) {
     let output = sterna(&["doctor", text(model), "--json"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -22,7 +22,7 @@ fn examine(model: &Path) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// Checks with that verdict.
+/// The names of the checks with this verdict.
 fn with_verdict<'a>(report: &'a Value, verdict: &str) -> Vec<&'a str> {
     let checks = report["checks"].as_array().unwrap().iter();
     let found = checks.filter(|c| c["verdict"] == verdict);
@@ -35,7 +35,7 @@ fn why<'a>(report: &'a Value, check: &str) -> &'a str {
     found["why"].as_str().unwrap()
 }
 
-/// The damage is found, by this check and no other, and there is a fix.
+/// Asserts that only this check finds the damage, and that it has a fix.
 #[track_caller]
 fn is_broken(model: &Path, check: &str, expected: &str) {
     let (code, report) = examine(model);
@@ -49,7 +49,7 @@ fn is_broken(model: &Path, check: &str, expected: &str) {
     }));
 }
 
-/// Something is odd, and nothing broken.
+/// Asserts that something is suspect and nothing is broken.
 #[track_caller]
 fn is_suspect(model: &Path, check: &str, expected: &str) {
     let (code, report) = examine(model);
@@ -58,7 +58,7 @@ fn is_suspect(model: &Path, check: &str, expected: &str) {
     assert!(why(&report, check).contains(expected), "{report:#}");
 }
 
-/// A copy of a trained model, to be damaged.
+/// A copy of a trained model that a test damages.
 struct Model {
     folder: TempDir,
 }
@@ -117,7 +117,7 @@ impl Model {
         self
     }
 
-    /// Another format beside it.
+    /// The same model in another format, in the same folder.
     fn converted(&self, to: &str) -> PathBuf {
         let out = self.path().join(format!("converted.{to}"));
         let output = sterna(&[
@@ -185,8 +185,8 @@ fn read_floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Makes masters of a packed model: trit × scale × `factor`, with `noise` added that depends on the
-/// place.
+/// Writes master weights for a packed model: trit × scale × `factor`, plus `noise` that depends on
+/// the position.
 fn unpacked(model: Model, factor: f32, noise: f32) -> Model {
     let model = model.tensors(|tensors| {
         for name in names(tensors, "_proj.weight") {
@@ -255,7 +255,7 @@ fn the_direction_of_scales() {
 
 #[test]
 fn the_activation() {
-    // The trained bitnet model in the clothes of the family that has SiLU and norms of other names.
+    // The trained bitnet model, declared as the family with SiLU and other names of norms.
     let model = Model::of("bitnet").tensors(|tensors| {
         for (is, becomes) in [
             ("attn_sub_norm", "inner_attn_ln"),
@@ -354,7 +354,7 @@ fn the_tie_of_the_head() {
 fn quantized_twice() {
     let model = unpacked(Model::of("bitnet"), 1.0, 0.0);
     is_broken(model.path(), "double quantization", "-s, 0 and +s already");
-    // The scales that come of it, in a file that shows no more of how.
+    // The resulting scales, in a file that does not show how they were computed.
     let packed = model.converted("native");
     let (_, report) = examine(&packed);
     let bad = [
@@ -438,7 +438,7 @@ fn the_vocabulary() {
     );
 }
 
-/// Puts other bytes in the place of the only occurrence of some.
+/// Replaces the only occurrence of some bytes.
 fn patch(file: &Path, from: &[u8], to: &[u8]) {
     let mut bytes = std::fs::read(file).unwrap();
     let at: Vec<usize> = (0..bytes.len() - from.len())

@@ -1,4 +1,4 @@
-//! `sterna embed` as people use it, on the embedding models of the fixtures.
+//! `sterna embed` on the embedding models of the fixtures.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn fixture(name: &str) -> PathBuf {
     root.join("tests/fixtures/checkpoints").join(name)
 }
 
-/// The fixture's texts, and what transformers says about them.
+/// The fixture's texts and their vectors by transformers.
 fn references(name: &str) -> Vec<(String, Vec<f32>, usize)> {
     let json = std::fs::read(fixture(name).join("reference.json")).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
@@ -86,7 +86,7 @@ fn vectors_are_those_of_transformers() {
                 assert!((x - y).abs() < 1e-5, "{name} {text}: {x} {y}");
             }
         }
-        // A file, texts one by one, and JSON say the same.
+        // A file, single texts and JSON give the same vectors.
         let file = folder.path().join("texts.txt");
         std::fs::write(&file, &lines).unwrap();
         let file = file.to_str().unwrap();

@@ -1,5 +1,5 @@
-//! Training that starts from a checkpoint, as people use it: continued, from full precision, and
-//! what comes out.
+//! Training that starts from a checkpoint: continued training, training from full precision, and
+//! the exported models.
 
 mod program;
 
@@ -15,7 +15,7 @@ use sterna_ternary::{Activations, Scaling, quantize};
 use sterna_train::run::{data, sample};
 use sterna_train::{Device, Model, Precision, Recipe};
 
-/// Falcon-E, made small.
+/// A small shape of Falcon-E.
 fn shape() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -26,7 +26,7 @@ fn shape() -> Value {
     })
 }
 
-/// No shape: the checkpoint has one.
+/// A recipe without a shape; the checkpoint has one.
 const RECIPE: &str = "
     [model]
     from = 'base'
@@ -82,7 +82,7 @@ fn written_by_runtime(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32>
     serde_json::from_value(found["ids"].clone()).unwrap()
 }
 
-/// The same by the trainer's own forward pass over the checkpoint's weights.
+/// The same ids by the trainer's own forward pass over the checkpoint's weights.
 fn written_by_trainer(checkpoint: &Path, prompt: &str, count: usize) -> Vec<u32> {
     let source = convert::open(checkpoint, false).unwrap();
     let config = source.config().clone();
@@ -197,7 +197,7 @@ fn full_precision_becomes_ternary_with_norms_that_it_did_not_have() {
     assert_eq!(ids, written_by_trainer(&trained, "12+34=", 12));
 }
 
-/// Two groups of columns, the second one short.
+/// A width of two groups of columns, the second one short.
 const SCALED: &str = "
     [model]
     family = 'bitnet'
@@ -285,7 +285,8 @@ fn scales_of_rows_and_groups_are_those_of_the_trainer_everywhere() {
             "{name}: {found} {expected}"
         ); // perplexity by 0.1 %
 
-        // What was trained with these scales goes on with them, and without steps is what it was.
+        // A model that was trained with these scales continues with them, and is unchanged after
+        // zero steps.
         let more = format!("more-{name}");
         let args = [
             "--from",
@@ -487,7 +488,7 @@ fn a_fine_tuned_model_answers_as_it_was_taught_and_resumes_to_the_same_bytes() {
     let losses = lines("loss");
     let loss = |i: usize| losses[i]["loss"].as_f64().unwrap();
     assert!(loss(0) > 3.0 && loss(59) < 0.2, "{} {}", loss(0), loss(59));
-    // The sample goes on where the first answer begins.
+    // The sample continues where the first answer begins.
     let sample = &lines("sample")[1]["sample"];
     assert!(
         sample[0].as_str().unwrap().ends_with("[assistant]"),
@@ -500,7 +501,7 @@ fn a_fine_tuned_model_answers_as_it_was_taught_and_resumes_to_the_same_bytes() {
     let args = ["generate", text(&packed), "--chat", "--prompt", "77?"];
     assert_eq!(stdout(&[&args[..], &["-n", "12"]].concat()).trim(), "Yes!");
 
-    // As kill -9 leaves it after the second checkpoint.
+    // The files that kill -9 leaves after the second checkpoint.
     let names = ["metrics.jsonl", "model/model.safetensors"];
     let bytes = || names.map(|name| std::fs::read(run.join(name)).unwrap());
     let whole = bytes();

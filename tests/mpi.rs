@@ -1,5 +1,4 @@
-//! `mpirun -np N sterna train`: the files of one rank, whatever N is and wherever the run was
-//! stopped.
+//! `mpirun -np N sterna train` writes the files of one rank, for any N and also after a stop.
 
 mod program;
 
@@ -7,7 +6,7 @@ use program::text;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Eight sequences a step are eight shards; there are checkpoints, evaluations and samples.
+/// Eight sequences per step are eight shards; there are checkpoints, evaluations and samples.
 const RECIPE: &str = "
     [model]
     family = 'bitnet'
@@ -32,7 +31,7 @@ const RECIPE: &str = "
     sample_tokens = 4
 ";
 
-/// The last losses of a run are those of one rank within this.
+/// Largest difference of the last losses from those of one rank.
 const FAST_TOLERANCE: f64 = 1e-6;
 
 /// What mpirun needs on a small machine and as root.
@@ -85,8 +84,7 @@ fn bytes(run: &Path, name: &str) -> Vec<u8> {
     std::fs::read(run.join(name)).unwrap()
 }
 
-/// Whether two runs end in the same bytes: losses, weights, and all that the last checkpoint
-/// remembers.
+/// Checks that two runs end in the same bytes: losses, weights and the last checkpoint.
 fn check_same(a: &Path, b: &Path) {
     let last = "checkpoints/step-00000006.safetensors";
     for name in ["metrics.jsonl", "model/model.safetensors", last] {
@@ -109,7 +107,7 @@ fn any_number_of_ranks_writes_the_files_of_one() {
         );
     }
 
-    // Stopped after the checkpoint of step 2, it goes on with other ranks.
+    // The run was stopped after the checkpoint of step 2 and continues with other ranks.
     let resumed = runs.train("resumed", 2, &[]);
     for step in [4, 6] {
         let name = format!("checkpoints/step-{step:08}.safetensors");

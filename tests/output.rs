@@ -1,4 +1,4 @@
-//! Every verb where its output cannot be written: a reader that closed the pipe, and a full device.
+//! Every verb with an output that cannot be written: a closed pipe, and a full device.
 
 mod program;
 
@@ -91,7 +91,7 @@ impl Files {
         files
     }
 
-    /// A model org/NAME in the cache of the hub: the path of its files, which are not there yet.
+    /// The path of the files of org/NAME in the cache of the hub, before they are written.
     fn snapshot(&self, name: &str) -> PathBuf {
         let repository = self.0.path().join(format!("hub/models--org--{name}"));
         std::fs::create_dir_all(repository.join("refs")).unwrap();
@@ -140,7 +140,7 @@ impl Files {
     }
 
     fn run(&self, args: &[String], stdout: Stdio) -> Output {
-        // The verb that removes it runs more than once.
+        // The verb that removes a model runs more than once.
         std::fs::create_dir_all(self.snapshot("removed")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_sterna"))
             .args(args)
@@ -157,7 +157,7 @@ impl Files {
     }
 }
 
-/// All verbs, from the script that completes them in a shell; those of two words with a blank.
+/// All verbs, from the completion script of a shell; nested verbs have two words.
 fn verbs() -> BTreeSet<String> {
     let script = stdout(&["completions", "bash"]);
     let names = script.lines().filter_map(|line| {
@@ -172,7 +172,7 @@ fn verbs() -> BTreeSet<String> {
         .collect()
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -216,7 +216,7 @@ fn no_verb_panics_where_its_output_cannot_be_written() {
             .collect();
         check(&files, &help, &format!("{verb} --help"));
         if ["data", "tokenizer"].contains(&verb.as_str()) {
-            continue; // they only lead to other verbs
+            continue; // these have only nested verbs
         }
         check(&files, &files.arguments(verb), verb);
     }

@@ -1,4 +1,4 @@
-//! Every verb that runs a model takes it in any form, and packs it once.
+//! Every verb that runs a model takes it in any format and packs it once.
 
 mod program;
 
@@ -89,7 +89,7 @@ fn a_run_a_folder_and_a_gguf_file_run_like_their_packed_files() {
         let (again, said) = logits(given);
         assert!(again == expected && said.is_empty(), "{said}");
     }
-    // The packed file of a run is used where it is the newest.
+    // The packed file of a run is used if it is the newest.
     fs::copy(at("packed.sterna"), run.join("model.sterna")).unwrap();
     assert_eq!(logits(&run), logits(&at("packed.sterna")));
 

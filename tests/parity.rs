@@ -1,4 +1,4 @@
-//! Logits, hidden states and greedy text of transformers, met by the packed file.
+//! Packed files against transformers: logits, hidden states, greedy text.
 
 mod fixtures;
 
@@ -128,8 +128,8 @@ fn check_logits(case: &Path, model: &Model, json: &Value) {
         let ours = logits(model, &ids, ids.len());
         let error = relative_error(&ours, &expected);
         let kl = divergence(&ours, &expected, model.config().vocab_size);
-        // Where a float64 run flips no rounding, neither may we. A reference that rounds no
-        // activations is met as closely as 16 bits allow.
+        // If no rounding differs between float64 and float32, none may differ here. A reference
+        // without rounded activations is matched as closely as 16 bits allow.
         let (bound, most_kl) = match drift["mean_abs"].as_f64().unwrap() < 1e-5 {
             true if is_quantized => (1e-3, 1e-3),
             true => (1e-4, 1e-7),
@@ -168,7 +168,7 @@ fn check_hidden(case: &Path, model: &Model, json: &Value) {
         let ours = hidden.split_off(..ids.len() * width).unwrap();
         // If the reference has all layers, the last one is the output of the norm.
         let expected = &expected[expected.len() - ours.len()..];
-        // As for logits: only where no rounding flips.
+        // As for logits: only if no rounding differs.
         if drift["mean_abs"].as_f64().unwrap() < 1e-5 && is_quantized(model) {
             let error = relative_error(ours, expected);
             println!("{} hidden {n}: {error:.1e}", case.display());
@@ -235,7 +235,7 @@ fn check_tokenizer(model: &Model, json: &Value) {
     }
 }
 
-/// The text of a chat, and that its ids spell it.
+/// Checks the text of a chat and its ids.
 fn check_chat(model: &Model, json: &Value) {
     let messages: Vec<Message> = serde_json::from_value(json["chat"]["messages"].clone()).unwrap();
     let template = model.chat_template().unwrap();
@@ -252,7 +252,7 @@ fn check_chat(model: &Model, json: &Value) {
     );
 }
 
-/// Every packing, table, number of threads and split of the prompt gives the same bits.
+/// Checks that every packing, table, number of threads and split of the prompt gives the same bits.
 fn check_identity(case: &Path, folder: &Path, expected: &[f32], prompt: &[u32]) {
     for packing in Packing::ALL {
         let path = folder.join(packing.name());

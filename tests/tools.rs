@@ -1,4 +1,4 @@
-//! The tools around a model: `synthesize`, `bench` and `cpu`, as people use them, on tiny shapes.
+//! `sterna synthesize`, `bench` and `cpu` on tiny shapes.
 
 mod program;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sterna_ternary::PackedFile;
 use tempfile::TempDir;
 
-/// A folder with shapes: no width is a multiple of a block, rows are no multiple of four.
+/// A folder with shapes: no width is a multiple of a block, and no number of rows of four.
 struct Folder(TempDir);
 
 impl Folder {

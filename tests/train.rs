@@ -1,5 +1,4 @@
-//! `sterna train` and `sterna plot` as people use them: recipes from layers, exact resume with all
-//! that a run remembers, and what a run leaves to look at.
+//! `sterna train` and `sterna plot`: recipes in layers, exact resume, and the files of a run.
 
 mod program;
 
@@ -9,7 +8,7 @@ use std::process::Command;
 use program::{json, refused, stdout, text};
 use serde_json::Value;
 
-/// Checkpoints at every step, evaluations between them, several batches a step, and a ramp from
+/// Checkpoints at every step, evaluations between them, several batches per step, and a ramp from
 /// full precision.
 const RECIPE: &str = "
     [model]
@@ -88,7 +87,7 @@ fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
     let kept = [4, 8, 11, 12].map(|step| format!("step-{step:08}.safetensors"));
     assert_eq!(names(&whole.join("checkpoints")), kept);
 
-    // As kill -9 leaves it: checkpoints up to a step, metrics beyond it, the last line torn.
+    // The files that kill -9 leaves: checkpoints up to a step, metrics beyond it, a torn last line.
     for (last, threads) in [(4, "1"), (8, "3"), (11, "2")] {
         let killed = folder.path().join(format!("killed-{last}"));
         train(&killed, "1");
@@ -160,7 +159,7 @@ fn a_run_gets_more_steps_where_its_past_stays_what_it_was() {
     for expected in ["took 12 steps of 12", "from step 11 on", "--from"] {
         assert!(refusal.contains(expected), "{refusal}");
     }
-    // Before the rate falls the two are one.
+    // Before the learning rate falls, the two runs are equal.
     for step in [11, 12] {
         let name = format!("checkpoints/step-{step:08}.safetensors");
         std::fs::remove_file(longer.join(name)).unwrap();
@@ -268,11 +267,10 @@ fn a_plan_is_measured_and_rates_are_tried() {
     );
 }
 
-/// Each process that a launcher started would take itself for the only one and write the same
-/// files.
+/// Each process of a launcher would train the whole run alone, and all would write the same files.
 #[cfg(not(feature = "mpi"))]
 #[test]
-fn a_program_without_mpi_is_no_rank() {
+fn a_program_without_mpi_refuses_to_be_a_rank() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sterna"));
     command.args(["train", "--preset", "tiny-1m", "--print-config"]);
     let refused = command.env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();

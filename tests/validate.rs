@@ -1,5 +1,5 @@
-//! `sterna validate`: figures of transformers, verdicts on a damaged model and on a copy, and the
-//! report.
+//! `sterna validate`: the figures of transformers, the verdicts on a damaged model and on a copy,
+//! and the report.
 
 mod program;
 
@@ -14,7 +14,7 @@ use safetensors::tensor::TensorView;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A copy of a fixture, since its packed file is kept beside it.
+/// A copy of a fixture, because its packed file is written beside it.
 fn copied(name: &str) -> PathBuf {
     static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
     let copy = FOLDER.path().join(name);
@@ -200,7 +200,7 @@ fn threads_change_no_digit_and_torn_work_is_done_again() {
             "the same bytes again"
         );
     }
-    // Fewer tokens leave what more needed before.
+    // A run with fewer tokens keeps the results of a run with more.
     figures(&two, "1", "500");
     assert!(std::fs::read(&files[0]).unwrap() == whole[0]);
 }
@@ -471,7 +471,7 @@ fn a_run_without_a_model_stands_for_its_checkpoint_and_masters_are_a_reference()
     };
     std::fs::rename(run.join("model"), &model).unwrap();
     assert!(is_same());
-    // A run that went on has checkpoints that are newer than the model it wrote.
+    // A run that was continued has checkpoints that are newer than its exported model.
     std::fs::create_dir(run.join("model")).unwrap();
     let old = File::create(run.join("model/config.json")).unwrap();
     old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -538,7 +538,7 @@ fn ctrl_c_ends_the_measurement_of_speed_soon() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The first line is a sign of life of a measurement that would last for days.
+    // The first line shows that a measurement has begun that would last for days.
     let mut lines = BufReader::new(program.stderr.take().unwrap()).lines();
     let measures = |line: &String| line.contains("measurements of speed");
     assert!(lines.any(|line| measures(&line.unwrap())));
@@ -596,7 +596,7 @@ fn answers_that_a_model_learned_by_heart_match_strictly() {
         "--out",
         text(&path("run")),
     ]);
-    // The second is what the model says in other digits, the third is not what it says.
+    // The second is the answer of the model in other digits, the third is another number.
     let items = [
         gsm8k("How many?", "1,234"),
         gsm8k("How many?", "1234"),

@@ -1,5 +1,5 @@
 //! A server that speaks the protocol of the hub, on two ports: the hub itself, and the store that
-//! large files are redirected to. It logs what it was asked and fails where a test tells it to.
+//! large files are redirected to. It logs the requests and fails where a test tells it to.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
