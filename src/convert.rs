@@ -377,3 +377,25 @@ fn error(mean: f64, largest: f32) -> String {
         largest => format!("mean error {mean:.1e}, largest {largest:.1e}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_of_the_libraries_can_be_chosen() {
+        let is_listed = |wanted: LinearType| PACKINGS.iter().any(|(packing, _)| *packing == wanted);
+        assert!(Packing::ALL.into_iter().all(|p| is_listed(p.into())));
+        assert!(Dense::ALL.into_iter().all(|d| is_listed(d.into())));
+        let is_listed = |wanted| FORMATS.iter().any(|(format, _)| *format == wanted);
+        assert!(
+            GgufType::ALL
+                .into_iter()
+                .all(|t| is_listed(Format::Gguf(t)))
+        );
+        // `auto` is what happens without the flag.
+        let is_listed = |wanted| HEADS.iter().any(|(head, _)| *head == wanted);
+        let heads = HeadType::ALL.into_iter();
+        assert!(heads.filter(|h| *h != HeadType::Auto).all(is_listed));
+    }
+}

@@ -24,7 +24,8 @@ impl Folder {
                 "architectures": [architecture], "model_type": model_type, "hidden_act": act,
                 "hidden_size": 100, "intermediate_size": 333, "num_hidden_layers": 2,
                 "num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 22,
-                "vocab_size": 301, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+                "vocab_size": 301, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+                "rope_theta": 10000.0,
                 "tie_word_embeddings": tied,
             });
             std::fs::write(folder.path(model_type), config.to_string()).unwrap();

@@ -38,7 +38,8 @@ pub fn rendered(
         let up_to = text(&messages[..=*i], false)?;
         if !up_to.starts_with(&before) {
             return Err(format!(
-                "message {} does not begin where the prompt for it ends, so no chat would produce it",
+                "message {} does not begin where the prompt for it ends, so no chat would \
+                 produce it",
                 i + 1
             ));
         }

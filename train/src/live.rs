@@ -1,7 +1,8 @@
-//! `sterna train --watch`: a page on 127.0.0.1 with the losses of a run as they come.
+//! The live page of a run: a web page on 127.0.0.1 that shows the losses while training goes on.
 //!
-//! One thread answers one small request at a time, with limits on its size and time. Training only adds numbers to a
-//! list; whatever happens to the page, it goes on.
+//! One thread answers one small request at a time, with limits on its size and time. Training only
+//! adds numbers to a list, so nothing that happens to the page stops it. The server is a few lines
+//! over `std::net`, since it has two fixed answers; an HTTP crate would add more code than that.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,19 +17,19 @@ use serde_json::{Value, json};
 const PAGE: &str = include_str!("live.html");
 /// Bytes of a request that are read; browsers send less.
 const LARGEST_REQUEST: u64 = 16 << 10;
-/// A client that takes longer to say what it wants, or to take it, is hung up on.
+/// A connection whose client is slower than this in sending or receiving is closed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Points of a curve that are sent; each is the mean of as many steps as it takes.
+/// Most points of a curve that are sent; each is the mean of equally many steps.
 const MOST_POINTS: usize = 2000;
 
 /// A page about one run.
 pub struct Page {
     curves: Arc<Mutex<Curves>>,
-    /// Where it is.
+    /// The address of the page.
     pub address: SocketAddr,
 }
 
-/// What the page shows.
+/// The data of the page.
 #[derive(Default)]
 struct Curves {
     name: String,
@@ -40,10 +41,11 @@ struct Curves {
 }
 
 impl Page {
-    /// Opens a page about the run in `folder` on this port, 0 for any that is free.
+    /// Opens a page about the run in `folder`, which has `steps` steps, on this port; 0 is any free
+    /// port.
     ///
     /// # Errors
-    /// A port that is taken.
+    /// The port is taken, or the thread cannot be started.
     pub fn open(port: u16, folder: &Path, steps: u64) -> io::Result<Page> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let address = listener.local_addr()?;
@@ -55,7 +57,7 @@ impl Page {
         }));
         let shown = Arc::clone(&curves);
         thread::Builder::new().name("watch".into()).spawn(move || {
-            // A client that hangs up or sends nonsense is its own concern.
+            // Errors of a connection concern only its client.
             for stream in listener.incoming().flatten() {
                 let _ = answer(stream, &shown);
             }
@@ -63,7 +65,8 @@ impl Page {
         Ok(Page { curves, address })
     }
 
-    /// Takes up what happened; when a run goes on, what its `metrics.jsonl` in `folder` has before that too.
+    /// Adds an event. At the start of a resumed run it also adds the earlier losses from
+    /// `metrics.jsonl` in `folder`.
     pub fn see(&self, event: &Event, folder: &Path) {
         let mut curves = locked(&self.curves);
         match event {
@@ -81,7 +84,7 @@ impl Page {
     }
 }
 
-/// A list of numbers is whole whatever happened to who held it.
+/// The lock; a thread that panicked with it cannot leave a list of numbers half written.
 fn locked(curves: &Mutex<Curves>) -> MutexGuard<'_, Curves> {
     curves
         .lock()
@@ -132,12 +135,12 @@ fn answer(mut stream: TcpStream, curves: &Mutex<Curves>) -> io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n\
-         Connection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
     )
 }
 
-/// The target of a GET request, whose head is read to its end; none of anything else.
+/// The target of a GET request, after its head was read to the end; `None` for other requests.
 fn target(stream: &mut TcpStream) -> io::Result<Option<String>> {
     let (mut head, mut part) = (Vec::new(), [0; 1024]);
     let mut limited = stream.take(LARGEST_REQUEST);
@@ -161,7 +164,8 @@ mod tests {
 
     fn ask(page: &Page, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(page.address).unwrap();
-        // Who is hung up on while still sending may see a reset at any of these; then there is no answer.
+        // A connection that is closed while the client sends may be reset at any of these calls;
+        // then there is no answer.
         let _ = stream.write_all(request);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = String::new();
@@ -172,7 +176,8 @@ mod tests {
     #[test]
     fn a_page_shows_what_was_and_what_comes_and_survives_nonsense() {
         let folder = tempfile::tempdir().unwrap();
-        let metrics = "{\"step\":1,\"loss\":5.0}\n{\"step\":1,\"held_out_loss\":4.5}\n{\"step\":2,\"loss\":4.0}\n{\"st";
+        let metrics = "{\"step\":1,\"loss\":5.0}\n{\"step\":1,\"held_out_loss\":4.5}\n\
+                       {\"step\":2,\"loss\":4.0}\n{\"st";
         std::fs::write(folder.path().join("metrics.jsonl"), metrics).unwrap();
         let page = Page::open(0, folder.path(), 5000).unwrap();
         assert!(page.address.ip().is_loopback());

@@ -232,7 +232,8 @@ impl Listing<'_> {
     }
 }
 
-const HEADINGS: &str = "test         threads   tokens/s              min..max   of the limit of      memory  J/token\n";
+const HEADINGS: &str = "test         threads   tokens/s              min..max   \
+                        of the limit of      memory  J/token\n";
 
 /// A value in a line of CSV: a list is several cells, null an empty one.
 fn cell(value: &Value) -> String {

@@ -96,9 +96,10 @@ impl Machine {
 
     /// As one JSON object.
     pub fn json(&self) -> Value {
-        let caches = self.caches.iter().map(
-            |cache| json!({ "level": cache.level, "bytes": cache.bytes, "shared_by": cache.shared_by }),
-        );
+        let caches = self
+            .caches
+            .iter()
+            .map(|c| json!({ "level": c.level, "bytes": c.bytes, "shared_by": c.shared_by }));
         let features = self.features.iter().filter(|(_, has)| *has);
         json!({
             "cpu": self.cpu,
