@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use sterna_ternary::durable::folder_of;
 use toml::{Table, Value};
 
 use super::origins::Origins;
@@ -61,48 +62,63 @@ impl Draft {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let origin = path.display().to_string();
         self.add(&text, &origin)?;
+        let folder = folder_of(path);
+        self.place_checkpoints(folder, &origin);
+        self.place_template(folder, &origin);
+        self.place_data(folder, &origin);
+        Ok(())
+    }
+
+    /// Prepends the folder of a file to the checkpoints that it names.
+    fn place_checkpoints(&mut self, folder: &Path, origin: &str) {
         for section in ["model", "teacher"] {
             if self.origins.of(&format!("{section}.from")) == origin
                 && let Some(Value::String(from)) = self.value(section, "from")
             {
                 // If there is no such file, the value may be a name.
-                let path = sterna_ternary::durable::folder_of(path).join(from);
+                let path = folder.join(from);
                 if path.exists() {
-                    let path = path.to_string_lossy().into_owned();
-                    self.put(section, "from", path.into(), &origin);
+                    self.put(section, "from", text_of(&path), origin);
                 }
             }
         }
+    }
+
+    /// Prepends the folder of a file to the chat template that it names by a path.
+    fn place_template(&mut self, folder: &Path, origin: &str) {
         if self.origins.of("data.template") == origin
             && let Some(Value::String(template)) = self.value("data", "template")
             && template.ends_with(".jinja")
         {
-            let template = sterna_ternary::durable::folder_of(path).join(template);
-            let template = template.to_string_lossy().into_owned();
-            self.put("data", "template", template.into(), &origin);
+            let path = folder.join(template);
+            self.put("data", "template", text_of(&path), origin);
         }
+    }
+
+    /// Prepends the folder of a file to the paths of its texts and conversations.
+    fn place_data(&mut self, folder: &Path, origin: &str) {
         for key in ["text", "chat"] {
-            if self.origins.of(&format!("data.{key}")) == origin
-                && let Some(Value::Array(paths)) = self.value("data", key)
-            {
-                let folder = sterna_ternary::durable::folder_of(path);
-                let mut paths = paths.clone();
-                for path in &mut paths {
-                    let path = match path {
-                        Value::Table(weighted) => weighted.get_mut("path"),
-                        path => Some(path),
-                    };
-                    if let Some(Value::String(path)) = path
-                        && !is_name(Path::new(path))
-                    {
-                        *path = folder.join(&*path).to_string_lossy().into_owned();
-                    }
-                }
-                let paths = Value::Array(paths);
-                self.put("data", key, paths, &origin);
+            if self.origins.of(&format!("data.{key}")) != origin {
+                continue;
             }
+            let Some(Value::Array(mut entries)) = self.value("data", key).cloned() else {
+                continue;
+            };
+            for entry in &mut entries {
+                // An entry is a path, or a table of a path and its weight.
+                let path = match entry {
+                    Value::Table(weighted) => weighted.get_mut("path"),
+                    path => Some(path),
+                };
+                if let Some(path) = path
+                    && let Value::String(text) = path
+                    && !is_name(Path::new(text))
+                {
+                    *path = text_of(&folder.join(text));
+                }
+            }
+            self.put("data", key, Value::Array(entries), origin);
         }
-        Ok(())
     }
 
     /// Sets one value by its key, like `train.steps`.
@@ -169,6 +185,10 @@ impl Draft {
         let recipe = self.table.clone().try_into::<Recipe>();
         recipe.map_err(|e| refused(origin, e.to_string()))
     }
+}
+
+fn text_of(path: &Path) -> Value {
+    path.to_string_lossy().into_owned().into()
 }
 
 fn refused(origin: &str, why: String) -> Error {
