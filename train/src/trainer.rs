@@ -162,8 +162,10 @@ impl Trainer {
                 });
             }
         }
+        // A skipped step changes neither weights nor moments, only the step and the window of losses.
         let is_skipped = self.spikes.is_spike(loss);
         if !is_skipped {
+            // The factor that reduces the norm of the gradient to `self.clip`, or 1.
             let clip = (self.clip / (gradient_norm + 1e-6)).min(1.0) as f32;
             let Trainer {
                 model,

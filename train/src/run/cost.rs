@@ -75,8 +75,10 @@ pub fn measure(run: &Run) -> Result<RunCost> {
         ternary_parameters,
         step_tokens,
         tokens: step_tokens as f64 * train.steps as f64,
+        // Four f32 per parameter: weight, two moments and a gradient.
         state_bytes: 16 * parameters as u64,
         peak_bytes: peak_bytes(),
+        // Three f32 per parameter, and four trits per byte.
         checkpoint_bytes: (12 * parameters + ternary_parameters / 4) as u64,
         tokens_per_second,
         share_of_peak: tokens_per_second * flops_per_token(&config, train.context) / peak,

@@ -51,6 +51,7 @@ impl Board {
                 learning_rate,
                 tokens,
             } => {
+                // Speed is the mean over the steps since the last point.
                 self.tokens += tokens;
                 if !step.is_multiple_of(EVERY) && *step != 1 {
                     return Ok(());
