@@ -10,7 +10,8 @@
 //! Memory holds one record, or one page per column of a Parquet file, and never a whole file.
 //!
 //! `serde_json` parses each record. The brackets and commas of a list are read here, because
-//! `serde_json` visits the elements of a list only in one call, and an iterator must stop after each.
+//! `serde_json` visits the elements of a list only in one call, and an iterator must stop after
+//! each.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -12,8 +12,8 @@
 //! | 40..72 | SHA-256 of `tokenizer.json` |
 //! | 72.. | the tokens |
 //!
-//! The header has a fixed size, so it can be completed after the tokens were streamed to the file. A
-//! safetensors header cannot, because its length depends on the sizes in it.
+//! The header has a fixed size, so it can be completed after the tokens were streamed to the file.
+//! A safetensors header cannot, because its length depends on the sizes in it.
 //!
 //! A document is a BOS token and all that follows up to the next; the file begins with one.
 //! [`Shard::open`] checks every byte once: all ids lie in the vocabulary and the counts are true.

@@ -2,8 +2,8 @@
 //!
 //! [`facts::of`] collects the facts in config, tensors and other files of a model: shapes, sizes,
 //! counts of trits, tokenizer and chat template. [`doctor::examine`] looks for known failure modes,
-//! each a check with a verdict and a fix: it runs the model on built-in texts, first unchanged, then
-//! with typical mistakes undone.
+//! each a check with a verdict and a fix: it runs the model on built-in texts, first unchanged,
+//! then with typical mistakes undone.
 //!
 //! Both take a packed file, a Hugging Face folder or a GGUF file. The crate prints nothing: it
 //! reports progress to a callback.

@@ -1,4 +1,4 @@
-//! `model.safetensors` of a folder: the first byte chooses how its config says that weights are stored.
+//! `model.safetensors` of a folder. The first byte chooses how its config declares the weights.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -6,7 +6,7 @@ use sterna_fuzz::packed;
 use sterna_runtime::Tokenizer;
 
 fuzz_target!(init: {
-    // The library of tokenizers meets some files with a panic, which is caught; the fuzzer would stop at it.
+    // The tokenizer library panics on some files. Sterna catches that, but the fuzzer would stop.
     std::panic::set_hook(Box::new(|_| {}));
 }, |bytes: &[u8]| {
     let file = packed(&[("tokenizer.json", bytes)]);

@@ -1,4 +1,5 @@
-//! What the targets share: a place in memory, a small model around one hostile part, and reading it whole.
+//! Shared by the targets: a folder in memory, a small model around one hostile part, and reading it
+//! whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,9 @@ pub fn read(path: &Path) -> Result<(), Error> {
 /// config.json of a llama of one layer with four columns.
 pub fn config() -> Value {
     json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 4,
-        "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1,
         "head_dim": 2, "vocab_size": 5, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0, "tie_word_embeddings": true, "bos_token_id": 0, "eos_token_id": 2,
         "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",

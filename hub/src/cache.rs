@@ -1,6 +1,6 @@
 //! One repository in the cache that all programs of the hub share. `hf_hub` knows where blobs and
-//! snapshots are; references, locks and listings are written here, because its locks are not seen by
-//! other programs and its references are not durable.
+//! snapshots are; references, locks and listings are written here, because its locks are not seen
+//! by other programs and its references are not durable.
 //!
 //! ```text
 //! models--org--name/

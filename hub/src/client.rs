@@ -410,8 +410,8 @@ fn origin(url: &str) -> Option<(String, String, u16)> {
     ))
 }
 
-/// The target of a redirect; `None` if it is not a web address. The crate `url` joins addresses too,
-/// but it brings the tables of international domain names.
+/// The target of a redirect; `None` if it is not a web address. The crate `url` joins addresses
+/// too, but it brings the tables of international domain names.
 fn join(url: &str, location: &str) -> Option<String> {
     let base: Uri = url.parse().ok()?;
     let target = match location {

@@ -20,7 +20,7 @@
 //!   (`name.rs`).
 //!
 //! ```no_run
-//! use sterna_hub::{Hub, Name, Settings, Want};
+//! use sterna_hub::{Hub, HubSettings, Name, Want};
 //!
 //! let name = Name::parse("tiiuae/Falcon-E-1B-Base")?;
 //! let fetched = Hub::open(HubSettings::from_env()?, &()).fetch(&name, Want::Checkpoint)?;

@@ -27,8 +27,8 @@ impl HubSettings {
     /// Reads the variables of this process and the token file.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a variable with an invalid value, [`Error::Disk`] for a token file that
-    /// cannot be read.
+    /// [`Error::Setting`] for a variable with an invalid value, [`Error::Disk`] for a token file
+    /// that cannot be read.
     pub fn from_env() -> Result<HubSettings> {
         HubSettings::read(&|name| std::env::var_os(name))
     }

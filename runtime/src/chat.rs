@@ -8,8 +8,8 @@
 //! text, and none and true are printed as in Python, `None` and `True`.
 //!
 //! A template is code from strangers. It runs with limits on its length, its steps, its time and
-//! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an error.
-//! Contents of messages are data and never parsed.
+//! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an
+//! error. Contents of messages are data and never parsed.
 
 mod guard;
 mod json;

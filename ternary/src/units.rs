@@ -1,5 +1,5 @@
-//! Sizes and times as people read them. `indicatif` formats them too, but it draws progress bars, and
-//! a library should not depend on it.
+//! Sizes and times as people read them. `indicatif` formats them too, but it draws progress bars,
+//! and a library should not depend on it.
 
 /// 1234567 bytes as `1.23 MB`.
 pub fn bytes(n: u64) -> String {

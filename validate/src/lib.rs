@@ -3,7 +3,8 @@
 //! Everything here gets logits from the runtime and turns them into figures with errors.
 //! [`windows`] says which tokens of a [`text`] are predicted from which others, [`pass`] predicts
 //! them with several models at once, [`accuracy`] computes perplexity and divergence from the
-//! predictions, and [`store`] keeps them. [`generated`] measures what the built-in generators teach.
+//! predictions, and [`store`] keeps them. [`generated`] measures what the built-in generators
+//! teach.
 //! [`speed`] measures time and memory. [`report`] presents everything to people, and a [`gate`]
 //! decides for scripts.
 //!

@@ -1,5 +1,5 @@
-//! From f16 to f32. The conversion of the crate `half` tests a CPU flag for every value; this one is a
-//! few operations without a branch, which compilers vectorize.
+//! From f16 to f32. The conversion of the crate `half` tests a CPU flag for every value; this one
+//! is a few operations without a branch, which compilers vectorize.
 
 use half::f16;
 

@@ -4,8 +4,8 @@
 //! Everything is interleaved: a round measures the limits of the machine and then every model with
 //! every number of threads, so that a noisy neighbour disturbs all of them alike. The first round
 //! warms up and is dropped; the others give the median, the smallest and the largest speed.
-//! [`Work`] says what a test cannot avoid, [`MachineLimits`] how fast the machine could do that, and their
-//! ratio is the share of the physical limit that was reached.
+//! [`Work`] is the work that a test cannot avoid, [`MachineLimits`] tell how fast the machine could
+//! do it, and their ratio is the share of the physical limit that was reached.
 
 use std::path::Path;
 use std::time::Instant;

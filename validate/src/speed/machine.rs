@@ -1,5 +1,6 @@
-//! The machine, and the part of it that this process may use, as Linux reports them; on other systems
-//! only what Rust knows. The crate `sysinfo` knows neither caches nor the affinity of a process.
+//! The machine, and the part of it that this process may use, as Linux reports them; on other
+//! systems only what Rust knows. The crate `sysinfo` knows neither caches nor the affinity of a
+//! process.
 
 use std::fs;
 

@@ -15,7 +15,8 @@ pub(super) fn peak() -> Option<u64> {
 
 /// Forgets the peak and returns the bytes in memory now.
 pub(super) fn reset_peak() -> Option<u64> {
-    fs::write("/proc/self/clear_refs", "5").ok()?; // 5: peak resident set, see proc_pid_clear_refs(5)
+    // 5 resets the peak resident set, see proc_pid_clear_refs(5).
+    fs::write("/proc/self/clear_refs", "5").ok()?;
     resident()
 }
 
