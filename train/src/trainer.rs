@@ -162,7 +162,7 @@ impl Trainer {
                 });
             }
         }
-        // A skipped step changes neither weights nor moments, only the step and the window of losses.
+        // A skipped step changes neither weights nor moments.
         let is_skipped = self.spikes.is_spike(loss);
         if !is_skipped {
             // The factor that reduces the norm of the gradient to `self.clip`, or 1.

@@ -33,7 +33,7 @@ impl Mpi {
             .ok_or_else(|| fail("MPI is initialized already"))?;
         if threading < Threading::Funneled {
             return Err(fail(
-                "this MPI library forbids threads besides the calling one; use one with thread support",
+                "this MPI library forbids further threads; use one with thread support",
             ));
         }
         Ok(Mpi {

@@ -47,9 +47,7 @@ impl Draft {
                 _ => {
                     return Err(refused(
                         origin,
-                        format!(
-                            "`{section}` is not in a section; put it into [model], [data] or [train]"
-                        ),
+                        format!("`{section}` is not in a section like [model], [data] or [train]"),
                     ));
                 }
             }
