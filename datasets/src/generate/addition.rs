@@ -43,6 +43,43 @@ pub(super) fn operands(page: &mut Page, digits: usize, split: Split) -> (usize, 
     }
 }
 
+/// What numbers a conversation adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// 0 to 9.
+    BelowTen,
+    /// 10, 20 and so on.
+    Tens,
+    /// All other numbers.
+    Other,
+}
+
+impl Kind {
+    fn of(number: usize) -> Self {
+        match number {
+            0..10 => Kind::BelowTen,
+            _ if number.is_multiple_of(10) => Kind::Tens,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// Two operands, uniform among the pairs of a side that are of these kinds.
+pub(super) fn operands_of(
+    page: &mut Page,
+    digits: usize,
+    split: Split,
+    kinds: [Kind; 2],
+) -> (usize, usize) {
+    let numbers = 10usize.pow(digits as u32);
+    let of = |kind| (0..numbers).filter(move |n| Kind::of(*n) == kind);
+    let pairs = of(kinds[0]).flat_map(|a| of(kinds[1]).map(move |b| (a, b)));
+    let pairs: Vec<_> = pairs
+        .filter(|(a, b)| side(digits, *a, *b) == split)
+        .collect();
+    page.draws.pick(&pairs)
+}
+
 /// Which side the sum of `a` and `b` is on; about one pair in ten is held out.
 pub(super) fn side(digits: usize, a: usize, b: usize) -> Split {
     let pair = (digits << 40 | a.min(b) << 20 | a.max(b)) as u64;

@@ -11,7 +11,7 @@
 //! can be read off the messages, so their entropies add up to −log p of the conversation. Pairs of
 //! operands are on the side of the split that `addition2` puts them on.
 
-use super::addition::{self, reversed};
+use super::addition::{self, Kind, reversed};
 use super::stories::{FIND, OPENINGS};
 use super::words::{COLOURS, NAMES, PLACES, THINGS};
 use super::{Page, Split};
@@ -62,6 +62,14 @@ const SUMS: [[&str; 3]; 6] = [
     ["", "+", ""],
 ];
 
+/// Kinds of numbers below 100, each as likely as the others: below ten, whole tens, all others.
+///
+/// A digit of a sum depends on two digits. Where both are uniform, neither alone says anything about
+/// the result, and a small model finds the rule late or never. Here zeros are frequent, so that one
+/// digit often decides; the model begins with that and goes on to the rule (Abbe, Cornacchia and
+/// Lotfi, "Provable Advantage of Curriculum Learning on Parity Targets with Mixed Inputs", 2023).
+const KINDS: [Kind; 3] = [Kind::BelowTen, Kind::Tens, Kind::Other];
+
 /// The number of tasks in a conversation.
 const TASKS: usize = 2;
 
@@ -89,7 +97,8 @@ fn small_talk(page: &mut Page) {
 
 /// Asks for the sum of two numbers below 100.
 fn sum(page: &mut Page, split: Split) {
-    let (a, b) = addition::operands(page, 2, split);
+    let kinds = [0; 2].map(|_| page.draws.pick(&KINDS));
+    let (a, b) = addition::operands_of(page, 2, split, kinds);
     let [before, between, after] = page.draws.pick(&SUMS);
     let question = format!("{before}{a}{between}{b}{after}");
     let sum = a + b;
@@ -193,7 +202,16 @@ mod tests {
             assert_eq!((sum, digits), (a + b, &*reversed(sum, 3)));
             assert_eq!(addition::side(2, a, b), self.split);
             self.pay(SUMS.len());
-            self.pay(addition::pairs(2, self.split));
+            // Two kinds of numbers, then a pair of numbers of these kinds on this side.
+            let kind = |n: usize| (n < 10, n >= 10 && n.is_multiple_of(10));
+            let is_choice = |(c, d): &(usize, usize)| {
+                (kind(*c), kind(*d)) == (kind(a), kind(b))
+                    && addition::side(2, *c, *d) == self.split
+            };
+            let pairs = (0..100).flat_map(|c| (0..100).map(move |d| (c, d)));
+            let choices = pairs.filter(is_choice).count();
+            self.pay(3 * 3);
+            self.pay(choices);
         }
 
         fn story(&mut self, text: &'a str, answer: &str) {
