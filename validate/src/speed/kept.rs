@@ -6,7 +6,8 @@ use std::path::Path;
 use sterna_runtime::{Kernels, Options};
 use sterna_ternary::durable;
 
-use super::{Machine, Measured, OnTest, SpeedPlan, measure};
+use super::machine::Machine;
+use super::measured::{Measured, OnTest, SpeedPlan, measure};
 use crate::judge::Subject;
 use crate::{Error, Result, store};
 
