@@ -13,7 +13,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use sterna_ternary::Packing;
 
-use super::dot::{self, CACHED_STEPS, Cache, Multiply, Product, Unpack};
+use super::dot::{self, CACHED_STEPS, Multiply, Product, Unpack, UnpackedRows};
 use super::slots::Kernels;
 use super::{groups, scalar};
 
@@ -198,7 +198,7 @@ fn gemm_i8mm<const STEPS: usize>(
     if product.tokens() == 1 {
         return gemm_dotprod(product, unpack);
     }
-    let arrange = |cache: &mut Cache<Bytes, 8>, steps: usize| {
+    let arrange = |cache: &mut UnpackedRows<Bytes, 8>, steps: usize| {
         for [first, second] in cache.as_chunks_mut::<2>().0 {
             for (first, second) in first.iter_mut().zip(second).take(steps) {
                 let (a, b) = (*first, *second);
@@ -206,7 +206,7 @@ fn gemm_i8mm<const STEPS: usize>(
             }
         }
     };
-    let tile = |cache: &Cache<Bytes, 8>, q: [&[[i8; 32]]; 4]| {
+    let tile = |cache: &UnpackedRows<Bytes, 8>, q: [&[[i8; 32]]; 4]| {
         let steps = q[0].len().min(CACHED_STEPS);
         let q = q.map(|q| &q[..steps]);
         let mut sums = [[vdupq_n_s32(0); 4]; 2]; // (token pairs, row pairs)
