@@ -10,8 +10,9 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-use crate::model::{Expected, Prepared, Sequences};
+use crate::model::{Expected, Prepared};
 use crate::ops::with_values;
+use crate::sequences::Sequences;
 use crate::{Model, Result};
 
 /// What the forward pass keeps for the backward pass.

@@ -6,8 +6,9 @@
 
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
-use crate::model::{Expected, Prepared, Sequences, values_of};
+use crate::model::{Expected, Prepared, values_of};
 use crate::ops::Distillation;
+use crate::sequences::Sequences;
 use crate::{Model, Result};
 
 /// A model whose weights do not change, and the share of its predictions in the loss.

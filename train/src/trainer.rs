@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
 use crate::backward::ActivationStorage;
-use crate::model::{scored, values_of};
+use crate::model::values_of;
 use crate::ops::Gradients;
 use crate::optimizer::{Moments, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::ranks::tree::{Sum, Tree, shards};
+use crate::sequences::scored;
 use crate::spikes::Spikes;
 use crate::{Error, Model, Result, Teacher};
 

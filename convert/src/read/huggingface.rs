@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype as StoredDtype;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sterna_ternary::config::Storage;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::file::FILES;
@@ -23,6 +23,7 @@ use sterna_ternary::{Activations, Config, Scaling, quantize};
 
 use crate::read::embedded::{self, Embedded, parse_object};
 use crate::read::safetensors::{INDEX, SINGLE, SafetensorsFiles, StoredTensor, is_float};
+use crate::read::spelling::{Spelling, declare_linear_norms, masters};
 use crate::scales::factors;
 use crate::source::check_finite;
 use crate::{Error, Result, Scales, Source, StoredScale, Ternary, parallel};
@@ -33,82 +34,6 @@ const NOT_DECLARED: &str = "\
     \"autobitlinear\", \"quantization_mode\": \"online\", \"modules_to_not_convert\": \
     [\"lm_head\"]} to config.json. To pack a full-precision model as a baseline, use --packing \
     f16, q8_0 or q4_0";
-
-/// Spelling of tensor names in a checkpoint that differs from [`layout`], which follows
-/// transformers.
-#[derive(Debug, Clone, Copy)]
-struct Spelling {
-    /// Whether the names of the body start with [`PREFIX`].
-    has_prefix: bool,
-    /// Suffix of the names of norms before linear layers.
-    linear_norm: &'static str,
-}
-
-const PREFIX: &str = "model.";
-const LINEAR_NORM: &str = ".norm.weight";
-
-impl Spelling {
-    fn of(weights: &SafetensorsFiles) -> Spelling {
-        let is_linear_norm = |name: &str| {
-            let linear = name.strip_suffix(LINEAR_NORM);
-            linear.is_some_and(|linear| linear.ends_with("_proj"))
-        };
-        let bare = EMBEDDING
-            .strip_prefix(PREFIX)
-            .and_then(|name| weights.find(name));
-        Spelling {
-            has_prefix: weights.find(EMBEDDING).is_some() || bare.is_none(),
-            linear_norm: match weights.names().any(is_linear_norm) {
-                true => LINEAR_NORM,
-                false => layout::LINEAR_NORM,
-            },
-        }
-    }
-
-    /// The name in the checkpoint.
-    fn name(self, name: &str) -> String {
-        let name = match self.has_prefix {
-            true => name,
-            false => name.strip_prefix(PREFIX).unwrap_or(name),
-        };
-        match name.strip_suffix(layout::LINEAR_NORM) {
-            Some(linear) => format!("{linear}{}", self.linear_norm),
-            None => name.to_owned(),
-        }
-    }
-}
-
-/// The `quantization_config` of master weights.
-fn masters() -> Value {
-    json!({
-        "linear_class": "autobitlinear",
-        "modules_to_not_convert": ["lm_head"],
-        "quant_method": "bitnet",
-        "quantization_mode": "online",
-    })
-}
-
-/// Declares in config.json what tensors named `<linear>.norm.weight` show: a norm before every
-/// linear layer. Without another declaration, the layers are master weights. Returns a warning for
-/// the user.
-fn declare_linear_norms(json: &mut Value) -> String {
-    let eps = json["rms_norm_eps"].clone();
-    let quantization = &mut json["quantization_config"];
-    if quantization.is_null() {
-        *quantization = masters();
-    }
-    // A value that is not an object is refused later, with the config.
-    if quantization.is_object() && quantization["use_rms_norm"].is_null() {
-        quantization["use_rms_norm"] = true.into();
-        quantization["rms_norm_eps"] = eps;
-    }
-    format!(
-        "every linear layer has a norm before it (tensors `<linear>{LINEAR_NORM}`) that \
-         config.json does not describe; it is assumed to be an RMSNorm with an epsilon of {}, and \
-         weights without a scale are assumed to be masters",
-        quantization["rms_norm_eps"]
-    )
-}
 
 /// Fewest tensors per layer in any family: seven matrices and two norms. A config with more layers
 /// than the checkpoint has room for is refused before the names of its tensors are generated.
@@ -193,7 +118,7 @@ impl HuggingFace {
             json["vocab_size"] = rows.into();
             is_changed = true;
         }
-        if spelling.linear_norm == LINEAR_NORM {
+        if spelling.has_undeclared_norms() {
             warnings.push(declare_linear_norms(&mut json));
             is_changed = true;
         }

@@ -6,3 +6,4 @@ pub(crate) mod huggingface;
 pub(crate) mod mapped;
 pub(crate) mod packed;
 pub(crate) mod safetensors;
+mod spelling;

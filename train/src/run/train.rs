@@ -19,7 +19,8 @@ use super::metrics::Metrics;
 use super::opened::Run;
 use super::statistics::Statistics;
 use super::{checkpoint, provenance, sample};
-use crate::model::{flops_per_token, scored};
+use crate::model::flops_per_token;
+use crate::sequences::scored;
 use crate::{Error, Place, Recipe, Result, Teacher, Trainer, card, export};
 
 /// Tokens of held-out text that a sample continues.
