@@ -10,7 +10,7 @@ use sterna_validate::speed::bench::{self, Benchmark};
 use sterna_validate::speed::{Listing, Test};
 
 use crate::exit::Usage;
-use crate::output::{out, outln};
+use crate::output::{note, out, outln};
 use crate::packed::packed;
 use crate::{model, terminal};
 
@@ -34,21 +34,15 @@ pub struct Args {
     /// The model is repacked into temporary files.
     #[arg(long, value_enum, help_heading = "Models")]
     packing: Option<Packings>,
-    /// Prompt lengths, like 128,512; 0 for none.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "128,512",
-        help_heading = "Tests"
-    )]
+    /// Prompt lengths, 0 for none [default: 128,512]
+    ///
+    /// The default is cut to what the context of the model has room for.
+    #[arg(long, value_delimiter = ',', help_heading = "Tests")]
     pp: Vec<usize>,
-    /// Numbers of tokens to generate, like 64; 0 for none.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "64",
-        help_heading = "Tests"
-    )]
+    /// Numbers of tokens to generate, 0 for none [default: 64]
+    ///
+    /// The default is cut to what the context of the model has room for.
+    #[arg(long, value_delimiter = ',', help_heading = "Tests")]
     tg: Vec<usize>,
     /// Tokens in the cache before each test.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Tests")]
@@ -81,13 +75,17 @@ pub struct Args {
     csv: bool,
 }
 
+/// Default lengths of prompts and of generated texts.
+const PROMPTS: [usize; 2] = [128, 512];
+const GENERATIONS: [usize; 1] = [64];
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Packings {
     All,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = plan(args)?;
+    let mut plan = plan(args)?;
     let given = args.model.iter().chain(&args.compare);
     let mut paths: Vec<PathBuf> = given
         .map(|path| packed(path))
@@ -100,6 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some((_, others)) = &repacked {
         paths.extend_from_slice(others);
     }
+    cut_defaults(args, &mut plan.tests, room(&paths, plan.depth)?);
     let bar = terminal::bar(0, "  measuring {wide_bar} {pos}/{len}");
     let borrowed: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let report = bench::measure(&borrowed, &plan, &mut |done, total| {
@@ -131,8 +130,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn plan(args: &Args) -> anyhow::Result<Benchmark> {
     let non_zero = |n: &&usize| **n > 0;
-    let prompts = args.pp.iter().filter(non_zero).map(|n| Test::Prompt(*n));
-    let generations = args.tg.iter().filter(non_zero).map(|n| Test::Generate(*n));
+    let (mut prompts, mut generations) = (args.pp.clone(), args.tg.clone());
+    if prompts.is_empty() {
+        prompts = PROMPTS.to_vec();
+    }
+    if generations.is_empty() {
+        generations = GENERATIONS.to_vec();
+    }
+    let prompts = prompts.iter().filter(non_zero).map(|n| Test::Prompt(*n));
+    let generations = generations.iter().filter(non_zero);
+    let generations = generations.map(|n| Test::Generate(*n));
     let tests: Vec<Test> = prompts.chain(generations).collect();
     if tests.is_empty() || args.repetitions == 0 {
         let why =
@@ -157,6 +164,35 @@ fn plan(args: &Args) -> anyhow::Result<Benchmark> {
         memory: args.choices.memory,
         full_head: args.full_head,
     })
+}
+
+/// Tokens that fit into the context of every model after `depth` tokens.
+fn room(paths: &[PathBuf], depth: usize) -> anyhow::Result<usize> {
+    let mut context = usize::MAX;
+    for path in paths {
+        context = context.min(PackedFile::open(path)?.config.max_position_embeddings);
+    }
+    Ok(context.saturating_sub(depth))
+}
+
+/// Cuts tests that the user did not choose to `room` tokens, and says so. Without any room nothing
+/// changes; then the measurement refuses the depth.
+fn cut_defaults(args: &Args, tests: &mut Vec<Test>, room: usize) {
+    let mut is_cut = false;
+    for test in tests.iter_mut() {
+        let is_default = match test {
+            Test::Prompt(_) => args.pp.is_empty(),
+            Test::Generate(_) => args.tg.is_empty(),
+        };
+        let (Test::Prompt(tokens) | Test::Generate(tokens)) = test;
+        if is_default && room > 0 && *tokens > room {
+            (*tokens, is_cut) = (room, true);
+        }
+    }
+    tests.dedup();
+    if is_cut {
+        note!("the context has room for {room} tokens, so no default test has more");
+    }
 }
 
 /// The model in all other packings, in a folder that is removed when it is dropped.

@@ -253,6 +253,22 @@ fn bench_reports_every_test_and_number_of_threads() {
 }
 
 #[test]
+fn bench_cuts_its_defaults_to_the_context_and_nothing_else() {
+    let folder = Folder::new();
+    let model = folder.synthesize("bitnet", "model", &[]);
+    let run = |options: &[&str]| {
+        let args = ["bench", &model, "--threads", "1", "--repetitions", "1"];
+        json(&[&args[..], &["--json"], options].concat())
+    };
+    // The context has 128 tokens.
+    check_results(&run(&[]), &[("i2", "pp128", 1), ("i2", "tg64", 1)]);
+    let deep = [("i2", "pp28@100", 1), ("i2", "tg28@100", 1)];
+    check_results(&run(&["--depth", "100"]), &deep);
+    let chosen = [("i2", "pp4@100", 1), ("i2", "tg28@100", 1)];
+    check_results(&run(&["--depth", "100", "--pp", "4"]), &chosen);
+}
+
+#[test]
 fn bench_compares_packings_and_models() {
     let folder = Folder::new();
     let a = folder.synthesize("bitnet", "a", &["--packing", "t5"]);
