@@ -45,7 +45,7 @@ const SPLITS: [(Split, &str); 2] = [(Split::Train, ""), (Split::HeldOut, "")];
 /// Encode texts into train.tokens and held_out.tokens.
 #[derive(clap::Args)]
 pub struct Prepare {
-    /// Files or folders of .txt, .jsonl and .parquet, or hub data sets.
+    /// Files or folders of .txt, .jsonl, .json and .parquet, or hub data sets.
     ///
     /// A .txt file is one document, or several with --separator. Records of the others have `text`,
     /// `messages`, or `prompt` and `completion`. A data set of the hub is hf:org/name@revision.

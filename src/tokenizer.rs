@@ -22,7 +22,7 @@ pub enum Verb {
 /// `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
 #[derive(clap::Args)]
 pub struct Train {
-    /// Files or folders of .txt, .jsonl and .parquet, or hub data sets.
+    /// Files or folders of .txt, .jsonl, .json and .parquet, or hub data sets.
     ///
     /// A data set of the hub is hf:org/name@revision.
     #[arg(required = true)]

@@ -55,7 +55,7 @@ pub struct Args {
     /// the model gets the tokenizer of the teacher.
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     teacher: Option<String>,
-    /// Texts to train on: .txt, .jsonl, .parquet, folders, hub data sets.
+    /// Texts to train on: .txt, .jsonl, .json, .parquet, folders, hub data sets.
     ///
     /// A data set of the hub is hf:org/name@revision.
     #[arg(long, num_args = 1.., value_name = "FILE", help_heading = "Data")]
@@ -104,7 +104,7 @@ pub struct Args {
     /// The rates go from 1e-4 to 3e-2, and the loss of each is printed.
     #[arg(long, group = "instead", help_heading = "Instead of training")]
     find_lr: bool,
-    /// Steps of each short run of --find-lr.
+    /// Steps of each short run of --find-lr, at least 4.
     #[arg(long, value_name = "N", default_value_t = 60, requires = "find_lr")]
     #[arg(help_heading = "Instead of training", value_parser = clap::value_parser!(u64).range(4..))]
     find_lr_steps: u64,

@@ -43,7 +43,7 @@ pub struct Args {
     /// evaluated in f32.
     #[arg(long, help_heading = "Models")]
     masters: bool,
-    /// Texts to predict: .txt, .jsonl, .parquet, or folders of them.
+    /// Texts to predict: .txt, .jsonl, .json, .parquet, or folders of them.
     ///
     /// [default: stories of the built-in generator]
     #[arg(long, num_args = 1.., help_heading = "Data")]

@@ -79,8 +79,8 @@ pub enum Error {
         reason: String,
     },
 
-    #[error("{}: no conversation would be in this file; add some, hold out a larger share, or \
-             lengthen the context",
+    #[error("{}: no conversation would be in this file; add some, hold out a larger share \
+             (`held_out`), or lengthen the context (`context`)",
             path.display())]
     NoConversation { path: PathBuf },
 
@@ -141,7 +141,7 @@ pub enum Error {
     TokenizerMismatch { path: PathBuf, other: PathBuf },
 
     #[error("{}: too small for one row of {expected} tokens that begins with a document: it has \
-             {found} tokens; add data or shorten the context", path.display())]
+             {found} tokens; add data or shorten the context (`context`)", path.display())]
     TooSmall {
         path: PathBuf,
         found: u64,

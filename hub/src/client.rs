@@ -411,7 +411,7 @@ fn origin(url: &str) -> Option<(String, String, u16)> {
 }
 
 /// The target of a redirect; `None` if it is not a web address. The crate `url` joins addresses
-/// too, but it brings the tables of international domain names.
+/// too, but it adds the tables of international domain names.
 fn join(url: &str, location: &str) -> Option<String> {
     let base: Uri = url.parse().ok()?;
     let target = match location {

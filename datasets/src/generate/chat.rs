@@ -64,10 +64,11 @@ const SUMS: [[&str; 3]; 6] = [
 
 /// Kinds of numbers below 100, each as likely as the others: below ten, whole tens, all others.
 ///
-/// A digit of a sum depends on two digits. Where both are uniform, neither alone says anything about
-/// the result, and a small model finds the rule late or never. Here zeros are frequent, so that one
-/// digit often decides; the model begins with that and goes on to the rule (Abbe, Cornacchia and
-/// Lotfi, "Provable Advantage of Curriculum Learning on Parity Targets with Mixed Inputs", 2023).
+/// A digit of a sum depends on two digits. Where both are uniform, neither alone says anything
+/// about the result, and a small model finds the rule late or never. Here zeros are frequent, so
+/// that one digit often decides; the model begins with that and goes on to the rule (Abbe,
+/// Cornacchia and Lotfi, "Provable Advantage of Curriculum Learning on Parity Targets with Mixed
+/// Inputs", 2023).
 const KINDS: [Kind; 3] = [Kind::BelowTen, Kind::Tens, Kind::Other];
 
 /// The number of tasks in a conversation.
