@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{Mmap, MmapMut};
 
@@ -40,12 +40,16 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) enum FileBytes {
     Mapped(Mmap),
-    Copied {
-        map: MmapMut,
-        /// Offset of the file in the mapping. The file starts at a huge page.
-        start: usize,
-        len: usize,
-    },
+    Copied(HugePages),
+}
+
+/// Memory that starts at a huge page and is on huge pages where the system has some.
+#[derive(Debug)]
+pub struct HugePages {
+    map: MmapMut,
+    /// Offset of the first huge page in the mapping.
+    start: usize,
+    len: usize,
 }
 
 /// A multiple of every page size of a mapping.
@@ -107,7 +111,7 @@ impl FileBytes {
 
     /// Whether the file was copied.
     pub fn is_copied(&self) -> bool {
-        matches!(self, FileBytes::Copied { .. })
+        matches!(self, FileBytes::Copied(_))
     }
 }
 
@@ -117,19 +121,44 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match self {
             FileBytes::Mapped(map) => map,
-            FileBytes::Copied { map, start, len } => &map[*start..start + len],
+            FileBytes::Copied(bytes) => bytes,
         }
     }
 }
 
+impl HugePages {
+    /// `len` zeros, for which the system finds memory when they are first written.
+    ///
+    /// # Errors
+    /// Those of mapping so much memory.
+    pub fn zeroed(len: usize) -> io::Result<HugePages> {
+        let map = MmapMut::map_anon(len + HUGE)?;
+        #[cfg(target_os = "linux")]
+        // A kernel without huge pages refuses this. The memory is then on ordinary pages.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let start = map.as_ptr().align_offset(HUGE);
+        Ok(HugePages { map, start, len })
+    }
+}
+
+impl Deref for HugePages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for HugePages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..][..self.len]
+    }
+}
+
 fn copy(file: &File, len: usize) -> io::Result<FileBytes> {
-    let mut map = MmapMut::map_anon(len + HUGE)?;
-    #[cfg(target_os = "linux")]
-    // A kernel without huge pages refuses this. The copy then uses ordinary pages.
-    let _ = map.advise(memmap2::Advice::HugePage);
-    let start = map.as_ptr().align_offset(HUGE);
-    read(file, &mut map[start..start + len])?;
-    Ok(FileBytes::Copied { map, start, len })
+    let mut copied = HugePages::zeroed(len)?;
+    read(file, &mut copied)?;
+    Ok(FileBytes::Copied(copied))
 }
 
 /// Reads a whole file with all cores.
