@@ -35,8 +35,8 @@ impl KvType {
     }
 }
 
-/// Keys and values of one sequence.
-#[derive(Debug)]
+/// Keys and values of one sequence. A clone continues independently.
+#[derive(Debug, Clone)]
 pub struct KvCache {
     shape: CacheShape,
     tokens: Vec<u32>,
@@ -44,7 +44,7 @@ pub struct KvCache {
     elements: Elements,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Elements {
     F32(Blocks<f32>),
     F16(Blocks<f16>),

@@ -335,6 +335,38 @@ fn threads_may_share_a_model() {
 }
 
 #[test]
+fn a_clone_of_a_cache_continues_on_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = odd("llama", true, TableType::F16);
+    let (path, _) = write(&recipe, Packing::I2, folder.path(), "model");
+    for kv_type in [KvType::F32, KvType::F16, KvType::Q8] {
+        let options = Options {
+            kv_type,
+            ..Options::default()
+        };
+        let model = Model::open(&path, options).unwrap();
+        let next = |cache: &mut KvCache, ids: &[u32]| {
+            bits(&model.forward(cache, ids, Logits::Last).unwrap())
+        };
+        let mut cache = model.new_cache(24).unwrap();
+        next(&mut cache, &ids(20));
+        let mut clone = cache.clone();
+        assert_eq!(clone.tokens(), cache.tokens());
+        // Each of them writes position 20.
+        let found = [next(&mut cache, &[1]), next(&mut clone, &[2])];
+        for (last, found) in [1, 2].into_iter().zip(found) {
+            let mut alone = model.new_cache(24).unwrap();
+            let ids = [&ids(20)[..], &[last]].concat();
+            assert_eq!(found, next(&mut alone, &ids), "{kv_type:?} {last}");
+        }
+        assert_eq!(next(&mut cache, &[3]), {
+            let mut alone = model.new_cache(24).unwrap();
+            next(&mut alone, &[&ids(20)[..], &[1, 3]].concat())
+        });
+    }
+}
+
+#[test]
 fn caches_that_do_not_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let open = |layers: usize| {

@@ -97,18 +97,7 @@ const MANY: usize = 8;
 impl<T: Element> Blocks<T> {
     /// Zeros, for which the operating system finds memory when they are first written.
     pub fn new(shape: CacheShape, capacity: usize) -> Blocks<T> {
-        let len = Self::elements(shape, capacity);
-        let align = if len * size_of::<T>() >= 2 * HUGE_PAGE {
-            HUGE_PAGE
-        } else {
-            LINE
-        };
-        let mut memory: Vec<T> = bytemuck::zeroed_vec(len + align / size_of::<T>());
-        let skip = memory.as_ptr().align_offset(align);
-        memory.truncate(skip + len);
-        if align == HUGE_PAGE {
-            advise_huge_pages(&memory[skip..]);
-        }
+        let (memory, skip) = aligned_zeros(Self::elements(shape, capacity));
         Blocks {
             memory,
             skip,
@@ -173,6 +162,34 @@ impl<T: Element> Blocks<T> {
             pool.chunks_mut(memory, len, store);
         }
     }
+}
+
+impl<T: Element> Clone for Blocks<T> {
+    fn clone(&self) -> Blocks<T> {
+        // Another vector has another alignment.
+        let (mut memory, skip) = aligned_zeros(self.memory.len() - self.skip);
+        memory[skip..].copy_from_slice(&self.memory[self.skip..]);
+        Blocks {
+            memory,
+            skip,
+            ..*self
+        }
+    }
+}
+
+/// `len` zeros after the elements to skip.
+fn aligned_zeros<T: Element>(len: usize) -> (Vec<T>, usize) {
+    let align = match len * size_of::<T>() >= 2 * HUGE_PAGE {
+        true => HUGE_PAGE,
+        false => LINE,
+    };
+    let mut memory: Vec<T> = bytemuck::zeroed_vec(len + align / size_of::<T>());
+    let skip = memory.as_ptr().align_offset(align);
+    memory.truncate(skip + len);
+    if align == HUGE_PAGE {
+        advise_huge_pages(&memory[skip..]);
+    }
+    (memory, skip)
 }
 
 /// Elements of one head's block.
