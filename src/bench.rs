@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{LinearType, Output, PackedFile, Packing};
 use sterna_validate::speed::bench::{self, Benchmark};
-use sterna_validate::speed::{Listing, Test};
+use sterna_validate::speed::{Generation, Head, Listing, Subject, Test};
 
 use crate::exit::Usage;
 use crate::output::{note, out, outln};
@@ -19,7 +19,8 @@ use crate::{model, terminal};
 /// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the
 /// median, the smallest and the largest speed, and the median's share of the limit. The limit is
 /// the time to read the necessary bytes at the bandwidth measured in the same run, or the time of
-/// the multiply-adds at the peak int8 rate, whichever is longer.
+/// the multiply-adds at the peak rates of int8 and f32, whichever is longer. A model that the caches
+/// hold has no limit by memory.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model, as for `sterna generate`, or what `sterna synthesize` writes.
@@ -44,6 +45,19 @@ pub struct Args {
     /// The default is cut to what the context of the model has room for.
     #[arg(long, value_delimiter = ',', help_heading = "Tests")]
     tg: Vec<usize>,
+    /// Generate with several sequences at once, like 1,2,4,8,16,32.
+    ///
+    /// Each number of sequences is measured with the logits that greedy sampling needs (screened)
+    /// and with all logits (full). --tg is then the number of tokens of each sequence [default: 16].
+    /// Speeds count the tokens of all sequences, and `x one` compares them with those of one.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        conflicts_with_all = ["pp", "packing", "full_head"],
+        help_heading = "Tests"
+    )]
+    batch: Vec<usize>,
     /// Tokens in the cache before each test.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Tests")]
     depth: usize,
@@ -78,6 +92,8 @@ pub struct Args {
 /// Default lengths of prompts and of generated texts.
 const PROMPTS: [usize; 2] = [128, 512];
 const GENERATIONS: [usize; 1] = [64];
+/// The same of each of several sequences.
+const OF_SEVERAL: [usize; 1] = [16];
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Packings {
@@ -118,7 +134,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         names: (0..paths.len()).map(name).collect(),
         depth: plan.depth,
         report: &report,
-        is_choice: repacked.is_some(),
+        subject: match (&repacked, &args.batch[..]) {
+            (Some(_), _) => Subject::Packings,
+            (None, []) => Subject::Models,
+            (None, _) => Subject::Batches,
+        },
     };
     match (args.json, args.csv) {
         (true, _) => outln!("{}", shown.json())?,
@@ -129,18 +149,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn plan(args: &Args) -> anyhow::Result<Benchmark> {
-    let non_zero = |n: &&usize| **n > 0;
-    let (mut prompts, mut generations) = (args.pp.clone(), args.tg.clone());
-    if prompts.is_empty() {
-        prompts = PROMPTS.to_vec();
-    }
-    if generations.is_empty() {
-        generations = GENERATIONS.to_vec();
-    }
-    let prompts = prompts.iter().filter(non_zero).map(|n| Test::Prompt(*n));
-    let generations = generations.iter().filter(non_zero);
-    let generations = generations.map(|n| Test::Generate(*n));
-    let tests: Vec<Test> = prompts.chain(generations).collect();
+    let tests = match args.batch[..] {
+        [] => tests(args),
+        _ => batch_tests(args)?,
+    };
     if tests.is_empty() || args.repetitions == 0 {
         let why =
             "nothing to measure: expected a --pp or --tg above 0 and --repetitions of at least 1";
@@ -162,8 +174,48 @@ fn plan(args: &Args) -> anyhow::Result<Benchmark> {
         kernels: args.choices.kernels()?,
         kv_type: args.choices.kv,
         memory: args.choices.memory,
-        full_head: args.full_head,
     })
+}
+
+fn tests(args: &Args) -> Vec<Test> {
+    let head = match args.full_head {
+        true => Head::Full,
+        false => Head::Screened,
+    };
+    let prompts = chosen(&args.pp, &PROMPTS).map(Test::Prompt);
+    let generations = chosen(&args.tg, &GENERATIONS).map(|tokens| {
+        Test::Generate(Generation {
+            tokens,
+            sequences: 1,
+            head,
+        })
+    });
+    prompts.chain(generations).collect()
+}
+
+fn batch_tests(args: &Args) -> anyhow::Result<Vec<Test>> {
+    if args.batch.contains(&0) {
+        return Err(Usage("--batch 0: expected numbers of at least 1".into()).into());
+    }
+    let mut tests = Vec::new();
+    for tokens in chosen(&args.tg, &OF_SEVERAL) {
+        for head in [Head::Screened, Head::Full] {
+            tests.extend(args.batch.iter().map(|sequences| {
+                Test::Generate(Generation {
+                    tokens,
+                    sequences: *sequences,
+                    head,
+                })
+            }));
+        }
+    }
+    Ok(tests)
+}
+
+/// What was given or, without it, the default; zeros left out.
+fn chosen<'a>(given: &'a [usize], default: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    let lengths = if given.is_empty() { default } else { given };
+    lengths.iter().copied().filter(|n| *n > 0)
 }
 
 /// Tokens that fit into the context of every model after `depth` tokens.
@@ -184,7 +236,7 @@ fn cut_defaults(args: &Args, tests: &mut Vec<Test>, room: usize) {
             Test::Prompt(_) => args.pp.is_empty(),
             Test::Generate(_) => args.tg.is_empty(),
         };
-        let (Test::Prompt(tokens) | Test::Generate(tokens)) = test;
+        let (Test::Prompt(tokens) | Test::Generate(Generation { tokens, .. })) = test;
         if is_default && room > 0 && *tokens > room {
             (*tokens, is_cut) = (room, true);
         }

@@ -205,14 +205,28 @@ fn check_results(report: &Value, expected: &[(&str, &str, u64)]) {
             0.0 < spread[0] && spread[0] <= speed && speed <= spread[1],
             "{result}"
         );
-        assert!(result["limit_fraction"].as_f64().unwrap() > 0.0, "{result}");
-        for optional in ["peak_bytes", "joules_per_token"] {
+        // A model of the tests stays in the caches, and reading these has no limit.
+        assert_eq!(
+            result["limit_fraction"].is_null(),
+            result["limit"] == "cache",
+            "{result}"
+        );
+        for optional in [
+            "limit_fraction",
+            "limit_tokens_per_second",
+            "peak_bytes",
+            "joules_per_token",
+        ] {
             let value = result.get(optional).unwrap();
             assert!(value.is_null() || value.as_f64().unwrap() > 0.0, "{result}");
         }
     }
     for limits in report["machine"]["limits"].as_array().unwrap() {
-        for rate in ["read_bytes_per_second", "int8_macs_per_second"] {
+        for rate in [
+            "read_bytes_per_second",
+            "int8_macs_per_second",
+            "f32_macs_per_second",
+        ] {
             assert!(limits[rate].as_f64().unwrap() > 0.0, "{limits}");
         }
     }
@@ -244,10 +258,54 @@ fn bench_reports_every_test_and_number_of_threads() {
 
     let csv = bench(&[&model, "--threads", "1", "--csv"]);
     let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert_eq!(columns, [11; 3], "{csv}");
+    assert_eq!(columns, [15; 3], "{csv}");
     let text = bench(&[&model, "--threads", "1"]);
     assert!(
         text.contains("pp16") && text.contains("tg4") && text.contains(" % "),
+        "{text}"
+    );
+}
+
+#[test]
+fn bench_generates_several_sequences_with_either_head() {
+    let folder = Folder::new();
+    let model = folder.synthesize("bitnet", "model", &[]);
+    let run = |options: &[&str]| {
+        let args = [
+            "bench",
+            &model,
+            "--threads",
+            "1,2",
+            "--repetitions",
+            "2",
+            "--batch",
+            "1,3",
+        ];
+        stdout(&[&args, options].concat())
+    };
+    let report: Value = serde_json::from_str(&run(&["--tg", "4", "--json"])).unwrap();
+    let tests: Vec<(&str, &str, u64)> = [1, 2]
+        .into_iter()
+        .flat_map(|threads| [1, 3, 1, 3].map(|n| ("i2", ["tg4", "tg4x3"][n / 3], threads)))
+        .collect();
+    check_results(&report, &tests);
+    let results = report["results"].as_array().unwrap();
+    for (result, i) in results.iter().zip(0..) {
+        let head = if i % 4 < 2 { "screened" } else { "full" };
+        assert_eq!(result["head"], head, "{result}");
+        let sequences = 1 + 2 * (i % 2);
+        assert_eq!(result["sequences"], sequences, "{result}");
+        let times = result["times_one_sequence"].as_f64().unwrap();
+        assert!(times > 0.0 && (sequences > 1 || times == 1.0), "{result}");
+    }
+    // 16 tokens of each sequence by default, cut to the context of 128.
+    let csv = run(&["--depth", "120", "--csv"]);
+    let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert_eq!(columns, [15; 9], "{csv}");
+    assert!(csv.contains("\"tg8x3@120\""), "{csv}");
+    let text = run(&[]);
+    assert!(
+        text.contains("tg16x3 ") && text.contains("screened") && text.contains("x one"),
         "{text}"
     );
 }
@@ -317,6 +375,12 @@ fn bench_refuses_broken_files_and_impossible_tests() {
     refused(3, &["bench", &folder.path("absent")]);
     refused(2, &["bench", &model, "--threads", "0"]);
     refused(2, &["bench", &model, "--pp", "0", "--tg", "0"]);
+    refused(2, &["bench", &model, "--batch", "1,0"]);
+    refused(2, &["bench", &model, "--batch", "two"]);
+    refused(2, &["bench", &model, "--batch", "2", "--tg", "0"]);
+    for other in [&["--pp", "16"][..], &["--full-head"], &["--packing", "all"]] {
+        refused(2, &[&["bench", &model, "--batch", "2"], other].concat());
+    }
     refused(2, &["bench", &model, "--kernels", "abacus"]);
     refused(2, &["bench"]);
     refused(

@@ -16,6 +16,16 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system has no memory for a measurement.
+    #[error(
+        "{bytes} bytes to measure how fast memory is read: {source}; allow this process more memory"
+    )]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The model could not be run.
     #[error(transparent)]
     Runtime(#[from] sterna_runtime::Error),
@@ -81,7 +91,7 @@ impl Error {
             Data(error) => error.is_bad_input(),
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             NoText { .. } | TooShort { .. } | NotFinite { .. } | NoPrefix | Task(_) => true,
-            Gate { .. } => false,
+            Gate { .. } | Memory { .. } => false,
         }
     }
 }

@@ -111,7 +111,7 @@ fn load<T: bytemuck::Pod>(bytes: &[T; 32]) -> Bytes {
 /// bits.
 #[target_feature(enable = "neon")]
 #[inline]
-fn smlal(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn smlal(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
     vpadalq_s16(sums, vmlal_high_s8(low, a, b))
 }
@@ -119,7 +119,7 @@ fn smlal(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 /// `sums[i]` += Σ `a[4 i + c]` · `b[4 i + c]` over four c.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: reads and writes registers only; the function has the feature.
     unsafe {
         asm!(
@@ -134,7 +134,7 @@ fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 /// `sums[2 i + j]` += Σ `a[8 i + c]` · `b[8 j + c]` over eight c.
 #[target_feature(enable = "neon,i8mm")]
 #[inline]
-fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: reads and writes registers only; the function has the feature.
     unsafe {
         asm!(

@@ -1,164 +1,158 @@
-//! The int8 multiply-add peak of an instruction set: the loop of a matrix product without anything
-//! else.
+//! The loops that measure what an instruction set can do: multiply-adds, and reads of memory
+//! ([`read`]).
 //!
-//! Weights stay in registers, activations come from the first-level cache, and there are as many
-//! accumulators as registers. 16-bit accumulators may wrap here, which a kernel must prevent: this
-//! is a limit.
+//! A limit that is too low flatters, so a limit is the best of several loops. Multiply-adds work on
+//! registers alone, with several numbers of accumulators: a few do not fill the pipelines, and many
+//! may not fit the registers. 16-bit accumulators may wrap here, which a kernel must prevent.
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
+pub mod read;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::hint::black_box;
 
 use super::slots::Kernels;
 
-/// A loop and what it computes.
+/// The multiply-adds of the instruction set of a kernel table.
 #[derive(Debug)]
 pub struct Peak {
-    /// The kernel table that is built on it.
+    /// The kernel table.
     table: &'static str,
-    /// The instruction that multiplies and adds.
-    pub instruction: &'static str,
-    /// Multiply-adds of one call of `run`.
-    pub macs: usize,
-    /// Runs the loop once.
-    pub run: fn(),
-    runs_here: fn() -> bool,
+    /// int8 times int8, added to 32 bits or, where the table's kernels do so, to 16.
+    pub int8: Loops,
+    /// A product of f32, rounded, and then a sum.
+    pub f32: Loops,
+    /// The same rounded once.
+    pub fma: Loops,
 }
 
-/// Activations: 4 KiB.
-const COLUMNS: usize = 4096;
-const REPEAT: usize = 64;
-/// Rows of the loop without intrinsics.
-const ROWS: usize = 4;
+/// One kind of multiply-add with several numbers of accumulators.
+#[derive(Debug)]
+pub struct Loops {
+    /// The instructions of one multiply-add.
+    pub instruction: &'static str,
+    runs_here: fn() -> bool,
+    loops: &'static [Loop],
+}
 
-/// Slowest first.
+/// Multiply-adds to a number of accumulators.
+#[derive(Debug)]
+pub struct Loop {
+    /// Multiply-adds of one call of `run`.
+    pub macs: usize,
+    /// Runs the loop for some tens of microseconds.
+    pub run: fn(),
+}
+
+/// Multiply-adds of an accumulator in one call.
+const REPEAT: usize = 1 << 13;
+
+/// The loops of a function over the number of accumulators, and the multiply-adds of one
+/// instruction.
+macro_rules! loops {
+    ($instruction:literal, $function:ident, $lanes:literal, [$($count:literal),*], $runs:expr) => {
+        $crate::kernels::peak::Loops {
+            instruction: $instruction,
+            runs_here: || $runs,
+            loops: &[$($crate::kernels::peak::Loop {
+                macs: $crate::kernels::peak::REPEAT * $lanes * $count,
+                run: || {
+                    // SAFETY: `Loops::all` hands a loop out only where `runs_here` found the
+                    // features that its function is compiled for.
+                    #[allow(unused_unsafe)]
+                    unsafe { $function::<$count>() }
+                },
+            }),*],
+        }
+    };
+}
+use loops;
+
+/// The peaks of the tables of this architecture, slowest first.
 static PEAKS: &[Peak] = &[
     Peak {
         table: "scalar",
-        instruction: "compiled loop",
-        macs: REPEAT * ROWS * COLUMNS,
-        run: compiled_loop,
-        runs_here: || true,
+        int8: loops!("compiled loop", compiled_int8, 64, [1, 2, 4], true),
+        f32: loops!("compiled loop", compiled_f32, 4, [4, 6, 8, 12], true),
+        fma: Loops::NONE,
     },
     #[cfg(target_arch = "x86_64")]
-    Peak {
-        table: "avx2",
-        instruction: "vpmaddubsw and vpaddw",
-        macs: REPEAT * x86::AVX2_ROWS * COLUMNS,
-        run: x86::avx2,
-        runs_here: || is_x86_feature_detected!("avx2"),
-    },
+    x86::AVX2,
     #[cfg(target_arch = "x86_64")]
-    Peak {
-        table: "avx-vnni",
-        instruction: "vpdpbusd, 256 bits",
-        macs: REPEAT * x86::AVX2_ROWS * COLUMNS,
-        run: x86::avx_vnni,
-        runs_here: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
-    },
+    x86::AVX_VNNI,
     #[cfg(target_arch = "x86_64")]
-    Peak {
-        table: "avx512",
-        instruction: "vpdpbusd, 512 bits",
-        macs: REPEAT * x86::AVX512_ROWS * COLUMNS,
-        run: x86::avx512_vnni,
-        runs_here: || is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
-    },
+    x86::AVX512,
+    #[cfg(target_arch = "aarch64")]
+    arm::NEON,
+    #[cfg(target_arch = "aarch64")]
+    arm::DOTPROD,
+    #[cfg(target_arch = "aarch64")]
+    arm::I8MM,
 ];
 
 impl Peak {
-    /// The peak of the instruction set of a table; of the fastest here for a table without an
-    /// entry.
+    /// The peak of the instruction set of a table; the last one that runs here for a table without
+    /// an entry.
     pub fn of(kernels: &Kernels) -> &'static Peak {
-        let mut here = PEAKS.iter().filter(|p| (p.runs_here)());
-        let named = here.clone().find(|p| p.table == kernels.name);
-        named
-            .or(here.next_back())
-            .expect("the compiled loop runs everywhere")
+        let named = PEAKS.iter().find(|peak| peak.table == kernels.name);
+        let mut here = PEAKS.iter().filter(|peak| !peak.int8.all().is_empty());
+        let last = || here.next_back().expect("compiled loops run everywhere");
+        named.unwrap_or_else(last)
     }
 }
 
-/// The same loop as the compiler vectorizes it for the baseline instruction set.
-fn compiled_loop() {
-    let weights = black_box([[1i8; COLUMNS]; ROWS]);
-    let q = black_box([1i8; COLUMNS]);
+impl Loops {
+    /// An instruction that does not exist.
+    const NONE: Loops = Loops {
+        instruction: "none",
+        runs_here: || false,
+        loops: &[],
+    };
+
+    /// The loops; none if this CPU lacks the instruction.
+    pub fn all(&self) -> &'static [Loop] {
+        match (self.runs_here)() {
+            true => self.loops,
+            false => &[],
+        }
+    }
+}
+
+/// Calls `add` [`REPEAT`] times for each of `N` accumulators in turn.
+#[inline(always)]
+fn accumulate<const N: usize, V: Copy>(zero: V, add: impl Fn(V) -> V) {
+    // Accumulators that are known to be equal would become one.
+    let mut sums = black_box([zero; N]);
     for _ in 0..REPEAT {
-        let row = |row: &[i8; COLUMNS]| -> i32 {
-            let products = row.iter().zip(black_box(&q));
-            products.map(|(w, q)| i32::from(*w) * i32::from(*q)).sum()
-        };
-        black_box(weights.each_ref().map(row));
+        for sum in &mut sums {
+            *sum = add(*sum);
+        }
     }
+    black_box(sums);
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
+/// As the compiler vectorizes it for the baseline instruction set; the bytes come from the
+/// first-level cache.
+fn compiled_int8<const N: usize>() {
+    let x = [1i8; 64];
+    accumulate::<N, i32>(0, |sum| {
+        let pairs = black_box(&x).iter().zip(black_box(&x));
+        sum + pairs
+            .map(|(a, b)| i32::from(*a) * i32::from(*b))
+            .sum::<i32>()
+    });
+}
 
-    use super::{COLUMNS, REPEAT};
-
-    /// Six accumulators, six weights and a load: AVX2 has 16 registers.
-    pub const AVX2_ROWS: usize = 6;
-    pub const AVX512_ROWS: usize = 12;
-
-    pub fn avx2() {
-        // SAFETY: `runs_here` found AVX2.
-        unsafe { avx2_loop() }
-    }
-
-    #[target_feature(enable = "avx2")]
-    fn avx2_loop() {
-        let weights = black_box([_mm256_set1_epi8(1); AVX2_ROWS]);
-        let mut sums = [_mm256_setzero_si256(); AVX2_ROWS];
-        let q = [_mm256_set1_epi8(1); COLUMNS / 32];
-        for _ in 0..REPEAT {
-            for q in black_box(&q) {
-                for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*w, *q));
-                }
-            }
+fn compiled_f32<const N: usize>() {
+    let x = [1f32; 4];
+    accumulate::<N, [f32; 4]>([0.0; 4], |mut sum| {
+        for (sum, x) in sum.iter_mut().zip(black_box(&x)) {
+            *sum += x * x;
         }
-        black_box(sums);
-    }
-
-    pub fn avx_vnni() {
-        // SAFETY: `runs_here` found AVX2 and AVX-VNNI.
-        unsafe { avx_vnni_loop() }
-    }
-
-    #[target_feature(enable = "avx2,avxvnni")]
-    fn avx_vnni_loop() {
-        let weights = black_box([_mm256_set1_epi8(1); AVX2_ROWS]);
-        let mut sums = [_mm256_setzero_si256(); AVX2_ROWS];
-        let q = [_mm256_set1_epi8(1); COLUMNS / 32];
-        for _ in 0..REPEAT {
-            for q in black_box(&q) {
-                for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_dpbusd_avx_epi32(*sum, *w, *q);
-                }
-            }
-        }
-        black_box(sums);
-    }
-
-    pub fn avx512_vnni() {
-        // SAFETY: `runs_here` found AVX-512 F and VNNI.
-        unsafe { avx512_vnni_loop() }
-    }
-
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    fn avx512_vnni_loop() {
-        let weights = black_box([_mm512_set1_epi8(1); AVX512_ROWS]);
-        let mut sums = [_mm512_setzero_si512(); AVX512_ROWS];
-        let q = [_mm512_set1_epi8(1); COLUMNS / 64];
-        for _ in 0..REPEAT {
-            for q in black_box(&q) {
-                for (sum, w) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm512_dpbusd_epi32(*sum, *w, *q);
-                }
-            }
-        }
-        black_box(sums);
-    }
+        sum
+    });
 }
 
 #[cfg(test)]
@@ -167,11 +161,19 @@ mod tests {
 
     #[test]
     fn every_loop_that_can_run_runs() {
-        for peak in PEAKS.iter().filter(|p| (p.runs_here)()) {
-            (peak.run)();
+        for peak in PEAKS {
+            let kinds = [&peak.int8, &peak.f32, &peak.fma];
+            for run in kinds.into_iter().flat_map(Loops::all) {
+                (run.run)();
+            }
         }
+    }
+
+    #[test]
+    fn every_table_has_a_peak() {
         for kernels in Kernels::available() {
-            assert!((Peak::of(kernels).runs_here)());
+            let peak = Peak::of(kernels);
+            assert!(!peak.int8.all().is_empty() && !peak.f32.all().is_empty());
         }
     }
 }

@@ -331,11 +331,10 @@ fn speed(report: &Report) -> Option<Section> {
                 with.threads.to_string(),
                 rate(&with.prompt),
                 rate(&with.generate),
-                format!(
-                    "{:.0} % of {}",
-                    100.0 * with.generate.limit_fraction,
-                    with.generate.limit
-                ),
+                match with.generate.limit_fraction {
+                    Some(share) => format!("{:.0} % of {}", 100.0 * share, with.generate.limit),
+                    None => format!("– ({})", with.generate.limit),
+                },
                 waits(speed.first_token_seconds),
                 match is_main {
                     true => {

@@ -11,14 +11,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use sterna_runtime::threads::Pool;
-use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Result, Sampling, sampler};
+use sterna_runtime::{Kernels, KvCache, KvType, Logits, Model, Options, Part, Sampling, sampler};
 use sterna_ternary::{LinearType, Memory};
 
 use super::energy::Energy;
 use super::limits::{MachineLimits, Meter};
 use super::memory;
 use super::spread::Spread;
-use super::work::{Bound, Test, Work};
+use super::work::{Bound, Generation, Head, Test, Work};
+use crate::Result;
 
 /// What [`measure`] runs.
 #[derive(Debug, Clone)]
@@ -37,8 +38,6 @@ pub struct Benchmark {
     pub kv_type: KvType,
     /// How the files get into memory.
     pub memory: Memory,
-    /// Whether generation computes every logit, also those that cannot be the largest.
-    pub full_head: bool,
 }
 
 /// All results of [`measure`].
@@ -72,8 +71,8 @@ pub struct Measurement {
     pub peak_bytes: Option<u64>,
     /// The least work that the test takes.
     pub work: Work,
-    /// Tokens per second at the limit of the machine.
-    pub limit: f64,
+    /// Tokens per second at the limit of the machine, where it was measured.
+    pub limit: Option<f64>,
     /// Which limit that is.
     pub bound: Bound,
 }
@@ -85,8 +84,8 @@ impl Measurement {
     }
 
     /// Median speed as a share of the limit.
-    pub fn limit_fraction(&self) -> f64 {
-        self.speed().median / self.limit
+    pub fn limit_fraction(&self) -> Option<f64> {
+        Some(self.speed().median / self.limit?)
     }
 
     /// Median joules per token.
@@ -106,7 +105,7 @@ impl Measurement {
 ///
 /// # Errors
 /// Those of [`Model::open`] and [`Model::forward`]; a depth and a test that together exceed the
-/// model's context.
+/// model's context; those of [`Meter::new`].
 pub fn measure(
     paths: &[&Path],
     plan: &Benchmark,
@@ -115,14 +114,14 @@ pub fn measure(
     let kernels = plan.kernels.unwrap_or_else(Kernels::best);
     let energy = Energy::open();
     let start = memory::resident();
-    let mut subjects = Vec::new();
+    let mut subjects: Vec<Subject> = Vec::new();
     for (model, path) in paths.iter().enumerate() {
         for threads in &plan.threads {
             subjects.push(Subject::open(model, path, *threads, plan)?);
         }
     }
     let pools = plan.threads.iter().map(|n| Pool::new(Some(*n)));
-    let pools = pools.collect::<Result<Vec<Pool>>>()?;
+    let pools = pools.collect::<sterna_runtime::Result<Vec<Pool>>>()?;
     let mut limits: Vec<MachineLimits> = plan
         .threads
         .iter()
@@ -132,7 +131,7 @@ pub fn measure(
     let mut done = 0;
     for round in 0..=plan.repetitions {
         // The buffer of the meter is large: it lives no longer than its measurement.
-        let meter = Meter::new();
+        let meter = Meter::new(&pools)?;
         for (best, pool) in limits.iter_mut().zip(&pools) {
             *best = best.or_better(&meter.measure(pool, kernels));
         }
@@ -147,8 +146,9 @@ pub fn measure(
                 done += 1;
             }
             if let (Some(before), Some(start)) = (before, start) {
-                // Models that ran before keep their pages: only what this one added counts.
-                subject.peak = memory::peak().map(|peak| peak.saturating_sub(before) + start);
+                // Other models keep their pages: only what this one added counts.
+                let added = memory::peak().map(|peak| peak.saturating_sub(before));
+                subject.peak = added.map(|added| start + subject.opened + added);
             }
         }
     }
@@ -167,7 +167,10 @@ pub fn measure(
 struct Subject {
     index: usize,
     model: Model,
-    cache: KvCache,
+    /// As many as the test with the most sequences has; all with the same tokens at first.
+    caches: Vec<KvCache>,
+    /// Bytes that opening the model put into memory.
+    opened: u64,
     peak: Option<u64>,
     /// Per test.
     speeds: Vec<Vec<f64>>,
@@ -184,12 +187,15 @@ impl Subject {
             kv_type: plan.kv_type,
             memory: plan.memory,
         };
+        let before = memory::resident();
         let model = Model::open(path, options)?;
-        let longest = plan.tests.iter().map(|t| t.tokens()).max().unwrap_or(1);
+        let opened = memory::resident().zip(before);
+        let longest = plan.tests.iter().map(|t| t.positions()).max().unwrap_or(1);
         Ok(Subject {
-            cache: model.new_cache(plan.depth + longest)?,
+            caches: vec![model.new_cache(plan.depth + longest)?],
             index,
             model,
+            opened: opened.map_or(0, |(after, before)| after.saturating_sub(before)),
             peak: None,
             speeds: vec![Vec::new(); plan.tests.len()],
             joules: vec![Vec::new(); plan.tests.len()],
@@ -210,51 +216,53 @@ impl Subject {
         if !goes_on() {
             return Ok(false);
         }
-        let (model, cache) = (&self.model, &mut self.cache);
-        let vocab_size = model.config().vocab_size;
-        let id = |i: usize| (i * 7919 % vocab_size) as u32;
-        // The tokens before the test stay in the cache from round to round.
-        if cache.len() < plan.depth {
-            let ids: Vec<u32> = (cache.len()..plan.depth).map(id).collect();
-            model.forward(cache, &ids, Logits::Last)?;
-        }
-        cache.truncate(plan.depth);
-        let tokens = plan.tests[i].tokens();
-        let ids: Vec<u32> = (1..=tokens).map(id).collect();
+        let test = plan.tests[i];
+        self.fill_caches(test.sequences(), plan.depth)?;
+        let (model, caches) = (&self.model, &mut self.caches[..test.sequences()]);
+        let ids: Vec<u32> = (1..=test.tokens()).map(|i| token(model, i)).collect();
         let joules = energy.and_then(Energy::joules);
         let head_bytes = model.head_bytes_read();
-        let screen = Sampling::default().screen(&[]);
-        let screen = screen.filter(|_| !plan.full_head);
-        let logits = screen.as_ref().map_or(Logits::Last, Logits::Screened);
-        let forward = |cache: &mut KvCache, ids: &[u32]| model.forward(cache, ids, logits);
         // Only calls of the model are between here and `seconds`.
         let start = Instant::now();
-        match plan.tests[i] {
-            Test::Prompt(_) => drop(forward(cache, &ids)?),
-            Test::Generate(n) => {
-                let mut next = ids[0];
-                for _ in 0..n {
-                    if !goes_on() {
-                        return Ok(false);
-                    }
-                    next = sampler::greedy(&forward(cache, &[next])?);
-                }
+        let is_done = match test {
+            Test::Prompt(_) => {
+                model.forward(&mut caches[0], &ids, Logits::Last)?;
+                true
             }
-        }
+            Test::Generate(generation) => generate(model, caches, generation, &ids, goes_on)?,
+        };
         let seconds = start.elapsed().as_secs_f64();
         self.head_bytes[i] = model.head_bytes_read() - head_bytes;
-        if counts {
-            self.speeds[i].push(tokens as f64 / seconds);
+        if counts && is_done {
+            let tokens = test.tokens() as f64;
+            self.speeds[i].push(tokens / seconds);
             let used = energy
                 .zip(joules)
                 .and_then(|(energy, before)| energy.since(before));
-            self.joules[i].extend(used.map(|joules| joules / tokens as f64));
+            self.joules[i].extend(used.map(|joules| joules / tokens));
         }
-        Ok(true)
+        Ok(is_done)
+    }
+
+    /// Leaves `depth` tokens in each of `count` caches. They stay there from round to round.
+    fn fill_caches(&mut self, count: usize, depth: usize) -> Result<()> {
+        let first = &mut self.caches[0];
+        if first.len() < depth {
+            let ids: Vec<u32> = (first.len()..depth)
+                .map(|i| token(&self.model, i))
+                .collect();
+            self.model.forward(first, &ids, Logits::Last)?;
+        }
+        first.truncate(depth);
+        while self.caches.len() < count {
+            self.caches.push(self.caches[0].clone());
+        }
+        self.caches.iter_mut().for_each(|c| c.truncate(depth));
+        Ok(())
     }
 
     fn results(self, plan: &Benchmark, limits: &[MachineLimits]) -> Vec<Measurement> {
-        let kv_bytes = self.cache.bytes() / self.cache.capacity();
+        let kv_bytes = self.caches[0].bytes() / self.caches[0].capacity();
         let threads = self.model.threads();
         let limits = limits.iter().find(|l| l.threads == threads);
         let limits = limits.expect("every number of threads was measured");
@@ -275,10 +283,43 @@ impl Subject {
                 joules,
                 peak_bytes: self.peak,
                 work,
-                limit: test.tokens() as f64 / seconds,
+                limit: seconds.map(|seconds| test.tokens() as f64 / seconds),
                 bound,
             }
         };
         tests.map(measurement).collect()
     }
+}
+
+/// Token `i` of an endless text without repetitions nearby.
+fn token(model: &Model, i: usize) -> u32 {
+    (i * 7919 % model.config().vocab_size) as u32
+}
+
+/// Generates tokens greedily, first[s] being the first token of sequence s; false where `goes_on`
+/// said no.
+fn generate(
+    model: &Model,
+    caches: &mut [KvCache],
+    generation: Generation,
+    first: &[u32],
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<bool> {
+    let screen = match generation.head {
+        Head::Screened => Sampling::default().screen(&[]),
+        Head::Full => None,
+    };
+    let logits = screen.as_ref().map_or(Logits::Last, Logits::Screened);
+    let mut next = first[..generation.sequences].to_vec();
+    for _ in 0..generation.tokens {
+        if !goes_on() {
+            return Ok(false);
+        }
+        let parts = caches.iter_mut().zip(next.chunks(1));
+        let parts = parts.map(|(cache, ids)| Part { cache, ids, logits });
+        let found = model.forward_many(&mut parts.collect::<Vec<Part>>())?;
+        let rows = found.chunks_exact(model.config().vocab_size);
+        next = rows.map(sampler::greedy).collect();
+    }
+    Ok(true)
 }

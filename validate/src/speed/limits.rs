@@ -1,21 +1,24 @@
 //! What this machine can do right now: how fast it reads memory and how fast it multiplies.
 //!
-//! Reading: the threads stream together through a buffer of at least eight times the last-level
-//! cache and at least 256 MiB, in 1, 2, 4 and 8 concurrent streams each; the fastest pattern
-//! counts. The loop is one exclusive or per word, which is far faster than memory. Multiplying:
-//! `peak` on every thread.
+//! A limit that is too low flatters, so each one is the best of several ways. Reading: the threads
+//! stream together through a buffer on huge pages, with the widest loads of the CPU, in each of the
+//! [`PATTERNS`]. The buffer is at least eight times the last-level caches of the threads and at
+//! least 256 MiB, so that little of it is cached. Multiplying: the loops of a [`Peak`], on
+//! registers alone, on every thread.
 //!
 //! A shared machine changes by the minute, so [`super::bench::measure`] repeats this in every round
 //! and keeps the best.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sterna_runtime::Kernels;
-use sterna_runtime::kernels::peak::Peak;
+use sterna_runtime::kernels::peak::read::{Line, PATTERNS, Pattern};
+use sterna_runtime::kernels::peak::{Loops, Peak};
 use sterna_runtime::threads::Pool;
+use sterna_ternary::HugePages;
 
 use super::machine::Machine;
+use crate::{Error, Result};
 
 /// Rates of the machine with a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,9 +28,15 @@ pub struct MachineLimits {
     /// Bytes read from memory.
     pub bytes_per_second: f64,
     /// int8 multiply-adds.
-    pub macs_per_second: f64,
-    /// The instruction that was timed.
+    pub int8_macs_per_second: f64,
+    /// f32 multiply-adds that round the product, as attention computes.
+    pub f32_macs_per_second: f64,
+    /// f32 multiply-adds that round once; zero if the kernel table has none.
+    pub fma_macs_per_second: f64,
+    /// The int8 instruction that was timed.
     pub instruction: &'static str,
+    /// Bytes of the last-level caches that so many threads can use.
+    pub cache_bytes: u64,
 }
 
 impl MachineLimits {
@@ -36,113 +45,119 @@ impl MachineLimits {
         MachineLimits {
             threads,
             bytes_per_second: 0.0,
-            macs_per_second: 0.0,
+            int8_macs_per_second: 0.0,
+            f32_macs_per_second: 0.0,
+            fma_macs_per_second: 0.0,
             instruction: "",
+            cache_bytes: 0,
         }
     }
 
     /// The better of two measurements, rate by rate.
     pub fn or_better(&self, other: &MachineLimits) -> MachineLimits {
+        let best = |rate: fn(&MachineLimits) -> f64| rate(self).max(rate(other));
         MachineLimits {
-            threads: self.threads,
-            bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
-            macs_per_second: self.macs_per_second.max(other.macs_per_second),
-            instruction: other.instruction,
+            bytes_per_second: best(|l| l.bytes_per_second),
+            int8_macs_per_second: best(|l| l.int8_macs_per_second),
+            f32_macs_per_second: best(|l| l.f32_macs_per_second),
+            fma_macs_per_second: best(|l| l.fma_macs_per_second),
+            ..*other
         }
     }
-}
 
-/// 64 bytes, a cache line of most machines.
-type CacheLine = [u64; 8];
+    /// f32 multiply-adds, rounded in whichever way is faster.
+    pub fn float_macs_per_second(&self) -> f64 {
+        self.f32_macs_per_second.max(self.fma_macs_per_second)
+    }
+}
 
 /// Measures [`MachineLimits`]; holds a large buffer.
 pub struct Meter {
-    buffer: Vec<CacheLine>,
+    machine: Machine,
+    buffer: HugePages,
 }
 
-/// Lines of one stream that a thread reads at a time: 256 KiB.
-const RUN: usize = 1 << 12;
-/// How long multiply-adds are repeated.
-const PEAK_TIME: Duration = Duration::from_millis(20);
+/// Bytes of one stream that a thread reads at a time.
+const RUN: usize = 256 << 10;
+/// A multiple of the runs of every pattern.
+const RUNS: usize = 4 * RUN;
+/// The smallest buffer.
+const LEAST: u64 = 256 << 20;
+/// How long each loop of multiply-adds is repeated.
+const PEAK_TIME: Duration = Duration::from_millis(8);
 
 impl Meter {
-    /// Allocates the buffer, at most a quarter of the machine's memory.
-    pub fn new() -> Meter {
+    /// Allocates a buffer for some pools, at most a quarter of the machine's memory.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(pools: &[Pool]) -> Result<Meter> {
         let machine = Machine::detect();
-        let caches = machine.caches.iter().map(|cache| cache.bytes);
-        let wanted = 8 * caches.max().unwrap_or(0);
-        let most = machine.memory_bytes.map_or(1 << 28, |bytes| bytes / 4);
-        let bytes = wanted.max(1 << 28).min(most) as usize;
-        Meter {
-            // Not zeros: those would be one page of the kernel, mapped everywhere.
-            buffer: vec![
-                [1; 8];
-                bytes
-                    .div_ceil(size_of::<CacheLine>())
-                    .next_multiple_of(8 * RUN)
-            ],
+        let largest = pools.iter().max_by_key(|pool| pool.threads());
+        let bytes = largest.map_or(0, |pool| buffer_bytes(&machine, pool.threads()));
+        let mut buffer =
+            HugePages::zeroed(bytes).map_err(|source| Error::Memory { bytes, source })?;
+        // Each page is written, or all would be one page of zeros, mapped everywhere.
+        if let Some(pool) = largest {
+            pool.chunks_mut(&mut buffer, RUN, |_, run| run.fill(1));
         }
+        Ok(Meter { machine, buffer })
     }
 
-    /// The rates with the threads of a pool; multiply-adds by the instruction that the table is
+    /// The rates with the threads of a pool; multiply-adds by the instructions that the table is
     /// built on.
     pub fn measure(&self, pool: &Pool, kernels: &Kernels) -> MachineLimits {
         let peak = Peak::of(kernels);
-        let patterns = [
-            self.read::<1>(pool),
-            self.read::<2>(pool),
-            self.read::<4>(pool),
-            self.read::<8>(pool),
-        ];
+        let threads = pool.threads();
+        let buffer = &self.buffer[..self.buffer.len().min(buffer_bytes(&self.machine, threads))];
+        let rates = PATTERNS.map(|pattern| read(pool, pattern, buffer));
         MachineLimits {
-            threads: pool.threads(),
-            bytes_per_second: patterns.into_iter().fold(0.0, f64::max),
-            macs_per_second: macs_per_second(pool, peak),
-            instruction: peak.instruction,
+            threads,
+            bytes_per_second: rates.into_iter().fold(0.0, f64::max),
+            int8_macs_per_second: macs_per_second(pool, &peak.int8),
+            f32_macs_per_second: macs_per_second(pool, &peak.f32),
+            fma_macs_per_second: macs_per_second(pool, &peak.fma),
+            instruction: peak.int8.instruction,
+            cache_bytes: self.machine.cache_bytes(threads),
         }
     }
-
-    /// Bytes per second in `STREAMS` concurrent streams per thread.
-    fn read<const STREAMS: usize>(&self, pool: &Pool) -> f64 {
-        let mut parts = self.buffer.chunks_exact(self.buffer.len() / STREAMS);
-        let streams: [&[CacheLine]; STREAMS] =
-            std::array::from_fn(|_| parts.next().expect("a divisor of the length"));
-        let runs = streams[0].len() / RUN;
-        let start = Instant::now();
-        pool.for_each(runs, |run| {
-            black_box(fold(streams.map(|stream| &stream[run * RUN..][..RUN])));
-        });
-        size_of_val(self.buffer.as_slice()) as f64 / start.elapsed().as_secs_f64()
-    }
 }
 
-impl Default for Meter {
-    fn default() -> Meter {
-        Meter::new()
-    }
+fn buffer_bytes(machine: &Machine, threads: usize) -> usize {
+    let wanted = LEAST.max(8 * machine.cache_bytes(threads));
+    let most = machine.memory_bytes.map_or(LEAST, |bytes| bytes / 4);
+    (wanted.min(most) as usize).next_multiple_of(RUNS)
 }
 
-#[inline(never)]
-fn fold<const STREAMS: usize>(streams: [&[CacheLine]; STREAMS]) -> CacheLine {
-    let mut folded = [0; 8];
-    for i in 0..RUN {
-        for stream in &streams {
-            for (folded, word) in folded.iter_mut().zip(&stream[i]) {
-                *folded ^= word;
-            }
-        }
-    }
-    folded
-}
-
-fn macs_per_second(pool: &Pool, peak: &Peak) -> f64 {
+/// Bytes per second of one pass over the buffer.
+fn read(pool: &Pool, pattern: Pattern, buffer: &[u8]) -> f64 {
+    let (lines, _) = buffer.as_chunks::<{ size_of::<Line>() }>();
+    let streams: Vec<&[Line]> = lines.chunks_exact(lines.len() / pattern.streams).collect();
+    let lines_of_run = RUN / size_of::<Line>();
     let start = Instant::now();
-    let mut macs = 0;
-    while start.elapsed() < PEAK_TIME {
-        // Chunks of some tens of microseconds, several a thread, so that all threads end together.
-        let chunks = 16 * pool.threads();
-        pool.for_each(chunks, |_| (peak.run)());
-        macs += chunks * peak.macs;
-    }
-    macs as f64 / start.elapsed().as_secs_f64()
+    pool.for_each(streams[0].len() / lines_of_run, |run| {
+        let mut runs = [&[][..]; 4];
+        for (to, stream) in runs.iter_mut().zip(&streams) {
+            *to = &stream[run * lines_of_run..][..lines_of_run];
+        }
+        pattern.read(&runs[..pattern.streams]);
+    });
+    buffer.len() as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Of the fastest loop; zero if there is none.
+fn macs_per_second(pool: &Pool, loops: &Loops) -> f64 {
+    let rates = loops.all().iter().map(|peak| {
+        let start = Instant::now();
+        let mut macs = 0;
+        while start.elapsed() < PEAK_TIME {
+            // Chunks of some tens of microseconds, several a thread, so that all threads end
+            // together.
+            let chunks = 16 * pool.threads();
+            pool.for_each(chunks, |_| (peak.run)());
+            macs += chunks * peak.macs;
+        }
+        macs as f64 / start.elapsed().as_secs_f64()
+    });
+    rates.fold(0.0, f64::max)
 }

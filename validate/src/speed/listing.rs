@@ -6,7 +6,7 @@ use sterna_ternary::{LinearType, Packing, units};
 use super::bench::{Measurement, Results};
 use super::machine::Machine;
 use super::spread::Spread;
-use super::work::Test;
+use super::work::{Generation, Head, Test};
 
 /// Results of [`bench::measure`](super::bench::measure) and how to name what is in them.
 pub struct Listing<'a> {
@@ -18,8 +18,19 @@ pub struct Listing<'a> {
     pub depth: usize,
     /// The results.
     pub report: &'a Results,
-    /// Whether the models are the packings of one model.
-    pub is_choice: bool,
+    /// What is to be seen.
+    pub subject: Subject,
+}
+
+/// What a [`Listing`] compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Models.
+    Models,
+    /// The packings of one model.
+    Packings,
+    /// Numbers of sequences.
+    Batches,
 }
 
 /// The same test of the first model and of another one, and how many times as fast the first was.
@@ -42,8 +53,10 @@ impl Listing<'_> {
             json!({
                 "threads": l.threads,
                 "read_bytes_per_second": l.bytes_per_second,
-                "int8_macs_per_second": l.macs_per_second,
+                "int8_macs_per_second": l.int8_macs_per_second,
                 "int8_instruction": l.instruction,
+                "f32_macs_per_second": l.f32_macs_per_second,
+                "fma_macs_per_second": l.fma_macs_per_second,
             })
         });
         machine["limits"] = limits.collect();
@@ -57,6 +70,7 @@ impl Listing<'_> {
             let comparisons = self.comparisons().into_iter().map(|c| {
                 json!({
                     "test": self.test(c.first.test),
+                    "head": head(c.first.test),
                     "threads": c.first.threads,
                     "first": self.label(c.first),
                     "other": self.label(c.other),
@@ -78,9 +92,13 @@ impl Listing<'_> {
             "model": self.names[r.model],
             "packing": r.packing.name(),
             "test": self.test(r.test),
+            "sequences": r.test.sequences(),
+            "head": head(r.test),
             "threads": r.threads,
             "tokens_per_second": speed.median,
             "spread": [speed.min, speed.max],
+            "times_one_sequence": self.times_one(r).map(|ratio| ratio.median),
+            "limit_tokens_per_second": r.limit,
             "limit_fraction": r.limit_fraction(),
             "limit": r.bound.name(),
             "peak_bytes": r.peak_bytes,
@@ -110,11 +128,14 @@ impl Listing<'_> {
         let mut text = Machine::detect().describe();
         for l in &report.limits {
             text += &format!(
-                "limits       threads {}: reads {:.1} GB/s, {:.0} int8 GMAC/s ({})\n",
+                "limits       threads {}: reads {:.1} GB/s; GMAC/s: {:.0} int8 ({}), {:.0} f32, \
+                 {:.0} f32 fused\n",
                 l.threads,
                 l.bytes_per_second / 1e9,
-                l.macs_per_second / 1e9,
-                l.instruction
+                l.int8_macs_per_second / 1e9,
+                l.instruction,
+                l.f32_macs_per_second / 1e9,
+                l.fma_macs_per_second / 1e9,
             );
         }
         text += &format!("kernels      {}\n", self.kernels);
@@ -126,20 +147,31 @@ impl Listing<'_> {
         for r in &report.results {
             if model.replace(r.model) != Some(r.model) {
                 text += &format!(
-                    "\n{}, packing {}\n{HEADINGS}",
+                    "\n{}, packing {}\n{}",
                     self.names[r.model],
-                    r.packing.name()
+                    r.packing.name(),
+                    match self.subject {
+                        Subject::Batches => BATCH_HEADINGS,
+                        _ => HEADINGS,
+                    }
                 );
             }
-            text += &self.line(r);
+            text += &match self.subject {
+                Subject::Batches => self.batch_line(r),
+                _ => self.line(r),
+            };
         }
         if self.names.len() > 1 {
             text += "\n";
         }
         for c in self.comparisons() {
             text += &format!(
-                "{}, threads {}: {} is {:.2} ({:.2}..{:.2}) times as fast as {}\n",
+                "{}{}, threads {}: {} is {:.2} ({:.2}..{:.2}) times as fast as {}\n",
                 self.test(c.first.test),
+                match (self.subject, head(c.first.test)) {
+                    (Subject::Batches, Some(head)) => format!(", {head} head"),
+                    _ => String::new(),
+                },
                 c.first.threads,
                 self.label(c.first),
                 c.ratio.median,
@@ -157,12 +189,12 @@ impl Listing<'_> {
     fn line(&self, r: &Measurement) -> String {
         let speed = r.speed();
         format!(
-            "{:<12} {:>7} {:>10.2} {:>21} {:>8.0} % {:<10} {:>10} {:>8}\n",
+            "{:<12} {:>7} {:>10.2} {:>21} {:>10} {:<10} {:>10} {:>8}\n",
             self.test(r.test),
             r.threads,
             speed.median,
             format!("{:.2}..{:.2}", speed.min, speed.max),
-            100.0 * r.limit_fraction(),
+            share(r),
             r.bound.name(),
             r.peak_bytes.map_or("n/a".into(), units::bytes),
             r.joules_per_token()
@@ -170,10 +202,46 @@ impl Listing<'_> {
         )
     }
 
+    fn batch_line(&self, r: &Measurement) -> String {
+        let speed = r.speed();
+        let times = self.times_one(r);
+        format!(
+            "{:<12} {:<8} {:>7} {:>10.2} {:>21} {:>6} {:>9} {:>9} {}\n",
+            self.test(r.test),
+            head(r.test).unwrap_or_default(),
+            r.threads,
+            speed.median,
+            format!("{:.2}..{:.2}", speed.min, speed.max),
+            times.map_or("n/a".into(), |times| format!("{:.2}", times.median)),
+            r.limit.map_or("n/a".into(), |limit| format!("{limit:.2}")),
+            share(r),
+            r.bound.name(),
+        )
+    }
+
+    /// How many times as many tokens a second as the same test with one sequence; none where that
+    /// was not measured or is no other.
+    fn times_one(&self, r: &Measurement) -> Option<Spread> {
+        let Test::Generate(generation) = r.test else {
+            return None;
+        };
+        let alone = Test::Generate(Generation {
+            sequences: 1,
+            ..generation
+        });
+        let key = |r: &Measurement| (r.model, r.threads);
+        let mut results = self.report.results.iter();
+        let alone = results.find(|other| key(other) == key(r) && other.test == alone)?;
+        Some(r.ratio(alone))
+    }
+
     fn test(&self, test: Test) -> String {
         let name = match test {
             Test::Prompt(n) => format!("pp{n}"),
-            Test::Generate(n) => format!("tg{n}"),
+            Test::Generate(generation) => match generation.sequences {
+                1 => format!("tg{}", generation.tokens),
+                sequences => format!("tg{}x{sequences}", generation.tokens),
+            },
         };
         match self.depth {
             0 => name,
@@ -182,9 +250,9 @@ impl Listing<'_> {
     }
 
     fn label(&self, r: &Measurement) -> String {
-        match self.is_choice {
-            true => r.packing.name().into(),
-            false => self.names[r.model].clone(),
+        match self.subject {
+            Subject::Packings => r.packing.name().into(),
+            _ => self.names[r.model].clone(),
         }
     }
 
@@ -205,7 +273,7 @@ impl Listing<'_> {
 
     /// The packing with the highest speeds, in the geometric mean over lengths and threads.
     fn fastest(&self) -> Vec<(&'static str, Packing)> {
-        if !self.is_choice {
+        if self.subject != Subject::Packings {
             return Vec::new();
         }
         let results = &self.report.results;
@@ -234,6 +302,22 @@ impl Listing<'_> {
 
 const HEADINGS: &str = "test         threads   tokens/s              min..max   \
                         of the limit of      memory  J/token\n";
+const BATCH_HEADINGS: &str = "test         head     threads   tokens/s              min..max  \
+                              x one     limit    of the limit of\n";
+
+/// The median as a share of the limit.
+fn share(r: &Measurement) -> String {
+    let share = r.limit_fraction();
+    share.map_or("n/a".into(), |share| format!("{:.0} %", 100.0 * share))
+}
+
+/// Which logits a test computes of each token, if it generates.
+fn head(test: Test) -> Option<&'static str> {
+    match test {
+        Test::Prompt(_) => None,
+        Test::Generate(generation) => Some(Head::name(generation.head)),
+    }
+}
 
 /// A value in a line of CSV: a list is several cells, null an empty one.
 fn cell(value: &Value) -> String {

@@ -2,6 +2,7 @@
 //! systems only what Rust knows. The crate `sysinfo` knows neither caches nor the affinity of a
 //! process.
 
+use std::collections::HashSet;
 use std::fs;
 
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub struct Machine {
     pub usable_cores: usize,
     /// Caches of the first processor, those of instructions left out.
     pub caches: Vec<CpuCache>,
+    /// Last-level caches of the processors that this process may use.
+    pub last_level_caches: usize,
     /// Memory of the machine, or of the container where that is less.
     pub memory_bytes: Option<u64>,
     /// Instruction set extensions that matter here, and whether the processor has them.
@@ -63,14 +66,25 @@ impl Machine {
         Machine {
             cpu: cpu_name(),
             architecture: std::env::consts::ARCH,
-            logical_cpus: read("/sys/devices/system/cpu/online").and_then(|list| count(&list)),
+            logical_cpus: read("/sys/devices/system/cpu/online")
+                .and_then(|list| cpus(&list))
+                .map(|cpus| cpus.len()),
             affinity: proc_value("/proc/self/status", "Cpus_allowed_list"),
             cpu_quota: read("/sys/fs/cgroup/cpu.max").and_then(|text| quota(&text)),
             usable_cores: physical_cores(),
-            caches: caches(),
+            caches: caches(0),
+            last_level_caches: last_level_caches(),
             memory_bytes: limit.into_iter().chain(total).min(),
             features: features(),
         }
+    }
+
+    /// Bytes of the last-level caches that `threads` threads can use, at most one cache each; a
+    /// guess where the system does not tell.
+    pub fn cache_bytes(&self, threads: usize) -> u64 {
+        const GUESS: u64 = 32 << 20;
+        let last = self.caches.iter().max_by_key(|cache| cache.level);
+        last.map_or(GUESS, |cache| cache.bytes) * self.last_level_caches.min(threads) as u64
     }
 
     /// Every kernel table of this architecture, the ones that run here first, slowest first.
@@ -218,11 +232,11 @@ fn cpu_name() -> String {
         .unwrap_or_else(|| "unknown".into())
 }
 
-fn caches() -> Vec<CpuCache> {
+fn caches(cpu: usize) -> Vec<CpuCache> {
     let cache = |index| {
         let read = |file: &str| {
             read(&format!(
-                "/sys/devices/system/cpu/cpu0/cache/index{index}/{file}"
+                "/sys/devices/system/cpu/cpu{cpu}/cache/index{index}/{file}"
             ))
         };
         let is_data = read("type")? != "Instruction";
@@ -236,6 +250,17 @@ fn caches() -> Vec<CpuCache> {
     (0..).map_while(cache).flatten().collect()
 }
 
+/// How many there are among the processors that this process may use.
+fn last_level_caches() -> usize {
+    let allowed = proc_value("/proc/self/status", "Cpus_allowed_list");
+    let allowed = allowed.and_then(|list| cpus(&list)).unwrap_or_default();
+    let of_cpus = allowed.into_iter().filter_map(|cpu| {
+        let last = caches(cpu).into_iter().max_by_key(|cache| cache.level)?;
+        Some(last.shared_by)
+    });
+    of_cpus.collect::<HashSet<_>>().len().max(1)
+}
+
 /// `max 100000` or `150000 100000`: microseconds of processor time in a period.
 fn quota(text: &str) -> Option<f64> {
     let (time, period) = text.split_once(' ')?;
@@ -243,17 +268,14 @@ fn quota(text: &str) -> Option<f64> {
 }
 
 /// Processors in a list like `0-3,8`.
-fn count(list: &str) -> Option<usize> {
-    let ranges = list.split(',').map(|range| {
+fn cpus(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(
-            last.parse::<usize>()
-                .ok()?
-                .checked_sub(first.parse().ok()?)?
-                + 1,
-        )
-    });
-    ranges.sum()
+        let [first, last] = [first, last].map(|cpu| cpu.parse::<usize>().ok());
+        cpus.extend(first?..=last?);
+    }
+    Some(cpus)
 }
 
 /// The first value of a key in a file of lines `key : value`.
@@ -281,8 +303,8 @@ mod tests {
 
     #[test]
     fn lists_and_quotas() {
-        assert_eq!(count("0-3,8,10-11"), Some(7));
-        assert_eq!(count(""), None);
+        assert_eq!(cpus("0-3,8,10-11"), Some(vec![0, 1, 2, 3, 8, 10, 11]));
+        assert_eq!(cpus(""), None);
         assert_eq!(quota("max 100000"), None);
         assert_eq!(quota("150000 100000"), Some(1.5));
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sterna_runtime::{KvCache, Logits, Model, Options, Part, sampler};
 
 use super::bench::{self, Measurement};
-use super::work::{Bound, Test};
+use super::work::{Bound, Generation, Head, Test};
 use crate::Result;
 use crate::judge::Subject;
 use crate::statistics::quantile;
@@ -62,9 +62,9 @@ pub struct Rate {
     pub tokens_per_second: f64,
     /// The smallest and the largest of all rounds.
     pub range: (f64, f64),
-    /// The median as a share of what the machine could do.
-    pub limit_fraction: f64,
-    /// What limits it: memory or arithmetic.
+    /// The median as a share of what the machine could do, where that was measured.
+    pub limit_fraction: Option<f64>,
+    /// What limits it: memory, a cache or arithmetic.
     pub limit: String,
 }
 
@@ -92,15 +92,19 @@ pub fn measure(
     seen: &mut OnTest,
 ) -> Result<Option<Measured>> {
     let paths: Vec<&Path> = subjects.iter().map(|s| s.path.as_path()).collect();
+    let generation = Generation {
+        tokens: plan.generate,
+        sequences: 1,
+        head: Head::Screened,
+    };
     let benchmark = bench::Benchmark {
-        tests: vec![Test::Prompt(plan.prompt), Test::Generate(plan.generate)],
+        tests: vec![Test::Prompt(plan.prompt), Test::Generate(generation)],
         threads: plan.threads.clone(),
         depth: 0,
         repetitions: plan.repetitions,
         kernels: options.kernels,
         kv_type: options.kv_type,
         memory: options.memory,
-        full_head: false,
     };
     let rounds = plan.repetitions + 1;
     let more = rounds * subjects.len();
