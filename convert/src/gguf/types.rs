@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::f16;
 
 use super::lut::{self, LutLayout};
-use super::{floats, trits};
+use super::{floats, q6_k, trits};
 use crate::read::gguf::container::Info;
 use crate::{Result, parallel};
 
@@ -211,7 +211,7 @@ pub(crate) static IQ2_BN: Type = ternary(
 /// Less common types, and types that share a number with a type above.
 static OTHERS: [Type; 13] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
-    floats(14, "Q6_K", 256, 210, floats::decode_q6_k),
+    floats(14, "Q6_K", 256, 210, q6_k::decode),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
     refused(41, "Q1_0", 128, 18, "it has two levels, not three"),
     refused(
