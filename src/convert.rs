@@ -170,7 +170,7 @@ const HEADS: [(HeadType, &str); 6] = [
         HeadType::Q8,
         "8 bits per value, one scale per 128 values (32 in GGUF): no measurable loss",
     ),
-    (HeadType::Q6, "6 bits per value"),
+    (HeadType::Q6, "6 bits per value, Q6_K in GGUF"),
     (HeadType::Q4, "4 bits per value"),
     (
         HeadType::Ternary,

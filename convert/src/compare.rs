@@ -341,10 +341,7 @@ fn compare_row(a: &[f32], b: &[f32], precisions: [ValueType; 2], is_made: bool) 
         let differ = rounded.iter().zip(to).filter(|(a, b)| !is_same(**a, **b));
         is_known.then(|| differ.count() as u64)
     };
-    let is_copied = match precisions[1] {
-        ValueType::Coded(_) => precisions[0] == precisions[1],
-        _ => !is_made && precisions[0] == precisions[1],
-    };
+    let is_copied = precisions[0] == precisions[1] && (!is_made || precisions[1].is_copied());
     if is_copied {
         return (different(a, b, ValueType::F32).unwrap_or(0), error);
     }

@@ -104,6 +104,12 @@ pub trait Source {
         None
     }
 
+    /// Rows `first..` of a table of GGUF blocks as they are stored, to be copied without new
+    /// rounding. None for other tables.
+    fn blocks(&self, _weight: &Weight, _first: usize, _count: usize) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
     /// Number of values in the rows `first..` of a table, or of a matrix of blocks, whose encoding
     /// differs from that of `values`. None if comparing the values is enough.
     fn coded_differently(&self, _weight: &Weight, _first: usize, _values: &[f32]) -> Option<u64> {

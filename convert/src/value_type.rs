@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Dense, Dtype, TableType};
 
+use crate::gguf::q6_k;
 use crate::{blocks, trit_rows};
 
 /// Storage type of the values of a table or norm.
@@ -19,6 +20,8 @@ pub enum ValueType {
     Q8_0,
     /// GGUF's four bits per value, with one scale per 32 values.
     Q4_0,
+    /// GGUF's six bits per value, with a multiplier per 16 and a scale per 256 values.
+    Q6K,
     /// A coded or ternary table of a packed file.
     Coded(TableType),
     /// A type that Sterna can read but not write.
@@ -55,7 +58,7 @@ impl ValueType {
             ValueType::F16 => Some(TableType::F16),
             ValueType::Bf16 => Some(TableType::Bf16),
             ValueType::Coded(table) => Some(table),
-            ValueType::Q8_0 | ValueType::Q4_0 | ValueType::Other(_) => None,
+            ValueType::Q8_0 | ValueType::Q4_0 | ValueType::Q6K | ValueType::Other(_) => None,
         }
     }
 
@@ -67,9 +70,16 @@ impl ValueType {
             ValueType::Bf16 => "bf16",
             ValueType::Q8_0 => "q8_0",
             ValueType::Q4_0 => "q4_0",
+            ValueType::Q6K => "q6_k",
             ValueType::Coded(table) => table.name(),
             ValueType::Other(name) => name,
         }
+    }
+
+    /// Whether a table of this type gets into another file of the type as a copy of its codes,
+    /// because encoding its values again could give other codes.
+    pub(crate) fn is_copied(self) -> bool {
+        matches!(self, ValueType::Coded(_) | ValueType::Q6K)
     }
 
     /// Rounds a row of values to this type. Returns false if Sterna cannot write the type, or if
@@ -81,6 +91,7 @@ impl ValueType {
             ValueType::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).into()),
             ValueType::Q8_0 => blocks::round(Dense::Q8_0, row),
             ValueType::Q4_0 => blocks::round(Dense::Q4_0, row),
+            ValueType::Q6K => q6_k::round(row),
             ValueType::Coded(TableType::Ternary) => return trit_rows::round(row),
             ValueType::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
             ValueType::Other(_) => return false,

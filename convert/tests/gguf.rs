@@ -14,6 +14,7 @@ use sterna_convert::{
     ConversionReport, Error, GgufOptions, GgufType, HeadType, PackedOptions, convert, open, verify,
     write_gguf, write_huggingface,
 };
+use sterna_ternary::layout;
 use sterna_ternary::{Activations, Output, OutputFolder, Packing};
 
 fn gguf(weights: GgufType) -> GgufOptions {
@@ -65,8 +66,19 @@ const FAMILIES: [(&str, &str, &str); 5] = [
     ("gemma3_text", "Gemma3ForCausalLM", "gelu_pytorch_tanh"),
 ];
 
-/// A checkpoint whose widths fit every type.
+/// The folder of a checkpoint whose widths fit every type.
 fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir {
+    folder_of(&model(family, storage, tied))
+}
+
+fn folder_of(checkpoint: &Checkpoint) -> tempfile::TempDir {
+    let folder = checkpoint.folder();
+    let tokenizer = tokenizer(byte_level()).to_string();
+    fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
+    folder
+}
+
+fn model(family: usize, storage: Storage, tied: bool) -> Checkpoint {
     let (model_type, class, act) = FAMILIES[family];
     let mut config = checkpoint::config(storage, tied);
     for (key, value) in [
@@ -105,11 +117,7 @@ fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir 
         config["quantization_config"]["use_rms_norm"] = json!(true);
         config["quantization_config"]["rms_norm_eps"] = json!(1e-5);
     }
-    let checkpoint = Checkpoint::from_config(config, storage, Dtype::BF16);
-    let folder = checkpoint.folder();
-    let tokenizer = tokenizer(byte_level()).to_string();
-    fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
-    folder
+    Checkpoint::from_config(config, storage, Dtype::BF16)
 }
 
 #[test]
@@ -237,16 +245,21 @@ fn widths_that_are_no_blocks_are_refused() {
             head,
             ..gguf(GgufType::Q2_0)
         };
-        let error = write(folder.path(), &out, &options).unwrap_err();
-        assert!(error.to_string().contains("--head f16"), "{error}");
+        let error = write(folder.path(), &out, &options)
+            .unwrap_err()
+            .to_string();
+        for part in ["q6 with a multiple of 256", "64 columns", "--head q8"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }
 
 #[test]
 fn heads_in_every_type() {
+    use HeadType::{F16, Lossless, Q6, Q8};
     for (tied, head) in [false, true]
         .into_iter()
-        .flat_map(|t| [HeadType::F16, HeadType::Q8, HeadType::Lossless].map(|h| (t, h)))
+        .flat_map(|t| [F16, Q8, Q6, Lossless].map(|h| (t, h)))
     {
         let folder = checkpoint(0, Storage::Online, tied);
         let out = folder.path().join("out.gguf");
@@ -256,12 +269,75 @@ fn heads_in_every_type() {
         };
         let report = write(folder.path(), &out, &options).unwrap();
         let dtypes: Vec<_> = report.tables.iter().map(|t| t.dtype).collect();
-        let expected = if head == HeadType::Q8 { "q8_0" } else { "f16" };
+        let expected = match head {
+            Q8 => "q8_0",
+            Q6 => "q6_k",
+            _ => "f16",
+        };
         assert_eq!(dtypes.last(), Some(&expected));
         assert_eq!(dtypes[0], if tied { expected } else { "f16" });
         // A table in a coarser type equals the other one after rounding, so it does not differ.
         check_equal(folder.path(), &out);
     }
+}
+
+#[test]
+fn a_q6_head_does_not_overflow() {
+    let mut checkpoint = model(0, Storage::Multiply, true);
+    let options = GgufOptions {
+        head: HeadType::Q6,
+        ..gguf(GgufType::I2S)
+    };
+    for (value, fits) in [(-134_217_728.0, false), (133_169_152.0, true)] {
+        checkpoint.set(layout::EMBEDDING, 42, value);
+        let folder = folder_of(&checkpoint);
+        let written = write(folder.path(), &folder.path().join("out"), &options);
+        if fits {
+            written.unwrap();
+            continue;
+        }
+        let error = written.unwrap_err().to_string();
+        for part in [
+            layout::EMBEDDING,
+            "value 42",
+            "-134217730",
+            "below 134217728",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+/// Encoding them again would give other blocks, as the second file has a block that the encoder
+/// would not choose.
+#[test]
+fn blocks_of_a_q6_head_are_copied() {
+    let folder = checkpoint(1, Storage::Multiply, false);
+    let [a, b] = ["a.gguf", "b.gguf"].map(|name| folder.path().join(name));
+    let options = |weights| GgufOptions {
+        head: HeadType::Q6,
+        ..gguf(weights)
+    };
+    let head = |path: &Path| {
+        let source = open(path, false).unwrap();
+        let weights = layout::weights(source.config());
+        let head = weights.iter().find(|w| w.name == layout::HEAD).unwrap();
+        let blocks = source.blocks(head, 0, head.rows).unwrap().unwrap();
+        (blocks, source.precision(head))
+    };
+    write(folder.path(), &a, &options(GgufType::Tq2_0)).unwrap();
+    let first = head(&a).0[..210].to_vec();
+    let mut bytes = fs::read(&a).unwrap();
+    let at = bytes.windows(210).position(|w| w == first).unwrap();
+    bytes[at + 192..][..16].fill(1); // the multipliers
+    fs::write(&a, bytes).unwrap();
+    assert_ne!(head(&a).0[..210], first);
+
+    let report = write(&a, &b, &options(GgufType::I2S)).unwrap();
+    assert_eq!(report.tables[1].max_error, 0.0);
+    assert_eq!(head(&a), head(&b));
+    assert_eq!(head(&b).1.name(), "q6_k");
+    check_equal(&a, &b);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! GGUF, the file format of llama.cpp, bitnet.cpp and ik_llama.cpp: definitions that the reader
 //! ([`crate::read::gguf`]) and the writer ([`crate::write::gguf`]) share.
 //!
-//! `types` has an entry per tensor type, with codecs in `trits`, `floats`, `q6_k` and `lut`. `names`
-//! translates tensor names. `splits` has the rules by which tokenizers split text.
+//! `types` has an entry per tensor type, with codecs in `trits`, `floats`, `q6_k` and `lut`.
+//! `names` translates tensor names. `splits` has the rules by which tokenizers split text.
 
 pub(crate) mod floats;
 pub(crate) mod lut;

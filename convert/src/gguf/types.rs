@@ -149,6 +149,7 @@ pub(crate) static F32: Type = floats(0, "F32", 1, 4, floats::decode_f32);
 pub(crate) static F16: Type = floats(1, "F16", 1, 2, floats::decode_f16);
 pub(crate) static BF16: Type = floats(30, "BF16", 1, 2, floats::decode_bf16);
 pub(crate) static Q8_0: Type = floats(8, "Q8_0", 32, 34, floats::decode_q8_0);
+pub(crate) static Q6_K: Type = floats(14, "Q6_K", q6_k::BLOCK, q6_k::BYTES, q6_k::decode);
 pub(crate) static TQ1_0: Type = ternary(
     34,
     "TQ1_0",
@@ -209,9 +210,8 @@ pub(crate) static IQ2_BN: Type = ternary(
 );
 
 /// Less common types, and types that share a number with a type above.
-static OTHERS: [Type; 13] = [
+static OTHERS: [Type; 12] = [
     floats(2, "Q4_0", 32, 18, floats::decode_q4_0),
-    floats(14, "Q6_K", 256, 210, q6_k::decode),
     refused(36, "IQ4_NL_4_4", 32, 18, OTHER),
     refused(41, "Q1_0", 128, 18, "it has two levels, not three"),
     refused(
@@ -262,7 +262,7 @@ static OTHERS: [Type; 13] = [
 /// All types except ARM's I2_S, which must be asked for.
 pub(crate) fn all() -> impl Iterator<Item = &'static Type> {
     let ours = [
-        &F32, &F16, &BF16, &Q8_0, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &Q2_0_G128, &IQ2_BN,
+        &F32, &F16, &BF16, &Q8_0, &Q6_K, &TQ1_0, &TQ2_0, &I2_S, &Q2_0, &Q2_0_G128, &IQ2_BN,
     ];
     ours.into_iter().chain(&OTHERS)
 }

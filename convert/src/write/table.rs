@@ -6,6 +6,7 @@ use sterna_ternary::table::CodedRow;
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{PackedWriter, TableType};
 
+use crate::gguf::q6_k;
 use crate::value_type::is_same;
 use crate::{Error, Result, Source, TableReport, ValueType, parallel, trit_rows};
 
@@ -171,7 +172,7 @@ pub(crate) fn for_each_chunk(
 /// Reads a whole table and chooses its type.
 ///
 /// # Errors
-/// [`Error::Value`] if F16 is requested and a value would become infinite.
+/// [`Error::Value`] if F16 or Q6_K is requested and a value would become infinite.
 pub(crate) fn plan(
     source: &dyn Source,
     weight: &Weight,
@@ -179,14 +180,14 @@ pub(crate) fn plan(
     advance: &mut dyn FnMut(usize),
 ) -> Result<TablePlan> {
     let held = source.precision(weight);
-    if matches!(held, ValueType::Coded(_)) && choice == Choice::As(held) {
+    if held.is_copied() && choice == Choice::As(held) {
         advance(weight.rows * weight.columns);
         return Ok(TablePlan::exact(source, weight, held)); // its codes are copied
     }
     let mut all = RowSurvey::default();
     for_each_chunk(source, weight, |first, values| {
-        if choice == Choice::As(ValueType::F16) {
-            refuse_overflow(source, weight, first, values)?;
+        if let Choice::As(precision) = choice {
+            refuse_overflow(source, weight, precision, first, values)?;
         }
         for row in survey(choice, values, weight.columns)? {
             all.add(row);
@@ -275,17 +276,29 @@ fn error_of(precision: ValueType, values: &[f32]) -> RowSurvey {
 fn refuse_overflow(
     source: &dyn Source,
     weight: &Weight,
+    precision: ValueType,
     first: usize,
     values: &[f32],
 ) -> Result<()> {
-    match values.iter().position(|x| f16::from_f32(*x).is_infinite()) {
+    let (overflows, expected): (fn(&f32) -> bool, _) = match precision {
+        ValueType::F16 => (
+            |x| f16::from_f32(*x).is_infinite(),
+            "a number that f16 can hold, at most 65504",
+        ),
+        ValueType::Q6K => (
+            |x| x.abs() >= q6_k::LIMIT,
+            "a number that q6_k can hold, below 134217728",
+        ),
+        _ => return Ok(()),
+    };
+    match values.iter().position(overflows) {
         None => Ok(()),
         Some(at) => Err(Error::Value {
             path: source.path().to_owned(),
             tensor: weight.name.clone(),
             index: first * weight.columns + at,
             value: values[at],
-            expected: "a number that f16 can hold, at most 65504",
+            expected,
             advice: "keep the head lossless (--head lossless)",
         }),
     }

@@ -426,6 +426,7 @@ impl Source for Gguf {
         match self.kind(self.info(weight)).name {
             "Q8_0" => ValueType::Q8_0,
             "Q4_0" => ValueType::Q4_0,
+            "Q6_K" => ValueType::Q6K,
             name if self.dtype(weight) == Dtype::U8 => ValueType::Other(name),
             _ => ValueType::of(self.dtype(weight)),
         }
@@ -506,6 +507,16 @@ impl Source for Gguf {
         let first = first * weight.columns;
         self.values(self.info(weight), first, values)?;
         check_finite(&self.container.path, weight, first, values)
+    }
+
+    fn blocks(&self, weight: &Weight, first: usize, count: usize) -> Result<Option<Vec<u8>>> {
+        let info = self.info(weight);
+        let unit = self.kind(info).unit(0);
+        let bytes = weight.columns / unit.weights * unit.bytes;
+        let rows = self
+            .container
+            .map(info, (first * bytes) as u64, count * bytes)?;
+        Ok(Some(rows.to_vec()))
     }
 
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {

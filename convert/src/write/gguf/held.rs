@@ -226,6 +226,10 @@ impl Source for Held<'_> {
         self.source.rows(weight, first, values)
     }
 
+    fn blocks(&self, weight: &Weight, first: usize, count: usize) -> Result<Option<Vec<u8>>> {
+        self.source.blocks(weight, first, count)
+    }
+
     fn vector(&self, weight: &Weight) -> Result<Vec<f32>> {
         self.source.vector(weight)
     }

@@ -21,7 +21,7 @@ use self::held::{Held, HeldScales};
 use self::pairs::{Pairs, Planned, header};
 use crate::gguf::names::{self, Architecture};
 use crate::gguf::types::{self, ScaleAt, Size, TAIL, Type};
-use crate::gguf::{CONFIG, FILE_KEYS, GgufHints, floats};
+use crate::gguf::{CONFIG, FILE_KEYS, GgufHints, floats, q6_k};
 use crate::progress::ProgressCounter;
 use crate::proof::{self, proven};
 use crate::read::gguf::container::DEFAULT_ALIGNMENT;
@@ -81,7 +81,8 @@ impl GgufType {
 pub struct GgufOptions {
     /// Type of the linear layers.
     pub weights: GgufType,
-    /// Type of the head: lossless, f16 or q8. In a tied model it is also the type of the embedding.
+    /// Type of the head: lossless, f16, q8 or q6 (Q6_K). In a tied model it is also the type of the
+    /// embedding.
     pub head: HeadType,
     /// The name in llama.cpp of the tokenizer's split rule, if it cannot be recognized.
     pub pre: Option<String>,
@@ -222,16 +223,18 @@ fn plan(
     let choice = match head {
         HeadType::Lossless => Choice::Lossless,
         HeadType::F16 | HeadType::Auto => Choice::As(ValueType::F16),
-        HeadType::Q8 if !is_head => Choice::Lossless,
+        HeadType::Q8 | HeadType::Q6 if !is_head => Choice::Lossless,
         HeadType::Q8 if weight.columns.is_multiple_of(32) => Choice::As(ValueType::Q8_0),
+        HeadType::Q6 if weight.columns.is_multiple_of(q6_k::BLOCK) => Choice::As(ValueType::Q6K),
         HeadType::Q8 | HeadType::Q6 | HeadType::Q4 | HeadType::Ternary => {
             return Err(Error::Tensor {
                 path: source.path().to_owned(),
                 tensor: weight.name.clone(),
-                expected: "a head of f16, lossless, or q8 with a width that is a multiple of 32"
+                expected: "a head of lossless, f16, q8 with a width that is a multiple of 32, or \
+                           q6 with a multiple of 256"
                     .into(),
                 found: format!("{} for {} columns", head.name(), weight.columns),
-                advice: "choose another type of the head (--head f16)",
+                advice: "choose another type of the head (--head q8, --head f16)",
             });
         }
     };
@@ -420,6 +423,7 @@ fn table_type(plans: &[TablePlan], weight: &Weight) -> (&'static Type, ValueType
         ValueType::F16 => &types::F16,
         ValueType::Bf16 => &types::BF16,
         ValueType::Q8_0 => &types::Q8_0,
+        ValueType::Q6K => &types::Q6_K,
         ValueType::Q4_0 | ValueType::Coded(_) | ValueType::Other(_) => {
             unreachable!("no table is planned so")
         }
@@ -481,8 +485,17 @@ impl Writer<'_> {
             }
             Role::Table => {
                 let (_, precision) = table_type(plans, weight);
-                table::for_each_chunk(source, weight, |_, values| {
-                    self.put(&encode_table(precision, values)?)
+                let is_copied = precision.is_copied() && source.precision(weight) == precision;
+                table::for_each_chunk(source, weight, |first, values| {
+                    let rows = values.len() / weight.columns;
+                    let copied = match is_copied {
+                        true => source.blocks(weight, first, rows)?,
+                        false => None,
+                    };
+                    self.put(&match copied {
+                        Some(blocks) => blocks,
+                        None => encode_table(precision, values)?,
+                    })
                 })?;
             }
             Role::Linear => {
@@ -528,12 +541,23 @@ impl Writer<'_> {
 }
 
 fn encode_table(precision: ValueType, values: &[f32]) -> Result<Vec<u8>> {
-    if precision != ValueType::Q8_0 {
-        return table::number_bytes(precision, values);
+    match precision {
+        ValueType::Q8_0 => encode_blocks(values, 32, 34, floats::encode_q8_0),
+        ValueType::Q6K => encode_blocks(values, q6_k::BLOCK, q6_k::BYTES, q6_k::encode),
+        _ => table::number_bytes(precision, values),
     }
-    let mut bytes = vec![0; values.len() / 32 * 34];
-    parallel::rows(values.len(), &mut bytes, 34, |first, bytes| {
-        floats::encode_q8_0(&values[first * 32..], bytes);
+}
+
+/// Encodes blocks of `block` values, each in `size` bytes.
+fn encode_blocks(
+    values: &[f32],
+    block: usize,
+    size: usize,
+    encode: fn(&[f32], &mut [u8]),
+) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; values.len() / block * size];
+    parallel::rows(values.len(), &mut bytes, size, |first, bytes| {
+        encode(&values[first * block..], bytes);
         Ok(())
     })?;
     Ok(bytes)
