@@ -79,6 +79,10 @@ fn folder_of(checkpoint: &Checkpoint) -> tempfile::TempDir {
 }
 
 fn model(family: usize, storage: Storage, tied: bool) -> Checkpoint {
+    Checkpoint::from_config(config(family, storage, tied), storage, Dtype::BF16)
+}
+
+fn config(family: usize, storage: Storage, tied: bool) -> Value {
     let (model_type, class, act) = FAMILIES[family];
     let mut config = checkpoint::config(storage, tied);
     for (key, value) in [
@@ -117,7 +121,7 @@ fn model(family: usize, storage: Storage, tied: bool) -> Checkpoint {
         config["quantization_config"]["use_rms_norm"] = json!(true);
         config["quantization_config"]["rms_norm_eps"] = json!(1e-5);
     }
-    Checkpoint::from_config(config, storage, Dtype::BF16)
+    config
 }
 
 #[test]
@@ -177,9 +181,7 @@ fn every_writer_meets_odd_widths() {
         config["num_attention_heads"] = 1.into();
         config["head_dim"] = 256.into();
         let checkpoint = Checkpoint::from_config(config, Storage::Multiply, Dtype::BF16);
-        let folder = checkpoint.folder();
-        let text = tokenizer(byte_level()).to_string();
-        fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        let folder = folder_of(&checkpoint);
         let out = folder.path().join("out");
         for packing in [Packing::I2, Packing::T5] {
             let options = PackedOptions {
@@ -229,9 +231,7 @@ fn widths_that_are_no_blocks_are_refused() {
     config["intermediate_size"] = 192.into();
     config["head_dim"] = 64.into();
     let checkpoint = Checkpoint::from_config(config, Storage::Multiply, Dtype::BF16);
-    let folder = checkpoint.folder();
-    let text = tokenizer(byte_level()).to_string();
-    fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+    let folder = folder_of(&checkpoint);
     let out = folder.path().join("out.gguf");
     for weights in GgufType::ALL {
         let result = write(folder.path(), &out, &gguf(weights));
@@ -343,9 +343,20 @@ fn blocks_of_a_q6_head_are_copied() {
 #[test]
 fn what_programs_are_known_to_compute_wrongly_is_said() {
     for (family, tied, weights, expected) in [
-        (0, true, GgufType::I2S, &[][..]),
-        (0, false, GgufType::I2S, &["separate head"]),
-        (0, false, GgufType::Iq2Bn, &[]),
+        (0, true, GgufType::I2S, &["no product for i2_s"][..]),
+        (
+            0,
+            false,
+            GgufType::I2S,
+            &["no product for i2_s", "separate head"],
+        ),
+        (0, false, GgufType::Iq2Bn, &["fewer than 512 columns"]),
+        (
+            1,
+            true,
+            GgufType::Iq2Bn,
+            &["layers.0.self_attn.q_proj.weight has 256"],
+        ),
         (0, true, GgufType::Tq2_0, &["another activation"]),
         (
             0,
@@ -355,6 +366,7 @@ fn what_programs_are_known_to_compute_wrongly_is_said() {
         ),
         (1, false, GgufType::Tq1_0, &[]),
         (2, true, GgufType::I2S, &[]),
+        (3, true, GgufType::I2S, &["no product for i2_s"]),
     ] {
         let folder = checkpoint(family, Storage::Multiply, tied);
         let report = write(folder.path(), &folder.path().join("out"), &gguf(weights)).unwrap();
@@ -368,6 +380,17 @@ fn what_programs_are_known_to_compute_wrongly_is_said() {
             assert!(warning.contains(part), "{warning}");
         }
     }
+    // The least width that ik_llama.cpp accepts.
+    let mut config = config(0, Storage::Multiply, true);
+    config["hidden_size"] = json!(512);
+    let folder = folder_of(&Checkpoint::from_config(
+        config,
+        Storage::Multiply,
+        Dtype::BF16,
+    ));
+    let out = folder.path().join("out");
+    let report = write(folder.path(), &out, &gguf(GgufType::Iq2Bn)).unwrap();
+    assert_eq!(report.warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -475,7 +498,7 @@ fn a_split_rule_that_is_not_known_must_be_named() {
 
 #[test]
 fn without_a_tokenizer_only_on_request() {
-    let folder = checkpoint(0, Storage::Multiply, true);
+    let folder = checkpoint(1, Storage::Multiply, true);
     for name in [
         "tokenizer.json",
         "tokenizer_config.json",

@@ -157,20 +157,45 @@ pub(crate) fn write(
     report.scale_rounding = rounding;
     report.bytes_out = bytes_out;
     report.sha256 = sha256;
-    report.warnings.extend(warnings(source, options.weights));
+    report
+        .warnings
+        .extend(warnings(source.config(), options.weights));
     report
         .warnings
         .extend(coarser(source, "every program that reads GGUF"));
     Ok(report)
 }
 
+/// ik_llama.cpp quantizes the inputs of IQ2_BN in parts of this many columns or more, and aborts on
+/// narrower matrices.
+const LEAST_IQ2_BN: usize = 512;
+
 /// Warnings about known problems of other programs with this model and type.
-fn warnings(source: &dyn Source, weights: GgufType) -> Vec<String> {
-    let config = source.config();
-    if config.family.name != "bitnet" {
-        return Vec::new();
-    }
+fn warnings(config: &Config, weights: GgufType) -> Vec<String> {
     let mut warnings = Vec::new();
+    let all = layout::weights(config);
+    let linear = all.iter().filter(|w| w.role == Role::Linear);
+    let narrowest = linear
+        .min_by_key(|w| w.columns)
+        .expect("a model has layers");
+    if weights == GgufType::Iq2Bn && narrowest.columns < LEAST_IQ2_BN {
+        warnings.push(format!(
+            "ik_llama.cpp aborts on iq2_bn matrices with fewer than {LEAST_IQ2_BN} columns, and {} \
+             has {}. For llama.cpp write tq1_0, tq2_0 or q2_0, for bitnet.cpp i2_s",
+            narrowest.name, narrowest.columns
+        ));
+    }
+    let is_bitnet = Architecture::of(config).is_some_and(|a| a.name.starts_with("bitnet"));
+    if weights == GgufType::I2S && is_bitnet {
+        warnings.push(
+            "ik_llama.cpp opens i2_s files of this family but has no product for i2_s: its output \
+             is wrong, without an error. bitnet.cpp computes them; for ik_llama.cpp write iq2_bn"
+                .into(),
+        );
+    }
+    if config.family.name != "bitnet" {
+        return warnings;
+    }
     if ![GgufType::I2S, GgufType::Iq2Bn].contains(&weights) {
         warnings.push(
             "llama.cpp does not support this family: its architecture `bitnet` has another \
