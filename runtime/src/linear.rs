@@ -20,7 +20,7 @@ use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues, Scaling};
 use sterna_ternary::{Activations, Dense, Dtype, LinearType, Packing, quantize};
 
 use crate::error::Location;
-use crate::kernels::{self, BlockProduct, GroupProduct, QuantizedBlock};
+use crate::kernels::{BlockProduct, GroupProduct, QuantizedBlock};
 use crate::model::{Linear, Model, RowFormat};
 use crate::state::{Quantized, grow};
 use crate::threads::Tile;
@@ -125,7 +125,7 @@ impl Model {
         let threads = self.pool.threads();
         let digits = quantized.activations.digits();
         let rows = y.iter().map(|y| y.len()).sum::<usize>() / n;
-        let (height, width) = kernels::tile(n * digits, rows, threads);
+        let (height, width) = self.kernels.tile(n * digits, rows, threads);
         let groups = linears.iter().map(|l| l.groups()).max().unwrap_or(0);
         // Wider tiles where scales are per group: the scales of a few rows are short, scattered
         // reads.

@@ -1,5 +1,6 @@
 //! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit
-//! lanes, in the encoding of CPUs without AVX-512. `avx2` has all other slots, and the products
+//! lanes, in the encoding of CPUs without AVX-512. One token: a row along each register. Several
+//! tokens: rows in lanes ([`digits`](super::digits)). `avx2` has all other slots, and the products
 //! with many tokens: its tables need fewer operations than `vpdpbusd`.
 //!
 //! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in
@@ -8,17 +9,23 @@
 use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
+use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::avx2;
+use super::avx2::lut::{LOOPS, Loops};
 use super::avx2::registers::load;
+use super::avx2::shuffle::eight_by_eight;
+use super::avx2::ternary::{digits_i2, digits_t5, product_i2, product_t5, tokens_for_tables};
 use super::compile::slot;
+use super::digits::{self, Ahead, DIGIT_STEPS, Lanes, MOST_LANES};
 use super::dot::{self, Multiply, Product, Unpack};
 use super::panels::PanelProduct;
-use super::prefetch::{prefetch_distance, prefetch_line};
+use super::prefetch::{prefetch_distance, prefetch_line, prefetch_near};
+use super::shape::Operands;
 use super::slots::Kernels;
 
-/// Most tokens that `vpdpbusd` serves sooner than the tables of `avx2`.
-const FEW_TOKENS: usize = 19;
+/// Fewest tokens, out of those of a table, for which the tables of `avx2` take less time.
+const TABLE_TOKENS: usize = 25;
 
 /// A table with the dot products `$dpbusd` of bytes and `$dpwssd` of 16-bit numbers of the target
 /// features `$features`.
@@ -26,24 +33,8 @@ macro_rules! table {
     ($name:literal, $features:literal, $dpbusd:ident, $dpwssd:ident) => {
         pub(super) static KERNELS: Kernels = Kernels {
             name: $name,
-            gemm_i2: |rows, q, q_sums, sums| {
-                if q_sums.len() > FEW_TOKENS {
-                    return (avx2::KERNELS.gemm_i2)(rows, q, q_sums, sums);
-                }
-                let product = Product::of(Packing::I2, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found
-                // `$features`.
-                unsafe { gemm_i2(product) }
-            },
-            gemm_t5: |rows, q, q_sums, sums| {
-                if q_sums.len() > FEW_TOKENS {
-                    return (avx2::KERNELS.gemm_t5)(rows, q, q_sums, sums);
-                }
-                let product = Product::of(Packing::T5, rows, q, q_sums, sums);
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found
-                // `$features`.
-                unsafe { gemm_t5(product) }
-            },
+            gemm_i2: slot!(gemm_i2(rows, q, q_sums, sums)),
+            gemm_t5: slot!(gemm_t5(rows, q, q_sums, sums)),
             panels_i8: slot!(panels_i8(product, y)),
             ..avx2::KERNELS
         };
@@ -54,28 +45,37 @@ macro_rules! table {
         }
 
         #[target_feature(enable = $features)]
-        fn gemm_i2(product: Product) {
-            let unpack = Unpack::<4, _, _> {
-                bias: 1,
-                start: |bytes: &[u8; 32]| ahead(bytes),
-                step: |codes| step_i2(codes),
-            };
-            gemm(product, unpack);
+        fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+            if q_sums.len() == 1 {
+                let unpack = Unpack::<4, _, _> {
+                    bias: 1,
+                    start: |bytes: &[u8; 32]| ahead(bytes),
+                    step: |codes| step_i2(codes),
+                };
+                return gemv(Product::of(Packing::I2, rows, q, q_sums, sums), unpack);
+            }
+            let operands = Operands::of(Packing::I2, rows, q, q_sums, sums);
+            gemm(operands, sums, |codes| digits_i2(codes), product_i2);
         }
 
         #[target_feature(enable = $features)]
-        fn gemm_t5(product: Product) {
-            let unpack = Unpack::<5, _, _> {
-                bias: 1,
-                start: |bytes: &[u8; 32]| start_t5(ahead(bytes)),
-                step: |halves| step_t5(halves),
-            };
-            gemm(product, unpack);
+        fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+            if q_sums.len() == 1 {
+                let unpack = Unpack::<5, _, _> {
+                    bias: 1,
+                    start: |bytes: &[u8; 32]| start_t5(ahead(bytes)),
+                    step: |halves| step_t5(halves),
+                };
+                return gemv(Product::of(Packing::T5, rows, q, q_sums, sums), unpack);
+            }
+            let operands = Operands::of(Packing::T5, rows, q, q_sums, sums);
+            gemm(operands, sums, |bytes| digits_t5(bytes), product_t5);
         }
 
+        /// One token.
         #[target_feature(enable = $features)]
         #[inline]
-        fn gemm<const STEPS: usize, S: Copy>(
+        fn gemv<const STEPS: usize, S: Copy>(
             product: Product,
             unpack: Unpack<
                 STEPS,
@@ -89,7 +89,110 @@ macro_rules! table {
                 dot: |sums, digits, q| $dpbusd(sums, digits, q),
                 sum: |sums| horizontal_sum(sums),
             };
-            dot::gemm::<2, _, _, _, _>(product, unpack, multiply);
+            dot::gemv(product, unpack, multiply);
+        }
+
+        /// Several tokens.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn gemm<const STEPS: usize>(
+            operands: Operands,
+            sums: &mut [i32],
+            digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
+            tables: unsafe fn(Operands, &mut [i32], Loops),
+        ) {
+            let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS);
+            let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
+            let [operands, rest] = operands.split_at(tokens);
+            // SAFETY: this function is compiled for `$features`, which AVX2 is one of.
+            unsafe {
+                if tokens > 0 {
+                    tables(operands, sums, LOOPS);
+                }
+                if rest.shape.tokens > 0 {
+                    digits::few(rest, rest_sums, Rows8, digits);
+                }
+            }
+        }
+
+        /// Rows in the eight lanes of a register.
+        #[derive(Clone, Copy)]
+        struct Rows8;
+
+        impl Lanes for Rows8 {
+            type Register = __m256i;
+            const ROWS: usize = 8;
+
+            #[inline(always)]
+            unsafe fn dot(self, sums: __m256i, digits: __m256i, q: [i8; 4]) -> __m256i {
+                let q = i32::from_le_bytes(q.map(|q| q as u8));
+                // SAFETY: the caller has `$features`, as the trait demands.
+                unsafe { $dpbusd(sums, digits, _mm256_set1_epi32(q)) }
+            }
+
+            #[inline(always)]
+            unsafe fn splat(self, value: i32) -> __m256i {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { _mm256_set1_epi32(value) }
+            }
+
+            #[inline(always)]
+            unsafe fn plus(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { _mm256_add_epi32(a, b) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, sums: __m256i, to: &mut [i32]) {
+                assert!(to.len() == 8);
+                // SAFETY: the caller has AVX2; eight sums, and the store may be unaligned.
+                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), sums) };
+            }
+
+            #[inline(always)]
+            unsafe fn side_by_side<'a>(
+                self,
+                row: impl Fn(usize) -> &'a [u8; BLOCK_BYTES],
+            ) -> [__m256i; 8] {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe {
+                    let mut rows = [_mm256_setzero_si256(); 8];
+                    for (r, to) in rows.iter_mut().enumerate() {
+                        *to = load(row(r));
+                    }
+                    eight_by_eight(rows)
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn direct<const TOKENS: usize, const STEPS: usize>(
+                self,
+                rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
+                q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+                digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
+                sums: &mut [__m256i; TOKENS],
+                ahead: Ahead,
+            ) {
+                #[target_feature(enable = $features)]
+                #[inline(never)]
+                fn compiled<const TOKENS: usize, const STEPS: usize>(
+                    rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
+                    q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+                    digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
+                    sums: &mut [__m256i; TOKENS],
+                    ahead: Ahead,
+                ) {
+                    // SAFETY: this function is compiled for `$features`.
+                    unsafe { digits::direct(Rows8, rows, q, digits, sums, ahead) }
+                }
+                // SAFETY: the caller has `$features`, as the trait demands.
+                unsafe { compiled(rows, q, digits, sums, ahead) }
+            }
+
+            #[inline(always)]
+            unsafe fn prefetch(self, at: *const u8) {
+                prefetch_near(at, 0, false);
+            }
         }
     };
 }
@@ -123,7 +226,7 @@ pub(super) fn detect() -> Option<&'static Kernels> {
         return Some(&vex::KERNELS);
     }
     #[cfg(test)]
-    if super::avx512::detect().is_some() {
+    if super::avx512::detect().next().is_some() {
         return Some(&evex::KERNELS);
     }
     None

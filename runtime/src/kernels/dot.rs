@@ -5,8 +5,8 @@
 //! target features of the function that makes them, and everything here is inlined into that
 //! function.
 //!
-//! One token: four rows at once, so that each load of activations serves four rows. More tokens: a
-//! stretch of some rows is unpacked into the first-level cache, then all tokens pass over it in
+//! One token: four rows at once, so that each load of activations serves four rows. More tokens,
+//! where no panels are used ([`digits`](super::digits)): a stretch of some rows is unpacked into the first-level cache, then all tokens pass over it in
 //! tiles of rows by tokens, whose sums stay in registers.
 
 use sterna_ternary::Packing;
@@ -42,6 +42,7 @@ impl<'a> Product<'a> {
         }
     }
 
+    #[cfg(not(target_arch = "x86_64"))]
     pub(super) fn tokens(&self) -> usize {
         self.shape.tokens
     }
@@ -68,11 +69,14 @@ pub(super) struct Multiply<A, Load, Dot, Sum> {
 }
 
 /// Steps that [`tiles`] unpacks at a time, whole blocks of every packing: four rows are 8 KiB.
+#[cfg(not(target_arch = "x86_64"))]
 pub(super) const CACHED_STEPS: usize = 60;
 /// Rows of unpacked values.
+#[cfg(not(target_arch = "x86_64"))]
 pub(super) type UnpackedRows<V, const ROWS: usize> = [[V; CACHED_STEPS]; ROWS];
 
 /// The product in tiles of four rows by `TOKENS` tokens.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn gemm<const TOKENS: usize, const STEPS: usize, S: Copy, V: Copy, A: Copy>(
     product: Product,
@@ -167,6 +171,7 @@ fn dots<const N: usize, const STEPS: usize, S: Copy, V: Copy, A: Copy>(
 /// The product with many tokens. `arrange` reorders the steps of a cache that were just filled,
 /// whose number it gets, for its instruction; `tile` multiplies them with as many steps of some
 /// tokens.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn tiles<
     const ROWS: usize,

@@ -22,6 +22,8 @@ pub mod codes;
 #[cfg(target_arch = "x86_64")]
 mod compile;
 mod dense;
+#[cfg(target_arch = "x86_64")]
+mod digits;
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -45,6 +47,8 @@ pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 mod widen;
+#[cfg(target_arch = "x86_64")]
+mod width;
 
 pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
@@ -55,23 +59,6 @@ pub use softmax::SoftmaxBlock;
 pub(crate) use softmax::{LARGEST, exp2};
 
 use std::sync::LazyLock;
-
-/// The tile, tokens by rows, in which `threads` threads compute the products of `tokens` tokens
-/// with `rows` rows.
-///
-/// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens pass
-/// over long stretches, since a table of partial sums costs as much as some hundred rows; but every
-/// thread should get several stretches.
-pub(crate) fn tile(tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
-    /// Fewest tokens for which tables pay.
-    const MANY: usize = 20;
-    if tokens < MANY {
-        return (tokens, 32);
-    }
-    let height = tokens.min(128);
-    let tiles = tokens.div_ceil(height) * rows / (2 * threads);
-    (height, tiles.clamp(256, 2048).next_multiple_of(16))
-}
 
 impl Kernels {
     /// Every table that this CPU runs, slowest first.
@@ -92,6 +79,27 @@ impl Kernels {
             tables
         });
         &AVAILABLE
+    }
+
+    /// The tile, tokens by rows, in which `threads` threads compute the products of `tokens` tokens
+    /// with `rows` rows.
+    ///
+    /// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens
+    /// pass over long stretches where they use tables of partial sums, since a table costs as much
+    /// as some hundred rows; but every thread should get several stretches. Where they do not, a
+    /// stretch is some panels, and as many tokens as possible share their unpacking.
+    pub(crate) fn tile(&self, tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
+        /// Fewest tokens for which tables pay.
+        const MANY: usize = 20;
+        if tokens < MANY {
+            return (tokens, if tokens == 1 { 32 } else { 64 });
+        }
+        if !(self.uses_tables)() {
+            return (tokens.min(512), (rows / (4 * threads)).clamp(64, 256) & !63);
+        }
+        let height = tokens.min(128);
+        let tiles = tokens.div_ceil(height) * rows / (2 * threads);
+        (height, tiles.clamp(256, 2048).next_multiple_of(16))
     }
 
     /// The fastest table that this CPU runs.

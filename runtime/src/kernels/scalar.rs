@@ -10,6 +10,7 @@ use super::{codes, dense, float, groups, panels, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
+    uses_tables: || false,
     quantize: float::quantize,
     quantize_int16: float::quantize_int16,
     sum: float::sum,

@@ -32,6 +32,8 @@ pub struct Kernels {
     pub gemm_i2: Gemm,
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
+    /// Whether the products of many tokens use tables of partial sums.
+    pub(super) uses_tables: fn() -> bool,
     /// Ternary matrix product for [`Packing::I2`] with one scale per group of columns.
     pub gemm_groups: GemmGroups,
 

@@ -15,6 +15,7 @@ use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
 use super::super::dense::BlockProduct;
 use super::super::prefetch::{prefetch_distance, prefetch_line};
 use super::registers::load;
+use super::shuffle::{eight_by_eight, transpose};
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
@@ -321,14 +322,7 @@ fn columns_of_q8_0(blocks: [&[u8; q8_0::BYTES]; 8]) -> [__m256i; 8] {
     for (row, block) in rows.iter_mut().zip(blocks) {
         *row = codes_of_q8_0(block);
     }
-    let [a, b, c, d, e, f, g, h] = rows;
-    let (below, above) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
-    let mut codes = rows;
-    for i in 0..4 {
-        codes[i] = _mm256_permute2x128_si256::<0x20>(below[i], above[i]);
-        codes[4 + i] = _mm256_permute2x128_si256::<0x31>(below[i], above[i]);
-    }
-    codes
+    eight_by_eight(rows)
 }
 
 /// The codes of eight blocks, four columns a register.
@@ -363,21 +357,6 @@ pub(crate) fn codes_of_q8_0(block: &[u8; q8_0::BYTES]) -> __m256i {
 pub(crate) fn codes_of_q4_0(block: &[u8; q4_0::BYTES]) -> __m128i {
     // SAFETY: 16 bytes after the scale; the load may be unaligned.
     unsafe { _mm_loadu_si128(block[2..].as_ptr().cast()) }
-}
-
-/// In each 128 bits, four numbers of 32 bits from four registers: number c of register r becomes
-/// number r of register c.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
-    let low = [_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d)];
-    let high = [_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d)];
-    [
-        _mm256_unpacklo_epi64(low[0], low[1]),
-        _mm256_unpackhi_epi64(low[0], low[1]),
-        _mm256_unpacklo_epi64(high[0], high[1]),
-        _mm256_unpackhi_epi64(high[0], high[1]),
-    ]
 }
 
 #[target_feature(enable = "avx2,f16c")]

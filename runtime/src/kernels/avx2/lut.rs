@@ -95,7 +95,7 @@ pub(in super::super) struct Loops {
 }
 
 /// The loops of this instruction set.
-pub(super) const LOOPS: Loops = {
+pub(in super::super) const LOOPS: Loops = {
     #[target_feature(enable = "avx2")]
     unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
         // SAFETY: this function is compiled for AVX2.

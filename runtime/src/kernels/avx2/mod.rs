@@ -8,7 +8,7 @@ pub(super) mod groups;
 pub(super) mod lut;
 pub(super) mod panels;
 pub(super) mod registers;
-mod shuffle;
+pub(super) mod shuffle;
 pub(super) mod ternary;
 
 use super::compile::{compiled_loops, slot};
@@ -16,6 +16,7 @@ use super::slots::Kernels;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "avx2",
+    uses_tables: || true,
     gemm_i2: slot!(ternary::gemm_i2(rows, q, q_sums, sums)),
     gemm_t5: slot!(ternary::gemm_t5(rows, q, q_sums, sums)),
     gemm_groups: slot!(groups::gemm(product, y)),

@@ -56,22 +56,22 @@ pub(in super::super) fn product_i2(operands: Operands, sums: &mut [i32], loops: 
             gemv::<4, 8>(operands, sums, add);
         });
     }
-    let digits = |codes| {
-        // What a 16-bit shift carries over is masked.
-        let codes = [
-            codes,
-            _mm256_srli_epi16::<2>(codes),
-            _mm256_srli_epi16::<4>(codes),
-            _mm256_srli_epi16::<6>(codes),
-        ];
-        let mut digits = codes;
-        for digits in &mut digits {
-            *digits = _mm256_and_si256(*digits, low);
-        }
-        digits
-    };
+    let digits = |codes| digits_i2(codes);
     let ranks = |rows| lut::ranks_i2(rows);
     gemm::<4>(operands, sums, digits, ranks, loops);
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(in super::super) fn digits_i2(codes: __m256i) -> [__m256i; 4] {
+    let mask = _mm256_set1_epi8(3);
+    // What a 16-bit shift carries over is masked.
+    [
+        _mm256_and_si256(codes, mask),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(codes), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(codes), mask),
+    ]
 }
 
 /// [`Kernels::gemm_t5`](super::super::Kernels::gemm_t5)
@@ -101,7 +101,7 @@ pub(in super::super) fn product_t5(operands: Operands, sums: &mut [i32], loops: 
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn digits_t5(bytes: __m256i) -> [__m256i; 5] {
+pub(in super::super) fn digits_t5(bytes: __m256i) -> [__m256i; 5] {
     let (nine, three) = (_mm256_set1_epi16(9), _mm256_set1_epi16(3));
     let first = table([0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
     let second = table([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0]);

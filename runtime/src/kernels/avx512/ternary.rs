@@ -1,8 +1,9 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! A register holds a block of one row below that of the next, and the activations twice. One
-//! token: eight rows at once. Several tokens: tiles of four rows by four tokens. Many tokens: the
-//! tables of `avx2`.
+//! One token: eight rows at once, where a register holds a block of one row below that of the next,
+//! and the activations twice. Several tokens: rows in lanes, first without and then with panels
+//! ([`digits`](super::super::digits)). Many tokens use the tables of `avx2` on CPUs that begin one
+//! `vpdpbusd` of 512 bits in a cycle: tables do more than that, but less than two.
 
 use std::arch::x86_64::*;
 
@@ -12,14 +13,23 @@ use sterna_ternary::packing::BLOCK_BYTES;
 use super::super::avx2::lut::Loops;
 use super::super::avx2::registers::{four_sums, load};
 use super::super::avx2::ternary::{product_i2, product_t5, tokens_for_tables};
+use super::super::digits;
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
 use super::super::shape::{GemmShape, Operands};
+use super::super::width;
+use super::digits::Rows16;
 use super::lut;
 use super::registers::{block, fields};
 
+/// [`Kernels::uses_tables`](super::super::Kernels::uses_tables)
+pub(super) fn uses_tables() -> bool {
+    // SAFETY: only the table of this instruction set calls this.
+    unsafe { !width::is_full() }
+}
+
 /// [`Kernels::gemm_i2`](super::super::Kernels::gemm_i2)
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], uses_tables: bool) {
     let operands = Operands::of(Packing::I2, rows, q, q_sums, sums);
     let one = One {
         add: |[sum, zero]: [__m512i; 2], codes, q: [__m512i; 4]| {
@@ -33,30 +43,23 @@ pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     };
     let digits = |codes| fields(codes);
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
-    unsafe { gemm(operands, sums, one, digits, product_i2) };
+    unsafe {
+        gemm(
+            operands,
+            sums,
+            one,
+            digits,
+            uses_tables.then_some(product_i2),
+        )
+    };
 }
 
 /// [`Kernels::gemm_t5`](super::super::Kernels::gemm_t5)
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
+pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], uses_tables: bool) {
     let operands = Operands::of(Packing::T5, rows, q, q_sums, sums);
     let sign = _mm512_set1_epi8(-128);
-    let (low_byte, high_byte) = (_mm512_set1_epi16(0x0003), _mm512_set1_epi16(0x0300));
-    let high_mask = _mm512_set1_epi16(0xff00u16 as i16);
-    let digits = |bytes| {
-        let bytes = _mm512_xor_si512(bytes, sign);
-        let mut even = _mm512_maddubs_epi16(bytes, low_byte);
-        let mut odd = _mm512_maddubs_epi16(bytes, high_byte);
-        let mut digits = [_mm512_setzero_si512(); 5];
-        for digits in &mut digits {
-            // (even >> 8) | (odd & high_mask)
-            let low = _mm512_srli_epi16::<8>(even);
-            *digits = _mm512_ternarylogic_epi32::<0xf8>(low, odd, high_mask);
-            even = _mm512_maddubs_epi16(even, low_byte);
-            odd = _mm512_maddubs_epi16(odd, low_byte);
-        }
-        digits
-    };
+    let digits = |bytes| digits_t5(bytes);
     // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256.
     // So 256 dₙ is 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
     let one = One {
@@ -76,7 +79,51 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
         },
     };
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
-    unsafe { gemm(operands, sums, one, digits, product_t5) };
+    unsafe {
+        gemm(
+            operands,
+            sums,
+            one,
+            digits,
+            uses_tables.then_some(product_t5),
+        )
+    };
+}
+
+/// The five digits of each byte, found as in `avx2`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn digits_t5(bytes: __m512i) -> [__m512i; 5] {
+    let (nine, three) = (_mm512_set1_epi16(9), _mm512_set1_epi16(3));
+    let odd_places = _mm512_set1_epi16(0xff00u16 as i16);
+    // (even >> 8) | (odd & odd_places)
+    let high_bytes = |even, odd| {
+        let even = _mm512_srli_epi16::<8>(even);
+        _mm512_ternarylogic_epi32::<0xf8>(even, odd, odd_places)
+    };
+    let table = |bytes: [i8; 16]| {
+        let bytes = i128::from_le_bytes(bytes.map(|byte| byte as u8));
+        let halves = _mm_set_epi64x((bytes >> 64) as i64, bytes as i64);
+        _mm512_broadcast_i32x4(halves)
+    };
+    let first = table([0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let second = table([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
+    let even = _mm512_maddubs_epi16(bytes, nine);
+    let odd = _mm512_maddubs_epi16(bytes, _mm512_set1_epi16(9 << 8));
+    let two = high_bytes(even, odd);
+    let even = _mm512_maddubs_epi16(even, nine);
+    let odd = _mm512_maddubs_epi16(odd, nine);
+    let next_two = high_bytes(even, odd);
+    let even = _mm512_maddubs_epi16(even, three);
+    let odd = _mm512_maddubs_epi16(odd, three);
+    [
+        _mm512_shuffle_epi8(first, two),
+        _mm512_shuffle_epi8(second, two),
+        _mm512_shuffle_epi8(first, next_two),
+        _mm512_shuffle_epi8(second, next_two),
+        high_bytes(even, odd),
+    ]
 }
 
 /// The same, but the compiler does not know: it would make 27 b of 3 · 3 · 3 b, which are four
@@ -112,7 +159,7 @@ struct One<Add, Finish> {
 }
 
 /// A packing has `STEPS` digits per byte. `one` computes one token, `digits` unpacks bytes for
-/// several tokens, and `tables` is the product by tables.
+/// several tokens, and `tables` is the product by tables where many tokens use them.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
@@ -124,31 +171,39 @@ unsafe fn gemm<const STEPS: usize>(
         impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
         impl Fn([__m512i; 2]) -> __m512i,
     >,
-    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
-    tables: Tables,
+    unpack: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
+    tables: Option<Tables>,
 ) {
     /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add:
     /// with the four digits of `i2` and with the five of `t5`.
-    const TABLE_TOKENS: [usize; 2] = [25, 19];
-    let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS[STEPS - 4]);
+    const TABLE_TOKENS: [usize; 2] = [25, 21];
+    /// Most tokens that take less time without a panel.
+    const FEW_TOKENS: usize = 32;
+    let tokens = match tables {
+        Some(_) => tokens_for_tables(operands.shape, TABLE_TOKENS[STEPS - 4]),
+        None => 0,
+    };
     let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
     let [operands, rest] = operands.split_at(tokens);
-    if tokens > 0 {
+    if let Some(tables) = tables.filter(|_| tokens > 0) {
         // SAFETY: the caller has AVX-512, and every CPU with AVX-512 has AVX2.
         unsafe { tables(operands, sums, lut::LOOPS) };
     }
-    let product = Product {
-        shape: rest.shape,
-        rows: rest.rows.as_chunks().0,
-        q: rest.q.as_chunks().0.as_chunks().0,
-        q_sums: rest.q_sums,
-    };
     // SAFETY: the caller has AVX-512 F, BW and VNNI.
     unsafe {
-        match product.shape.tokens {
+        match rest.shape.tokens {
             0 => {}
-            1 => gemv(product, rest_sums, one),
-            _ => few(product, rest_sums, digits),
+            1 => {
+                let product = Product {
+                    shape: rest.shape,
+                    rows: rest.rows.as_chunks().0,
+                    q: rest.q.as_chunks().0.as_chunks().0,
+                    q_sums: rest.q_sums,
+                };
+                gemv(product, rest_sums, one)
+            }
+            2..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
+            _ => digits::product::<4, STEPS, _>(rest, rest_sums, Rows16, unpack),
         }
     }
 }
@@ -199,35 +254,6 @@ unsafe fn gemv<const STEPS: usize>(
     }
 }
 
-/// Several tokens, four at a time, with two pairs of rows.
-///
-/// # Safety
-/// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
-#[inline(always)]
-unsafe fn few<const STEPS: usize>(
-    product: Product<STEPS>,
-    sums: &mut [i32],
-    digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
-) {
-    let GemmShape {
-        tokens, rows: n, ..
-    } = product.shape;
-    for first in (0..n).step_by(4) {
-        for t in (0..tokens).step_by(4) {
-            let sums = &mut sums[t * n + first..];
-            // SAFETY: the caller has AVX-512 F, BW and VNNI.
-            unsafe {
-                match tokens - t {
-                    1 => product.tile::<1>(first, t, sums, digits),
-                    2 => product.tile::<2>(first, t, sums, digits),
-                    3 => product.tile::<3>(first, t, sums, digits),
-                    _ => product.tile::<4>(first, t, sums, digits),
-                }
-            }
-        }
-    }
-}
-
 impl<'a, const STEPS: usize> Product<'a, STEPS> {
     /// Pairs of rows from `first` on; after the last row, that row is repeated.
     fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
@@ -239,54 +265,6 @@ impl<'a, const STEPS: usize> Product<'a, STEPS> {
             *row = &self.rows[r.min(n - 1) * blocks..][..blocks];
         }
         rows
-    }
-
-    /// Four rows with some tokens; `sums` (tokens, rows) begins at the first of both.
-    ///
-    /// # Safety
-    /// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
-    #[inline(always)]
-    unsafe fn tile<const TOKENS: usize>(
-        &self,
-        first: usize,
-        token: usize,
-        sums: &mut [i32],
-        digits: impl Fn(__m512i) -> [__m512i; STEPS],
-    ) {
-        let GemmShape {
-            rows: n, blocks, ..
-        } = self.shape;
-        let rows: [_; 2] = self.pairs(first);
-        let start = rows[0][0].as_ptr().cast();
-        let distance = prefetch_distance(4, blocks * BLOCK_BYTES);
-        let near = is_near(distance);
-        let mut q = [self.q; TOKENS];
-        for (t, q) in (token..).zip(&mut q) {
-            *q = &q[t * blocks..][..blocks];
-        }
-        // SAFETY: the caller has AVX-512 F, BW and VNNI.
-        unsafe {
-            let mut wide = [[_mm512_setzero_si512(); 2]; TOKENS];
-            for b in 0..blocks {
-                if token == 0 {
-                    prefetch_near(start, b * 128 + distance, near);
-                    prefetch_near(start, b * 128 + 64 + distance, near);
-                }
-                let unpacked = [digits(block(rows[0], b)), digits(block(rows[1], b))];
-                for n in 0..STEPS {
-                    for t in 0..TOKENS {
-                        let q = _mm512_broadcast_i64x4(load(&q[t][b][n]));
-                        for i in 0..2 {
-                            wide[t][i] = _mm512_dpbusd_epi32(wide[t][i], unpacked[i][n], q);
-                        }
-                    }
-                }
-            }
-            for (t, wide) in wide.into_iter().enumerate() {
-                let there = (n - first).min(4);
-                store(wide, self.q_sums[token + t], &mut sums[t * n..][..there]);
-            }
-        }
     }
 }
 

@@ -53,7 +53,7 @@ fn gemm_of_random_input_in_all_shapes() {
             }
         }
         for rows in 1..10 {
-            for tokens in 1..10 {
+            for tokens in 1..18 {
                 let trits = noise.trits(rows * 161);
                 let q: Vec<i8> = (0..tokens * 161).map(|_| noise.next() as i8).collect();
                 check_gemm(packing, 161, &trits, &q);
@@ -62,7 +62,8 @@ fn gemm_of_random_input_in_all_shapes() {
     }
 }
 
-/// Enough rows and tokens for tables of partial sums, with and without remainders.
+/// Enough rows and tokens for tables of partial sums and for panels, with and without remainders,
+/// and columns for two stretches of a panel.
 #[test]
 fn gemm_of_many_rows_and_tokens() {
     let mut noise = Noise::new(7);
@@ -75,6 +76,8 @@ fn gemm_of_many_rows_and_tokens() {
             (255, 96, 1441),
             (2049, 65, 161),
             (4100, 25, 130),
+            (70, 40, 8400),
+            (129, 39, 161),
         ] {
             let trits = noise.trits(rows * columns);
             let q: Vec<i8> = (0..tokens * columns).map(|_| noise.next() as i8).collect();
