@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p sterna-runtime --bench kernels [-- NAME]`, where a name is slot/table/size.
 //! Throughput counts multiply-adds of products and elements of the rest. `record/` has the medians
-//! on quiet machines, with the CPU, the compiler and the commit on top.
+//! of some CPUs, with compiler, commit and limits on top; `.ci/record` makes them.
 
 use std::hint::black_box;
 use std::process::Command;
