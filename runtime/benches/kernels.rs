@@ -139,52 +139,42 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
     });
 }
 
-/// Attention over 128 positions of a head of 128 dimensions: panels of keys, weights, for 4
-/// queries.
+/// Attention over 128 positions of a head of 128 dimensions: panels of keys, for the queries of a
+/// token and of a tile of a prompt, and the weights of a query.
 fn attention(group: &mut BenchmarkGroup<WallTime>) {
     const DEPTH: usize = 128;
-    const ROWS: usize = 4;
+    const ROWS: [usize; 2] = [4, 16];
     let mut random = Random(3);
-    let x = random.floats(ROWS * DEPTH);
+    let x = random.floats(ROWS[1] * DEPTH);
     let codes: Vec<i16> = x.iter().map(|x| (x * 3e4) as i16).collect();
     let floats = random.floats(DEPTH * DEPTH);
     let halves: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
     let bytes: Vec<i8> = floats.iter().map(|x| (x * 127.0) as i8).collect();
-    let mut y = vec![0.0; ROWS * DEPTH];
+    let mut y = vec![0.0; ROWS[1] * DEPTH];
+    fn product<'a, X, T>(x: &'a [X], panels: &'a [T]) -> PanelProduct<'a, X, T> {
+        black_box(PanelProduct {
+            x,
+            panels,
+            depth: DEPTH,
+            used: DEPTH,
+        })
+    }
     each_table(|kernels| {
-        let size = format!("{}/{ROWS}x{DEPTH}x{DEPTH}", kernels.name);
-        group.throughput(Throughput::Elements((ROWS * DEPTH * DEPTH) as u64));
-        let (depth, used) = (DEPTH, DEPTH);
-        group.bench_function(format!("panels_f32/{size}"), |b| {
-            let (x, panels) = (&x[..], &floats[..]);
-            let product = PanelProduct {
-                x,
-                panels,
-                depth,
-                used,
-            };
-            b.iter(|| (kernels.panels_f32)(black_box(product), &mut y));
-        });
-        group.bench_function(format!("panels_f16/{size}"), |b| {
-            let (x, panels) = (&x[..], &halves[..]);
-            let product = PanelProduct {
-                x,
-                panels,
-                depth,
-                used,
-            };
-            b.iter(|| (kernels.panels_f16)(black_box(product), &mut y));
-        });
-        group.bench_function(format!("panels_i8/{size}"), |b| {
-            let (x, panels) = (&codes[..], &bytes[..]);
-            let product = PanelProduct {
-                x,
-                panels,
-                depth,
-                used,
-            };
-            b.iter(|| (kernels.panels_i8)(black_box(product), &mut y));
-        });
+        for rows in ROWS {
+            let size = format!("{}/{rows}x{DEPTH}x{DEPTH}", kernels.name);
+            let (x, codes) = (&x[..rows * DEPTH], &codes[..rows * DEPTH]);
+            let y = &mut y[..rows * DEPTH];
+            group.throughput(Throughput::Elements((rows * DEPTH * DEPTH) as u64));
+            group.bench_function(format!("panels_f32/{size}"), |b| {
+                b.iter(|| (kernels.panels_f32)(product(x, &floats), y));
+            });
+            group.bench_function(format!("panels_f16/{size}"), |b| {
+                b.iter(|| (kernels.panels_f16)(product(x, &halves), y));
+            });
+            group.bench_function(format!("panels_i8/{size}"), |b| {
+                b.iter(|| (kernels.panels_i8)(product(codes, &bytes), y));
+            });
+        }
         let mut scores = x[..DEPTH.next_multiple_of(LANES)].to_vec();
         group.throughput(Throughput::Elements(DEPTH as u64));
         group.bench_function(format!("softmax_block/{}/{DEPTH}", kernels.name), |b| {

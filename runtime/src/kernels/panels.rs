@@ -93,7 +93,7 @@ pub(super) struct Lanes<S, P, L, A, O> {
     pub store: O,
 }
 
-/// The product, by tiles of a panel and at most `ROWS` ≤ 4 rows.
+/// The product, by tiles of a panel and at most `ROWS` ≤ 16 rows of x.
 #[inline(always)]
 pub(super) fn product<const ROWS: usize, X: Copy, R, S: Copy, V: Copy>(
     steps: Steps<X, R>,
@@ -106,24 +106,27 @@ pub(super) fn product<const ROWS: usize, X: Copy, R, S: Copy, V: Copy>(
         impl Fn(S, &mut [f32; LANES]) + Copy,
     >,
 ) {
-    const { assert!(ROWS <= 4) };
+    const { assert!(ROWS <= 16) };
     for panel in 0..steps.panels.len() / steps.depth {
         let mut row = 0;
         while row < steps.rows {
-            let n = ROWS.min(steps.rows - row);
-            match n {
-                1 => tile::<1, _, _, _, _>(&steps, row, panel, y, lanes),
-                2 => tile::<2, _, _, _, _>(&steps, row, panel, y, lanes),
-                3 => tile::<3, _, _, _, _>(&steps, row, panel, y, lanes),
-                _ => tile::<4, _, _, _, _>(&steps, row, panel, y, lanes),
-            }
+            // `ROWS` is a constant, so higher tiles leave no code.
+            let n = match steps.rows - row {
+                16.. if ROWS >= 16 => rows::<16, _, _, _, _>(&steps, row, panel, y, lanes),
+                8.. if ROWS >= 8 => rows::<8, _, _, _, _>(&steps, row, panel, y, lanes),
+                4.. if ROWS >= 4 => rows::<4, _, _, _, _>(&steps, row, panel, y, lanes),
+                3.. if ROWS >= 3 => rows::<3, _, _, _, _>(&steps, row, panel, y, lanes),
+                2.. => rows::<2, _, _, _, _>(&steps, row, panel, y, lanes),
+                _ => rows::<1, _, _, _, _>(&steps, row, panel, y, lanes),
+            };
             row += n;
         }
     }
 }
 
+/// `N` rows of x, from `row` on, times a panel. Returns `N`.
 #[inline(always)]
-fn tile<const N: usize, X: Copy, R, S: Copy, V: Copy>(
+fn rows<const N: usize, X: Copy, R, S: Copy, V: Copy>(
     steps: &Steps<X, R>,
     row: usize,
     panel: usize,
@@ -135,17 +138,17 @@ fn tile<const N: usize, X: Copy, R, S: Copy, V: Copy>(
         impl Fn(S, X, V) -> S + Copy,
         impl Fn(S, &mut [f32; LANES]) + Copy,
     >,
-) {
+) -> usize {
     let Steps {
         depth, used, width, ..
     } = *steps;
     let x: [&[X]; N] = std::array::from_fn(|n| &steps.x[(row + n) * depth..][..used]);
-    let rows = &steps.panels[panel * depth..][..used];
+    let panel_rows = &steps.panels[panel * depth..][..used];
     let mut sums = [lanes.zero; N];
     for i in 0..used {
         // The same place two panels later.
-        (lanes.prefetch)(rows.as_ptr().wrapping_add(2 * depth + i));
-        let step = (lanes.load)(&rows[i]);
+        (lanes.prefetch)(panel_rows.as_ptr().wrapping_add(2 * depth + i));
+        let step = (lanes.load)(&panel_rows[i]);
         for n in 0..N {
             sums[n] = (lanes.add)(sums[n], x[n][i], step);
         }
@@ -155,6 +158,7 @@ fn tile<const N: usize, X: Copy, R, S: Copy, V: Copy>(
         let y = y.first_chunk_mut().expect("y is wide enough");
         (lanes.store)(sums[n], y);
     }
+    N
 }
 
 #[inline(always)]

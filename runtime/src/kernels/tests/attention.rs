@@ -6,9 +6,9 @@ use super::super::softmax::exp2;
 use super::super::{Kernels, LANES, PanelProduct, SoftmaxBlock, scalar};
 use super::{Noise, bits, check_float};
 
-/// Every shape that tiles of four rows and pairs of steps cut differently.
+/// Every shape that tiles of 1, 2, 3, 4, 8 and 16 rows and pairs of steps cut differently.
 fn shapes(mut check: impl FnMut(usize, usize, usize, usize)) {
-    for rows in [1, 2, 3, 4, 5, 9] {
+    for rows in [1, 2, 3, 4, 5, 9, 16, 31] {
         for (depth, used) in [(2, 1), (22, 22), (128, 7), (128, 128), (80, 79)] {
             for panels in [0, 1, 3] {
                 check(rows, depth, used, panels);
