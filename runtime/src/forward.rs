@@ -226,8 +226,7 @@ impl Model {
         );
 
         // Attention. `normed` is the norm of x, then the output of o_proj: (n, hidden).
-        normed.copy_from_slice(x);
-        self.rms_norm(normed, &layer.input_layernorm);
+        self.norm_of(x, &layer.input_layernorm, normed);
         self.project(
             normed,
             n,
@@ -246,14 +245,10 @@ impl Model {
         }
         let input = (place, "the input of o_proj");
         self.project(attn, n, [&layer.o_proj], [normed], linear, input)?;
-        if let Some(norm) = &layer.attn_post_norm {
-            self.rms_norm(normed, norm);
-        }
-        self.add(x, normed, c.hidden_size);
+        self.add(x, normed, layer.attn_post_norm.as_ref());
 
         // Feed-forward. `gate` becomes act(gate) · up: (n, intermediate).
-        normed.copy_from_slice(x);
-        self.rms_norm(normed, &layer.ffn_norm);
+        self.norm_of(x, &layer.ffn_norm, normed);
         self.project(
             normed,
             n,
@@ -262,16 +257,10 @@ impl Model {
             linear,
             (place, "the input of gate_proj and up_proj"),
         )?;
-        self.activate(gate, up);
-        if let Some(norm) = &layer.ffn_sub_norm {
-            self.rms_norm(gate, norm);
-        }
+        self.activate(gate, up, layer.ffn_sub_norm.as_ref());
         let input = (place, "the input of down_proj");
         self.project(gate, n, [&layer.down_proj], [normed], linear, input)?;
-        if let Some(norm) = &layer.ffn_post_norm {
-            self.rms_norm(normed, norm);
-        }
-        self.add(x, normed, c.hidden_size);
+        self.add(x, normed, layer.ffn_post_norm.as_ref());
         Ok(())
     }
 
@@ -299,9 +288,8 @@ impl Model {
         };
         let normed = &mut normed[..x.len()];
         for (linear, y) in linears.into_iter().zip(&mut y) {
-            normed.copy_from_slice(x);
             let gain = linear.norm.as_ref().expect("all linear layers have norms");
-            self.rms_norm_with(normed, gain, eps);
+            self.norm_of_with(x, self.vector(gain), eps, normed);
             self.quantize(normed, n, quantized, place, tensor)?;
             self.linear(n, [linear], quantized, [y], sums);
         }
@@ -357,13 +345,22 @@ impl Model {
 
     /// Norms every row of x (any, gain's length) in place.
     fn rms_norm(&self, x: &mut [f32], gain: &Vector) {
-        self.rms_norm_with(x, gain, self.config().rms_norm_eps);
-    }
-
-    fn rms_norm_with(&self, x: &mut [f32], gain: &Vector, eps: f32) {
-        let gain = self.vector(gain);
+        let (gain, eps) = (self.vector(gain), self.config().rms_norm_eps);
         self.pool
             .chunks_mut(x, gain.len(), |_, x| norm(self.kernels, x, gain, eps));
+    }
+
+    /// Fills `normed` with the norms of the rows of x (any, gain's length).
+    fn norm_of(&self, x: &[f32], gain: &Vector, normed: &mut [f32]) {
+        self.norm_of_with(x, self.vector(gain), self.config().rms_norm_eps, normed);
+    }
+
+    fn norm_of_with(&self, x: &[f32], gain: &[f32], eps: f32, normed: &mut [f32]) {
+        let width = gain.len();
+        self.pool.chunks_mut(normed, width, |t, normed| {
+            normed.copy_from_slice(&x[t * width..][..width]);
+            norm(self.kernels, normed, gain, eps);
+        });
     }
 
     /// Norms (if the family does) and rotates the heads x (n, heads, head_dim).
@@ -427,22 +424,33 @@ impl Model {
         attention.compute(&self.pool, memory, attn);
     }
 
-    /// gate = act(gate) · up.
-    fn activate(&self, gate: &mut [f32], up: &[f32]) {
-        let width = self.config().intermediate_size;
+    /// gate = act(gate) · up, and then its norm if the family has one. A row that was activated is
+    /// in the cache when it is normed.
+    fn activate(&self, gate: &mut [f32], up: &[f32], gain: Option<&Vector>) {
+        let (width, eps) = (self.config().intermediate_size, self.config().rms_norm_eps);
+        let gain = gain.map(|gain| self.vector(gain));
         let act = match self.config().family.activation {
             Activation::Silu => self.kernels.silu_mul,
             Activation::Relu2 => self.kernels.relu2_mul,
             Activation::GeluTanh => self.kernels.gelu_tanh_mul,
         };
-        self.pool
-            .chunks_mut(gate, width, |t, gate| act(gate, &up[t * width..][..width]));
+        self.pool.chunks_mut(gate, width, |t, gate| {
+            act(gate, &up[t * width..][..width]);
+            if let Some(gain) = gain {
+                norm(self.kernels, gate, gain, eps);
+            }
+        });
     }
 
-    /// x = x + y, rows of `width`.
-    fn add(&self, x: &mut [f32], y: &[f32], width: usize) {
-        self.pool.chunks_mut(x, width, |t, x| {
-            (self.kernels.add)(x, &y[t * width..][..width])
+    /// x = x + y, of which y becomes its norm before if the family has one.
+    fn add(&self, x: &mut [f32], y: &mut [f32], gain: Option<&Vector>) {
+        let (width, eps) = (self.config().hidden_size, self.config().rms_norm_eps);
+        let gain = gain.map(|gain| self.vector(gain));
+        self.pool.zip_chunks_mut((x, width), (y, width), |_, x, y| {
+            if let Some(gain) = gain {
+                norm(self.kernels, y, gain, eps);
+            }
+            (self.kernels.add)(x, y);
         });
     }
 }

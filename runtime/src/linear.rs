@@ -108,7 +108,8 @@ impl Model {
                 };
             },
         );
-        quantized.add_up(n * digits, padded, has_groups, self.kernels.sum);
+        let sum = self.kernels.sum;
+        quantized.add_up(&self.pool, n * digits, padded, has_groups, sum);
         let mut scales = quantized.scales[..n].iter();
         scales.all(|scale| quantize::is_usable(*scale))
     }

@@ -11,6 +11,7 @@ use crate::attention;
 use crate::kernels::QuantizedBlock;
 use crate::kernels::codes::Int16;
 use crate::rotary::Angles;
+use crate::threads::Pool;
 
 /// Working memory for n tokens; it grows to the largest batch seen.
 #[derive(Debug, Default)]
@@ -83,22 +84,29 @@ impl Quantized {
 
     /// The sums of `count` rows of digits, (count, padded), and of their groups if any are asked
     /// for.
-    pub fn add_up(&mut self, count: usize, padded: usize, has_groups: bool, sum: fn(&[i8]) -> i32) {
+    pub fn add_up(
+        &mut self,
+        pool: &Pool,
+        count: usize,
+        padded: usize,
+        has_groups: bool,
+        sum: fn(&[i8]) -> i32,
+    ) {
         grow(&mut self.sums, count);
-        let rows = self.q[..count * padded].chunks_exact(padded);
+        let (q, sums) = (&self.q[..count * padded], &mut self.sums[..count]);
+        let row = |i: usize| &q[i * padded..][..padded];
         if !has_groups {
-            let sums = self.sums.iter_mut().zip(rows);
-            return sums.for_each(|(s, q)| *s = sum(q));
+            return pool.chunks_mut(sums, 1, |i, total| total[0] = sum(row(i)));
         }
         let groups = padded / GROUP_COLUMNS;
         grow(&mut self.group_sums, count * groups);
-        let of_groups = self.group_sums.chunks_exact_mut(groups);
-        for ((total, q), sums) in self.sums.iter_mut().zip(rows).zip(of_groups) {
-            for (s, q) in sums.iter_mut().zip(q.chunks_exact(GROUP_COLUMNS)) {
+        let of_groups = (&mut self.group_sums[..count * groups], groups);
+        pool.zip_chunks_mut((sums, 1), of_groups, |i, total, sums| {
+            for (s, q) in sums.iter_mut().zip(row(i).chunks_exact(GROUP_COLUMNS)) {
                 *s = sum(q);
             }
-            *total = sums.iter().sum();
-        }
+            total[0] = sums.iter().sum();
+        });
     }
 }
 
