@@ -31,15 +31,24 @@ pub(super) fn uses_tables() -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], uses_tables: bool) {
     let operands = Operands::of(Packing::I2, rows, q, q_sums, sums);
+    // Digits stay at their places in a byte, so their products are 1, 4, 16 or 64 times as large
+    // and have sums of their own: at most 2¹³ products of 2 · 64 with 128.
+    let masks = [0b11, 0b11 << 2, 0b11 << 4, 0b11 << 6].map(|mask| _mm512_set1_epi8(mask as i8));
     let one = One {
-        add: |[sum, zero]: [__m512i; 2], codes, q: [__m512i; 4]| {
-            let mut sum = sum;
-            for (digits, q) in fields(codes).into_iter().zip(q) {
-                sum = _mm512_dpbusd_epi32(sum, digits, q);
+        add: |mut sums: [__m512i; 4], codes, q: [__m512i; 4]| {
+            for ((sum, mask), q) in sums.iter_mut().zip(masks).zip(q) {
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_and_si512(codes, mask), q);
             }
-            [sum, zero]
+            sums
         },
-        finish: |[sum, _]: [__m512i; 2]| sum,
+        finish: |[a, b, c, d]: [__m512i; 4]| {
+            let [b, c, d] = [
+                _mm512_srai_epi32::<2>(b),
+                _mm512_srai_epi32::<4>(c),
+                _mm512_srai_epi32::<6>(d),
+            ];
+            _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))
+        },
     };
     let digits = |codes| fields(codes);
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
@@ -150,7 +159,7 @@ struct Product<'a, const STEPS: usize> {
     q_sums: &'a [i32],
 }
 
-/// One token: `add` adds the products of a block, `STEPS` digits per byte, to sums from which
+/// One token: `add` adds the products of a block, `STEPS` digits per byte, to `SUMS` sums from which
 /// `finish` makes the result.
 #[derive(Clone, Copy)]
 struct One<Add, Finish> {
@@ -164,12 +173,12 @@ struct One<Add, Finish> {
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
 #[inline(always)]
-unsafe fn gemm<const STEPS: usize>(
+unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
     operands: Operands,
     sums: &mut [i32],
     one: One<
-        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
-        impl Fn([__m512i; 2]) -> __m512i,
+        impl Fn([__m512i; SUMS], __m512i, [__m512i; STEPS]) -> [__m512i; SUMS],
+        impl Fn([__m512i; SUMS]) -> __m512i,
     >,
     unpack: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
     tables: Option<Tables>,
@@ -216,12 +225,12 @@ const PAIRS: usize = 4;
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
 #[inline(always)]
-unsafe fn gemv<const STEPS: usize>(
+unsafe fn gemv<const STEPS: usize, const SUMS: usize>(
     product: Product<STEPS>,
     sums: &mut [i32],
     one: One<
-        impl Fn([__m512i; 2], __m512i, [__m512i; STEPS]) -> [__m512i; 2],
-        impl Fn([__m512i; 2]) -> __m512i,
+        impl Fn([__m512i; SUMS], __m512i, [__m512i; STEPS]) -> [__m512i; SUMS],
+        impl Fn([__m512i; SUMS]) -> __m512i,
     >,
 ) {
     let blocks = product.shape.blocks;
@@ -232,7 +241,7 @@ unsafe fn gemv<const STEPS: usize>(
         let start = rows[0][0].as_ptr().cast();
         // SAFETY: the caller has AVX-512 F, BW and VNNI.
         unsafe {
-            let mut wide = [[_mm512_setzero_si512(); 2]; PAIRS];
+            let mut wide = [[_mm512_setzero_si512(); SUMS]; PAIRS];
             for (b, steps) in product.q.iter().enumerate() {
                 for line in 0..PAIRS {
                     prefetch_near(start, (b * PAIRS + line) * 64 + distance, near);
