@@ -51,7 +51,7 @@ impl Draws {
 
     /// Counts one draw among `choices` equally likely ones.
     pub fn add_entropy(&mut self, choices: usize) {
-        self.entropy += (choices as f64).ln();
+        self.entropy += libm::log(choices as f64);
     }
 
     /// One item of a non-empty list.

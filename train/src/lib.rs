@@ -48,6 +48,7 @@ pub use candle_core::Device;
 pub use chat::Chat;
 pub use error::{Error, Result};
 pub use model::{Model, Precision};
+pub use ops::InstructionSet;
 pub use pretrained::{Pretrained, ReadWeights};
 pub use ranks::{Place, Processor};
 pub use recipe::{Draft, Origins, Recipe};
@@ -57,6 +58,11 @@ pub use sequences::Sequences;
 pub use spikes::Spikes;
 pub use teacher::Teacher;
 pub use trainer::{LossReduction, Step, Trainer};
+
+/// The version of the order of float operations. A run is a function of its recipe and of this
+/// number, on every CPU and for any number of threads and ranks; a run that another version began
+/// does not go on.
+pub const NUMERICS: u64 = 2;
 
 /// Sets the number of threads that training uses. Call it once, before the first step.
 ///

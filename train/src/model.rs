@@ -252,7 +252,8 @@ impl Model {
         };
         let x = self.body(prepared, &sequences)?;
         let hidden = self.final_norm(&x.narrow(0, ids.len() - 1, 1)?)?;
-        let logits = hidden.matmul(&self.head().t()?)?;
+        let (head, how) = (self.head(), Ternarized::full());
+        let logits = (self.operations.linear)(&Input::new(hidden, 0.0)?, head, how)?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 

@@ -99,17 +99,29 @@ struct Op {
 }
 
 struct Rotated {
+    /// Rotated and divided by √head_dim; its gradient is divided as it is rotated back.
     q: Vec<f32>,
     k: Vec<f32>,
     /// log Σ exp(score) of each (sequence, head, position).
     log_sums: Vec<f32>,
 }
 
-/// Rotates every head of every token by the angle of its position; by the negative angle with
-/// `back`.
-fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable, back: bool) {
+/// The direction of a rotation, and a factor of its result.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// By the angle of the position.
+    Forward(f32),
+    /// By the negative angle.
+    Back(f32),
+}
+
+/// Rotates every head of every token.
+fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable, turn: Turn) {
     let half = shape.head_dim / 2;
-    let sign = if back { -1.0 } else { 1.0 };
+    let (sign, factor) = match turn {
+        Turn::Forward(factor) => (1.0, factor),
+        Turn::Back(factor) => (-1.0, factor),
+    };
     vectorized(
         #[inline(always)]
         || {
@@ -123,8 +135,8 @@ fn rotate(x: &mut [f32], width: usize, shape: &AttentionShape, rope: &RopeTable,
                     let (low, high) = head.split_at_mut(half);
                     for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
                         let (x, y, s) = (*a, *b, s * sign);
-                        *a = x * c - y * s;
-                        *b = y * c + x * s;
+                        *a = (x * c - y * s) * factor;
+                        *b = (y * c + x * s) * factor;
                     }
                 }
             }
@@ -226,8 +238,14 @@ impl CustomOp3 for Op {
         let (mut q, mut k) = (values(q, q_layout)?.to_vec(), values(k, k_layout)?.to_vec());
         let v = values(v, v_layout)?;
         let (q_width, kv_width, head_dim) = (shape.q_width(), shape.kv_width(), shape.head_dim);
-        rotate(&mut q, q_width, shape, &self.rope, false);
-        rotate(&mut k, kv_width, shape, &self.rope, false);
+        rotate(
+            &mut q,
+            q_width,
+            shape,
+            &self.rope,
+            Turn::Forward(shape.scale()),
+        );
+        rotate(&mut k, kv_width, shape, &self.rope, Turn::Forward(1.0));
         let tokens = q.len() / q_width;
         // q, k and v are flat: (tokens, heads · head_dim) and (tokens, kv_heads · head_dim). The
         // blocks below are views into them with the full width as row stride.
@@ -237,13 +255,12 @@ impl CustomOp3 for Op {
         let starts = self.starts.as_ref().map(|starts| &starts[..]);
         for_each_block(shape, starts, tokens, |b| {
             let scores = &mut scores[..b.queries * b.keys];
-            // scores (queries, keys) = q kᵀ / √head_dim
+            // scores (queries, keys) = q kᵀ
             let queries = Mat::block(&q[..], b.q, b.queries, head_dim, q_width);
             let keys = Mat::block(&k[..], b.k, b.keys, head_dim, kv_width);
             matmul(
                 Mat::new(&mut *scores, b.queries, b.keys),
                 0.0,
-                shape.scale(),
                 queries,
                 keys.t(),
             );
@@ -255,7 +272,7 @@ impl CustomOp3 for Op {
             // out (queries, head_dim) = probabilities · v
             let out = Mat::block(&mut out[..], b.q, b.queries, head_dim, q_width);
             let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
-            matmul(out, 0.0, 1.0, Mat::new(&*scores, b.queries, b.keys), values);
+            matmul(out, 0.0, Mat::new(&*scores, b.queries, b.keys), values);
         });
         self.saved.set(Rotated { q, k, log_sums });
         Ok((CpuStorage::F32(out), Shape::from((tokens, q_width))))
@@ -297,17 +314,10 @@ impl CustomOp3 for Op {
                 let values = Mat::block(v, b.k, b.keys, head_dim, kv_width);
                 let douts = Mat::block(dout, b.q, b.queries, head_dim, q_width);
                 // p holds the scores at first, and ds holds dP.
-                matmul(
-                    Mat::new(&mut *p, b.queries, b.keys),
-                    0.0,
-                    shape.scale(),
-                    queries,
-                    keys.t(),
-                );
+                matmul(Mat::new(&mut *p, b.queries, b.keys), 0.0, queries, keys.t());
                 matmul(
                     Mat::new(&mut *ds, b.queries, b.keys),
                     0.0,
-                    1.0,
                     douts,
                     values.t(),
                 );
@@ -344,18 +354,24 @@ impl CustomOp3 for Op {
                 // Several query heads share a key head, so its gradients are added over the heads
                 // and blocks; each query is in one block only.
                 let head = |start, data| Mat::block(data, start, b.keys, head_dim, kv_width);
-                matmul(head(b.k, &mut dv[..]), 1.0, 1.0, p.t(), douts);
-                matmul(head(b.k, &mut dk[..]), 1.0, shape.scale(), ds.t(), queries);
+                matmul(head(b.k, &mut dv[..]), 1.0, p.t(), douts);
+                matmul(head(b.k, &mut dk[..]), 1.0, ds.t(), queries);
                 let dq = Mat::block(&mut dq[..], b.q, b.queries, head_dim, q_width);
-                matmul(dq, 0.0, shape.scale(), ds, keys);
+                matmul(dq, 0.0, ds, keys);
             });
         };
         let dout = dout.contiguous()?;
         with_values(v, |v| {
             with_values(out, |out| with_values(&dout, |dout| backward(v, out, dout)))
         })???;
-        rotate(&mut dq, q_width, shape, &self.rope, true);
-        rotate(&mut dk, kv_width, shape, &self.rope, true);
+        rotate(
+            &mut dq,
+            q_width,
+            shape,
+            &self.rope,
+            Turn::Back(shape.scale()),
+        );
+        rotate(&mut dk, kv_width, shape, &self.rope, Turn::Back(1.0));
         Ok((
             Some(tensor_like(dq, q)?),
             Some(tensor_like(dk, k)?),

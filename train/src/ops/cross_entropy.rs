@@ -109,7 +109,6 @@ impl CustomOp2 for Op {
             matmul(
                 Mat::new(&mut *logits, tokens, vocabulary),
                 0.0,
-                1.0,
                 hidden,
                 head.t(),
             );
@@ -128,14 +127,12 @@ impl CustomOp2 for Op {
                 matmul(
                     Mat::block(&mut dh[..], start, tokens, width, width),
                     0.0,
-                    1.0,
                     dlogits,
                     head,
                 );
                 matmul(
                     Mat::new(&mut dw[..], vocabulary, width),
                     kept(chunk),
-                    1.0,
                     dlogits.t(),
                     hidden,
                 );

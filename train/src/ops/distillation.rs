@@ -141,9 +141,9 @@ impl Op {
             let dlogits = Mat::new(&*s, tokens, vocabulary);
             let width = hidden.columns;
             let dh = Mat::block(&mut *dh, first * width, tokens, width, width);
-            matmul(dh, 0.0, 1.0, dlogits, student.head);
+            matmul(dh, 0.0, dlogits, student.head);
             let dw = Mat::new(&mut *dw, vocabulary, width);
-            matmul(dw, kept(chunk), 1.0, dlogits.t(), hidden);
+            matmul(dw, kept(chunk), dlogits.t(), hidden);
         }
         loss
     }
@@ -161,7 +161,7 @@ impl<'a> Side<'a> {
         let width = self.head.columns;
         let hidden = Mat::block(self.hidden, first * width, tokens, width, width);
         let logits = Mat::new(logits, tokens, self.head.rows);
-        matmul(logits, 0.0, 1.0, hidden, self.head.t());
+        matmul(logits, 0.0, hidden, self.head.t());
         hidden
     }
 }

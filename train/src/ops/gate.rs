@@ -22,7 +22,8 @@ fn silu(g: f32) -> (f32, f32) {
 
 #[inline(always)]
 fn relu2(g: f32) -> (f32, f32) {
-    let r = g.max(0.0);
+    // Not `max`, which may return either of two zeros.
+    let r = if g > 0.0 { g } else { 0.0 };
     (r * r, 2.0 * r)
 }
 

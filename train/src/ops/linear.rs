@@ -275,7 +275,7 @@ impl CustomOp2 for Op {
             }
         };
         let (x, w) = (Mat::new(x, tokens, columns), Mat::new(w, rows, columns));
-        matmul(Mat::new(&mut y[..], tokens, rows), 0.0, 1.0, x, w.t());
+        matmul(Mat::new(&mut y[..], tokens, rows), 0.0, x, w.t());
         Ok((CpuStorage::F32(y), Shape::from((tokens, rows))))
     }
 
@@ -296,11 +296,11 @@ impl CustomOp2 for Op {
         with_values(&dy.contiguous()?, |dy| -> Result<()> {
             let of_x = |out: &mut [f32], w: &[f32]| {
                 let (dy, w) = (Mat::new(dy, tokens, rows), Mat::new(w, rows, columns));
-                matmul(Mat::new(out, tokens, columns), 0.0, 1.0, dy, w);
+                matmul(Mat::new(out, tokens, columns), 0.0, dy, w);
             };
             let of_w = |out: &mut [f32], x: &[f32]| {
                 let (dy, x) = (Mat::new(dy, tokens, rows), Mat::new(x, tokens, columns));
-                matmul(Mat::new(out, rows, columns), 0.0, 1.0, dy.t(), x);
+                matmul(Mat::new(out, rows, columns), 0.0, dy.t(), x);
             };
             match &self.0 {
                 Product::Full => {

@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use sterna_ternary::scales::GROUP_COLUMNS;
 
+use super::matmul::transposed;
 use super::vectorized;
 
 /// Columns of a group.
@@ -406,17 +407,6 @@ fn signs<T: Lane, const N: usize>(x: &Tokens<f32, N>) -> [Tokens<T, N>; 3] {
         (signs[0].0[t], signs[2].0[t]) = (x.minus(), x);
     }
     signs
-}
-
-#[inline(always)]
-fn transposed(m: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    let [a, b, c, d] = m;
-    [
-        [a[0], b[0], c[0], d[0]],
-        [a[1], b[1], c[1], d[1]],
-        [a[2], b[2], c[2], d[2]],
-        [a[3], b[3], c[3], d[3]],
-    ]
 }
 
 #[cfg(test)]

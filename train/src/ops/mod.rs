@@ -14,6 +14,7 @@ mod cross_entropy;
 mod distillation;
 mod embedding;
 mod gate;
+mod instructions;
 mod linear;
 mod lookup;
 mod math;
@@ -27,6 +28,8 @@ pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
 pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;
 pub use gate::gate;
+pub use instructions::InstructionSet;
+pub(crate) use instructions::vectorized;
 pub(crate) use linear::products;
 pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
@@ -96,11 +99,4 @@ impl<T> Saved<T> {
             .take();
         value.ok_or_else(|| candle_core::Error::Msg("backward ran twice or before forward".into()))
     }
-}
-
-/// Runs a loop with the widest vectors of this CPU. The results are the same on every CPU, because
-/// rustc never reorders or fuses float operations.
-#[inline(always)]
-fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
 }

@@ -54,6 +54,17 @@ pub struct Ternarized<'a> {
     pub lambda: f32,
 }
 
+impl Ternarized<'_> {
+    /// A weight that is not ternarized.
+    pub fn full() -> Ternarized<'static> {
+        Ternarized {
+            prepared: &Linear::Full,
+            scaling: Scaling::Matrix,
+            lambda: 0.0,
+        }
+    }
+}
+
 /// Each operation is one candle operation on the CPU, with its own backward pass.
 pub static FUSED: Operations = Operations {
     is_plain: false,

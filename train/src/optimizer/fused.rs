@@ -9,7 +9,7 @@ use super::settings::{
     AdamW, MOMENTUM, Moments, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, NORM_EPS, Optimizer, Update,
     muon_step_size,
 };
-use crate::ops::{Mat, matmul};
+use crate::ops::{Mat, matmul, vectorized};
 use crate::{Model, Result};
 
 /// [`Optimizer::update`] for gradients in a vector (parameter_count).
@@ -63,7 +63,7 @@ fn adamw(
     let mut change = vec![0.0; gradient.len()];
     let moments = first.iter_mut().zip(second.iter_mut());
     let rows = change.iter_mut().zip(gradient).zip(moments);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for ((change, g), (m, v)) in rows {
@@ -121,16 +121,17 @@ pub(super) fn orthogonalize(x: &mut [f32], rows: usize, columns: usize) {
         } else {
             (view.t(), view)
         };
-        matmul(Mat::new(&mut gram[..], n, n), 0.0, 1.0, left, right);
-        polynomial.copy_from_slice(&gram);
+        matmul(Mat::new(&mut gram[..], n, n), 0.0, left, right);
         let square = Mat::new(&gram[..], n, n);
-        matmul(Mat::new(&mut polynomial[..], n, n), b, c, square, square);
+        matmul(Mat::new(&mut polynomial[..], n, n), 0.0, square, square);
+        let both = polynomial.iter_mut().zip(&gram);
+        both.for_each(|(square, gram)| *square = b * gram + c * *square);
         next.copy_from_slice(x);
         let out = Mat::new(&mut next[..], rows, columns);
         let polynomial = Mat::new(&polynomial[..], n, n);
         match rows <= columns {
-            true => matmul(out, a, 1.0, polynomial, view),
-            false => matmul(out, a, 1.0, view, polynomial),
+            true => matmul(out, a, polynomial, view),
+            false => matmul(out, a, view, polynomial),
         }
         x.copy_from_slice(&next);
     }
