@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use sterna_datasets::chat::ConversationCounts;
 use sterna_ternary::units;
 use sterna_train::run::cost;
-use sterna_train::{Control, Evaluation, Event};
+use sterna_train::{Control, Evaluation, Event, InstructionSet};
 
 use crate::output::note;
 use crate::terminal;
@@ -84,6 +84,12 @@ impl Watch {
                 ));
                 (self.first_step, self.flops_per_token) = (*step, *flops_per_token);
                 self.peak_flops = cost::peak_flops();
+                if InstructionSet::used() == InstructionSet::Baseline {
+                    self.say(
+                        "this CPU has no fused multiply-adds, or the program does not know them: \
+                         steps are exact and tens of times slower",
+                    );
+                }
                 self.start = Instant::now();
                 self.bar.set_position(*step);
                 self.bar.reset_eta();
@@ -113,7 +119,7 @@ impl Watch {
         let seconds = self.start.elapsed().as_secs_f64();
         let rate = self.tokens as f64 / seconds;
         let share = 100.0 * rate * self.flops_per_token / self.peak_flops;
-        let message = format!("loss {smooth:.3}  {rate:.0} tokens/s  {share:.0} % of peak");
+        let message = format!("loss {smooth:.3}  {rate:.0} tokens/s  {share:.0} % of f32 peak");
         if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
             let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;

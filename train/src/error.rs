@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::NUMERICS;
+
 /// A result with the error of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -50,6 +52,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong and what to do.
         why: String,
+    },
+    /// Another version of this program, whose sums have another order, took the steps so far.
+    #[error(
+        "{path}: a program with numerics version {found} took the steps of these checkpoints, and \
+         this program has version {NUMERICS}, whose results differ in the last bits; go on with \
+         the program that began the run, or choose another folder for a new run"
+    )]
+    Numerics {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+        /// The version that computed them.
+        found: u64,
     },
     /// A checkpoint to start from or to learn from cannot be used.
     #[error("{path}, which `from` names: {why}")]
@@ -102,7 +116,7 @@ impl Error {
             Ternary(error) => error.is_bad_input(),
             Data(error) => error.is_bad_input(),
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Recipe { .. } | Checkpoint { .. } | Pretrained { .. } => true,
+            Recipe { .. } | Checkpoint { .. } | Numerics { .. } | Pretrained { .. } => true,
             Candle(_) | Untrainable { .. } | Threads { .. } => false,
             Collective(_) | RanksDiffer { .. } | Diverged { .. } => false,
         }

@@ -22,7 +22,7 @@ use crate::arena::Arena;
 use crate::model::values_of;
 use crate::ops;
 use crate::optimizer::Moments;
-use crate::{Error, Recipe, Result, Trainer};
+use crate::{Error, NUMERICS, Recipe, Result, Trainer};
 
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
@@ -40,6 +40,8 @@ pub struct Checkpoint {
     pub moments: Moments,
     /// The losses that spikes are compared with.
     pub losses: VecDeque<f64>,
+    /// The [`NUMERICS`] that computed it.
+    pub numerics: u64,
     /// SHA-256 of the teacher's weights, if there is a teacher.
     pub teacher: Option<String>,
     /// The trits at the last evaluation, as [`Statistics`] packs them.
@@ -189,7 +191,8 @@ fn write(trainer: &Trainer, statistics: &Statistics, recipe: &Recipe, path: &Pat
     tensors.push(("trits", Dtype::U8, vec![trits.len()], &trits));
     let teacher = trainer.teacher.as_ref().map(|teacher| &teacher.sum);
     // The checksum covers the other facts, so it is added last.
-    let mut facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher});
+    let mut facts = json!({"step": trainer.step, "recipe": recipe_sum(recipe), "teacher": teacher,
+        "numerics": NUMERICS});
     let sum = contents_sum(
         &facts,
         tensors.iter().map(|(name, _, _, bytes)| (*name, *bytes)),
@@ -274,6 +277,8 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight")))
             .collect(),
+        // Checkpoints of the first version do not name it.
+        numerics: facts["numerics"].as_u64().unwrap_or(1),
         teacher: facts["teacher"].as_str().map(str::to_owned),
         trits: data("trits")?.to_vec(),
     })
@@ -308,6 +313,43 @@ mod tests {
         let rows: Vec<u32> = (0..34).map(|i| i * 7 % 300).collect();
         trainer.step(&rows, 16, 1e-3).unwrap();
         trainer
+    }
+
+    /// The same checkpoint as the first version would have written it, without the number.
+    fn without_numerics(file: &[u8]) -> Vec<u8> {
+        let (_, header) = SafeTensors::read_metadata(file).unwrap();
+        let text = &header.metadata().as_ref().unwrap()[FACTS];
+        let mut facts: Value = serde_json::from_str(text).unwrap();
+        let object = facts.as_object_mut().unwrap();
+        object.remove("sha256");
+        assert_eq!(object.remove("numerics"), Some(NUMERICS.into()));
+        let tensors = SafeTensors::deserialize(file).unwrap();
+        let all = tensors.iter().map(|(name, tensor)| (name, tensor.data()));
+        facts["sha256"] = contents_sum(&facts, all).into();
+        let metadata = [(FACTS.to_owned(), facts.to_string())].into();
+        safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap()
+    }
+
+    #[test]
+    fn a_run_of_another_numerics_version_does_not_go_on() {
+        let recipe = SMALL.replace("steps = 10", "steps = 2");
+        let recipe = recipe.replace("[train]", "documents = 300\n[train]");
+        let recipe = Recipe::parse(&recipe, Path::new("small.toml")).unwrap();
+        let run = Run::new(recipe, Origins::default(), Opened::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let train = || {
+            let place = crate::Place::default();
+            crate::train(&run, folder.path(), &place, |_| crate::Control::Continue)
+        };
+        train().unwrap();
+        train().unwrap();
+        let path = folder.path().join("checkpoints/step-00000002.safetensors");
+        let old = without_numerics(&std::fs::read(&path).unwrap());
+        std::fs::write(&path, old).unwrap();
+        let error = train().err().unwrap();
+        assert!(error.is_bad_input());
+        let error = error.to_string();
+        assert!(error.contains("numerics version 1"), "{error}");
     }
 
     #[test]

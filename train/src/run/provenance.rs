@@ -16,7 +16,7 @@ use super::data;
 use super::opened::Run;
 use crate::recipe::Text;
 use crate::teacher::weights_sum;
-use crate::{Error, Recipe, Result, Trainer};
+use crate::{Error, NUMERICS, Recipe, Result, Trainer};
 
 /// Adds an entry for this process to `run.json` in the folder of a run. The first entry creates the
 /// file.
@@ -93,6 +93,7 @@ fn session(step: u64, ranks: usize) -> Value {
         "from_step": step,
         "started_unix": started.map_or(0, |time| time.as_secs()),
         "sterna": env!("CARGO_PKG_VERSION"),
+        "numerics": NUMERICS,
         "cpu": cpu(),
         "ranks": ranks,
         "threads": rayon::current_num_threads(),

@@ -21,7 +21,7 @@ use super::statistics::Statistics;
 use super::{checkpoint, provenance, sample};
 use crate::model::flops_per_token;
 use crate::sequences::scored;
-use crate::{Error, Place, Recipe, Result, Teacher, Trainer, card, export};
+use crate::{Error, NUMERICS, Place, Recipe, Result, Teacher, Trainer, card, export};
 
 /// Tokens of held-out text that a sample continues.
 const SAMPLE_PROMPT: usize = 8;
@@ -189,6 +189,12 @@ fn resumed(
         let statistics = Statistics::new(&trainer.model)?;
         return Ok((trainer, statistics));
     };
+    if found.numerics != NUMERICS {
+        return Err(Error::Numerics {
+            path: checkpoints,
+            found: found.numerics,
+        });
+    }
     let mut trainer = run.with_parameters(config, found.parameters, place)?;
     check_teacher(trainer.teacher.as_ref(), found.teacher, run.recipe())?;
     let statistics = Statistics::from_bytes(&trainer.model, &found.trits);
