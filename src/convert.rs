@@ -53,8 +53,7 @@ pub struct Args {
     packing: LinearType,
     /// Type of the head.
     ///
-    /// In a tied model it is also the type of the embedding. [default: ternary if the head is
-    /// ternary, q8 if not; f16 in GGUF]
+    /// In a tied model it is also the type of the embedding. [default: lossless; f16 in GGUF]
     #[arg(long, value_name = "TYPE", help_heading = "Types")]
     #[arg(value_parser = choice(HEADS, HeadType::name))]
     head: Option<HeadType>,
@@ -167,19 +166,23 @@ const ACTIVATIONS: [(Activations, &str); 2] = [(Activations::Int8, ""), (Activat
 
 const HEADS: [(HeadType, &str); 6] = [
     (
-        HeadType::Q8,
-        "8 bits per value, one scale per 128 values (32 in GGUF): no measurable loss",
+        HeadType::Lossless,
+        "The narrowest of trits, f16, bf16 and f32 that holds every value; numbers are in planes, \
+         so that a token reads no more than with q8",
     ),
-    (HeadType::Q6, "6 bits per value, Q6_K in GGUF"),
-    (HeadType::Q4, "4 bits per value"),
+    (
+        HeadType::Q8,
+        "8 bits per value, one scale per 128 values (32 in GGUF): rounded",
+    ),
+    (HeadType::Q6, "6 bits per value, Q6_K in GGUF: rounded"),
+    (HeadType::Q4, "4 bits per value: rounded"),
     (
         HeadType::Ternary,
         "Trits, one scale per 128, for a ternary table: about 2.1 bits per value, exact",
     ),
-    (HeadType::F16, "Half precision"),
     (
-        HeadType::Lossless,
-        "The narrowest of trits, f16, bf16 and f32 that holds every value",
+        HeadType::F16,
+        "Half precision: rounded, and read whole for every token",
     ),
 ];
 

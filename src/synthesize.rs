@@ -33,7 +33,7 @@ pub struct Args {
     /// Type of the linear layers [default: i2]
     #[arg(long, value_name = "TYPE", value_parser = choice(PACKINGS, LinearType::name))]
     packing: Option<LinearType>,
-    /// Type of embedding and head [default: q8]
+    /// Type of embedding and head [default: f16_planes]
     #[arg(long, value_name = "TYPE", value_parser = choice(HEADS, TableType::name))]
     head: Option<TableType>,
     /// The same seed gives the same bytes.
@@ -52,14 +52,17 @@ enum Form {
     Hf,
 }
 
-const HEADS: [(TableType, &str); 6] = [
+const HEADS: [(TableType, &str); 9] = [
+    (
+        TableType::F16Planes,
+        "f16 in planes: exact, and read like q8; an embedding apart from the head is f16",
+    ),
+    (TableType::Bf16Planes, "The same with bf16"),
+    (TableType::F32Planes, "The same with f32"),
     (TableType::F32, ""),
     (TableType::F16, ""),
     (TableType::Bf16, ""),
-    (
-        TableType::Q8,
-        "8 bits per value; an embedding apart from the head is f16",
-    ),
+    (TableType::Q8, "8 bits per value"),
     (TableType::Q6, "6 bits per value"),
     (TableType::Q4, "4 bits per value"),
 ];
@@ -102,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let file = match args.form {
         Form::Packed => {
             let packing = args.packing.unwrap_or(Packing::I2.into());
-            let head = args.head.unwrap_or(TableType::Q8);
+            let head = args.head.unwrap_or(TableType::F16Planes);
             let out = Output::new(&args.out)?;
             model.write_packed(&out, packing, head, &mut progress)?;
             args.out.clone()

@@ -197,7 +197,7 @@ impl<'a> CacheFolder<'a> {
     fn new(folder: &'a Path, source: &'a Path, options: &'a PackedOptions) -> CacheFolder<'a> {
         let activations = options.activations.map_or("default", |a| a.name());
         let described = format!(
-            "packing {} head {} activations {activations} allow_missing {}",
+            "packing {} tables {} activations {activations} allow_missing {}",
             options.packing.name(),
             options.head.name(),
             options.allow_missing

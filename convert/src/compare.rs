@@ -254,7 +254,12 @@ fn compare_values(
 ) -> Result<()> {
     let columns = weight.columns;
     let precisions = [a, b].map(|source| source.precision(weight));
-    let is_encoded = rule.is_made && precisions[0] != precisions[1];
+    let has_low_plane = |precision| match precision {
+        ValueType::Coded(table) => table.has_low_plane(),
+        _ => false,
+    };
+    let is_encoded =
+        rule.is_made && (precisions[0] != precisions[1] || has_low_plane(precisions[1]));
     let step = (CHUNK / columns).max(1).min(weight.rows);
     let (mut x, mut y) = (vec![0.0; step * columns], vec![0.0; step * columns]);
     let (mut differ, mut max_error) = (0, 0f32);

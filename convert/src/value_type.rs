@@ -22,7 +22,7 @@ pub enum ValueType {
     Q4_0,
     /// GGUF's six bits per value, with a multiplier per 16 and a scale per 256 values.
     Q6K,
-    /// A coded or ternary table of a packed file.
+    /// A table of a packed file that is coded, ternary or in planes.
     Coded(TableType),
     /// A type that Sterna can read but not write.
     Other(&'static str),
@@ -45,9 +45,7 @@ impl ValueType {
             TableType::F32 => ValueType::F32,
             TableType::F16 => ValueType::F16,
             TableType::Bf16 => ValueType::Bf16,
-            TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary => {
-                ValueType::Coded(table)
-            }
+            coded => ValueType::Coded(coded),
         }
     }
 
@@ -93,6 +91,11 @@ impl ValueType {
             ValueType::Q4_0 => blocks::round(Dense::Q4_0, row),
             ValueType::Q6K => q6_k::round(row),
             ValueType::Coded(TableType::Ternary) => return trit_rows::round(row),
+            ValueType::Coded(table) if table.has_low_plane() => {
+                return table
+                    .numbers()
+                    .is_some_and(|dtype| ValueType::of(dtype).round(row));
+            }
             ValueType::Coded(table) => CodedRow::encode(row, table.planes()).decode(row),
             ValueType::Other(_) => return false,
         }

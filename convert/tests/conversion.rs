@@ -30,12 +30,16 @@ fn every_storage_type_and_packing() {
                     let weights: usize = checkpoint.matrices.values().map(|m| m.0.len()).sum();
                     assert_eq!(report.weights, weights as u64);
                     assert_eq!(report.scales, 14);
-                    let (source, dtype) = match dtype {
-                        Dtype::F32 => ("F32", "f32"),
-                        Dtype::F16 => ("F16", "f16"),
-                        _ => ("BF16", "f16"), // f16 holds these small values exactly
+                    let (source, embedding, head) = match dtype {
+                        Dtype::F32 => ("F32", "f32", "f32_planes"),
+                        Dtype::F16 => ("F16", "f16", "f16_planes"),
+                        _ => ("BF16", "f16", "f16_planes"), // f16 holds these small values exactly
                     };
-                    for table in &report.tables {
+                    for (i, table) in report.tables.iter().enumerate() {
+                        let dtype = match tied || i == 1 {
+                            true => head,
+                            false => embedding,
+                        };
                         assert_eq!((table.source_dtype, table.dtype), (source, dtype));
                         assert_eq!((table.mean_error, table.max_error), (0.0, 0.0));
                     }

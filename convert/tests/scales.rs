@@ -231,10 +231,10 @@ fn tables_that_are_not_ternary_are_named() {
     assert_eq!(packed.head_type, TableType::Ternary);
     assert!(report.tables.last().unwrap().max_error > 0.0);
     let (_, packed, _folder) = with_head(&checkpoint, HeadType::Lossless).unwrap();
-    assert_eq!(packed.head_type, TableType::F16);
+    assert_eq!(packed.head_type, TableType::F16Planes);
     checkpoint.set(name, 3 * 300, value * 0.5);
     let (_, packed, _folder) = with_head(&checkpoint, HeadType::Auto).unwrap();
-    assert_eq!(packed.head_type, TableType::Q8);
+    assert_eq!(packed.head_type, TableType::F16Planes);
     let error = with_head(&checkpoint, HeadType::Ternary)
         .unwrap_err()
         .to_string();

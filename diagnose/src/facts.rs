@@ -467,6 +467,7 @@ fn type_name(values: &Values) -> &'static str {
         Values::Bf16(_) => "bf16",
         Values::Trits(_) => "ternary",
         Values::Codes(codes) => ["q4", "q6", "q8"][codes.planes - 1],
+        Values::Planes(planes) => planes.table_type().name(),
     }
 }
 

@@ -12,7 +12,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
 use sterna_runtime::Kernels;
-use sterna_runtime::kernels::codes::Int16;
+use sterna_runtime::kernels::codes::{Int16, PlaneProduct};
 use sterna_runtime::kernels::{BlockProduct, LANES, PanelProduct, QuantizedBlock};
 use sterna_ternary::{Dense, Packing, table};
 
@@ -128,13 +128,19 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
     let (four, two) = (bytes(groups * 64), bytes(groups * 32));
     let multipliers: Vec<u8> = bytes(groups).iter().map(|m| m % 32).collect();
     let mut sums = vec![0; ROWS];
+    let product = |rows| PlaneProduct {
+        x: std::slice::from_ref(&q),
+        rows,
+        multipliers: &multipliers,
+        weight: 4,
+    };
     group.throughput(Throughput::Elements((ROWS * x.len()) as u64));
     each_table(|kernels| {
         group.bench_function(format!("plane4/{}/{ROWS}x2560", kernels.name), |b| {
-            b.iter(|| (kernels.plane4)(&q, black_box(&four), &multipliers, 16, &mut sums));
+            b.iter(|| (kernels.plane4)(product(black_box(&four)), &mut sums));
         });
         group.bench_function(format!("plane2/{}/{ROWS}x2560", kernels.name), |b| {
-            b.iter(|| (kernels.plane2)(&q, black_box(&two), &multipliers, 4, &mut sums));
+            b.iter(|| (kernels.plane2)(product(black_box(&two)), &mut sums));
         });
     });
 }

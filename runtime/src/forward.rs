@@ -176,11 +176,12 @@ impl Model {
         let embedding = self.file.embedding();
         let ids = runs.iter().flat_map(|run| run.ids);
         for (id, x) in ids.zip(state.x.chunks_exact_mut(c.hidden_size)) {
-            table_row(&embedding, *id as usize, x);
+            table_row(self.kernels, &embedding, *id as usize, x);
             if c.embedding_multiplier != 1.0 {
                 x.iter_mut().for_each(|x| *x *= c.embedding_multiplier);
             }
         }
+        self.count_seldom_read(&mut state.head, n);
         let positions = |run: &SequenceTokens| run.cache.len()..run.cache.len() + run.ids.len();
         for (angles, frequencies) in state.angles.iter_mut().zip(&self.frequencies) {
             angles.fill(frequencies, runs.iter().flat_map(positions));
@@ -319,19 +320,21 @@ impl Model {
             }
             first += run.ids.len();
         }
-        // Rows of the head that several tokens read are read once, so only a token alone is
-        // screened.
-        let screen = match wanted[..] {
-            [] => return Ok(()),
-            [Logits::Screened(screen)] => Some(screen),
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // If one token needs all logits, the whole head is read, for the others too.
+        let screens = wanted.iter().map(|logits| match logits {
+            Logits::Screened(screen) => Some(*screen),
             _ => None,
-        };
+        });
+        let screens: Option<Vec<&Screen>> = screens.collect();
         let x = &mut state.normed[..wanted.len() * hidden];
         self.rms_norm(x, &self.weights.norm);
         let y = missing.split_off_mut(..wanted.len() * self.width(output));
         let y = y.expect("there is room for every batch's");
         match output {
-            PassOutput::Logits => self.head(&mut state.head, x, screen, y),
+            PassOutput::Logits => self.head(&mut state.head, x, screens.as_deref(), y),
             PassOutput::Hidden if x.iter().all(|x| x.is_finite()) => {
                 y.copy_from_slice(x);
                 Ok(())
@@ -510,7 +513,7 @@ fn norm(kernels: &Kernels, x: &mut [f32], gain: &[f32], eps: f32) {
 }
 
 /// One row of a table as f32; every type converts exactly.
-fn table_row(table: &Table, row: usize, x: &mut [f32]) {
+fn table_row(kernels: &Kernels, table: &Table, row: usize, x: &mut [f32]) {
     let range = row * table.columns..(row + 1) * table.columns;
     match table.values {
         Values::F32(values) => x.copy_from_slice(&values[range]),
@@ -525,6 +528,7 @@ fn table_row(table: &Table, row: usize, x: &mut [f32]) {
                 .for_each(|(x, v)| *x = v.to_f32());
         }
         Values::Codes(codes) => codes.decode(row, x),
+        Values::Planes(planes) => (kernels.decode_planes)(&planes, row, x),
         Values::Trits(trits) => trits.decode(row, x),
     }
 }

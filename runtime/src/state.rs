@@ -113,17 +113,22 @@ impl Quantized {
 /// Working memory of the head.
 #[derive(Debug, Default)]
 pub(crate) struct HeadState {
-    pub x: Vec<Int16>,        // (tokens)
-    pub sums: Vec<i64>,       // (vocab_size): the planes so far, or `head::LEFT`
-    pub best: Vec<Best>,      // (blocks of ROWS rows)
-    pub forced: Vec<bool>,    // (vocab_size)
+    pub x: Vec<Int16>, // (tokens)
+    /// (blocks of rows, tokens, rows of a block): the planes so far, or `screen::LEFT`
+    pub sums: Vec<i64>,
+    pub best: Vec<Best>,      // (blocks of rows, tokens)
+    pub forced: Vec<bool>,    // (tokens, vocab_size)
     pub quantized: Quantized, // x for a ternary head
     pub memory: Vec<i32>,     // (threads, working memory of a linear layer)
     /// Bytes of the table that were read since the state was made.
     pub bytes: usize,
+    /// Rows of seldom read parts that were read since these were released.
+    pub seldom_rows: usize,
+    /// Whether the low plane was announced to be read whole.
+    pub is_announced: bool,
 }
 
-/// The row of a block with the largest first plane, and that.
+/// The row of a block with the largest sum so far, and that.
 pub(crate) type Best = (f64, usize);
 
 /// Lengthens a buffer to `len` elements; one that is longer stays as it is.

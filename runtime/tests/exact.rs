@@ -373,6 +373,27 @@ fn gemma3_with_norms_in_front_of_linear_layers() {
 }
 
 #[test]
+fn tables_in_planes() {
+    use TableType::{Bf16, Bf16Planes, F16Planes, F32Planes};
+    check(
+        "bitnet",
+        Scaling::Matrix,
+        [
+            ([6, 2, 22], [Bf16Planes, Bf16Planes], [100, 333]),
+            ([4, 1, 26], [F16Planes, Bf16], [257, 51]),
+        ],
+    );
+    check(
+        "llama",
+        Scaling::Matrix,
+        [
+            ([15, 3, 2], [F32Planes, F32Planes], [131, 70]),
+            ([16, 1, 80], [Bf16Planes, F16Planes], [65, 129]),
+        ],
+    );
+}
+
+#[test]
 fn activations_of_sixteen_bits() {
     use TableType::{F16, Ternary};
     let models = [

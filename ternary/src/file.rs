@@ -9,6 +9,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -17,6 +18,7 @@ use crate::header::{self, Header, Tensor};
 use crate::layout::{self, Contents, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
 use crate::memory::{FileBytes, Memory};
 use crate::packing::{Dense, DenseRows};
+use crate::planes::{Numbers, Planes};
 use crate::scales::ScaleValues;
 use crate::table::{Codes, MOST_COLUMNS};
 use crate::trits::Trits;
@@ -41,6 +43,8 @@ pub struct PackedFile {
     data_start: usize,
     matrices_sha256: String,
     layout: Layout,
+    /// Parts that are read a few rows at a time.
+    seldom: Vec<Range<usize>>,
     /// Shapes and constants, from the embedded config.json.
     pub config: Config,
     /// Packing of the linear layers.
@@ -105,6 +109,8 @@ pub enum Values<'a> {
     Codes(Codes<'a>),
     /// Trits with one scale per group of 128 columns.
     Trits(Trits<'a>),
+    /// Numbers in planes.
+    Planes(Planes<'a>),
 }
 
 impl PackedFile {
@@ -122,7 +128,7 @@ impl PackedFile {
             });
         }
         let file = File::open(path).map_err(Error::io(path))?;
-        let map = FileBytes::open(&file, memory).map_err(Error::io(path))?;
+        let map = FileBytes::map(&file).map_err(Error::io(path))?;
         let header = header::decode(path, &map)?;
         let config = read_config(path, &map[header.data_start..], &header)?;
         if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {
@@ -141,6 +147,8 @@ impl PackedFile {
                 found,
             });
         }
+        let seldom = seldom_read(&config, &layout, header.data_start);
+        let map = map.load(&file, memory, &seldom).map_err(Error::io(path))?;
         let vectors = &map[header.data_start + layout.matrices_len..];
         header::check_sum(
             path,
@@ -154,6 +162,7 @@ impl PackedFile {
             data_start: header.data_start,
             matrices_sha256: header.matrices_sha256,
             layout,
+            seldom,
             config,
             packing: header.form.packing,
             activations: header.form.activations,
@@ -162,6 +171,7 @@ impl PackedFile {
             head_type: header.form.tables[1],
         };
         file.check_vectors()?;
+        file.check_exceptions()?;
         Ok(file)
     }
 
@@ -193,6 +203,9 @@ impl PackedFile {
     /// Reads the whole file: compares the checksum of the matrices and decodes every row of trits
     /// and codes.
     pub fn verify(&self) -> Result<()> {
+        for name in [EMBEDDING, HEAD] {
+            self.will_read(name);
+        }
         let matrices = &self.data()[..self.layout.matrices_len];
         header::check_sum(
             &self.path,
@@ -221,19 +234,29 @@ impl PackedFile {
                 continue;
             }
             let table = self.table(name);
-            if let Values::Trits(trits) = table.values {
-                (0..table.rows).try_for_each(|row| trits.check(row, table.columns))?;
-            }
-            if let Values::Codes(codes) = table.values {
-                let bad = (0..table.rows).find(|row| !codes.is_consistent(*row, table.columns));
-                if let Some(row) = bad {
-                    return Err(Error::Tensor {
-                        path: self.path.clone(),
-                        tensor: name.into(),
-                        expected: "remainders that follow from the codes".into(),
-                        found: format!("others in row {row}"),
-                    });
+            let (mut rows, columns) = (0..table.rows, table.columns);
+            let (bad, expected) = match table.values {
+                Values::Trits(trits) => {
+                    rows.try_for_each(|row| trits.check(row, columns))?;
+                    continue;
                 }
+                Values::Codes(codes) => (
+                    rows.find(|row| !codes.is_consistent(*row, columns)),
+                    "remainders that follow from the codes",
+                ),
+                Values::Planes(planes) => (
+                    rows.find(|row| !planes.is_consistent(*row, columns)),
+                    "planes, norms and exceptions that follow from the values",
+                ),
+                Values::F32(_) | Values::F16(_) | Values::Bf16(_) => continue,
+            };
+            if let Some(row) = bad {
+                return Err(Error::Tensor {
+                    path: self.path.clone(),
+                    tensor: name.into(),
+                    expected: expected.into(),
+                    found: format!("others in row {row}"),
+                });
             }
         }
         Ok(())
@@ -326,6 +349,19 @@ impl PackedFile {
         })
     }
 
+    /// Exceptions of embedding and head, which are the same table in a tied model; 0 for types
+    /// without a low plane.
+    pub fn exceptions(&self) -> [usize; 2] {
+        let head = match self.config.tie_word_embeddings {
+            true => EMBEDDING,
+            false => HEAD,
+        };
+        [EMBEDDING, head].map(|name| {
+            let entry = self.layout.find(&layout::exceptions_name(name));
+            entry.map_or(0, |entry| entry.shape[0])
+        })
+    }
+
     /// An embedded file, one of [`FILES`].
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         FILES
@@ -346,6 +382,7 @@ impl PackedFile {
                 bytes,
                 scales: self.scale_values(self.entry(&layout::scale_name(name))),
             }),
+            Dtype::U8 if self.table_type(name).has_low_plane() => Values::Planes(self.planes(name)),
             Dtype::U8 => Values::Codes(self.codes(name)),
         };
         Table {
@@ -375,6 +412,50 @@ impl PackedFile {
         }
     }
 
+    fn planes(&self, name: &str) -> Planes<'_> {
+        let exceptions = self.entry(&layout::exceptions_name(name));
+        let bytes = self.bytes(exceptions);
+        Planes {
+            codes: self.codes(name),
+            norms: self.vector(&layout::norms_name(name)),
+            low: self.bytes(self.entry(&layout::low_plane_name(name))),
+            exceptions: match exceptions.dtype {
+                Dtype::F16 => Numbers::F16(bytemuck::cast_slice(bytes)),
+                Dtype::Bf16 => Numbers::Bf16(bytemuck::cast_slice(bytes)),
+                Dtype::F32 | Dtype::U8 => Numbers::F32(bytemuck::cast_slice(bytes)),
+            },
+            ends: bytemuck::cast_slice(self.bytes(self.entry(&layout::exception_ends_name(name)))),
+        }
+    }
+
+    /// Checks that the exceptions of every row of the tables in planes lie one after the other.
+    fn check_exceptions(&self) -> Result<()> {
+        for name in [EMBEDDING, HEAD] {
+            let Some(exceptions) = self.layout.find(&layout::exceptions_name(name)) else {
+                continue;
+            };
+            let tensor = layout::exception_ends_name(name);
+            let (ends, all) = (self.planes(name).ends, exceptions.shape[0]);
+            let columns = self.entry(name).columns;
+            let mut start = 0;
+            for (row, end) in ends.iter().map(|end| *end as usize).enumerate() {
+                let is_last = row + 1 == ends.len();
+                if end < start || end - start > columns || (is_last && end != all) {
+                    return Err(Error::Tensor {
+                        path: self.path.clone(),
+                        tensor,
+                        expected: format!(
+                            "at most {columns} exceptions per row, {all} in all, in order of rows"
+                        ),
+                        found: format!("{start} to {end} for row {row}"),
+                    });
+                }
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&self, name: &str) -> &Entry {
         self.layout
             .find(name)
@@ -397,6 +478,23 @@ impl PackedFile {
         }
     }
 
+    /// Announces that a whole matrix or table is read soon.
+    pub fn will_read(&self, name: &str) {
+        let parts = self.layout.entries.iter();
+        for entry in parts.filter(|e| e.name.starts_with(name)) {
+            let start = self.data_start + entry.offset;
+            self.map.will_read(start..start + entry.len);
+        }
+    }
+
+    /// Releases the memory of parts of which single rows were read: low planes, and an embedding
+    /// that is not the head. With a row, the system maps its neighbours too.
+    pub fn release_seldom_read(&self) {
+        for part in &self.seldom {
+            self.map.release(part.clone());
+        }
+    }
+
     fn bytes(&self, entry: &Entry) -> &[u8] {
         &self.data()[entry.offset..entry.offset + entry.len]
     }
@@ -413,9 +511,10 @@ impl PackedFile {
             }
             let is_scale = entry.name.ends_with("_scale");
             let values = self.scale_values(entry);
-            let is_remainder = entry.name.ends_with("_remainders");
-            let bad =
-                |x: f32| !x.is_finite() || (is_scale && x <= 0.0) || (is_remainder && x < 0.0);
+            let is_norm = ["_remainders", "_norms"]
+                .iter()
+                .any(|end| entry.name.ends_with(end));
+            let bad = |x: f32| !x.is_finite() || (is_scale && x <= 0.0) || (is_norm && x < 0.0);
             if let Some(index) = (0..values.len()).find(|i| bad(values.at(*i))) {
                 return Err(Error::Value {
                     path: self.path.clone(),
@@ -476,6 +575,18 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
             found: config.hidden_size.to_string(),
         });
     }
+    // A number that no table can have becomes 0, which the header then differs from.
+    let exceptions = [EMBEDDING, HEAD].map(|name| {
+        let name = match config.tie_word_embeddings {
+            true => EMBEDDING,
+            false => name,
+        };
+        let count = tensor(&layout::exceptions_name(name)).and_then(|t| t.shape.first().copied());
+        let values = config.vocab_size.saturating_mul(config.hidden_size);
+        count
+            .filter(|count| *count <= values.min(u32::MAX as usize))
+            .unwrap_or(0)
+    });
     let (mut scaling, mut numbers) = (HashMap::new(), HashMap::new());
     for weight in layout::weights(config) {
         if weight.role == Role::Linear {
@@ -499,11 +610,34 @@ fn expected_layout(path: &Path, config: &Config, header: &Header) -> Result<Layo
         config,
         packing: form.packing,
         tables: form.tables,
+        exceptions,
         scaling: &scaling,
         numbers: &numbers,
         group_scales: form.group_scales,
         files: &files,
     }))
+}
+
+/// Parts of the file of which generation reads single rows only: low planes with their exceptions,
+/// and an embedding that is not the head.
+fn seldom_read(config: &Config, layout: &Layout, data_start: usize) -> Vec<Range<usize>> {
+    let low_plane = |name| [layout::low_plane_name(name), layout::exceptions_name(name)];
+    let mut names: Vec<String> = [EMBEDDING, HEAD].into_iter().flat_map(low_plane).collect();
+    if !config.tie_word_embeddings {
+        let plane = |i| layout::plane_name(EMBEDDING, i);
+        names.extend([
+            plane(0),
+            plane(1),
+            plane(2),
+            layout::multipliers_name(EMBEDDING),
+        ]);
+    }
+    let entries = names.iter().filter_map(|name| layout.find(name));
+    let mut parts: Vec<Range<usize>> = entries
+        .map(|e| data_start + e.offset..data_start + e.offset + e.len)
+        .collect();
+    parts.sort_by_key(|part| part.start);
+    parts
 }
 
 fn compare(path: &Path, layout: &Layout, header: &Header) -> Result<()> {

@@ -22,6 +22,8 @@ const VERSION: &str = "3";
 const PLAIN_VERSION: &str = "2";
 /// Format version of files with a dense packing, which implies the rounding of activations.
 const DENSE_VERSION: &str = "4";
+/// Format version of files with a table in planes, of any packing.
+const PLANES_VERSION: &str = "5";
 /// Longest accepted header in bytes, the same limit as in the safetensors crate.
 const LONGEST: usize = 100_000_000;
 /// Most JSON values in a header, at eight per tensor. It bounds the memory that a hostile header
@@ -56,6 +58,9 @@ pub(crate) struct Form {
 impl Form {
     /// The lowest format version that can express this form.
     fn version(&self) -> &'static str {
+        if self.tables.iter().any(|table| table.has_low_plane()) {
+            return PLANES_VERSION;
+        }
         let is_plain = self.activations == Activations::Int8
             && self.group_scales == Dtype::F32
             && !self.tables.contains(&TableType::Ternary);
@@ -85,7 +90,7 @@ pub(crate) fn encode(layout: &Layout, form: &Form, vectors: &str, matrices: &str
     let version = form.version();
     say("version", version);
     say("packing", form.packing.name());
-    if version == VERSION {
+    if version == VERSION || (version == PLANES_VERSION && form.packing.ternary().is_some()) {
         say("activations", form.activations.name());
     }
     if version != PLAIN_VERSION {
@@ -149,11 +154,11 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     if text("format") != "sterna" {
         return Err(not_packed("its header has no `format` sterna"));
     }
-    if ![PLAIN_VERSION, VERSION, DENSE_VERSION].contains(&text("version")) {
+    if ![PLAIN_VERSION, VERSION, DENSE_VERSION, PLANES_VERSION].contains(&text("version")) {
         let found = shown(text("version"));
         return Err(Error::Version {
             path: path.to_owned(),
-            expected: "2, 3 and 4",
+            expected: "2 to 5",
             found,
         });
     }
@@ -162,8 +167,10 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     let unknown = |key| not_packed(&format!("its {key} {} is unknown", shown(text(key))));
     let version = text("version");
     let packing = LinearType::from_name(text("packing"));
-    // Dense packings belong to version 4, and only to it.
-    let is_right = |p: &LinearType| p.dense().is_some() == (version == DENSE_VERSION);
+    // Dense packings belong to version 4, and only to it; version 5 has all packings.
+    let is_right = |p: &LinearType| {
+        version == PLANES_VERSION || p.dense().is_some() == (version == DENSE_VERSION)
+    };
     let packing = packing.filter(is_right).ok_or_else(|| unknown("packing"))?;
     let table = |key| {
         let unknown = || {
@@ -179,10 +186,15 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
         group_scales: Dtype::F32,
         tables: [table("embedding")?, table("head")?],
     };
+    if (version == PLANES_VERSION) != (form.version() == PLANES_VERSION) {
+        return Err(not_packed(
+            "tables in planes are for version 5, and it has one at least",
+        ));
+    }
     if version == PLAIN_VERSION && form.version() != PLAIN_VERSION {
         return Err(not_packed("version 2 has no ternary tables"));
     }
-    if version == VERSION {
+    if version == VERSION || (version == PLANES_VERSION && packing.ternary().is_some()) {
         let activations = Activations::from_name(text("activations"));
         form.activations = activations.ok_or_else(|| unknown("activations"))?;
     }

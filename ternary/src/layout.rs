@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::packing::{LinearType, dense};
 use crate::table::{self, TableType};
-use crate::{Config, Scaling, trits};
+use crate::{Config, Scaling, planes, trits};
 
 /// Alignment of matrices in a packed file, in bytes: one cache line.
 pub const ALIGNMENT: usize = 64;
@@ -197,6 +197,26 @@ pub fn remainders_name(weight: &str) -> String {
     format!("{weight}_remainders")
 }
 
+/// The name of the low plane of a table in planes.
+pub fn low_plane_name(weight: &str) -> String {
+    format!("{weight}.low_plane")
+}
+
+/// The name of the exceptions of a table in planes.
+pub fn exceptions_name(weight: &str) -> String {
+    format!("{weight}_exceptions")
+}
+
+/// The name of the numbers that say where the exceptions of each row end.
+pub fn exception_ends_name(weight: &str) -> String {
+    format!("{weight}_exception_ends")
+}
+
+/// The name of the norms of a table in planes.
+pub fn norms_name(weight: &str) -> String {
+    format!("{weight}_norms")
+}
+
 /// Type and width of the rows of a linear layer. `number` is the type of the values in
 /// [`crate::Dense::F16`].
 fn row_shape(packing: LinearType, number: Dtype, columns: usize) -> (Dtype, usize) {
@@ -237,6 +257,9 @@ pub struct Contents<'a> {
     pub packing: LinearType,
     /// Types of embedding and head. A tied model has one table, and the second type counts.
     pub tables: [TableType; 2],
+    /// Exceptions of embedding and head; 0 for types without a low plane. For a tied model the
+    /// second number counts.
+    pub exceptions: [usize; 2],
     /// Scaling of each matrix by name. A matrix without an entry has one scale.
     pub scaling: &'a HashMap<String, Scaling>,
     /// Types, by name, of the matrices in [`crate::Dense::F16`] that are not F16.
@@ -263,7 +286,8 @@ impl Layout {
         let Contents {
             config,
             packing,
-            tables: [embedding, head],
+            tables,
+            exceptions,
             scaling,
             numbers,
             group_scales,
@@ -275,11 +299,12 @@ impl Layout {
             index: HashMap::new(),
         };
         let weights = weights(config);
-        let table = |weight: &Weight| match weight.name == EMBEDDING && !config.tie_word_embeddings
+        let place = |weight: &Weight| match weight.name == EMBEDDING && !config.tie_word_embeddings
         {
-            true => embedding,
-            false => head,
+            true => 0,
+            false => 1,
         };
+        let table = |weight: &Weight| tables[place(weight)];
         // Matrices first: they are streamed to the file in the order of the forward pass.
         for weight in &weights {
             match weight.role {
@@ -290,7 +315,7 @@ impl Layout {
                     let shape = [weight.rows, width];
                     layout.matrix(&weight.name, dtype, shape, weight.columns);
                 }
-                Role::Table => layout.table(weight, table(weight)),
+                Role::Table => layout.table(weight, table(weight), exceptions[place(weight)]),
                 Role::Norm => {}
             }
         }
@@ -320,14 +345,19 @@ impl Layout {
                     if planes > 0 {
                         push(scale, Dtype::F32, vec![weight.rows]);
                     }
-                    if planes > 1 {
+                    if table(weight).has_low_plane() {
+                        let shape = vec![weight.rows, planes::NORMS];
+                        push(norms_name(&weight.name), Dtype::F32, shape);
+                        let shape = vec![weight.rows, size_of::<u32>()];
+                        push(exception_ends_name(&weight.name), Dtype::U8, shape);
+                    } else if planes > 1 {
                         let shape = vec![weight.rows, planes - 1];
                         push(remainders_name(&weight.name), Dtype::F32, shape);
                     }
                 }
             }
         }
-        // F32 first: an odd number of F16 values would leave the tensors after them unaligned.
+        // F16 last: an odd number of its values would leave the tensors after them unaligned.
         vectors.sort_by_key(|(_, dtype, _)| *dtype == Dtype::F16);
         for (name, dtype, shape) in vectors {
             layout.vector(name, dtype, shape);
@@ -353,7 +383,7 @@ impl Layout {
         self.index.get(name).map(|i| &self.entries[*i])
     }
 
-    fn table(&mut self, weight: &Weight, table: TableType) {
+    fn table(&mut self, weight: &Weight, table: TableType, exceptions: usize) {
         let (rows, columns) = (weight.rows, weight.columns);
         let dtype = match table {
             TableType::F32 => Dtype::F32,
@@ -363,14 +393,28 @@ impl Layout {
                 let row_bytes = trits::PACKING.row_bytes(columns);
                 return self.matrix(&weight.name, Dtype::U8, [rows, row_bytes], columns);
             }
-            TableType::Q8 | TableType::Q6 | TableType::Q4 => {
+            TableType::Q8
+            | TableType::Q6
+            | TableType::Q4
+            | TableType::F32Planes
+            | TableType::F16Planes
+            | TableType::Bf16Planes => {
                 let groups = table::groups(columns);
                 for (plane, bytes) in table::PLANE_BYTES[..table.planes()].iter().enumerate() {
                     let name = plane_name(&weight.name, plane);
                     self.matrix(&name, Dtype::U8, [rows, bytes * groups], columns);
                 }
                 let name = multipliers_name(&weight.name);
-                return self.matrix(&name, Dtype::U8, [rows, groups], columns);
+                self.matrix(&name, Dtype::U8, [rows, groups], columns);
+                if let (true, Some(number)) = (table.has_low_plane(), table.numbers()) {
+                    // Before the low plane, as there may be none: a matrix is not empty at the end.
+                    self.push(exceptions_name(&weight.name), number, vec![exceptions], 1);
+                    self.pad();
+                    let width = planes::correction_bytes(number) * columns;
+                    let name = low_plane_name(&weight.name);
+                    self.matrix(&name, Dtype::U8, [rows, width], columns);
+                }
+                return;
             }
         };
         self.matrix(&weight.name, dtype, [rows, columns], columns);

@@ -36,6 +36,7 @@ pub mod memory;
 pub mod output;
 pub mod packing;
 pub mod parallel;
+pub mod planes;
 pub mod quantize;
 pub mod random;
 pub mod rope;

@@ -4,8 +4,11 @@
 //! translation every 4 KiB, which costs up to half of the memory bandwidth, mostly in virtual
 //! machines. The kernel maps a file with pages of 2 MiB only if the file system caches it that way.
 //! On other file systems a copy in anonymous memory on huge pages is worth its cost: some tenths of
-//! a second per gigabyte. The kernel can reclaim the cached file, so either way the memory that is
-//! needed is the size of the file.
+//! a second per gigabyte. The kernel can reclaim the cached file, so the memory that is needed is
+//! the size of the file in both cases.
+//!
+//! Parts of a file can be seldom read: a few rows per token. They are mapped in the middle of the
+//! copy too, so that only pages that are touched count as memory.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +24,7 @@ pub enum Memory {
     Auto,
     /// Map the file. Opening is immediate, and processes share its pages.
     Map,
-    /// Copy the file.
+    /// Copy the file. Parts that are seldom read stay mapped.
     Copy,
 }
 
@@ -40,7 +43,11 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) enum FileBytes {
     Mapped(Mmap),
-    Copied(HugePages),
+    Copied {
+        bytes: HugePages,
+        /// Parts of the file that are mapped, not copied.
+        seldom: Vec<Range<usize>>,
+    },
 }
 
 /// Memory that starts at a huge page and is on huge pages where the system has some.
@@ -53,7 +60,6 @@ pub struct HugePages {
 }
 
 /// A multiple of every page size of a mapping.
-#[cfg(unix)]
 const PAGE: usize = 64 << 10;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
@@ -61,57 +67,111 @@ const HUGE: usize = 2 << 20;
 const WORTHWHILE: usize = 64 << 20;
 
 impl FileBytes {
-    /// Maps or copies a file. The file must not change while it is mapped.
+    /// Maps a file. It must not change while it is mapped.
     #[allow(unsafe_code)]
-    pub fn open(file: &File, memory: Memory) -> io::Result<FileBytes> {
+    pub fn map(file: &File) -> io::Result<FileBytes> {
         // SAFETY: the mapping is read-only and private to this process. A file that another process
         // shortens while it is mapped ends this one with SIGBUS; `PackedFile::open` documents that
         // the file must stay as it is, and our own writer never changes a finished file, it renames
         // a new one over it.
         let map = unsafe { Mmap::map(file) }?;
+        Ok(FileBytes::Mapped(map))
+    }
+
+    /// Keeps the mapping of `file` or replaces it by a copy. `seldom` are the parts that are read
+    /// a few rows at a time, in order.
+    pub fn load(
+        self,
+        file: &File,
+        memory: Memory,
+        seldom: &[Range<usize>],
+    ) -> io::Result<FileBytes> {
+        let FileBytes::Mapped(map) = self else {
+            return Ok(self);
+        };
+        let seldom: Vec<Range<usize>> = seldom.iter().filter_map(whole_pages).collect();
         let copies = match memory {
             Memory::Map => false,
             Memory::Copy => true,
-            Memory::Auto => map.len() >= WORTHWHILE && copy_is_faster(&map),
+            Memory::Auto => {
+                let often = map.len() - seldom.iter().map(ExactSizeIterator::len).sum::<usize>();
+                often >= WORTHWHILE && copy_is_faster(&map, often)
+            }
         };
         if !copies {
+            #[cfg(unix)]
+            for part in &seldom {
+                // Without this, the kernel reads neighbours of a row too. It may refuse.
+                let _ = map.advise_range(memmap2::Advice::Random, part.start, part.len());
+            }
             return Ok(FileBytes::Mapped(map));
         }
         let len = map.len();
         drop(map); // or what was touched of it would count beside the copy
-        copy(file, len)
+        copy(file, len, &seldom)
     }
 
-    /// Releases the pages that lie completely inside a part. After reading a file from start to end
-    /// this way, only one part is in memory. A later access reads the pages again.
+    /// Releases the mapped pages that lie completely inside a part. After reading a file from start
+    /// to end this way, only one part is in memory. A later access reads the pages again.
     #[allow(unsafe_code)]
     pub fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
-        if let FileBytes::Mapped(map) = self {
-            let (start, end) = (
-                part.start.next_multiple_of(PAGE),
-                part.end.min(map.len()) / PAGE * PAGE,
-            );
-            if start < end {
-                // SAFETY: the mapping is of a file, read-only and never written, so pages that were
-                // dropped have the same bytes when they are read again. Where the system refuses,
-                // they stay: nothing else depends on it.
-                let _ = unsafe {
-                    map.unchecked_advise_range(
-                        memmap2::UncheckedAdvice::DontNeed,
-                        start,
-                        end - start,
-                    )
-                };
-            }
+        for pages in self.mapped(part) {
+            // SAFETY: the pages map a file and are never written, so pages that were dropped have
+            // the same bytes when they are read again. Where the system refuses, they stay: nothing
+            // else depends on it.
+            let _ = unsafe {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                match self {
+                    FileBytes::Mapped(map) => {
+                        map.unchecked_advise_range(advice, pages.start, pages.len())
+                    }
+                    FileBytes::Copied { bytes, .. } => {
+                        let start = bytes.start + pages.start;
+                        bytes.map.unchecked_advise_range(advice, start, pages.len())
+                    }
+                }
+            };
         }
         #[cfg(not(unix))]
         let _ = part;
     }
 
+    /// Announces that a whole part is read soon, if it is mapped.
+    pub fn will_read(&self, part: Range<usize>) {
+        #[cfg(unix)]
+        for pages in self.mapped(part) {
+            let advice = memmap2::Advice::WillNeed;
+            // The system may refuse.
+            let _ = match self {
+                FileBytes::Mapped(map) => map.advise_range(advice, pages.start, pages.len()),
+                FileBytes::Copied { bytes, .. } => {
+                    let start = bytes.start + pages.start;
+                    bytes.map.advise_range(advice, start, pages.len())
+                }
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = part;
+    }
+
+    /// The pages of a part that map the file.
+    #[cfg(unix)]
+    fn mapped(&self, part: Range<usize>) -> Vec<Range<usize>> {
+        let parts = match self {
+            FileBytes::Mapped(_) => std::slice::from_ref(&part),
+            FileBytes::Copied { seldom, .. } => seldom,
+        };
+        let inside = |other: &Range<usize>| part.start.max(other.start)..part.end.min(other.end);
+        parts
+            .iter()
+            .filter_map(|other| whole_pages(&inside(other)))
+            .collect()
+    }
+
     /// Whether the file was copied.
     pub fn is_copied(&self) -> bool {
-        matches!(self, FileBytes::Copied(_))
+        matches!(self, FileBytes::Copied { .. })
     }
 }
 
@@ -121,7 +181,7 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match self {
             FileBytes::Mapped(map) => map,
-            FileBytes::Copied(bytes) => bytes,
+            FileBytes::Copied { bytes, .. } => bytes,
         }
     }
 }
@@ -155,33 +215,82 @@ impl DerefMut for HugePages {
     }
 }
 
-fn copy(file: &File, len: usize) -> io::Result<FileBytes> {
-    let mut copied = HugePages::zeroed(len)?;
-    read(file, &mut copied)?;
-    Ok(FileBytes::Copied(copied))
+/// The pages that lie completely inside a part; none where the system cannot map them in a copy.
+fn whole_pages(part: &Range<usize>) -> Option<Range<usize>> {
+    let pages = part.start.next_multiple_of(PAGE)..part.end / PAGE * PAGE;
+    (cfg!(unix) && !pages.is_empty()).then_some(pages)
 }
 
-/// Reads a whole file with all cores.
+fn copy(file: &File, len: usize, seldom: &[Range<usize>]) -> io::Result<FileBytes> {
+    let mut bytes = HugePages::zeroed(len)?;
+    read(file, &mut bytes, seldom)?;
+    #[cfg(unix)]
+    for part in seldom {
+        map_into(&mut bytes[part.clone()], file, part.start as u64)?;
+    }
+    Ok(FileBytes::Copied {
+        bytes,
+        seldom: seldom.to_vec(),
+    })
+}
+
+/// Maps a file from `offset` on over bytes of a mapping: whole pages of both.
 #[cfg(unix)]
-fn read(file: &File, to: &mut [u8]) -> io::Result<()> {
+#[allow(unsafe_code)]
+fn map_into(bytes: &mut [u8], file: &File, offset: u64) -> io::Result<()> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+
+    let (over, len) = (bytes.as_mut_ptr().cast(), bytes.len());
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    // SAFETY: the bytes lie inside a mapping of our own, on its page boundaries, and nothing else
+    // refers to them. They end with that mapping, as they are part of its range, and nothing writes
+    // to the mapping from here on. For changes of the file see `FileBytes::map`.
+    unsafe { mmap(over, len, ProtFlags::READ, flags, file, offset) }?;
+    // SAFETY: advice about pages that were just mapped; it changes none of their bytes.
+    let _ = unsafe { madvise(over, len, Advice::Random) }; // the kernel may refuse
+    Ok(())
+}
+
+/// Reads a whole file, but for the parts that are seldom read, with all cores.
+#[cfg(unix)]
+fn read(file: &File, to: &mut [u8], seldom: &[Range<usize>]) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
 
     let pieces = to.chunks_mut(HUGE).enumerate();
     let read = crate::parallel::map(pieces, |(i, piece)| {
-        file.read_exact_at(piece, (i * HUGE) as u64)
+        let start = i * HUGE;
+        for part in often_read(start..start + piece.len(), seldom) {
+            let to = &mut piece[part.start - start..part.end - start];
+            file.read_exact_at(to, part.start as u64)?;
+        }
+        Ok(())
     });
     read.into_iter().collect()
 }
 
 #[cfg(not(unix))]
-fn read(mut file: &File, to: &mut [u8]) -> io::Result<()> {
+fn read(mut file: &File, to: &mut [u8], _: &[Range<usize>]) -> io::Result<()> {
     io::Read::read_exact(&mut file, to)
 }
 
-/// Whether huge pages and memory for a copy are available while the file is mapped with small
-/// pages.
+/// What remains of a piece without the parts that are seldom read.
+#[cfg(unix)]
+fn often_read(piece: Range<usize>, seldom: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let mut start = piece.start;
+    for part in seldom {
+        parts.push(start..part.start.min(piece.end));
+        start = start.max(part.end);
+    }
+    parts.push(start..piece.end);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Whether huge pages and memory for a copy of `len` bytes are available while the file is mapped
+/// with small pages.
 #[cfg(target_os = "linux")]
-fn copy_is_faster(map: &Mmap) -> bool {
+fn copy_is_faster(map: &Mmap, len: usize) -> bool {
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
         && map.advise(memmap2::Advice::HugePage).is_ok()
@@ -190,13 +299,13 @@ fn copy_is_faster(map: &Mmap) -> bool {
         let touched = map.iter().step_by(HUGE).fold(0, |all, byte| all ^ byte);
         std::hint::black_box(touched);
         let mapped = file_mapped_hugely(map.as_ptr() as usize).unwrap_or(map.len());
-        return mapped < map.len() / 4 * 3 && available() > map.len() + map.len() / 16 + WORTHWHILE;
+        return mapped < map.len() / 4 * 3 && available() > len + len / 16 + WORTHWHILE;
     }
     false
 }
 
 #[cfg(not(target_os = "linux"))]
-fn copy_is_faster(_: &Mmap) -> bool {
+fn copy_is_faster(_: &Mmap, _: usize) -> bool {
     false
 }
 
@@ -236,11 +345,20 @@ mod tests {
             let content: Vec<u8> = (0..len).map(|i| ((i * 7919) >> 3) as u8).collect();
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&content).unwrap();
+            let seldom = [
+                len / 9..len / 7,
+                len / 5..len / 2,
+                len / 2..len / 3 * 2,
+                len..len,
+            ];
             for memory in [Memory::Auto, Memory::Map, Memory::Copy] {
-                let bytes = FileBytes::open(&file, memory).unwrap();
-                assert!(*bytes == *content, "{len} {memory:?}");
-                assert_eq!(bytes.is_copied(), memory == Memory::Copy);
-                assert_eq!(bytes.as_ptr().align_offset(64), 0);
+                for seldom in [&[][..], &seldom[..1], &seldom] {
+                    let bytes = FileBytes::map(&file).unwrap();
+                    let bytes = bytes.load(&file, memory, seldom).unwrap();
+                    assert!(*bytes == *content, "{len} {memory:?} {seldom:?}");
+                    assert_eq!(bytes.is_copied(), memory == Memory::Copy);
+                    assert_eq!(bytes.as_ptr().align_offset(64), 0);
+                }
             }
         }
     }
@@ -251,7 +369,11 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         for memory in [Memory::Map, Memory::Copy] {
-            let bytes = FileBytes::open(&file, memory).unwrap();
+            let bytes = FileBytes::map(&file).unwrap();
+            let seldom = 100_000..500_000;
+            let bytes = bytes
+                .load(&file, memory, std::slice::from_ref(&seldom))
+                .unwrap();
             for part in [
                 0..1 << 20,
                 5..70_000,
@@ -268,9 +390,31 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
+    fn what_is_seldom_read_is_not_copied() {
+        let (len, seldom) = (16 * HUGE, 3 * HUGE + 70_000..15 * HUGE - 5);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; len]).unwrap();
+        let bytes = FileBytes::map(&file).unwrap();
+        let bytes = bytes
+            .load(&file, Memory::Copy, std::slice::from_ref(&seldom))
+            .unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let pages = whole_pages(&seldom).unwrap();
+        let prefix = format!("{:x}-", bytes.as_ptr() as usize + pages.start);
+        let mut lines = maps.lines();
+        let line = lines
+            .find(|line| line.starts_with(&prefix))
+            .expect("a mapping of its own");
+        assert!(line.contains("r--p"), "{line}");
+        assert_eq!(kilobytes(lines, "Rss:"), Some(0));
+        assert_eq!(bytes[9 * HUGE], 7);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
     fn the_kernel_is_understood() {
         let file = File::open("/proc/self/exe").unwrap();
-        let FileBytes::Mapped(map) = FileBytes::open(&file, Memory::Map).unwrap() else {
+        let FileBytes::Mapped(map) = FileBytes::map(&file).unwrap() else {
             panic!("a mapping was asked for");
         };
         assert!(file_mapped_hugely(map.as_ptr() as usize).is_some());

@@ -16,6 +16,8 @@
 //! same way. In the other planes a group has 32 bytes. Byte j holds the columns j, 32 + j, 64 + j
 //! and 96 + j, from its low bits up.
 
+use crate::Dtype;
+
 /// Columns that share a multiplier.
 pub const GROUP: usize = 128;
 /// Largest multiplier of a group.
@@ -45,11 +47,17 @@ pub enum TableType {
     Q4,
     /// Trits with one scale per 128 columns: [`crate::trits`].
     Ternary,
+    /// Single precision in planes: [`crate::planes`].
+    F32Planes,
+    /// IEEE half precision in planes.
+    F16Planes,
+    /// bfloat16 in planes.
+    Bf16Planes,
 }
 
 impl TableType {
     /// All types.
-    pub const ALL: [TableType; 7] = [
+    pub const ALL: [TableType; 10] = [
         TableType::F32,
         TableType::F16,
         TableType::Bf16,
@@ -57,6 +65,9 @@ impl TableType {
         TableType::Q6,
         TableType::Q4,
         TableType::Ternary,
+        TableType::F32Planes,
+        TableType::F16Planes,
+        TableType::Bf16Planes,
     ];
 
     /// The name in headers and on the command line.
@@ -69,6 +80,9 @@ impl TableType {
             TableType::Q6 => "q6",
             TableType::Q4 => "q4",
             TableType::Ternary => "ternary",
+            TableType::F32Planes => "f32_planes",
+            TableType::F16Planes => "f16_planes",
+            TableType::Bf16Planes => "bf16_planes",
         }
     }
 
@@ -77,13 +91,39 @@ impl TableType {
         TableType::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// Number of planes of a coded type; 0 for other types.
+    /// Number of planes of codes; 0 for types without codes.
     pub fn planes(self) -> usize {
         match self {
             TableType::F32 | TableType::F16 | TableType::Bf16 | TableType::Ternary => 0,
             TableType::Q8 => 3,
+            TableType::F32Planes | TableType::F16Planes | TableType::Bf16Planes => 3,
             TableType::Q6 => 2,
             TableType::Q4 => 1,
+        }
+    }
+
+    /// The type of the numbers of a table; none if it has only codes or trits.
+    pub fn numbers(self) -> Option<Dtype> {
+        match self {
+            TableType::F32 | TableType::F32Planes => Some(Dtype::F32),
+            TableType::F16 | TableType::F16Planes => Some(Dtype::F16),
+            TableType::Bf16 | TableType::Bf16Planes => Some(Dtype::Bf16),
+            TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary => None,
+        }
+    }
+
+    /// Whether the table has numbers in planes: codes and a low plane.
+    pub fn has_low_plane(self) -> bool {
+        self.planes() > 0 && self.numbers().is_some()
+    }
+
+    /// The same numbers in planes; the type itself if it has no plain numbers.
+    pub fn in_planes(self) -> TableType {
+        match self {
+            TableType::F32 => TableType::F32Planes,
+            TableType::F16 => TableType::F16Planes,
+            TableType::Bf16 => TableType::Bf16Planes,
+            other => other,
         }
     }
 }
@@ -174,6 +214,16 @@ impl CodedRow {
             remainders: &self.remainders,
         };
         codes.decode(0, x);
+    }
+
+    /// What a plane adds to the value in column i, in scales.
+    pub(crate) fn part(&self, plane: usize, i: usize) -> i32 {
+        let (g, planes) = (i / GROUP, self.planes.len());
+        let (byte, shift) = place(plane, i % GROUP);
+        let bits = PLANE_BITS[plane];
+        let mask = (1 << bits) - 1;
+        let digit = i32::from(self.planes[plane][g * PLANE_BYTES[plane] + byte] >> shift) & mask;
+        plane_weights(planes)[plane] * (2 * digit - mask) * i32::from(self.multipliers[g])
     }
 
     fn put(&mut self, g: usize, i: usize, code: u32) {
@@ -270,8 +320,14 @@ impl Codes<'_> {
             planes: (0..self.planes).map(plane).collect(),
             multipliers: self.multipliers[row * groups..][..groups].to_vec(),
             scale: self.scales[row],
-            remainders: self.remainders[row * (self.planes - 1)..][..self.planes - 1].to_vec(),
+            remainders: self.remainders_of(row).to_vec(),
         }
+    }
+
+    /// The remainders of a row; none in a table with a low plane, whose norms are elsewhere.
+    pub fn remainders_of(&self, row: usize) -> &[f32] {
+        let each = self.remainders.len() / self.scales.len();
+        &self.remainders[row * each..][..each]
     }
 
     /// Whether [`CodedRow::encode`] could have written this row of `columns` columns: its
@@ -282,7 +338,7 @@ impl Codes<'_> {
             let (g, i) = (i / GROUP, i % GROUP);
             remainders.add(self.code(row, g, i), self.multiplier(row, g));
         }
-        let stored = &self.remainders[row * (self.planes - 1)..][..self.planes - 1];
+        let stored = self.remainders_of(row);
         let mut multipliers = (0..self.groups()).map(|g| self.multiplier(row, g));
         multipliers.all(|m| m <= LARGEST_MULTIPLIER) && remainders.norms() == stored
     }

@@ -7,6 +7,7 @@ use sterna_ternary::file::{FILES, Table, Values};
 use sterna_ternary::layout::{Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::packing::DenseRows;
 use sterna_ternary::packing::dense::BLOCK;
+use sterna_ternary::planes::PlaneRow;
 use sterna_ternary::scales::group_dtype;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::{Activations, Config, Dense, PackedFile, Packing, Scaling, TableType};
@@ -158,10 +159,8 @@ impl Source for Packed {
             };
         }
         match self.table(weight).map(|(_, table)| table) {
-            Some(TableType::F16) => Dtype::F16,
-            Some(TableType::Bf16) => Dtype::Bf16,
-            Some(TableType::Q8 | TableType::Q6 | TableType::Q4 | TableType::Ternary) => Dtype::U8,
-            Some(TableType::F32) | None => Dtype::F32,
+            Some(table) => table.numbers().unwrap_or(Dtype::U8),
+            None => Dtype::F32,
         }
     }
 
@@ -266,6 +265,9 @@ impl Source for Packed {
     fn rows(&self, weight: &Weight, first: usize, values: &mut [f32]) -> Result<()> {
         let columns = weight.columns;
         let start = first * columns;
+        if first == 0 {
+            self.file.will_read(&weight.name);
+        }
         match self.table(weight).map(|(table, _)| table.values) {
             None => {
                 values.copy_from_slice(&self.file.vector(&weight.name)[start..][..values.len()])
@@ -279,6 +281,7 @@ impl Source for Packed {
                         Values::F16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
                         Values::Bf16(v) => widen(values, v[part].iter().map(|x| x.to_f32())),
                         Values::Codes(codes) => codes.decode(row, values),
+                        Values::Planes(planes) => planes.decode(row, values),
                         Values::Trits(trits) => {
                             trits.check(row, columns)?;
                             trits.decode(row, values);
@@ -311,29 +314,45 @@ impl Source for Packed {
         }
         let (table, table_type) = self.table(weight)?;
         let columns = table.columns;
-        let codes = match table.values {
-            Values::Codes(codes) => codes,
-            Values::Trits(trits) => {
-                let rows = (first..).zip(values.chunks_exact(columns));
-                let differs = |(row, values): &(usize, &[f32])| {
-                    trit_rows::encode_row(values).as_ref() != Some(&trits.row(*row))
-                };
-                return Some((rows.filter(differs).count() * columns) as u64);
-            }
-            _ => return None,
+        let differ_in = |a: &[f32], b: &[f32]| -> u64 {
+            let pairs = a.iter().zip(b);
+            pairs.filter(|(a, b)| !is_same(**a, **b)).count().max(1) as u64
         };
+        // The number of values that differ in a row, at least 1 if only its encoding differs.
+        let row_differs = |row: usize, values: &[f32]| -> u64 {
+            let (mut a, mut b) = (vec![0.0; columns], vec![0.0; columns]);
+            match table.values {
+                Values::Codes(codes) => {
+                    let again = CodedRow::encode(values, table_type.planes());
+                    if codes.row(row) == again {
+                        return 0;
+                    }
+                    codes.decode(row, &mut a);
+                    again.decode(&mut b);
+                    differ_in(&a, &b)
+                }
+                Values::Planes(planes) => {
+                    if planes.row(row, columns) == PlaneRow::encode(values, table_type) {
+                        return 0;
+                    }
+                    planes.decode(row, &mut a);
+                    differ_in(&a, values)
+                }
+                Values::Trits(trits) => {
+                    let is_same = trit_rows::encode_row(values).as_ref() == Some(&trits.row(row));
+                    if is_same { 0 } else { columns as u64 }
+                }
+                Values::F32(_) | Values::F16(_) | Values::Bf16(_) => 0,
+            }
+        };
+        if let Values::F32(_) | Values::F16(_) | Values::Bf16(_) = table.values {
+            return None;
+        }
         let mut rows = vec![0u64; values.len() / columns];
         let compared = parallel::rows(values.len(), &mut rows, 1, |start, rows| {
-            for (i, differ) in (start..).zip(rows) {
-                let again =
-                    CodedRow::encode(&values[i * columns..][..columns], table_type.planes());
-                if codes.row(first + i) != again {
-                    let (mut a, mut b) = (vec![0.0; columns], vec![0.0; columns]);
-                    codes.decode(first + i, &mut a);
-                    again.decode(&mut b);
-                    let differ_in = a.iter().zip(&b).filter(|(a, b)| !is_same(**a, **b)).count();
-                    *differ = differ_in.max(1) as u64;
-                }
+            let values = values[start * columns..].chunks_exact(columns);
+            for ((row, values), differ) in (first + start..).zip(values).zip(rows) {
+                *differ = row_differs(row, values);
             }
             Ok(())
         });

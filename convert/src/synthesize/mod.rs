@@ -102,12 +102,21 @@ impl Synthetic {
             true => TableType::F16,
             false => head,
         };
+        let weights = layout::weights(&self.config);
+        let last = weights.iter().rfind(|w| w.role == Role::Table);
+        let exceptions = match last {
+            Some(weight) if head.has_low_plane() => {
+                table::exceptions(head, weight, |f| self.for_each_chunk(weight, |x| f(x)))?
+            }
+            _ => 0,
+        };
         let description = Description {
             config: self.config.clone(),
             packing,
             activations: Activations::Int8,
             embedding,
             head,
+            exceptions: [0, exceptions],
             scaling: HashMap::new(),
             numbers: HashMap::new(),
             group_scales: Dtype::F32,
@@ -115,7 +124,7 @@ impl Synthetic {
         };
         let mut count = Count::new(&self.config, progress);
         PackedWriter::write(out.path(), &description, |writer| {
-            for weight in layout::weights(&self.config) {
+            for weight in weights {
                 match weight.role {
                     Role::Norm => writer.vector(&weight.name, &vec![1.0; weight.columns])?,
                     Role::Linear => match packing {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{
-    Activations, Dense, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
+    Activations, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
 };
 
 use crate::progress::{ProgressCounter, total};
@@ -43,7 +43,19 @@ pub(crate) fn write(
                     return Ok(plan);
                 }
             }
-            table::plan(source, w, choice(options, is_separate), &mut advance)
+            let choice = match (head, source.precision(w)) {
+                (HeadType::Auto, held @ ValueType::Coded(table))
+                    if [TableType::Q8, TableType::Q6, TableType::Q4].contains(&table) =>
+                {
+                    Choice::As(held)
+                }
+                _ => head.choice(is_separate),
+            };
+            let plan = table::plan(source, w, choice, &mut advance)?;
+            match choice == Choice::Lossless && !is_separate {
+                true => table::in_planes(source, w, plan),
+                false => Ok(plan),
+            }
         })
         .collect::<Result<Vec<TablePlan>>>()?;
     // Reads the linear layers once, for the number of scales or the types of numbers.
@@ -63,6 +75,13 @@ pub(crate) fn write(
         activations: options.activations.unwrap_or(source.activations()),
         embedding: table_type(plans.first().expect("every model has an embedding")),
         head: table_type(plans.last().expect("every model has an embedding")),
+        exceptions: [
+            0,
+            plans
+                .last()
+                .expect("every model has an embedding")
+                .exceptions,
+        ],
         scaling,
         numbers: dense_plans.iter().filter_map(number).collect(),
         group_scales,
@@ -121,15 +140,6 @@ const MASTERS: &str = "\
     the numbers are master weights, but the model was trained with their trits: the trained model \
     is the products of trits and scales; convert with --packing i2 first, and the result with \
     --packing f16";
-
-/// The type of a table that is not stored as trits. If the linear layers are not rounded, the
-/// default does not round the table either.
-fn choice(options: &PackedOptions, is_separate_embedding: bool) -> Choice {
-    match (options.packing, options.head) {
-        (LinearType::Dense(Dense::F16), HeadType::Auto) => Choice::Lossless,
-        (_, head) => head.choice(is_separate_embedding),
-    }
-}
 
 /// The type of the numbers of a matrix, if it is not F16.
 fn number(plan: &TablePlan) -> Option<(String, Dtype)> {

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{Dtype, Output, PackedFile, PackedWriter, Packing};
+use sterna_ternary::{Output, PackedFile, PackedWriter, Packing};
 
 use crate::write::stream;
 use crate::{Error, Result};
@@ -43,6 +41,7 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
         activations: file.activations,
         embedding: file.embedding_type,
         head: file.head_type,
+        exceptions: file.exceptions(),
         scaling,
         numbers: HashMap::new(),
         group_scales: file.group_scales,
@@ -71,16 +70,9 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
                     let parts = file.layout().entries.iter();
                     for part in parts.filter(|e| e.name.starts_with(name.as_str())) {
                         let bytes = &file.data()[part.offset..][..part.len];
-                        let is_table = part.name == *name;
-                        match part.dtype {
-                            Dtype::F32 if !is_table => {
-                                writer.vector(&part.name, bytemuck::cast_slice(bytes))?;
-                            }
-                            Dtype::F16 if !is_table => {
-                                let scales: &[f16] = bytemuck::cast_slice(bytes);
-                                writer.vector(&part.name, &scales.to_f32_vec())?;
-                            }
-                            _ => writer.rows(&part.name, bytes)?,
+                        match part.offset < file.layout().matrices_len {
+                            true => writer.rows(&part.name, bytes)?,
+                            false => writer.copied(&part.name, bytes)?,
                         }
                     }
                 }

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 use sterna_ternary::layout::{Dtype, Weight};
-use sterna_ternary::table::CodedRow;
+use sterna_ternary::planes::PlaneRow;
+use sterna_ternary::table::{CodedRow, MOST_COLUMNS};
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{PackedWriter, TableType};
 
@@ -13,12 +14,13 @@ use crate::{Error, Result, Source, TableReport, ValueType, parallel, trit_rows};
 /// Type of the head. In a tied model it is also the type of the embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HeadType {
-    /// The narrowest type that represents every value exactly: trits, F16, BF16 or F32.
+    /// The narrowest type that represents every value exactly: trits, F16, BF16 or F32, the
+    /// numbers in planes ([`PlaneRow`]). An untied embedding has plain numbers.
     Lossless,
-    /// F16, rounded half to even; applies also to an untied embedding.
+    /// Plain F16, rounded half to even; applies also to an untied embedding.
     F16,
-    /// Trits if the table is ternary, eight-bit codes if not. An untied embedding that is not
-    /// ternary stays lossless.
+    /// As `Lossless`, but values of a ternary table may be one step of f16 smaller than others of
+    /// their group, and the codes of a packed file are copied.
     #[default]
     Auto,
     /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
@@ -72,6 +74,8 @@ pub(crate) struct TablePlan {
     pub max_error: f32,
     /// Whether the table is ternary and a scale is not exact in F16.
     pub has_wide_scales: bool,
+    /// Exceptions of a table in planes.
+    pub exceptions: usize,
 }
 
 impl TablePlan {
@@ -84,6 +88,7 @@ impl TablePlan {
             mean_error: 0.0,
             max_error: 0.0,
             has_wide_scales: false,
+            exceptions: 0,
         }
     }
 
@@ -116,9 +121,9 @@ impl HeadType {
             false => Choice::As(ValueType::Coded(table)),
         };
         match self {
-            HeadType::Lossless => Choice::Lossless,
+            HeadType::Lossless | HeadType::Auto => Choice::Lossless,
             HeadType::F16 => Choice::As(ValueType::F16),
-            HeadType::Auto | HeadType::Q8 => coded(TableType::Q8),
+            HeadType::Q8 => coded(TableType::Q8),
             HeadType::Q6 => coded(TableType::Q6),
             HeadType::Q4 => coded(TableType::Q4),
             HeadType::Ternary => Choice::Lossless, // an embedding that need not be ternary
@@ -212,6 +217,56 @@ pub(crate) fn plan_values(
     Ok(planned(source, weight, choice, &all))
 }
 
+/// The same numbers in planes. Stays plain where more than a quarter of the values would be
+/// exceptions, or where rows are longer than planes can be.
+pub(crate) fn in_planes(
+    source: &dyn Source,
+    weight: &Weight,
+    plain: TablePlan,
+) -> Result<TablePlan> {
+    let Some(table) = plain.precision.table().map(TableType::in_planes) else {
+        return Ok(plain);
+    };
+    let exceptions = match table.has_low_plane() && weight.columns <= MOST_COLUMNS {
+        true => exceptions(table, weight, |f| {
+            for_each_chunk(source, weight, |_, x| f(x))
+        })?,
+        false => return Ok(plain),
+    };
+    let most = (weight.rows * weight.columns / 4).min(u32::MAX as usize);
+    Ok(match exceptions <= most {
+        true => TablePlan {
+            precision: ValueType::Coded(table),
+            exceptions,
+            ..plain
+        },
+        false => plain,
+    })
+}
+
+/// Number of exceptions of a table in planes. `read` calls its argument with whole rows.
+pub(crate) fn exceptions(
+    table: TableType,
+    weight: &Weight,
+    read: impl FnOnce(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>,
+) -> Result<usize> {
+    let width = table.numbers().map_or(1, Dtype::bytes);
+    let mut all = 0;
+    read(&mut |values| {
+        let mut rows = vec![0; values.len() / weight.columns];
+        parallel::rows(values.len(), &mut rows, 1, |first, rows| {
+            let values = values[first * weight.columns..].chunks_exact(weight.columns);
+            for (row, values) in rows.iter_mut().zip(values) {
+                *row = PlaneRow::encode(values, table).exceptions.len() / width;
+            }
+            Ok(())
+        })?;
+        all += rows.iter().sum::<usize>();
+        Ok(())
+    })?;
+    Ok(all)
+}
+
 fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &RowSurvey) -> TablePlan {
     let precision = match choice {
         Choice::As(precision) => precision,
@@ -226,6 +281,7 @@ fn planned(source: &dyn Source, weight: &Weight, choice: Choice, all: &RowSurvey
         mean_error: all.sum_error / (weight.rows * weight.columns) as f64,
         max_error: all.max_error,
         has_wide_scales: false,
+        exceptions: 0,
     }
 }
 
@@ -308,6 +364,7 @@ fn refuse_overflow(
 pub(crate) enum Encoded {
     Bytes(Vec<u8>),
     Rows(Vec<CodedRow>),
+    Planes(Vec<PlaneRow>),
     Trits(Vec<TritRow>),
 }
 
@@ -316,6 +373,7 @@ impl Encoded {
         match self {
             Encoded::Bytes(bytes) => writer.rows(name, bytes)?,
             Encoded::Rows(rows) => writer.coded_rows(name, rows)?,
+            Encoded::Planes(rows) => writer.plane_rows(name, rows)?,
             Encoded::Trits(rows) => writer.trit_rows(name, rows)?,
         }
         Ok(())
@@ -329,15 +387,28 @@ pub(crate) fn encode(precision: ValueType, values: &[f32], columns: usize) -> Re
     if table == TableType::Ternary {
         return Ok(Encoded::Trits(trit_rows::encode(values, columns)?));
     }
+    if table.has_low_plane() {
+        let rows = encoded_rows(values, columns, |x| PlaneRow::encode(x, table))?;
+        return Ok(Encoded::Planes(rows));
+    }
+    let rows = encoded_rows(values, columns, |x| CodedRow::encode(x, table.planes()))?;
+    Ok(Encoded::Rows(rows))
+}
+
+fn encoded_rows<T: Clone + Send>(
+    values: &[f32],
+    columns: usize,
+    encode: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
     let mut rows = vec![None; values.len() / columns];
     parallel::rows(values.len(), &mut rows, 1, |first, rows| {
         let values = values[first * columns..].chunks_exact(columns);
         for (row, values) in rows.iter_mut().zip(values) {
-            *row = Some(CodedRow::encode(values, table.planes()));
+            *row = Some(encode(values));
         }
         Ok(())
     })?;
-    Ok(Encoded::Rows(rows.into_iter().flatten().collect()))
+    Ok(rows.into_iter().flatten().collect())
 }
 
 /// Encodes little-endian numbers.

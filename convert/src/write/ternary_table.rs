@@ -75,6 +75,7 @@ pub(crate) fn plan(
                 mean_error: all.sum_error / count as f64,
                 max_error: all.max_error,
                 has_wide_scales: all.has_wide_scales,
+                exceptions: 0,
             }))
         }
     }

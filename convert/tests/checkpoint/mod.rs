@@ -360,6 +360,13 @@ pub fn table_values(values: Values, columns: usize) -> Vec<f32> {
             }
             values
         }
+        Values::Planes(planes) => {
+            let mut values = vec![f32::NAN; planes.ends.len() * columns];
+            for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+                planes.decode(row, values);
+            }
+            values
+        }
     }
 }
 

@@ -142,9 +142,9 @@ pub const LIES: &[Lie] = &[
         &["version 1", "reads 2"],
     ),
     (
-        "version 5",
-        |f| f.metadata("version", json!("5")),
-        &["version 5", "update"],
+        "version 6",
+        |f| f.metadata("version", json!("6")),
+        &["version 6", "update"],
     ),
     (
         "version 4 with trits",

@@ -102,9 +102,14 @@ impl File {
             return whole.clone();
         }
         let mut header = self.header.clone();
-        let norm = header.get("model.layers.0.input_layernorm.weight");
-        let start = norm.and_then(|norm| norm["data_offsets"][0].as_u64());
-        let start = start.map_or(0, |n| n as usize).min(self.data.len());
+        // Vectors begin with the first norm, or with the scales of an embedding that has codes.
+        let first = [
+            "model.layers.0.input_layernorm.weight",
+            "model.embed_tokens.weight_scale",
+        ];
+        let entries = first.iter().filter_map(|name| header.get(*name));
+        let starts = entries.filter_map(|entry| entry["data_offsets"][0].as_u64());
+        let start = starts.min().map_or(0, |n| n as usize).min(self.data.len());
         let metadata = header
             .get_mut("__metadata__")
             .and_then(Value::as_object_mut);

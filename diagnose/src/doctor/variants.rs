@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use sterna_ternary::file::Description;
+use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Entry, Role};
 use sterna_ternary::{Dtype, Family, PackedFile, PackedWriter, Result, Scaling};
 
@@ -62,6 +62,7 @@ pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
         activations: base.activations,
         embedding: base.embedding_type,
         head: base.head_type,
+        exceptions: base.exceptions(),
         scaling: scaling.filter(|(_, s)| *s != Scaling::Matrix).collect(),
         numbers: HashMap::new(),
         group_scales: Dtype::F32, // changed ones may have no place in F16
@@ -84,6 +85,8 @@ pub fn write(base: &PackedFile, out: &Path, change: &Change) -> Result<()> {
                 let place = of_base.iter().position(|w| w.name == entry.name);
                 let name = place.map_or(&entry.name, |i| &of_variant[i].name);
                 writer.vector(name, &vector(base, entry, change))?;
+            } else if !FILES.contains(&entry.name.as_str()) {
+                writer.copied(&entry.name, &base.data()[entry.offset..][..entry.len])?;
             }
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! Products with coded tables ([`sterna_ternary::table`]): 16-bit activations with planes of odd
-//! digits.
+//! digits, for several tokens at a time.
 //!
 //! The first plane is multiplied with all 16 bits. The other planes count sixteen times less, so
 //! the high byte, which is the activation rounded to 8 bits, is enough for them: what is lost is
-//! far below the rounding of the codes themselves. All sums are exact integers, so their order does
-//! not matter and every table gives the same bits.
+//! far below the rounding of the codes themselves. Where products are estimates only, the high byte
+//! is enough for the first plane too. All sums are exact integers, so their order does not matter
+//! and every table gives the same bits.
 
+use sterna_ternary::planes::Planes;
 use sterna_ternary::quantize::quantize_activations_int16;
 use sterna_ternary::table::{GROUP, PLANE_BYTES};
 
@@ -13,13 +15,19 @@ use sterna_ternary::table::{GROUP, PLANE_BYTES};
 #[derive(Debug, Default)]
 pub struct Int16 {
     pub(super) high: Vec<[i8; GROUP]>, // (groups), zero after the last column
-    pub(super) low: Vec<[i8; GROUP]>,  // (groups)
+    /// The low bytes; empty if the first plane is multiplied with the high byte only.
+    pub(super) low: Vec<[i8; GROUP]>, // (groups)
     /// Sums over neighbours in the first and in the last 64 columns of a group: lane i adds columns
     /// 2 i and 2 i + 1 of both runs of 32.
     pub(super) high_pairs: Vec<[[i16; 16]; 2]>,
     pub(super) low_pairs: Vec<[[i16; 16]; 2]>,
+    /// Σ q and 256 · Σ high of each group.
+    pub(super) sums: Vec<i32>,
+    pub(super) high_sums: Vec<i32>,
     scale: f32,
     high_norm: f64,
+    norm: f64,
+    high_error: f64,
 }
 
 impl Int16 {
@@ -32,10 +40,34 @@ impl Int16 {
         let (high, low) = (self.high.as_flattened_mut(), self.low.as_flattened_mut());
         let (high, low) = (&mut high[..x.len()], &mut low[..x.len()]);
         self.scale = quantize_activations_int16(x, high, low);
-        let squares: f64 = high.iter().map(|h| f64::from(*h).powi(2)).sum();
-        self.high_norm = 256.0 * squares.sqrt() * (1.0 + 1e-9);
+        let (mut squares, mut high_squares, mut error_squares) = (0.0, 0.0, 0.0);
+        for (x, high) in x.iter().zip(high) {
+            let (x, high) = (
+                f64::from(*x) * f64::from(self.scale),
+                256.0 * f64::from(*high),
+            );
+            squares += x * x;
+            high_squares += high * high;
+            error_squares += (x - high) * (x - high);
+        }
+        let upwards = |squares: f64| squares.sqrt() * (1.0 + 1e-9);
+        self.norm = upwards(squares);
+        self.high_norm = upwards(high_squares);
+        self.high_error = upwards(error_squares);
         self.high_pairs = self.high.iter().map(pairs).collect();
         self.low_pairs = self.low.iter().map(pairs).collect();
+        let sum = |group: &[i8; GROUP]| group.iter().map(|q| i32::from(*q)).sum::<i32>();
+        self.high_sums = self.high.iter().map(|group| 256 * sum(group)).collect();
+        let both = self.high_sums.iter().zip(&self.low);
+        self.sums = both.map(|(high, low)| high + sum(low)).collect();
+    }
+
+    /// The same, but all planes are multiplied with the high byte.
+    pub fn fill_high(&mut self, x: &[f32]) {
+        self.fill(x);
+        self.low.clear();
+        self.low_pairs.clear();
+        self.sums.clone_from(&self.high_sums);
     }
 
     /// Factor between activations and integers.
@@ -48,8 +80,23 @@ impl Int16 {
         self.high_norm
     }
 
+    /// √Σ (x · scale)², rounded up.
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// √Σ (x · scale − 256 · high)², rounded up.
+    pub fn high_error(&self) -> f64 {
+        self.high_error
+    }
+
     pub(super) fn groups(&self) -> usize {
         self.high.len()
+    }
+
+    /// Whether the first plane is multiplied with the high byte only.
+    pub(super) fn is_high(&self) -> bool {
+        self.low.is_empty()
     }
 }
 
@@ -63,56 +110,85 @@ fn pairs(group: &[i8; GROUP]) -> [[i16; 16]; 2] {
     })
 }
 
-/// Panics where the lengths of a [`super::Plane`]'s arguments disagree; gives the rows' bytes by
-/// group.
-pub(super) fn check<'a, const BYTES: usize>(
-    x: &Int16,
-    rows: &'a [u8],
-    multipliers: &[u8],
-    sums: &[i64],
-) -> &'a [[u8; BYTES]] {
-    assert_eq!(multipliers.len(), sums.len() * x.groups());
-    assert_eq!(rows.len(), multipliers.len() * BYTES);
-    rows.as_chunks().0
+/// Rows of a plane times tokens; the result beside it is (tokens, n).
+#[derive(Debug, Clone, Copy)]
+pub struct PlaneProduct<'a> {
+    /// The tokens, at least one; the high bytes only of all of them or of none.
+    pub x: &'a [Int16],
+    /// (n, groups · bytes of the plane)
+    pub rows: &'a [u8],
+    /// (n, groups)
+    pub multipliers: &'a [u8],
+    /// How often a digit counts.
+    pub weight: i64,
 }
 
-pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
+impl<'a> PlaneProduct<'a> {
+    /// The rows' bytes by group, and the number of rows.
+    ///
+    /// # Panics
+    /// If the lengths disagree.
+    pub(super) fn checked<const BYTES: usize>(&self, sums: &[i64]) -> (&'a [[u8; BYTES]], usize) {
+        let groups = self.x[0].groups();
+        let is_high = self.x[0].is_high();
+        assert!(
+            self.x
+                .iter()
+                .all(|x| x.groups() == groups && x.is_high() == is_high)
+        );
+        let n = sums.len() / self.x.len();
+        assert_eq!(sums.len(), n * self.x.len());
+        assert_eq!(self.multipliers.len(), n * groups);
+        assert_eq!(self.rows.len(), self.multipliers.len() * BYTES);
+        (self.rows.as_chunks().0, n)
+    }
+}
+
+pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
     let digits = |bytes: &[u8; PLANE_BYTES[0]], i: usize| {
         let byte = bytes[i / 64 * 32 + i % 32];
         2 * i32::from(byte >> (i % 64 / 32 * 4) & 15) - 15
     };
-    let q = |g: usize, i: usize| 256 * i32::from(x.high[g][i]) + i32::from(x.low[g][i]);
-    plane(x, rows, multipliers, weight, sums, digits, q);
+    let q = |x: &Int16, g: usize, i: usize| {
+        let low = x.low.get(g).map_or(0, |low| i32::from(low[i]));
+        256 * i32::from(x.high[g][i]) + low
+    };
+    plane(product, sums, digits, q);
 }
 
-pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
+pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     let digits = |bytes: &[u8; PLANE_BYTES[1]], i: usize| {
         let byte = bytes[i % 32];
         2 * i32::from(byte >> (i / 32 * 2) & 3) - 3
     };
-    let q = |g: usize, i: usize| 256 * i32::from(x.high[g][i]);
-    plane(x, rows, multipliers, weight, sums, digits, q);
+    let q = |x: &Int16, g: usize, i: usize| 256 * i32::from(x.high[g][i]);
+    plane(product, sums, digits, q);
 }
 
 #[inline(always)]
 fn plane<const BYTES: usize>(
-    x: &Int16,
-    rows: &[u8],
-    multipliers: &[u8],
-    weight: i64,
+    product: PlaneProduct,
     sums: &mut [i64],
     digit: impl Fn(&[u8; BYTES], usize) -> i32,
-    q: impl Fn(usize, usize) -> i32,
+    q: impl Fn(&Int16, usize, usize) -> i32,
 ) {
-    let bytes = check::<BYTES>(x, rows, multipliers, sums);
-    let groups = x.groups();
-    for (r, sum) in sums.iter_mut().enumerate() {
-        let mut row = 0;
-        for g in 0..groups {
-            let bytes = &bytes[r * groups + g];
-            let group: i32 = (0..GROUP).map(|i| digit(bytes, i) * q(g, i)).sum();
-            row += i64::from(multipliers[r * groups + g]) * i64::from(group);
+    let (bytes, n) = product.checked::<BYTES>(sums);
+    for (x, sums) in product.x.iter().zip(sums.chunks_exact_mut(n.max(1))) {
+        let groups = x.groups();
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let mut row = 0;
+            for g in 0..groups {
+                let bytes = &bytes[r * groups + g];
+                let group: i32 = (0..GROUP).map(|i| digit(bytes, i) * q(x, g, i)).sum();
+                row += i64::from(product.multipliers[r * groups + g]) * i64::from(group);
+            }
+            *sum += product.weight * row;
         }
-        *sum += weight * row;
     }
+}
+
+/// A row of a table in planes: [`Planes::decode`].
+#[inline(always)]
+pub(super) fn decode_planes(planes: &Planes, row: usize, values: &mut [f32]) {
+    planes.decode(row, values);
 }

@@ -1,4 +1,4 @@
-//! How tables of x86 CPUs are filled: with loops of `float` and `softmax`, compiled for an
+//! How tables of x86 CPUs are filled: with loops of `float`, `codes` and `softmax`, compiled for an
 //! instruction set, and with functions of that instruction set.
 //!
 //! A table is handed out by its `detect` only, after all features that its functions are compiled
@@ -20,6 +20,11 @@ macro_rules! compiled_loops {
             float::gelu_tanh_mul(gate: &mut [f32], up: &[f32]) -> ();
             float::rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
             float::add(x: &mut [f32], y: &[f32]) -> ();
+            codes::decode_planes(
+                planes: &sterna_ternary::planes::Planes,
+                row: usize,
+                values: &mut [f32]
+            ) -> ();
             softmax::softmax_block(
                 x: &mut [f32],
                 seen: std::ops::Range<usize>

@@ -26,6 +26,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemm_bf16: float::gemm_bf16,
     plane4: codes::plane4,
     plane2: codes::plane2,
+    decode_planes: codes::decode_planes,
     panels_f32: panels::panels_f32,
     panels_f16: panels::panels_f16,
     panels_i8: panels::panels_i8,

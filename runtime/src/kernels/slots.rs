@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 use sterna_ternary::Packing;
+use sterna_ternary::planes::Planes;
 
-use super::codes::Int16;
+use super::codes::PlaneProduct;
 use super::dense::{BlockProduct, QuantizedBlock};
 use super::groups::GroupProduct;
 use super::panels::PanelProduct;
@@ -41,6 +42,8 @@ pub struct Kernels {
     pub plane4: Plane,
     /// Its other planes.
     pub plane2: Plane,
+    /// The values of a row of a table in planes.
+    pub decode_planes: fn(planes: &Planes, row: usize, values: &mut [f32]),
 
     /// [`sterna_ternary::quantize::quantize_blocks`]: fills one block for each 32 columns.
     pub quantize_blocks: fn(x: &[f32], blocks: &mut [QuantizedBlock]),
@@ -108,12 +111,12 @@ pub type GemmBlocks = fn(product: BlockProduct, y: &mut [f32]);
 /// lanes in halves.
 pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32]);
 
-/// `sums[r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[g][i]` over groups g and their
-/// columns i, exact. For the first plane q has 16 bits, for the others 256 times its high byte.
+/// `sums[t][r] += weight · Σ multiplier[r][g] · digit[r][g][i] · q[t][g][i]` over groups g and
+/// their columns i, exact. For the first plane q has 16 bits if the tokens have low bytes; if not,
+/// and for the other planes, it is 256 times the high byte.
 ///
-/// `rows` (n, groups · bytes of the plane) and `multipliers` (n, groups) are those of
-/// [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
-pub type Plane = fn(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]);
+/// Rows and multipliers are those of [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
+pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
 
 /// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally
 /// long.

@@ -6,10 +6,12 @@ mod ternary;
 
 use half::{bf16, f16};
 use sterna_ternary::packing::DenseRows;
+use sterna_ternary::planes::{Numbers, PlaneRow, Planes};
 use sterna_ternary::random::SplitMix64;
-use sterna_ternary::{Dense, quantize, table};
+use sterna_ternary::table::Codes;
+use sterna_ternary::{Dense, TableType, quantize, table};
 
-use super::codes::Int16;
+use super::codes::{Int16, PlaneProduct};
 use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar, widen};
 
 /// Repeatable noise.
@@ -269,42 +271,100 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
     let mut noise = Noise::new(8);
     for n in WIDTHS.into_iter().chain([1 << 14]) {
         let worst: Vec<f32> = (0..n).map(|i| [1.0, -1.0][i / 200 % 2]).collect();
-        for (x, byte) in [
-            (noise.floats(n), None),
-            (worst.clone(), Some(0xff)),
-            (worst, Some(0)),
-        ] {
-            let mut q = Int16::default();
-            q.fill(&x);
-            let largest = f64::from(table::LARGEST_MULTIPLIER);
-            for rows in [0, 1, 3, 4, 9] {
-                let mut bytes = |len: usize| -> Vec<u8> {
-                    (0..len)
-                        .map(|_| byte.unwrap_or(noise.next() as u8))
-                        .collect()
-                };
-                let groups = rows * table::groups(n);
-                let (four, two) = (bytes(groups * 64), bytes(groups * 32));
-                let multipliers: Vec<u8> = (0..groups)
-                    .map(|_| match byte {
-                        Some(_) => table::LARGEST_MULTIPLIER,
-                        None => noise.below(32) as u8,
-                    })
-                    .collect();
-                let run = |k: &Kernels| {
-                    let mut sums = vec![[7, -7]; rows].into_flattened();
-                    let (a, b) = sums.split_at_mut(rows);
-                    (k.plane4)(&q, &four, &multipliers, 16, a);
-                    (k.plane2)(&q, &two, &multipliers, 4, b);
-                    sums
-                };
-                let expected = run(&scalar::KERNELS);
-                for table in Kernels::available() {
-                    assert_eq!(run(table), expected, "{table:?} {rows}x{n}");
+        for byte in [None, Some(0xff), Some(0)] {
+            for (rows, tokens) in [(0, 1), (1, 1), (3, 2), (4, 1), (4, 3), (9, 1), (5, 11)] {
+                for is_high in [false, true] {
+                    let mut q: Vec<Int16> = (0..tokens).map(|_| Int16::default()).collect();
+                    for q in &mut q {
+                        let x = byte.map_or_else(|| noise.floats(n), |_| worst.clone());
+                        match is_high {
+                            true => q.fill_high(&x),
+                            false => q.fill(&x),
+                        }
+                    }
+                    let mut bytes = |len: usize| -> Vec<u8> {
+                        (0..len)
+                            .map(|_| byte.unwrap_or(noise.next() as u8))
+                            .collect()
+                    };
+                    let groups = rows * table::groups(n);
+                    let (four, two) = (bytes(groups * 64), bytes(groups * 32));
+                    let multipliers: Vec<u8> = (0..groups)
+                        .map(|_| match byte {
+                            Some(_) => table::LARGEST_MULTIPLIER,
+                            None => noise.below(32) as u8,
+                        })
+                        .collect();
+                    let product = |rows, weight| PlaneProduct {
+                        x: &q,
+                        rows,
+                        multipliers: &multipliers,
+                        weight,
+                    };
+                    let run = |k: &Kernels| {
+                        let mut sums = [vec![7; tokens * rows], vec![-7; tokens * rows]];
+                        let [a, b] = &mut sums;
+                        (k.plane4)(product(&four, 16), a);
+                        (k.plane2)(product(&two, 4), b);
+                        sums.concat()
+                    };
+                    let expected = run(&scalar::KERNELS);
+                    for table in Kernels::available() {
+                        assert_eq!(run(table), expected, "{table:?} {rows}x{n} {tokens}");
+                    }
+                    // Σ |m · digit · q| is a bound that the worst case must come near.
+                    let most = f64::from(table::LARGEST_MULTIPLIER)
+                        * 15.0
+                        * f64::from(quantize::LARGEST_INT16 + 128.0)
+                        * n as f64
+                        * 16.0;
+                    assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
                 }
-                // Σ |m · digit · q| is a bound that the worst case must come near.
-                let most = largest * 15.0 * f64::from(quantize::LARGEST_INT16) * n as f64 * 16.0;
-                assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_in_planes_equal_the_scalar_table() {
+    let mut noise = Noise::new(10);
+    for columns in WIDTHS {
+        let mut x = noise.floats(columns);
+        x[columns / 2] = 0.0;
+        for table in [
+            TableType::F32Planes,
+            TableType::F16Planes,
+            TableType::Bf16Planes,
+        ] {
+            let row = PlaneRow::encode(&x, table);
+            let ends = [(row.exceptions.len() / table.numbers().unwrap().bytes()) as u32];
+            let exceptions: Vec<f32> = bytemuck::pod_collect_to_vec(&row.exceptions);
+            let halves: Vec<u16> = bytemuck::pod_collect_to_vec(&row.exceptions);
+            let planes = Planes {
+                codes: Codes {
+                    planes: 3,
+                    bits: [0, 1, 2].map(|plane| &row.code.planes[plane][..]),
+                    multipliers: &row.code.multipliers,
+                    scales: &[row.code.scale],
+                    remainders: &[],
+                },
+                norms: &row.norms,
+                low: &row.low,
+                exceptions: match table {
+                    TableType::F32Planes => Numbers::F32(&exceptions),
+                    TableType::F16Planes => Numbers::F16(bytemuck::cast_slice(&halves)),
+                    _ => Numbers::Bf16(bytemuck::cast_slice(&halves)),
+                },
+                ends: &ends,
+            };
+            let bits = |kernels: &Kernels| {
+                let mut values = vec![f32::NAN; columns];
+                (kernels.decode_planes)(&planes, 0, &mut values);
+                values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+            };
+            let expected = bits(&scalar::KERNELS);
+            for kernels in Kernels::available() {
+                assert_eq!(bits(kernels), expected, "{kernels:?} {columns} {table:?}");
             }
         }
     }

@@ -9,8 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 use sterna_ternary::file::Description;
-use sterna_ternary::layout::{self, scale_name};
+use sterna_ternary::layout::{self, Weight, scale_name};
 use sterna_ternary::packing::DenseRows;
+use sterna_ternary::planes::PlaneRow;
 use sterna_ternary::table::CodedRow;
 use sterna_ternary::trits::TritRow;
 use sterna_ternary::{
@@ -36,6 +37,8 @@ pub struct Recipe {
     pub activations: Activations,
     /// Type of the scales of groups; those are then numbers that it holds.
     pub group_scales: Dtype,
+    /// Values of the head, if they are not random.
+    pub head_values: Option<Vec<f32>>,
     /// Embedded beside config.json, in the order of the packed file.
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -76,6 +79,7 @@ pub fn odd(model_type: &str, tied: bool, table: TableType) -> Recipe {
         number: Dtype::F16,
         activations: Activations::Int8,
         group_scales: Dtype::F32,
+        head_values: None,
         files: Vec::new(),
     };
     if model_type == "gemma3_text" {
@@ -119,12 +123,45 @@ pub fn write(
     let linears = layout::weights(&config).into_iter();
     let linears: Vec<_> = linears.filter(|w| w.role == Role::Linear).collect();
     let of_all = linears.iter().map(|w| w.name.clone());
+    let mut random = ChaCha8Rng::seed_from_u64(recipe.seed);
+    let mut uniform = move || (random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| uniform()).collect() };
+    let is_head = |w: &Weight| config.tie_word_embeddings || w.name == layout::HEAD;
+    let weights = layout::weights(&config).into_iter().map(|weight| {
+        let mut numbers = draw(weight.rows * weight.columns);
+        let scales = match weight.role {
+            Role::Linear if recipe.dense.is_none() => {
+                let shape = recipe.scaling.shape(weight.rows, weight.columns);
+                draw(shape.iter().product())
+            }
+            Role::Table if is_head(&weight) => {
+                numbers = recipe.head_values.clone().unwrap_or(numbers);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        (weight, numbers, scales)
+    });
+    let weights: Vec<(Weight, Vec<f32>, Vec<f32>)> = weights.collect();
+    let mut exceptions = [0; 2];
+    for (weight, numbers, _) in weights.iter().filter(|w| w.0.role == Role::Table) {
+        let (i, table) = match is_head(weight) {
+            true => (1, recipe.table),
+            false => (0, recipe.embedding),
+        };
+        if table.has_low_plane() {
+            let rows = numbers.chunks_exact(weight.columns);
+            let bytes = rows.map(|row| PlaneRow::encode(row, table).exceptions.len());
+            exceptions[i] = bytes.sum::<usize>() / table.numbers().unwrap().bytes();
+        }
+    }
     let description = Description {
         config: config.clone(),
         packing: recipe.dense.map_or(packing, LinearType::Dense),
         activations: recipe.activations,
         embedding: recipe.embedding,
         head: recipe.table,
+        exceptions,
         scaling: of_all.clone().map(|name| (name, recipe.scaling)).collect(),
         numbers: of_all.map(|name| (name, recipe.number)).collect(),
         group_scales: recipe.group_scales,
@@ -136,13 +173,8 @@ pub fn write(
         tensors: HashMap::new(),
         scales: HashMap::new(),
     };
-    let mut random = ChaCha8Rng::seed_from_u64(recipe.seed);
-    let mut uniform = move || (random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
     PackedWriter::write(&path, &description, |writer| {
-        for weight in layout::weights(&config) {
-            let numbers: Vec<f32> = (0..weight.rows * weight.columns)
-                .map(|_| uniform())
-                .collect();
+        for (weight, numbers, random_scales) in &weights {
             let name = &weight.name;
             let kept = match weight.role {
                 Role::Norm => {
@@ -152,7 +184,7 @@ pub fn write(
                 }
                 Role::Linear if recipe.dense.is_some() => {
                     let (dense, columns) = (recipe.dense.unwrap(), weight.columns);
-                    let (bytes, values) = numbers_of(dense, recipe.number, &numbers, columns);
+                    let (bytes, values) = numbers_of(dense, recipe.number, numbers, columns);
                     writer.rows(name, &bytes)?;
                     values
                 }
@@ -167,23 +199,20 @@ pub fn write(
                         packing.pack_row(trits, &mut row);
                         writer.rows(name, &row)?;
                     }
-                    let shape = recipe.scaling.shape(weight.rows, weight.columns);
                     let given = recipe.scales.iter().find(|(part, _)| name.contains(part));
                     let scale = |random: f32| given.map_or(scale_of(random), |(_, s)| *s);
-                    let scales = (0..shape.iter().product()).map(|_| scale(uniform()));
-                    let scales: Vec<f32> = scales.collect();
+                    let scales: Vec<f32> = random_scales.iter().map(|x| scale(*x)).collect();
                     writer.vector(&scale_name(name), &scales)?;
                     plain.scales.insert(name.clone(), scales);
                     trits.iter().map(|t| f32::from(*t)).collect()
                 }
                 Role::Table => {
-                    let is_head = config.tie_word_embeddings || name == layout::HEAD;
-                    let table = if is_head {
+                    let table = if is_head(weight) {
                         recipe.table
                     } else {
                         recipe.embedding
                     };
-                    write_table(writer, name, table, &numbers, weight.columns)?
+                    write_table(writer, name, table, numbers, weight.columns)?
                 }
             };
             plain.tensors.insert(name.clone(), kept);
@@ -265,6 +294,16 @@ fn write_table(
                 values.extend(weights.map(|(i, t)| f32::from(*t) * scales[i / 128]));
             }
             Ok(values)
+        }
+        TableType::F32Planes | TableType::F16Planes | TableType::Bf16Planes => {
+            for x in x.chunks_exact(columns) {
+                writer.plane_rows(name, &[PlaneRow::encode(x, table)])?;
+            }
+            Ok(match table {
+                TableType::F16Planes => x.iter().map(|x| f16::from_f32(*x).to_f32()).collect(),
+                TableType::Bf16Planes => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+                _ => x.to_vec(),
+            })
         }
         TableType::Q8 | TableType::Q6 | TableType::Q4 => {
             let mut values = vec![0.0; x.len()];

@@ -9,6 +9,7 @@ use half::f16;
 
 use crate::header::{self, Form};
 use crate::layout::{self, Contents, Dtype, Layout};
+use crate::planes::PlaneRow;
 use crate::scales::check_scaling;
 use crate::sha256::{self, Digest, Sha256};
 use crate::table::CodedRow;
@@ -28,6 +29,9 @@ pub struct Description {
     pub embedding: TableType,
     /// Type of the head.
     pub head: TableType,
+    /// Exceptions of embedding and head, [`crate::planes`]; 0 for other types. For a tied model the
+    /// second number counts.
+    pub exceptions: [usize; 2],
     /// Scaling of each matrix that has more than one scale.
     pub scaling: HashMap<String, Scaling>,
     /// Types of the matrices in [`crate::Dense::F16`] that are not F16.
@@ -61,6 +65,11 @@ struct Behind {
     bytes: [Vec<u8>; 3],
     scales: Vec<f32>,
     remainders: Vec<f32>,
+    norms: Vec<f32>,
+    low: Vec<u8>,
+    exceptions: Vec<u8>,
+    /// Bytes of the exceptions up to the end of each row.
+    exception_ends: Vec<usize>,
 }
 
 impl PackedWriter<'_> {
@@ -116,22 +125,54 @@ impl PackedWriter<'_> {
     pub fn coded_rows(&mut self, name: &str, rows: &[CodedRow]) -> Result<()> {
         let at = self.due.0;
         for row in rows {
+            self.code(name, row)?;
+        }
+        match self.have[at] {
+            true => self.finish_codes(name),
+            false => Ok(()),
+        }
+    }
+
+    /// Appends rows to the table `name` in planes. What follows the first plane stays in memory
+    /// until the table is complete.
+    pub fn plane_rows(&mut self, name: &str, rows: &[PlaneRow]) -> Result<()> {
+        let at = self.due.0;
+        for row in rows {
             let behind = &mut self.behind;
-            for (bytes, plane) in behind.bytes.iter_mut().zip(&row.planes[1..]) {
-                bytes.extend(plane);
-            }
-            behind.bytes[2].extend(&row.multipliers);
-            behind.scales.push(row.scale);
-            behind.remainders.extend(&row.remainders);
-            self.rows(name, &row.planes[0])?;
+            behind.norms.extend(row.norms);
+            behind.low.extend(&row.low);
+            behind.exceptions.extend(&row.exceptions);
+            behind.exception_ends.push(behind.exceptions.len());
+            self.code(name, &row.code)?;
         }
-        if !self.have[at] {
-            return Ok(());
+        match self.have[at] {
+            true => self.finish_codes(name),
+            false => Ok(()),
         }
+    }
+
+    /// Appends the first plane of a row and keeps the rest of its code.
+    fn code(&mut self, name: &str, row: &CodedRow) -> Result<()> {
+        let behind = &mut self.behind;
+        for (bytes, plane) in behind.bytes.iter_mut().zip(&row.planes[1..]) {
+            bytes.extend(plane);
+        }
+        behind.bytes[2].extend(&row.multipliers);
+        behind.scales.push(row.scale);
+        behind.remainders.extend(&row.remainders);
+        self.rows(name, &row.planes[0])
+    }
+
+    /// Writes what follows the first plane of a table.
+    fn finish_codes(&mut self, name: &str) -> Result<()> {
         let Behind {
             bytes: [second, third, multipliers],
             scales,
             remainders,
+            norms,
+            low,
+            exceptions,
+            exception_ends,
         } = std::mem::take(&mut self.behind);
         for (plane, bytes) in [(1, second), (2, third)] {
             if !bytes.is_empty() {
@@ -139,6 +180,16 @@ impl PackedWriter<'_> {
             }
         }
         self.rows(&layout::multipliers_name(name), &multipliers)?;
+        if !exception_ends.is_empty() {
+            self.rows(&layout::exceptions_name(name), &exceptions)?;
+            self.rows(&layout::low_plane_name(name), &low)?;
+            let number = self.layout.find(&layout::exceptions_name(name));
+            let width = number.map_or(1, |entry| entry.dtype.bytes());
+            let ends = exception_ends.iter().map(|end| (end / width) as u32);
+            let ends: Vec<u8> = ends.flat_map(u32::to_le_bytes).collect();
+            self.place(&layout::exception_ends_name(name), &ends)?;
+            self.vector(&layout::norms_name(name), &norms)?;
+        }
         self.vector(&layout::scale_name(name), &scales)?;
         match remainders.is_empty() {
             true => Ok(()),
@@ -180,6 +231,11 @@ impl PackedWriter<'_> {
             _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
         self.place(name, &bytes)
+    }
+
+    /// Writes a vector as the bytes that another file of the same form has. The order is free.
+    pub fn copied(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.place(name, bytes)
     }
 
     fn place(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -240,6 +296,7 @@ fn write_all<E: From<Error>>(
         activations,
         embedding,
         head,
+        exceptions,
         scaling,
         numbers,
         group_scales,
@@ -265,6 +322,7 @@ fn write_all<E: From<Error>>(
         config,
         packing: *packing,
         tables: form.tables,
+        exceptions: *exceptions,
         scaling,
         numbers,
         group_scales: *group_scales,

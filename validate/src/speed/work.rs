@@ -153,9 +153,14 @@ impl Work {
             LinearType::Dense(Dense::F16) => work.float_macs += linear as f64,
             _ => work.int8_macs += (linear * file.activations.digits()) as f64,
         }
+        let is_full = matches!(test, Test::Generate(generation) if generation.head == Head::Full);
         match file.head().values {
+            Values::Planes(_) if is_full => work.float_macs += head as f64,
             Values::F32(_) | Values::F16(_) | Values::Bf16(_) => work.float_macs += head as f64,
-            Values::Codes(_) | Values::Trits(_) => work.int8_macs += head as f64,
+            // All rows of planes are estimated with their codes; few are multiplied in f32.
+            Values::Codes(_) | Values::Trits(_) | Values::Planes(_) => {
+                work.int8_macs += head as f64;
+            }
         }
         work
     }

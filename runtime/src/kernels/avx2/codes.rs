@@ -7,15 +7,14 @@
 
 use std::arch::x86_64::*;
 
-use super::super::codes::{Int16, check};
+use super::super::codes::{Int16, PlaneProduct};
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
 use super::registers::load;
 
 const ROWS: usize = 4;
 
 #[target_feature(enable = "avx2")]
-pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let bytes = check::<64>(x, rows, multipliers, sums);
+pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
     let nibble = _mm256_set1_epi8(15);
     let digits = |bytes: &[u8; 64]| {
         let (halves, _) = bytes.as_chunks::<32>();
@@ -27,12 +26,14 @@ pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, su
             _mm256_and_si256(_mm256_srli_epi16::<4>(second), nibble),
         ]
     };
-    plane::<64, 15, 2>(x, bytes, multipliers, weight, sums, digits);
+    match product.x[0].is_high() {
+        true => plane::<64, 15, 1>(product, sums, digits),
+        false => plane::<64, 15, 2>(product, sums, digits),
+    }
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let bytes = check::<32>(x, rows, multipliers, sums);
+pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     let low = _mm256_set1_epi8(3);
     let digits = |bytes: &[u8; 32]| {
         // What a 16-bit shift carries over is masked.
@@ -44,33 +45,50 @@ pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, su
             _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), low),
         ]
     };
-    plane::<32, 3, 1>(x, bytes, multipliers, weight, sums, digits);
+    plane::<32, 3, 1>(product, sums, digits);
 }
 
-/// `LARGEST` is the largest odd digit, `PARTS` how many bytes of the activations count.
+/// `LARGEST` is the largest odd digit, `PARTS` how many bytes of the activations count. Four rows
+/// meet all tokens before the next four.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn plane<const BYTES: usize, const LARGEST: i16, const PARTS: usize>(
-    x: &Int16,
-    bytes: &[[u8; BYTES]],
-    multipliers: &[u8],
-    weight: i64,
+    product: PlaneProduct,
     sums: &mut [i64],
     digits: impl Fn(&[u8; BYTES]) -> [__m256i; 4] + Copy,
 ) {
-    let groups = x.groups();
-    let (fours, rest) = sums.as_chunks_mut::<ROWS>();
-    let whole = fours.len() * ROWS * groups;
-    let rows = |r: usize| r * ROWS * groups..(r + 1) * ROWS * groups;
-    for (i, sums) in fours.iter_mut().enumerate() {
-        let (bytes, multipliers) = (&bytes[rows(i)], &multipliers[rows(i)]);
-        some_rows::<BYTES, LARGEST, PARTS, ROWS>(x, bytes, multipliers, weight, sums, digits);
-    }
-    let rest_bytes = bytes[whole..].chunks_exact(groups);
-    let rest_multipliers = multipliers[whole..].chunks_exact(groups);
-    for (sum, (bytes, multipliers)) in rest.iter_mut().zip(rest_bytes.zip(rest_multipliers)) {
-        let sum = std::array::from_mut(sum);
-        some_rows::<BYTES, LARGEST, PARTS, 1>(x, bytes, multipliers, weight, sum, digits);
+    let (bytes, n) = product.checked::<BYTES>(sums);
+    let PlaneProduct {
+        x: tokens,
+        multipliers,
+        weight,
+        ..
+    } = product;
+    let groups = tokens[0].groups();
+    for r in (0..n).step_by(ROWS) {
+        for (t, x) in tokens.iter().enumerate() {
+            let sums = &mut sums[t * n + r..][..ROWS.min(n - r)];
+            let part = r * groups..(r + sums.len()) * groups;
+            let (bytes, multipliers) = (&bytes[part.clone()], &multipliers[part]);
+            if let Ok(sums) = <&mut [i64; ROWS]>::try_from(&mut *sums) {
+                some_rows::<BYTES, LARGEST, PARTS, ROWS>(
+                    x,
+                    bytes,
+                    multipliers,
+                    weight,
+                    sums,
+                    digits,
+                );
+                continue;
+            }
+            let rows = bytes
+                .chunks_exact(groups)
+                .zip(multipliers.chunks_exact(groups));
+            for (sum, (bytes, multipliers)) in sums.iter_mut().zip(rows) {
+                let sum = std::array::from_mut(sum);
+                some_rows::<BYTES, LARGEST, PARTS, 1>(x, bytes, multipliers, weight, sum, digits);
+            }
+        }
     }
 }
 
@@ -89,15 +107,18 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
     let factors: [&[u8]; N] = std::array::from_fn(|r| &multipliers[r * groups..][..groups]);
     let distance = prefetch_distance(N, groups * BYTES);
     let near = is_near(distance);
-    let mut wide = [[_mm256_setzero_si256(); 2]; N]; // of the high and of the low bytes
-    let q = x.high.iter().zip(&x.low);
-    let pairs = x.high_pairs.iter().zip(&x.low_pairs);
-    for (g, (q, pairs)) in q.zip(pairs).enumerate().take(groups) {
-        let q = [q.0.as_chunks::<32>().0, q.1.as_chunks::<32>().0];
-        let taken = [
-            digit_free::<LARGEST>(pairs.0),
-            digit_free::<LARGEST>(pairs.1),
-        ];
+    let mut wide = [[_mm256_setzero_si256(); PARTS]; N]; // of the high and of the low bytes
+    let mut parts = [(&x.high[..groups], &x.high_pairs[..groups]); PARTS];
+    if let Some(low) = parts.get_mut(1) {
+        *low = (&x.low[..groups], &x.low_pairs[..groups]);
+    }
+    for g in 0..groups {
+        let mut q = [&[][..]; PARTS];
+        let mut taken = [_mm256_setzero_si256(); PARTS];
+        for (part, (bytes, pairs)) in parts.iter().enumerate() {
+            q[part] = bytes[g].as_chunks::<32>().0;
+            taken[part] = digit_free::<LARGEST>(&pairs[g]);
+        }
         for r in 0..N {
             if N > 1 && (r * BYTES).is_multiple_of(64) {
                 let offset = (g * N + r) * BYTES + distance;
@@ -117,8 +138,9 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
             }
         }
     }
-    for (sum, [high, low]) in sums.iter_mut().zip(wide) {
-        *sum += weight * (256 * horizontal(high) + horizontal(low));
+    for (sum, wide) in sums.iter_mut().zip(wide) {
+        let low = wide.get(1).map_or(0, |low| horizontal(*low));
+        *sum += weight * (256 * horizontal(wide[0]) + low);
     }
 }
 

@@ -1,55 +1,93 @@
 //! Planes of coded tables: `vpdpbusd` of even digits 2h with the bytes of the activations.
 //!
-//! Sums of a group begin at −15 Σ q or −3 Σ q, so that digits count 2h − 15 or 2h − 3. They fit 16
-//! bits, so `vpmaddwd` multiplies them by the group's multiplier.
+//! Sums of a group fit 16 bits, so `vpdpwssd` adds them times the group's multiplier. Digits
+//! count 2h − 15 or 2h − 3: the difference is a product of the multipliers with the sums of the
+//! activations of each group, which is taken off at the end of a row.
 //!
 //! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to
 //! 95, its high four the others. Other planes: a register is two groups of one row, 32 columns of
-//! each at a time.
+//! each at a time. Tiles are four rows by up to four tokens, so that digits serve several tokens.
 
 use std::arch::x86_64::*;
 
 use sterna_ternary::table::GROUP;
 
-use super::super::codes::{Int16, check};
+use super::super::codes::{Int16, PlaneProduct};
 use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
 use super::registers::whole;
 
+/// Rows that are computed together.
 const ROWS: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn plane4(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let rows = PlaneRows::of(x, check::<64>(x, rows, multipliers, sums), multipliers);
-    let (fours, rest) = sums.as_chunks_mut::<ROWS>();
-    let fours_len = fours.len() * ROWS;
-    for (i, sums) in fours.iter_mut().enumerate() {
-        first_plane(x, rows.part(i * ROWS), weight, sums);
-    }
-    for (i, sum) in rest.iter_mut().enumerate() {
-        first_plane(
-            x,
-            rows.part(fours_len + i),
-            weight,
-            std::array::from_mut(sum),
-        );
+pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
+    match product.x[0].is_high() {
+        true => plane::<64, 4>(product, sums, FirstPlane::<1>),
+        false => plane::<64, 2>(product, sums, FirstPlane::<2>),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn plane2(x: &Int16, rows: &[u8], multipliers: &[u8], weight: i64, sums: &mut [i64]) {
-    let rows = PlaneRows::of(x, check::<32>(x, rows, multipliers, sums), multipliers);
-    let (fours, rest) = sums.as_chunks_mut::<ROWS>();
-    let fours_len = fours.len() * ROWS;
-    for (i, sums) in fours.iter_mut().enumerate() {
-        other_plane(x, rows.part(i * ROWS), weight, sums);
+pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
+    plane::<32, 4>(product, sums, OtherPlane);
+}
+
+/// The product of a tile of `N` rows by `T` tokens.
+trait PlaneTile<const BYTES: usize>: Copy {
+    /// Σ multiplier · digit · q for each token and row.
+    ///
+    /// # Safety
+    /// The CPU has the features of this module.
+    unsafe fn sums<const N: usize, const T: usize>(
+        self,
+        x: [&Int16; T],
+        rows: PlaneRows<BYTES>,
+        prefetches: bool,
+    ) -> [[i64; N]; T];
+}
+
+/// All rows and tokens in tiles, at most `T` tokens at a time. Four rows meet all tokens before the
+/// next four.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn plane<const BYTES: usize, const T: usize>(
+    product: PlaneProduct,
+    sums: &mut [i64],
+    tile: impl PlaneTile<BYTES>,
+) {
+    let (bytes, n) = product.checked::<BYTES>(sums);
+    let rows = PlaneRows {
+        groups: product.x[0].groups(),
+        bytes,
+        multipliers: product.multipliers,
+    };
+    let mut add = |t: usize, r: usize, values: &[i64]| {
+        for (sum, value) in sums[t * n + r..].iter_mut().zip(values) {
+            *sum += product.weight * value;
+        }
+    };
+    let fours = n / ROWS * ROWS;
+    for r in (0..fours).step_by(ROWS) {
+        let rows = rows.part(r);
+        let (whole, rest) = product.x.as_chunks::<T>();
+        for (i, x) in whole.iter().enumerate() {
+            // SAFETY: compiled for the same features.
+            let values = unsafe { tile.sums::<ROWS, T>(x.each_ref(), rows, i == 0) };
+            (0..T).for_each(|j| add(i * T + j, r, &values[j]));
+        }
+        for (i, x) in rest.iter().enumerate() {
+            let is_first = whole.is_empty() && i == 0;
+            // SAFETY: compiled for the same features.
+            let [values] = unsafe { tile.sums::<ROWS, 1>([x], rows, is_first) };
+            add(whole.len() * T + i, r, &values);
+        }
     }
-    for (i, sum) in rest.iter_mut().enumerate() {
-        other_plane(
-            x,
-            rows.part(fours_len + i),
-            weight,
-            std::array::from_mut(sum),
-        );
+    for r in fours..n {
+        for (t, x) in product.x.iter().enumerate() {
+            // SAFETY: compiled for the same features.
+            let [values] = unsafe { tile.sums::<1, 1>([x], rows.part(r), false) };
+            add(t, r, &values);
+        }
     }
 }
 
@@ -62,14 +100,6 @@ struct PlaneRows<'a, const BYTES: usize> {
 }
 
 impl<'a, const BYTES: usize> PlaneRows<'a, BYTES> {
-    fn of(x: &Int16, bytes: &'a [[u8; BYTES]], multipliers: &'a [u8]) -> Self {
-        PlaneRows {
-            groups: x.groups(),
-            bytes,
-            multipliers,
-        }
-    }
-
     /// The rows from `first` on.
     #[inline(always)]
     fn part(self, first: usize) -> Self {
@@ -97,96 +127,157 @@ impl<'a, const BYTES: usize> PlaneRows<'a, BYTES> {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[inline]
-fn first_plane<const N: usize>(x: &Int16, rows: PlaneRows<64>, weight: i64, sums: &mut [i64; N]) {
-    let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
-    let near = is_near(distance);
-    let mask = _mm512_set1_epi8(0x1e);
-    let groups = rows.groups;
-    let rows = rows.split::<N>();
-    let mut wide = [[_mm512_setzero_si512(); 2]; N]; // of the high and of the low bytes
-    for (g, (high, low)) in x.high.iter().zip(&x.low).enumerate().take(groups) {
-        let q = [quarters(high), quarters(low)];
-        let begin = [free_of_offset::<15>(&q[0]), free_of_offset::<15>(&q[1])];
-        for r in 0..N {
-            if N > 1 {
-                prefetch_near(start, (g * N + r) * 64 + distance, near);
+/// The first plane with `PARTS` bytes of the activations.
+#[derive(Clone, Copy)]
+struct FirstPlane<const PARTS: usize>;
+
+impl<const PARTS: usize> PlaneTile<64> for FirstPlane<PARTS> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn sums<const N: usize, const T: usize>(
+        self,
+        x: [&Int16; T],
+        rows: PlaneRows<64>,
+        prefetches: bool,
+    ) -> [[i64; N]; T] {
+        let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
+        let near = is_near(distance);
+        let mask = _mm512_set1_epi8(0x1e);
+        let zero = _mm512_setzero_si512();
+        let groups = rows.groups;
+        let rows = rows.split::<N>();
+        let q = x.map(|x| {
+            let mut parts = [&x.high[..groups]; PARTS];
+            if let Some(low) = parts.get_mut(1) {
+                *low = &x.low[..groups];
             }
-            // What a 16-bit shift carries over is masked.
-            let bytes = whole(&rows[r].0[g]);
-            let digits = [
-                _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
-            ];
-            let multiplier = _mm512_set1_epi32(i32::from(rows[r].1[g]));
-            for part in 0..2 {
-                let sum = _mm512_dpbusd_epi32(begin[part], digits[0], q[part][0]);
-                let sum = _mm512_dpbusd_epi32(sum, digits[1], q[part][1]);
-                let sum = _mm512_madd_epi16(sum, multiplier);
-                wide[r][part] = _mm512_add_epi32(wide[r][part], sum);
+            parts
+        });
+        let mut wide = [[[zero; PARTS]; N]; T]; // of the high and of the low bytes
+        for g in 0..groups {
+            let mut digits = [[zero; 2]; N];
+            let mut multipliers = [zero; N];
+            for r in 0..N {
+                if prefetches {
+                    prefetch_near(start, (g * N + r) * 64 + distance, near);
+                }
+                // What a 16-bit shift carries over is masked.
+                let bytes = whole(&rows[r].0[g]);
+                digits[r] = [
+                    _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
+                ];
+                multipliers[r] = _mm512_set1_epi32(i32::from(rows[r].1[g]));
+            }
+            for t in 0..T {
+                for part in 0..PARTS {
+                    let q = quarters(&q[t][part][g]);
+                    for r in 0..N {
+                        let sum = _mm512_dpbusd_epi32(zero, digits[r][0], q[0]);
+                        let sum = _mm512_dpbusd_epi32(sum, digits[r][1], q[1]);
+                        let wide = &mut wide[t][r][part];
+                        *wide = _mm512_dpwssd_epi32(*wide, sum, multipliers[r]);
+                    }
+                }
             }
         }
-    }
-    for (sum, [high, low]) in sums.iter_mut().zip(wide) {
-        *sum += weight * (256 * horizontal(high) + horizontal(low));
+        let mut sums = [[0; N]; T];
+        for t in 0..T {
+            for r in 0..N {
+                let low = wide[t][r].get(1).map_or(0, |low| horizontal(*low));
+                let even = 256 * horizontal(wide[t][r][0]) + low;
+                sums[t][r] = even - 15 * dot(rows[r].1, &x[t].sums);
+            }
+        }
+        sums
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[inline]
-fn other_plane<const N: usize>(x: &Int16, rows: PlaneRows<32>, weight: i64, sums: &mut [i64; N]) {
-    let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
-    let near = is_near(distance);
-    let mask = _mm512_set1_epi8(6);
-    // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the
-    // upper.
-    let spread = _mm512_inserti64x4::<1>(
-        _mm512_set1_epi32(0x8080_8000u32 as i32),
-        _mm256_set1_epi32(0x8080_8001u32 as i32),
-    );
-    let groups = rows.groups;
-    let rows = rows.split::<N>();
-    let mut wide = [_mm512_setzero_si512(); N];
-    for g in (0..groups).step_by(2) {
-        let second = x.high[..groups].get(g + 1).unwrap_or(&[0; GROUP]);
-        let q = runs(&x.high[g], second);
-        let begin = free_of_offset::<3>(&q);
-        for r in 0..N {
-            if N > 1 {
-                prefetch_near(start, (g / 2 * N + r) * 64 + distance, near);
-            }
-            let (bytes, multipliers) = rows[r];
-            let (bytes, multipliers) = match bytes[g..].first_chunk::<2>() {
-                Some(bytes) => (
-                    whole(bytes.as_flattened().first_chunk().expect("twice 32 bytes")),
-                    [multipliers[g], multipliers[g + 1]],
-                ),
-                None => {
-                    // SAFETY: 32 bytes; the load may be unaligned.
-                    let bytes = unsafe { _mm256_loadu_si256(bytes[g].as_ptr().cast()) };
-                    (_mm512_zextsi256_si512(bytes), [multipliers[g], 0])
+/// A plane with two bits per value.
+#[derive(Clone, Copy)]
+struct OtherPlane;
+
+impl PlaneTile<32> for OtherPlane {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn sums<const N: usize, const T: usize>(
+        self,
+        x: [&Int16; T],
+        rows: PlaneRows<32>,
+        prefetches: bool,
+    ) -> [[i64; N]; T] {
+        let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
+        let near = is_near(distance);
+        let mask = _mm512_set1_epi8(6);
+        let zero = _mm512_setzero_si512();
+        // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the
+        // upper.
+        let spread = _mm512_inserti64x4::<1>(
+            _mm512_set1_epi32(0x8080_8000u32 as i32),
+            _mm256_set1_epi32(0x8080_8001u32 as i32),
+        );
+        let groups = rows.groups;
+        let rows = rows.split::<N>();
+        let mut wide = [[zero; N]; T];
+        for g in (0..groups).step_by(2) {
+            let mut digits = [[zero; 4]; N];
+            let mut multipliers = [zero; N];
+            for r in 0..N {
+                if prefetches {
+                    prefetch_near(start, (g / 2 * N + r) * 64 + distance, near);
                 }
-            };
-            let multiplier = _mm512_set1_epi16(i16::from_le_bytes(multipliers));
-            let multiplier = _mm512_shuffle_epi8(multiplier, spread);
-            // What a 16-bit shift carries over is masked.
-            let digits = [
-                _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<1>(bytes), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<5>(bytes), mask),
-            ];
-            let mut sum = begin;
-            for i in 0..4 {
-                sum = _mm512_dpbusd_epi32(sum, digits[i], q[i]);
+                let (bytes, factors) = rows[r];
+                let (bytes, factors) = match bytes[g..].first_chunk::<2>() {
+                    Some(bytes) => (
+                        whole(bytes.as_flattened().first_chunk().expect("twice 32 bytes")),
+                        [factors[g], factors[g + 1]],
+                    ),
+                    None => {
+                        // SAFETY: 32 bytes; the load may be unaligned.
+                        let bytes = unsafe { _mm256_loadu_si256(bytes[g].as_ptr().cast()) };
+                        (_mm512_zextsi256_si512(bytes), [factors[g], 0])
+                    }
+                };
+                let both = _mm512_set1_epi16(i16::from_le_bytes(factors));
+                multipliers[r] = _mm512_shuffle_epi8(both, spread);
+                // What a 16-bit shift carries over is masked.
+                digits[r] = [
+                    _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<1>(bytes), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<5>(bytes), mask),
+                ];
             }
-            wide[r] = _mm512_add_epi32(wide[r], _mm512_madd_epi16(sum, multiplier));
+            for t in 0..T {
+                let high = &x[t].high[..groups];
+                let q = runs(&high[g], high.get(g + 1).unwrap_or(&[0; GROUP]));
+                for r in 0..N {
+                    let mut sum = zero;
+                    for i in 0..4 {
+                        sum = _mm512_dpbusd_epi32(sum, digits[r][i], q[i]);
+                    }
+                    wide[t][r] = _mm512_dpwssd_epi32(wide[t][r], sum, multipliers[r]);
+                }
+            }
         }
+        let mut sums = [[0; N]; T];
+        for t in 0..T {
+            for r in 0..N {
+                let even = 256 * horizontal(wide[t][r]);
+                sums[t][r] = even - 3 * dot(rows[r].1, &x[t].high_sums);
+            }
+        }
+        sums
     }
-    for (sum, wide) in sums.iter_mut().zip(wide) {
-        *sum += weight * 256 * horizontal(wide);
-    }
+}
+
+/// The product of multipliers and sums of activations.
+#[inline(always)]
+fn dot(multipliers: &[u8], sums: &[i32]) -> i64 {
+    let products = multipliers.iter().zip(sums);
+    products
+        .map(|(m, sum)| i64::from(*m) * i64::from(*sum))
+        .sum()
 }
 
 /// The columns of a group that belong to the low and to the high four bits.
@@ -224,18 +315,6 @@ fn halves(q: &[i8; GROUP]) -> [__m512i; 2] {
             _mm512_loadu_si512(halves[1].as_ptr().cast()),
         ]
     }
-}
-
-/// −`LARGEST` · Σ q of each lane.
-#[target_feature(enable = "avx512f,avx512vnni")]
-#[inline]
-fn free_of_offset<const LARGEST: i8>(q: &[__m512i]) -> __m512i {
-    let largest = _mm512_set1_epi8(LARGEST);
-    let mut sum = _mm512_setzero_si512();
-    for q in q {
-        sum = _mm512_dpbusd_epi32(sum, largest, *q);
-    }
-    _mm512_sub_epi32(_mm512_setzero_si512(), sum)
 }
 
 #[target_feature(enable = "avx512f")]

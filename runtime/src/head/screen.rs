@@ -1,0 +1,456 @@
+//! The screened head: only the logits that a sampler needs, with the bits of the full head.
+//!
+//! All rows are multiplied by their first plane, which is half of the bytes of a code. The most
+//! promising rows are computed with all planes: that gives a lower bound for every row that counts.
+//! The Cauchy–Schwarz inequality bounds what the other planes can add to a row. Rows that cannot
+//! reach the lower bound are dropped; the others go on to the next plane.
+//!
+//! The sums over all planes are the logits of a coded table. For a table with a low plane they are
+//! estimates: x · w is off by less than ‖w‖ · ‖x − x̂‖, as the planes are multiplied with x̂, the
+//! hidden state rounded to 8 bits, plus ‖w − ŵ‖ · ‖x̂‖, plus the roundings of the sum in f32. So the
+//! most promising rows are computed in f32, which raises the lower bound, and then each row that
+//! can still reach it.
+//!
+//! Every token of a batch has its own screen. A block of rows meets all tokens before the next one.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use sterna_ternary::planes::Planes;
+use sterna_ternary::table::{Codes, GROUP, PLANE_BYTES};
+
+use super::{HighPlanes, ROWS};
+use crate::kernels::codes::Int16;
+use crate::model::Model;
+use crate::state::{Best, HeadState};
+
+/// Which logits a sampler needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Screen {
+    /// How many of the largest logits.
+    pub top: usize,
+    /// How far below the largest logit they may be.
+    pub within: f32,
+    /// Ids that are always computed; they do not count among the largest.
+    pub exact: Vec<u32>,
+}
+
+/// Marks a row that was dropped: it cannot matter.
+const LEFT: i64 = i64::MIN;
+
+impl Model {
+    /// The logits (tokens, vocab_size) that `screens` ask for, -∞ for others. Returns whether any
+    /// is not finite.
+    pub(super) fn screened(
+        &self,
+        state: &mut HeadState,
+        codes: Codes,
+        planes: Option<&Planes>,
+        x: &[f32],
+        screens: &[&Screen],
+        logits: &mut [f32],
+    ) -> bool {
+        let (columns, rows, n) = (self.config().hidden_size, codes.scales.len(), screens.len());
+        let HeadState {
+            x: q,
+            sums,
+            best,
+            forced,
+            ..
+        } = state;
+        // The hidden states as integers, and the rows that each token needs in any case.
+        q.resize_with(n.max(q.len()), Int16::default);
+        for (q, x) in q.iter_mut().zip(x.chunks_exact(columns)) {
+            match planes {
+                None => q.fill(x),
+                Some(_) => q.fill_high(x),
+            }
+        }
+        forced.clear();
+        forced.resize(n * rows, false);
+        for (screen, forced) in screens.iter().zip(forced.chunks_exact_mut(rows)) {
+            screen
+                .exact
+                .iter()
+                .for_each(|id| forced[*id as usize] = true);
+        }
+        let token = |t: usize| Token {
+            screen: screens[t],
+            x: &x[t * columns..][..columns],
+            q: &q[t],
+            forced: &forced[t * rows..][..rows],
+            threshold: f64::NEG_INFINITY,
+        };
+        let mut tokens: Vec<Token> = (0..n).map(token).collect();
+        let screening = Screening::new(HighPlanes::new(self.kernels, codes), planes, &q[..n]);
+        // A block of sums is (tokens, rows of the block), a block of bests is (tokens).
+        let blocks = rows.div_ceil(ROWS);
+        sums.clear();
+        sums.resize(blocks * n * ROWS, 0);
+        best.clear();
+        best.resize(blocks * n, (f64::NEG_INFINITY, 0));
+        for plane in 0..codes.planes {
+            self.pool
+                .zip_chunks_mut((sums, n * ROWS), (best, n), |i, sums, best| {
+                    let of_block = i * ROWS..rows.min((i + 1) * ROWS);
+                    screening.round(plane, of_block, &tokens, sums, best);
+                });
+            if plane == 0 {
+                for (t, token) in tokens.iter_mut().enumerate() {
+                    let rows = most_promising(best, (t, n), token.screen.top);
+                    let lowest = rows.iter().map(|row| screening.lowest(token, *row));
+                    let lowest: Vec<f64> = lowest.collect();
+                    token.raise(lowest.into_iter());
+                }
+            }
+        }
+        if planes.is_some() {
+            self.raise_exactly(&screening, &mut tokens, best);
+        }
+        let overflowed = self.remaining(&screening, &tokens, sums, logits);
+        let (read, low_rows) = (
+            screening.bytes.into_inner(),
+            screening.low_rows.into_inner(),
+        );
+        state.bytes += read;
+        self.count_seldom_read(state, low_rows);
+        overflowed
+    }
+
+    /// Raises the thresholds to logits of the most promising rows.
+    fn raise_exactly(&self, screening: &Screening, tokens: &mut [Token], best: &[Best]) {
+        let n = tokens.len();
+        let mut exact = Vec::new();
+        for (t, token) in tokens.iter().enumerate() {
+            let rows = most_promising(best, (t, n), token.screen.top);
+            exact.extend(rows.into_iter().map(|row| (t, row, f64::NEG_INFINITY)));
+        }
+        let mut scratch = vec![0.0; self.pool.threads() * self.config().hidden_size];
+        self.pool
+            .chunks_mut_with(&mut exact, 1, &mut scratch, |_, exact, scratch| {
+                if let [(t, Some(row), logit)] = exact {
+                    let token = &tokens[*t];
+                    screening.decode(*row, scratch);
+                    let y = screening.product(token, scratch);
+                    if y.is_finite() {
+                        *logit = f64::from(y) * token.scale();
+                    }
+                }
+            });
+        for (t, token) in tokens.iter_mut().enumerate() {
+            let of_token = exact.iter().filter(|exact| exact.0 == t);
+            token.raise(of_token.map(|exact| exact.2));
+        }
+    }
+
+    /// The logits of the rows that remain, -∞ for the others. Returns whether any is not finite.
+    fn remaining(
+        &self,
+        screening: &Screening,
+        tokens: &[Token],
+        sums: &[i64],
+        logits: &mut [f32],
+    ) -> bool {
+        let n = tokens.len();
+        let overflowed = AtomicBool::new(false);
+        let mut scratch = vec![0.0; self.pool.threads() * self.config().hidden_size];
+        self.pool.tiles_mut(
+            n,
+            (n, ROWS),
+            [logits],
+            &mut scratch,
+            |_, mut tile, scratch| {
+                let of_block = tile.columns();
+                let sums = &sums[of_block.start * n..of_block.end * n];
+                let bounds = Bounds::new(screening, of_block.clone(), screening.high.codes.planes);
+                let staying = tokens.iter().zip(sums.chunks_exact(of_block.len()));
+                let staying = staying.map(|(t, sums)| bounds.staying(t, of_block.start, sums));
+                let staying: Vec<u64> = staying.collect();
+                for (i, row) in of_block.clone().enumerate() {
+                    let mut is_decoded = false;
+                    for (t, token) in tokens.iter().enumerate() {
+                        let sum = sums[t * of_block.len() + i];
+                        let y = &mut tile.row(t)[i];
+                        *y = f32::NEG_INFINITY;
+                        if sum == LEFT {
+                            continue;
+                        }
+                        if screening.planes.is_none() {
+                            *y = screening.high.logit(token.q, row, sum);
+                        } else if staying[t] >> i & 1 == 1 {
+                            if !is_decoded {
+                                screening.decode(row, scratch);
+                                is_decoded = true;
+                            }
+                            *y = screening.product(token, scratch);
+                        } else {
+                            continue;
+                        }
+                        if !y.is_finite() {
+                            overflowed.store(true, Ordering::Relaxed);
+                        }
+                    }
+                }
+            },
+        );
+        overflowed.into_inner()
+    }
+}
+
+/// A token of a batch. Logits are compared times the factor of its integers, [`Token::scale`].
+struct Token<'a> {
+    screen: &'a Screen,
+    x: &'a [f32],
+    q: &'a Int16,
+    forced: &'a [bool],
+    /// What a row must reach.
+    threshold: f64,
+}
+
+impl Token<'_> {
+    fn scale(&self) -> f64 {
+        f64::from(self.q.scale())
+    }
+
+    /// Raises the threshold, given lower bounds of the logits of the most promising rows: to the
+    /// smallest of `top` of them, as at least `top` rows reach it; and to the largest less
+    /// `within`.
+    fn raise(&mut self, lowest: impl Iterator<Item = f64>) {
+        let begin = (0, f64::INFINITY, f64::NEG_INFINITY);
+        let (count, smallest, largest) =
+            lowest.fold(begin, |(n, a, b), x| (n + 1, a.min(x), b.max(x)));
+        let within = largest - f64::from(self.screen.within) * self.scale();
+        let top = self.screen.top;
+        let lowest = match top > 0 && top == count {
+            true => smallest.max(within),
+            false => within,
+        };
+        self.threshold = self.threshold.max(lowest);
+    }
+}
+
+/// The rows of one token that are most likely to have the `top` largest logits, at least one; best
+/// is (blocks, tokens). `None` stands for a block without a row that counts.
+fn most_promising(best: &[Best], (t, n): (usize, usize), top: usize) -> Vec<Option<usize>> {
+    let mut best: Vec<Best> = best.iter().skip(t).step_by(n).copied().collect();
+    let count = top.max(1).min(best.len());
+    best.select_nth_unstable_by(count - 1, |a, b| b.0.total_cmp(&a.0));
+    let row = |best: &Best| (best.0 > f64::NEG_INFINITY).then_some(best.1);
+    best[..count].iter().map(row).collect()
+}
+
+/// A table and the tokens that are multiplied with it.
+struct Screening<'a> {
+    high: HighPlanes<'a>,
+    planes: Option<&'a Planes<'a>>,
+    x: &'a [Int16],
+    /// [`Bounds::rounding`] and [`Bounds::smallest`].
+    rounding: f64,
+    smallest: f64,
+    /// Bytes that were read.
+    bytes: AtomicUsize,
+    /// Rows whose low plane was read.
+    low_rows: AtomicUsize,
+}
+
+impl<'a> Screening<'a> {
+    fn new(high: HighPlanes<'a>, planes: Option<&'a Planes<'a>>, x: &'a [Int16]) -> Self {
+        let columns = (high.groups * GROUP) as f64;
+        Screening {
+            high,
+            planes,
+            x,
+            // A term passes through a product, the sum of its lane and four sums of lanes.
+            rounding: (columns / 16.0 + 6.0) * f64::from(f32::EPSILON),
+            smallest: columns * f64::from(f32::from_bits(1)),
+            bytes: AtomicUsize::new(0),
+            low_rows: AtomicUsize::new(0),
+        }
+    }
+
+    /// Drops the rows of a block that cannot matter, adds a plane to the others, and notes the best
+    /// row of each token.
+    fn round(
+        &self,
+        plane: usize,
+        rows: Range<usize>,
+        tokens: &[Token],
+        sums: &mut [i64],
+        best: &mut [Best],
+    ) {
+        let sums = &mut sums[..tokens.len() * rows.len()];
+        let row_bytes = self.high.groups * (PLANE_BYTES[plane] + 1);
+        let read = match plane {
+            0 => {
+                self.high.add(0, self.x, rows.start, sums);
+                rows.len()
+            }
+            _ => self.later_round(plane, rows.clone(), tokens, sums),
+        };
+        self.bytes.fetch_add(read * row_bytes, Ordering::Relaxed);
+        // After the last plane, sums are already the logits of a coded table.
+        if plane == 0 || self.planes.is_some() {
+            let of_tokens = tokens.iter().zip(sums.chunks_exact(rows.len()));
+            for ((token, sums), best) in of_tokens.zip(best) {
+                *best = self.best(token, rows.start, sums);
+            }
+        }
+    }
+
+    /// A round after the first. Returns how many rows of the plane were read.
+    fn later_round(
+        &self,
+        plane: usize,
+        rows: Range<usize>,
+        tokens: &[Token],
+        sums: &mut [i64],
+    ) -> usize {
+        let (first, len) = (rows.start, rows.len());
+        let bounds = Bounds::new(self, rows, plane);
+        for (token, sums) in tokens.iter().zip(sums.chunks_exact_mut(len)) {
+            let staying = bounds.staying(token, first, sums);
+            // Whole blocks are read faster than single rows.
+            if staying.count_ones() as usize <= len / 2 || sums.contains(&LEFT) {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    if staying >> i & 1 == 0 {
+                        *sum = LEFT;
+                    }
+                }
+            }
+        }
+        if !sums.contains(&LEFT) {
+            self.high.add(plane, self.x, first, sums);
+            return len;
+        }
+        // Runs of neighbouring rows that stayed are read together.
+        let mut needed = [false; ROWS];
+        for (t, sums) in sums.chunks_exact_mut(len).enumerate() {
+            let mut at = 0;
+            for run in sums.chunk_by_mut(|a, b| (*a == LEFT) == (*b == LEFT)) {
+                if run[0] != LEFT {
+                    self.high.add(plane, &self.x[t..=t], first + at, run);
+                    needed[at..at + run.len()].fill(true);
+                }
+                at += run.len();
+            }
+        }
+        needed.iter().filter(|needed| **needed).count()
+    }
+
+    /// The most promising row of a block, of those that are counted.
+    fn best(&self, token: &Token, first: usize, sums: &[i64]) -> Best {
+        let mut best = (f64::NEG_INFINITY, first);
+        for (row, sum) in (first..).zip(sums) {
+            let estimate = *sum as f64 * f64::from(self.high.codes.scales[row]);
+            if estimate > best.0 && *sum != LEFT && !token.forced[row] {
+                best = (estimate, row);
+            }
+        }
+        best
+    }
+
+    /// A lower bound of the logit of a row.
+    fn lowest(&self, token: &Token, row: Option<usize>) -> f64 {
+        let Some(row) = row else {
+            return f64::NEG_INFINITY;
+        };
+        let (mut sum, planes) = ([0], self.high.codes.planes);
+        for plane in 0..planes {
+            let x = std::slice::from_ref(token.q);
+            self.high.add(plane, x, row, &mut sum);
+        }
+        let bounds = Bounds::new(self, row..row + 1, planes);
+        sum[0] as f64 * bounds.scales[0] - bounds.error(token, 0)
+    }
+
+    /// The values of a row of a table in planes.
+    fn decode(&self, row: usize, values: &mut [f32]) {
+        let planes = self.planes.expect("only tables in planes are decoded");
+        self.low_rows.fetch_add(1, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(planes.low_bytes(row), Ordering::Relaxed);
+        (self.high.kernels.decode_planes)(planes, row, values);
+    }
+
+    /// The logit of a row of values.
+    fn product(&self, token: &Token, values: &[f32]) -> f32 {
+        let mut y = [0.0];
+        (self.high.kernels.gemm_f32)(token.x, values.len(), values, &mut y);
+        y[0]
+    }
+}
+
+/// What bounds the logits of a block of rows, times their scales. A sum over the first planes is
+/// off by at most `terms` · a + `rest` · b + c, with a, b and c of the token.
+struct Bounds {
+    scales: [f64; ROWS],
+    /// The norms of the rows; zero in a coded table, whose sums lack planes only.
+    terms: [f64; ROWS],
+    /// The norms of what the planes in the sum lack.
+    rest: [f64; ROWS],
+    /// Relative error of a product in f32: of Σ |x| |w|.
+    rounding: f64,
+    /// Absolute error of a product in f32, where terms are subnormal.
+    smallest: f64,
+}
+
+impl Bounds {
+    /// The bounds of at most [`ROWS`] rows, of which `known` planes are in the sums.
+    fn new(screening: &Screening, rows: Range<usize>, known: usize) -> Bounds {
+        let codes = &screening.high.codes;
+        let mut bounds = Bounds {
+            scales: [0.0; ROWS],
+            terms: [0.0; ROWS],
+            rest: [0.0; ROWS],
+            rounding: screening.rounding,
+            smallest: screening.smallest,
+        };
+        for (i, row) in rows.enumerate() {
+            let scale = f64::from(codes.scales[row]);
+            bounds.scales[i] = scale;
+            if let Some(planes) = screening.planes {
+                let norms = planes.norms_of(row);
+                bounds.terms[i] = scale * f64::from(norms[0]);
+                bounds.rest[i] = scale * f64::from(norms[known]);
+            } else if known < codes.planes {
+                let remainder = codes.remainders[row * (codes.planes - 1) + known - 1];
+                bounds.rest[i] = scale * f64::from(remainder);
+            }
+        }
+        bounds
+    }
+
+    /// The largest error of a logit of row i.
+    fn error(&self, token: &Token, i: usize) -> f64 {
+        let [a, b, c, limit] = self.factors(token);
+        match self.terms[i] > limit {
+            true => f64::INFINITY,
+            false => self.terms[i] * a + self.rest[i] * b + c,
+        }
+    }
+
+    /// a, b and c of a token, and the norm above which a sum in f32 can overflow.
+    fn factors(&self, token: &Token) -> [f64; 4] {
+        let (q, scale) = (token.q, token.scale());
+        let a = q.high_error() + self.rounding * q.norm();
+        let largest = f64::from(f32::MAX) / 4.0;
+        let c = self.smallest * scale;
+        [a, q.high_norm(), c, largest * scale / q.norm()]
+    }
+
+    /// The rows, one bit each, that can still reach the threshold or are needed in any case.
+    fn staying(&self, token: &Token, first: usize, sums: &[i64]) -> u64 {
+        // Logits are rounded and divided by a temperature before they are compared: rows this close
+        // to the threshold stay, so that neither can make a tie with a row that was left.
+        let threshold = token.threshold - token.threshold.abs() * 1e-6;
+        let [a, b, c, limit] = self.factors(token);
+        let mut staying = 0;
+        for (i, (sum, is_forced)) in sums.iter().zip(&token.forced[first..]).enumerate() {
+            let error = self.terms[i] * a + self.rest[i] * b + c;
+            let upper = *sum as f64 * self.scales[i] + error;
+            let stays = (upper >= threshold) | (self.terms[i] > limit) | *is_forced;
+            staying |= u64::from(stays & (*sum != LEFT)) << i;
+        }
+        staying
+    }
+}
