@@ -68,6 +68,7 @@ macro_rules! loops {
         }
     };
 }
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use loops;
 
 /// The peaks of the tables of this architecture, slowest first.

@@ -188,6 +188,7 @@ mod tests {
         }
     }
 
+    #[cfg(panic = "unwind")]
     #[test]
     fn streams_of_different_lengths_are_refused() {
         let lines = [[1; 64]; 2];
