@@ -19,8 +19,8 @@ use crate::{model, terminal};
 /// Tests are interleaved in rounds; a first round warms up and is dropped. Each line shows the
 /// median, the smallest and the largest speed, and the median's share of the limit. The limit is
 /// the time to read the necessary bytes at the bandwidth measured in the same run, or the time of
-/// the multiply-adds at the peak rates of int8 and f32, whichever is longer. A model that the caches
-/// hold has no limit by memory.
+/// the multiply-adds at the peak rates of int8 and f32, whichever is longer. A model that the
+/// caches hold has no limit by memory.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model, as for `sterna generate`, or what `sterna synthesize` writes.
@@ -48,8 +48,8 @@ pub struct Args {
     /// Generate with several sequences at once, like 1,2,4,8,16,32.
     ///
     /// Each number of sequences is measured with the logits that greedy sampling needs (screened)
-    /// and with all logits (full). --tg is then the number of tokens of each sequence [default: 16].
-    /// Speeds count the tokens of all sequences, and `x one` compares them with those of one.
+    /// and with all logits (full). --tg is then the number of tokens of each sequence [default:
+    /// 16]. Speeds count the tokens of all sequences, and `x one` compares them with those of one.
     #[arg(
         long,
         value_name = "N",

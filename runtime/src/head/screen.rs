@@ -7,9 +7,9 @@
 //!
 //! The sums over all planes are the logits of a coded table. For a table with a low plane they are
 //! estimates: x · w is off by less than ‖w‖ · ‖x − x̂‖, as the planes are multiplied with x̂, the
-//! hidden state rounded to 8 bits, plus ‖w − ŵ‖ · ‖x̂‖, plus the roundings of the sum in f32. So the
-//! most promising rows are computed in f32, which raises the lower bound, and then each row that
-//! can still reach it.
+//! hidden state rounded to 8 bits, plus ‖w − ŵ‖ · ‖x̂‖, plus the roundings of the sum in f32. So
+//! the most promising rows are computed in f32, which raises the lower bound, and then each row
+//! that can still reach it.
 //!
 //! Every token of a batch has its own screen. A block of rows meets all tokens before the next one.
 

@@ -11,9 +11,10 @@
 //! Some tokens ([`few`]): digits are multiplied as soon as they are unpacked. The sums of a tile,
 //! one register of rows by at most eight tokens, stay in registers for all columns.
 //!
-//! Many tokens ([`product`]): a *panel*, [`PANEL_ROWS`] rows, is unpacked once into the second-level
-//! cache, and all tokens pass over it in tiles of several registers of rows by at most six tokens. A
-//! load of digits serves all tokens of the tile, and a broadcast of activations all of its rows.
+//! Many tokens ([`product`]): a *panel*, [`PANEL_ROWS`] rows, is unpacked once into the
+//! second-level cache, and all tokens pass over it in tiles of several registers of rows by at most
+//! six tokens. A load of digits serves all tokens of the tile, and a broadcast of activations all
+//! of its rows.
 
 use std::cell::RefCell;
 use std::ops::Range;

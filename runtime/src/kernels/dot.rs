@@ -6,8 +6,9 @@
 //! function.
 //!
 //! One token: four rows at once, so that each load of activations serves four rows. More tokens,
-//! where no panels are used ([`digits`](super::digits)): a stretch of some rows is unpacked into the first-level cache, then all tokens pass over it in
-//! tiles of rows by tokens, whose sums stay in registers.
+//! where no panels are used ([`digits`](super::digits)): a stretch of some rows is unpacked into
+//! the first-level cache, then all tokens pass over it in tiles of rows by tokens, whose sums stay
+//! in registers.
 
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;

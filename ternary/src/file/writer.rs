@@ -51,7 +51,7 @@ pub struct PackedWriter<'a> {
     /// Index of the next matrix and the number of its bytes already written.
     due: (usize, usize),
     /// Parts of the current table that follow its first plane or its trits.
-    behind: Behind,
+    after_rows: AfterRows,
     /// All tensors after the matrices.
     vectors: Vec<u8>,
     have: Vec<bool>,
@@ -60,7 +60,7 @@ pub struct PackedWriter<'a> {
 /// The parts that follow the first plane of a coded table, or the scales of a ternary table, row by
 /// row.
 #[derive(Default)]
-struct Behind {
+struct AfterRows {
     /// Second plane, third plane, multipliers.
     bytes: [Vec<u8>; 3],
     scales: Vec<f32>,
@@ -138,11 +138,11 @@ impl PackedWriter<'_> {
     pub fn plane_rows(&mut self, name: &str, rows: &[PlaneRow]) -> Result<()> {
         let at = self.due.0;
         for row in rows {
-            let behind = &mut self.behind;
-            behind.norms.extend(row.norms);
-            behind.low.extend(&row.low);
-            behind.exceptions.extend(&row.exceptions);
-            behind.exception_ends.push(behind.exceptions.len());
+            let after_rows = &mut self.after_rows;
+            after_rows.norms.extend(row.norms);
+            after_rows.low.extend(&row.low);
+            after_rows.exceptions.extend(&row.exceptions);
+            after_rows.exception_ends.push(after_rows.exceptions.len());
             self.code(name, &row.code)?;
         }
         match self.have[at] {
@@ -153,19 +153,19 @@ impl PackedWriter<'_> {
 
     /// Appends the first plane of a row and keeps the rest of its code.
     fn code(&mut self, name: &str, row: &CodedRow) -> Result<()> {
-        let behind = &mut self.behind;
-        for (bytes, plane) in behind.bytes.iter_mut().zip(&row.planes[1..]) {
+        let after_rows = &mut self.after_rows;
+        for (bytes, plane) in after_rows.bytes.iter_mut().zip(&row.planes[1..]) {
             bytes.extend(plane);
         }
-        behind.bytes[2].extend(&row.multipliers);
-        behind.scales.push(row.scale);
-        behind.remainders.extend(&row.remainders);
+        after_rows.bytes[2].extend(&row.multipliers);
+        after_rows.scales.push(row.scale);
+        after_rows.remainders.extend(&row.remainders);
         self.rows(name, &row.planes[0])
     }
 
     /// Writes what follows the first plane of a table.
     fn finish_codes(&mut self, name: &str) -> Result<()> {
-        let Behind {
+        let AfterRows {
             bytes: [second, third, multipliers],
             scales,
             remainders,
@@ -173,7 +173,7 @@ impl PackedWriter<'_> {
             low,
             exceptions,
             exception_ends,
-        } = std::mem::take(&mut self.behind);
+        } = std::mem::take(&mut self.after_rows);
         for (plane, bytes) in [(1, second), (2, third)] {
             if !bytes.is_empty() {
                 self.rows(&layout::plane_name(name, plane), &bytes)?;
@@ -201,13 +201,13 @@ impl PackedWriter<'_> {
     pub fn trit_rows(&mut self, name: &str, rows: &[TritRow]) -> Result<()> {
         let at = self.due.0;
         for row in rows {
-            self.behind.scales.extend(&row.scales);
+            self.after_rows.scales.extend(&row.scales);
             self.rows(name, &row.bytes)?;
         }
         if !self.have[at] {
             return Ok(());
         }
-        let of_rows = std::mem::take(&mut self.behind).scales; // (rows, groups)
+        let of_rows = std::mem::take(&mut self.after_rows).scales; // (rows, groups)
         let rows = self.layout.entries[at].shape[0];
         let groups = of_rows.len() / rows;
         let of_groups = (0..groups).flat_map(|g| of_rows.iter().skip(g).step_by(groups));
@@ -337,7 +337,7 @@ fn write_all<E: From<Error>>(
         path,
         matrices: Sha256::new(),
         due: (0, 0),
-        behind: Behind::default(),
+        after_rows: AfterRows::default(),
         vectors: vec![0; layout.len() - layout.matrices_len],
         have: vec![false; layout.entries.len()],
         layout,

@@ -210,7 +210,7 @@ impl PlaneTile<32> for OtherPlane {
         let near = is_near(distance);
         let mask = _mm512_set1_epi8(6);
         let zero = _mm512_setzero_si512();
-        // Of two multipliers in every 16-bit lane, the first for the lower half, the second for the
+        // Every 16-bit lane has two multipliers, the first for the lower half, the second for the
         // upper.
         let spread = _mm512_inserti64x4::<1>(
             _mm512_set1_epi32(0x8080_8000u32 as i32),

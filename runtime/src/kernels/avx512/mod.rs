@@ -22,13 +22,13 @@ macro_rules! table {
             name: $name,
             uses_tables: $uses_tables,
             gemm_i2: |rows, q, q_sums, sums| {
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found every
-                // feature that the function is compiled for.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // every feature that the function is compiled for.
                 unsafe { ternary::gemm_i2(rows, q, q_sums, sums, $uses_tables()) }
             },
             gemm_t5: |rows, q, q_sums, sums| {
-                // SAFETY: only a table calls this, and `detect` hands it out only where it found every
-                // feature that the function is compiled for.
+                // SAFETY: only a table calls this, and `detect` hands it out only where it found
+                // every feature that the function is compiled for.
                 unsafe { ternary::gemm_t5(rows, q, q_sums, sums, $uses_tables()) }
             },
             gemm_groups: slot!(groups::gemm(product, y)),

@@ -159,8 +159,8 @@ struct Product<'a, const STEPS: usize> {
     q_sums: &'a [i32],
 }
 
-/// One token: `add` adds the products of a block, `STEPS` digits per byte, to `SUMS` sums from which
-/// `finish` makes the result.
+/// One token: `add` adds the products of a block, `STEPS` digits per byte, to `SUMS` sums from
+/// which `finish` makes the result.
 #[derive(Clone, Copy)]
 struct One<Add, Finish> {
     add: Add,

@@ -208,7 +208,8 @@ fn rows_of(a: Mat<&[f32]>, row: usize, k: usize) -> Rows<'_> {
     }
 }
 
-/// Divides rows into the fewest parts of at most `R`, as even as possible: first and number of each.
+/// Divides rows into the fewest parts of at most `R`, as even as possible: first and number of
+/// each.
 #[inline(always)]
 fn spread<const R: usize>(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let parts = rows.div_ceil(R);

@@ -5,7 +5,8 @@ use pulp::{NullaryFnOnce, Simd};
 /// Rows of the largest tile.
 pub(super) const MOST_ROWS: usize = 14;
 
-/// Rows of the left operand where they are: element (r, k) is `data[r * row_stride + k * k_stride]`.
+/// Rows of the left operand where they are: element (r, k) is `data[r * row_stride + k *
+/// k_stride]`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub data: &'a [f32],
