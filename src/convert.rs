@@ -53,7 +53,8 @@ pub struct Args {
     packing: LinearType,
     /// Type of the head.
     ///
-    /// In a tied model it is also the type of the embedding. [default: lossless; f16 in GGUF]
+    /// In a tied model it is also the type of the embedding. [default: ternary if the head is
+    /// ternary, q8 if not; f16 in GGUF]
     #[arg(long, value_name = "TYPE", help_heading = "Types")]
     #[arg(value_parser = choice(HEADS, HeadType::name))]
     head: Option<HeadType>,
@@ -168,7 +169,7 @@ const HEADS: [(HeadType, &str); 6] = [
     (
         HeadType::Lossless,
         "The narrowest of trits, f16, bf16 and f32 that holds every value; numbers are in planes, \
-         so that a token reads no more than with q8",
+         read like q8 by greedy, top-k and min-p sampling and slower if all logits are needed",
     ),
     (
         HeadType::Q8,

@@ -33,7 +33,7 @@ pub struct Args {
     /// Type of the linear layers [default: i2]
     #[arg(long, value_name = "TYPE", value_parser = choice(PACKINGS, LinearType::name))]
     packing: Option<LinearType>,
-    /// Type of embedding and head [default: f16_planes]
+    /// Type of embedding and head [default: q8]
     #[arg(long, value_name = "TYPE", value_parser = choice(HEADS, TableType::name))]
     head: Option<TableType>,
     /// The same seed gives the same bytes.
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let file = match args.form {
         Form::Packed => {
             let packing = args.packing.unwrap_or(Packing::I2.into());
-            let head = args.head.unwrap_or(TableType::F16Planes);
+            let head = args.head.unwrap_or(TableType::Q8);
             let out = Output::new(&args.out)?;
             model.write_packed(&out, packing, head, &mut progress)?;
             args.out.clone()

@@ -234,7 +234,7 @@ fn tables_that_are_not_ternary_are_named() {
     assert_eq!(packed.head_type, TableType::F16Planes);
     checkpoint.set(name, 3 * 300, value * 0.5);
     let (_, packed, _folder) = with_head(&checkpoint, HeadType::Auto).unwrap();
-    assert_eq!(packed.head_type, TableType::F16Planes);
+    assert_eq!(packed.head_type, TableType::Q8);
     let error = with_head(&checkpoint, HeadType::Ternary)
         .unwrap_err()
         .to_string();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sterna_ternary::file::Description;
 use sterna_ternary::layout::{self, EMBEDDING, Role, Weight};
 use sterna_ternary::{
-    Activations, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
+    Activations, Dense, Dtype, LinearType, Output, PackedWriter, Packing, Scaling, TableType,
 };
 
 use crate::progress::{ProgressCounter, total};
@@ -49,6 +49,8 @@ pub(crate) fn write(
                 {
                     Choice::As(held)
                 }
+                // Linear layers that are not rounded have a head that is not rounded.
+                (HeadType::Auto, _) if options.packing == Dense::F16.into() => Choice::Lossless,
                 _ => head.choice(is_separate),
             };
             let plan = table::plan(source, w, choice, &mut advance)?;

@@ -19,8 +19,9 @@ pub enum HeadType {
     Lossless,
     /// Plain F16, rounded half to even; applies also to an untied embedding.
     F16,
-    /// As `Lossless`, but values of a ternary table may be one step of f16 smaller than others of
-    /// their group, and the codes of a packed file are copied.
+    /// Trits if the table is ternary, where values may be one step of f16 smaller than others of
+    /// their group; eight-bit codes if not. The codes of a packed file are copied. An untied
+    /// embedding that is not ternary stays lossless, and so does the head of a model in F16.
     #[default]
     Auto,
     /// Codes of eight bits ([`CodedRow`]); an untied embedding stays lossless.
@@ -121,9 +122,9 @@ impl HeadType {
             false => Choice::As(ValueType::Coded(table)),
         };
         match self {
-            HeadType::Lossless | HeadType::Auto => Choice::Lossless,
+            HeadType::Lossless => Choice::Lossless,
             HeadType::F16 => Choice::As(ValueType::F16),
-            HeadType::Q8 => coded(TableType::Q8),
+            HeadType::Auto | HeadType::Q8 => coded(TableType::Q8),
             HeadType::Q6 => coded(TableType::Q6),
             HeadType::Q4 => coded(TableType::Q4),
             HeadType::Ternary => Choice::Lossless, // an embedding that need not be ternary
