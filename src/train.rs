@@ -4,6 +4,7 @@ mod answers;
 mod find_rate;
 mod place;
 mod presets;
+mod profile;
 mod show;
 pub mod start;
 mod template;
@@ -99,6 +100,12 @@ pub struct Args {
     /// Time two steps, print parameters, memory, speed and hours, and stop.
     #[arg(long, group = "instead", help_heading = "Instead of training")]
     plan: bool,
+    /// Time the parts of some steps beside the limits of this machine, and stop.
+    ///
+    /// The table has milliseconds, the share of the step, the work, its rate and the share of the
+    /// rate that the machine can reach.
+    #[arg(long, group = "instead", help_heading = "Instead of training")]
+    profile: bool,
     /// Try learning rates in short runs, suggest one, and stop.
     ///
     /// The rates go from 1e-4 to 3e-2, and the loss of each is printed.
@@ -122,6 +129,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Whether no flag of "Instead of training" is given.
+    fn is_training(&self) -> bool {
+        !(self.plan || self.profile || self.find_lr || self.print_config)
+    }
+
     /// Refuses a command without a recipe or a folder for the run.
     fn check(&self) -> Result<(), Usage> {
         if self.config.is_none() && self.preset.is_none() {
@@ -132,7 +144,7 @@ impl Args {
                 names.join(", ")
             )));
         }
-        if self.out.is_none() && !(self.plan || self.find_lr || self.print_config) {
+        if self.out.is_none() && self.is_training() {
             return Err(Usage("no --out: give the folder of the run".into()));
         }
         Ok(())
@@ -142,8 +154,7 @@ impl Args {
 fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     let run = opened(args)?;
     use_threads(args.threads)?;
-    let is_training = !(args.print_config || args.plan || args.find_lr);
-    if !is_training && (place.ranks.size() > 1 || args.place.is_on_gpu()) {
+    if !args.is_training() && (place.ranks.size() > 1 || args.place.is_on_gpu()) {
         let why = "only training itself runs on several ranks or a GPU";
         return Err(Usage(why.into()).into());
     }
@@ -152,6 +163,9 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     }
     if args.plan {
         return show::plan(&run, args.json);
+    }
+    if args.profile {
+        return profile::print(&run, args.json);
     }
     terminal::catch_interrupts()?;
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {

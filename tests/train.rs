@@ -267,6 +267,69 @@ fn a_plan_is_measured_and_rates_are_tried() {
     );
 }
 
+#[test]
+fn the_parts_of_a_step_add_up_to_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.toml");
+    std::fs::write(&file, RECIPE).unwrap();
+    let args = [
+        "train",
+        "--config",
+        text(&file),
+        "--threads",
+        "1",
+        "--profile",
+    ];
+    let profile = json(&[&args[..], &["--json"]].concat());
+    let parts = profile["parts"].as_array().unwrap();
+    let found: Vec<&str> = parts.iter().map(|p| p["part"].as_str().unwrap()).collect();
+    let of_ternary = [
+        "forward products, int8 × trit",
+        "gradients to inputs",
+        "gradients of weights",
+        "head and loss",
+        "attention",
+        "norms, activation, elementwise",
+        "graph and memory",
+        "sums of gradients",
+        "rounding of weights",
+        "statistics",
+        "optimizer",
+        "waiting and the rest",
+    ];
+    assert_eq!(found, of_ternary);
+    let sum: f64 = parts.iter().map(|p| p["seconds"].as_f64().unwrap()).sum();
+    let (last, step) = (parts.last().unwrap(), profile["seconds"].as_f64().unwrap());
+    assert!((sum / step - 1.0).abs() < 1e-6, "{profile}");
+    // With one thread nothing waits, so what no part counts is little.
+    let rest = last["share"].as_f64().unwrap();
+    assert!((0.0..0.5).contains(&rest), "{profile}");
+    for part in parts.iter().filter(|part| part.get("work").is_some()) {
+        let of_limit = part["share_of_limit"].as_f64();
+        let is_counted = part["part"] != "graph and memory";
+        assert_eq!(
+            of_limit.is_some_and(|share| share > 0.0),
+            is_counted,
+            "{part}"
+        );
+    }
+    let plain = RECIPE
+        .replace("ternary_from = 2", "")
+        .replace("ternary_ramp = 6", "");
+    std::fs::write(&file, plain).unwrap();
+    let full = ["--set", "train.precision=full"];
+    let table = stdout(&[&args[..], &full].concat());
+    assert!(
+        table.contains("forward products, f32") && !table.contains("trit"),
+        "{table}"
+    );
+    assert!(
+        table.contains("tokens/s") && table.contains("limits: int8"),
+        "{table}"
+    );
+    assert_eq!(names(folder.path()).len(), 1, "nothing is written");
+}
+
 /// Each process of a launcher would train the whole run alone, and all would write the same files.
 #[cfg(not(feature = "mpi"))]
 #[test]

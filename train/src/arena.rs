@@ -30,6 +30,14 @@ impl Arena {
         })
     }
 
+    /// The number of values.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Arena::Values(values) => values.len(),
+            Arena::Tensor(tensor) => tensor.elem_count(),
+        }
+    }
+
     /// The values: borrowed on the CPU, copied from another device.
     pub fn values(&self) -> Result<Cow<'_, [f32]>> {
         Ok(match self {

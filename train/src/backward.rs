@@ -13,6 +13,7 @@ use crate::arena::Arena;
 use crate::model::{Expected, Prepared};
 use crate::ops::with_values;
 use crate::sequences::Sequences;
+use crate::timers::{Part, timer};
 use crate::{Model, Result};
 
 /// What the forward pass keeps for the backward pass.
@@ -116,6 +117,7 @@ impl GradientSum<'_> {
     }
 
     fn add(&mut self, gradients: &GradStore) -> Result<()> {
+        let _timer = timer(Part::Sums, 8 * self.model.parameter_count());
         let gradients = self.model.parameters().map(|(_, var)| gradients.get(var));
         let gradients: Vec<Option<&Tensor>> = gradients.collect();
         match &mut self.values {

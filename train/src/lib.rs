@@ -40,6 +40,7 @@ mod schedule;
 mod sequences;
 mod spikes;
 mod teacher;
+mod timers;
 mod trainer;
 
 pub use arena::Arena;

@@ -22,6 +22,7 @@ use crate::ops::{
     Ternarized,
 };
 use crate::sequences::Sequences;
+use crate::timers::{Part, timer};
 use crate::{Error, Result};
 
 /// Standard deviation of a new embedding that is not tied to the head.
@@ -199,7 +200,11 @@ impl Model {
             Precision::Full => 0.0,
         };
         let linear = |(weight, var): (&Weight, &Var)| match weight.role {
-            Role::Linear => (self.operations.prepare)(var, self.scaling, lambda).map(Some),
+            Role::Linear => {
+                // f32 in; codes of a byte per four weights out, for each direction.
+                let _timer = timer(Part::Ternarize, var.elem_count() * 9 / 2);
+                (self.operations.prepare)(var, self.scaling, lambda).map(Some)
+            }
             _ => Ok(None),
         };
         let parameters: Vec<(&Weight, &Var)> = self.parameters().collect();
@@ -304,7 +309,7 @@ impl Model {
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
         }
-        let x = (x + linear(&input(attended)?, "self_attn.o_proj")?)?;
+        let x = added(x, &linear(&input(attended)?, "self_attn.o_proj")?)?;
 
         // Feed-forward network: act(gate) · up, then back into the stream.
         let h = input(norm(&x, "post_attention_layernorm")?)?;
@@ -314,7 +319,7 @@ impl Model {
         if let Some(sub_norm) = family.ffn_sub_norm {
             product = norm(&product, &format!("mlp.{sub_norm}"))?;
         }
-        Ok((x + linear(&input(product)?, "mlp.down_proj")?)?)
+        added(&x, &linear(&input(product)?, "mlp.down_proj")?)
     }
 
     /// The sum of the cross entropies, from the residual stream x (tokens, hidden_size) after the
@@ -400,6 +405,12 @@ impl Model {
         let heads = x.reshape((tokens * width / self.config.head_dim, self.config.head_dim))?;
         Ok(self.norm(&heads, name)?.reshape((tokens, width))?)
     }
+}
+
+/// The residual stream x and the output of a block, both (tokens, hidden_size).
+fn added(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let _timer = timer(Part::Elementwise, 12 * x.elem_count());
+    Ok((x + y)?)
 }
 
 /// The part of a family that this forward pass does not compute; none if it computes all.

@@ -18,6 +18,7 @@ use crate::ranks::Ranks;
 use crate::ranks::tree::{Sum, Tree, shards};
 use crate::sequences::scored;
 use crate::spikes::Spikes;
+use crate::timers::{Part, timer};
 use crate::{Error, Model, Result, Teacher};
 
 /// What a step minimizes.
@@ -114,6 +115,7 @@ impl Trainer {
         let (model, teacher) = (&self.model, self.teacher.as_ref());
         let (activations, row) = (self.activations, context + 1);
         let shard = |sequences: Range<usize>| {
+            let _timer = timer(Part::Graph, 0);
             let rows = &rows[sequences.start * row..sequences.end * row];
             let sequences = model.sequences(rows, context);
             let expected = teacher.map(|teacher| teacher.expects(&sequences));
@@ -152,8 +154,11 @@ impl Trainer {
     /// then unchanged.
     pub fn step(&mut self, rows: &[u32], context: usize, rate: f64) -> Result<Step> {
         let (loss, gradients) = self.sum(rows, context)?;
-        self.gradient_norms = gradients.norms(&self.model)?;
-        let gradient_norm = gradients.norm(&self.gradient_norms);
+        let gradient_norm = {
+            let _timer = timer(Part::Norms, 4 * self.model.parameter_count());
+            self.gradient_norms = gradients.norms(&self.model)?;
+            gradients.norm(&self.gradient_norms)
+        };
         for (what, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
             if !value.is_finite() {
                 return Err(Error::Diverged {

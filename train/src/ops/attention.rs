@@ -14,6 +14,7 @@ use sterna_ternary::Config;
 use super::math::{dot, exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized, with_values};
+use crate::timers::{Part, timer};
 
 /// Queries of one block.
 const BLOCK: usize = 64;
@@ -96,6 +97,17 @@ struct Op {
     rope: Arc<RopeTable>,
     starts: Option<DocumentStarts>,
     saved: Saved<Rotated>,
+}
+
+impl Op {
+    /// Pairs of a query and a key that it attends to, over all heads, times the width of a head,
+    /// for this number of query values.
+    fn pairs(&self, q: usize) -> usize {
+        let tokens = q / self.shape.q_width();
+        let hidden = self.starts.iter().flat_map(|starts| starts.iter());
+        let hidden: usize = hidden.map(|start| *start as usize).sum();
+        (tokens * (self.shape.context + 1) / 2 - hidden) * self.shape.q_width()
+    }
 }
 
 struct Rotated {
@@ -235,6 +247,11 @@ impl CustomOp3 for Op {
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let shape = &self.shape;
+        // Two products forward, five backward, each with two operations per pair and width.
+        let _timer = timer(
+            Part::Attention,
+            4 * self.pairs(q_layout.shape().elem_count()),
+        );
         let (mut q, mut k) = (values(q, q_layout)?.to_vec(), values(k, k_layout)?.to_vec());
         let v = values(v, v_layout)?;
         let (q_width, kv_width, head_dim) = (shape.q_width(), shape.kv_width(), shape.head_dim);
@@ -291,6 +308,7 @@ impl CustomOp3 for Op {
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let shape = &self.shape;
+        let _timer = timer(Part::Attention, 10 * self.pairs(q.elem_count()));
         let Rotated {
             q: q_rotated,
             k: k_rotated,

@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized};
+use crate::timers::{Part, timer};
 
 /// Tokens of one chunk.
 pub(super) const CHUNK: usize = 128;
@@ -95,6 +96,8 @@ impl CustomOp2 for Op {
         let (h, w) = (values(h, h_layout)?, values(w, w_layout)?);
         let (vocabulary, width) = w_layout.shape().dims2()?;
         let wanted = self.gradients == Gradients::Wanted;
+        let products = if wanted { 3 } else { 1 };
+        let _timer = timer(Part::Head, 2 * products * h.len() * vocabulary);
         // dh (tokens, width) and dw (vocabulary, width); empty if no backward pass will run.
         let mut dh = vec![0.0; if wanted { h.len() } else { 0 }];
         let mut dw = vec![0.0; if wanted { w.len() } else { 0 }];
@@ -168,6 +171,7 @@ pub(super) fn times(
     h: &Tensor,
     w: &Tensor,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let _timer = timer(Part::Head, 0);
     let factor = dloss.reshape(())?.to_scalar::<f32>()?;
     for x in dh.iter_mut().chain(&mut dw) {
         *x *= factor;

@@ -13,6 +13,7 @@ use super::cross_entropy::{CHUNK, kept, softmax_loss, times};
 use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, UNSCORED, values, vectorized, with_values};
+use crate::timers::{Part, timer};
 
 /// The weight and the temperature of a teacher's predictions.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -181,6 +182,8 @@ impl CustomOp2 for Op {
         let (h, w) = (values(h, h_layout)?, values(w, w_layout)?);
         let (vocabulary, width) = w_layout.shape().dims2()?;
         let teacher_width = self.teacher.1.dim(1)?;
+        let widths = 3 * width + teacher_width;
+        let _timer = timer(Part::Head, 2 * self.targets.len() * vocabulary * widths);
         let (mut dh, mut dw) = (vec![0.0; h.len()], vec![0.0; w.len()]);
         let student = Side {
             hidden: h,

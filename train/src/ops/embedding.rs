@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{tensor_like, values, with_values};
+use crate::timers::{Part, timer};
 
 /// weight (vocabulary, width) and ids (tokens) to (tokens, width).
 ///
@@ -28,6 +29,7 @@ impl CustomOp1 for Op {
     fn cpu_fwd(&self, w: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let w = values(w, layout)?;
         let width = layout.shape().dims2()?.1;
+        let _timer = timer(Part::Elementwise, 8 * self.ids.len() * width);
         let rows = self
             .ids
             .iter()
@@ -38,6 +40,8 @@ impl CustomOp1 for Op {
 
     fn bwd(&self, w: &Tensor, _out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
         let width = w.dim(1)?;
+        let touched = 8 * self.ids.len() * width + 4 * w.elem_count();
+        let _timer = timer(Part::Elementwise, touched);
         let mut dw = vec![0.0; w.elem_count()];
         with_values(&dout.contiguous()?, |dout| {
             for (id, row) in self.ids.iter().zip(dout.chunks_exact(width)) {

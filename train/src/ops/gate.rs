@@ -5,6 +5,7 @@ use sterna_ternary::Activation;
 
 use super::math::sigmoid;
 use super::{tensor_like, values, vectorized, with_values};
+use crate::timers::{Part, timer};
 
 /// gate and up, both (tokens, intermediate_size), to act(gate) · up of the same shape.
 pub fn gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -73,6 +74,7 @@ impl CustomOp2 for Op {
         u_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (g, u) = (values(g, g_layout)?, values(u, u_layout)?);
+        let _timer = timer(Part::Elementwise, 12 * g.len());
         let y = match self.0 {
             Activation::Silu => vectorized(
                 #[inline(always)]
@@ -97,6 +99,7 @@ impl CustomOp2 for Op {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _timer = timer(Part::Elementwise, 20 * g.elem_count());
         let dy = dy.contiguous()?;
         let (dg, du) = with_values(g, |gv| {
             with_values(u, |uv| {

@@ -15,6 +15,7 @@ use sterna_ternary::{Scaling, quantize};
 use super::lookup::{self, Factors, TritCodes};
 use super::matmul::{Mat, matmul};
 use super::{tensor_like, values, vectorized, with_values};
+use crate::timers::{Part, timer};
 
 /// The form in which a linear layer multiplies by its weight; made once per optimizer step.
 #[derive(Clone)]
@@ -163,6 +164,8 @@ impl Input {
     /// More input features than an exact sum in f32 allows.
     pub fn new(x: Tensor, lambda: f32) -> Result<Input> {
         let columns = x.dim(1)?;
+        // f32 in, int8 out.
+        let _timer = timer(Part::Elementwise, 5 * x.elem_count());
         let codes = if lambda <= 0.0 {
             Codes::None
         } else {
@@ -265,6 +268,11 @@ impl CustomOp2 for Op {
         let (x, w) = (values(x, x_layout)?, values(w, w_layout)?);
         let (rows, columns) = w_layout.shape().dims2()?;
         let tokens = x.len() / columns;
+        let part = match &self.0 {
+            Product::Ternary(..) => Part::TernaryProducts,
+            _ => Part::FloatProducts,
+        };
+        let _timer = timer(part, 2 * tokens * rows * columns);
         let mut y = vec![0.0; tokens * rows];
         let (x, w) = match &self.0 {
             Product::Full => (x, w),
@@ -288,6 +296,7 @@ impl CustomOp2 for Op {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (rows, columns) = w.dims2()?;
         let tokens = x.elem_count() / columns;
+        let operations = 2 * tokens * rows * columns;
         let mut dx = vec![0.0; tokens * columns];
         let mut dw = vec![0.0; rows * columns];
         // dx (tokens, in_features) = dy · W and dw (out_features, in_features) = dyᵀ · x, with the
@@ -295,10 +304,12 @@ impl CustomOp2 for Op {
         let (to_x, to_w) = (&mut dx[..], &mut dw[..]);
         with_values(&dy.contiguous()?, |dy| -> Result<()> {
             let of_x = |out: &mut [f32], w: &[f32]| {
+                let _timer = timer(Part::InputGradients, operations);
                 let (dy, w) = (Mat::new(dy, tokens, rows), Mat::new(w, rows, columns));
                 matmul(Mat::new(out, tokens, columns), 0.0, dy, w);
             };
             let of_w = |out: &mut [f32], x: &[f32]| {
+                let _timer = timer(Part::WeightGradients, operations);
                 let (dy, x) = (Mat::new(dy, tokens, rows), Mat::new(x, tokens, columns));
                 matmul(Mat::new(out, rows, columns), 0.0, dy.t(), x);
             };
@@ -312,8 +323,15 @@ impl CustomOp2 for Op {
                     of_w(to_w, x);
                 }
                 Product::Ternary(trits, x) => {
-                    trits.backward(dy, columns, to_x);
-                    of_w(to_w, &x.values(columns));
+                    {
+                        let _timer = timer(Part::InputGradients, operations);
+                        trits.backward(dy, columns, to_x);
+                    }
+                    let x = {
+                        let _timer = timer(Part::WeightGradients, 0);
+                        x.values(columns)
+                    };
+                    of_w(to_w, &x);
                 }
             }
             Ok(())

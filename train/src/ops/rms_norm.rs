@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::math::dot;
 use super::{Saved, tensor_like, values, vectorized, with_values};
+use crate::timers::{Part, timer};
 
 /// x (..., width) and gain (width) to the shape of x. `eps` is added to the mean square.
 pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
@@ -36,6 +37,7 @@ impl CustomOp2 for Op {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, gain) = (values(x, x_layout)?, values(gain, gain_layout)?);
         let width = gain.len();
+        let _timer = timer(Part::Elementwise, 8 * x.len());
         let mut y = vec![0.0; x.len()];
         let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
         let inverse = vectorized(
@@ -65,6 +67,7 @@ impl CustomOp2 for Op {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let width = gain.elem_count();
+        let _timer = timer(Part::Elementwise, 12 * x.elem_count());
         let inverse = self.saved.take()?;
         let mut dx = vec![0.0; x.elem_count()];
         let mut dgain = vec![0.0; width];

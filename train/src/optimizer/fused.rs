@@ -10,6 +10,7 @@ use super::settings::{
     muon_step_size,
 };
 use crate::ops::{Mat, matmul, vectorized};
+use crate::timers::{Part, timer};
 use crate::{Model, Result};
 
 /// [`Optimizer::update`] for gradients in a vector (parameter_count).
@@ -37,6 +38,8 @@ pub(super) fn update(
     parameters
         .into_par_iter()
         .try_for_each(|(weight, var, g, m, v)| {
+            // Gradient, two moments and weight are read; all but the gradient are written.
+            let _timer = timer(Part::Optimizer, 28 * g.len());
             let keep = optimizer.keep(weight, update.rate);
             match optimizer.is_muons(weight) {
                 true => muon(weight, var, g, m, update, keep),

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::arena::Arena;
+use crate::timers::{Part, timer};
 
 /// Target size of a shard in tokens: enough for matrix products at full speed.
 const SHARD_TOKENS: usize = 512;
@@ -92,6 +93,7 @@ pub(crate) fn shards(sequences: usize, context: usize) -> usize {
 /// Adds the right sum to the left.
 pub(crate) fn added((loss, mut sum): Sum, (right_loss, right): Sum) -> Result<Sum> {
     if let (Some(sum), Some(right)) = (&mut sum, &right) {
+        let _timer = timer(Part::Sums, 12 * sum.len());
         sum.add(right)?;
     }
     Ok((loss + right_loss, sum))

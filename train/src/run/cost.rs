@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::opened::Run;
 use crate::model::{flops_per_token, linear_parameters};
 use crate::ops::{Mat, matmul};
+use crate::recipe::TrainRecipe;
 use crate::{Place, Result};
 
 /// The cost of a run.
@@ -53,11 +54,7 @@ pub fn measure(run: &Run) -> Result<RunCost> {
     let config = run.config(vocabulary, 0, &[])?;
     let peak = peak_flops();
     let mut trainer = run.fresh(config.clone(), &Place::default())?;
-    let sequences = train.batch * train.accumulate;
-    // Token ids that look random, (sequences, context + 1).
-    let ids = (0..(sequences * (train.context + 1)) as u64)
-        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32);
-    let ids: Vec<u32> = ids.collect();
+    let ids = random_ids(train, vocabulary);
     let mut seconds = f64::INFINITY;
     for timed in 0..=TIMED_STEPS {
         let start = Instant::now();
@@ -67,7 +64,7 @@ pub fn measure(run: &Run) -> Result<RunCost> {
         }
     }
     let parameters = trainer.model.parameter_count();
-    let step_tokens = sequences * train.context;
+    let step_tokens = train.batch * train.accumulate * train.context;
     let tokens_per_second = step_tokens as f64 / seconds;
     let ternary_parameters = linear_parameters(&config);
     Ok(RunCost {
@@ -83,6 +80,13 @@ pub fn measure(run: &Run) -> Result<RunCost> {
         tokens_per_second,
         share_of_peak: tokens_per_second * flops_per_token(&config, train.context) / peak,
     })
+}
+
+/// Token ids of one step that look random, (sequences, context + 1).
+pub(super) fn random_ids(train: &TrainRecipe, vocabulary: usize) -> Vec<u32> {
+    let count = train.batch * train.accumulate * (train.context + 1);
+    let id = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32;
+    (0..count as u64).map(id).collect()
 }
 
 /// Multiplications and additions per second of f32 matrix products: all threads at once, each with

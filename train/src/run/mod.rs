@@ -9,7 +9,7 @@ mod folder;
 mod metrics;
 mod newest;
 mod opened;
-
+pub mod profile;
 mod provenance;
 pub mod range_test;
 pub mod sample;
