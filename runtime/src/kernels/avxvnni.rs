@@ -17,7 +17,7 @@ use super::avx2::registers::load;
 use super::avx2::shuffle::eight_by_eight;
 use super::avx2::ternary::{digits_i2, digits_t5, product_i2, product_t5, tokens_for_tables};
 use super::compile::slot;
-use super::digits::{self, Ahead, DIGIT_STEPS, Lanes, MOST_LANES};
+use super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS};
 use super::dot::{self, Multiply, Product, Unpack};
 use super::panels::PanelProduct;
 use super::prefetch::{prefetch_distance, prefetch_line, prefetch_near};
@@ -121,29 +121,19 @@ macro_rules! table {
 
         impl Lanes for Rows8 {
             type Register = __m256i;
+            type Activations = [i8; 4];
+            type Block = [__m256i; 8];
             const ROWS: usize = 8;
+            const TOKENS: usize = 1;
 
             #[inline(always)]
-            unsafe fn dot(self, sums: __m256i, digits: __m256i, q: [i8; 4]) -> __m256i {
-                let q = i32::from_le_bytes(q.map(|q| q as u8));
-                // SAFETY: the caller has `$features`, as the trait demands.
-                unsafe { $dpbusd(sums, digits, _mm256_set1_epi32(q)) }
-            }
-
-            #[inline(always)]
-            unsafe fn splat(self, value: i32) -> __m256i {
+            unsafe fn start(self, [value, _]: [i32; MOST_TOKENS]) -> __m256i {
                 // SAFETY: the caller has AVX2, as the trait demands.
                 unsafe { _mm256_set1_epi32(value) }
             }
 
             #[inline(always)]
-            unsafe fn plus(self, a: __m256i, b: __m256i) -> __m256i {
-                // SAFETY: the caller has AVX2, as the trait demands.
-                unsafe { _mm256_add_epi32(a, b) }
-            }
-
-            #[inline(always)]
-            unsafe fn store(self, sums: __m256i, to: &mut [i32]) {
+            unsafe fn store(self, sums: __m256i, _: usize, to: &mut [i32]) {
                 assert!(to.len() == 8);
                 // SAFETY: the caller has AVX2; eight sums, and the store may be unaligned.
                 unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), sums) };
@@ -165,21 +155,21 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            unsafe fn direct<const TOKENS: usize, const STEPS: usize>(
+            unsafe fn direct<const SETS: usize, const STEPS: usize>(
                 self,
-                rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-                q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+                rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+                q: [&[[i8; 4]]; SETS],
                 digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
-                sums: &mut [__m256i; TOKENS],
+                sums: &mut [__m256i; SETS],
                 ahead: Ahead,
             ) {
                 #[target_feature(enable = $features)]
                 #[inline(never)]
-                fn compiled<const TOKENS: usize, const STEPS: usize>(
-                    rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-                    q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+                fn compiled<const SETS: usize, const STEPS: usize>(
+                    rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+                    q: [&[[i8; 4]]; SETS],
                     digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
-                    sums: &mut [__m256i; TOKENS],
+                    sums: &mut [__m256i; SETS],
                     ahead: Ahead,
                 ) {
                     // SAFETY: this function is compiled for `$features`.
@@ -192,6 +182,21 @@ macro_rules! table {
             #[inline(always)]
             unsafe fn prefetch(self, at: *const u8) {
                 prefetch_near(at, 0, false);
+            }
+        }
+
+        impl Dot for Rows8 {
+            #[inline(always)]
+            unsafe fn dot(self, sums: __m256i, digits: __m256i, q: [i8; 4]) -> __m256i {
+                let q = i32::from_le_bytes(q.map(|q| q as u8));
+                // SAFETY: the caller has `$features`, as the trait demands.
+                unsafe { $dpbusd(sums, digits, _mm256_set1_epi32(q)) }
+            }
+
+            #[inline(always)]
+            unsafe fn plus(self, a: __m256i, b: __m256i) -> __m256i {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { _mm256_add_epi32(a, b) }
             }
         }
     };

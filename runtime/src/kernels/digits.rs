@@ -1,34 +1,37 @@
 //! Ternary products of several tokens with rows in the lanes of registers, written once for the
-//! instruction sets that add four products of bytes to each 32-bit lane.
+//! instruction sets that add four or eight products of bytes to each 32-bit lane.
 //!
-//! A register of digits (trit + 1) has four columns of as many rows as it has lanes. Four
-//! activations, broadcast straight from their int8 rows, meet all of them, so no sum is ever taken
+//! A register of digits (trit + 1) has a *step*, four columns, of as many rows as it has lanes.
+//! Four activations, straight from their int8 rows, meet all of them, so no sum is ever taken
 //! across lanes. The sums begin at −Σ q, since digits are one more than trits. Packed bytes are put
-//! side by side before they are unpacked: eight registers, each with four bytes of every row, give
-//! `STEPS` registers of digits each. So the transposition costs a quarter or a fifth of what it
-//! would cost for digits.
+//! side by side before they are unpacked: each register of bytes gives `STEPS` registers of digits.
+//! So the transposition costs a quarter or a fifth of what it would cost for digits.
+//!
+//! A matrix product (`smmla` of Arm) has steps of eight columns and lanes for two tokens, whose
+//! activations are put side by side first. Tokens that share a register of sums are a *set*.
 //!
 //! Some tokens ([`few`]): digits are multiplied as soon as they are unpacked. The sums of a tile,
-//! one register of rows by at most eight tokens, stay in registers for all columns.
+//! one register of rows by at most eight sets, stay in registers for all columns.
 //!
 //! Many tokens ([`product`]): a *panel*, [`PANEL_ROWS`] rows, is unpacked once into the
 //! second-level cache, and all tokens pass over it in tiles of several registers of rows by at most
-//! six tokens. A load of digits serves all tokens of the tile, and a broadcast of activations all
-//! of its rows.
+//! six sets. A load of digits serves all tokens of the tile, and a load of activations all of its
+//! rows.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bytemuck::Pod;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::shape::{GemmShape, Operands};
 
 /// Rows of a panel.
 pub(super) const PANEL_ROWS: usize = 64;
-/// Steps of a block and of one digit of its bytes, each four columns.
-pub(super) const DIGIT_STEPS: usize = BLOCK_BYTES / 4;
-/// Most lanes of a register.
-pub(super) const MOST_LANES: usize = 16;
+/// Most rows of a register.
+pub(super) const MOST_ROWS: usize = 16;
+/// Most tokens of a set.
+pub(super) const MOST_TOKENS: usize = 2;
 /// Most blocks of a panel: 512 KiB of the second-level cache for `i2`.
 const FAR_BLOCKS: usize = 64;
 
@@ -38,39 +41,41 @@ const FAR_BLOCKS: usize = 64;
 /// Every function of this trait may be called only on a CPU that has the instruction set of the
 /// implementing type.
 pub(super) trait Lanes: Copy {
-    /// A register with a 32-bit lane for each row: a sum, or the bytes of four columns.
+    /// The bytes of a step of `ROWS` rows, or a 32-bit sum for each row and each token of a set.
     type Register: Copy;
+    /// The activations of a step of a set.
+    type Activations: Pod;
+    /// The bytes of a block of `ROWS` rows, in steps.
+    type Block: IntoIterator<Item = Self::Register>;
     /// Rows of a register.
     const ROWS: usize;
+    /// Tokens of a set.
+    const TOKENS: usize;
+    /// Columns of a step.
+    const COLUMNS: usize = size_of::<Self::Activations>() / Self::TOKENS;
+    /// Steps of a block and of one digit of its bytes.
+    const DIGIT_STEPS: usize = BLOCK_BYTES / Self::COLUMNS;
 
-    /// `value` in every lane.
-    unsafe fn splat(self, value: i32) -> Self::Register;
+    /// Sums that begin with the value of each token of a set.
+    unsafe fn start(self, values: [i32; MOST_TOKENS]) -> Self::Register;
 
-    /// Writes one sum for each lane.
-    unsafe fn store(self, sums: Self::Register, to: &mut [i32]);
+    /// Writes the sums of one token of a set.
+    unsafe fn store(self, sums: Self::Register, token: usize, to: &mut [i32]);
 
-    /// Adds the products of four columns with four activations to each lane.
-    unsafe fn dot(self, sums: Self::Register, digits: Self::Register, q: [i8; 4])
-    -> Self::Register;
+    /// Puts a block of every row side by side.
+    unsafe fn side_by_side<'a>(self, row: impl Fn(usize) -> &'a [u8; BLOCK_BYTES]) -> Self::Block;
 
-    /// Puts a block of every row side by side: register d has bytes 4d to 4d + 3 of each row.
-    unsafe fn side_by_side<'a>(
+    /// Adds all blocks of some rows to the sums of `SETS` sets of tokens, in a function of its own,
+    /// which has all registers for itself. Rows and sets have as many blocks; `ahead` are bytes
+    /// that are prefetched on the way, some for each block.
+    unsafe fn direct<const SETS: usize, const STEPS: usize>(
         self,
-        row: impl Fn(usize) -> &'a [u8; BLOCK_BYTES],
-    ) -> [Self::Register; DIGIT_STEPS];
-
-    /// [`direct`], as a function of its own, which has all registers for itself.
-    unsafe fn direct<const TOKENS: usize, const STEPS: usize>(
-        self,
-        rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-        q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+        rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+        q: [&[Self::Activations]; SETS],
         digits: impl Fn(Self::Register) -> [Self::Register; STEPS] + Copy,
-        sums: &mut [Self::Register; TOKENS],
+        sums: &mut [Self::Register; SETS],
         ahead: Ahead,
     );
-
-    /// a + b of each lane.
-    unsafe fn plus(self, a: Self::Register, b: Self::Register) -> Self::Register;
 
     /// Asks the second-level cache for the line at `at`, an address that need not be valid.
     unsafe fn prefetch(self, at: *const u8);
@@ -81,17 +86,33 @@ pub(super) trait Lanes: Copy {
 /// # Safety
 /// That of [`Lanes`].
 pub(super) trait PanelLanes: Lanes {
-    /// Reads one sum for each lane.
-    unsafe fn load(self, from: &[i32]) -> Self::Register;
-
-    /// [`add`], as a function of its own, which has all registers for itself.
-    unsafe fn add<const REGISTERS: usize, const TOKENS: usize>(
+    /// Adds all steps of some digits (steps, `REGISTERS`) to the sums of `SETS` sets of tokens, in
+    /// a function of its own, which has all registers for itself. `ahead` are bytes that are
+    /// prefetched on the way, some for each step.
+    unsafe fn add<const REGISTERS: usize, const SETS: usize>(
         self,
         digits: &[Self::Register],
-        q: [&[[i8; 4]]; TOKENS],
-        sums: &mut [[Self::Register; REGISTERS]; TOKENS],
+        q: [&[Self::Activations]; SETS],
+        sums: &mut [[Self::Register; REGISTERS]; SETS],
         ahead: Ahead,
     );
+}
+
+/// What the loops [`direct`] and [`add`] need of an instruction set.
+///
+/// # Safety
+/// That of [`Lanes`].
+pub(super) trait Dot: Lanes {
+    /// Adds the products of a step to each lane.
+    unsafe fn dot(
+        self,
+        sums: Self::Register,
+        digits: Self::Register,
+        q: Self::Activations,
+    ) -> Self::Register;
+
+    /// a + b of each lane.
+    unsafe fn plus(self, a: Self::Register, b: Self::Register) -> Self::Register;
 }
 
 /// A cache line of a panel.
@@ -101,10 +122,44 @@ struct Line(#[allow(dead_code)] [u8; 64]);
 
 thread_local! {
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static SETS: RefCell<Vec<i8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The activations in sets of tokens (sets, steps, tokens, columns of a step), the last set filled
+/// up with zeros. Sets of one token are the activations themselves.
+#[inline(always)]
+fn in_sets<'a, L: Lanes>(operands: Operands<'a>, memory: &'a mut Vec<i8>) -> &'a [L::Activations] {
+    if L::TOKENS == 1 {
+        return bytemuck::cast_slice(operands.q);
+    }
+    let columns = operands.q.len() / operands.shape.tokens;
+    let bytes = operands.shape.tokens.next_multiple_of(L::TOKENS) * columns;
+    memory.resize(memory.len().max(bytes), 0);
+    let of_sets = memory[..bytes].chunks_exact_mut(L::TOKENS * columns);
+    for (to, from) in of_sets.zip(operands.q.chunks(L::TOKENS * columns)) {
+        to.fill(0);
+        for (t, token) in from.chunks_exact(columns).enumerate() {
+            let steps = to.chunks_exact_mut(L::TOKENS * L::COLUMNS);
+            for (to, step) in steps.zip(token.chunks_exact(L::COLUMNS)) {
+                to[t * L::COLUMNS..][..L::COLUMNS].copy_from_slice(step);
+            }
+        }
+    }
+    bytemuck::cast_slice(&memory[..bytes])
+}
+
+/// What the sums of a set begin with: −Σ q of each token.
+#[inline(always)]
+fn minus_sums<L: Lanes>(q_sums: &[i32], set: usize) -> [i32; MOST_TOKENS] {
+    let mut values = [0; MOST_TOKENS];
+    for (value, q_sum) in values.iter_mut().zip(&q_sums[set * L::TOKENS..]) {
+        *value = -q_sum;
+    }
+    values
 }
 
 /// The product of two or more tokens, in tiles of `REGISTERS` registers of rows by at most six
-/// tokens. `digits` unpacks the `STEPS` digits of each byte.
+/// sets. `digits` unpacks the `STEPS` digits of each byte.
 ///
 /// # Safety
 /// The CPU has the instruction set of `lanes` and that of `digits`; everything is inlined into the
@@ -119,8 +174,8 @@ pub(super) unsafe fn product<const REGISTERS: usize, const STEPS: usize, L: Pane
     let GemmShape { rows, blocks, .. } = operands.shape;
     let stretch = FAR_BLOCKS.min(blocks);
     let bytes = stretch * BLOCK_BYTES * STEPS * PANEL_ROWS;
-    // The lines are taken out, since code in a closure would not have the instruction set.
-    let mut memory = PANEL.take();
+    // The memory is taken out, since code in a closure would not have the instruction set.
+    let (mut memory, mut sets) = (PANEL.take(), SETS.take());
     memory.resize(
         memory.len().max(bytes.div_ceil(size_of::<Line>())),
         Line([0; 64]),
@@ -133,6 +188,7 @@ pub(super) unsafe fn product<const REGISTERS: usize, const STEPS: usize, L: Pane
     };
     let mut panel = Panel::<REGISTERS, STEPS, L> {
         operands,
+        q: in_sets::<L>(operands, &mut sets),
         lanes,
         digits: of_panel,
         first: 0,
@@ -150,10 +206,11 @@ pub(super) unsafe fn product<const REGISTERS: usize, const STEPS: usize, L: Pane
         }
     }
     PANEL.set(memory);
+    SETS.set(sets);
 }
 
 /// The product of two or more tokens without a panel: all digits are multiplied as soon as they are
-/// unpacked, in tiles of one register of rows by at most eight tokens.
+/// unpacked, in tiles of one register of rows by at most eight sets.
 ///
 /// # Safety
 /// The CPU has the instruction set of `lanes` and that of `digits`; everything is inlined into the
@@ -171,73 +228,75 @@ pub(super) unsafe fn few<const STEPS: usize, L: Lanes>(
         blocks,
     } = operands.shape;
     let (packed, _) = operands.rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
+    let mut memory = SETS.take();
+    let q = in_sets::<L>(operands, &mut memory);
+    let sets = tokens.div_ceil(L::TOKENS);
     for first in (0..rows).step_by(L::ROWS) {
-        let mut of_lanes = [packed; MOST_LANES];
+        let mut of_lanes = [packed; MOST_ROWS];
         for (r, row) in (first..).zip(&mut of_lanes) {
             *row = &packed[r.min(rows - 1) * blocks..][..blocks];
         }
-        let tile = DirectTile {
+        let tile = DirectTile::<L> {
             operands,
+            q,
             rows: of_lanes,
             first,
         };
-        let mut t = 0;
-        while t < tokens {
-            let count = part(tokens - t, DIRECT_TOKENS);
+        let mut set = 0;
+        while set < sets {
+            let count = part(sets - set, DIRECT_SETS);
             // SAFETY: the caller has the instruction sets.
             unsafe {
                 match count {
-                    1 => tile.multiply::<1, _, _>(t, sums, lanes, digits),
-                    2 => tile.multiply::<2, _, _>(t, sums, lanes, digits),
-                    3 => tile.multiply::<3, _, _>(t, sums, lanes, digits),
-                    4 => tile.multiply::<4, _, _>(t, sums, lanes, digits),
-                    5 => tile.multiply::<5, _, _>(t, sums, lanes, digits),
-                    6 => tile.multiply::<6, _, _>(t, sums, lanes, digits),
-                    7 => tile.multiply::<7, _, _>(t, sums, lanes, digits),
-                    _ => tile.multiply::<DIRECT_TOKENS, _, _>(t, sums, lanes, digits),
+                    1 => tile.multiply::<1, _>(set, sums, lanes, digits),
+                    2 => tile.multiply::<2, _>(set, sums, lanes, digits),
+                    3 => tile.multiply::<3, _>(set, sums, lanes, digits),
+                    4 => tile.multiply::<4, _>(set, sums, lanes, digits),
+                    5 => tile.multiply::<5, _>(set, sums, lanes, digits),
+                    6 => tile.multiply::<6, _>(set, sums, lanes, digits),
+                    7 => tile.multiply::<7, _>(set, sums, lanes, digits),
+                    _ => tile.multiply::<DIRECT_SETS, _>(set, sums, lanes, digits),
                 }
             }
-            t += count;
+            set += count;
         }
     }
+    SETS.set(memory);
 }
 
-/// The first of the fewest parts of at most `most` tokens, all of them of equal size or one less.
-fn part(tokens: usize, most: usize) -> usize {
-    tokens.div_ceil(tokens.div_ceil(most))
+/// The first of the fewest parts of at most `most` sets, all of them of equal size or one less.
+fn part(sets: usize, most: usize) -> usize {
+    sets.div_ceil(sets.div_ceil(most))
 }
 
-/// Most tokens of a tile whose digits go straight from their unpacking to the products.
-const DIRECT_TOKENS: usize = 8;
+/// Most sets of a tile whose digits go straight from their unpacking to the products.
+const DIRECT_SETS: usize = 8;
 
 /// A register of rows.
-struct DirectTile<'a> {
+struct DirectTile<'a, L: Lanes> {
     operands: Operands<'a>,
+    q: &'a [L::Activations], // (sets, steps)
     /// The blocks of each row; after the last row, that row is repeated.
-    rows: [&'a [[u8; BLOCK_BYTES]]; MOST_LANES],
+    rows: [&'a [[u8; BLOCK_BYTES]]; MOST_ROWS],
     first: usize,
 }
 
-impl DirectTile<'_> {
-    /// Multiplies with `TOKENS` tokens from `t` on. `sums` is (all tokens, all rows).
+impl<L: Lanes> DirectTile<'_, L> {
+    /// Multiplies with `SETS` sets from `set` on. `sums` is (all tokens, all rows).
     ///
     /// # Safety
     /// The CPU has the instruction sets of `lanes` and of `digits`.
     #[inline(always)]
-    unsafe fn multiply<const TOKENS: usize, const STEPS: usize, L: Lanes>(
+    unsafe fn multiply<const SETS: usize, const STEPS: usize>(
         &self,
-        t: usize,
+        set: usize,
         sums: &mut [i32],
         lanes: L,
         digits: impl Fn(L::Register) -> [L::Register; STEPS] + Copy,
     ) {
-        let Operands {
-            shape, q, q_sums, ..
-        } = self.operands;
-        let (q, _) = q.as_chunks::<4>();
-        let (q, _) = q.as_chunks::<DIGIT_STEPS>();
-        let (q, _) = q.as_chunks::<STEPS>(); // (tokens, blocks)
-        let q = std::array::from_fn(|i| &q[(t + i) * shape.blocks..][..shape.blocks]);
+        let Operands { shape, q_sums, .. } = self.operands;
+        let steps = shape.blocks * STEPS * L::DIGIT_STEPS;
+        let q = std::array::from_fn(|i| &self.q[(set + i) * steps..][..steps]);
         // The first tokens ask for the rows after these, in the order of their bytes.
         let bytes = L::ROWS * BLOCK_BYTES;
         let ahead = Ahead {
@@ -245,61 +304,49 @@ impl DirectTile<'_> {
                 .as_ptr()
                 .cast::<u8>()
                 .wrapping_add(bytes * shape.blocks),
-            step: if t == 0 { bytes } else { 0 },
+            step: if set == 0 { bytes } else { 0 },
         };
-        let there = L::ROWS.min(shape.rows - self.first);
         // SAFETY: the caller has the instruction sets.
         unsafe {
-            let mut tile: [L::Register; TOKENS] =
-                std::array::from_fn(|i| lanes.splat(-q_sums[t + i]));
+            let mut tile: [L::Register; SETS] =
+                std::array::from_fn(|i| lanes.start(minus_sums::<L>(q_sums, set + i)));
             lanes.direct(&self.rows, q, digits, &mut tile, ahead);
             for (i, tile) in tile.into_iter().enumerate() {
-                write(
-                    lanes,
-                    [tile],
-                    &mut sums[(t + i) * shape.rows + self.first..][..there],
-                );
+                write(lanes, [tile], set + i, shape, self.first, false, sums);
             }
         }
     }
 }
 
-/// Adds all blocks of some rows to the sums of `TOKENS` tokens. `ahead` are bytes that the
-/// second-level cache is asked for on the way, some for each block.
+/// [`Lanes::direct`] for an instruction set with [`Dot`].
 ///
 /// # Safety
 /// The CPU has the instruction set of the lanes and that of `digits`; everything is inlined into
 /// the caller.
 #[inline(always)]
-pub(super) unsafe fn direct<const TOKENS: usize, const STEPS: usize, L: Lanes>(
+pub(super) unsafe fn direct<const SETS: usize, const STEPS: usize, L: Dot>(
     lanes: L,
-    rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-    q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+    rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+    q: [&[L::Activations]; SETS],
     digits: impl Fn(L::Register) -> [L::Register; STEPS] + Copy,
-    sums: &mut [L::Register; TOKENS],
+    sums: &mut [L::Register; SETS],
     ahead: Ahead,
 ) {
-    let blocks = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == blocks));
-    assert!(q.iter().all(|q| q.len() == blocks));
-    // Up to four tokens have two sums each: a product takes as long as four need to begin.
+    let blocks = same_blocks::<SETS, STEPS, L>(rows, q);
+    // Up to four sets have two sums each: a product takes as long as four need to begin.
     let mut registers = [*sums; 2];
-    // SAFETY: the caller has the instruction sets, and rows and tokens have as many blocks.
+    // SAFETY: the caller has the instruction sets, and rows and sets have as many blocks.
     unsafe {
-        registers[1] = [lanes.splat(0); TOKENS];
+        registers[1] = [lanes.start([0; MOST_TOKENS]); SETS];
         for b in 0..blocks {
-            if ahead.step > 0 {
-                for line in (0..ahead.step).step_by(64) {
-                    lanes.prefetch(ahead.start.wrapping_add(b * ahead.step + line));
-                }
-            }
+            ahead.prefetch(lanes, b);
             let bytes = lanes.side_by_side(|r| rows[r].get_unchecked(b));
             for (d, bytes) in bytes.into_iter().enumerate() {
                 for (n, digits) in digits(bytes).into_iter().enumerate() {
-                    let registers = &mut registers[if TOKENS <= 4 { n % 2 } else { 0 }];
-                    for t in 0..TOKENS {
-                        let q = q[t].get_unchecked(b)[n][d];
-                        registers[t] = lanes.dot(registers[t], digits, q);
+                    let registers = &mut registers[if SETS <= 4 { n % 2 } else { 0 }];
+                    for t in 0..SETS {
+                        let q = q[t].get_unchecked((b * STEPS + n) * L::DIGIT_STEPS + d);
+                        registers[t] = lanes.dot(registers[t], digits, *q);
                     }
                 }
             }
@@ -310,12 +357,28 @@ pub(super) unsafe fn direct<const TOKENS: usize, const STEPS: usize, L: Lanes>(
     }
 }
 
-/// Most tokens of a tile.
-const TILE_TOKENS: usize = 6;
+/// The blocks of every row and of every set.
+///
+/// # Panics
+/// If they are not equally many.
+#[inline(always)]
+pub(super) fn same_blocks<const SETS: usize, const STEPS: usize, L: Lanes>(
+    rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+    q: [&[L::Activations]; SETS],
+) -> usize {
+    let blocks = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == blocks));
+    assert!(q.iter().all(|q| q.len() == blocks * STEPS * L::DIGIT_STEPS));
+    blocks
+}
+
+/// Most sets of a tile.
+const TILE_SETS: usize = 6;
 
 /// Some blocks of [`PANEL_ROWS`] rows.
 struct Panel<'a, const REGISTERS: usize, const STEPS: usize, L: Lanes> {
     operands: Operands<'a>,
+    q: &'a [L::Activations], // (sets, all steps)
     lanes: L,
     /// (groups of `REGISTERS` registers, steps, `REGISTERS`)
     digits: &'a mut [L::Register],
@@ -328,9 +391,11 @@ impl<const REGISTERS: usize, const STEPS: usize, L: PanelLanes> Panel<'_, REGIST
     /// Rows of a tile.
     const TILE_ROWS: usize = REGISTERS * L::ROWS;
 
-    /// Steps of four columns.
+    /// Steps of a block.
+    const BLOCK_STEPS: usize = STEPS * L::DIGIT_STEPS;
+
     fn steps(&self) -> usize {
-        self.blocks.len() * STEPS * DIGIT_STEPS
+        self.blocks.len() * Self::BLOCK_STEPS
     }
 
     /// Unpacks the rows. After the last row, that row is repeated.
@@ -350,14 +415,14 @@ impl<const REGISTERS: usize, const STEPS: usize, L: PanelLanes> Panel<'_, REGIST
             let (group, register) = (register / REGISTERS, register % REGISTERS);
             let to = &mut self.digits[group * steps * REGISTERS..][..steps * REGISTERS];
             let (of_blocks, _) = to.as_chunks_mut::<REGISTERS>();
-            let of_blocks = of_blocks.chunks_exact_mut(STEPS * DIGIT_STEPS);
+            let of_blocks = of_blocks.chunks_exact_mut(Self::BLOCK_STEPS);
             for (b, to) in self.blocks.clone().zip(of_blocks) {
                 let row = |r: usize| &packed[(first + r).min(rows - 1) * blocks + b];
                 // SAFETY: the caller has the instruction sets.
                 let bytes = unsafe { self.lanes.side_by_side(row) };
                 for (d, bytes) in bytes.into_iter().enumerate() {
                     for (n, digits) in digits(bytes).into_iter().enumerate() {
-                        to[n * DIGIT_STEPS + d][register] = digits;
+                        to[n * L::DIGIT_STEPS + d][register] = digits;
                     }
                 }
             }
@@ -370,43 +435,44 @@ impl<const REGISTERS: usize, const STEPS: usize, L: PanelLanes> Panel<'_, REGIST
     /// The CPU has the instruction set of the lanes.
     #[inline(always)]
     unsafe fn multiply(&self, sums: &mut [i32]) {
-        let tokens = self.operands.shape.tokens;
-        let mut t = 0;
-        while t < tokens {
-            let count = part(tokens - t, TILE_TOKENS);
+        let sets = self.operands.shape.tokens.div_ceil(L::TOKENS);
+        let mut set = 0;
+        while set < sets {
+            let count = part(sets - set, TILE_SETS);
             // SAFETY: the caller has the instruction set.
             unsafe {
                 match count {
-                    1 => self.tiles::<1>(t, sums),
-                    2 => self.tiles::<2>(t, sums),
-                    3 => self.tiles::<3>(t, sums),
-                    4 => self.tiles::<4>(t, sums),
-                    5 => self.tiles::<5>(t, sums),
-                    _ => self.tiles::<TILE_TOKENS>(t, sums),
+                    1 => self.tiles::<1>(set, sums),
+                    2 => self.tiles::<2>(set, sums),
+                    3 => self.tiles::<3>(set, sums),
+                    4 => self.tiles::<4>(set, sums),
+                    5 => self.tiles::<5>(set, sums),
+                    _ => self.tiles::<TILE_SETS>(set, sums),
                 }
             }
-            t += count;
+            set += count;
         }
     }
 
-    /// Multiplies with `TOKENS` tokens from `t` on.
+    /// Multiplies with `SETS` sets from `set` on.
     ///
     /// # Safety
     /// The CPU has the instruction set of the lanes.
     #[inline(always)]
-    unsafe fn tiles<const TOKENS: usize>(&self, t: usize, sums: &mut [i32]) {
-        let GemmShape { rows, blocks, .. } = self.operands.shape;
+    unsafe fn tiles<const SETS: usize>(&self, set: usize, sums: &mut [i32]) {
+        let Operands { shape, q_sums, .. } = self.operands;
+        let GemmShape { rows, blocks, .. } = shape;
         let steps = self.steps();
-        let (q, _) = self.operands.q.as_chunks::<4>();
-        let q: [&[[i8; 4]]; TOKENS] = std::array::from_fn(|i| {
-            let token = &q[(t + i) * blocks * STEPS * DIGIT_STEPS..];
-            &token[self.blocks.start * STEPS * DIGIT_STEPS..][..steps]
+        let q: [&[L::Activations]; SETS] = std::array::from_fn(|i| {
+            let set = &self.q[(set + i) * blocks * Self::BLOCK_STEPS..];
+            &set[self.blocks.start * Self::BLOCK_STEPS..][..steps]
         });
         // The first tile asks for the panel after this one, in the order of its bytes.
         let panel_bytes = PANEL_ROWS * blocks * BLOCK_BYTES;
         let next = self.operands.rows.as_ptr();
         let next = next.wrapping_add((self.first / PANEL_ROWS + 1) * panel_bytes);
         let next = next.wrapping_add(self.blocks.start * PANEL_ROWS * BLOCK_BYTES);
+        let begun = self.blocks.start > 0;
         for (group, first) in (self.first..rows.min(self.first + PANEL_ROWS))
             .step_by(Self::TILE_ROWS)
             .enumerate()
@@ -415,45 +481,39 @@ impl<const REGISTERS: usize, const STEPS: usize, L: PanelLanes> Panel<'_, REGIST
             let tile_bytes = self.blocks.len() * Self::TILE_ROWS * BLOCK_BYTES;
             let ahead = Ahead {
                 start: next.wrapping_add(group * tile_bytes),
-                step: match t {
-                    0 => Self::TILE_ROWS * BLOCK_BYTES / (STEPS * DIGIT_STEPS),
+                step: match set {
+                    0 => Self::TILE_ROWS * BLOCK_BYTES / Self::BLOCK_STEPS,
                     _ => 0,
                 },
             };
-            let there = Self::TILE_ROWS.min(rows - first);
             // SAFETY: the caller has the instruction set.
             unsafe {
-                let mut tile = [[self.lanes.splat(0); REGISTERS]; TOKENS];
-                for (i, tile) in tile.iter_mut().enumerate() {
-                    if self.blocks.start == 0 {
-                        let q_sum = self.operands.q_sums[t + i];
-                        *tile = [self.lanes.splat(-q_sum); REGISTERS];
-                    } else {
-                        let sums = &sums[(t + i) * rows + first..][..there];
-                        *tile = read(self.lanes, sums);
+                let mut tile = [[self.lanes.start([0; MOST_TOKENS]); REGISTERS]; SETS];
+                if !begun {
+                    for (i, tile) in tile.iter_mut().enumerate() {
+                        let values = minus_sums::<L>(q_sums, set + i);
+                        *tile = [self.lanes.start(values); REGISTERS];
                     }
                 }
                 self.lanes.add(digits, q, &mut tile, ahead);
                 for (i, tile) in tile.into_iter().enumerate() {
-                    let sums = &mut sums[(t + i) * rows + first..][..there];
-                    write(self.lanes, tile, sums);
+                    write(self.lanes, tile, set + i, shape, first, begun, sums);
                 }
             }
         }
     }
 }
 
-/// Adds all steps of some digits (steps, `REGISTERS`) to the sums of `TOKENS` tokens. `ahead` are
-/// bytes that the second-level cache is asked for on the way, some for each step.
+/// [`PanelLanes::add`] for an instruction set with [`Dot`].
 ///
 /// # Safety
 /// The CPU has the instruction set of the lanes; everything is inlined into the caller.
 #[inline(always)]
-pub(super) unsafe fn add<const REGISTERS: usize, const TOKENS: usize, L: PanelLanes>(
+pub(super) unsafe fn add<const REGISTERS: usize, const SETS: usize, L: Dot>(
     lanes: L,
     digits: &[L::Register],
-    q: [&[[i8; 4]]; TOKENS],
-    sums: &mut [[L::Register; REGISTERS]; TOKENS],
+    q: [&[L::Activations]; SETS],
+    sums: &mut [[L::Register; REGISTERS]; SETS],
     ahead: Ahead,
 ) {
     let (digits, _) = digits.as_chunks::<REGISTERS>();
@@ -463,10 +523,10 @@ pub(super) unsafe fn add<const REGISTERS: usize, const TOKENS: usize, L: PanelLa
     let mut registers = *sums;
     for (s, digits) in digits.iter().enumerate() {
         let digits = *digits;
-        // SAFETY: the caller has the instruction set, and there are as many steps of each token.
+        // SAFETY: the caller has the instruction set, and there are as many steps of each set.
         unsafe {
             lanes.prefetch(ahead.start.wrapping_add(s * ahead.step));
-            for t in 0..TOKENS {
+            for t in 0..SETS {
                 let q = *q[t].get_unchecked(s);
                 for r in 0..REGISTERS {
                     registers[t][r] = lanes.dot(registers[t][r], digits[r], q);
@@ -484,27 +544,23 @@ pub(super) struct Ahead {
     pub step: usize,
 }
 
-/// Reads the sums of rows, whose last register may have fewer rows than lanes.
-///
-/// # Safety
-/// The CPU has the instruction set of the lanes.
-#[inline(always)]
-unsafe fn read<const REGISTERS: usize, L: PanelLanes>(
-    lanes: L,
-    sums: &[i32],
-) -> [L::Register; REGISTERS] {
-    // SAFETY: the caller has the instruction set.
-    let mut registers = [unsafe { lanes.splat(0) }; REGISTERS];
-    for (register, sums) in registers.iter_mut().zip(sums.chunks(L::ROWS)) {
-        let mut padded = [0; MOST_LANES];
-        padded[..sums.len()].copy_from_slice(sums);
-        // SAFETY: the caller has the instruction set.
-        *register = unsafe { lanes.load(&padded[..L::ROWS]) };
+impl Ahead {
+    /// Asks for the bytes of step `i`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the lanes.
+    #[inline(always)]
+    pub unsafe fn prefetch(self, lanes: impl Lanes, i: usize) {
+        for line in (0..self.step).step_by(64) {
+            // SAFETY: the caller has the instruction set.
+            unsafe { lanes.prefetch(self.start.wrapping_add(i * self.step + line)) };
+        }
     }
-    registers
 }
 
-/// Writes the sums of rows, whose last register may have fewer rows than lanes.
+/// Writes the sums of a set with rows from `first` on, or adds them if there are sums of columns
+/// before these. The last set and the last register may have fewer tokens and rows. `sums` is (all
+/// tokens, all rows).
 ///
 /// # Safety
 /// The CPU has the instruction set of the lanes.
@@ -512,17 +568,27 @@ unsafe fn read<const REGISTERS: usize, L: PanelLanes>(
 unsafe fn write<const REGISTERS: usize, L: Lanes>(
     lanes: L,
     registers: [L::Register; REGISTERS],
+    set: usize,
+    shape: GemmShape,
+    first: usize,
+    add: bool,
     sums: &mut [i32],
 ) {
-    for (register, sums) in registers.into_iter().zip(sums.chunks_mut(L::ROWS)) {
-        let mut padded = [0; MOST_LANES];
-        // SAFETY: the caller has the instruction set.
-        unsafe {
-            if sums.len() == L::ROWS {
-                lanes.store(register, sums);
-            } else {
-                lanes.store(register, &mut padded[..L::ROWS]);
-                sums.copy_from_slice(&padded[..sums.len()]);
+    let rows = first..shape.rows.min(first + REGISTERS * L::ROWS);
+    for t in 0..L::TOKENS.min(shape.tokens - set * L::TOKENS) {
+        let sums = &mut sums[(set * L::TOKENS + t) * shape.rows..][rows.clone()];
+        for (register, sums) in registers.into_iter().zip(sums.chunks_mut(L::ROWS)) {
+            // SAFETY: the caller has the instruction set.
+            unsafe {
+                if sums.len() == L::ROWS && !add {
+                    lanes.store(register, t, sums);
+                } else {
+                    let mut padded = [0; MOST_ROWS];
+                    lanes.store(register, t, &mut padded[..L::ROWS]);
+                    for (sum, more) in sums.iter_mut().zip(padded) {
+                        *sum = if add { *sum + more } else { more };
+                    }
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::digits::{self, Ahead, DIGIT_STEPS, Lanes, MOST_LANES, PanelLanes};
+use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, PanelLanes};
 use super::super::prefetch::prefetch_near;
 
 /// Rows in the 16 lanes of a register.
@@ -13,26 +13,22 @@ pub(super) struct Rows16;
 
 impl Lanes for Rows16 {
     type Register = __m512i;
+    type Activations = [i8; 4];
+    type Block = [__m512i; 8];
     const ROWS: usize = 16;
+    const TOKENS: usize = 1;
 
     #[inline(always)]
-    unsafe fn splat(self, value: i32) -> __m512i {
+    unsafe fn start(self, [value, _]: [i32; MOST_TOKENS]) -> __m512i {
         // SAFETY: the caller has AVX-512 F, as the trait demands.
         unsafe { _mm512_set1_epi32(value) }
     }
 
     #[inline(always)]
-    unsafe fn store(self, sums: __m512i, to: &mut [i32]) {
+    unsafe fn store(self, sums: __m512i, _: usize, to: &mut [i32]) {
         assert!(to.len() == 16);
         // SAFETY: the caller has AVX-512 F; 16 sums, and the store may be unaligned.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), sums) };
-    }
-
-    #[inline(always)]
-    unsafe fn dot(self, sums: __m512i, digits: __m512i, q: [i8; 4]) -> __m512i {
-        let q = i32::from_le_bytes(q.map(|q| q as u8));
-        // SAFETY: the caller has AVX-512 F and VNNI, as the trait demands.
-        unsafe { _mm512_dpbusd_epi32(sums, digits, _mm512_set1_epi32(q)) }
     }
 
     #[inline(always)]
@@ -61,21 +57,21 @@ impl Lanes for Rows16 {
     }
 
     #[inline(always)]
-    unsafe fn direct<const TOKENS: usize, const STEPS: usize>(
+    unsafe fn direct<const SETS: usize, const STEPS: usize>(
         self,
-        rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-        q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+        rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+        q: [&[[i8; 4]]; SETS],
         digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
-        sums: &mut [__m512i; TOKENS],
+        sums: &mut [__m512i; SETS],
         ahead: Ahead,
     ) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         #[inline(never)]
-        unsafe fn compiled<const TOKENS: usize, const STEPS: usize>(
-            rows: &[&[[u8; BLOCK_BYTES]]; MOST_LANES],
-            q: [&[[[[i8; 4]; DIGIT_STEPS]; STEPS]]; TOKENS],
+        unsafe fn compiled<const SETS: usize, const STEPS: usize>(
+            rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
+            q: [&[[i8; 4]]; SETS],
             digits: impl Fn(__m512i) -> [__m512i; STEPS] + Copy,
-            sums: &mut [__m512i; TOKENS],
+            sums: &mut [__m512i; SETS],
             ahead: Ahead,
         ) {
             // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
@@ -86,39 +82,41 @@ impl Lanes for Rows16 {
     }
 
     #[inline(always)]
-    unsafe fn plus(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: the caller has AVX-512 F, as the trait demands.
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(self, at: *const u8) {
         prefetch_near(at, 0, false);
     }
 }
 
-impl PanelLanes for Rows16 {
+impl Dot for Rows16 {
     #[inline(always)]
-    unsafe fn load(self, from: &[i32]) -> __m512i {
-        assert!(from.len() == 16);
-        // SAFETY: the caller has AVX-512 F; 16 sums, and the load may be unaligned.
-        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    unsafe fn dot(self, sums: __m512i, digits: __m512i, q: [i8; 4]) -> __m512i {
+        let q = i32::from_le_bytes(q.map(|q| q as u8));
+        // SAFETY: the caller has AVX-512 F and VNNI, as the trait demands.
+        unsafe { _mm512_dpbusd_epi32(sums, digits, _mm512_set1_epi32(q)) }
     }
 
     #[inline(always)]
-    unsafe fn add<const REGISTERS: usize, const TOKENS: usize>(
+    unsafe fn plus(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller has AVX-512 F, as the trait demands.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+}
+
+impl PanelLanes for Rows16 {
+    #[inline(always)]
+    unsafe fn add<const REGISTERS: usize, const SETS: usize>(
         self,
         digits: &[__m512i],
-        q: [&[[i8; 4]]; TOKENS],
-        sums: &mut [[__m512i; REGISTERS]; TOKENS],
+        q: [&[[i8; 4]]; SETS],
+        sums: &mut [[__m512i; REGISTERS]; SETS],
         ahead: Ahead,
     ) {
         #[target_feature(enable = "avx512f,avx512vnni")]
         #[inline(never)]
-        unsafe fn compiled<const REGISTERS: usize, const TOKENS: usize>(
+        unsafe fn compiled<const REGISTERS: usize, const SETS: usize>(
             digits: &[__m512i],
-            q: [&[[i8; 4]]; TOKENS],
-            sums: &mut [[__m512i; REGISTERS]; TOKENS],
+            q: [&[[i8; 4]]; SETS],
+            sums: &mut [[__m512i; REGISTERS]; SETS],
             ahead: Ahead,
         ) {
             // SAFETY: this function is compiled for AVX-512 F and VNNI.
