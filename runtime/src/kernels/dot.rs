@@ -6,7 +6,7 @@
 //! function.
 //!
 //! One token: four rows at once, so that each load of activations serves four rows. More tokens,
-//! where no panels are used ([`digits`](super::digits)): a stretch of some rows is unpacked into
+//! where rows are not in lanes ([`digits`](super::digits)): a stretch of some rows is unpacked into
 //! the first-level cache, then all tokens pass over it in tiles of rows by tokens, whose sums stay
 //! in registers.
 
@@ -14,6 +14,8 @@ use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::shape::GemmShape;
+#[cfg(target_arch = "aarch64")]
+use super::shape::Operands;
 
 /// The arguments of a [`super::Gemm`], checked.
 pub(super) struct Product<'a> {
@@ -47,6 +49,18 @@ impl<'a> Product<'a> {
     pub(super) fn tokens(&self) -> usize {
         self.shape.tokens
     }
+
+    /// The same arguments for products with rows in lanes, and their result.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn into_operands(self) -> (Operands<'a>, &'a mut [i32]) {
+        let operands = Operands {
+            shape: self.shape,
+            rows: self.rows.as_flattened(),
+            q: self.q.as_flattened(),
+            q_sums: self.q_sums,
+        };
+        (operands, self.sums)
+    }
 }
 
 /// A packing of `STEPS` values a byte, each a trit plus `bias`. `start` turns packed bytes into the
@@ -69,12 +83,12 @@ pub(super) struct Multiply<A, Load, Dot, Sum> {
     pub(super) sum: Sum,
 }
 
-/// Steps that [`tiles`] unpacks at a time, whole blocks of every packing: four rows are 8 KiB.
+/// Steps that [`gemm`] unpacks at a time, whole blocks of every packing: four rows are 8 KiB.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) const CACHED_STEPS: usize = 60;
-/// Rows of unpacked values.
+const CACHED_STEPS: usize = 60;
+/// Rows that [`gemm`] unpacks at a time.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) type UnpackedRows<V, const ROWS: usize> = [[V; CACHED_STEPS]; ROWS];
+const ROWS: usize = 4;
 
 /// The product in tiles of four rows by `TOKENS` tokens.
 #[cfg(not(target_arch = "x86_64"))]
@@ -89,25 +103,69 @@ pub(super) fn gemm<const TOKENS: usize, const STEPS: usize, S: Copy, V: Copy, A:
         impl Fn(A) -> i32 + Copy,
     >,
 ) {
+    const { assert!(CACHED_STEPS.is_multiple_of(STEPS)) };
     if product.tokens() == 1 {
         return gemv(product, unpack, multiply);
     }
-    let zero = (multiply.load)(&[0; 32]);
-    let tile = |values: &UnpackedRows<V, 4>, q: [&[[i8; 32]]; TOKENS]| {
-        let steps = q[0].len().min(CACHED_STEPS);
-        let q = q.map(|q| &q[..steps]);
-        let mut sums = [[multiply.zero; 4]; TOKENS];
-        for i in 0..steps {
-            let q = q.map(|q| (multiply.load)(&q[i]));
-            for r in 0..4 {
-                for t in 0..TOKENS {
-                    sums[t][r] = (multiply.dot)(sums[t][r], values[r][i], q[t]);
+    let Product { shape, q, sums, .. } = product;
+    let (n, tokens) = (shape.rows, shape.tokens);
+    for (sums, q_sum) in sums.chunks_exact_mut(n).zip(product.q_sums) {
+        sums.fill(-unpack.bias * q_sum);
+    }
+    let mut cache = [[(multiply.load)(&[0; 32]); CACHED_STEPS]; ROWS];
+    for first_row in (0..n).step_by(ROWS) {
+        let rows = ROWS.min(n - first_row);
+        for first in (0..shape.blocks).step_by(CACHED_STEPS / STEPS) {
+            let end = shape.blocks.min(first + CACHED_STEPS / STEPS);
+            for (r, cache) in cache.iter_mut().take(rows).enumerate() {
+                let row = &product.rows[(first_row + r) * shape.blocks..][first..end];
+                for (packed, cache) in row.iter().zip(cache.as_chunks_mut::<STEPS>().0) {
+                    let mut state = (unpack.start)(packed);
+                    for values in cache {
+                        (*values, state) = (unpack.step)(state);
+                    }
+                }
+            }
+            for t in (0..tokens).step_by(TOKENS) {
+                let index: [usize; TOKENS] = std::array::from_fn(|i| (t + i).min(tokens - 1));
+                let steps = shape.blocks * STEPS;
+                let q = index.map(|t| &q[t * steps..][first * STEPS..end * STEPS]);
+                let dots = tile(&cache, q, multiply);
+                for (t, dots) in index.iter().zip(dots).take(tokens - t) {
+                    for (sum, dot) in sums[t * n + first_row..][..rows].iter_mut().zip(dots) {
+                        *sum += dot;
+                    }
                 }
             }
         }
-        sums.map(|sums| sums.map(multiply.sum))
-    };
-    tiles(product, unpack, zero, |_, _| {}, tile);
+    }
+}
+
+/// Σ value · q of the steps in the cache, for some tokens with as many steps.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn tile<const TOKENS: usize, V: Copy, A: Copy>(
+    values: &[[V; CACHED_STEPS]; ROWS],
+    q: [&[[i8; 32]]; TOKENS],
+    multiply: Multiply<
+        A,
+        impl Fn(&[i8; 32]) -> V + Copy,
+        impl Fn(A, V, V) -> A + Copy,
+        impl Fn(A) -> i32 + Copy,
+    >,
+) -> [[i32; ROWS]; TOKENS] {
+    let steps = q[0].len().min(CACHED_STEPS);
+    let q = q.map(|q| &q[..steps]);
+    let mut sums = [[multiply.zero; ROWS]; TOKENS];
+    for i in 0..steps {
+        let q = q.map(|q| (multiply.load)(&q[i]));
+        for r in 0..ROWS {
+            for t in 0..TOKENS {
+                sums[t][r] = (multiply.dot)(sums[t][r], values[r][i], q[t]);
+            }
+        }
+    }
+    sums.map(|sums| sums.map(multiply.sum))
 }
 
 /// The product with one token.
@@ -167,58 +225,4 @@ fn dots<const N: usize, const STEPS: usize, S: Copy, V: Copy, A: Copy>(
         }
     }
     sums.map(multiply.sum)
-}
-
-/// The product with many tokens. `arrange` reorders the steps of a cache that were just filled,
-/// whose number it gets, for its instruction; `tile` multiplies them with as many steps of some
-/// tokens.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-pub(super) fn tiles<
-    const ROWS: usize,
-    const TOKENS: usize,
-    const STEPS: usize,
-    S: Copy,
-    V: Copy,
->(
-    product: Product,
-    unpack: Unpack<STEPS, impl Fn(&[u8; 32]) -> S + Copy, impl Fn(S) -> (V, S) + Copy>,
-    zero: V,
-    arrange: impl Fn(&mut UnpackedRows<V, ROWS>, usize),
-    tile: impl Fn(&UnpackedRows<V, ROWS>, [&[[i8; 32]]; TOKENS]) -> [[i32; ROWS]; TOKENS],
-) {
-    const { assert!(CACHED_STEPS.is_multiple_of(STEPS)) };
-    let Product { shape, q, sums, .. } = product;
-    let (n, tokens) = (shape.rows, shape.tokens);
-    for (sums, q_sum) in sums.chunks_exact_mut(n).zip(product.q_sums) {
-        sums.fill(-unpack.bias * q_sum);
-    }
-    let mut cache = [[zero; CACHED_STEPS]; ROWS];
-    for first_row in (0..n).step_by(ROWS) {
-        let rows = ROWS.min(n - first_row);
-        for first in (0..shape.blocks).step_by(CACHED_STEPS / STEPS) {
-            let end = shape.blocks.min(first + CACHED_STEPS / STEPS);
-            for (r, cache) in cache.iter_mut().take(rows).enumerate() {
-                let row = &product.rows[(first_row + r) * shape.blocks..][first..end];
-                for (packed, cache) in row.iter().zip(cache.as_chunks_mut::<STEPS>().0) {
-                    let mut state = (unpack.start)(packed);
-                    for values in cache {
-                        (*values, state) = (unpack.step)(state);
-                    }
-                }
-            }
-            arrange(&mut cache, (end - first) * STEPS);
-            for t in (0..tokens).step_by(TOKENS) {
-                let index: [usize; TOKENS] = std::array::from_fn(|i| (t + i).min(tokens - 1));
-                let steps = shape.blocks * STEPS;
-                let q = index.map(|t| &q[t * steps..][first * STEPS..end * STEPS]);
-                let dots = tile(&cache, q);
-                for (t, dots) in index.iter().zip(dots).take(tokens - t) {
-                    for (sum, dot) in sums[t * n + first_row..][..rows].iter_mut().zip(dots) {
-                        *sum += dot;
-                    }
-                }
-            }
-        }
-    }
 }

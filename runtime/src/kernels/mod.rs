@@ -22,7 +22,7 @@ pub mod codes;
 #[cfg(target_arch = "x86_64")]
 mod compile;
 mod dense;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod digits;
 #[cfg(any(
     target_arch = "x86_64",

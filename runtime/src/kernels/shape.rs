@@ -30,7 +30,7 @@ impl GemmShape {
 }
 
 /// The arguments of a [`Gemm`](super::Gemm) but its result. Their lengths agree.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
     pub shape: GemmShape,

@@ -1,19 +1,24 @@
 //! NEON, alone and with the dot products (`sdot`) and matrix products (`smmla`) of later CPUs.
 //!
-//! `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two comparisons and
-//! a multiplication by three, as the packing defines them. All are signed bytes, so `sdot` and
-//! `smmla` serve. `smmla` multiplies two rows with two tokens, eight columns at a time: halves of
-//! neighbouring rows, and of neighbouring tokens, are put into one register.
+//! One token, and NEON alone: rows along registers ([`dot`]). There `i2` gives digits (trit + 1)
+//! with a shift and a mask; `t5` gives trits with two comparisons and a multiplication by three, as
+//! the packing defines them. Several tokens with `sdot` or `smmla`: rows in lanes ([`digits`]).
+//! NEON alone multiplies bytes to 16 bits, so rows in lanes would save it nothing.
 //!
 //! NEON is part of every 64-bit Arm, so the float slots of the scalar table use it already. The
 //! intrinsics of `sdot` and `smmla` are not stable, hence the assembly.
+//!
+//! Emulation proves the sums of these tables, not their speed: the sizes of tiles follow from the
+//! number of registers, and the numbers of tokens from `avx512`.
+
+mod digits;
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
 use sterna_ternary::Packing;
 
-use super::dot::{self, CACHED_STEPS, Multiply, Product, Unpack, UnpackedRows};
+use super::dot::{self, Multiply, Product, Unpack};
 use super::slots::Kernels;
 use super::{groups, scalar};
 
@@ -30,7 +35,7 @@ macro_rules! table {
                         start: |bytes: &[u8; 32]| load(bytes),
                         step: |codes| step_i2(codes),
                     };
-                    $gemm(product, unpack);
+                    $gemm(product, unpack, |bytes| digits_i2(bytes));
                 }
                 let product = Product::of(Packing::I2, rows, q, q_sums, sums);
                 // SAFETY: only a table calls this, and `detect` hands it out only where it found
@@ -45,7 +50,7 @@ macro_rules! table {
                         start: |bytes: &[u8; 32]| load(bytes),
                         step: |s| step_t5(s),
                     };
-                    $gemm(product, unpack);
+                    $gemm(product, unpack, |bytes| digits_t5(bytes));
                 }
                 let product = Product::of(Packing::T5, rows, q, q_sums, sums);
                 // SAFETY: only a table calls this, and `detect` hands it out only where it found
@@ -96,6 +101,35 @@ fn step_t5([a, b]: Bytes) -> (Bytes, Bytes) {
         [trits(a), trits(b)],
         [vmulq_s8(a, three), vmulq_s8(b, three)],
     )
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn digits_i2(codes: int8x16_t) -> [int8x16_t; 4] {
+    let (codes, mask) = (vreinterpretq_u8_s8(codes), vdupq_n_u8(3));
+    [
+        vandq_u8(codes, mask),
+        vandq_u8(vshrq_n_u8::<2>(codes), mask),
+        vandq_u8(vshrq_n_u8::<4>(codes), mask),
+        vshrq_n_u8::<6>(codes),
+    ]
+    .map(|digits| vreinterpretq_s8_u8(digits))
+}
+
+/// With b = B ⊕ 128, a digit is the integer part of 3 b / 256, and the next b is the rest.
+#[target_feature(enable = "neon")]
+#[inline]
+fn digits_t5(bytes: int8x16_t) -> [int8x16_t; 5] {
+    let three = vdupq_n_u8(3);
+    let mut rest = veorq_u8(vreinterpretq_u8_s8(bytes), vdupq_n_u8(128));
+    let mut digits = [bytes; 5];
+    for digit in &mut digits {
+        let low = vreinterpretq_u8_u16(vmull_u8(vget_low_u8(rest), vget_low_u8(three)));
+        let high = vreinterpretq_u8_u16(vmull_high_u8(rest, three));
+        *digit = vreinterpretq_s8_u8(vuzp2q_u8(low, high));
+        rest = vuzp1q_u8(low, high);
+    }
+    digits
 }
 
 #[target_feature(enable = "neon")]
@@ -155,6 +189,7 @@ fn gemm_neon<const STEPS: usize>(
         impl Fn(&[u8; 32]) -> Bytes + Copy,
         impl Fn(Bytes) -> (Bytes, Bytes) + Copy,
     >,
+    _: impl Fn(int8x16_t) -> [int8x16_t; STEPS],
 ) {
     let multiply = Multiply {
         zero: vdupq_n_s32(0),
@@ -174,17 +209,15 @@ fn gemm_dotprod<const STEPS: usize>(
         impl Fn(&[u8; 32]) -> Bytes + Copy,
         impl Fn(Bytes) -> (Bytes, Bytes) + Copy,
     >,
+    digits: impl Fn(int8x16_t) -> [int8x16_t; STEPS] + Copy,
 ) {
-    let multiply = Multiply {
-        zero: vdupq_n_s32(0),
-        load: |q: &[i8; 32]| load(q),
-        dot: |sums, a: Bytes, b: Bytes| sdot(sdot(sums, a[0], b[0]), a[1], b[1]),
-        sum: |sums| vaddvq_s32(sums),
-    };
-    dot::gemm::<4, _, _, _, _>(product, unpack, multiply);
+    if product.tokens() == 1 {
+        return gemv(product, unpack);
+    }
+    let (operands, sums) = product.into_operands();
+    digits::gemm_dotprod(operands, sums, digits);
 }
 
-/// One token as with `sdot`, more in tiles of eight rows by four tokens.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 #[inline]
 fn gemm_i8mm<const STEPS: usize>(
@@ -194,46 +227,33 @@ fn gemm_i8mm<const STEPS: usize>(
         impl Fn(&[u8; 32]) -> Bytes + Copy,
         impl Fn(Bytes) -> (Bytes, Bytes) + Copy,
     >,
+    digits: impl Fn(int8x16_t) -> [int8x16_t; STEPS] + Copy,
 ) {
     if product.tokens() == 1 {
-        return gemm_dotprod(product, unpack);
+        return gemv(product, unpack);
     }
-    let arrange = |cache: &mut UnpackedRows<Bytes, 8>, steps: usize| {
-        for [first, second] in cache.as_chunks_mut::<2>().0 {
-            for (first, second) in first.iter_mut().zip(second).take(steps) {
-                let (a, b) = (*first, *second);
-                (*first, *second) = (halves(a[0], b[0]), halves(a[1], b[1]));
-            }
-        }
+    let (operands, sums) = product.into_operands();
+    digits::gemm_i8mm(operands, sums, digits);
+}
+
+/// One token with `sdot`.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+fn gemv<const STEPS: usize>(
+    product: Product,
+    unpack: Unpack<
+        STEPS,
+        impl Fn(&[u8; 32]) -> Bytes + Copy,
+        impl Fn(Bytes) -> (Bytes, Bytes) + Copy,
+    >,
+) {
+    let multiply = Multiply {
+        zero: vdupq_n_s32(0),
+        load: |q: &[i8; 32]| load(q),
+        dot: |sums, a: Bytes, b: Bytes| sdot(sdot(sums, a[0], b[0]), a[1], b[1]),
+        sum: |sums| vaddvq_s32(sums),
     };
-    let tile = |cache: &UnpackedRows<Bytes, 8>, q: [&[[i8; 32]]; 4]| {
-        let steps = q[0].len().min(CACHED_STEPS);
-        let q = q.map(|q| &q[..steps]);
-        let mut sums = [[vdupq_n_s32(0); 4]; 2]; // (token pairs, row pairs)
-        for i in 0..steps {
-            let q = q.map(|q| load(&q[i]));
-            for half in 0..2 {
-                let [low, high] = halves(q[0][half], q[1][half]);
-                let [low2, high2] = halves(q[2][half], q[3][half]);
-                for r in 0..4 {
-                    let [a, b] = cache[2 * r + half][i];
-                    sums[0][r] = smmla(smmla(sums[0][r], a, low), b, high);
-                    sums[1][r] = smmla(smmla(sums[1][r], a, low2), b, high2);
-                }
-            }
-        }
-        let mut dots = [[0; 8]; 4];
-        for ([first, second], sums) in dots.as_chunks_mut().0.iter_mut().zip(sums) {
-            for (pair, sums) in sums.into_iter().enumerate() {
-                first[2 * pair] = vgetq_lane_s32::<0>(sums);
-                second[2 * pair] = vgetq_lane_s32::<1>(sums);
-                first[2 * pair + 1] = vgetq_lane_s32::<2>(sums);
-                second[2 * pair + 1] = vgetq_lane_s32::<3>(sums);
-            }
-        }
-        dots
-    };
-    dot::tiles(product, unpack, [vdupq_n_s8(0); 2], arrange, tile);
+    dot::gemv(product, unpack, multiply);
 }
 
 /// (low of a, low of b) and (high of a, high of b).
