@@ -3,126 +3,19 @@
 mod checkpoint;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
+mod gguf_written;
 
 use std::fs;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, OPTIONS, Storage, byte_level, tokenizer};
+use checkpoint::{Checkpoint, OPTIONS, Storage};
+use gguf_written::{FAMILIES, check_equal, checkpoint, folder_of, gguf, model, pack, write};
 use safetensors::Dtype;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sterna_convert::{
-    ConversionReport, Error, GgufOptions, GgufType, HeadType, PackedOptions, convert, open, verify,
-    write_gguf, write_huggingface,
+    GgufOptions, GgufType, HeadType, PackedOptions, convert, open, verify, write_huggingface,
 };
-use sterna_ternary::layout;
-use sterna_ternary::{Activations, Output, OutputFolder, Packing};
-
-fn gguf(weights: GgufType) -> GgufOptions {
-    GgufOptions {
-        weights,
-        head: HeadType::Lossless,
-        pre: None,
-        lossy: false,
-        allow_missing: false,
-    }
-}
-
-fn write(source: &Path, out: &Path, options: &GgufOptions) -> Result<ConversionReport, Error> {
-    let (mut last, mut total) = (0, 0);
-    let source = open(source, options.allow_missing)?;
-    let report = write_gguf(&*source, &Output::new(out)?, options, &mut |done, all| {
-        assert!(done > last && done <= all);
-        (last, total) = (done, all);
-    })?;
-    assert_eq!(last, total, "the progress ends at its total");
-    assert_eq!(
-        (report.differ, report.scales_differ, report.values_differ),
-        (0, 0, 0)
-    );
-    assert_eq!(report.bytes_out, out.metadata().unwrap().len());
-    Ok(report)
-}
-
-fn pack(source: &Path, out: &Path) {
-    convert(source, out, &OPTIONS, &mut |_, _| {}).unwrap();
-}
-
-fn check_equal(a: &Path, b: &Path) {
-    let found = verify(a, b, &mut |_, _| {}).unwrap();
-    assert!(
-        found.is_equal(),
-        "{} {}: {found:?}",
-        a.display(),
-        b.display()
-    );
-    assert!(found.weights > 0 && found.matrices.iter().all(|m| m.plus > 0 && m.minus > 0));
-}
-
-const FAMILIES: [(&str, &str, &str); 5] = [
-    ("bitnet", "BitNetForCausalLM", "relu2"),
-    ("llama", "LlamaForCausalLM", "silu"),
-    ("qwen3", "Qwen3ForCausalLM", "silu"),
-    ("llama", "BitnetForCausalLM", "silu"),
-    ("gemma3_text", "Gemma3ForCausalLM", "gelu_pytorch_tanh"),
-];
-
-/// The folder of a checkpoint whose widths fit every type.
-fn checkpoint(family: usize, storage: Storage, tied: bool) -> tempfile::TempDir {
-    folder_of(&model(family, storage, tied))
-}
-
-fn folder_of(checkpoint: &Checkpoint) -> tempfile::TempDir {
-    let folder = checkpoint.folder();
-    let tokenizer = tokenizer(byte_level()).to_string();
-    fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
-    folder
-}
-
-fn model(family: usize, storage: Storage, tied: bool) -> Checkpoint {
-    Checkpoint::from_config(config(family, storage, tied), storage, Dtype::BF16)
-}
-
-fn config(family: usize, storage: Storage, tied: bool) -> Value {
-    let (model_type, class, act) = FAMILIES[family];
-    let mut config = checkpoint::config(storage, tied);
-    for (key, value) in [
-        ("model_type", json!(model_type)),
-        ("architectures", json!([class])),
-        ("hidden_act", json!(act)),
-        ("hidden_size", json!(256)),
-        ("intermediate_size", json!(512)),
-        ("num_attention_heads", json!(8)),
-        ("num_key_value_heads", json!(2)),
-        ("head_dim", json!(64)),
-    ] {
-        config[key] = value;
-    }
-    if family == 1 && tied {
-        config["rope_scaling"] = json!({
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
-        });
-    }
-    if family == 2 && tied {
-        config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0,
-            "original_max_position_embeddings": 16});
-    }
-    if family == 4 {
-        config["hidden_activation"] = json!(act);
-        config["query_pre_attn_scalar"] = json!(64);
-        config["sliding_window"] = json!(32);
-        config["layer_types"] = match tied {
-            true => json!(["sliding_attention", "full_attention"]),
-            false => json!(["full_attention", "full_attention"]),
-        };
-        config["rope_local_base_freq"] = json!(if tied { 1e4 } else { 5e3 });
-    }
-    if family == 4 || family == 2 && !tied {
-        config["quantization_config"]["use_rms_norm"] = json!(true);
-        config["quantization_config"]["rms_norm_eps"] = json!(1e-5);
-    }
-    config
-}
+use sterna_ternary::{OutputFolder, Packing, layout};
 
 #[test]
 fn every_family_and_type_there_and_back() {
@@ -341,59 +234,6 @@ fn blocks_of_a_q6_head_are_copied() {
 }
 
 #[test]
-fn what_programs_are_known_to_compute_wrongly_is_said() {
-    for (family, tied, weights, expected) in [
-        (0, true, GgufType::I2S, &["no product for i2_s"][..]),
-        (
-            0,
-            false,
-            GgufType::I2S,
-            &["no product for i2_s", "separate head"],
-        ),
-        (0, false, GgufType::Iq2Bn, &["fewer than 512 columns"]),
-        (
-            1,
-            true,
-            GgufType::Iq2Bn,
-            &["layers.0.self_attn.q_proj.weight has 256"],
-        ),
-        (0, true, GgufType::Tq2_0, &["another activation"]),
-        (
-            0,
-            false,
-            GgufType::Q2_0,
-            &["another activation", "separate head"],
-        ),
-        (1, false, GgufType::Tq1_0, &[]),
-        (2, true, GgufType::I2S, &[]),
-        (3, true, GgufType::I2S, &["no product for i2_s"]),
-    ] {
-        let folder = checkpoint(family, Storage::Multiply, tied);
-        let report = write(folder.path(), &folder.path().join("out"), &gguf(weights)).unwrap();
-        assert_eq!(
-            report.warnings.len(),
-            expected.len(),
-            "{:?}",
-            report.warnings
-        );
-        for (warning, part) in report.warnings.iter().zip(expected) {
-            assert!(warning.contains(part), "{warning}");
-        }
-    }
-    // The least width that ik_llama.cpp accepts.
-    let mut config = config(0, Storage::Multiply, true);
-    config["hidden_size"] = json!(512);
-    let folder = folder_of(&Checkpoint::from_config(
-        config,
-        Storage::Multiply,
-        Dtype::BF16,
-    ));
-    let out = folder.path().join("out");
-    let report = write(folder.path(), &out, &gguf(GgufType::Iq2Bn)).unwrap();
-    assert_eq!(report.warnings, Vec::<String>::new());
-}
-
-#[test]
 fn a_packed_file_in_another_packing_keeps_its_codes() {
     let folder = checkpoint(1, Storage::Online, false);
     for head in [HeadType::Q8, HeadType::Q6, HeadType::Q4] {
@@ -416,32 +256,6 @@ fn a_packed_file_in_another_packing_keeps_its_codes() {
     }
 }
 
-/// No other format says how activations are rounded; programs round them to int8.
-#[test]
-fn what_activations_of_16_bits_become_elsewhere_is_said() {
-    let folder = checkpoint(1, Storage::Multiply, true);
-    for (activations, is_said) in [(Activations::Int8, false), (Activations::Int16, true)] {
-        let path = |name: &str| folder.path().join(format!("{name}-{}", activations.name()));
-        let options = PackedOptions {
-            activations: Some(activations),
-            ..OPTIONS
-        };
-        convert(folder.path(), &path("packed"), &options, &mut |_, _| {}).unwrap();
-        let source = open(&path("packed"), false).unwrap();
-        assert_eq!(source.activations(), activations);
-        let hf = write_huggingface(
-            &*source,
-            &OutputFolder::new(&path("hf")).unwrap(),
-            &mut |_, _| {},
-        )
-        .unwrap();
-        let gguf = write(&path("packed"), &path("gguf"), &gguf(GgufType::I2S)).unwrap();
-        for report in [hf, gguf] {
-            assert_eq!(report.warnings.join("").contains("to int8"), is_said);
-        }
-    }
-}
-
 #[test]
 fn the_same_source_gives_the_same_bytes() {
     let folder = checkpoint(1, Storage::Online, true);
@@ -449,76 +263,6 @@ fn the_same_source_gives_the_same_bytes() {
     let first = write(folder.path(), &a, &gguf(GgufType::I2S)).unwrap();
     let second = write(folder.path(), &b, &gguf(GgufType::I2S)).unwrap();
     assert_eq!(first.sha256, second.sha256);
-}
-
-#[test]
-fn what_differs_is_counted() {
-    let folder = checkpoint(2, Storage::Multiply, true);
-    let packed = folder.path().join("packed");
-    pack(folder.path(), &packed);
-    let path = folder.path().join("model.safetensors");
-    let bytes = fs::read(&path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-    let q = "model.layers.0.self_attn.q_proj.weight";
-    let at = |name: &str| 8 + length + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
-    let mut changed = bytes.clone();
-    changed[at(q)] = if bytes[at(q)] == 0b01_01_01_01 {
-        0
-    } else {
-        0b01_01_01_01
-    };
-    changed[at(&format!("{q}_scale")) + 1] ^= 1;
-    changed[at("model.norm.weight") + 1] ^= 0x80;
-    fs::write(&path, changed).unwrap();
-    let found = verify(&packed, folder.path(), &mut |_, _| {}).unwrap();
-    assert!((1..=4).contains(&found.differ), "{}", found.differ);
-    assert_eq!((found.scales_differ, found.values_differ), (1, 1));
-    assert_eq!(found.first.as_deref(), Some(q));
-    let other = checkpoint(1, Storage::Multiply, true);
-    let error = verify(&packed, other.path(), &mut |_, _| {}).unwrap_err();
-    assert!(matches!(error, Error::Shapes { .. }), "{error}");
-}
-
-#[test]
-fn a_split_rule_that_is_not_known_must_be_named() {
-    let folder = checkpoint(1, Storage::Multiply, false);
-    let text = tokenizer(json!({"type": "Whitespace"})).to_string();
-    fs::write(folder.path().join("tokenizer.json"), text).unwrap();
-    let out = folder.path().join("out.gguf");
-    let error = write(folder.path(), &out, &gguf(GgufType::I2S)).unwrap_err();
-    assert!(error.to_string().contains("--pre"), "{error}");
-    let named = GgufOptions {
-        pre: Some("falcon3".into()),
-        ..gguf(GgufType::I2S)
-    };
-    write(folder.path(), &out, &named).unwrap();
-    check_equal(folder.path(), &out);
-}
-
-#[test]
-fn without_a_tokenizer_only_on_request() {
-    let folder = checkpoint(1, Storage::Multiply, true);
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "generation_config.json",
-    ] {
-        fs::remove_file(folder.path().join(name)).unwrap();
-    }
-    let out = folder.path().join("out.gguf");
-    assert!(matches!(
-        write(folder.path(), &out, &gguf(GgufType::I2S)),
-        Err(Error::MissingFile { .. })
-    ));
-    let options = GgufOptions {
-        allow_missing: true,
-        ..gguf(GgufType::I2S)
-    };
-    let report = write(folder.path(), &out, &options).unwrap();
-    assert_eq!(report.warnings.len(), 3);
-    assert!(matches!(open(&out, false), Err(Error::MissingFile { .. })));
-    assert_eq!(open(&out, true).unwrap().warnings().len(), 3);
 }
 
 #[test]
