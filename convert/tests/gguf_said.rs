@@ -39,7 +39,10 @@ fn what_programs_are_known_to_compute_wrongly_is_said() {
             &["another activation", "separate head"],
         ),
         (1, false, GgufType::Tq1_0, &[]),
-        (2, true, GgufType::I2S, &[]),
+        (1, true, GgufType::I2S, &["aborts on i2_s"]),
+        (2, true, GgufType::I2S, &["aborts on i2_s"]),
+        (2, true, GgufType::Tq2_0, &[]),
+        (4, true, GgufType::I2S, &[]),
         (3, true, GgufType::I2S, &["no product for i2_s"]),
     ] {
         let folder = checkpoint(family, Storage::Multiply, tied);

@@ -185,13 +185,22 @@ fn warnings(config: &Config, weights: GgufType) -> Vec<String> {
             narrowest.name, narrowest.columns
         ));
     }
-    let is_bitnet = Architecture::of(config).is_some_and(|a| a.name.starts_with("bitnet"));
-    if weights == GgufType::I2S && is_bitnet {
-        warnings.push(
-            "ik_llama.cpp opens i2_s files of this family but has no product for i2_s: its output \
-             is wrong, without an error. bitnet.cpp computes them; for ik_llama.cpp write iq2_bn"
-                .into(),
-        );
+    let architecture = Architecture::of(config).map_or("", |a| a.name);
+    if weights == GgufType::I2S {
+        warnings.extend(match architecture {
+            name if name.starts_with("bitnet") => Some(
+                "ik_llama.cpp opens i2_s files of this family but has no product for i2_s: its \
+                 output is wrong, without an error. bitnet.cpp computes them; for ik_llama.cpp \
+                 write iq2_bn"
+                    .into(),
+            ),
+            "llama" | "qwen3" => Some(
+                "ik_llama.cpp aborts on i2_s files of this family, as it has no product for i2_s. \
+                 For ik_llama.cpp write iq2_bn"
+                    .into(),
+            ),
+            _ => None,
+        });
     }
     if config.family.name != "bitnet" {
         return warnings;
