@@ -20,7 +20,7 @@ use super::compile::slot;
 use super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS};
 use super::dot::{self, Multiply, Product, Unpack};
 use super::panels::PanelProduct;
-use super::prefetch::{prefetch_distance, prefetch_line, prefetch_near};
+use super::prefetch::{Prefetch, prefetch_second};
 use super::shape::Operands;
 use super::slots::Kernels;
 
@@ -181,7 +181,7 @@ macro_rules! table {
 
             #[inline(always)]
             unsafe fn prefetch(self, at: *const u8) {
-                prefetch_near(at, 0, false);
+                prefetch_second(at);
             }
         }
 
@@ -241,7 +241,7 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn ahead(bytes: &[u8; 32]) -> __m256i {
-    prefetch_line(bytes.as_ptr(), prefetch_distance(2, 0));
+    Prefetch::of(1, 0).after(bytes.as_ptr(), 0);
     load(bytes)
 }
 

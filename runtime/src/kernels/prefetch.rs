@@ -1,17 +1,49 @@
 //! Requests for memory that is read soon. They are hints: no address is wrong.
 
-use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::*;
+use std::sync::LazyLock;
 
-/// How far prefetches run ahead of loads where `rows` neighbours are computed together.
-///
-/// Rows are too short for the hardware to see a stream in each, but all of them together are read
-/// from front to back, and that is the order of the prefetches. The last row is then loaded before
-/// the rows that precede it in memory, so the distance is that to the last row plus what a core
-/// reads while memory answers.
-pub(super) fn prefetch_distance(rows: usize, row_bytes: usize) -> usize {
-    /// What a core reads in twice the time that memory takes to answer.
-    const LATENCY: usize = 4096;
-    (rows - 1) * row_bytes + LATENCY
+/// Prefetches at two distances in bytes: far ahead into the second-level cache, and from there,
+/// shortly before the load, into the first-level one.
+#[derive(Clone, Copy)]
+pub(super) struct Prefetch {
+    near: usize,
+    far: usize,
+}
+
+impl Prefetch {
+    /// The distances where `rows` neighbours of `row_bytes` are computed together.
+    ///
+    /// Rows are too short for the hardware to see a stream in each, but all of them together are
+    /// read from front to back, and that is the order of the prefetches. The last row is loaded
+    /// before the rows that precede it in memory, so its distance is added.
+    pub(super) fn of(rows: usize, row_bytes: usize) -> Prefetch {
+        let last = (rows - 1) * row_bytes;
+        Prefetch {
+            near: DISTANCES.near + last,
+            far: DISTANCES.far + last,
+        }
+    }
+
+    /// Asks for the cache lines at both distances after `start` + `offset`.
+    #[inline(always)]
+    pub(super) fn after(self, start: *const u8, offset: usize) {
+        let at = start.wrapping_add(offset);
+        prefetch_line(at, self.near);
+        prefetch_second(at.wrapping_add(self.far));
+    }
+}
+
+/// The distances that read fastest, as measured with products of one token on a Zen 4 and on a
+/// Sapphire Rapids.
+static DISTANCES: LazyLock<Prefetch> = LazyLock::new(|| Prefetch {
+    near: if is_amd() { 512 } else { 6 << 10 },
+    far: 16 << 10,
+});
+
+fn is_amd() -> bool {
+    let vendor = __cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes) == [*b"Auth", *b"enti", *b"cAMD"]
 }
 
 /// Asks for the cache line `offset` bytes after `start`, for the first-level cache.
@@ -22,19 +54,9 @@ pub(super) fn prefetch_line(start: *const u8, offset: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
 }
 
-/// The same for the first-level cache if it is `near`, else for the second-level one.
+/// The same for the second-level cache.
 #[inline(always)]
-pub(super) fn prefetch_near(start: *const u8, offset: usize, near: bool) {
-    if near {
-        prefetch_line(start, offset);
-    } else {
-        let at = start.wrapping_add(offset).cast();
-        // SAFETY: a hint that reads nothing and accepts any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at) };
-    }
-}
-
-/// Whether the first-level cache can hold the bytes between load and prefetch, and the activations.
-pub(super) fn is_near(distance: usize) -> bool {
-    distance <= 10 << 10
+pub(super) fn prefetch_second(at: *const u8) {
+    // SAFETY: a hint that reads nothing and accepts any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
 }

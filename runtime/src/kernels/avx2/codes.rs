@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::codes::{Int16, PlaneProduct};
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::registers::load;
 
 const ROWS: usize = 4;
@@ -105,8 +105,7 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
     let groups = x.groups();
     let rows: [&[[u8; BYTES]]; N] = std::array::from_fn(|r| &bytes[r * groups..][..groups]);
     let factors: [&[u8]; N] = std::array::from_fn(|r| &multipliers[r * groups..][..groups]);
-    let distance = prefetch_distance(N, groups * BYTES);
-    let near = is_near(distance);
+    let prefetch = Prefetch::of(N, groups * BYTES);
     let mut wide = [[_mm256_setzero_si256(); PARTS]; N]; // of the high and of the low bytes
     let mut parts = [(&x.high[..groups], &x.high_pairs[..groups]); PARTS];
     if let Some(low) = parts.get_mut(1) {
@@ -121,8 +120,7 @@ fn some_rows<const BYTES: usize, const LARGEST: i16, const PARTS: usize, const N
         }
         for r in 0..N {
             if N > 1 && (r * BYTES).is_multiple_of(64) {
-                let offset = (g * N + r) * BYTES + distance;
-                prefetch_near(rows[0].as_ptr().cast(), offset, near);
+                prefetch.after(rows[0].as_ptr().cast(), (g * N + r) * BYTES);
             }
             let digits = digits(&rows[r][g]);
             let multiplier = _mm256_set1_epi16(i16::from(factors[r][g]));

@@ -13,7 +13,7 @@ use sterna_ternary::packing::{q4_0, q8_0};
 
 use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
 use super::super::dense::BlockProduct;
-use super::super::prefetch::{prefetch_distance, prefetch_line};
+use super::super::prefetch::Prefetch;
 use super::registers::load;
 use super::shuffle::{eight_by_eight, transpose};
 
@@ -156,7 +156,7 @@ fn halves([low, high]: [__m256; 2]) -> f32 {
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
     let lanes = Q8 {
-        distance: prefetch_distance(8, product.blocks * q8_0::BYTES),
+        prefetch: Prefetch::of(8, product.blocks * q8_0::BYTES),
     };
     // SAFETY: this function is compiled for AVX2 and F16C.
     unsafe { blocks::product::<8, 4, { q8_0::BYTES }, _>(product.checked(y), y, lanes) };
@@ -165,7 +165,7 @@ pub(super) fn gemm_q8_0(product: BlockProduct, y: &mut [f32]) {
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
     let lanes = Q4 {
-        distance: prefetch_distance(8, product.blocks * q4_0::BYTES),
+        prefetch: Prefetch::of(8, product.blocks * q4_0::BYTES),
     };
     // SAFETY: this function is compiled for AVX2 and F16C.
     unsafe { blocks::product::<8, 4, { q4_0::BYTES }, _>(product.checked(y), y, lanes) };
@@ -174,8 +174,7 @@ pub(super) fn gemm_q4_0(product: BlockProduct, y: &mut [f32]) {
 /// Eight rows of `q8_0`: signed codes, sums of 32 bits.
 #[derive(Clone, Copy)]
 struct Q8 {
-    /// Bytes from a load to its prefetch.
-    distance: usize,
+    prefetch: Prefetch,
 }
 
 impl Lanes<8, { q8_0::BYTES }> for Q8 {
@@ -185,7 +184,7 @@ impl Lanes<8, { q8_0::BYTES }> for Q8 {
 
     #[inline(always)]
     unsafe fn prefetch(self, at: *const u8) {
-        prefetch_line(at, self.distance);
+        self.prefetch.after(at, 0);
     }
 
     #[inline(always)]
@@ -238,8 +237,7 @@ impl Lanes<8, { q8_0::BYTES }> for Q8 {
 /// row.
 #[derive(Clone, Copy)]
 struct Q4 {
-    /// Bytes from a load to its prefetch.
-    distance: usize,
+    prefetch: Prefetch,
 }
 
 impl Lanes<8, { q4_0::BYTES }> for Q4 {
@@ -249,7 +247,7 @@ impl Lanes<8, { q4_0::BYTES }> for Q4 {
 
     #[inline(always)]
     unsafe fn prefetch(self, at: *const u8) {
-        prefetch_line(at, self.distance);
+        self.prefetch.after(at, 0);
     }
 
     #[inline(always)]

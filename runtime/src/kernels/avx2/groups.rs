@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::super::groups::GroupProduct;
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{four_sums, load};
@@ -75,14 +75,13 @@ fn tile<const TOKENS: usize>(
     let (q, _) = q.as_chunks::<4>(); // (tokens, groups)
     let q: [_; TOKENS] = std::array::from_fn(|t| &q[(token + t) * groups..][..groups]);
     let start = packed[0].as_ptr().cast();
-    let distance = prefetch_distance(ROWS, groups * 32);
-    let near = is_near(distance);
+    let prefetch = Prefetch::of(ROWS, groups * 32);
     let (low, ones) = (_mm256_set1_epi8(0b11), _mm256_set1_epi16(1));
     let mut y_sums = [[0f32; ROWS]; TOKENS];
     for g in 0..groups {
         if token == 0 {
             for line in 0..ROWS / 2 {
-                prefetch_near(start, (g * ROWS / 2 + line) * 64 + distance, near);
+                prefetch.after(start, (g * ROWS / 2 + line) * 64);
             }
         }
         let mut sums = [[_mm256_setzero_si256(); ROWS]; TOKENS];

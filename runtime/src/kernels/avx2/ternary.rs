@@ -20,7 +20,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{four_sums, high_bytes, load, table};
@@ -172,8 +172,7 @@ fn dots<const STEPS: usize, const NARROW: usize, const N: usize>(
     add: impl Fn([__m256i; 2], __m256i, &[[i8; 32]; STEPS]) -> [__m256i; 2] + Copy,
 ) -> [i32; N] {
     let rows = rows.map(|row| &row[..q.len()]);
-    let distance = prefetch_distance(N, q.len() * BLOCK_BYTES);
-    let near = is_near(distance);
+    let prefetch = Prefetch::of(N, q.len() * BLOCK_BYTES);
     let (one, four) = (_mm256_set1_epi16(1), _mm256_set1_epi16(4));
     let mut wide = [_mm256_setzero_si256(); 4]; // four times the sums of N rows
     for first in (0..q.len()).step_by(NARROW) {
@@ -182,8 +181,7 @@ fn dots<const STEPS: usize, const NARROW: usize, const N: usize>(
         for b in first..end {
             if N > 1 {
                 for line in (0..N * BLOCK_BYTES).step_by(64) {
-                    let offset = b * N * BLOCK_BYTES + line + distance;
-                    prefetch_near(rows[0].as_ptr().cast(), offset, near);
+                    prefetch.after(rows[0].as_ptr().cast(), b * N * BLOCK_BYTES + line);
                 }
             }
             for r in 0..N {

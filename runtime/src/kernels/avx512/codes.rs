@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::table::GROUP;
 
 use super::super::codes::{Int16, PlaneProduct};
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::registers::whole;
 
 /// Rows that are computed together.
@@ -121,9 +121,9 @@ impl<'a, const BYTES: usize> PlaneRows<'a, BYTES> {
         rows
     }
 
-    /// How far prefetches run ahead when `rows` of them are computed together.
-    fn distance(self, rows: usize) -> usize {
-        prefetch_distance(rows, self.groups * BYTES)
+    /// Prefetches where `rows` of them are computed together.
+    fn prefetch(self, rows: usize) -> Prefetch {
+        Prefetch::of(rows, self.groups * BYTES)
     }
 }
 
@@ -140,8 +140,7 @@ impl<const PARTS: usize> PlaneTile<64> for FirstPlane<PARTS> {
         rows: PlaneRows<64>,
         prefetches: bool,
     ) -> [[i64; N]; T] {
-        let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
-        let near = is_near(distance);
+        let (start, prefetch) = (rows.bytes.as_ptr().cast(), rows.prefetch(N));
         let mask = _mm512_set1_epi8(0x1e);
         let zero = _mm512_setzero_si512();
         let groups = rows.groups;
@@ -159,7 +158,7 @@ impl<const PARTS: usize> PlaneTile<64> for FirstPlane<PARTS> {
             let mut multipliers = [zero; N];
             for r in 0..N {
                 if prefetches {
-                    prefetch_near(start, (g * N + r) * 64 + distance, near);
+                    prefetch.after(start, (g * N + r) * 64);
                 }
                 // What a 16-bit shift carries over is masked.
                 let bytes = whole(&rows[r].0[g]);
@@ -206,8 +205,7 @@ impl PlaneTile<32> for OtherPlane {
         rows: PlaneRows<32>,
         prefetches: bool,
     ) -> [[i64; N]; T] {
-        let (start, distance) = (rows.bytes.as_ptr().cast(), rows.distance(N));
-        let near = is_near(distance);
+        let (start, prefetch) = (rows.bytes.as_ptr().cast(), rows.prefetch(N));
         let mask = _mm512_set1_epi8(6);
         let zero = _mm512_setzero_si512();
         // Every 16-bit lane has two multipliers, the first for the lower half, the second for the
@@ -224,7 +222,7 @@ impl PlaneTile<32> for OtherPlane {
             let mut multipliers = [zero; N];
             for r in 0..N {
                 if prefetches {
-                    prefetch_near(start, (g / 2 * N + r) * 64 + distance, near);
+                    prefetch.after(start, (g / 2 * N + r) * 64);
                 }
                 let (bytes, factors) = rows[r];
                 let (bytes, factors) = match bytes[g..].first_chunk::<2>() {

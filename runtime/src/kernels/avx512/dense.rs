@@ -16,7 +16,7 @@ use sterna_ternary::packing::{q4_0, q8_0};
 use super::super::avx2::dense::{codes_of_q4_0, codes_of_q8_0};
 use super::super::blocks::{self, Lanes, Panel, padded, scale_bits};
 use super::super::dense::BlockProduct;
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn gemm_f32(x: &[f32], columns: usize, rows: &[f32], y: &mut [f32]) {
@@ -64,8 +64,7 @@ fn gemm_numbers<T: Copy + Default>(
     let tiled = tokens / 4 * 4;
     let kept = if tiled > 4 { columns / 16 } else { 0 };
     let mut cache = vec![[_mm512_setzero_ps(); 4]; kept];
-    let distance = prefetch_distance(4, columns * size_of::<T>());
-    let near = is_near(distance);
+    let prefetch = Prefetch::of(4, columns * size_of::<T>());
     for r in (0..n).step_by(4) {
         let row = |i: usize| rows[(r + i).min(n - 1) * columns..][..columns].as_chunks::<16>();
         let rows = [row(0), row(1), row(2), row(3)];
@@ -73,7 +72,7 @@ fn gemm_numbers<T: Copy + Default>(
         let wide = |c: usize| {
             let bytes = 4 * size_of::<[T; 16]>();
             for line in (0..bytes).step_by(64) {
-                prefetch_near(start, c * bytes + line + distance, near);
+                prefetch.after(start, c * bytes + line);
             }
             let mut wide = [_mm512_setzero_ps(); 4];
             for (wide, row) in wide.iter_mut().zip(rows) {
@@ -219,11 +218,9 @@ fn gemm<const BYTES: usize, const EXCESS: u32>(
     y: &mut [f32],
     codes: impl Fn([&[u8; BYTES]; 16]) -> [__m512i; 8] + Copy,
 ) {
-    let distance = prefetch_distance(16, product.blocks * BYTES);
     let lanes = Sixteen::<EXCESS, _> {
         codes,
-        distance,
-        near: is_near(distance),
+        prefetch: Prefetch::of(16, product.blocks * BYTES),
     };
     // SAFETY: this function is compiled for AVX-512 F, BW, VL, DQ and VNNI.
     unsafe { blocks::product::<16, 8, BYTES, _>(product.checked(y), y, lanes) };
@@ -234,10 +231,7 @@ fn gemm<const BYTES: usize, const EXCESS: u32>(
 #[derive(Clone, Copy)]
 struct Sixteen<const EXCESS: u32, Codes> {
     codes: Codes,
-    /// Bytes from a load to its prefetch.
-    distance: usize,
-    /// Whether prefetches are for the first-level cache.
-    near: bool,
+    prefetch: Prefetch,
 }
 
 impl<const BYTES: usize, const EXCESS: u32, Codes> Lanes<16, BYTES> for Sixteen<EXCESS, Codes>
@@ -250,7 +244,7 @@ where
 
     #[inline(always)]
     unsafe fn prefetch(self, at: *const u8) {
-        prefetch_near(at, self.distance, self.near);
+        self.prefetch.after(at, 0);
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, PanelLanes};
-use super::super::prefetch::prefetch_near;
+use super::super::prefetch::prefetch_second;
 
 /// Rows in the 16 lanes of a register.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl Lanes for Rows16 {
 
     #[inline(always)]
     unsafe fn prefetch(self, at: *const u8) {
-        prefetch_near(at, 0, false);
+        prefetch_second(at);
     }
 }
 

@@ -6,9 +6,9 @@ use std::arch::x86_64::*;
 use super::super::avx2;
 use super::super::avx2::registers::load;
 use super::super::groups::GroupProduct;
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::lut;
-use super::registers::{block, fields};
+use super::registers::{fields, pair};
 
 /// Rows that are computed together: a register is a block of one row below that of the fourth row
 /// after it.
@@ -50,19 +50,18 @@ impl Walk<'_> {
         let (q, _) = q.as_chunks::<4>(); // (tokens, groups)
         let q: [_; TOKENS] = std::array::from_fn(|t| &q[(token + t) * groups..][..groups]);
         let start = pairs[0][0].as_ptr().cast();
-        let distance = prefetch_distance(ROWS, groups * 32);
-        let near = is_near(distance);
+        let prefetch = Prefetch::of(ROWS, groups * 32);
         let mut y_sums = [_mm256_setzero_ps(); TOKENS];
         for g in 0..groups {
             if token == 0 {
                 for line in 0..ROWS / 2 {
-                    prefetch_near(start, (g * ROWS / 2 + line) * 64 + distance, near);
+                    prefetch.after(start, (g * ROWS / 2 + line) * 64);
                 }
             }
             let mut sums = [[_mm512_setzero_si512(); 4]; TOKENS];
-            for (i, pair) in pairs.into_iter().enumerate() {
+            for (i, [low, high]) in pairs.into_iter().enumerate() {
                 // SAFETY: this function is compiled for AVX-512 F, and every CPU with it has AVX2.
-                let digits = fields(unsafe { block(pair, g) });
+                let digits = fields(unsafe { pair(&low[g], &high[g]) });
                 for t in 0..TOKENS {
                     for (digits, q) in digits.into_iter().zip(&q[t][g]) {
                         let q = _mm512_broadcast_i64x4(load(q));

@@ -2,8 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use sterna_ternary::packing::BLOCK_BYTES;
-
 use super::super::avx2::registers::load;
 
 /// The four codes of each byte.
@@ -20,17 +18,14 @@ pub(super) fn fields(codes: __m512i) -> [__m512i; 4] {
     ]
 }
 
-/// A block of two rows.
+/// 32 bytes, and 32 more above them.
 ///
 /// # Safety
 /// The caller has AVX2 and AVX-512 F.
 #[inline(always)]
-pub(super) unsafe fn block(pair: [&[[u8; BLOCK_BYTES]]; 2], b: usize) -> __m512i {
+pub(super) unsafe fn pair<T: bytemuck::Pod>(low: &[T; 32], high: &[T; 32]) -> __m512i {
     // SAFETY: the caller has AVX2 and AVX-512 F.
-    unsafe {
-        let low = _mm512_castsi256_si512(load(&pair[0][b]));
-        _mm512_inserti64x4::<1>(low, load(&pair[1][b]))
-    }
+    unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(load(low)), load(high)) }
 }
 
 #[target_feature(enable = "avx512f")]

@@ -1,7 +1,6 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! One token: eight rows at once, where a register holds a block of one row below that of the next,
-//! and the activations twice. Several tokens: rows in lanes, first without and then with panels
+//! One token: two rows at once, where a register holds two blocks of one row. Several tokens: rows in lanes, first without and then with panels
 //! ([`digits`](super::super::digits)). Many tokens use the tables of `avx2` on CPUs that begin one
 //! `vpdpbusd` of 512 bits in a cycle: tables do more than that, but less than two.
 
@@ -14,12 +13,12 @@ use super::super::avx2::lut::Loops;
 use super::super::avx2::registers::{four_sums, load};
 use super::super::avx2::ternary::{product_i2, product_t5, tokens_for_tables};
 use super::super::digits;
-use super::super::prefetch::{is_near, prefetch_distance, prefetch_near};
+use super::super::prefetch::Prefetch;
 use super::super::shape::{GemmShape, Operands};
 use super::super::width;
 use super::digits::Rows16;
 use super::lut;
-use super::registers::{block, fields};
+use super::registers::{fields, pair, whole};
 
 /// [`Kernels::uses_tables`](super::super::Kernels::uses_tables)
 pub(super) fn uses_tables() -> bool {
@@ -71,19 +70,22 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     let digits = |bytes| digits_t5(bytes);
     // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256.
     // So 256 dₙ is 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
+    // Neighbouring digits have sums of their own, so that additions need not wait for each other.
     let one = One {
-        add: |[these, next]: [__m512i; 2], bytes, q: [__m512i; 5]| {
-            let (mut these, mut next) = (these, next);
+        add: |sums: [__m512i; 4], bytes, q: [__m512i; 5]| {
+            let [mut these, mut next] = [[sums[0], sums[1]], [sums[2], sums[3]]];
             let mut rest = _mm512_xor_si512(bytes, sign);
-            for q in q {
-                these = _mm512_dpbusd_epi32(these, rest, q);
+            for (n, q) in q.into_iter().enumerate() {
+                these[n % 2] = _mm512_dpbusd_epi32(these[n % 2], rest, q);
                 rest = opaque(_mm512_add_epi8(_mm512_add_epi8(rest, rest), rest));
-                next = _mm512_dpbusd_epi32(next, rest, q);
+                next[n % 2] = _mm512_dpbusd_epi32(next[n % 2], rest, q);
             }
-            [these, next]
+            [these[0], these[1], next[0], next[1]]
         },
-        finish: |[these, next]: [__m512i; 2]| {
+        finish: |[a, b, c, d]: [__m512i; 4]| {
+            let these = _mm512_add_epi32(a, b);
             let thrice = _mm512_add_epi32(_mm512_add_epi32(these, these), these);
+            let next = _mm512_add_epi32(c, d);
             _mm512_srai_epi32::<8>(_mm512_sub_epi32(thrice, next))
         },
     };
@@ -217,8 +219,8 @@ unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
     }
 }
 
-/// Pairs of rows that one token meets at once.
-const PAIRS: usize = 4;
+/// Rows that one token meets at once.
+const ROWS: usize = 2;
 
 /// One token.
 ///
@@ -233,68 +235,73 @@ unsafe fn gemv<const STEPS: usize, const SUMS: usize>(
         impl Fn([__m512i; SUMS]) -> __m512i,
     >,
 ) {
-    let blocks = product.shape.blocks;
-    let distance = prefetch_distance(2 * PAIRS, blocks * BLOCK_BYTES);
-    let near = is_near(distance);
-    for (first, sums) in (0..).step_by(2 * PAIRS).zip(sums.chunks_mut(2 * PAIRS)) {
-        let rows: [_; PAIRS] = product.pairs(first);
-        let start = rows[0][0].as_ptr().cast();
+    let (q, last_q) = product.q.as_chunks::<2>();
+    let prefetch = Prefetch::of(ROWS, product.shape.blocks * BLOCK_BYTES);
+    for (first, sums) in (0..).step_by(2 * ROWS).zip(sums.chunks_mut(2 * ROWS)) {
         // SAFETY: the caller has AVX-512 F, BW and VNNI.
-        unsafe {
-            let mut wide = [[_mm512_setzero_si512(); SUMS]; PAIRS];
-            for (b, steps) in product.q.iter().enumerate() {
-                for line in 0..PAIRS {
-                    prefetch_near(start, (b * PAIRS + line) * 64 + distance, near);
+        let dots = unsafe {
+            let mut wide = [_mm512_setzero_si512(); 2 * ROWS];
+            for (first, wide) in (first..).step_by(ROWS).zip(wide.as_chunks_mut::<ROWS>().0) {
+                let rows: [_; ROWS] = product.rows(first);
+                let start = rows[0].as_ptr().cast();
+                let rows = rows.map(<[_]>::as_chunks::<2>);
+                let mut parts = [[_mm512_setzero_si512(); SUMS]; ROWS];
+                for (i, q) in q.iter().enumerate() {
+                    for line in 0..ROWS {
+                        prefetch.after(start, (i * ROWS + line) * 64);
+                    }
+                    let mut both = [_mm512_setzero_si512(); STEPS];
+                    for (both, (low, high)) in both.iter_mut().zip(q[0].iter().zip(&q[1])) {
+                        *both = pair(low, high);
+                    }
+                    for (parts, (blocks, _)) in parts.iter_mut().zip(rows) {
+                        *parts = (one.add)(*parts, whole(bytemuck::cast_ref(&blocks[i])), both);
+                    }
                 }
-                let mut q = [_mm512_setzero_si512(); STEPS];
-                for (q, step) in q.iter_mut().zip(steps) {
-                    *q = _mm512_broadcast_i64x4(load(step));
+                if let [q] = last_q {
+                    // Where activations are zero, bytes do not matter.
+                    let mut low = [_mm512_setzero_si512(); STEPS];
+                    for (low, q) in low.iter_mut().zip(q) {
+                        *low = _mm512_zextsi256_si512(load(q));
+                    }
+                    for (parts, (_, block)) in parts.iter_mut().zip(rows) {
+                        let block = _mm512_zextsi256_si512(load(&block[0]));
+                        *parts = (one.add)(*parts, block, low);
+                    }
                 }
-                for (wide, pair) in wide.iter_mut().zip(rows) {
-                    *wide = (one.add)(*wide, block(pair, b), q);
+                for (wide, parts) in wide.iter_mut().zip(parts) {
+                    *wide = (one.finish)(parts);
                 }
             }
-            let mut sum = [_mm512_setzero_si512(); PAIRS];
-            for (sum, wide) in sum.iter_mut().zip(wide) {
-                *sum = (one.finish)(wide);
+            let mut halves = [_mm256_setzero_si256(); 2 * ROWS];
+            for (half, wide) in halves.iter_mut().zip(wide) {
+                *half = add_halves(wide);
             }
-            store(sum, product.q_sums[0], sums);
+            four_sums(halves)
+        };
+        // Digits are trits + 1.
+        for (sum, dot) in sums.iter_mut().zip(dots) {
+            *sum = dot - product.q_sums[0];
         }
     }
 }
 
 impl<'a, const STEPS: usize> Product<'a, STEPS> {
-    /// Pairs of rows from `first` on; after the last row, that row is repeated.
-    fn pairs<const N: usize>(&self, first: usize) -> [[&'a [[u8; BLOCK_BYTES]]; 2]; N] {
+    /// Rows from `first` on; after the last row, that row is repeated.
+    fn rows<const N: usize>(&self, first: usize) -> [&'a [[u8; BLOCK_BYTES]]; N] {
         let GemmShape {
             rows: n, blocks, ..
         } = self.shape;
-        let mut rows = [[self.rows; 2]; N];
-        for (r, row) in (first..).zip(rows.as_flattened_mut()) {
-            *row = &self.rows[r.min(n - 1) * blocks..][..blocks];
-        }
-        rows
+        std::array::from_fn(|r| &self.rows[(first + r).min(n - 1) * blocks..][..blocks])
     }
 }
 
-/// Writes the sums of pairs of rows, less that of the activations: digits are trits + 1.
-///
-/// # Safety
-/// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
-#[inline(always)]
-unsafe fn store<const N: usize>(wide: [__m512i; N], q_sum: i32, sums: &mut [i32]) {
-    for (sums, wide) in sums.chunks_mut(4).zip(wide.as_chunks::<2>().0) {
-        // SAFETY: the caller has AVX-512 F, BW and VNNI.
-        let dots = unsafe {
-            four_sums([
-                _mm512_castsi512_si256(wide[0]),
-                _mm512_extracti64x4_epi64::<1>(wide[0]),
-                _mm512_castsi512_si256(wide[1]),
-                _mm512_extracti64x4_epi64::<1>(wide[1]),
-            ])
-        };
-        for (sum, dot) in sums.iter_mut().zip(dots) {
-            *sum = dot - q_sum;
-        }
-    }
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add_halves(wide: __m512i) -> __m256i {
+    let (low, high) = (
+        _mm512_castsi512_si256(wide),
+        _mm512_extracti64x4_epi64::<1>(wide),
+    );
+    _mm256_add_epi32(low, high)
 }
