@@ -21,9 +21,6 @@ pub struct Int16 {
     /// 2 i and 2 i + 1 of both runs of 32.
     pub(super) high_pairs: Vec<[[i16; 16]; 2]>,
     pub(super) low_pairs: Vec<[[i16; 16]; 2]>,
-    /// Σ q and 256 · Σ high of each group.
-    pub(super) sums: Vec<i32>,
-    pub(super) high_sums: Vec<i32>,
     scale: f32,
     high_norm: f64,
     norm: f64,
@@ -56,10 +53,6 @@ impl Int16 {
         self.high_error = upwards(error_squares);
         self.high_pairs = self.high.iter().map(pairs).collect();
         self.low_pairs = self.low.iter().map(pairs).collect();
-        let sum = |group: &[i8; GROUP]| group.iter().map(|q| i32::from(*q)).sum::<i32>();
-        self.high_sums = self.high.iter().map(|group| 256 * sum(group)).collect();
-        let both = self.high_sums.iter().zip(&self.low);
-        self.sums = both.map(|(high, low)| high + sum(low)).collect();
     }
 
     /// The same, but all planes are multiplied with the high byte.
@@ -67,7 +60,6 @@ impl Int16 {
         self.fill(x);
         self.low.clear();
         self.low_pairs.clear();
-        self.sums.clone_from(&self.high_sums);
     }
 
     /// Factor between activations and integers.

@@ -1,12 +1,13 @@
 //! Planes of coded tables: `vpdpbusd` of even digits 2h with the bytes of the activations.
 //!
-//! Sums of a group fit 16 bits, so `vpdpwssd` adds them times the group's multiplier. Digits
-//! count 2h − 15 or 2h − 3: the difference is a product of the multipliers with the sums of the
-//! activations of each group, which is taken off at the end of a row.
+//! Digits count 2h − 15 or 2h − 3. The difference is known per lane beforehand, so the sum of a
+//! group begins with it. Sums of a group fit 16 bits, so `vpdpwssd` adds them times the group's
+//! multiplier.
 //!
 //! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to
 //! 95, its high four the others. Other planes: a register is two groups of one row, 32 columns of
-//! each at a time. Tiles are four rows by up to four tokens, so that digits serve several tokens.
+//! each at a time. One token meets two rows at once. Several tokens meet four, so that digits serve
+//! up to four tokens.
 
 use std::arch::x86_64::*;
 
@@ -16,8 +17,8 @@ use super::super::codes::{Int16, PlaneProduct};
 use super::super::prefetch::Prefetch;
 use super::registers::whole;
 
-/// Rows that are computed together.
-const ROWS: usize = 4;
+/// Rows that are computed together, for one token and for several.
+const ROWS: [usize; 2] = [8, 4];
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
@@ -29,7 +30,7 @@ pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
-    plane::<32, 4>(product, sums, OtherPlane);
+    plane::<32, 2>(product, sums, OtherPlane);
 }
 
 /// The product of a tile of `N` rows by `T` tokens.
@@ -46,8 +47,8 @@ trait PlaneTile<const BYTES: usize>: Copy {
     ) -> [[i64; N]; T];
 }
 
-/// All rows and tokens in tiles, at most `T` tokens at a time. Four rows meet all tokens before the
-/// next four.
+/// All rows and tokens in tiles, at most `T` tokens at a time. Rows of a tile meet all tokens before
+/// the next ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 fn plane<const BYTES: usize, const T: usize>(
@@ -66,23 +67,30 @@ fn plane<const BYTES: usize, const T: usize>(
             *sum += product.weight * value;
         }
     };
-    let fours = n / ROWS * ROWS;
-    for r in (0..fours).step_by(ROWS) {
+    let together = ROWS[usize::from(product.x.len() > 1)];
+    let tiled = n / together * together;
+    for r in (0..tiled).step_by(together) {
         let rows = rows.part(r);
+        if let [x] = product.x {
+            // SAFETY: compiled for the same features.
+            let [values] = unsafe { tile.sums::<{ ROWS[0] }, 1>([x], rows, true) };
+            add(0, r, &values);
+            continue;
+        }
         let (whole, rest) = product.x.as_chunks::<T>();
         for (i, x) in whole.iter().enumerate() {
             // SAFETY: compiled for the same features.
-            let values = unsafe { tile.sums::<ROWS, T>(x.each_ref(), rows, i == 0) };
+            let values = unsafe { tile.sums::<{ ROWS[1] }, T>(x.each_ref(), rows, i == 0) };
             (0..T).for_each(|j| add(i * T + j, r, &values[j]));
         }
         for (i, x) in rest.iter().enumerate() {
             let is_first = whole.is_empty() && i == 0;
             // SAFETY: compiled for the same features.
-            let [values] = unsafe { tile.sums::<ROWS, 1>([x], rows, is_first) };
+            let [values] = unsafe { tile.sums::<{ ROWS[1] }, 1>([x], rows, is_first) };
             add(whole.len() * T + i, r, &values);
         }
     }
-    for r in fours..n {
+    for r in tiled..n {
         for (t, x) in product.x.iter().enumerate() {
             // SAFETY: compiled for the same features.
             let [values] = unsafe { tile.sums::<1, 1>([x], rows.part(r), false) };
@@ -145,37 +153,41 @@ impl<const PARTS: usize> PlaneTile<64> for FirstPlane<PARTS> {
         let zero = _mm512_setzero_si512();
         let groups = rows.groups;
         let rows = rows.split::<N>();
-        let q = x.map(|x| {
-            let mut parts = [&x.high[..groups]; PARTS];
+        let parts = x.map(|x| {
+            let mut parts = [(&x.high[..groups], &x.high_pairs[..groups]); PARTS];
             if let Some(low) = parts.get_mut(1) {
-                *low = &x.low[..groups];
+                *low = (&x.low[..groups], &x.low_pairs[..groups]);
             }
             parts
         });
         let mut wide = [[[zero; PARTS]; N]; T]; // of the high and of the low bytes
         for g in 0..groups {
-            let mut digits = [[zero; 2]; N];
-            let mut multipliers = [zero; N];
+            let mut q = [[[zero; 2]; PARTS]; T];
+            let mut begin = [[zero; PARTS]; T];
+            for t in 0..T {
+                for (part, (bytes, pairs)) in parts[t].iter().enumerate() {
+                    q[t][part] = quarters(&bytes[g]);
+                    begin[t][part] = times(load_pairs(&pairs[g]), -15);
+                }
+            }
             for r in 0..N {
                 if prefetches {
                     prefetch.after(start, (g * N + r) * 64);
                 }
                 // What a 16-bit shift carries over is masked.
                 let bytes = whole(&rows[r].0[g]);
-                digits[r] = [
+                let digits = [
                     _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
                     _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
                 ];
-                multipliers[r] = _mm512_set1_epi32(i32::from(rows[r].1[g]));
-            }
-            for t in 0..T {
-                for part in 0..PARTS {
-                    let q = quarters(&q[t][part][g]);
-                    for r in 0..N {
-                        let sum = _mm512_dpbusd_epi32(zero, digits[r][0], q[0]);
-                        let sum = _mm512_dpbusd_epi32(sum, digits[r][1], q[1]);
+                let multiplier = _mm512_set1_epi32(i32::from(rows[r].1[g]));
+                for t in 0..T {
+                    for part in 0..PARTS {
+                        let q = q[t][part];
+                        let sum = _mm512_dpbusd_epi32(begin[t][part], digits[0], q[0]);
+                        let sum = _mm512_dpbusd_epi32(sum, digits[1], q[1]);
                         let wide = &mut wide[t][r][part];
-                        *wide = _mm512_dpwssd_epi32(*wide, sum, multipliers[r]);
+                        *wide = _mm512_dpwssd_epi32(*wide, sum, multiplier);
                     }
                 }
             }
@@ -184,8 +196,7 @@ impl<const PARTS: usize> PlaneTile<64> for FirstPlane<PARTS> {
         for t in 0..T {
             for r in 0..N {
                 let low = wide[t][r].get(1).map_or(0, |low| horizontal(*low));
-                let even = 256 * horizontal(wide[t][r][0]) + low;
-                sums[t][r] = even - 15 * dot(rows[r].1, &x[t].sums);
+                sums[t][r] = 256 * horizontal(wide[t][r][0]) + low;
             }
         }
         sums
@@ -218,8 +229,13 @@ impl PlaneTile<32> for OtherPlane {
         let rows = rows.split::<N>();
         let mut wide = [[zero; N]; T];
         for g in (0..groups).step_by(2) {
-            let mut digits = [[zero; 4]; N];
-            let mut multipliers = [zero; N];
+            let mut q = [[zero; 4]; T];
+            let mut begin = [zero; T];
+            for t in 0..T {
+                let (high, pairs) = (&x[t].high[..groups], &x[t].high_pairs[..groups]);
+                q[t] = runs(&high[g], high.get(g + 1).unwrap_or(&[0; GROUP]));
+                begin[t] = times(pairs_of_two(&pairs[g], pairs.get(g + 1)), -3);
+            }
             for r in 0..N {
                 if prefetches {
                     prefetch.after(start, (g / 2 * N + r) * 64);
@@ -237,45 +253,57 @@ impl PlaneTile<32> for OtherPlane {
                     }
                 };
                 let both = _mm512_set1_epi16(i16::from_le_bytes(factors));
-                multipliers[r] = _mm512_shuffle_epi8(both, spread);
+                let multipliers = _mm512_shuffle_epi8(both, spread);
                 // What a 16-bit shift carries over is masked.
-                digits[r] = [
+                let digits = [
                     _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
                     _mm512_and_si512(_mm512_srli_epi16::<1>(bytes), mask),
                     _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
                     _mm512_and_si512(_mm512_srli_epi16::<5>(bytes), mask),
                 ];
-            }
-            for t in 0..T {
-                let high = &x[t].high[..groups];
-                let q = runs(&high[g], high.get(g + 1).unwrap_or(&[0; GROUP]));
-                for r in 0..N {
-                    let mut sum = zero;
+                for t in 0..T {
+                    let mut sum = begin[t];
                     for i in 0..4 {
-                        sum = _mm512_dpbusd_epi32(sum, digits[r][i], q[i]);
+                        sum = _mm512_dpbusd_epi32(sum, digits[i], q[t][i]);
                     }
-                    wide[t][r] = _mm512_dpwssd_epi32(wide[t][r], sum, multipliers[r]);
+                    wide[t][r] = _mm512_dpwssd_epi32(wide[t][r], sum, multipliers);
                 }
             }
         }
         let mut sums = [[0; N]; T];
         for t in 0..T {
             for r in 0..N {
-                let even = 256 * horizontal(wide[t][r]);
-                sums[t][r] = even - 3 * dot(rows[r].1, &x[t].high_sums);
+                sums[t][r] = 256 * horizontal(wide[t][r]);
             }
         }
         sums
     }
 }
 
-/// The product of multipliers and sums of activations.
-#[inline(always)]
-fn dot(multipliers: &[u8], sums: &[i32]) -> i64 {
-    let products = multipliers.iter().zip(sums);
-    products
-        .map(|(m, sum)| i64::from(*m) * i64::from(*sum))
-        .sum()
+/// `factor` times the sums of neighbouring pairs: of four activations, or of eight.
+#[target_feature(enable = "avx512bw")]
+#[inline]
+fn times(pairs: __m512i, factor: i16) -> __m512i {
+    _mm512_madd_epi16(pairs, _mm512_set1_epi16(factor))
+}
+
+/// Sums over pairs of columns: of the first half of a group, then of the second.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_pairs(pairs: &[[i16; 16]; 2]) -> __m512i {
+    // SAFETY: 32 numbers of two bytes; the load may be unaligned.
+    unsafe { _mm512_loadu_si512(pairs.as_ptr().cast()) }
+}
+
+/// Sums over pairs of columns in all four runs: of a group, then of the next one if there is one.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn pairs_of_two(a: &[[i16; 16]; 2], b: Option<&[[i16; 16]; 2]>) -> __m512i {
+    let (a, b) = (load_pairs(a), load_pairs(b.unwrap_or(&[[0; 16]; 2])));
+    _mm512_add_epi16(
+        _mm512_shuffle_i64x2::<0x44>(a, b),
+        _mm512_shuffle_i64x2::<0xee>(a, b),
+    )
 }
 
 /// The columns of a group that belong to the low and to the high four bits.
