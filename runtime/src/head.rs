@@ -22,6 +22,7 @@ use sterna_ternary::{layout, quantize};
 
 use crate::error::Location;
 use crate::kernels::codes::{Int16, PlaneProduct};
+use crate::kernels::screen::ROWS;
 use crate::kernels::{GemmFloat, Kernels};
 use crate::model::Model;
 use crate::state::HeadState;
@@ -31,8 +32,6 @@ pub use screen::Screen;
 
 /// Rows of seldom read parts that are kept in memory, each with neighbours up to 64 KiB.
 const SELDOM_ROWS: usize = 256;
-/// Rows that a thread claims at a time.
-const ROWS: usize = 64;
 /// Rows of planes that are decoded at a time: those for few tokens fit a first-level cache, those
 /// for many a second-level one.
 const DECODED_ROWS: [usize; 2] = [4, 16];

@@ -117,7 +117,7 @@ pub(crate) struct HeadState {
     /// (blocks of rows, tokens, rows of a block): the planes so far, or `screen::LEFT`
     pub sums: Vec<i64>,
     pub best: Vec<Best>,      // (blocks of rows, tokens)
-    pub forced: Vec<bool>,    // (tokens, vocab_size)
+    pub forced: Vec<u64>,     // (blocks of rows, tokens), a bit for each row
     pub quantized: Quantized, // x for a ternary head
     pub memory: Vec<i32>,     // (threads, working memory of a linear layer)
     /// Bytes of the table that were read since the state was made.

@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sterna_ternary::planes::Planes;
 use sterna_ternary::table::{Codes, GROUP, PLANE_BYTES};
 
-use super::{HighPlanes, ROWS};
+use super::HighPlanes;
 use crate::kernels::codes::Int16;
+use crate::kernels::screen::{DROPPED, ROWS, RowBounds, Threshold};
 use crate::model::Model;
 use crate::state::{Best, HeadState};
 
@@ -34,9 +35,6 @@ pub struct Screen {
     /// Ids that are always computed; they do not count among the largest.
     pub exact: Vec<u32>,
 }
-
-/// Marks a row that was dropped: it cannot matter.
-const LEFT: i64 = i64::MIN;
 
 impl Model {
     /// The logits (tokens, vocab_size) that `screens` ask for, -∞ for others. Returns whether any
@@ -66,25 +64,25 @@ impl Model {
                 Some(_) => q.fill_high(x),
             }
         }
+        let blocks = rows.div_ceil(ROWS);
         forced.clear();
-        forced.resize(n * rows, false);
-        for (screen, forced) in screens.iter().zip(forced.chunks_exact_mut(rows)) {
-            screen
-                .exact
-                .iter()
-                .for_each(|id| forced[*id as usize] = true);
+        forced.resize(blocks * n, 0);
+        for (t, screen) in screens.iter().enumerate() {
+            for id in screen.exact.iter().map(|id| *id as usize) {
+                assert!(id < rows, "id {id} is not in the vocabulary");
+                forced[id / ROWS * n + t] |= 1 << (id % ROWS);
+            }
         }
         let token = |t: usize| Token {
             screen: screens[t],
             x: &x[t * columns..][..columns],
             q: &q[t],
-            forced: &forced[t * rows..][..rows],
             threshold: f64::NEG_INFINITY,
         };
         let mut tokens: Vec<Token> = (0..n).map(token).collect();
-        let screening = Screening::new(HighPlanes::new(self.kernels, codes), planes, &q[..n]);
+        let high = HighPlanes::new(self.kernels, codes);
+        let screening = Screening::new(high, planes, &q[..n], forced);
         // A block of sums is (tokens, rows of the block), a block of bests is (tokens).
-        let blocks = rows.div_ceil(ROWS);
         sums.clear();
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
@@ -162,9 +160,12 @@ impl Model {
             |_, mut tile, scratch| {
                 let of_block = tile.columns();
                 let sums = &sums[of_block.start * n..of_block.end * n];
-                let bounds = Bounds::new(screening, of_block.clone(), screening.high.codes.planes);
-                let staying = tokens.iter().zip(sums.chunks_exact(of_block.len()));
-                let staying = staying.map(|(t, sums)| bounds.staying(t, of_block.start, sums));
+                let bounds = screening.bounds(of_block.clone(), screening.high.codes.planes);
+                let forced = screening.forced(of_block.start);
+                let staying = (0..n).map(|t| {
+                    let sums = &sums[t * of_block.len()..][..of_block.len()];
+                    screening.staying(&bounds, &tokens[t], sums, forced[t])
+                });
                 let staying: Vec<u64> = staying.collect();
                 for (i, row) in of_block.clone().enumerate() {
                     let mut is_decoded = false;
@@ -172,7 +173,7 @@ impl Model {
                         let sum = sums[t * of_block.len() + i];
                         let y = &mut tile.row(t)[i];
                         *y = f32::NEG_INFINITY;
-                        if sum == LEFT {
+                        if sum == DROPPED {
                             continue;
                         }
                         if screening.planes.is_none() {
@@ -202,7 +203,6 @@ struct Token<'a> {
     screen: &'a Screen,
     x: &'a [f32],
     q: &'a Int16,
-    forced: &'a [bool],
     /// What a row must reach.
     threshold: f64,
 }
@@ -244,8 +244,11 @@ struct Screening<'a> {
     high: HighPlanes<'a>,
     planes: Option<&'a Planes<'a>>,
     x: &'a [Int16],
-    /// [`Bounds::rounding`] and [`Bounds::smallest`].
+    /// The rows that a token needs in any case: a bit for each, (blocks of rows, tokens).
+    forced: &'a [u64],
+    /// Relative error of a product in f32: of Σ |x| |w|.
     rounding: f64,
+    /// Absolute error of a product in f32, where terms are subnormal.
     smallest: f64,
     /// Bytes that were read.
     bytes: AtomicUsize,
@@ -254,12 +257,18 @@ struct Screening<'a> {
 }
 
 impl<'a> Screening<'a> {
-    fn new(high: HighPlanes<'a>, planes: Option<&'a Planes<'a>>, x: &'a [Int16]) -> Self {
+    fn new(
+        high: HighPlanes<'a>,
+        planes: Option<&'a Planes<'a>>,
+        x: &'a [Int16],
+        forced: &'a [u64],
+    ) -> Self {
         let columns = (high.groups * GROUP) as f64;
         Screening {
             high,
             planes,
             x,
+            forced,
             // A term passes through a product, the sum of its lane and four sums of lanes.
             rounding: (columns / 16.0 + 6.0) * f64::from(f32::EPSILON),
             smallest: columns * f64::from(f32::from_bits(1)),
@@ -290,9 +299,12 @@ impl<'a> Screening<'a> {
         self.bytes.fetch_add(read * row_bytes, Ordering::Relaxed);
         // After the last plane, sums are already the logits of a coded table.
         if plane == 0 || self.planes.is_some() {
-            let of_tokens = tokens.iter().zip(sums.chunks_exact(rows.len()));
-            for ((token, sums), best) in of_tokens.zip(best) {
-                *best = self.best(token, rows.start, sums);
+            // The most promising row of the block, of those that are counted.
+            let scales = &self.high.codes.scales[rows.clone()];
+            let of_tokens = self.forced(rows.start).iter().zip(best);
+            for ((forced, best), sums) in of_tokens.zip(sums.chunks_exact(rows.len())) {
+                let (estimate, place) = (self.high.kernels.largest)(sums, scales, *forced);
+                *best = (estimate, rows.start + place);
             }
         }
     }
@@ -306,19 +318,20 @@ impl<'a> Screening<'a> {
         sums: &mut [i64],
     ) -> usize {
         let (first, len) = (rows.start, rows.len());
-        let bounds = Bounds::new(self, rows, plane);
-        for (token, sums) in tokens.iter().zip(sums.chunks_exact_mut(len)) {
-            let staying = bounds.staying(token, first, sums);
+        let bounds = self.bounds(rows, plane);
+        let of_tokens = tokens.iter().zip(self.forced(first));
+        for ((token, forced), sums) in of_tokens.zip(sums.chunks_exact_mut(len)) {
+            let staying = self.staying(&bounds, token, sums, *forced);
             // Whole blocks are read faster than single rows.
-            if staying.count_ones() as usize <= len / 2 || sums.contains(&LEFT) {
+            if staying.count_ones() as usize <= len / 2 || sums.contains(&DROPPED) {
                 for (i, sum) in sums.iter_mut().enumerate() {
                     if staying >> i & 1 == 0 {
-                        *sum = LEFT;
+                        *sum = DROPPED;
                     }
                 }
             }
         }
-        if !sums.contains(&LEFT) {
+        if !sums.contains(&DROPPED) {
             self.high.add(plane, self.x, first, sums);
             return len;
         }
@@ -326,8 +339,8 @@ impl<'a> Screening<'a> {
         let mut needed = [false; ROWS];
         for (t, sums) in sums.chunks_exact_mut(len).enumerate() {
             let mut at = 0;
-            for run in sums.chunk_by_mut(|a, b| (*a == LEFT) == (*b == LEFT)) {
-                if run[0] != LEFT {
+            for run in sums.chunk_by_mut(|a, b| (*a == DROPPED) == (*b == DROPPED)) {
+                if run[0] != DROPPED {
                     self.high.add(plane, &self.x[t..=t], first + at, run);
                     needed[at..at + run.len()].fill(true);
                 }
@@ -335,18 +348,6 @@ impl<'a> Screening<'a> {
             }
         }
         needed.iter().filter(|needed| **needed).count()
-    }
-
-    /// The most promising row of a block, of those that are counted.
-    fn best(&self, token: &Token, first: usize, sums: &[i64]) -> Best {
-        let mut best = (f64::NEG_INFINITY, first);
-        for (row, sum) in (first..).zip(sums) {
-            let estimate = *sum as f64 * f64::from(self.high.codes.scales[row]);
-            if estimate > best.0 && *sum != LEFT && !token.forced[row] {
-                best = (estimate, row);
-            }
-        }
-        best
     }
 
     /// A lower bound of the logit of a row.
@@ -359,8 +360,8 @@ impl<'a> Screening<'a> {
             let x = std::slice::from_ref(token.q);
             self.high.add(plane, x, row, &mut sum);
         }
-        let bounds = Bounds::new(self, row..row + 1, planes);
-        sum[0] as f64 * bounds.scales[0] - bounds.error(token, 0)
+        let bounds = self.bounds(row..row + 1, planes);
+        sum[0] as f64 * bounds.scales[0] - self.error(&bounds, token)
     }
 
     /// The values of a row of a table in planes.
@@ -378,37 +379,25 @@ impl<'a> Screening<'a> {
         (self.high.kernels.gemm_f32)(token.x, values.len(), values, &mut y);
         y[0]
     }
-}
 
-/// What bounds the logits of a block of rows, times their scales. A sum over the first planes is
-/// off by at most `terms` · a + `rest` · b + c, with a, b and c of the token.
-struct Bounds {
-    scales: [f64; ROWS],
-    /// The norms of the rows; zero in a coded table, whose sums lack planes only.
-    terms: [f64; ROWS],
-    /// The norms of what the planes in the sum lack.
-    rest: [f64; ROWS],
-    /// Relative error of a product in f32: of Σ |x| |w|.
-    rounding: f64,
-    /// Absolute error of a product in f32, where terms are subnormal.
-    smallest: f64,
-}
+    /// The rows that the tokens need in any case, of the block from `first` on.
+    fn forced(&self, first: usize) -> &'a [u64] {
+        let n = self.x.len();
+        &self.forced[first / ROWS * n..][..n]
+    }
 
-impl Bounds {
     /// The bounds of at most [`ROWS`] rows, of which `known` planes are in the sums.
-    fn new(screening: &Screening, rows: Range<usize>, known: usize) -> Bounds {
-        let codes = &screening.high.codes;
-        let mut bounds = Bounds {
+    fn bounds(&self, rows: Range<usize>, known: usize) -> RowBounds {
+        let codes = &self.high.codes;
+        let mut bounds = RowBounds {
             scales: [0.0; ROWS],
             terms: [0.0; ROWS],
             rest: [0.0; ROWS],
-            rounding: screening.rounding,
-            smallest: screening.smallest,
         };
         for (i, row) in rows.enumerate() {
             let scale = f64::from(codes.scales[row]);
             bounds.scales[i] = scale;
-            if let Some(planes) = screening.planes {
+            if let Some(planes) = self.planes {
                 let norms = planes.norms_of(row);
                 bounds.terms[i] = scale * f64::from(norms[0]);
                 bounds.rest[i] = scale * f64::from(norms[known]);
@@ -420,37 +409,36 @@ impl Bounds {
         bounds
     }
 
-    /// The largest error of a logit of row i.
-    fn error(&self, token: &Token, i: usize) -> f64 {
-        let [a, b, c, limit] = self.factors(token);
-        match self.terms[i] > limit {
+    /// The largest error of a logit of the first row.
+    fn error(&self, bounds: &RowBounds, token: &Token) -> f64 {
+        let Threshold {
+            factors: [a, b, c],
+            largest_norm,
+            ..
+        } = self.threshold(token);
+        match bounds.terms[0] > largest_norm {
             true => f64::INFINITY,
-            false => self.terms[i] * a + self.rest[i] * b + c,
+            false => bounds.terms[0] * a + bounds.rest[0] * b + c,
         }
     }
 
-    /// a, b and c of a token, and the norm above which a sum in f32 can overflow.
-    fn factors(&self, token: &Token) -> [f64; 4] {
+    /// What a row must reach for a token.
+    fn threshold(&self, token: &Token) -> Threshold {
         let (q, scale) = (token.q, token.scale());
         let a = q.high_error() + self.rounding * q.norm();
         let largest = f64::from(f32::MAX) / 4.0;
-        let c = self.smallest * scale;
-        [a, q.high_norm(), c, largest * scale / q.norm()]
+        Threshold {
+            factors: [a, q.high_norm(), self.smallest * scale],
+            // Logits are rounded and divided by a temperature before they are compared: rows this
+            // close to the threshold stay, so that neither can make a tie with a row that was
+            // dropped.
+            least: token.threshold - token.threshold.abs() * 1e-6,
+            largest_norm: largest * scale / q.norm(),
+        }
     }
 
     /// The rows, one bit each, that can still reach the threshold or are needed in any case.
-    fn staying(&self, token: &Token, first: usize, sums: &[i64]) -> u64 {
-        // Logits are rounded and divided by a temperature before they are compared: rows this close
-        // to the threshold stay, so that neither can make a tie with a row that was left.
-        let threshold = token.threshold - token.threshold.abs() * 1e-6;
-        let [a, b, c, limit] = self.factors(token);
-        let mut staying = 0;
-        for (i, (sum, is_forced)) in sums.iter().zip(&token.forced[first..]).enumerate() {
-            let error = self.terms[i] * a + self.rest[i] * b + c;
-            let upper = *sum as f64 * self.scales[i] + error;
-            let stays = (upper >= threshold) | (self.terms[i] > limit) | *is_forced;
-            staying |= u64::from(stays & (*sum != LEFT)) << i;
-        }
-        staying
+    fn staying(&self, bounds: &RowBounds, token: &Token, sums: &[i64], forced: u64) -> u64 {
+        forced | (self.high.kernels.reaching)(sums, bounds, self.threshold(token))
     }
 }

@@ -25,6 +25,12 @@ macro_rules! compiled_loops {
                 row: usize,
                 values: &mut [f32]
             ) -> ();
+            screen::reaching(
+                sums: &[i64],
+                bounds: &$crate::kernels::screen::RowBounds,
+                threshold: $crate::kernels::screen::Threshold
+            ) -> u64;
+            screen::largest(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
             softmax::softmax_block(
                 x: &mut [f32],
                 seen: std::ops::Range<usize>

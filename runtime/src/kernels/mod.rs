@@ -39,6 +39,7 @@ pub mod peak;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
 mod scalar;
+pub mod screen;
 mod shape;
 mod slots;
 mod softmax;
@@ -54,7 +55,7 @@ pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
-pub use slots::{Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Plane, SoftmaxI8};
+pub use slots::{Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8};
 pub use softmax::SoftmaxBlock;
 pub(crate) use softmax::{LARGEST, exp2};
 

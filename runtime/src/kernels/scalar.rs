@@ -6,7 +6,7 @@ use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::shape::GemmShape;
 use super::slots::Kernels;
-use super::{codes, dense, float, groups, panels, softmax};
+use super::{codes, dense, float, groups, panels, screen, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
@@ -26,6 +26,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemm_bf16: float::gemm_bf16,
     plane4: codes::plane4,
     plane2: codes::plane2,
+    reaching: screen::reaching,
+    largest: screen::largest,
     decode_planes: codes::decode_planes,
     panels_f32: panels::panels_f32,
     panels_f16: panels::panels_f16,

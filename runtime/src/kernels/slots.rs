@@ -10,6 +10,7 @@ use super::codes::PlaneProduct;
 use super::dense::{BlockProduct, QuantizedBlock};
 use super::groups::GroupProduct;
 use super::panels::PanelProduct;
+use super::screen::{RowBounds, Threshold};
 use super::softmax::SoftmaxBlock;
 
 /// One complete set of inner loops. All slices are row-major. A slot panics if their lengths
@@ -42,6 +43,10 @@ pub struct Kernels {
     pub plane4: Plane,
     /// Its other planes.
     pub plane2: Plane,
+    /// The rows of a block that reach a threshold, one bit each.
+    pub reaching: fn(sums: &[i64], bounds: &RowBounds, threshold: Threshold) -> u64,
+    /// The most promising row of a block.
+    pub largest: Largest,
     /// The values of a row of a table in planes.
     pub decode_planes: fn(planes: &Planes, row: usize, values: &mut [f32]),
 
@@ -117,6 +122,10 @@ pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32])
 ///
 /// Rows and multipliers are those of [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
 pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
+
+/// The largest sum · scale of the rows of a block and its place, the first of equal ones. Rows that
+/// were dropped or have a bit in `skipped` do not count; -∞ if none does.
+pub type Largest = fn(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
 
 /// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally
 /// long.

@@ -12,6 +12,7 @@ use sterna_ternary::table::Codes;
 use sterna_ternary::{Dense, TableType, quantize, table};
 
 use super::codes::{Int16, PlaneProduct};
+use super::screen::{DROPPED, RowBounds, Threshold};
 use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar, widen};
 
 /// Repeatable noise.
@@ -319,6 +320,54 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                         * n as f64
                         * 16.0;
                     assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn screens_equal_their_definition() {
+    let mut noise = Noise::new(12);
+    for len in [1, 7, 63, 64] {
+        for _ in 0..50 {
+            let mut sums: Vec<i64> = (0..len).map(|_| noise.next() as i64 >> 20).collect();
+            let skipped = noise.next() & noise.next();
+            let dropped = noise.below(len as u64);
+            sums[dropped] = DROPPED;
+            // Equal sums: the first one is the largest.
+            sums[len / 2] = sums[len - 1];
+            let mut of_rows = || std::array::from_fn(|_| f64::from(noise.float().abs()));
+            let bounds = RowBounds {
+                scales: of_rows(),
+                terms: of_rows(),
+                rest: of_rows(),
+            };
+            let threshold = Threshold {
+                factors: [noise.float(), noise.float(), 0.5].map(|x| f64::from(x) * 1e12),
+                least: f64::from(noise.float()) * 1e12,
+                largest_norm: 0.9,
+            };
+            let reaches = |i: usize| {
+                let [a, b, c] = threshold.factors;
+                let error = bounds.terms[i] * a + bounds.rest[i] * b + c;
+                let upper = sums[i] as f64 * bounds.scales[i] + error;
+                sums[i] != DROPPED
+                    && (upper >= threshold.least || bounds.terms[i] > threshold.largest_norm)
+            };
+            let expected = (0..len).map(|i| u64::from(reaches(i)) << i);
+            let expected: u64 = expected.sum();
+            let scales = bounds.scales.map(|scale| scale as f32);
+            let counted = (0..len).filter(|i| sums[*i] != DROPPED && skipped >> i & 1 == 0);
+            let value = |i: usize| sums[i] as f64 * f64::from(scales[i]);
+            let best = counted.rev().max_by(|a, b| value(*a).total_cmp(&value(*b)));
+            for kernels in Kernels::available() {
+                let reaching = (kernels.reaching)(&sums, &bounds, threshold);
+                assert_eq!(reaching, expected, "{kernels:?}");
+                let (largest, place) = (kernels.largest)(&sums, &scales[..len], skipped);
+                match best {
+                    Some(best) => assert_eq!((largest, place), (value(best), best), "{kernels:?}"),
+                    None => assert_eq!(largest, f64::NEG_INFINITY, "{kernels:?}"),
                 }
             }
         }
