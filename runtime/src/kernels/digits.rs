@@ -545,15 +545,18 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Asks for the bytes of step `i`.
+    /// Asks for the bytes of block `b` of [`Lanes::direct`], as many as a register of rows has.
     ///
     /// # Safety
     /// The CPU has the instruction set of the lanes.
     #[inline(always)]
-    pub unsafe fn prefetch(self, lanes: impl Lanes, i: usize) {
-        for line in (0..self.step).step_by(64) {
-            // SAFETY: the caller has the instruction set.
-            unsafe { lanes.prefetch(self.start.wrapping_add(i * self.step + line)) };
+    pub unsafe fn prefetch<L: Lanes>(self, lanes: L, b: usize) {
+        if self.step > 0 {
+            let bytes = L::ROWS * BLOCK_BYTES;
+            for line in (0..bytes).step_by(64) {
+                // SAFETY: the caller has the instruction set.
+                unsafe { lanes.prefetch(self.start.wrapping_add(b * bytes + line)) };
+            }
         }
     }
 }
