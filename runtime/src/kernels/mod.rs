@@ -86,8 +86,8 @@ impl Kernels {
     /// with `rows` rows.
     ///
     /// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens
-    /// pass over long stretches where they use tables of partial sums, since a table costs as much
-    /// as some hundred rows; but every thread should get several stretches. Where they do not, a
+    /// pass over stretches of equal length where they use tables of partial sums, as few as give
+    /// every thread a tile, since a table costs as much as some hundred rows. Where they do not, a
     /// stretch is some panels, and as many tokens as possible share their unpacking.
     pub(crate) fn tile(&self, tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
         /// Fewest tokens for which tables pay.
@@ -99,8 +99,10 @@ impl Kernels {
             return (tokens.min(512), (rows / (4 * threads)).clamp(64, 256) & !63);
         }
         let height = tokens.min(128);
-        let tiles = tokens.div_ceil(height) * rows / (2 * threads);
-        (height, tiles.clamp(256, 2048).next_multiple_of(16))
+        let stretches = threads.div_ceil(tokens.div_ceil(height));
+        let stretches = stretches.max(rows.div_ceil(2048));
+        let stretch = rows.div_ceil(stretches).max(256);
+        (height, stretch.next_multiple_of(16))
     }
 
     /// The fastest table that this CPU runs.

@@ -187,7 +187,7 @@ unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
 ) {
     /// Fewest tokens, out of those of a table, for which tables take less time than multiply-add:
     /// with the four digits of `i2` and with the five of `t5`.
-    const TABLE_TOKENS: [usize; 2] = [25, 21];
+    const TABLE_TOKENS: [usize; 2] = [29, 25];
     /// Most tokens that take less time without a panel.
     const FEW_TOKENS: usize = 32;
     let tokens = match tables {
