@@ -13,7 +13,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
 use sterna_runtime::Kernels;
 use sterna_runtime::kernels::codes::{Int16, PlaneProduct};
-use sterna_runtime::kernels::{BlockProduct, LANES, PanelProduct, QuantizedBlock};
+use sterna_runtime::kernels::{BlockProduct, PanelProduct, QuantizedBlock, Scores, SoftmaxBlock};
 use sterna_ternary::{Dense, Packing, table};
 
 /// Rows and columns of `down_proj` and of `gate_proj` of BitNet-2B4T.
@@ -146,7 +146,7 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
 }
 
 /// Attention over 128 positions of a head of 128 dimensions: panels of keys, for the queries of a
-/// token and of a tile of a prompt, and the weights of a query.
+/// token and of a tile of a prompt, and the weights of a token's queries.
 fn attention(group: &mut BenchmarkGroup<WallTime>) {
     const DEPTH: usize = 128;
     const ROWS: [usize; 2] = [4, 16];
@@ -181,10 +181,18 @@ fn attention(group: &mut BenchmarkGroup<WallTime>) {
                 b.iter(|| (kernels.panels_i8)(product(codes, &bytes), y));
             });
         }
-        let mut scores = x[..DEPTH.next_multiple_of(LANES)].to_vec();
-        group.throughput(Throughput::Elements(DEPTH as u64));
-        group.bench_function(format!("softmax_block/{}/{DEPTH}", kernels.name), |b| {
-            b.iter(|| (kernels.softmax_block)(black_box(&mut scores), 0..DEPTH));
+        let mut scores = x[..4 * DEPTH].to_vec();
+        let mut blocks = [SoftmaxBlock::EMPTY; 4];
+        group.throughput(Throughput::Elements(4 * DEPTH as u64));
+        group.bench_function(format!("softmax_blocks/{}/4x{DEPTH}", kernels.name), |b| {
+            b.iter(|| {
+                let scores = Scores {
+                    x: black_box(&mut scores),
+                    used: DEPTH,
+                    seen: &[const { 0..DEPTH }; 4],
+                };
+                (kernels.softmax_blocks)(scores, &mut blocks);
+            });
         });
     });
 }

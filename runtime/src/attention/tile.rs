@@ -6,7 +6,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::cache::{BLOCK, Block, padded};
-use crate::kernels::{self, Kernels, LANES, PanelProduct};
+use crate::kernels::{self, Kernels, LANES, PanelProduct, Scores};
 
 /// Most rows of a tile: each uses the keys of a block while these are in the first-level cache.
 pub(super) const ROWS: usize = 16;
@@ -40,11 +40,13 @@ impl AttentionTile {
         let (d, seen) = self.resize(q.len(), visible);
         let scores = &mut self.scores[..visible.len() * BLOCK];
         product(keys(q, block.keys, d, seen), scores);
-        let mut found = NOTHING;
-        let rows = scores.chunks_exact_mut(BLOCK).zip(visible);
-        for ((scores, visible), found) in rows.zip(&mut found) {
-            *found = (kernels.softmax_block)(&mut scores[..seen], visible.clone());
-        }
+        let mut found = [kernels::SoftmaxBlock::EMPTY; ROWS];
+        let rows = Scores {
+            x: scores,
+            used: seen,
+            seen: visible,
+        };
+        (kernels.softmax_blocks)(rows, &mut found[..visible.len()]);
         let sums = &mut self.sums[..visible.len() * padded(d)];
         product(values(scores, block.values, visible), sums);
         found
@@ -63,14 +65,15 @@ impl AttentionTile {
         let scores = &mut self.scores[..visible.len() * BLOCK];
         let weights = &mut self.weights[..visible.len() * BLOCK];
         (kernels.panels_i8)(keys(q, block.keys, d, seen), scores);
-        let mut found = NOTHING;
+        let mut found = [kernels::SoftmaxBlock::EMPTY; ROWS];
         let scales = block.scales.map(|scales| &scales[..seen]);
-        for (row, found) in found[..visible.len()].iter_mut().enumerate() {
-            let at = row * BLOCK..row * BLOCK + seen;
-            let (scores, weights) = (&mut scores[at.clone()], &mut weights[at]);
-            let (visible, factor) = (visible[row].clone(), factors[row]);
-            *found = (kernels.softmax_block_i8)(scores, visible, factor, scales, weights);
-        }
+        let rows = Scores {
+            x: scores,
+            used: seen,
+            seen: visible,
+        };
+        let blocks = &mut found[..visible.len()];
+        (kernels.softmax_blocks_i8)(rows, factors, scales, weights, blocks);
         let sums = &mut self.sums[..visible.len() * padded(d)];
         (kernels.panels_i8)(values(weights, block.values, visible), sums);
         found
@@ -85,12 +88,6 @@ impl AttentionTile {
         (d, end(visible).next_multiple_of(LANES))
     }
 }
-
-const NOTHING: Found = [kernels::SoftmaxBlock {
-    max: f32::NEG_INFINITY,
-    sum: 0.0,
-    factor: 0.0,
-}; ROWS];
 
 /// Behind the last position that any row sees.
 fn end(visible: &[Range<usize>]) -> usize {

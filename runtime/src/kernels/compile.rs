@@ -31,17 +31,17 @@ macro_rules! compiled_loops {
                 threshold: $crate::kernels::screen::Threshold
             ) -> u64;
             screen::largest(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
-            softmax::softmax_block(
-                x: &mut [f32],
-                seen: std::ops::Range<usize>
-            ) -> $crate::kernels::SoftmaxBlock;
-            softmax::softmax_block_i8(
-                x: &mut [f32],
-                seen: std::ops::Range<usize>,
-                factor: f32,
+            softmax::softmax_blocks(
+                scores: $crate::kernels::Scores,
+                blocks: &mut [$crate::kernels::SoftmaxBlock]
+            ) -> ();
+            softmax::softmax_blocks_i8(
+                scores: $crate::kernels::Scores,
+                factors: &[f32],
                 scales: [&[f32]; 2],
-                weights: &mut [i16]
-            ) -> $crate::kernels::SoftmaxBlock;
+                weights: &mut [i16],
+                blocks: &mut [$crate::kernels::SoftmaxBlock]
+            ) -> ();
             softmax::merge(y: &mut [f32], x: &[f32], factors: [f32; 2]) -> ();
             softmax::quantize_i16(x: &[f32], scale: f32, largest: f32, q: &mut [i16]) -> f32;
         }

@@ -155,13 +155,19 @@ fn add_products(lanes: &mut [f32; LANES], x: &[f32; LANES], v: &[f32; LANES]) {
 
 /// The fixed order in which lanes are added.
 #[inline(always)]
-pub(super) fn tree(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
-    }
-    lanes[0]
+pub(super) fn tree(lanes: [f32; LANES]) -> f32 {
+    in_halves(lanes, |a, b| a + b)
+}
+
+/// Joins lanes in halves, 16 → 8 → 4 → 2 → 1.
+///
+/// Each half has a type of its own: from a loop over them the compiler makes branches.
+#[inline(always)]
+pub(super) fn in_halves(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let lanes: [f32; 8] = std::array::from_fn(|l| join(lanes[l], lanes[l + 8]));
+    let lanes: [f32; 4] = std::array::from_fn(|l| join(lanes[l], lanes[l + 4]));
+    let lanes: [f32; 2] = std::array::from_fn(|l| join(lanes[l], lanes[l + 2]));
+    join(lanes[0], lanes[1])
 }
 
 #[inline(always)]

@@ -56,8 +56,8 @@ pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
 pub use slots::{Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8};
-pub use softmax::SoftmaxBlock;
 pub(crate) use softmax::{LARGEST, exp2};
+pub use softmax::{Scores, SoftmaxBlock};
 
 use std::sync::LazyLock;
 

@@ -1,7 +1,5 @@
 //! The slots of a table of kernels: what each inner loop computes, and the shapes of its arguments.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 use sterna_ternary::Packing;
 use sterna_ternary::planes::Planes;
@@ -11,7 +9,7 @@ use super::dense::{BlockProduct, QuantizedBlock};
 use super::groups::GroupProduct;
 use super::panels::PanelProduct;
 use super::screen::{RowBounds, Threshold};
-use super::softmax::SoftmaxBlock;
+use super::softmax::{Scores, SoftmaxBlock};
 
 /// One complete set of inner loops. All slices are row-major. A slot panics if their lengths
 /// disagree.
@@ -69,11 +67,10 @@ pub struct Kernels {
     pub panels_f16: fn(PanelProduct<f32, f16>, y: &mut [f32]),
     /// The same with codes; the sums are exact and then rounded to f32.
     pub panels_i8: fn(PanelProduct<i16, i8>, y: &mut [f32]),
-    /// x = 2^(x - max x) for those of x that are `seen`, zero for the others. x is a multiple of 16
-    /// long.
-    pub softmax_block: fn(x: &mut [f32], seen: Range<usize>) -> SoftmaxBlock,
+    /// x = 2^(x - max x) in each row, for those of x that are seen, zero for the others.
+    pub softmax_blocks: fn(scores: Scores, blocks: &mut [SoftmaxBlock]),
     /// The same of x · key scales · factor, followed by weights = x · value scales in 16 bits.
-    pub softmax_block_i8: SoftmaxI8,
+    pub softmax_blocks_i8: SoftmaxI8,
     /// y = y · a + x · b.
     pub merge: fn(y: &mut [f32], x: &[f32], factors: [f32; 2]),
     /// Quantizes x · scale to codes in ±`largest` and returns the factor f, x · scale ≈ q · f; f is
@@ -127,15 +124,15 @@ pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
 /// were dropped or have a bit in `skipped` do not count; -∞ if none does.
 pub type Largest = fn(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
 
-/// [`Kernels::softmax_block_i8`]; `scales` are those of keys and of values, all slices equally
-/// long.
+/// [`Kernels::softmax_blocks_i8`]; `factors` has one for each row, `scales` are those of keys and of
+/// values for the positions that are used, `weights` are as many as scores.
 pub type SoftmaxI8 = fn(
-    x: &mut [f32],
-    seen: Range<usize>,
-    factor: f32,
+    scores: Scores,
+    factors: &[f32],
     scales: [&[f32]; 2],
     weights: &mut [i16],
-) -> SoftmaxBlock;
+    blocks: &mut [SoftmaxBlock],
+);
 
 impl Kernels {
     /// The ternary matrix product of a packing.

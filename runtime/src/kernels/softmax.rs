@@ -1,13 +1,16 @@
-//! Attention between its two products, one query and one block of positions at a time.
+//! Attention between its two products, some rows of queries and one block of positions at a time.
 //!
 //! The exponential is taken to base two, of scores that were multiplied by log₂ e beforehand. Sums
 //! run in the 16 lanes of `float`. A query sees a range of the positions of a block: earlier ones
 //! may have left its window, later ones come after it. Weights are relative to the block's largest
 //! score; [`merge`] joins the results of blocks.
+//!
+//! All rows pass through one step before the next one: the steps of a row wait for each other,
+//! those of several rows do not.
 
 use std::ops::Range;
 
-use super::float::tree;
+use super::float::{in_halves, tree};
 use super::panels::LANES;
 
 /// The result of a block of positions, beside its weights.
@@ -21,69 +24,128 @@ pub struct SoftmaxBlock {
     pub factor: f32,
 }
 
-/// x = 2^(x - max) for the scores that are seen, zero for the others.
+impl SoftmaxBlock {
+    /// The result of no position.
+    pub const EMPTY: SoftmaxBlock = SoftmaxBlock {
+        max: f32::NEG_INFINITY,
+        sum: 0.0,
+        factor: 0.0,
+    };
+}
+
+/// Some rows of scores, each as long as the row of another; the first `used` of a row count.
+#[derive(Debug)]
+pub struct Scores<'a> {
+    /// (rows, positions)
+    pub x: &'a mut [f32],
+    /// A multiple of 16.
+    pub used: usize,
+    /// (rows): the positions that each row sees, at most `used`.
+    pub seen: &'a [Range<usize>],
+}
+
+impl Scores<'_> {
+    /// # Panics
+    /// If lengths disagree.
+    #[inline(always)]
+    fn width(&self, blocks: &[SoftmaxBlock]) -> usize {
+        let rows = self.seen.len();
+        assert!(rows > 0 && self.x.len().is_multiple_of(rows) && blocks.len() == rows);
+        assert!(self.used.is_multiple_of(LANES) && self.used <= self.x.len() / rows);
+        assert!(self.seen.iter().all(|seen| seen.end <= self.used));
+        self.x.len() / rows
+    }
+}
+
+/// x = 2^(x - max) for the scores that are seen, zero for the others that are used.
 ///
 /// # Panics
-/// Unless x is a multiple of 16 long.
+/// If lengths disagree.
 #[inline(always)]
-pub(super) fn softmax_block(x: &mut [f32], seen: Range<usize>) -> SoftmaxBlock {
-    let fill_others = |x: &mut [f32], with| {
-        x[..seen.start].fill(with);
-        x[seen.end..].fill(with);
-    };
-    fill_others(x, f32::NEG_INFINITY);
-    let (chunks, rest) = x.as_chunks_mut::<LANES>();
-    assert!(rest.is_empty());
-    let max = max(chunks);
+pub(super) fn softmax_blocks(scores: Scores, blocks: &mut [SoftmaxBlock]) {
+    let width = scores.width(blocks);
+    let Scores { x, used, seen } = scores;
+    for ((x, seen), block) in x.chunks_exact_mut(width).zip(seen).zip(&mut *blocks) {
+        block.max = seen_max(&mut x[..used], seen);
+    }
+    for ((x, seen), block) in x.chunks_exact_mut(width).zip(seen).zip(blocks) {
+        block.sum = exponentials(&mut x[..used], seen, block.max);
+        block.factor = 1.0;
+    }
+}
+
+/// The same for a cache of int8 codes. The scores are sums of products of codes times key scale
+/// times the factor of their row; the value scales are multiplied into the weights (rows,
+/// positions), which are quantized to 16 bits relative to the largest of the row.
+///
+/// # Panics
+/// If lengths disagree.
+#[inline(always)]
+pub(super) fn softmax_blocks_i8(
+    scores: Scores,
+    factors: &[f32],
+    [key_scales, value_scales]: [&[f32]; 2],
+    weights: &mut [i16],
+    blocks: &mut [SoftmaxBlock],
+) {
+    let width = scores.width(blocks);
+    let Scores { x, used, seen } = scores;
+    assert!(used == key_scales.len() && used == value_scales.len());
+    assert!(x.len() == weights.len() && factors.len() == blocks.len());
+    let rows = x.chunks_exact_mut(width).zip(seen);
+    for (((x, seen), factor), block) in rows.zip(factors).zip(&mut *blocks) {
+        for (x, scale) in x[..used].iter_mut().zip(key_scales) {
+            *x *= scale * factor;
+        }
+        block.max = seen_max(&mut x[..used], seen);
+    }
+    for ((x, seen), block) in x.chunks_exact_mut(width).zip(seen).zip(&mut *blocks) {
+        block.sum = exponentials(&mut x[..used], seen, block.max);
+    }
+    for (x, block) in x.chunks_exact_mut(width).zip(&mut *blocks) {
+        for (x, scale) in x[..used].iter_mut().zip(value_scales) {
+            *x *= scale;
+        }
+        let max = max(&x[..used]);
+        block.factor = if max > SMALLEST { max } else { SMALLEST };
+    }
+    let weights = weights.chunks_exact_mut(width);
+    for ((x, weights), block) in x.chunks_exact(width).zip(weights).zip(blocks) {
+        let to_code = LARGEST / block.factor;
+        for (weight, x) in weights[..used].iter_mut().zip(x) {
+            *weight = code(*x * to_code);
+        }
+        block.factor /= LARGEST;
+    }
+}
+
+/// The largest score that is seen; the others become −∞.
+#[inline(always)]
+fn seen_max(x: &mut [f32], seen: &Range<usize>) -> f32 {
+    fill_others(x, seen, f32::NEG_INFINITY);
+    max(x)
+}
+
+/// x = 2^(x - max), and their sum.
+#[inline(always)]
+fn exponentials(x: &mut [f32], seen: &Range<usize>, max: f32) -> f32 {
     let mut lanes = [0f32; LANES];
-    for x in chunks {
+    for x in x.as_chunks_mut().0 {
+        let x: &mut [f32; LANES] = x;
         for l in 0..LANES {
             x[l] = exp2(x[l] - max);
             lanes[l] += x[l];
         }
     }
     // With an infinite maximum, what was filled in is not zero.
-    fill_others(x, 0.0);
-    SoftmaxBlock {
-        max,
-        sum: tree(lanes),
-        factor: 1.0,
-    }
+    fill_others(x, seen, 0.0);
+    tree(lanes)
 }
 
-/// The same for a cache of int8 codes. `x` are sums of products of codes, scores are x · key_scales
-/// · factor; the value scales are multiplied into the weights, which are quantized to 16 bits
-/// relative to the largest.
-///
-/// # Panics
-/// Unless all slices are equally long, a multiple of 16.
 #[inline(always)]
-pub(super) fn softmax_block_i8(
-    x: &mut [f32],
-    seen: Range<usize>,
-    factor: f32,
-    [key_scales, value_scales]: [&[f32]; 2],
-    weights: &mut [i16],
-) -> SoftmaxBlock {
-    assert!(x.len() == key_scales.len() && x.len() == value_scales.len());
-    assert!(x.len() == weights.len());
-    for (x, scale) in x.iter_mut().zip(key_scales) {
-        *x *= scale * factor;
-    }
-    let block = softmax_block(x, seen);
-    for (x, scale) in x.iter_mut().zip(value_scales) {
-        *x *= scale;
-    }
-    let max = max(x.as_chunks().0);
-    let max = if max > SMALLEST { max } else { SMALLEST };
-    let to_code = LARGEST / max;
-    for (weight, x) in weights.iter_mut().zip(x) {
-        *weight = code(*x * to_code);
-    }
-    SoftmaxBlock {
-        factor: max / LARGEST,
-        ..block
-    }
+fn fill_others(x: &mut [f32], seen: &Range<usize>, with: f32) {
+    x[..seen.start].fill(with);
+    x[seen.end..].fill(with);
 }
 
 /// y = y · a + x · b.
@@ -128,15 +190,15 @@ fn code(x: f32) -> i16 {
 
 /// The largest number; a NaN is passed over here and comes back through [`exp2`].
 #[inline(always)]
-fn max(chunks: &[[f32; LANES]]) -> f32 {
+fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    for x in chunks {
+    for x in x.as_chunks::<LANES>().0 {
         for l in 0..LANES {
             lanes[l] = larger(x[l], lanes[l]);
         }
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+    in_halves(lanes, larger)
 }
 
 /// 2ˣ within 2 units in the last place for x ≤ 0; 0 below -100, NaN for NaN.

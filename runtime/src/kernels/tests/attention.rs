@@ -1,9 +1,11 @@
 //! The slots of attention.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::super::softmax::exp2;
-use super::super::{Kernels, LANES, PanelProduct, SoftmaxBlock, scalar};
+use super::super::{Kernels, LANES, PanelProduct, Scores, SoftmaxBlock, scalar};
 use super::{Noise, bits, check_float};
 
 /// Every shape that tiles of 1, 2, 3, 4, 8 and 16 rows and pairs of steps cut differently.
@@ -130,15 +132,51 @@ fn lengths_that_disagree_are_refused() {
     }
 }
 
-fn values(block: SoftmaxBlock) -> [f32; 3] {
-    [block.max, block.sum, block.factor]
+fn values(blocks: &[SoftmaxBlock]) -> impl Iterator<Item = f32> {
+    blocks.iter().flat_map(|b| [b.max, b.sum, b.factor])
+}
+
+/// The weights of rows of which `used` scores count, and what the blocks say.
+fn softmax(
+    k: &Kernels,
+    x: &[f32],
+    used: usize,
+    seen: &[Range<usize>],
+) -> (Vec<f32>, Vec<SoftmaxBlock>) {
+    let (mut x, mut blocks) = (x.to_vec(), vec![SoftmaxBlock::EMPTY; seen.len()]);
+    let scores = Scores {
+        x: &mut x,
+        used,
+        seen,
+    };
+    (k.softmax_blocks)(scores, &mut blocks);
+    (x, blocks)
+}
+
+/// The same in codes.
+fn softmax_i8(
+    k: &Kernels,
+    x: &[f32],
+    factors: &[f32],
+    scales: [&[f32]; 2],
+    seen: &[Range<usize>],
+) -> (Vec<i16>, Vec<SoftmaxBlock>) {
+    let (mut x, mut weights) = (x.to_vec(), vec![7; x.len()]);
+    let mut blocks = vec![SoftmaxBlock::EMPTY; seen.len()];
+    let scores = Scores {
+        x: &mut x,
+        used: scales[0].len(),
+        seen,
+    };
+    (k.softmax_blocks_i8)(scores, factors, scales, &mut weights, &mut blocks);
+    (weights, blocks)
 }
 
 #[test]
 fn the_slots_between_the_products_equal_the_scalar_table() {
     let mut noise = Noise::new(22);
     for n in [16, 32, 128] {
-        for seen in [
+        let seen = [
             0..1,
             0..2,
             0..15,
@@ -148,33 +186,39 @@ fn the_slots_between_the_products_equal_the_scalar_table() {
             3..n - 1,
             15..n,
             n - 1..n,
-        ] {
-            for scale in [1e-30, 1e-3, 1.0, 30.0, 1e4, 1e30] {
-                let x: Vec<f32> = noise.floats(n).iter().map(|x| x * scale).collect();
-                let positive = |x: Vec<f32>| -> Vec<f32> { x.iter().map(|x| x.abs()).collect() };
-                let scales = [positive(noise.floats(n)), positive(noise.floats(n))];
-                check_float(&format!("softmax_block {n} {seen:?} {scale}"), |k| {
-                    let mut x = x.clone();
-                    let block = (k.softmax_block)(&mut x, seen.clone());
-                    x.into_iter().chain(values(block)).collect()
-                });
-                check_float(&format!("softmax_block_i8 {n} {seen:?} {scale}"), |k| {
-                    let (mut x, mut weights) = (x.clone(), vec![7; n]);
-                    let scales = [&scales[0][..], &scales[1]];
-                    let block =
-                        (k.softmax_block_i8)(&mut x, seen.clone(), 0.7, scales, &mut weights);
+        ];
+        for scale in [1e-30, 1e-3, 1.0, 30.0, 1e4, 1e30] {
+            // Rows are longer than what is used of them.
+            let width = n + 5;
+            let x: Vec<f32> = noise.floats(seen.len() * width);
+            let x: Vec<f32> = x.iter().map(|x| x * scale).collect();
+            let positive = |x: Vec<f32>| -> Vec<f32> { x.iter().map(|x| x.abs()).collect() };
+            let scales = [positive(noise.floats(n)), positive(noise.floats(n))];
+            let scales = [&scales[0][..], &scales[1]];
+            let factors = positive(noise.floats(seen.len()));
+            check_float(&format!("softmax_blocks {n} {scale}"), |k| {
+                let (weights, blocks) = softmax(k, &x, n, &seen);
+                weights.into_iter().chain(values(&blocks)).collect()
+            });
+            check_float(&format!("softmax_blocks_i8 {n} {scale}"), |k| {
+                let (weights, blocks) = softmax_i8(k, &x, &factors, scales, &seen);
+                for (i, seen) in seen.iter().enumerate() {
+                    let (weights, rest) = weights[i * width..][..width].split_at(n);
                     let largest = weights[seen.clone()].contains(&32767);
-                    assert!(largest || block.factor == 1e-30 / 32767.0);
+                    assert!(largest || blocks[i].factor == 1e-30 / 32767.0);
                     let others = weights[..seen.start].iter().chain(&weights[seen.end..]);
                     assert!(others.into_iter().all(|w| *w == 0));
-                    let weights = weights.into_iter().map(f32::from);
-                    weights.chain(values(block)).collect()
-                });
-                check_float(&format!("merge {n} {scale}"), |k| {
-                    let mut y = scales[0].clone();
-                    (k.merge)(&mut y, &x, [0.3, 1.7]);
-                    y
-                });
+                    assert!(rest.iter().all(|w| *w == 7));
+                }
+                let weights = weights.into_iter().map(f32::from);
+                weights.chain(values(&blocks)).collect()
+            });
+            check_float(&format!("merge {n} {scale}"), |k| {
+                let mut y = scales[0].to_vec();
+                (k.merge)(&mut y, &x[..n], [0.3, 1.7]);
+                y
+            });
+            for seen in &seen {
                 check_float(&format!("quantize_i16 {seen:?} {scale}"), |k| {
                     let mut q = vec![7; seen.len()];
                     let factor = (k.quantize_i16)(&x[seen.clone()], 0.1, 32767.0, &mut q);
@@ -186,19 +230,41 @@ fn the_slots_between_the_products_equal_the_scalar_table() {
 }
 
 #[test]
+fn rows_do_not_change_each_other() {
+    let (n, width) = (32, 37);
+    let seen = [0..32, 0..7, 5..20, 31..32];
+    let mut noise = Noise::new(24);
+    let x: Vec<f32> = noise.floats(seen.len() * width);
+    let ones = vec![1.0; n];
+    for k in Kernels::available() {
+        let (weights, blocks) = softmax(k, &x, n, &seen);
+        let (codes, coded) = softmax_i8(k, &x, &[1.0; 4], [&ones, &ones], &seen);
+        for (i, of_row) in seen.iter().enumerate() {
+            let row = i * width..(i + 1) * width;
+            let alone = softmax(k, &x[row.clone()], n, std::slice::from_ref(of_row));
+            assert_eq!(bits(&weights[row.clone()]), bits(&alone.0), "{k:?} {i}");
+            assert_eq!(blocks[i], alone.1[0], "{k:?} {i}");
+            let of_row = std::slice::from_ref(of_row);
+            let alone = softmax_i8(k, &x[row.clone()], &[1.0], [&ones, &ones], of_row);
+            assert_eq!(codes[row], alone.0, "{k:?} {i}");
+            assert_eq!(coded[i], alone.1[0], "{k:?} {i}");
+        }
+    }
+}
+
+#[test]
 fn weights_are_those_of_the_definition() {
     let x = Noise::new(23)
         .floats(32)
         .iter()
         .map(|x| 9.0 * x)
         .collect::<Vec<_>>();
-    let mut weights = x.clone();
-    let block = (scalar::KERNELS.softmax_block)(&mut weights, 3..20);
+    let (weights, blocks) = softmax(&scalar::KERNELS, &x, 32, &[const { 3..20 }]);
     let max = x[3..20].iter().copied().fold(f32::MIN, f32::max);
     let exact = x[3..20].iter().map(|x| f64::from(x - max).exp2());
     let exact: Vec<f64> = exact.collect();
-    assert_eq!((block.max, block.factor), (max, 1.0));
-    assert!((f64::from(block.sum) - exact.iter().sum::<f64>()).abs() < 1e-6);
+    assert_eq!((blocks[0].max, blocks[0].factor), (max, 1.0));
+    assert!((f64::from(blocks[0].sum) - exact.iter().sum::<f64>()).abs() < 1e-6);
     for (weight, exact) in weights[3..].iter().zip(exact) {
         assert!((f64::from(*weight) - exact).abs() < 1e-7);
     }
@@ -208,25 +274,26 @@ fn weights_are_those_of_the_definition() {
 
 #[test]
 fn a_bad_score_spoils_the_sum() {
+    const SEEN: Range<usize> = 0..20;
     for k in Kernels::available() {
         for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x7fff_ffff)] {
             for at in 0..20 {
                 let mut x = vec![0.5; 32];
                 x[at] = bad;
-                let (mut q, mut weights) = (vec![0; 32], vec![0; 32]);
+                let mut q = vec![0; 32];
                 let factor = (k.quantize_i16)(&x, 1.0, 32767.0, &mut q);
                 let ones = [1.0; 32];
-                let mut y = x.clone();
-                let block = (k.softmax_block_i8)(&mut y, 0..20, 1.0, [&ones, &ones], &mut weights);
-                assert!(block.sum.is_nan(), "{k:?}");
-                assert!((k.softmax_block)(&mut x, 0..20).sum.is_nan(), "{k:?}");
+                let (_, blocks) = softmax_i8(k, &x, &[1.0], [&ones, &ones], &[SEEN]);
+                assert!(blocks[0].sum.is_nan(), "{k:?}");
+                assert!(softmax(k, &x, 32, &[SEEN]).1[0].sum.is_nan(), "{k:?}");
                 assert!(!factor.is_finite(), "{k:?}");
             }
         }
         // Positions before and after the range are not read.
         let mut x = vec![f32::NAN; 32];
         x[2..20].fill(0.5);
-        assert_eq!((k.softmax_block)(&mut x, 2..20).sum, 18.0);
+        let (_, blocks) = softmax(k, &x, 32, &[const { 2..20 }]);
+        assert_eq!(blocks[0].sum, 18.0);
     }
 }
 
