@@ -13,6 +13,9 @@ use half::f16;
 
 use super::widen::f16_to_f32;
 
+/// Bytes of a cache line of most machines.
+const LINE: usize = 64;
+
 /// Columns of a panel.
 pub const LANES: usize = 16;
 
@@ -84,7 +87,7 @@ impl<'a> PanelProduct<'a, i16, i8> {
 #[derive(Clone, Copy)]
 pub(super) struct Lanes<S, P, L, A, O> {
     pub zero: S,
-    /// Asks for memory that is read soon.
+    /// Asks for memory that is read soon after this place.
     pub prefetch: P,
     /// A step of a panel.
     pub load: L,
@@ -145,9 +148,12 @@ fn rows<const N: usize, X: Copy, R, S: Copy, V: Copy>(
     let x: [&[X]; N] = std::array::from_fn(|n| &steps.x[(row + n) * depth..][..used]);
     let panel_rows = &steps.panels[panel * depth..][..used];
     let mut sums = [lanes.zero; N];
+    // Lines are asked for, and a row can be half a line.
+    let per_line = (LINE / size_of::<R>()).max(1);
     for i in 0..used {
-        // The same place two panels later.
-        (lanes.prefetch)(panel_rows.as_ptr().wrapping_add(2 * depth + i));
+        if i % per_line == 0 {
+            (lanes.prefetch)(&panel_rows[i]);
+        }
         let step = (lanes.load)(&panel_rows[i]);
         for n in 0..N {
             sums[n] = (lanes.add)(sums[n], x[n][i], step);

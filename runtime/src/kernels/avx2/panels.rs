@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::panels::{LANES, Lanes, PanelProduct, product};
-use super::super::prefetch::prefetch_line;
+use super::super::prefetch::Prefetch;
 
 #[target_feature(enable = "avx2")]
 pub(crate) fn panels_f32(panels: PanelProduct<f32, f32>, y: &mut [f32]) {
@@ -34,11 +34,10 @@ fn float<T: Copy>(
     y: &mut [f32],
     load: impl Fn(&[T; LANES]) -> [__m256; 2] + Copy,
 ) {
+    let prefetch = Prefetch::of(1, 0);
     let lanes = Lanes {
         zero: [_mm256_setzero_ps(); 2],
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
-        // costs more.
-        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
+        prefetch: |at: *const _| prefetch.after(at as *const u8, 0),
         load,
         add: |sums: [__m256; 2], x: f32, row: [__m256; 2]| {
             let x = _mm256_set1_ps(x);
@@ -67,11 +66,10 @@ pub(crate) fn pairs(
     y: &mut [f32],
     add: impl Fn(__m256i, __m256i, __m256i) -> __m256i + Copy,
 ) {
+    let prefetch = Prefetch::of(1, 0);
     let lanes = Lanes {
         zero: [_mm256_setzero_si256(); 2],
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
-        // costs more.
-        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
+        prefetch: |at: *const _| prefetch.after(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             let (halves, _) = pairs.as_chunks::<16>();
             [0, 1].map(|i| {

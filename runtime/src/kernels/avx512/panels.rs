@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::panels::{LANES, Lanes, PanelProduct, product};
-use super::super::prefetch::prefetch_line;
+use super::super::prefetch::Prefetch;
 
 #[target_feature(enable = "avx512f")]
 pub(super) fn panels_f32(panels: PanelProduct<f32, f32>, y: &mut [f32]) {
@@ -32,11 +32,10 @@ fn float<T: Copy>(
     y: &mut [f32],
     load: impl Fn(&[T; LANES]) -> __m512 + Copy,
 ) {
+    let prefetch = Prefetch::of(1, 0);
     let lanes = Lanes {
         zero: _mm512_setzero_ps(),
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
-        // costs more.
-        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
+        prefetch: |at: *const _| prefetch.after(at as *const u8, 0),
         load,
         add: |sums, x: f32, row| _mm512_add_ps(sums, _mm512_mul_ps(_mm512_set1_ps(x), row)),
         store: |sums, y: &mut [f32; LANES]| store(sums, y),
@@ -46,11 +45,10 @@ fn float<T: Copy>(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn panels_i8(panels: PanelProduct<i16, i8>, y: &mut [f32]) {
+    let prefetch = Prefetch::of(1, 0);
     let lanes = Lanes {
         zero: _mm512_setzero_si512(),
-        // Whole cache lines arrive, so some of these requests are superfluous; to leave them out
-        // costs more.
-        prefetch: |at: *const _| prefetch_line(at as *const u8, 0),
+        prefetch: |at: *const _| prefetch.after(at as *const u8, 0),
         load: |pairs: &[i8; 2 * LANES]| {
             // SAFETY: 32 bytes; the load may be unaligned.
             _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) })
