@@ -9,9 +9,10 @@
 //! which block.
 //!
 //! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much
-//! for one thread, since few tokens follow a long cache, threads take single blocks in the order of
-//! memory, and the caller merges the partial results. Either way the tokens of all sequences are
-//! one region.
+//! for one thread, since few tokens follow a long cache, threads take single blocks of one kv head
+//! after the other. A thread that takes the blocks of a head from the first one on merges them as
+//! it goes; the caller merges what is left. In both cases the tokens of all sequences are one
+//! region.
 //!
 //! An int8 cache is multiplied in integers: queries and weights are quantized to 16 bits.
 
@@ -24,6 +25,7 @@ use std::ops::Range;
 
 use crate::cache::{AnyBlock, BLOCK, KvCache, padded};
 use crate::kernels::{self, Kernels, LARGEST};
+use crate::state::grow;
 use crate::threads::Pool;
 use merged::Merged;
 use tile::{AttentionTile, Converted};
@@ -54,6 +56,7 @@ pub(crate) struct Sequence<'a> {
 pub(crate) struct Memory {
     threads: Vec<Scratch>,
     partials: Vec<f32>, // those of every sequence
+    kinds: Vec<Kind>,   // of each partial result
     merged: Merged,
 }
 
@@ -63,6 +66,26 @@ struct Scratch {
     rows: QueryRows,
     tiles: Tiles,
     merged: Merged,
+    head: Option<Head>,
+}
+
+/// The head whose single blocks a thread took last: its queries are still prepared.
+#[derive(Debug, PartialEq)]
+struct Head {
+    job: usize,
+    kv_head: usize,
+    /// The block before which all are merged.
+    merged_to: usize,
+}
+
+/// What the partial results of a block are.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+enum Kind {
+    /// Those of the block.
+    #[default]
+    Block,
+    /// Those of all blocks so far, merged.
+    Merged,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +107,8 @@ struct QueryRows {
 struct Job<'a> {
     sequence: Sequence<'a>,
     y: &'a mut [f32],        // (tokens, heads, head_dim)
-    partials: &'a mut [f32], // (blocks, kv_heads, rows, padded head_dim + 3)
+    partials: &'a mut [f32], // (kv_heads, blocks, rows, padded head_dim + 3)
+    kinds: &'a mut [Kind],   // (kv_heads, blocks)
 }
 
 /// What one thread computes at a time.
@@ -104,8 +128,16 @@ struct Queries<'a> {
 enum Out<'a> {
     /// The result of each token, (group, head_dim).
     Whole(Vec<&'a mut [f32]>),
-    /// The partial results of one block, (rows, padded head_dim + 3).
-    Block(usize, &'a mut [f32]),
+    /// Partial results.
+    Block(Partial<'a>),
+}
+
+/// The partial results of a block.
+struct Partial<'a> {
+    job: usize,
+    block: usize,
+    numbers: &'a mut [f32], // (rows, padded head_dim + 3)
+    kind: &'a mut Kind,
 }
 
 /// Most tokens whose blocks are shared out among threads.
@@ -121,33 +153,41 @@ impl Attention<'_> {
         // A piece costs at most a quarter of a thread's share, so that threads end together.
         let cost: usize = self.sequences.iter().map(|s| self.cost(s)).sum();
         let share = (cost * self.kv_heads()).div_ceil(4 * pool.threads());
-        let partials_len = |sequence: &Sequence| match self.in_blocks(sequence, share) {
-            true => self.blocks(sequence).len() * self.kv_heads() * self.block_len(sequence),
+        let partials = |sequence: &Sequence| match self.in_blocks(sequence, share) {
+            true => self.blocks(sequence).len() * self.kv_heads(),
             false => 0,
         };
-        let needed = self.sequences.iter().map(partials_len).sum();
-        memory
-            .partials
-            .resize(memory.partials.len().max(needed), 0.0);
+        let partials_len = |sequence: &Sequence| partials(sequence) * self.block_len(sequence);
+        grow(
+            &mut memory.partials,
+            self.sequences.iter().map(partials_len).sum(),
+        );
+        grow(&mut memory.kinds, self.sequences.iter().map(partials).sum());
         memory.threads.resize_with(pool.threads(), Scratch::default);
+        for thread in &mut memory.threads {
+            thread.head = None;
+        }
 
         // Each sequence gets its part of y, and memory for partial results if it is cut into
         // blocks.
-        let mut partials = &mut memory.partials[..];
+        let (mut numbers, mut kinds) = (&mut memory.partials[..], &mut memory.kinds[..]);
         let jobs = self.sequences.iter().map(|sequence| Job {
             sequence: *sequence,
             y: y.split_off_mut(..sequence.q.len())
                 .expect("y is as long as the queries"),
-            partials: partials
+            partials: numbers
                 .split_off_mut(..partials_len(sequence))
+                .expect("they were made as long as needed"),
+            kinds: kinds
+                .split_off_mut(..partials(sequence))
                 .expect("they were made as long as needed"),
         });
         let mut jobs: Vec<Job> = jobs.collect();
         let mut pieces = Vec::new();
-        for job in &mut jobs {
+        for (i, job) in jobs.iter_mut().enumerate() {
             match job.partials {
                 [] => self.push_tokens(&mut pieces, job, share),
-                _ => self.push_blocks(&mut pieces, job),
+                _ => self.push_blocks(&mut pieces, i, job),
             }
         }
         // One region for all pieces; then the caller merges the sequences that were cut into
@@ -196,51 +236,98 @@ impl Attention<'_> {
         }));
     }
 
-    /// Pieces of all tokens and one block, as the blocks lie in memory.
-    fn push_blocks<'a>(&self, pieces: &mut Vec<Piece<'a>>, job: &'a mut Job) {
+    /// Pieces of all tokens and one block; those of a kv head follow each other.
+    fn push_blocks<'a>(&self, pieces: &mut Vec<Piece<'a>>, index: usize, job: &'a mut Job) {
         let sequence = job.sequence;
-        let (kv_heads, tokens) = (self.kv_heads(), self.tokens(&sequence));
-        let first = self.blocks(&sequence).start;
-        let partials = job.partials.chunks_exact_mut(self.block_len(&sequence));
-        pieces.extend(partials.enumerate().map(|(i, partials)| {
+        let (tokens, blocks) = (self.tokens(&sequence), self.blocks(&sequence));
+        let numbers = job.partials.chunks_exact_mut(self.block_len(&sequence));
+        let partials = numbers.zip(&mut *job.kinds).enumerate();
+        pieces.extend(partials.map(|(i, (numbers, kind))| {
             let queries = Queries {
                 sequence,
-                kv_head: i % kv_heads,
+                kv_head: i / blocks.len(),
                 tokens: 0..tokens,
             };
-            let out = Out::Block(first + i / kv_heads, partials);
+            let out = Out::Block(Partial {
+                job: index,
+                block: blocks.start + i % blocks.len(),
+                numbers,
+                kind,
+            });
             Piece { queries, out }
         }));
     }
 
     fn piece(&self, Piece { queries, out }: &mut Piece, scratch: &mut Scratch) {
+        match out {
+            Out::Whole(y) => self.whole(queries, y, scratch),
+            Out::Block(partial) => self.partial(queries, partial, scratch),
+        }
+    }
+
+    /// The results of some tokens and a kv head.
+    fn whole(&self, queries: &Queries, y: &mut [&mut [f32]], scratch: &mut Scratch) {
         let (d, kernels) = (self.head_dim(), self.kernels);
         let Scratch {
             rows,
             tiles,
             merged,
+            head,
         } = scratch;
+        *head = None;
         self.prepare(rows, queries);
-        match out {
-            Out::Whole(y) => {
-                merged.clear(queries.tokens.len() * self.group(), padded(d));
-                for block in self.blocks_of(&queries.sequence, queries.tokens.clone()) {
-                    self.block(queries, rows, block, tiles, |row, x, sums| {
-                        merged.add(kernels, row, x, sums);
-                    });
-                }
-                let y = y.iter_mut().flat_map(|y| y.chunks_exact_mut(d));
-                y.enumerate().for_each(|(row, y)| merged.finish(row, y));
+        merged.clear(queries.tokens.len() * self.group(), padded(d));
+        for block in self.blocks_of(&queries.sequence, queries.tokens.clone()) {
+            self.block(queries, rows, block, tiles, |row, x, sums| {
+                merged.add(kernels, row, x, sums);
+            });
+        }
+        let y = y.iter_mut().flat_map(|y| y.chunks_exact_mut(d));
+        y.enumerate().for_each(|(row, y)| merged.finish(row, y));
+    }
+
+    /// The partial results of a block: merged with those of the blocks before, if this thread has
+    /// them all.
+    fn partial(&self, queries: &Queries, partial: &mut Partial, scratch: &mut Scratch) {
+        let (width, kernels) = (padded(self.head_dim()), self.kernels);
+        let Scratch {
+            rows,
+            tiles,
+            merged,
+            head,
+        } = scratch;
+        let first = self.blocks(&queries.sequence).start;
+        let of_head = |head: &Head| (head.job, head.kv_head) == (partial.job, queries.kv_head);
+        let head = match head.take_if(|head| of_head(head)) {
+            Some(known) => head.insert(known),
+            None => {
+                self.prepare(rows, queries);
+                merged.clear(queries.tokens.len() * self.group(), width);
+                head.insert(Head {
+                    job: partial.job,
+                    kv_head: queries.kv_head,
+                    merged_to: first,
+                })
             }
-            Out::Block(block, partials) => {
-                // Weighted sums of values, then the three numbers of a `SoftmaxBlock`.
-                let len = padded(d) + 3;
-                self.block(queries, rows, *block, tiles, |row, x, sums| {
-                    let (to_sums, to_x) = partials[row * len..][..len].split_at_mut(len - 3);
-                    to_sums.copy_from_slice(sums);
-                    to_x.copy_from_slice(&[x.max, x.sum, x.factor]);
-                });
+        };
+        // Sums of values weighted by the softmax, then the three numbers of a `SoftmaxBlock`.
+        let len = width + 3;
+        if head.merged_to == partial.block {
+            self.block(queries, rows, partial.block, tiles, |row, x, sums| {
+                merged.add(kernels, row, x, sums);
+            });
+            for (row, numbers) in partial.numbers.chunks_exact_mut(len).enumerate() {
+                merged.save(row, numbers);
             }
+            head.merged_to += 1;
+            *partial.kind = Kind::Merged;
+        } else {
+            self.block(queries, rows, partial.block, tiles, |row, x, sums| {
+                let (to_sums, to_x) = partial.numbers[row * len..][..len].split_at_mut(width);
+                to_sums.copy_from_slice(sums);
+                to_x.copy_from_slice(&[x.max, x.sum, x.factor]);
+            });
+            *partial.kind = Kind::Block;
         }
     }
 
@@ -250,19 +337,32 @@ impl Attention<'_> {
             sequence,
             y,
             partials,
+            kinds,
         } = job;
-        let (d, group, kv_heads) = (self.head_dim(), self.group(), self.kv_heads());
+        let (d, group) = (self.head_dim(), self.group());
         let (len, block_len) = (padded(d) + 3, self.block_len(sequence));
-        let first = self.blocks(sequence).start;
+        let blocks = self.blocks(sequence);
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             let (t, head) = (i / self.heads, i % self.heads);
             let (kv_head, row) = (head / group, t * group + head % group);
+            let of_head = kv_head * blocks.len()..(kv_head + 1) * blocks.len();
+            let numbers = |block: usize| {
+                let at = (of_head.start + block - blocks.start) * block_len + row * len;
+                &partials[at..at + len]
+            };
             // The blocks of a row are merged in their order: only then are the bits always the
-            // same.
+            // same. A thread has merged some of the first ones.
             merged.clear(1, padded(d));
-            for block in self.blocks_of(sequence, t..t + 1) {
-                let at = ((block - first) * kv_heads + kv_head) * block_len + row * len;
-                let (sums, x) = partials[at..at + len].split_at(len - 3);
+            let kinds = &kinds[of_head.clone()];
+            let done = kinds.iter().rposition(|kind| *kind == Kind::Merged);
+            let done = done.map(|i| blocks.start + i);
+            if let Some(block) = done {
+                merged.restore(0, numbers(block));
+            }
+            let mut left = self.blocks_of(sequence, t..t + 1);
+            left.start = left.start.max(done.map_or(0, |block| block + 1));
+            for block in left {
+                let (sums, x) = numbers(block).split_at(len - 3);
                 let x = kernels::SoftmaxBlock {
                     max: x[0],
                     sum: x[1],

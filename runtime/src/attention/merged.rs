@@ -30,6 +30,21 @@ impl Merged {
         (kernels.merge)(y, sums, [a, block.factor * b]);
     }
 
+    /// Copies what a row has so far into `to` (width + 3).
+    pub fn save(&self, row: usize, to: &mut [f32]) {
+        let (y, rest) = to.split_at_mut(self.width);
+        y.copy_from_slice(&self.y[row * self.width..][..self.width]);
+        let [max, sum] = self.max[row];
+        rest.copy_from_slice(&[max, sum, 1.0]);
+    }
+
+    /// Continues a row from what [`Merged::save`] copied.
+    pub fn restore(&mut self, row: usize, from: &[f32]) {
+        let (y, rest) = from.split_at(self.width);
+        self.y[row * self.width..][..self.width].copy_from_slice(y);
+        self.max[row] = [rest[0], rest[1]];
+    }
+
     /// A row's result.
     pub fn finish(&self, row: usize, to: &mut [f32]) {
         let sum = self.max[row][1];

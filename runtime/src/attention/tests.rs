@@ -153,6 +153,40 @@ fn the_result_is_that_of_the_formula() {
     }
 }
 
+/// Caches of several spans, the last of which is shorter; with and without a window. Some threads
+/// take the blocks of a head from the first one on and merge them, others do not.
+#[test]
+fn a_long_cache_gives_the_same_bits_on_any_threads() {
+    const N: usize = 2200;
+    let shape = [6, 3, 18];
+    let mut input = Input::random(shape, N, 11);
+    for (window, kv_type) in [None, Some(1500)]
+        .into_iter()
+        .zip([KvType::F16, KvType::Q8])
+    {
+        input.window = window;
+        let run = |threads: usize, pieces: &[usize]| {
+            let pool = Pool::new(Some(threads)).unwrap();
+            let mut cache = cache(shape, kv_type, N + 100);
+            input.run(Kernels::best(), &pool, &mut cache, pieces)
+        };
+        let expected = run(1, &[N]);
+        let last = N * shape[0] * shape[2] - 3;
+        let largest = (f64::from(expected[last]) - input.reference()[last]).abs();
+        assert!(largest < 3e-2, "{kv_type:?}: {largest:e}");
+        for threads in [1, 2, 5] {
+            for pieces in [&[N - 1, 1][..], &[1025, 1024, 130, 16, 1, 1, 1, 1, 1]] {
+                let y = run(threads, pieces);
+                assert_eq!(
+                    bits(&y),
+                    bits(&expected),
+                    "{kv_type:?} {threads} {pieces:?}"
+                );
+            }
+        }
+    }
+}
+
 /// Windows of one position, within a block, across two and across all; divisors of scores that are
 /// not head_dim.
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! It is cut into blocks of [`BLOCK`] positions of one head: scales if the type has any, the keys
 //! in panels of 16 positions, the values in panels of 16 dimensions, as `kernels::panels`
-//! multiplies them. So attention reads memory from front to back. Dimensions that fill up the last
-//! panel are zero.
+//! multiplies them. [`SPAN`] consecutive blocks of a head lie beside each other, so attention reads
+//! long stretches from front to back, and a cache with room for many tokens does not spread few of
+//! them over all its memory. Dimensions that fill up the last panel are zero.
 
 use bytemuck::Pod;
 use half::f16;
@@ -15,6 +16,9 @@ use crate::threads::Pool;
 
 /// Positions of a block. 16-bit weights times int8 values fit 32 bits up to 256 of them.
 pub(crate) const BLOCK: usize = 128;
+
+/// Blocks of a head that lie beside each other.
+const SPAN: usize = 8;
 
 /// A type in which keys and values are stored.
 pub(crate) trait Element: Pod + Send + Sync {
@@ -68,7 +72,7 @@ impl CacheShape {
     }
 }
 
-/// (layers, blocks, kv_heads)
+/// (layers, spans, kv_heads, blocks of the span); the last span of a layer can be shorter.
 #[derive(Debug)]
 pub(crate) struct Blocks<T> {
     memory: Vec<T>,
@@ -120,7 +124,8 @@ impl<T: Element> Blocks<T> {
     pub fn block(&self, layer: usize, kv_head: usize, index: usize) -> Block<'_, T> {
         let d = self.head_dim;
         let len = block_len::<T>(d);
-        let at = (layer * self.blocks + index) * self.kv_heads + kv_head;
+        let (first, span) = self.span(index);
+        let at = (layer * self.blocks + first) * self.kv_heads + kv_head * span + index - first;
         let block = &self.memory[self.skip + at * len..][..len];
         let (scales, rest) = block.split_at(BLOCK * T::SCALES);
         let (keys, values) = rest.split_at(BLOCK * d);
@@ -133,33 +138,44 @@ impl<T: Element> Blocks<T> {
         }
     }
 
+    /// The first block of the span with block `index`, and the number of its blocks.
+    fn span(&self, index: usize) -> (usize, usize) {
+        let first = index / SPAN * SPAN;
+        (first, SPAN.min(self.blocks - first))
+    }
+
     /// Stores a layer's keys and values (tokens, kv_heads · head_dim) from position `first` on.
     pub fn store(&mut self, pool: &Pool, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
         let (d, kv_heads) = (self.head_dim, self.kv_heads);
-        let tokens = keys.len() / (kv_heads * d);
+        let end = first + keys.len() / (kv_heads * d);
         let len = block_len::<T>(d);
-        let blocks = first / BLOCK..(first + tokens).div_ceil(BLOCK);
-        let at = |block: usize| (layer * self.blocks + block) * kv_heads * len;
-        let at = at(blocks.start)..at(blocks.end);
-        let store = |i: usize, block: &mut [T]| {
-            let (start, h) = ((blocks.start + i / kv_heads) * BLOCK, i % kv_heads);
-            let mut encoded = vec![T::zeroed(); 2 * d];
-            let (key, value) = encoded.split_at_mut(d);
-            for position in first.max(start)..(first + tokens).min(start + BLOCK) {
-                let from = ((position - first) * kv_heads + h) * d;
-                let scales = [
-                    T::encode(&keys[from..from + d], key),
-                    T::encode(&values[from..from + d], value),
-                ];
-                write(block, position - start, [key, value], scales);
+        for start in (first / BLOCK / SPAN * SPAN..end.div_ceil(BLOCK)).step_by(SPAN) {
+            let (_, span) = self.span(start);
+            let at = self.skip + (layer * self.blocks + start) * kv_heads * len;
+            let of_span = &mut self.memory[at..][..kv_heads * span * len];
+            let store = |i: usize, block: &mut [T]| {
+                let (h, start) = (i / span, (start + i % span) * BLOCK);
+                let positions = first.max(start)..end.min(start + BLOCK);
+                if positions.is_empty() {
+                    return;
+                }
+                let mut encoded = vec![T::zeroed(); 2 * d];
+                let (key, value) = encoded.split_at_mut(d);
+                for position in positions {
+                    let from = ((position - first) * kv_heads + h) * d;
+                    let scales = [
+                        T::encode(&keys[from..from + d], key),
+                        T::encode(&values[from..from + d], value),
+                    ];
+                    write(block, position - start, [key, value], scales);
+                }
+            };
+            if end - first < MANY {
+                let blocks = of_span.chunks_exact_mut(len).enumerate();
+                blocks.for_each(|(i, block)| store(i, block));
+            } else {
+                pool.chunks_mut(of_span, len, store);
             }
-        };
-        let memory = &mut self.memory[self.skip..][at];
-        if tokens < MANY {
-            let blocks = memory.chunks_exact_mut(len).enumerate();
-            blocks.for_each(|(i, block)| store(i, block));
-        } else {
-            pool.chunks_mut(memory, len, store);
         }
     }
 }
