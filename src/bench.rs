@@ -1,5 +1,6 @@
 //! `sterna bench`: speed, and its distance to the limit of the machine.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -87,6 +88,14 @@ pub struct Args {
     /// Print one line of comma-separated values per result.
     #[arg(long, help_heading = "Output")]
     csv: bool,
+    /// Draw the speed of prompts over their lengths; --pp must have several.
+    #[arg(
+        long,
+        value_name = "FILE.svg",
+        conflicts_with = "batch",
+        help_heading = "Output"
+    )]
+    plot: Option<PathBuf>,
 }
 
 /// Default lengths of prompts and of generated texts.
@@ -102,6 +111,11 @@ enum Packings {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut plan = plan(args)?;
+    let plot = args
+        .plot
+        .as_deref()
+        .map(|path| plot(path, &plan))
+        .transpose()?;
     let given = args.model.iter().chain(&args.compare);
     let mut paths: Vec<PathBuf> = given
         .map(|path| packed(path))
@@ -145,7 +159,35 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (_, true) => out!("{}", shown.csv())?,
         _ => out!("{}", shown.text())?,
     }
+    if let Some(plot) = plot {
+        let chart = shown.chart().expect("prompts have several lengths");
+        let svg = chart.draw().svg();
+        plot.write(|file| file.write_all(svg.as_bytes()).map_err(anyhow::Error::from))?;
+    }
     Ok(())
+}
+
+/// The file of the plot, checked before anything is measured.
+fn plot(path: &Path, plan: &Benchmark) -> anyhow::Result<Output> {
+    if path.extension().is_none_or(|extension| extension != "svg") {
+        let why = format!("--plot {}: expected a .svg file", path.display());
+        return Err(Usage(why).into());
+    }
+    let mut lengths: Vec<usize> = plan
+        .tests
+        .iter()
+        .filter_map(|test| match test {
+            Test::Prompt(n) => Some(*n),
+            Test::Generate(_) => None,
+        })
+        .collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    if lengths.len() < 2 {
+        let why = "--plot: one length of prompts is not a curve; expected --pp with several";
+        return Err(Usage(why.into()).into());
+    }
+    Ok(Output::new(path)?)
 }
 
 fn plan(args: &Args) -> anyhow::Result<Benchmark> {

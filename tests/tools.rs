@@ -267,6 +267,40 @@ fn bench_reports_every_test_and_number_of_threads() {
 }
 
 #[test]
+fn bench_draws_prompts_over_their_lengths() {
+    let folder = Folder::new();
+    let model = folder.synthesize("bitnet", "model", &[]);
+    let svg = folder.path("prompts.svg");
+    let fixed = [
+        "bench",
+        &model,
+        "--threads",
+        "1,2",
+        "--tg",
+        "0",
+        "--repetitions",
+        "1",
+    ];
+    stdout(&[&fixed[..], &["--pp", "9,3,1", "--plot", &svg]].concat());
+    let text = std::fs::read_to_string(&svg).unwrap();
+    for part in [
+        "threads: 1<",
+        "threads: 2<",
+        "tokens of the prompt",
+        "tokens per second",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    for (lengths, name, why) in [
+        ("3", "one.svg", "expected --pp with several"),
+        ("3,9", "one.png", "expected a .svg file"),
+    ] {
+        let args = [&fixed[..], &["--pp", lengths, "--plot", name]].concat();
+        assert!(refused(2, &args).contains(why), "{name}");
+    }
+}
+
+#[test]
 fn bench_generates_several_sequences_with_either_head() {
     let folder = Folder::new();
     let model = folder.synthesize("bitnet", "model", &[]);

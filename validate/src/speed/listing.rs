@@ -7,6 +7,7 @@ use super::bench::{Measurement, Results};
 use super::machine::Machine;
 use super::spread::Spread;
 use super::work::{Generation, Head, Test};
+use crate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
 /// Results of [`bench::measure`](super::bench::measure) and how to name what is in them.
 pub struct Listing<'a> {
@@ -120,6 +121,34 @@ impl Listing<'_> {
             text += &(cells.join(",") + "\n");
         }
         text
+    }
+
+    /// The speed of prompts over their lengths, one curve for each model and number of threads.
+    /// `None` unless prompts of two lengths were measured.
+    pub fn chart(&self) -> Option<Chart> {
+        let results = &self.report.results;
+        let runs = results.chunk_by(|a, b| (a.model, a.threads) == (b.model, b.threads));
+        let curve = |run: &[Measurement]| {
+            let point = |r: &Measurement| match r.test {
+                Test::Prompt(n) => Some((n as f64, r.speed().median)),
+                Test::Generate(_) => None,
+            };
+            let mut dots: Vec<_> = run.iter().filter_map(point).collect();
+            dots.sort_by(|a, b| a.0.total_cmp(&b.0));
+            Curve {
+                name: format!("{}, threads: {}", self.label(&run[0]), run[0].threads),
+                dots,
+                ..Curve::default()
+            }
+        };
+        let curves: Vec<Curve> = runs.map(curve).collect();
+        let is_curve = curves.first()?.dots.len() > 1;
+        is_curve.then(|| Chart {
+            size: LARGE,
+            curves,
+            x: Scale::log("tokens of the prompt"),
+            y: Scale::linear("tokens per second", Reach::Zero),
+        })
     }
 
     /// A table per model, comparisons with the first model, and the fastest packing.
