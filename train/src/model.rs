@@ -18,8 +18,8 @@ use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
 use crate::ops::{
-    self, AttentionShape, Distillation, Gradients, Input, Linear, Operations, RopeTable, Student,
-    Ternarized,
+    self, AttentionShape, Distillation, Gradients, Input, Linear, Operations, Parameter, RopeTable,
+    Slot, Slots, Student, Ternarized,
 };
 use crate::sequences::Sequences;
 use crate::timers::{Part, timer};
@@ -55,6 +55,8 @@ pub struct Model {
     pub document_start: Option<u32>,
     weights: Vec<Weight>,
     vars: Vec<Var>,
+    /// Where the values of each begin in a concatenation of all.
+    starts: Vec<usize>,
     index: HashMap<String, usize>,
     rope: Arc<RopeTable>,
     operations: &'static Operations,
@@ -65,6 +67,16 @@ pub struct Prepared {
     linears: Vec<Option<Linear>>,
     /// λ; 0 in full precision.
     lambda: f32,
+}
+
+/// One forward pass: what it computes with, and where its backward pass puts the gradients of
+/// weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub prepared: &'a Prepared,
+    pub sequences: &'a Sequences,
+    /// None if candle's graph shall hold the gradients, or if there is no backward pass.
+    pub slots: Option<&'a Arc<Slots>>,
 }
 
 /// A teacher's hidden states and head, which give the logits that the student learns. They carry no
@@ -141,6 +153,14 @@ impl Model {
                 .iter()
                 .enumerate()
                 .map(|(i, w)| (w.name.clone(), i))
+                .collect(),
+            starts: weights
+                .iter()
+                .scan(0, |next, w| {
+                    let start = *next;
+                    *next += w.rows * w.columns;
+                    Some(start)
+                })
                 .collect(),
             weights,
             vars,
@@ -231,20 +251,20 @@ impl Model {
         sequences: &Sequences,
         gradients: Gradients,
     ) -> Result<Tensor> {
-        let x = self.body(prepared, sequences)?;
-        self.head_loss(&x, sequences, gradients)
+        let pass = Pass {
+            prepared,
+            sequences,
+            slots: None,
+        };
+        let x = self.body(pass)?;
+        self.head_loss(pass, &x, gradients)
     }
 
     /// The sum of the losses in nats, a tensor of one element with a graph: the cross entropy with
     /// the text, mixed with the divergence from a teacher if there is one.
-    pub(crate) fn training_loss(
-        &self,
-        prepared: &Prepared,
-        sequences: &Sequences,
-        expected: Option<&Expected>,
-    ) -> Result<Tensor> {
-        let x = self.body(prepared, sequences)?;
-        self.head_training_loss(&x, sequences, expected)
+    pub(crate) fn training_loss(&self, pass: Pass, expected: Option<&Expected>) -> Result<Tensor> {
+        let x = self.body(pass)?;
+        self.head_training_loss(pass, &x, expected)
     }
 
     /// The logits (vocabulary) after the last token of one sequence.
@@ -255,43 +275,40 @@ impl Model {
             targets: Vec::new(),
             document_starts: None,
         };
-        let x = self.body(prepared, &sequences)?;
-        let hidden = self.final_norm(&x.narrow(0, ids.len() - 1, 1)?)?;
-        let (head, how) = (self.head(), Ternarized::full());
+        let pass = Pass {
+            prepared,
+            sequences: &sequences,
+            slots: None,
+        };
+        let x = self.body(pass)?;
+        let hidden = self.final_norm(pass, &x.narrow(0, ids.len() - 1, 1)?)?;
+        let (head, how) = (self.head(pass), Ternarized::full());
         let logits = (self.operations.linear)(&Input::new(hidden, 0.0)?, head, how)?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 
     /// The residual stream (tokens, hidden_size) after the last layer.
-    fn body(&self, prepared: &Prepared, sequences: &Sequences) -> Result<Tensor> {
-        let mut x = self.embed(sequences)?;
+    fn body(&self, pass: Pass) -> Result<Tensor> {
+        let mut x = self.embed(pass)?;
         for i in 0..self.config.num_hidden_layers {
-            x = self.layer(prepared, i, &x, sequences)?;
+            x = self.layer(pass, i, &x)?;
         }
         Ok(x)
     }
 
     /// The residual stream before the first layer (tokens, hidden_size).
-    pub(crate) fn embed(&self, sequences: &Sequences) -> Result<Tensor> {
-        Ok((self.operations.embedding)(
-            self.var(EMBEDDING),
-            &sequences.ids,
-        )?)
+    pub(crate) fn embed(&self, pass: Pass) -> Result<Tensor> {
+        let table = self.parameter(pass, EMBEDDING);
+        Ok((self.operations.embedding)(table, &pass.sequences.ids)?)
     }
 
     /// The residual stream after decoder layer `i`, from x (tokens, hidden_size) before it.
-    pub(crate) fn layer(
-        &self,
-        prepared: &Prepared,
-        i: usize,
-        x: &Tensor,
-        sequences: &Sequences,
-    ) -> Result<Tensor> {
+    pub(crate) fn layer(&self, pass: Pass, i: usize, x: &Tensor) -> Result<Tensor> {
         let family = self.config.family;
         let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-        let input = |x: Tensor| self.input(prepared, x);
-        let linear = |x: &Input, part: &str| self.linear(prepared, x, &name(part));
-        let norm = |x: &Tensor, part: &str| self.norm(x, &name(part));
+        let input = |x: Tensor| self.input(pass, x);
+        let linear = |x: &Input, part: &str| self.linear(pass, x, &name(part));
+        let norm = |x: &Tensor, part: &str| self.norm(pass, x, &name(part));
 
         // Attention: one norm and one quantizer serve q, k and v.
         let h = input(norm(x, "input_layernorm")?)?;
@@ -299,12 +316,12 @@ impl Model {
         let mut k = linear(&h, "self_attn.k_proj")?; // (tokens, kv_heads · head_dim)
         let v = linear(&h, "self_attn.v_proj")?;
         if family.qk_norm {
-            q = self.head_norm(&q, &name("self_attn.q_norm"))?;
-            k = self.head_norm(&k, &name("self_attn.k_norm"))?;
+            q = self.head_norm(pass, &q, &name("self_attn.q_norm"))?;
+            k = self.head_norm(pass, &k, &name("self_attn.k_norm"))?;
         }
         // Rotary positions are applied inside the operation.
-        let shape = AttentionShape::new(&self.config, sequences.context);
-        let starts = sequences.document_starts.as_ref();
+        let shape = AttentionShape::new(&self.config, pass.sequences.context);
+        let starts = pass.sequences.document_starts.as_ref();
         let mut attended = (self.operations.attention)([&q, &k, &v], shape, &self.rope, starts)?;
         if let Some(sub_norm) = family.attn_sub_norm {
             attended = norm(&attended, &format!("self_attn.{sub_norm}"))?;
@@ -324,13 +341,13 @@ impl Model {
 
     /// The sum of the cross entropies, from the residual stream x (tokens, hidden_size) after the
     /// last layer.
-    fn head_loss(&self, x: &Tensor, of: &Sequences, gradients: Gradients) -> Result<Tensor> {
-        let (hidden, head) = (self.final_norm(x)?, self.head());
+    fn head_loss(&self, pass: Pass, x: &Tensor, gradients: Gradients) -> Result<Tensor> {
+        let (hidden, head) = (self.final_norm(pass, x)?, self.head(pass));
         let cross_entropy = self.operations.cross_entropy;
         Ok(cross_entropy(
             &hidden,
             head,
-            &of.targets,
+            &pass.sequences.targets,
             self.z_loss,
             gradients,
         )?)
@@ -340,17 +357,17 @@ impl Model {
     /// last layer.
     pub(crate) fn head_training_loss(
         &self,
+        pass: Pass,
         x: &Tensor,
-        sequences: &Sequences,
         expected: Option<&Expected>,
     ) -> Result<Tensor> {
         let Some(expected) = expected else {
-            return self.head_loss(x, sequences, Gradients::Wanted);
+            return self.head_loss(pass, x, Gradients::Wanted);
         };
         let student = Student {
-            hidden: &self.final_norm(x)?,
-            head: self.head(),
-            targets: &sequences.targets,
+            hidden: &self.final_norm(pass, x)?,
+            head: self.head(pass),
+            targets: &pass.sequences.targets,
             z_loss: self.z_loss,
         };
         let theirs = (&expected.hidden, &expected.head);
@@ -362,48 +379,57 @@ impl Model {
     }
 
     /// The input of the head, from the residual stream after the last layer.
-    pub(crate) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.norm(x, FINAL_NORM)
+    pub(crate) fn final_norm(&self, pass: Pass, x: &Tensor) -> Result<Tensor> {
+        self.norm(pass, x, FINAL_NORM)
     }
 
     /// The head (vocabulary, hidden_size).
-    pub(crate) fn head(&self) -> &Var {
+    pub(crate) fn head(&self, pass: Pass) -> Parameter<'_> {
         match self.config.tie_word_embeddings {
-            true => self.var(EMBEDDING),
-            false => self.var(HEAD),
+            true => self.parameter(pass, EMBEDDING),
+            false => self.parameter(pass, HEAD),
         }
     }
 
-    fn var(&self, name: &str) -> &Var {
-        &self.vars[self.index[name]]
+    fn parameter(&self, pass: Pass, name: &str) -> Parameter<'_> {
+        let i = self.index[name];
+        let (value, start) = (&self.vars[i], self.starts[i]);
+        let range = start..start + value.elem_count();
+        Parameter {
+            value,
+            slot: pass.slots.map(|slots| Slot::new(slots, i, range)),
+        }
     }
 
     /// The input of linear layers; quantized if they are ternary.
-    fn input(&self, prepared: &Prepared, x: Tensor) -> Result<Input> {
-        Ok((self.operations.input)(x, prepared.lambda)?)
+    fn input(&self, pass: Pass, x: Tensor) -> Result<Input> {
+        Ok((self.operations.input)(x, pass.prepared.lambda)?)
     }
 
-    fn linear(&self, prepared: &Prepared, x: &Input, name: &str) -> Result<Tensor> {
-        let i = self.index[name];
-        let linear = prepared.linears[i].as_ref();
+    fn linear(&self, pass: Pass, x: &Input, name: &str) -> Result<Tensor> {
+        let linear = pass.prepared.linears[self.index[name]].as_ref();
         let how = Ternarized {
             prepared: linear.expect("every linear layer is prepared"),
             scaling: self.scaling,
-            lambda: prepared.lambda,
+            lambda: pass.prepared.lambda,
         };
-        Ok((self.operations.linear)(x, &self.vars[i], how)?)
+        Ok((self.operations.linear)(
+            x,
+            self.parameter(pass, name),
+            how,
+        )?)
     }
 
-    fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let (gain, eps) = (self.var(name), self.config.rms_norm_eps);
+    fn norm(&self, pass: Pass, x: &Tensor, name: &str) -> Result<Tensor> {
+        let (gain, eps) = (self.parameter(pass, name), self.config.rms_norm_eps);
         Ok((self.operations.rms_norm)(x, gain, eps)?)
     }
 
     /// A norm over each head separately.
-    fn head_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+    fn head_norm(&self, pass: Pass, x: &Tensor, name: &str) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
         let heads = x.reshape((tokens * width / self.config.head_dim, self.config.head_dim))?;
-        Ok(self.norm(&heads, name)?.reshape((tokens, width))?)
+        Ok(self.norm(pass, &heads, name)?.reshape((tokens, width))?)
     }
 }
 

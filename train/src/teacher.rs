@@ -6,7 +6,7 @@
 
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
-use crate::model::{Expected, Prepared, values_of};
+use crate::model::{Expected, Pass, Prepared, values_of};
 use crate::ops::Distillation;
 use crate::sequences::Sequences;
 use crate::{Model, Result};
@@ -36,13 +36,18 @@ impl Teacher {
     /// Its hidden states after each token (tokens, hidden_size) and its head, both without a graph.
     pub(crate) fn expects(&self, sequences: &Sequences) -> Result<Expected> {
         let model = &self.model;
-        let mut x = model.embed(sequences)?.detach();
+        let pass = Pass {
+            prepared: &self.prepared,
+            sequences,
+            slots: None,
+        };
+        let mut x = model.embed(pass)?.detach();
         for i in 0..model.config.num_hidden_layers {
-            x = model.layer(&self.prepared, i, &x, sequences)?.detach();
+            x = model.layer(pass, i, &x)?.detach();
         }
         Ok(Expected {
-            hidden: model.final_norm(&x)?.detach(),
-            head: model.head().detach(),
+            hidden: model.final_norm(pass, &x)?.detach(),
+            head: model.head(pass).value.detach(),
             settings: self.settings,
         })
     }

@@ -156,7 +156,7 @@ fn distillation_over_several_chunks() {
         unscored.for_each(|target| *target = UNSCORED);
         let student = |z_loss| Student {
             hidden: &hidden,
-            head: &head,
+            head: (&head).into(),
             targets: &targets,
             z_loss,
         };
@@ -185,7 +185,7 @@ fn distillation_over_several_chunks() {
     let (hidden, head, other) = (random(&[3, 4], 1), random(&[5, 4], 2), random(&[6, 4], 2));
     let student = Student {
         hidden: &hidden,
-        head: &head,
+        head: (&head).into(),
         targets: &[1, 2, 3],
         z_loss: 0.0,
     };

@@ -106,7 +106,7 @@ fn losses() {
         check("distillation", &[&[5, 6], &[8, 6]], |x| {
             let student = Student {
                 hidden: &x[0],
-                head: &x[1],
+                head: (&x[1]).into(),
                 targets: &targets,
                 z_loss: 0.0,
             };

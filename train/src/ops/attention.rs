@@ -11,7 +11,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use sterna_ternary::Config;
 
-use super::math::{dot, exp, max};
+use super::math::{dot, exp, exp_sum, max};
 use super::matmul::{Mat, matmul};
 use super::{Saved, tensor_like, values, vectorized, with_values};
 use crate::timers::{Part, timer};
@@ -220,12 +220,7 @@ fn causal_softmax(scores: &mut [f32], block: &Block, starts: Option<&[u32]>, log
         row[end..].fill(0.0);
         let seen = &mut row[start..end];
         let max = max(seen);
-        let mut lanes = [0f32; 8];
-        for (j, x) in seen.iter_mut().enumerate() {
-            *x = exp(*x - max);
-            lanes[j % 8] += *x;
-        }
-        let sum: f32 = lanes.iter().sum();
+        let sum = exp_sum(seen, max);
         let inverse = 1.0 / sum;
         seen.iter_mut().for_each(|x| *x *= inverse);
         *log_sum = max + libm::logf(sum);

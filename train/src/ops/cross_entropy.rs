@@ -6,13 +6,16 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::math::{exp, max};
+use super::math::{exp_sum, max};
 use super::matmul::{Mat, matmul};
+use super::parameter::{Parameter, Slot, gradient};
 use super::{Saved, tensor_like, values, vectorized};
 use crate::timers::{Part, timer};
 
-/// Tokens of one chunk.
-pub(super) const CHUNK: usize = 128;
+/// Tokens of one chunk: as many as a shard has, so that the head is packed once for all of them.
+pub(super) const CHUNK: usize = 512;
+/// Tokens whose losses are added before they are added to the others.
+pub(super) const LOSSES: usize = 128;
 
 /// A target that is not scored: the token has no loss and no gradient.
 pub const UNSCORED: u32 = u32::MAX;
@@ -32,16 +35,18 @@ pub enum Gradients {
 /// The gradient is that of the sum of the losses plus `z_loss` · (log Σ exp logits)² per token, the
 /// z-loss of PaLM (Chowdhery et al. 2022), which keeps logits near zero. The value does not contain
 /// the z-loss, so losses with and without it can be compared.
-pub fn cross_entropy(
+pub fn cross_entropy<'a>(
     hidden: &Tensor,
-    head: &Tensor,
+    head: impl Into<Parameter<'a>>,
     targets: &[u32],
     gradients: Gradients,
     z_loss: f32,
 ) -> Result<Tensor> {
+    let Parameter { value, slot } = head.into();
     hidden.apply_op2(
-        head,
+        value,
         Op {
+            slot,
             targets: targets.to_vec(),
             gradients,
             z_loss,
@@ -51,6 +56,7 @@ pub fn cross_entropy(
 }
 
 struct Op {
+    slot: Option<Slot>,
     targets: Vec<u32>,
     gradients: Gradients,
     z_loss: f32,
@@ -69,12 +75,7 @@ pub(super) fn softmax_loss(logits: &mut [f32], target: u32, z_loss: f32) -> f64 
     let target = target as usize;
     let max = max(logits);
     let right = logits[target];
-    let mut lanes = [0f32; 8];
-    for (i, x) in logits.iter_mut().enumerate() {
-        *x = exp(*x - max);
-        lanes[i % 8] += *x;
-    }
-    let sum: f32 = lanes.iter().sum();
+    let sum = exp_sum(logits, max);
     let inverse = (1.0 + 2.0 * z_loss * (max + libm::logf(sum))) / sum;
     logits.iter_mut().for_each(|x| *x *= inverse);
     logits[target] -= 1.0;
@@ -101,7 +102,7 @@ impl CustomOp2 for Op {
         // dh (tokens, width) and dw (vocabulary, width); empty if no backward pass will run.
         let mut dh = vec![0.0; if wanted { h.len() } else { 0 }];
         let mut dw = vec![0.0; if wanted { w.len() } else { 0 }];
-        let mut logits = vec![0.0; CHUNK * vocabulary];
+        let mut logits = vec![0.0; CHUNK.min(self.targets.len()) * vocabulary];
         let head = Mat::new(w, vocabulary, width);
         let mut loss = 0.0;
         for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
@@ -116,14 +117,17 @@ impl CustomOp2 for Op {
                 head.t(),
             );
             // Each row of logits is replaced by its gradient.
-            loss += vectorized(
-                #[inline(always)]
-                || {
-                    let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
-                    rows.map(|(row, target)| softmax_loss(row, *target, self.z_loss))
-                        .sum::<f64>()
-                },
-            );
+            let rows = logits.chunks_mut(LOSSES * vocabulary);
+            for (logits, targets) in rows.zip(targets.chunks(LOSSES)) {
+                loss += vectorized(
+                    #[inline(always)]
+                    || {
+                        let rows = logits.chunks_exact_mut(vocabulary).zip(targets);
+                        rows.map(|(row, target)| softmax_loss(row, *target, self.z_loss))
+                            .sum::<f64>()
+                    },
+                );
+            }
             if wanted {
                 // dh = dlogits · head for these tokens; dw adds dlogitsᵀ · hidden over the chunks.
                 let dlogits = Mat::new(&*logits, tokens, vocabulary);
@@ -154,7 +158,7 @@ impl CustomOp2 for Op {
         _loss: &Tensor,
         dloss: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        times(self.saved.take()?, dloss, h, w)
+        times(self.saved.take()?, dloss, h, (w, self.slot.as_ref()))
     }
 }
 
@@ -166,15 +170,18 @@ pub(super) fn kept(chunk: usize) -> f32 {
 
 /// The gradients by hidden and by head, times the gradient of the sum.
 pub(super) fn times(
-    (mut dh, mut dw): (Vec<f32>, Vec<f32>),
+    (mut dh, dw): (Vec<f32>, Vec<f32>),
     dloss: &Tensor,
     h: &Tensor,
-    w: &Tensor,
+    (w, slot): (&Tensor, Option<&Slot>),
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let _timer = timer(Part::Head, 0);
     let factor = dloss.reshape(())?.to_scalar::<f32>()?;
-    for x in dh.iter_mut().chain(&mut dw) {
-        *x *= factor;
-    }
-    Ok((Some(tensor_like(dh, h)?), Some(tensor_like(dw, w)?)))
+    dh.iter_mut().for_each(|x| *x *= factor);
+    let dw = gradient(slot, w, |sum| {
+        let both = sum.iter_mut().zip(&dw);
+        both.for_each(|(sum, dw)| *sum = dw * factor);
+        Ok(())
+    })?;
+    Ok((Some(tensor_like(dh, h)?), dw))
 }

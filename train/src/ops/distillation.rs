@@ -9,9 +9,10 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::cross_entropy::{CHUNK, kept, softmax_loss, times};
+use super::cross_entropy::{CHUNK, LOSSES, kept, softmax_loss, times};
 use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
+use super::parameter::{Parameter, Slot};
 use super::{Saved, UNSCORED, values, vectorized, with_values};
 use crate::timers::{Part, timer};
 
@@ -29,7 +30,7 @@ pub struct Student<'a> {
     /// (tokens, width)
     pub hidden: &'a Tensor,
     /// (vocabulary, width)
-    pub head: &'a Tensor,
+    pub head: Parameter<'a>,
     /// (tokens)
     pub targets: &'a [u32],
     /// Weight of the z-loss, as in [`super::cross_entropy()`]; it belongs to the cross entropy.
@@ -50,14 +51,15 @@ pub fn distillation(
     let sizes = |hidden: &Tensor, head: &Tensor| -> Result<(usize, usize)> {
         Ok((hidden.dim(0)?, head.dim(0)?))
     };
-    let ours = sizes(student.hidden, student.head)?;
+    let ours = sizes(student.hidden, student.head.value)?;
     let theirs = sizes(teacher.0, teacher.1)?;
     if ours != theirs {
         bail!("tokens and vocabulary of the student are {ours:?}, of the teacher {theirs:?}");
     }
     student.hidden.apply_op2(
-        student.head,
+        student.head.value,
         Op {
+            slot: student.head.slot.clone(),
             targets: student.targets.to_vec(),
             z_loss: student.z_loss,
             teacher: (teacher.0.detach(), teacher.1.detach()),
@@ -68,6 +70,7 @@ pub fn distillation(
 }
 
 struct Op {
+    slot: Option<Slot>,
     targets: Vec<u32>,
     z_loss: f32,
     /// Hidden states (tokens, width') and head (vocabulary, width').
@@ -122,7 +125,7 @@ impl Op {
     /// The sum of the losses. Fills `dh` (tokens, width) and `dw` (vocabulary, width).
     fn sum(&self, student: &Side, teacher: &Side, dh: &mut [f32], dw: &mut [f32]) -> f64 {
         let vocabulary = student.head.rows;
-        let room = || vec![0.0; CHUNK * vocabulary];
+        let room = || vec![0.0; CHUNK.min(self.targets.len()) * vocabulary];
         let (mut s, mut t, mut soft) = (room(), room(), vec![0.0; vocabulary]);
         let mut loss = 0.0;
         for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
@@ -130,15 +133,19 @@ impl Op {
             let (s, t) = (&mut s[..tokens * vocabulary], &mut t[..tokens * vocabulary]);
             let hidden = student.logits(first, tokens, s);
             teacher.logits(first, tokens, t);
-            loss += vectorized(
-                #[inline(always)]
-                || {
-                    let rows = s.chunks_exact_mut(vocabulary);
-                    let rows = rows.zip(t.chunks_exact_mut(vocabulary)).zip(targets);
-                    rows.map(|((s, t), target)| self.row(s, t, &mut soft, *target))
-                        .sum::<f64>()
-                },
-            );
+            let rows = LOSSES * vocabulary;
+            let rows = s.chunks_mut(rows).zip(t.chunks_mut(rows));
+            for ((s, t), targets) in rows.zip(targets.chunks(LOSSES)) {
+                loss += vectorized(
+                    #[inline(always)]
+                    || {
+                        let rows = s.chunks_exact_mut(vocabulary);
+                        let rows = rows.zip(t.chunks_exact_mut(vocabulary)).zip(targets);
+                        rows.map(|((s, t), target)| self.row(s, t, &mut soft, *target))
+                            .sum::<f64>()
+                    },
+                );
+            }
             let dlogits = Mat::new(&*s, tokens, vocabulary);
             let width = hidden.columns;
             let dh = Mat::block(&mut *dh, first * width, tokens, width, width);
@@ -206,6 +213,6 @@ impl CustomOp2 for Op {
         _loss: &Tensor,
         dloss: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        times(self.saved.take()?, dloss, h, w)
+        times(self.saved.take()?, dloss, h, (w, self.slot.as_ref()))
     }
 }

@@ -14,6 +14,7 @@ use sterna_ternary::{Scaling, quantize};
 
 use super::lookup::{self, Factors, TritCodes};
 use super::matmul::{Mat, matmul};
+use super::parameter::{Parameter, Slot, gradient};
 use super::{tensor_like, values, vectorized, with_values};
 use crate::timers::{Part, timer};
 
@@ -232,7 +233,12 @@ impl Quantized {
 ///
 /// # Errors
 /// An input and a weight that are quantized to different degrees.
-pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
+pub fn linear<'a>(
+    input: &Input,
+    weight: impl Into<Parameter<'a>>,
+    mode: &Linear,
+) -> Result<Tensor> {
+    let Parameter { value, slot } = weight.into();
     let product = match (mode, &input.codes) {
         (Linear::Full, _) => Product::Full,
         (Linear::Ternary(trits), Codes::Int8(int8)) => {
@@ -241,7 +247,7 @@ pub fn linear(input: &Input, weight: &Tensor, mode: &Linear) -> Result<Tensor> {
         (Linear::Blended(w), Codes::Blended(x)) => Product::Blended(w.clone(), x.clone()),
         _ => bail!("a linear layer and its input are quantized in two ways"),
     };
-    input.x.apply_op2(weight, Op(product))
+    input.x.apply_op2(value, Op { product, slot })
 }
 
 enum Product {
@@ -251,7 +257,10 @@ enum Product {
     Blended(Arc<Vec<f32>>, Arc<Vec<f32>>),
 }
 
-struct Op(Product);
+struct Op {
+    product: Product,
+    slot: Option<Slot>,
+}
 
 impl CustomOp2 for Op {
     fn name(&self) -> &'static str {
@@ -268,13 +277,13 @@ impl CustomOp2 for Op {
         let (x, w) = (values(x, x_layout)?, values(w, w_layout)?);
         let (rows, columns) = w_layout.shape().dims2()?;
         let tokens = x.len() / columns;
-        let part = match &self.0 {
+        let part = match &self.product {
             Product::Ternary(..) => Part::TernaryProducts,
             _ => Part::FloatProducts,
         };
         let _timer = timer(part, 2 * tokens * rows * columns);
         let mut y = vec![0.0; tokens * rows];
-        let (x, w) = match &self.0 {
+        let (x, w) = match &self.product {
             Product::Full => (x, w),
             Product::Blended(w, x) => (&x[..], &w[..]),
             Product::Ternary(trits, x) => {
@@ -297,45 +306,40 @@ impl CustomOp2 for Op {
         let (rows, columns) = w.dims2()?;
         let tokens = x.elem_count() / columns;
         let operations = 2 * tokens * rows * columns;
-        let mut dx = vec![0.0; tokens * columns];
-        let mut dw = vec![0.0; rows * columns];
+        let dy = dy.contiguous()?;
         // dx (tokens, in_features) = dy · W and dw (out_features, in_features) = dyᵀ · x, with the
         // W and x that the forward pass multiplied.
-        let (to_x, to_w) = (&mut dx[..], &mut dw[..]);
-        with_values(&dy.contiguous()?, |dy| -> Result<()> {
-            let of_x = |out: &mut [f32], w: &[f32]| {
-                let _timer = timer(Part::InputGradients, operations);
+        let mut dx = vec![0.0; tokens * columns];
+        let mut of_x = |dy: &[f32]| -> Result<()> {
+            let _timer = timer(Part::InputGradients, operations);
+            let mut product = |w: &[f32]| {
                 let (dy, w) = (Mat::new(dy, tokens, rows), Mat::new(w, rows, columns));
-                matmul(Mat::new(out, tokens, columns), 0.0, dy, w);
+                matmul(Mat::new(&mut dx[..], tokens, columns), 0.0, dy, w);
             };
-            let of_w = |out: &mut [f32], x: &[f32]| {
-                let _timer = timer(Part::WeightGradients, operations);
-                let (dy, x) = (Mat::new(dy, tokens, rows), Mat::new(x, tokens, columns));
-                matmul(Mat::new(out, rows, columns), 0.0, dy.t(), x);
-            };
-            match &self.0 {
-                Product::Full => {
-                    with_values(w, |w| of_x(to_x, w))?;
-                    with_values(x, |x| of_w(to_w, x))?;
-                }
-                Product::Blended(w, x) => {
-                    of_x(to_x, w);
-                    of_w(to_w, x);
-                }
-                Product::Ternary(trits, x) => {
-                    {
-                        let _timer = timer(Part::InputGradients, operations);
-                        trits.backward(dy, columns, to_x);
-                    }
-                    let x = {
-                        let _timer = timer(Part::WeightGradients, 0);
-                        x.values(columns)
-                    };
-                    of_w(to_w, &x);
-                }
+            match &self.product {
+                Product::Full => with_values(w, product)?,
+                Product::Blended(w, _) => product(w),
+                Product::Ternary(trits, _) => trits.backward(dy, columns, &mut dx),
             }
             Ok(())
-        })??;
-        Ok((Some(tensor_like(dx, x)?), Some(tensor_like(dw, w)?)))
+        };
+        let of_w = |dy: &[f32], dw: &mut [f32]| -> Result<()> {
+            let _timer = timer(Part::WeightGradients, operations);
+            let mut product = |x: &[f32]| {
+                let (dy, x) = (Mat::new(dy, tokens, rows), Mat::new(x, tokens, columns));
+                matmul(Mat::new(dw, rows, columns), 0.0, dy.t(), x);
+            };
+            match &self.product {
+                Product::Full => with_values(x, product)?,
+                Product::Blended(_, x) => product(x),
+                Product::Ternary(_, x) => product(&x.values(columns)),
+            }
+            Ok(())
+        };
+        with_values(&dy, &mut of_x)??;
+        let dw = gradient(self.slot.as_ref(), w, |dw| {
+            with_values(&dy, |dy| of_w(dy, dw))?
+        })?;
+        Ok((Some(tensor_like(dx, x)?), dw))
     }
 }

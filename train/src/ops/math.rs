@@ -46,6 +46,24 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// Replaces each x by exp(x - max), and returns the sum of the results, in eight lanes.
+#[inline(always)]
+pub(super) fn exp_sum(x: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0f32; 8];
+    let (chunks, rest) = x.as_chunks_mut::<8>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *x = exp(*x - max);
+            *lane += *x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = exp(*x - max);
+        *lane += *x;
+    }
+    lanes.iter().sum()
+}
+
 /// The largest value; -∞ for an empty slice.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {

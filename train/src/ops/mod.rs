@@ -6,7 +6,8 @@
 //! plain candle; tests compare the two, and other devices use that one. [`Operations`] is the table
 //! from which a model takes one of the two.
 //!
-//! candle's own operations are not used here: each intermediate result would be a tensor in memory,
+//! Gradients of weights go to their place among all gradients of a shard ([`Slot`]) and not through
+//! candle's graph. candle's own operations are not used here: each intermediate result would be a tensor in memory,
 //! and the fused norms and softmax of candle-nn stop gradients without an error.
 
 mod attention;
@@ -20,6 +21,7 @@ mod lookup;
 mod math;
 mod matmul;
 mod operations;
+mod parameter;
 pub mod reference;
 mod rms_norm;
 
@@ -34,6 +36,7 @@ pub(crate) use linear::products;
 pub use linear::{Input, Linear, linear};
 pub(crate) use matmul::{Mat, matmul};
 pub use operations::{Attention, FUSED, Operations, REFERENCE, Ternarized};
+pub use parameter::{Parameter, Slot, Slots};
 pub use rms_norm::rms_norm;
 
 use candle_core::backend::BackendStorage;

@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 use sterna_ternary::{Activation, Scaling};
 
 use super::{
-    AttentionShape, Distillation, DocumentStarts, Gradients, Input, Linear, RopeTable, Student,
-    reference,
+    AttentionShape, Distillation, DocumentStarts, Gradients, Input, Linear, Parameter, RopeTable,
+    Student, reference,
 };
 
 /// One implementation of every operation. Shapes and units are those of the functions in [`super`].
@@ -23,18 +23,18 @@ pub struct Operations {
     pub input: fn(Tensor, f32) -> Result<Input>,
     /// A linear layer. The arguments are its input, its weight, and the ternarized form of the
     /// weight.
-    pub linear: fn(&Input, &Tensor, Ternarized) -> Result<Tensor>,
+    pub linear: fn(&Input, Parameter, Ternarized) -> Result<Tensor>,
     /// See [`super::embedding`].
-    pub embedding: fn(&Tensor, &[u32]) -> Result<Tensor>,
+    pub embedding: fn(Parameter, &[u32]) -> Result<Tensor>,
     /// See [`super::rms_norm`].
-    pub rms_norm: fn(&Tensor, &Tensor, f32) -> Result<Tensor>,
+    pub rms_norm: fn(&Tensor, Parameter, f32) -> Result<Tensor>,
     /// See [`super::gate`].
     pub gate: fn(&Tensor, &Tensor, Activation) -> Result<Tensor>,
     /// See [`super::attention()`]: queries, keys and values.
     pub attention: Attention,
     /// See [`super::cross_entropy()`]; the last arguments are the weight of the z-loss and whether
     /// gradients are wanted.
-    pub cross_entropy: fn(&Tensor, &Tensor, &[u32], f32, Gradients) -> Result<Tensor>,
+    pub cross_entropy: fn(&Tensor, Parameter, &[u32], f32, Gradients) -> Result<Tensor>,
     /// See [`super::distillation()`].
     pub distillation: fn(&Student, (&Tensor, &Tensor), Distillation) -> Result<Tensor>,
 }
@@ -71,8 +71,8 @@ pub static FUSED: Operations = Operations {
     prepare: Linear::blended,
     input: Input::new,
     linear: |x, weight, how| super::linear(x, weight, how.prepared),
-    embedding: super::embedding,
-    rms_norm: super::rms_norm,
+    embedding: |weight, ids| super::embedding(weight, ids),
+    rms_norm: |x, gain, eps| super::rms_norm(x, gain, eps),
     gate: super::gate,
     attention: |[q, k, v], shape, rope, starts| super::attention(q, k, v, shape, rope, starts),
     cross_entropy: |hidden, head, targets, z_loss, gradients| {
@@ -87,13 +87,13 @@ pub static REFERENCE: Operations = Operations {
     is_plain: true,
     prepare: |_, _, _| Ok(Linear::Full),
     input: |x, _| Input::new(x, 0.0),
-    linear: |x, weight, how| reference::linear(x.values(), weight, how.scaling, how.lambda),
-    embedding: reference::embedding,
-    rms_norm: reference::rms_norm,
+    linear: |x, weight, how| reference::linear(x.values(), weight.value, how.scaling, how.lambda),
+    embedding: |weight, ids| reference::embedding(weight.value, ids),
+    rms_norm: |x, gain, eps| reference::rms_norm(x, gain.value, eps),
     gate: reference::gate,
     attention: |[q, k, v], shape, rope, starts| reference::attention(q, k, v, shape, rope, starts),
     cross_entropy: |hidden, head, targets, z_loss, _| {
-        reference::cross_entropy(hidden, head, targets, z_loss)
+        reference::cross_entropy(hidden, head.value, targets, z_loss)
     },
     distillation: reference::distillation,
 };

@@ -140,13 +140,13 @@ pub fn distillation(
         let logits = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
         logits.broadcast_sub(&logits.exp()?.sum_keepdim(1)?.log()?)
     };
-    let log_q = log_softmax(hidden.matmul(&head.t()?)?)?;
+    let log_q = log_softmax(hidden.matmul(&head.value.t()?)?)?;
     let log_p = log_softmax(teacher.0.matmul(&teacher.1.t()?)?)?.detach();
     let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum(1)?;
     let scored = targets.iter().map(|t| f32::from(*t != UNSCORED));
     let scored = Tensor::from_iter(scored, hidden.device())?.to_dtype(hidden.dtype())?;
     let divergence = (divergence * scored)?.sum_all()?.reshape(1)?;
-    cross_entropy(hidden, head, targets, *z_loss)?.affine(1.0 - w, 0.0)?
+    cross_entropy(hidden, head.value, targets, *z_loss)?.affine(1.0 - w, 0.0)?
         + divergence.affine(w * t * t, 0.0)?
 }
 

@@ -3,15 +3,18 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::math::dot;
+use super::parameter::{Parameter, Slot, gradient};
 use super::{Saved, tensor_like, values, vectorized, with_values};
 use crate::timers::{Part, timer};
 
 /// x (..., width) and gain (width) to the shape of x. `eps` is added to the mean square.
-pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
+pub fn rms_norm<'a>(x: &Tensor, gain: impl Into<Parameter<'a>>, eps: f32) -> Result<Tensor> {
+    let Parameter { value, slot } = gain.into();
     x.apply_op2(
-        gain,
+        value,
         Op {
             eps,
+            slot,
             saved: Saved::new(),
         },
     )
@@ -19,6 +22,7 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
 
 struct Op {
     eps: f32,
+    slot: Option<Slot>,
     /// 1 / sqrt(mean(x²) + eps) per row.
     saved: Saved<Vec<f32>>,
 }
@@ -98,6 +102,10 @@ impl CustomOp2 for Op {
                 })
             })
         })???;
-        Ok((Some(tensor_like(dx, x)?), Some(tensor_like(dgain, gain)?)))
+        let dgain = gradient(self.slot.as_ref(), gain, |sum| {
+            sum.copy_from_slice(&dgain);
+            Ok(())
+        })?;
+        Ok((Some(tensor_like(dx, x)?), dgain))
     }
 }
