@@ -1,21 +1,108 @@
 //! One value for each trained parameter, concatenated in the order of the model: gradients and
 //! moments.
 //!
-//! They are in the memory where the model computes: a vector for the fused operations, and a flat
+//! They are in the memory where the model computes: [`Values`] for the fused operations, and a flat
 //! tensor on the device for plain candle operations. A tensor is copied to the CPU only for a
 //! checkpoint and for ranks that communicate through the CPU.
 
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::{Model, Result};
 
+/// f32 values in the memory of the CPU.
+#[derive(Debug, Default)]
+pub struct Values {
+    values: Vec<f32>,
+    /// Where the memory goes when the values are dropped.
+    home: Option<Arc<Spare>>,
+}
+
+/// Memory for the gradients of the next shards. New memory would cost more than what is done with
+/// it: the system clears each page when it is first written.
+#[derive(Debug)]
+pub(crate) struct Spare(Mutex<Vec<Vec<f32>>>);
+
+impl Spare {
+    /// No memory yet.
+    ///
+    /// Activations come from the allocator. That of glibc returns what is free beyond twice the
+    /// largest block that was freed before, where blocks of 32 MiB and more do not count. A block
+    /// just below it, which is never written, makes it keep the memory of the activations too.
+    pub fn new() -> Spare {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
+        Spare(Mutex::default())
+    }
+
+    /// Memory for `len` values, which are those of before or zeros. All calls have the same `len`.
+    pub fn values(self: &Arc<Spare>, len: usize) -> Values {
+        let spare = self.lock().pop();
+        Values {
+            values: spare.unwrap_or_else(|| vec![0.0; len]),
+            home: Some(self.clone()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+        self.0.lock().expect("nothing panics between push and pop")
+    }
+}
+
+impl Drop for Values {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            home.lock().push(std::mem::take(&mut self.values));
+        }
+    }
+}
+
+impl Values {
+    /// Zeros.
+    pub fn zeros(len: usize) -> Values {
+        vec![0.0; len].into()
+    }
+
+    /// The values as a vector.
+    pub fn into_vec(mut self) -> Vec<f32> {
+        self.home = None;
+        std::mem::take(&mut self.values)
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Values { values, home: None }
+    }
+}
+
+impl Clone for Values {
+    fn clone(&self) -> Self {
+        Values::from(self.to_vec())
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
 /// The values of all parameters (parameter_count).
 #[derive(Debug, Clone)]
 pub enum Arena {
     /// In the memory of the CPU.
-    Values(Vec<f32>),
+    Values(Values),
     /// A flat f32 tensor on the model's device.
     Tensor(Tensor),
 }
@@ -25,7 +112,7 @@ impl Arena {
     pub fn zeros(model: &Model) -> Result<Arena> {
         let len = model.parameter_count();
         Ok(match model.plain_device() {
-            None => Arena::Values(vec![0.0; len]),
+            None => Arena::Values(Values::zeros(len)),
             Some(device) => Arena::Tensor(Tensor::zeros(len, DType::F32, device)?),
         })
     }
@@ -48,24 +135,27 @@ impl Arena {
 
     /// The values: moved on the CPU, copied from another device.
     pub fn into_values(self) -> Result<Vec<f32>> {
-        Ok(self.values()?.into_owned())
+        Ok(match self {
+            Arena::Values(values) => values.into_vec(),
+            Arena::Tensor(tensor) => tensor.to_vec1()?,
+        })
     }
 
-    /// The values as a vector; a tensor is converted in place.
-    pub(crate) fn as_values(&mut self) -> Result<&mut Vec<f32>> {
+    /// The values in the memory of the CPU; a tensor is converted in place.
+    pub(crate) fn as_values(&mut self) -> Result<&mut [f32]> {
         if let Arena::Tensor(tensor) = self {
-            *self = Arena::Values(tensor.to_vec1()?);
+            *self = Arena::Values(tensor.to_vec1()?.into());
         }
         match self {
             Arena::Values(values) => Ok(values),
-            Arena::Tensor(_) => unreachable!("it became a vector"),
+            Arena::Tensor(_) => unreachable!("it became values"),
         }
     }
 
-    /// The values as a tensor on this device; a vector is converted in place.
+    /// The values as a tensor on this device; those on the CPU are converted in place.
     pub(crate) fn as_tensor(&mut self, device: &Device) -> Result<&mut Tensor> {
         if let Arena::Values(values) = self {
-            *self = Arena::Tensor(Tensor::from_slice(values, values.len(), device)?);
+            *self = Arena::Tensor(Tensor::from_slice(&**values, values.len(), device)?);
         }
         match self {
             Arena::Tensor(tensor) => Ok(tensor),

@@ -105,8 +105,8 @@ impl GradientSum<'_> {
         let count = model.parameters().len();
         match model.plain_device() {
             None => {
-                let slots = Slots::new(count, model.parameter_count());
-                GradientSum::Slots(model, Arc::new(slots))
+                let values = model.spare.values(model.parameter_count());
+                GradientSum::Slots(model, Arc::new(Slots::new(count, values)))
             }
             Some(_) => GradientSum::Tensors(model, vec![None; count]),
         }

@@ -43,7 +43,7 @@ mod teacher;
 mod timers;
 mod trainer;
 
-pub use arena::Arena;
+pub use arena::{Arena, Values};
 pub use backward::ActivationStorage;
 pub use candle_core::Device;
 pub use chat::Chat;

@@ -17,6 +17,7 @@ use sterna_ternary::layout::{self, EMBEDDING, FINAL_NORM, HEAD, Role, Weight};
 use sterna_ternary::random::unit;
 use sterna_ternary::{Config, Family, Scaling};
 
+use crate::arena::Spare;
 use crate::ops::{
     self, AttentionShape, Distillation, Gradients, Input, Linear, Operations, Parameter, RopeTable,
     Slot, Slots, Student, Ternarized,
@@ -59,6 +60,8 @@ pub struct Model {
     starts: Vec<usize>,
     index: HashMap<String, usize>,
     rope: Arc<RopeTable>,
+    /// Memory of gradients that are no longer needed.
+    pub(crate) spare: Arc<Spare>,
     operations: &'static Operations,
 }
 
@@ -165,6 +168,7 @@ impl Model {
             weights,
             vars,
             rope: Arc::new(RopeTable { cos, sin }),
+            spare: Arc::new(Spare::new()),
             operations: match device.is_cpu() {
                 true => &ops::FUSED,
                 false => &ops::REFERENCE,

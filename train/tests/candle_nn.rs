@@ -175,7 +175,7 @@ fn adamw_moves_weights_as_candle_nn_does() {
             rate,
             step,
         };
-        let gradients = Arena::Values(gradients);
+        let gradients = Arena::Values(gradients.into());
         optimizer
             .update(&ours, &mut moments, &gradients, update)
             .unwrap();

@@ -17,7 +17,7 @@ use super::{Saved, tensor_like, values, vectorized, with_values};
 use crate::timers::{Part, timer};
 
 /// Queries of one block.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 /// Tables of cosines and sines, each (positions, head_dim / 2).
 pub struct RopeTable {

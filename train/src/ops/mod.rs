@@ -7,8 +7,8 @@
 //! from which a model takes one of the two.
 //!
 //! Gradients of weights go to their place among all gradients of a shard ([`Slot`]) and not through
-//! candle's graph. candle's own operations are not used here: each intermediate result would be a tensor in memory,
-//! and the fused norms and softmax of candle-nn stop gradients without an error.
+//! candle's graph. candle's own operations are not used here: each intermediate result would be a
+//! tensor in memory, and the fused norms and softmax of candle-nn stop gradients without an error.
 
 mod attention;
 mod cross_entropy;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use candle_core::{Result, Tensor, Var};
 
 use super::tensor_like;
+use crate::Values;
 
 /// A trained tensor.
 #[derive(Clone)]
@@ -36,22 +37,22 @@ impl<'a> From<&'a Var> for Parameter<'a> {
 pub struct Slots(Mutex<Filled>);
 
 struct Filled {
-    values: Vec<f32>,
+    values: Values,
     /// Whether each parameter has received a gradient.
     seen: Vec<bool>,
 }
 
 impl Slots {
-    /// Places for this number of parameters and of their values.
-    pub(crate) fn new(parameters: usize, values: usize) -> Slots {
+    /// Places for this number of parameters in this memory, whose values mean nothing yet.
+    pub(crate) fn new(parameters: usize, values: Values) -> Slots {
         Slots(Mutex::new(Filled {
-            values: vec![0.0; values],
+            values,
             seen: vec![false; parameters],
         }))
     }
 
     /// The gradients, and whether each parameter has received one. The slots are empty afterwards.
-    pub(crate) fn take(&self) -> (Vec<f32>, Vec<bool>) {
+    pub(crate) fn take(&self) -> (Values, Vec<bool>) {
         let Filled { values, seen } = &mut *self.lock();
         (std::mem::take(values), std::mem::take(seen))
     }

@@ -22,8 +22,8 @@ pub(super) fn update(
     update: Update,
 ) -> Result<()> {
     // Gradients and moments are cut into one part per parameter.
-    let mut first = &mut moments.first.as_values()?[..];
-    let mut second = &mut moments.second.as_values()?[..];
+    let mut first = moments.first.as_values()?;
+    let mut second = moments.second.as_values()?;
     let mut parameters = Vec::new();
     for (weight, var) in model.parameters() {
         let count = var.elem_count();

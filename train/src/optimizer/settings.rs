@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sterna_ternary::layout::{Role, Weight};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Values};
 
 /// How the matrices of linear layers are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +43,8 @@ impl Moments {
     /// Zeros for this number of values.
     pub fn new(parameters: usize) -> Moments {
         Moments {
-            first: Arena::Values(vec![0.0; parameters]),
-            second: Arena::Values(vec![0.0; parameters]),
+            first: Arena::Values(Values::zeros(parameters)),
+            second: Arena::Values(Values::zeros(parameters)),
         }
     }
 }

@@ -49,7 +49,7 @@ fn tensors_are_updated_like_vectors() {
             let gradients: Vec<f32> = (0..count).map(gradient).collect();
             let tensor = Tensor::from_slice(&gradients, count, &Device::Cpu).unwrap();
             for (model, moments, gradients) in [
-                (&fused, &mut of_fused, Arena::Values(gradients)),
+                (&fused, &mut of_fused, Arena::Values(gradients.into())),
                 (&plain, &mut of_plain, Arena::Tensor(tensor)),
             ] {
                 let update = Update {

@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::tree::{Sum, Tree, added};
-use crate::arena::Arena;
+use crate::arena::{Arena, Values};
 use crate::{Error, Result};
 
 /// The communication of ranks. All ranks make the same calls in the same order, from one thread
@@ -341,7 +341,7 @@ impl Exchange<'_> {
         let gradients = match like {
             None => None,
             Some(Arena::Values(like)) => {
-                let mut values = vec![0f32; like.len()];
+                let mut values = Values::zeros(like.len());
                 let bytes = bytemuck::cast_slice_mut(&mut values);
                 self.collective.receive(bytes, from)?;
                 Some(Arena::Values(values))

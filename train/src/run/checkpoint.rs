@@ -270,8 +270,8 @@ fn load(path: &Path, run: &Run) -> Result<Checkpoint> {
             .map(|w| values(&w.name))
             .collect::<Result<_>>()?,
         moments: Moments {
-            first: Arena::Values(values("moments.first")?),
-            second: Arena::Values(values("moments.second")?),
+            first: Arena::Values(values("moments.first")?.into()),
+            second: Arena::Values(values("moments.second")?.into()),
         },
         losses: data("losses")?
             .chunks_exact(8)
