@@ -44,12 +44,13 @@ pub fn print(run: &Run, as_json: bool) -> anyhow::Result<()> {
                 )
             }
         };
-        outln!(
+        let row = format!(
             "{:<32}{:>9.1}{:>7}{work:>14}{rate:>15}{of_limit:>10}",
             part.part.name(),
             1e3 * part.seconds,
             share(part.seconds)
-        )?;
+        );
+        outln!("{}", row.trim_end())?;
     }
     outln!(
         "{:<32}{:>9.1}{:>7}",

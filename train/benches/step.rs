@@ -5,6 +5,9 @@
 //! The other modes divide a step over the threads of this crate, and candle's threads would compete
 //! with them. candle reads its number of threads from the environment, and peak memory is that of a
 //! process, so each measurement runs in a process of its own.
+//!
+//! `… -- race PYTHON [SHAPE]` measures the two larger shapes in turns with PyTorch, eager and
+//! compiled, by `step.py`, and prints the ratios. PYTHON is an interpreter that has torch.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -68,6 +71,9 @@ fn peak_mebibytes() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
+/// A name, a model, the sequences of a step, and the tokens of each.
+type Shape = (&'static str, Config, usize, usize);
+
 fn main() -> ExitCode {
     let shapes = [
         ("0.9M", config(128, 4, 4, 384, 512), 8, 128),
@@ -79,6 +85,15 @@ fn main() -> ExitCode {
         .filter(|arg| !arg.starts_with("--"))
         .collect();
     let is_wanted = |i: usize, name: &str| args.get(i).is_none_or(|arg| arg == name);
+    if let [first, python, rest @ ..] = &args[..]
+        && first == "race"
+    {
+        let is_wanted = |name: &str| rest.first().is_none_or(|arg| arg == name);
+        for shape in shapes[1..].iter().filter(|shape| is_wanted(shape.0)) {
+            race(shape, python);
+        }
+        return ExitCode::SUCCESS;
+    }
     for (name, config, batch, context) in &shapes {
         for mode in ["ternary", "recompute", "full", "candle"] {
             if !is_wanted(0, name) || !is_wanted(1, mode) {
@@ -101,9 +116,8 @@ fn main() -> ExitCode {
 /// The argument that marks a process that measures.
 const MEASURING: &str = "--measuring";
 
-/// Runs one measurement in a new process with the environment for candle, and returns whether it
-/// succeeded.
-fn measure_apart(name: &str, mode: &str) -> bool {
+/// The command of one measurement in a new process, with the environment for candle.
+fn alone(name: &str, mode: &str) -> Command {
     let program = std::env::current_exe().expect("a running program has a path");
     let mut command = Command::new(program);
     command.args([name, mode, MEASURING]);
@@ -111,6 +125,75 @@ fn measure_apart(name: &str, mode: &str) -> bool {
         "candle" => command.env_remove("CANDLE_NUM_THREADS"),
         _ => command.env("CANDLE_NUM_THREADS", "1"),
     };
-    let status = command.status();
+    command
+}
+
+/// Runs one measurement, and returns whether it succeeded.
+fn measure_apart(name: &str, mode: &str) -> bool {
+    let status = alone(name, mode).status();
     status.expect("this program starts again").success()
+}
+
+/// Rounds of a race.
+const ROUNDS: usize = 3;
+
+/// Measures a shape in turns with PyTorch and prints medians in tokens per second, and how many
+/// times as fast this crate is, the median of the rounds.
+fn race((name, config, batch, context): &Shape, python: &str) {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let ours = output(&mut alone(name, "ternary"));
+        let ours = ours.split_whitespace().nth(2).expect("it prints its speed");
+        let theirs = ["eager", "compiled"].map(|mode| {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/step.py");
+            let mut command = Command::new(python);
+            command.args([script, mode, "--steps", "3"]);
+            for (flag, value) in [
+                ("--hidden", config.hidden_size),
+                ("--layers", config.num_hidden_layers),
+                ("--heads", config.num_attention_heads),
+                ("--ffn", config.intermediate_size),
+                ("--vocabulary", config.vocab_size),
+                ("--batch", *batch),
+                ("--context", *context),
+                ("--threads", threads),
+            ] {
+                command.args([flag, &value.to_string()]);
+            }
+            let printed = output(&mut command);
+            let seconds = printed
+                .split_whitespace()
+                .next()
+                .expect("it prints its time");
+            (batch * context) as f64 / seconds.parse::<f64>().expect("seconds are a number")
+        });
+        let ours: f64 = ours.parse().expect("a speed is a number");
+        println!(
+            "{name}: ours {ours:.0}, PyTorch {:.0} and {:.0}",
+            theirs[0], theirs[1]
+        );
+        rounds.push([ours, theirs[0], theirs[1]]);
+    }
+    let median = |of: &dyn Fn(&[f64; 3]) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!(
+        "{name}: {:.0} tokens/s; PyTorch eager {:.0}, ratio {:.2}; compiled {:.0}, ratio {:.2}",
+        median(&|speeds| speeds[0]),
+        median(&|speeds| speeds[1]),
+        median(&|speeds| speeds[0] / speeds[1]),
+        median(&|speeds| speeds[2]),
+        median(&|speeds| speeds[0] / speeds[2]),
+    );
+}
+
+/// What a program prints; its messages go to those of this one.
+fn output(command: &mut Command) -> String {
+    let output = command.stderr(std::process::Stdio::inherit()).output();
+    let output = output.expect("the program starts");
+    assert!(output.status.success(), "{command:?} failed");
+    String::from_utf8(output.stdout).expect("programs print text")
 }
