@@ -155,7 +155,7 @@ impl Arena {
     /// The values as a tensor on this device; those on the CPU are converted in place.
     pub(crate) fn as_tensor(&mut self, device: &Device) -> Result<&mut Tensor> {
         if let Arena::Values(values) = self {
-            *self = Arena::Tensor(Tensor::from_slice(&**values, values.len(), device)?);
+            *self = Arena::Tensor(Tensor::from_slice(values, values.len(), device)?);
         }
         match self {
             Arena::Tensor(tensor) => Ok(tensor),
