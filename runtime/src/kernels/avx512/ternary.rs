@@ -1,8 +1,9 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! One token: two rows at once, where a register holds two blocks of one row. Several tokens: rows in lanes, first without and then with panels
-//! ([`digits`](super::super::digits)). Many tokens use the tables of `avx2` on CPUs that begin one
-//! `vpdpbusd` of 512 bits in a cycle: tables do more than that, but less than two.
+//! One token: two rows at once, where a register holds two blocks of one row. Several tokens: rows
+//! in lanes, first without and then with panels ([`digits`](super::super::digits)). Many tokens use
+//! the tables of `avx2` on CPUs that begin one `vpdpbusd` of 512 bits in a cycle: tables do more
+//! than that, but less than two.
 
 use std::arch::x86_64::*;
 
@@ -70,22 +71,19 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     let digits = |bytes| digits_t5(bytes);
     // With b = B ⊕ 128, digit n is the integer part of 3 bₙ / 256, and bₙ₊₁ the rest: 3 bₙ mod 256.
     // So 256 dₙ is 3 bₙ − bₙ₊₁, and Σ dₙ qₙ takes no digit, but two sums.
-    // Neighbouring digits have sums of their own, so that additions need not wait for each other.
     let one = One {
-        add: |sums: [__m512i; 4], bytes, q: [__m512i; 5]| {
-            let [mut these, mut next] = [[sums[0], sums[1]], [sums[2], sums[3]]];
+        add: |[these, next]: [__m512i; 2], bytes, q: [__m512i; 5]| {
+            let (mut these, mut next) = (these, next);
             let mut rest = _mm512_xor_si512(bytes, sign);
-            for (n, q) in q.into_iter().enumerate() {
-                these[n % 2] = _mm512_dpbusd_epi32(these[n % 2], rest, q);
+            for q in q {
+                these = _mm512_dpbusd_epi32(these, rest, q);
                 rest = opaque(_mm512_add_epi8(_mm512_add_epi8(rest, rest), rest));
-                next[n % 2] = _mm512_dpbusd_epi32(next[n % 2], rest, q);
+                next = _mm512_dpbusd_epi32(next, rest, q);
             }
-            [these[0], these[1], next[0], next[1]]
+            [these, next]
         },
-        finish: |[a, b, c, d]: [__m512i; 4]| {
-            let these = _mm512_add_epi32(a, b);
+        finish: |[these, next]: [__m512i; 2]| {
             let thrice = _mm512_add_epi32(_mm512_add_epi32(these, these), these);
-            let next = _mm512_add_epi32(c, d);
             _mm512_srai_epi32::<8>(_mm512_sub_epi32(thrice, next))
         },
     };
