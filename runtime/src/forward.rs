@@ -177,11 +177,11 @@ impl Model {
         let ids = runs.iter().flat_map(|run| run.ids);
         for (id, x) in ids.zip(state.x.chunks_exact_mut(c.hidden_size)) {
             table_row(self.kernels, &embedding, *id as usize, x);
+            self.file.count_seldom_read();
             if c.embedding_multiplier != 1.0 {
                 x.iter_mut().for_each(|x| *x *= c.embedding_multiplier);
             }
         }
-        self.count_seldom_read(&mut state.head, n);
         let positions = |run: &SequenceTokens| run.cache.len()..run.cache.len() + run.ids.len();
         for (angles, frequencies) in state.angles.iter_mut().zip(&self.frequencies) {
             angles.fill(frequencies, runs.iter().flat_map(positions));

@@ -30,8 +30,6 @@ use crate::{Error, Result};
 
 pub use screen::Screen;
 
-/// Rows of seldom read parts that are kept in memory, each with neighbours up to 64 KiB.
-const SELDOM_ROWS: usize = 256;
 /// Rows of planes that are decoded at a time: those for few tokens fit a first-level cache, those
 /// for many a second-level one.
 const DECODED_ROWS: [usize; 2] = [4, 16];
@@ -172,15 +170,6 @@ impl Model {
                     true => layout::EMBEDDING,
                     false => layout::HEAD,
                 });
-        }
-    }
-
-    /// Counts single rows of seldom read parts and, from time to time, releases their memory.
-    pub(crate) fn count_seldom_read(&self, state: &mut HeadState, rows: usize) {
-        state.seldom_rows += rows;
-        if state.seldom_rows >= SELDOM_ROWS {
-            state.seldom_rows = 0;
-            self.file.release_seldom_read();
         }
     }
 

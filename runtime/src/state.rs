@@ -122,8 +122,6 @@ pub(crate) struct HeadState {
     pub memory: Vec<i32>,     // (threads, working memory of a linear layer)
     /// Bytes of the table that were read since the state was made.
     pub bytes: usize,
-    /// Rows of seldom read parts that were read since these were released.
-    pub seldom_rows: usize,
     /// Whether the low plane was announced to be read whole.
     pub is_announced: bool,
 }

@@ -11,6 +11,7 @@ mod writer;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 
@@ -46,6 +47,8 @@ pub struct PackedFile {
     layout: Layout,
     /// Parts that are read a few rows at a time.
     seldom: Vec<Range<usize>>,
+    /// Rows of these parts that were read so far.
+    seldom_rows: AtomicUsize,
     /// Shapes and constants, from the embedded config.json.
     pub config: Config,
     /// Packing of the linear layers.
@@ -164,6 +167,7 @@ impl PackedFile {
             matrices_sha256: header.matrices_sha256,
             layout,
             seldom,
+            seldom_rows: AtomicUsize::new(0),
             config,
             packing: header.form.packing,
             activations: header.form.activations,
@@ -488,11 +492,17 @@ impl PackedFile {
         }
     }
 
-    /// Releases the memory of parts of which single rows were read: low planes, and an embedding
-    /// that is not the head. With a row, the system maps its neighbours too.
-    pub fn release_seldom_read(&self) {
-        for part in &self.seldom {
-            self.map.release(part.clone());
+    /// Counts a row that was read of a part of which single rows are read: of a low plane, or of an
+    /// embedding that is not the head. Releases the memory of such parts every few rows.
+    pub fn count_seldom_read(&self) {
+        /// With a row, the system maps its neighbours too: 64 KiB, or up to a huge page where it
+        /// caches the file in such pieces.
+        const ROWS: usize = 8;
+        let before = self.seldom_rows.fetch_add(1, Ordering::Relaxed);
+        if before % ROWS == ROWS - 1 {
+            for part in &self.seldom {
+                self.map.release(part.clone());
+            }
         }
     }
 

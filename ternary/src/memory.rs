@@ -94,15 +94,19 @@ impl FileBytes {
             Memory::Map => false,
             Memory::Copy => true,
             Memory::Auto => {
-                let often = map.len() - seldom.iter().map(ExactSizeIterator::len).sum::<usize>();
-                often >= WORTHWHILE && copy_is_faster(&map, often)
+                let often = often_read(0..map.len(), &seldom);
+                let len = often.iter().map(ExactSizeIterator::len).sum();
+                len >= WORTHWHILE && copy_is_faster(&map, &often, len)
             }
         };
         if !copies {
             #[cfg(unix)]
             for part in &seldom {
-                // Without this, the kernel reads neighbours of a row too. It may refuse.
+                // Without this, the kernel reads neighbours of a row too, and a row on a huge page
+                // counts as two megabytes. It may refuse.
                 let _ = map.advise_range(memmap2::Advice::Random, part.start, part.len());
+                #[cfg(target_os = "linux")]
+                let _ = map.advise_range(memmap2::Advice::NoHugePage, part.start, part.len());
             }
             return Ok(FileBytes::Mapped(map));
         }
@@ -246,8 +250,12 @@ fn map_into(bytes: &mut [u8], file: &File, offset: u64) -> io::Result<()> {
     // refers to them. They end with that mapping, as they are part of its range, and nothing writes
     // to the mapping from here on. For changes of the file see `FileBytes::map`.
     unsafe { mmap(over, len, ProtFlags::READ, flags, file, offset) }?;
+    // As in `load`; the kernel may refuse.
     // SAFETY: advice about pages that were just mapped; it changes none of their bytes.
-    let _ = unsafe { madvise(over, len, Advice::Random) }; // the kernel may refuse
+    let _ = unsafe { madvise(over, len, Advice::Random) };
+    #[cfg(target_os = "linux")]
+    // SAFETY: as before.
+    let _ = unsafe { madvise(over, len, Advice::LinuxNoHugepage) };
     Ok(())
 }
 
@@ -274,7 +282,6 @@ fn read(mut file: &File, to: &mut [u8], _: &[Range<usize>]) -> io::Result<()> {
 }
 
 /// What remains of a piece without the parts that are seldom read.
-#[cfg(unix)]
 fn often_read(piece: Range<usize>, seldom: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let mut start = piece.start;
@@ -287,36 +294,49 @@ fn often_read(piece: Range<usize>, seldom: &[Range<usize>]) -> Vec<Range<usize>>
     parts
 }
 
-/// Whether huge pages and memory for a copy of `len` bytes are available while the file is mapped
-/// with small pages.
+/// Whether huge pages and memory for a copy are available while the parts that are `often` read,
+/// `len` bytes, are mapped with small pages.
 #[cfg(target_os = "linux")]
-fn copy_is_faster(map: &Mmap, len: usize) -> bool {
+fn copy_is_faster(map: &Mmap, often: &[Range<usize>], len: usize) -> bool {
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let advise =
+        |part: &Range<usize>| map.advise_range(memmap2::Advice::HugePage, part.start, part.len());
     if enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
-        && map.advise(memmap2::Advice::HugePage).is_ok()
+        && often.iter().all(|part| advise(part).is_ok())
     {
         // Touch each huge page: this reads the file if necessary and shows how the kernel maps it.
-        let touched = map.iter().step_by(HUGE).fold(0, |all, byte| all ^ byte);
-        std::hint::black_box(touched);
-        let mapped = file_mapped_hugely(map.as_ptr() as usize).unwrap_or(map.len());
-        return mapped < map.len() / 4 * 3 && available() > len + len / 16 + WORTHWHILE;
+        let bytes = often
+            .iter()
+            .flat_map(|part| map[part.clone()].iter().step_by(HUGE));
+        std::hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
+        let mapped = file_mapped_hugely(map).unwrap_or(len);
+        return mapped < len / 4 * 3 && available() > len + len / 16 + WORTHWHILE;
     }
     false
 }
 
 #[cfg(not(target_os = "linux"))]
-fn copy_is_faster(_: &Mmap, _: usize) -> bool {
+fn copy_is_faster(_: &Mmap, _: &[Range<usize>], _: usize) -> bool {
     false
 }
 
-/// Number of bytes in huge pages in the mapping at `start`.
+/// Number of bytes in huge pages in a mapping. The kernel lists it in parts, which differ in what
+/// was advised.
 #[cfg(target_os = "linux")]
-fn file_mapped_hugely(start: usize) -> Option<usize> {
+fn file_mapped_hugely(map: &Mmap) -> Option<usize> {
     let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let start = map.as_ptr() as usize;
     let mut lines = maps.lines();
-    let prefix = format!("{start:x}-");
-    lines.find(|line| line.starts_with(&prefix))?;
-    kilobytes(lines, "FilePmdMapped:")
+    let mut bytes = None;
+    while let Some(line) = lines.next() {
+        let address = line
+            .split_once('-')
+            .and_then(|(address, _)| usize::from_str_radix(address, 16).ok());
+        if address.is_some_and(|address| (start..start + map.len()).contains(&address)) {
+            *bytes.get_or_insert(0) += kilobytes(&mut lines, "FilePmdMapped:")?;
+        }
+    }
+    bytes
 }
 
 /// Bytes of memory that are free or can be reclaimed.
@@ -417,7 +437,7 @@ mod tests {
         let FileBytes::Mapped(map) = FileBytes::map(&file).unwrap() else {
             panic!("a mapping was asked for");
         };
-        assert!(file_mapped_hugely(map.as_ptr() as usize).is_some());
+        assert!(file_mapped_hugely(&map).is_some());
         assert!(available() > 0);
     }
 }

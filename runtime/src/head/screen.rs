@@ -16,6 +16,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use sterna_ternary::PackedFile;
 use sterna_ternary::planes::Planes;
 use sterna_ternary::table::{Codes, GROUP, PLANE_BYTES};
 
@@ -81,7 +82,7 @@ impl Model {
         };
         let mut tokens: Vec<Token> = (0..n).map(token).collect();
         let high = HighPlanes::new(self.kernels, codes);
-        let screening = Screening::new(high, planes, &q[..n], forced);
+        let screening = Screening::new(&self.file, high, planes, &q[..n], forced);
         // A block of sums is (tokens, rows of the block), a block of bests is (tokens).
         sums.clear();
         sums.resize(blocks * n * ROWS, 0);
@@ -106,12 +107,7 @@ impl Model {
             self.raise_exactly(&screening, &mut tokens, best);
         }
         let overflowed = self.remaining(&screening, &tokens, sums, logits);
-        let (read, low_rows) = (
-            screening.bytes.into_inner(),
-            screening.low_rows.into_inner(),
-        );
-        state.bytes += read;
-        self.count_seldom_read(state, low_rows);
+        state.bytes += screening.bytes.into_inner();
         overflowed
     }
 
@@ -241,6 +237,7 @@ fn most_promising(best: &[Best], (t, n): (usize, usize), top: usize) -> Vec<Opti
 
 /// A table and the tokens that are multiplied with it.
 struct Screening<'a> {
+    file: &'a PackedFile,
     high: HighPlanes<'a>,
     planes: Option<&'a Planes<'a>>,
     x: &'a [Int16],
@@ -252,12 +249,11 @@ struct Screening<'a> {
     smallest: f64,
     /// Bytes that were read.
     bytes: AtomicUsize,
-    /// Rows whose low plane was read.
-    low_rows: AtomicUsize,
 }
 
 impl<'a> Screening<'a> {
     fn new(
+        file: &'a PackedFile,
         high: HighPlanes<'a>,
         planes: Option<&'a Planes<'a>>,
         x: &'a [Int16],
@@ -265,6 +261,7 @@ impl<'a> Screening<'a> {
     ) -> Self {
         let columns = (high.groups * GROUP) as f64;
         Screening {
+            file,
             high,
             planes,
             x,
@@ -273,7 +270,6 @@ impl<'a> Screening<'a> {
             rounding: (columns / 16.0 + 6.0) * f64::from(f32::EPSILON),
             smallest: columns * f64::from(f32::from_bits(1)),
             bytes: AtomicUsize::new(0),
-            low_rows: AtomicUsize::new(0),
         }
     }
 
@@ -367,7 +363,7 @@ impl<'a> Screening<'a> {
     /// The values of a row of a table in planes.
     fn decode(&self, row: usize, values: &mut [f32]) {
         let planes = self.planes.expect("only tables in planes are decoded");
-        self.low_rows.fetch_add(1, Ordering::Relaxed);
+        self.file.count_seldom_read();
         self.bytes
             .fetch_add(planes.low_bytes(row), Ordering::Relaxed);
         (self.high.kernels.decode_planes)(planes, row, values);
