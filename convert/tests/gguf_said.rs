@@ -153,12 +153,12 @@ fn without_a_tokenizer_only_on_request() {
     }
     let out = folder.path().join("out.gguf");
     assert!(matches!(
-        write(folder.path(), &out, &gguf(GgufType::I2S)),
+        write(folder.path(), &out, &gguf(GgufType::Tq2_0)),
         Err(Error::MissingFile { .. })
     ));
     let options = GgufOptions {
         allow_missing: true,
-        ..gguf(GgufType::I2S)
+        ..gguf(GgufType::Tq2_0)
     };
     let report = write(folder.path(), &out, &options).unwrap();
     assert_eq!(report.warnings.len(), 3);

@@ -1,4 +1,5 @@
-//! Where the time of a training step goes: real steps on random tokens, with [`crate::timers`].
+//! Where the time of a training step goes: real steps on random tokens, with timers around the
+//! parts.
 
 use std::time::Instant;
 
