@@ -114,7 +114,7 @@ impl Quantized {
 #[derive(Debug, Default)]
 pub(crate) struct HeadState {
     pub x: Vec<Int16>, // (tokens)
-    /// (blocks of rows, tokens, rows of a block): the planes so far, or `screen::LEFT`
+    /// (blocks of rows, tokens, rows of a block): the planes so far, or `kernels::screen::DROPPED`
     pub sums: Vec<i64>,
     pub best: Vec<Best>,      // (blocks of rows, tokens)
     pub forced: Vec<u64>,     // (blocks of rows, tokens), a bit for each row

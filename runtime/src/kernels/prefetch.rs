@@ -42,7 +42,9 @@ static DISTANCES: LazyLock<Prefetch> = LazyLock::new(|| Prefetch {
 });
 
 fn is_amd() -> bool {
-    let vendor = __cpuid(0);
+    #[allow(unused_unsafe)] // newer compilers have it as a safe function
+    // SAFETY: every x86-64 CPU has this instruction.
+    let vendor = unsafe { __cpuid(0) };
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes) == [*b"Auth", *b"enti", *b"cAMD"]
 }
 

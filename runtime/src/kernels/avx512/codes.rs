@@ -6,8 +6,8 @@
 //!
 //! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to
 //! 95, its high four the others. Other planes: a register is two groups of one row, 32 columns of
-//! each at a time. One token meets two rows at once. Several tokens meet four, so that digits serve
-//! up to four tokens.
+//! each at a time. One token meets eight rows at once. Several tokens meet four, so that digits
+//! serve up to four tokens.
 
 use std::arch::x86_64::*;
 
