@@ -1,4 +1,4 @@
-"""The training step of `step.rs` in PyTorch, as a user writes it, for comparison.
+"""The training step of `step.rs` in PyTorch, for comparison.
 
 `step.rs` passes the shape, so it has one definition. The model is BitNet b1.58: RMSNorm, rotary
 positions, sub-norms, squared ReLU, a tied head; linear layers round weights to trits (absmean) and

@@ -89,11 +89,13 @@ fn main() -> ExitCode {
         && first == "race"
     {
         let is_wanted = |name: &str| rest.first().is_none_or(|arg| arg == name);
-        for shape in shapes[1..].iter().filter(|shape| is_wanted(shape.0)) {
-            race(shape, python);
-        }
+        let wanted: Vec<&Shape> = shapes[1..].iter().filter(|s| is_wanted(s.0)).collect();
+        assert!(!wanted.is_empty(), "{rest:?}: expected 5.2M or 31M");
+        wanted.into_iter().for_each(|shape| race(shape, python));
         return ExitCode::SUCCESS;
     }
+    let is_race = args.first().is_some_and(|arg| arg == "race");
+    assert!(!is_race, "race: expected the path of a Python with torch");
     for (name, config, batch, context) in &shapes {
         for mode in ["ternary", "recompute", "full", "candle"] {
             if !is_wanted(0, name) || !is_wanted(1, mode) {

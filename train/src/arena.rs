@@ -29,9 +29,9 @@ pub(crate) struct Spare(Mutex<Vec<Vec<f32>>>);
 impl Spare {
     /// No memory yet.
     ///
-    /// Activations come from the allocator. That of glibc returns what is free beyond twice the
-    /// largest block that was freed before, where blocks of 32 MiB and more do not count. A block
-    /// just below it, which is never written, makes it keep the memory of the activations too.
+    /// Activations come from the allocator. glibc gives free memory back once it is more than twice
+    /// the largest block below 32 MiB that was freed. Freeing a block just below that size, which is
+    /// never written, makes it keep the memory of activations.
     pub fn new() -> Spare {
         drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
         Spare(Mutex::default())
@@ -40,8 +40,10 @@ impl Spare {
     /// Memory for `len` values, which are those of before or zeros. All calls have the same `len`.
     pub fn values(self: &Arc<Spare>, len: usize) -> Values {
         let spare = self.lock().pop();
+        let values = spare.unwrap_or_else(|| vec![0.0; len]);
+        assert_eq!(values.len(), len, "one model's gradients are equally long");
         Values {
-            values: spare.unwrap_or_else(|| vec![0.0; len]),
+            values,
             home: Some(self.clone()),
         }
     }

@@ -114,7 +114,7 @@ fn attention_with_grouped_heads_over_several_blocks_and_sequences() {
 
 #[test]
 fn cross_entropy_over_several_chunks() {
-    for (tokens, width, vocabulary) in [(1, 3, 2), (300, 16, 50)] {
+    for (tokens, width, vocabulary) in [(1, 3, 2), (1100, 16, 50), (300, 2, 40_000)] {
         let (hidden, head) = (
             random(&[tokens, width], 9),
             random(&[vocabulary, width], 10),
@@ -145,7 +145,7 @@ fn cross_entropy_over_several_chunks() {
 
 #[test]
 fn distillation_over_several_chunks() {
-    for (tokens, width, teacher_width, vocabulary) in [(2, 3, 5, 4), (300, 16, 24, 50)] {
+    for (tokens, width, teacher_width, vocabulary) in [(2, 3, 5, 4), (1100, 16, 24, 50)] {
         let (hidden, head) = (random(&[tokens, width], 3), random(&[vocabulary, width], 4));
         let theirs = [tokens, vocabulary].map(|n| random(&[n, teacher_width], 5 + n as u64));
         let theirs = (theirs[0].as_tensor(), theirs[1].as_tensor());

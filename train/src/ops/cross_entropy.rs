@@ -10,12 +10,19 @@ use super::math::{exp_sum, max};
 use super::matmul::{Mat, matmul};
 use super::parameter::{Parameter, Slot, gradient};
 use super::{Saved, tensor_like, values, vectorized};
+use crate::ranks::tree::SHARD_TOKENS;
 use crate::timers::{Part, timer};
 
-/// Tokens of one chunk: as many as a shard has, so that the head is packed once for all of them.
-pub(super) const CHUNK: usize = 512;
 /// Tokens whose losses are added before they are added to the others.
 pub(super) const LOSSES: usize = 128;
+
+/// Tokens of one chunk, a multiple of [`LOSSES`]: as many as a shard usually has, so that the head
+/// is packed once for all of them; fewer if their logits take more than 32 MiB.
+pub(super) fn chunk_tokens(vocabulary: usize) -> usize {
+    const MOST_LOGITS: usize = 8 << 20;
+    let tokens = (MOST_LOGITS / vocabulary).clamp(LOSSES, SHARD_TOKENS);
+    tokens / LOSSES * LOSSES
+}
 
 /// A target that is not scored: the token has no loss and no gradient.
 pub const UNSCORED: u32 = u32::MAX;
@@ -102,11 +109,12 @@ impl CustomOp2 for Op {
         // dh (tokens, width) and dw (vocabulary, width); empty if no backward pass will run.
         let mut dh = vec![0.0; if wanted { h.len() } else { 0 }];
         let mut dw = vec![0.0; if wanted { w.len() } else { 0 }];
-        let mut logits = vec![0.0; CHUNK.min(self.targets.len()) * vocabulary];
+        let chunk_tokens = chunk_tokens(vocabulary);
+        let mut logits = vec![0.0; chunk_tokens.min(self.targets.len()) * vocabulary];
         let head = Mat::new(w, vocabulary, width);
         let mut loss = 0.0;
-        for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
-            let (tokens, start) = (targets.len(), chunk * CHUNK * width);
+        for (chunk, targets) in self.targets.chunks(chunk_tokens).enumerate() {
+            let (tokens, start) = (targets.len(), chunk * chunk_tokens * width);
             // logits (tokens of the chunk, vocabulary) = hidden · headᵀ
             let hidden = Mat::block(h, start, tokens, width, width);
             let logits = &mut logits[..tokens * vocabulary];

@@ -9,7 +9,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::cross_entropy::{CHUNK, LOSSES, kept, softmax_loss, times};
+use super::cross_entropy::{LOSSES, chunk_tokens, kept, softmax_loss, times};
 use super::math::{exp, max};
 use super::matmul::{Mat, matmul};
 use super::parameter::{Parameter, Slot};
@@ -125,11 +125,12 @@ impl Op {
     /// The sum of the losses. Fills `dh` (tokens, width) and `dw` (vocabulary, width).
     fn sum(&self, student: &Side, teacher: &Side, dh: &mut [f32], dw: &mut [f32]) -> f64 {
         let vocabulary = student.head.rows;
-        let room = || vec![0.0; CHUNK.min(self.targets.len()) * vocabulary];
+        let chunk_tokens = chunk_tokens(vocabulary);
+        let room = || vec![0.0; chunk_tokens.min(self.targets.len()) * vocabulary];
         let (mut s, mut t, mut soft) = (room(), room(), vec![0.0; vocabulary]);
         let mut loss = 0.0;
-        for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
-            let (first, tokens) = (chunk * CHUNK, targets.len());
+        for (chunk, targets) in self.targets.chunks(chunk_tokens).enumerate() {
+            let (first, tokens) = (chunk * chunk_tokens, targets.len());
             let (s, t) = (&mut s[..tokens * vocabulary], &mut t[..tokens * vocabulary]);
             let hidden = student.logits(first, tokens, s);
             teacher.logits(first, tokens, t);

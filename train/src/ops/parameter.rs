@@ -113,3 +113,31 @@ pub(super) fn gradient(
     })?;
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_first_gradient_replaces_and_others_are_added() {
+        let like = Tensor::zeros(2, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let slots = Arc::new(Slots::new(2, vec![9.0; 5].into()));
+        let slot = Slot::new(&slots, 1, 3..5);
+        let give = |slot: Option<&Slot>, values: [f32; 2]| {
+            let fill = |to: &mut [f32]| {
+                to.copy_from_slice(&values);
+                Ok(())
+            };
+            gradient(slot, &like, fill).unwrap()
+        };
+        assert!(give(Some(&slot), [1.0, 2.0]).is_none());
+        assert!(give(Some(&slot), [0.5, -2.0]).is_none());
+        let returned = give(None, [3.0, 4.0]).unwrap();
+        assert_eq!(returned.to_vec1::<f32>().unwrap(), [3.0, 4.0]);
+        let (values, seen) = slots.take();
+        assert_eq!(*values, [9.0, 9.0, 9.0, 1.5, 0.0]);
+        assert_eq!(seen, [false, true]);
+    }
+}

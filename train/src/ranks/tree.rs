@@ -10,7 +10,7 @@ use crate::arena::Arena;
 use crate::timers::{Part, timer};
 
 /// Target size of a shard in tokens: enough for matrix products at full speed.
-const SHARD_TOKENS: usize = 512;
+pub(crate) const SHARD_TOKENS: usize = 512;
 /// Largest number of shards of a part; each holds a copy of the gradients.
 const MOST_SHARDS: usize = 16;
 
