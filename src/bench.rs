@@ -111,11 +111,8 @@ enum Packings {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut plan = plan(args)?;
-    let plot = args
-        .plot
-        .as_deref()
-        .map(|path| plot(path, &plan))
-        .transpose()?;
+    let plot = args.plot.as_ref().map(|path| plot(path, &plan));
+    let plot = plot.transpose()?;
     let given = args.model.iter().chain(&args.compare);
     let mut paths: Vec<PathBuf> = given
         .map(|path| packed(path))
@@ -173,17 +170,7 @@ fn plot(path: &Path, plan: &Benchmark) -> anyhow::Result<Output> {
         let why = format!("--plot {}: expected a .svg file", path.display());
         return Err(Usage(why).into());
     }
-    let mut lengths: Vec<usize> = plan
-        .tests
-        .iter()
-        .filter_map(|test| match test {
-            Test::Prompt(n) => Some(*n),
-            Test::Generate(_) => None,
-        })
-        .collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    if lengths.len() < 2 {
+    if plan.prompt_lengths().len() < 2 {
         let why = "--plot: one length of prompts is not a curve; expected --pp with several";
         return Err(Usage(why.into()).into());
     }

@@ -4,7 +4,7 @@ use serde_json::json;
 use sterna_runtime::Kernels;
 use sterna_runtime::threads::Pool;
 use sterna_train::Run;
-use sterna_train::run::profile::{self, Limit, PartTime, Profile};
+use sterna_train::run::profile::{self, Limit, PartTime, Profile, TIMED_STEPS};
 use sterna_validate::speed::{MachineLimits, Meter};
 
 use crate::output::outln;
@@ -22,49 +22,35 @@ pub fn print(run: &Run, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return Ok(outln!("{}", in_json(&of, &limits))?);
     }
-    outln!(
-        "{:<32}{:>9}{:>7}{:>14}{:>15}{:>10}",
-        "part",
-        "ms",
-        "share",
-        "work",
-        "rate",
-        "of limit"
-    )?;
-    let share = |seconds: f64| format!("{:.1} %", 100.0 * seconds / of.seconds);
-    for part in &of.parts {
-        let (work, rate, of_limit) = match part.part.limit() {
-            None => Default::default(),
-            Some(limit) => {
-                let (unit, rate) = (unit(limit), part.work / part.seconds);
-                (
-                    format!("{:.2} {unit}", part.work / 1e9),
-                    format!("{:.1} {unit}/s", rate / 1e9),
-                    format!("{:.0} %", 100.0 * rate / most(limit, &limits)),
-                )
-            }
-        };
-        let row = format!(
-            "{:<32}{:>9.1}{:>7}{work:>14}{rate:>15}{of_limit:>10}",
-            part.part.name(),
-            1e3 * part.seconds,
-            share(part.seconds)
-        );
-        outln!("{}", row.trim_end())?;
+    let titles = ["part", "ms", "share", "work", "rate", "of limit"];
+    outln!("{}", row(titles.map(String::from)))?;
+    let line = |name: &str, seconds: f64, rates: [String; 3]| {
+        let (ms, share) = (1e3 * seconds, 100.0 * seconds / of.seconds);
+        let [work, rate, of_limit] = rates;
+        let (ms, share) = (format!("{ms:.1}"), format!("{share:.1} %"));
+        outln!("{}", row([name.into(), ms, share, work, rate, of_limit]))
+    };
+    for PartTime {
+        part,
+        seconds,
+        work,
+    } in &of.parts
+    {
+        let rates = part.limit().map(|limit| {
+            let (unit, rate) = (unit(limit), work / seconds);
+            [
+                format!("{:.2} {unit}", work / 1e9),
+                format!("{:.1} {unit}/s", rate / 1e9),
+                format!("{:.0} %", 100.0 * rate / most(limit, &limits)),
+            ]
+        });
+        line(part.name(), *seconds, rates.unwrap_or_default())?;
     }
+    line(REST, of.rest(), Default::default())?;
+    line("step", of.seconds, Default::default())?;
     outln!(
-        "{:<32}{:>9.1}{:>7}",
-        REST,
-        1e3 * of.rest(),
-        share(of.rest())
-    )?;
-    outln!(
-        "{:<32}{:>9.1}{:>7}\n\
-         {:.0} tokens/s, the fastest of five steps on {} threads\n\
+        "{:.0} tokens/s, the fastest of {TIMED_STEPS} steps on {} threads\n\
          limits: int8 {:.0} GOP/s, f32 {:.0} GFLOP/s, reading memory {:.1} GB/s",
-        "step",
-        1e3 * of.seconds,
-        "100 %",
         of.tokens as f64 / of.seconds,
         of.threads,
         most(Limit::Int8, &limits) / 1e9,
@@ -72,6 +58,11 @@ pub fn print(run: &Run, as_json: bool) -> anyhow::Result<()> {
         most(Limit::Memory, &limits) / 1e9,
     )?;
     Ok(())
+}
+
+fn row([part, ms, share, work, rate, of_limit]: [String; 6]) -> String {
+    let row = format!("{part:<32}{ms:>9}{share:>8}{work:>14}{rate:>15}{of_limit:>10}");
+    row.trim_end().into()
 }
 
 /// The name of what no part counts.

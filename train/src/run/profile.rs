@@ -41,7 +41,7 @@ impl Profile {
 }
 
 /// Number of timed steps, after one that is not timed.
-const TIMED_STEPS: usize = 5;
+pub const TIMED_STEPS: usize = 5;
 
 /// Takes a few steps of a recipe on random tokens, and returns the profile of the fastest. Writes
 /// nothing. Nothing else may train in this process at the same time, since timers are shared.

@@ -7,6 +7,7 @@
 //! [`Work`] is the work that a test cannot avoid, [`MachineLimits`] tell how fast the machine could
 //! do it, and their ratio is the share of the physical limit that was reached.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,6 +39,19 @@ pub struct Benchmark {
     pub kv_type: KvType,
     /// How the files get into memory.
     pub memory: Memory,
+}
+
+impl Benchmark {
+    /// The lengths of its prompts, each once.
+    pub fn prompt_lengths(&self) -> BTreeSet<usize> {
+        let tests = self.tests.iter();
+        tests
+            .filter_map(|test| match test {
+                Test::Prompt(n) => Some(*n),
+                Test::Generate(_) => None,
+            })
+            .collect()
+    }
 }
 
 /// All results of [`measure`].
