@@ -250,12 +250,15 @@ fn map_into(bytes: &mut [u8], file: &File, offset: u64) -> io::Result<()> {
     // refers to them. They end with that mapping, as they are part of its range, and nothing writes
     // to the mapping from here on. For changes of the file see `FileBytes::map`.
     unsafe { mmap(over, len, ProtFlags::READ, flags, file, offset) }?;
-    // As in `load`; the kernel may refuse.
-    // SAFETY: advice about pages that were just mapped; it changes none of their bytes.
-    let _ = unsafe { madvise(over, len, Advice::Random) };
-    #[cfg(target_os = "linux")]
-    // SAFETY: as before.
-    let _ = unsafe { madvise(over, len, Advice::LinuxNoHugepage) };
+    for advice in [
+        Advice::Random,
+        #[cfg(target_os = "linux")]
+        Advice::LinuxNoHugepage,
+    ] {
+        // As in `load`; the kernel may refuse.
+        // SAFETY: advice about pages that were just mapped; it changes none of their bytes.
+        let _ = unsafe { madvise(over, len, advice) };
+    }
     Ok(())
 }
 

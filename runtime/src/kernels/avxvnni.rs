@@ -47,9 +47,10 @@ macro_rules! table {
         #[target_feature(enable = $features)]
         fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
             if q_sums.len() == 1 {
+                let prefetch = Prefetch::of(1, 0);
                 let unpack = Unpack::<4, _, _> {
                     bias: 1,
-                    start: |bytes: &[u8; 32]| ahead(bytes),
+                    start: |bytes: &[u8; 32]| ahead(bytes, prefetch),
                     step: |codes| step_i2(codes),
                 };
                 return gemv(Product::of(Packing::I2, rows, q, q_sums, sums), unpack);
@@ -61,9 +62,10 @@ macro_rules! table {
         #[target_feature(enable = $features)]
         fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
             if q_sums.len() == 1 {
+                let prefetch = Prefetch::of(1, 0);
                 let unpack = Unpack::<5, _, _> {
                     bias: 1,
-                    start: |bytes: &[u8; 32]| start_t5(ahead(bytes)),
+                    start: |bytes: &[u8; 32]| start_t5(ahead(bytes, prefetch)),
                     step: |halves| step_t5(halves),
                 };
                 return gemv(Product::of(Packing::T5, rows, q, q_sums, sums), unpack);
@@ -240,8 +242,8 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 /// Packed bytes, with a prefetch of those that come later.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn ahead(bytes: &[u8; 32]) -> __m256i {
-    Prefetch::of(1, 0).after(bytes.as_ptr(), 0);
+fn ahead(bytes: &[u8; 32], prefetch: Prefetch) -> __m256i {
+    prefetch.after(bytes.as_ptr(), 0);
     load(bytes)
 }
 

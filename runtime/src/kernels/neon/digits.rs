@@ -287,7 +287,7 @@ impl Lanes for RowPairs {
         sums: &mut [Bytes; SETS],
         ahead: Ahead,
     ) {
-        #[target_feature(enable = "neon,i8mm")]
+        #[target_feature(enable = "neon,dotprod,i8mm")]
         #[inline(never)]
         fn compiled<const SETS: usize, const STEPS: usize>(
             rows: &[&[[u8; BLOCK_BYTES]]; MOST_ROWS],
@@ -299,7 +299,7 @@ impl Lanes for RowPairs {
             // SAFETY: this function is compiled for NEON and `smmla`.
             unsafe { digits::direct(RowPairs, rows, q, digits, sums, ahead) }
         }
-        // SAFETY: the caller has NEON and `smmla`, as the trait demands.
+        // SAFETY: only the table with dot and matrix products uses these lanes.
         unsafe { compiled(rows, q, digits, sums, ahead) }
     }
 
@@ -345,7 +345,7 @@ impl PanelLanes for RowPairs {
         sums: &mut [[Bytes; REGISTERS]; SETS],
         ahead: Ahead,
     ) {
-        #[target_feature(enable = "neon,i8mm")]
+        #[target_feature(enable = "neon,dotprod,i8mm")]
         #[inline(never)]
         fn compiled<const REGISTERS: usize, const SETS: usize>(
             digits: &[Bytes],
@@ -356,7 +356,7 @@ impl PanelLanes for RowPairs {
             // SAFETY: this function is compiled for NEON and `smmla`.
             unsafe { digits::add(RowPairs, digits, q, sums, ahead) }
         }
-        // SAFETY: the caller has NEON and `smmla`, as the trait demands.
+        // SAFETY: only the table with dot and matrix products uses these lanes.
         unsafe { compiled(digits, q, sums, ahead) }
     }
 }
@@ -380,5 +380,5 @@ fn four_by_four(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
 #[inline(always)]
 fn prefetch(at: *const u8) {
     // SAFETY: a hint that reads nothing and accepts any address.
-    unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nostack, preserves_flags)) };
+    unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nomem, nostack, preserves_flags)) };
 }
