@@ -9,8 +9,8 @@
 //! which block.
 //!
 //! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much
-//! for one thread, since few tokens follow a long cache, threads take single blocks of one kv head
-//! after the other. A thread that takes the blocks of a head from the first one on merges them as
+//! for one thread, since few tokens follow a long cache, threads take single blocks: all blocks of
+//! one kv head before those of the next one. A thread that takes the blocks of a head from the first one on merges them as
 //! it goes; the caller merges what is left. In both cases the tokens of all sequences are one
 //! region.
 //!
@@ -66,12 +66,12 @@ struct Scratch {
     rows: QueryRows,
     tiles: Tiles,
     merged: Merged,
-    head: Option<Head>,
+    head: Option<TakenHead>,
 }
 
-/// The head whose single blocks a thread took last: its queries are still prepared.
+/// The kv head whose single blocks a thread took last. Its queries are still prepared.
 #[derive(Debug, PartialEq)]
-struct Head {
+struct TakenHead {
     job: usize,
     kv_head: usize,
     /// The block before which all are merged.
@@ -297,13 +297,13 @@ impl Attention<'_> {
             head,
         } = scratch;
         let first = self.blocks(&queries.sequence).start;
-        let of_head = |head: &Head| (head.job, head.kv_head) == (partial.job, queries.kv_head);
+        let of_head = |head: &TakenHead| (head.job, head.kv_head) == (partial.job, queries.kv_head);
         let head = match head.take_if(|head| of_head(head)) {
             Some(known) => head.insert(known),
             None => {
                 self.prepare(rows, queries);
                 merged.clear(queries.tokens.len() * self.group(), width);
-                head.insert(Head {
+                head.insert(TakenHead {
                     job: partial.job,
                     kv_head: queries.kv_head,
                     merged_to: first,

@@ -492,8 +492,8 @@ impl PackedFile {
         }
     }
 
-    /// Counts a row that was read of a part of which single rows are read: of a low plane, or of an
-    /// embedding that is not the head. Releases the memory of such parts every few rows.
+    /// Counts one row that was read of a low plane, or of an embedding that is not the head. Every
+    /// few rows it releases the memory of these parts.
     pub fn count_seldom_read(&self) {
         /// With a row, the system maps its neighbours too: 64 KiB, or up to a huge page where it
         /// caches the file in such pieces.

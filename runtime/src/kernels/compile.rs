@@ -1,5 +1,5 @@
-//! How tables of x86 CPUs are filled: with loops of `float`, `codes` and `softmax`, compiled for an
-//! instruction set, and with functions of that instruction set.
+//! How tables of x86 CPUs are filled: with loops of `float`, `codes`, `screen` and `softmax`,
+//! compiled for an instruction set, and with functions of that instruction set.
 //!
 //! A table is handed out by its `detect` only, after all features that its functions are compiled
 //! for were found. This is what makes the two calls of this file sound, and every slot is filled

@@ -86,9 +86,10 @@ impl Kernels {
     /// with `rows` rows.
     ///
     /// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens
-    /// pass over stretches of equal length where they use tables of partial sums, as few as give
-    /// every thread a tile, since a table costs as much as some hundred rows. Where they do not, a
-    /// stretch is some panels, and as many tokens as possible share their unpacking.
+    /// that use tables of partial sums pass over stretches of equal length. There are as few
+    /// stretches as give every thread a tile, since a table costs as much as some hundred rows. Many
+    /// tokens without tables pass over stretches of some panels, and as many tokens as possible
+    /// share their unpacking.
     pub(crate) fn tile(&self, tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
         /// Fewest tokens for which tables pay.
         const MANY: usize = 20;

@@ -124,8 +124,8 @@ pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
 /// were dropped or have a bit in `skipped` do not count; -∞ if none does.
 pub type Largest = fn(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
 
-/// [`Kernels::softmax_blocks_i8`]; `factors` has one for each row, `scales` are those of keys and of
-/// values for the positions that are used, `weights` are as many as scores.
+/// [`Kernels::softmax_blocks_i8`]; `factors` has one for each row, `scales` are those of keys and
+/// of values for the positions that are used, `weights` are as many as scores.
 pub type SoftmaxI8 = fn(
     scores: Scores,
     factors: &[f32],

@@ -33,7 +33,7 @@ impl SoftmaxBlock {
     };
 }
 
-/// Some rows of scores, each as long as the row of another; the first `used` of a row count.
+/// Rows of scores, all equally long, of which the first `used` count.
 #[derive(Debug)]
 pub struct Scores<'a> {
     /// (rows, positions)

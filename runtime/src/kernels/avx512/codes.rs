@@ -47,8 +47,8 @@ trait PlaneTile<const BYTES: usize>: Copy {
     ) -> [[i64; N]; T];
 }
 
-/// All rows and tokens in tiles, at most `T` tokens at a time. Rows of a tile meet all tokens before
-/// the next ones.
+/// All rows and tokens in tiles of at most `T` tokens. Rows of a tile meet all tokens before the
+/// next ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 fn plane<const BYTES: usize, const T: usize>(

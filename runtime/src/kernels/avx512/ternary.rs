@@ -142,7 +142,11 @@ fn digits_t5(bytes: __m512i) -> [__m512i; 5] {
 fn opaque(mut x: __m512i) -> __m512i {
     // SAFETY: the assembly is empty, so it reads and writes nothing.
     unsafe {
-        std::arch::asm!("/* {0} */", inout(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
+        std::arch::asm!(
+            "/* {0} */",
+            inout(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
     }
     x
 }
