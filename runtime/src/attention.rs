@@ -10,9 +10,9 @@
 //!
 //! Threads take some tokens of a sequence and one kv head, over all blocks. Where that is too much
 //! for one thread, since few tokens follow a long cache, threads take single blocks: all blocks of
-//! one kv head before those of the next one. A thread that takes the blocks of a head from the first one on merges them as
-//! it goes; the caller merges what is left. In both cases the tokens of all sequences are one
-//! region.
+//! one kv head before those of the next one. A thread that takes the blocks of a head from the
+//! first one on merges them as it goes; the caller merges what is left. In both cases the tokens of
+//! all sequences are one region.
 //!
 //! An int8 cache is multiplied in integers: queries and weights are quantized to 16 bits.
 

@@ -30,8 +30,8 @@ impl Spare {
     /// No memory yet.
     ///
     /// Activations come from the allocator. glibc gives free memory back once it is more than twice
-    /// the largest block below 32 MiB that was freed. Freeing a block just below that size, which is
-    /// never written, makes it keep the memory of activations.
+    /// the largest block below 32 MiB that was freed. Freeing a block just below that size, which
+    /// is never written, makes it keep the memory of activations.
     pub fn new() -> Spare {
         drop(std::hint::black_box(Vec::<u8>::with_capacity(31 << 20)));
         Spare(Mutex::default())

@@ -87,9 +87,9 @@ impl Kernels {
     ///
     /// A few tokens are bound by memory: threads take short stretches of rows in turn. Many tokens
     /// that use tables of partial sums pass over stretches of equal length. There are as few
-    /// stretches as give every thread a tile, since a table costs as much as some hundred rows. Many
-    /// tokens without tables pass over stretches of some panels, and as many tokens as possible
-    /// share their unpacking.
+    /// stretches as give every thread a tile, since a table costs as much as some hundred rows.
+    /// Many tokens without tables pass over stretches of some panels, and as many tokens as
+    /// possible share their unpacking.
     pub(crate) fn tile(&self, tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
         /// Fewest tokens for which tables pay.
         const MANY: usize = 20;

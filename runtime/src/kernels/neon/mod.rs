@@ -1,10 +1,10 @@
 //! NEON, alone and with the dot products (`sdot`) and matrix products (`smmla`) of later CPUs.
 //!
 //! One token, and several with NEON alone, are multiplied with rows along registers ([`dot`]).
-//! There `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two comparisons
-//! and a multiplication by three, as the packing defines them. Several tokens with `sdot` or `smmla`
-//! are multiplied with rows in lanes ([`digits`]). NEON alone multiplies bytes to 16 bits, so rows
-//! in lanes would save it nothing.
+//! There `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two
+//! comparisons and a multiplication by three, as the packing defines them. Several tokens with
+//! `sdot` or `smmla` are multiplied with rows in lanes ([`digits`]). NEON alone multiplies bytes to
+//! 16 bits, so rows in lanes would save it nothing.
 //!
 //! NEON is part of every 64-bit Arm, so the float slots of the scalar table use it already. The
 //! intrinsics of `sdot` and `smmla` are not stable, hence the assembly.
