@@ -100,7 +100,7 @@ pub struct Args {
     /// Time two steps, print parameters, memory, speed and hours, and stop.
     #[arg(long, group = "instead", help_heading = "Instead of training")]
     plan: bool,
-    /// Time the parts of a step, print them beside the machine's limits, and stop.
+    /// Time the parts of a step, print them and their limits, and stop.
     ///
     /// The table has milliseconds, the share of the step, the work, its rate and the share of the
     /// rate that the machine can reach.
