@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use sterna_ternary::durable;
 use sterna_ternary::sha256::{Digest, Sha256, hex};
+use sterna_ternary::temporary::Listed;
 
 use crate::Error;
 use crate::stamp::Stamp;
@@ -73,6 +74,7 @@ impl RunFolder {
             .prefix(".unfinished-")
             .tempdir_in(folder)
             .map_err(Error::io(folder))?;
+        let _listed = Listed::new(unfinished.path());
         let step = export(unfinished.path())?;
         for old in exports(folder, &self.0) {
             std::fs::remove_dir_all(&old.path).map_err(Error::io(&old.path))?;

@@ -10,6 +10,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use crate::temporary::Listed;
+
 /// Writes the file `path` through `f`. The file is durable before it gets its name.
 ///
 /// The temporary file is in the same folder as `path` and is removed if `f` fails.
@@ -41,6 +43,7 @@ pub fn make<T, E>(
     let mut builder = tempfile::Builder::new();
     let temporary = builder.prefix(&prefix).suffix(SUFFIX).tempfile_in(folder);
     let temporary = temporary.map_err(&wrap)?.into_temp_path();
+    let _listed = Listed::new(&temporary);
     let made = f(&temporary)?;
     let finish = || {
         let file = OpenOptions::new().write(true).open(&temporary)?;
@@ -66,6 +69,7 @@ pub fn make_folder<T, E>(
     let mut builder = tempfile::Builder::new();
     let temporary = builder.prefix(&prefix).suffix(SUFFIX).tempdir_in(parent);
     let temporary = temporary.map_err(&wrap)?;
+    let _listed = Listed::new(temporary.path());
     let made = f(temporary.path())?;
     let finish = || {
         make_readable(temporary.path(), 0o755)?;
@@ -95,6 +99,28 @@ pub fn fill<T, E>(
     Ok(made)
 }
 
+/// Removes the temporary siblings of `path` that processes left when they were killed. No other
+/// process may write `path` at the same time.
+pub fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let prefix = prefix(path)?;
+    let entries = fs::read_dir(folder_of(path))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let random = name.strip_prefix(prefix.as_encoded_bytes());
+        let random = random.and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
+        // A longer rest belongs to another path, whose name begins with this one.
+        if random.is_none_or(|random| random.len() != RANDOM_CHARACTERS) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes new, renamed and removed names in `folder` durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     // Windows cannot open a folder as a file. There a rename is durable together with the file.
@@ -114,6 +140,8 @@ pub fn folder_of(path: &Path) -> &Path {
 
 /// Suffix of the names of temporary siblings.
 const SUFFIX: &str = ".part";
+/// Random characters between prefix and suffix, as the crate `tempfile` has them by default.
+const RANDOM_CHARACTERS: usize = 6;
 
 /// Prefix of a temporary sibling's name: a dot, then the name of `path`.
 fn prefix(path: &Path) -> io::Result<OsString> {
@@ -152,6 +180,50 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         write(&path, |w| w.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let path = at("model");
+        // A process that is killed neither renames nor removes.
+        let left = make(
+            &path,
+            |e| e,
+            |file| {
+                fs::copy(file, at("copy"))?;
+                Ok::<_, io::Error>(file.file_name().unwrap().to_owned())
+            },
+        );
+        fs::rename(at("copy"), folder.path().join(left.unwrap())).unwrap();
+        let tree = at(".modelAbCdEf.part");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("config.json"), "{}").unwrap();
+        let others = [
+            ".model2AbCdEf.part",
+            ".modelAbCdEf.partial",
+            "modelAbCdEf.part",
+        ];
+        for name in others {
+            fs::write(at(name), "x").unwrap();
+        }
+        remove_abandoned(&path).unwrap();
+        let names = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = names
+            .map(|e| e.unwrap().file_name().into_string())
+            .collect();
+        names.sort();
+        let mut expected: Vec<_> = others
+            .into_iter()
+            .chain(["model"])
+            .map(String::from)
+            .collect();
+        expected.sort();
+        assert_eq!(
+            names.into_iter().collect::<Result<Vec<_>, _>>().unwrap(),
+            expected
+        );
     }
 
     #[test]

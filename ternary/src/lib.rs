@@ -24,6 +24,7 @@
 #![deny(unsafe_code)]
 
 pub mod card;
+pub mod claim;
 pub mod config;
 pub mod durable;
 mod error;
@@ -43,9 +44,11 @@ pub mod rope;
 pub mod scales;
 pub mod sha256;
 pub mod table;
+pub mod temporary;
 pub mod trits;
 pub mod units;
 
+pub use claim::Claim;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use family::{Activation, Family};
@@ -57,3 +60,4 @@ pub use packing::{Dense, LinearType, Packing};
 pub use quantize::Activations;
 pub use scales::Scaling;
 pub use table::TableType;
+pub use temporary::TemporaryFolder;

@@ -2,13 +2,14 @@
 //!
 //! A command that downloads and converts gigabytes must detect an unusable output path at its
 //! start. A path is therefore first converted to an [`Output`] or an [`OutputFolder`]; only these
-//! can be written to.
+//! can be written to. While one process writes a result, others that want to write the same one are
+//! refused.
 
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, durable};
+use crate::{Claim, Error, Result, durable};
 
 /// The path of a file to write. An existing file is replaced only when the new one is complete.
 #[derive(Debug, Clone)]
@@ -65,19 +66,27 @@ impl Output {
     }
 
     /// Writes the file durably through `f`; see [`durable::write`].
+    ///
+    /// # Errors
+    /// Those of `f`, and [`Error::Output`] if another process writes the file.
     pub fn write<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
+        let _claim = claim(&self.path)?;
         durable::write_with(&self.path, |e| Error::io(&self.path)(e).into(), f)
     }
 
     /// Makes the file durably under a temporary name, where `f` may read it back; see
     /// [`durable::make`].
+    ///
+    /// # Errors
+    /// Those of `f`, and [`Error::Output`] if another process writes the file.
     pub fn make<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&Path) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
+        let _claim = claim(&self.path)?;
         durable::make(&self.path, |e| Error::io(&self.path)(e).into(), f)
     }
 }
@@ -116,12 +125,30 @@ impl OutputFolder {
     }
 
     /// Makes the folder durably under a temporary name; see [`durable::make_folder`].
+    ///
+    /// # Errors
+    /// Those of `f`, and [`Error::Output`] if another process writes the folder.
     pub fn make<T, E: From<Error>>(
         &self,
         f: impl FnOnce(&Path) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
+        let _claim = claim(&self.path)?;
         durable::make_folder(&self.path, |e| Error::io(&self.path)(e).into(), f)
     }
+}
+
+/// Claims a result and removes what processes left that were killed while they wrote it.
+fn claim(path: &Path) -> Result<Claim> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    let lock = durable::folder_of(path).join(name);
+    let doing = "is writing it; wait for its end, or give another name";
+    let claim = Claim::new(&lock).map_err(|refusal| refusal.explain(path, doing))?;
+    if claim.is_exclusive() {
+        durable::remove_abandoned(path).map_err(Error::io(durable::folder_of(path)))?;
+    }
+    Ok(claim)
 }
 
 fn check_parent(path: &Path) -> Result<()> {
@@ -148,6 +175,34 @@ fn refused(path: &Path, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_writer_at_a_time_and_nothing_of_a_killed_one_remains() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let out = Output::new(&at("model")).unwrap();
+        std::fs::write(at(".modelAbCdEf.part"), "half").unwrap();
+        let write = |text: &str| {
+            out.write(|file| {
+                std::io::Write::write_all(file, text.as_bytes()).unwrap();
+                Ok::<_, Error>(())
+            })
+        };
+        out.make(|_| {
+            assert!(!at(".modelAbCdEf.part").exists());
+            let error = write("second").unwrap_err().to_string();
+            let own = std::process::id();
+            assert!(
+                error.contains(&format!("process {own} is writing it")),
+                "{error}"
+            );
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+        write("second").unwrap();
+        assert_eq!(std::fs::read(at("model")).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn paths_that_cannot_be_written_are_refused_before_any_work() {

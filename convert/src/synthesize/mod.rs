@@ -123,7 +123,7 @@ impl Synthetic {
             files: self.files.clone(),
         };
         let mut count = Count::new(&self.config, progress);
-        PackedWriter::write(out.path(), &description, |writer| {
+        let fill = |writer: &mut PackedWriter| -> Result<()> {
             for weight in weights {
                 match weight.role {
                     Role::Norm => writer.vector(&weight.name, &vec![1.0; weight.columns])?,
@@ -142,7 +142,8 @@ impl Synthetic {
                 }
             }
             Ok(())
-        })
+        };
+        out.make(|path| PackedWriter::fill(path, &description, fill))
     }
 
     /// Writes a Hugging Face folder: packed U8 matrices with a scale that multiplies; all other

@@ -48,7 +48,7 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
         files: files.collect(),
     };
     // Only the trits change: rows are unpacked and packed again, everything else is copied.
-    PackedWriter::write(out.path(), &description, |writer| {
+    let fill = |writer: &mut PackedWriter| -> Result<()> {
         for weight in &weights {
             let name = &weight.name;
             match weight.role {
@@ -79,5 +79,6 @@ pub fn repack(file: &PackedFile, packing: Packing, out: &Output) -> Result<()> {
             }
         }
         Ok(())
-    })
+    };
+    out.make(|path| PackedWriter::fill(path, &description, fill))
 }
