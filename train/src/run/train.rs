@@ -6,10 +6,12 @@
 //! same folder resumes where the run stopped. If several ranks share the folder, only rank 0
 //! writes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sterna_datasets::rows;
+use sterna_ternary::Claim;
 
 use super::build::schedule;
 use super::data::Data;
@@ -39,6 +41,7 @@ pub fn train(
     mut observe: impl FnMut(Event) -> Control,
 ) -> Result<Outcome> {
     let (recipe, ranks) = (run.recipe(), &place.ranks);
+    let _claim = ranks.is_first().then(|| claimed(folder)).transpose()?;
     let data = prepared(run, folder, ranks, &mut observe)?;
     let (mut trainer, mut statistics) = resumed(run, folder, place, &data, &mut observe)?;
     trainer.agree("checkpoint")?;
@@ -129,6 +132,14 @@ pub fn train(
         held_out_loss,
         model,
     })
+}
+
+/// Makes the folder of a run and keeps other processes from training in it.
+fn claimed(folder: &Path) -> Result<Claim> {
+    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let doing = "trains in this folder; wait for its end, or choose another folder";
+    let claim = Claim::new(&folder.join("run.lock"));
+    claim.map_err(|refusal| refusal.explain(folder, doing).into())
 }
 
 /// Scores held-out text, computes the statistics of the layers and writes a sample.
