@@ -159,7 +159,9 @@ impl Listing {
             !file.contains('/') && (is_config || starts("tokenizer") || starts("chat_template"))
         };
         let mut files: Vec<String> = self.0.keys().filter(belongs).cloned().collect();
-        let index = self.0.contains_key(INDEX).then(|| INDEX.to_owned());
+        // transformers takes the index only without a whole file.
+        let is_sharded = !self.0.contains_key(SINGLE) && self.0.contains_key(INDEX);
+        let index = is_sharded.then(|| INDEX.to_owned());
         files.push(index.clone().unwrap_or_else(|| SINGLE.to_owned()));
         files.iter().try_for_each(|file| check(name, file))?;
         let main = None;
@@ -309,8 +311,13 @@ mod tests {
             &[&small[..], &[SINGLE]].concat(),
         );
         check(
-            &[&small[..], &[SINGLE, INDEX, "x.gguf"]].concat(),
+            &[&small[..], &[INDEX, "x.gguf"]].concat(),
             &[&small[..], &[INDEX]].concat(),
+        );
+        // A whole file comes before an index, which may be stale.
+        check(
+            &[&small[..], &[SINGLE, INDEX]].concat(),
+            &[&small[..], &[SINGLE]].concat(),
         );
     }
 

@@ -165,6 +165,7 @@ fn what_is_needed_comes_once() {
 fn shards_come_as_the_index_names_them() {
     let index = br#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
     let mut files = model();
+    files.remove(WEIGHTS);
     files.insert("model.safetensors.index.json".into(), index.to_vec());
     for shard in ["one.safetensors", "two.safetensors", "unused.safetensors"] {
         files.insert(shard.into(), shard.into());
@@ -502,6 +503,8 @@ fn an_absent_network_is_an_error_or_a_warning() {
 fn names_cannot_leave_the_cache() {
     let index = r#"{"weight_map": {"a": "../../../../evil.safetensors"}}"#;
     let mut files = model();
+    files.remove(WEIGHTS);
+    files.remove(WEIGHTS);
     files.insert("model.safetensors.index.json".into(), index.into());
     files.insert("../../../../evil.safetensors".into(), b"evil".to_vec());
     let setup = setup_with(files.clone());

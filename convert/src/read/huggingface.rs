@@ -21,6 +21,7 @@ use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
 use sterna_ternary::{Activations, Config, Scaling, quantize};
 
+use crate::read::adapter::Adapter;
 use crate::read::embedded::{self, Embedded, parse_object};
 use crate::read::safetensors::{INDEX, SINGLE, SafetensorsFiles, StoredTensor, is_float};
 use crate::read::spelling::{Spelling, declare_linear_norms, masters};
@@ -59,11 +60,13 @@ impl HuggingFace {
     /// [`Error::MissingFile`] if a file that every model needs is absent, unless `allow_missing`.
     pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
-        let absent = || Error::Input {
-            path: folder.to_owned(),
-            why: "there is no config.json".into(),
+        let Some(config_bytes) = embedded::read(&path)? else {
+            let adapter = Adapter::find(folder)?.map(|adapter| adapter.alone());
+            return Err(Error::Input {
+                path: folder.to_owned(),
+                why: adapter.unwrap_or("there is no config.json".into()),
+            });
         };
-        let config_bytes = embedded::read(&path)?.ok_or_else(absent)?;
         let json = parse_object(&path, &config_bytes)?;
         HuggingFace::with_config(folder, json, config_bytes, allow_missing)
     }
@@ -97,7 +100,8 @@ impl HuggingFace {
     ) -> Result<HuggingFace> {
         let weights = SafetensorsFiles::open(folder)?;
         let spelling = Spelling::of(&weights);
-        let mut warnings = Vec::new();
+        let mut warnings = weights.warnings().to_vec();
+        warnings.extend(Adapter::find(folder)?.map(|adapter| adapter.beside()));
         let mut is_changed = false;
         // Without the key, the presence of a head decides.
         if json["tie_word_embeddings"].is_null() {

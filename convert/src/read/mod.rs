@@ -1,5 +1,6 @@
 //! Readers. Each converts a format to a [`crate::Source`].
 
+mod adapter;
 pub(crate) mod embedded;
 pub(crate) mod gguf;
 pub(crate) mod huggingface;
@@ -7,3 +8,4 @@ pub(crate) mod mapped;
 pub(crate) mod packed;
 pub(crate) mod safetensors;
 mod spelling;
+mod wrappers;

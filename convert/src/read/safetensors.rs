@@ -1,5 +1,5 @@
-//! The weights of a Hugging Face folder: `model.safetensors`, or the shards named in
-//! `model.safetensors.index.json`. Other files are ignored.
+//! The weights of a Hugging Face folder: `model.safetensors`, or without it the shards named in
+//! `model.safetensors.index.json`, as in transformers. Other files are ignored.
 //!
 //! The crate safetensors parses the headers. The index has no crate of its own; it is a JSON map
 //! that `serde_json` parses, and this file checks it against the shards.
@@ -18,8 +18,10 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sterna_ternary::json::{self, shown};
 
+use crate::read::adapter::{self, Adapter};
 use crate::read::embedded;
 use crate::read::mapped::{self, map};
+use crate::read::wrappers::unwrapped;
 use crate::{Error, Result, parallel};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -29,8 +31,19 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub(crate) struct SafetensorsFiles {
     shards: Vec<ShardFile>,
-    /// Name → index into `shards`.
-    names: BTreeMap<String, usize>,
+    /// By the name without the parts that wrappers add.
+    names: BTreeMap<String, Place>,
+    /// What the user should know.
+    warnings: Vec<String>,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+struct Place {
+    /// Index into the shards.
+    shard: usize,
+    /// Its name in the file.
+    stored: String,
 }
 
 #[derive(Debug)]
@@ -52,26 +65,79 @@ pub(crate) struct StoredTensor<'a> {
 
 impl SafetensorsFiles {
     pub fn open(folder: &Path) -> Result<SafetensorsFiles> {
-        let index = folder.join(INDEX);
-        let single = folder.join(SINGLE);
-        if index.exists() {
-            return open_shards(folder, &index);
+        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+        let mut warnings = Vec::new();
+        let shards = if single.exists() {
+            if index.exists() {
+                warnings.push(format!(
+                    "{INDEX} is not used, because there is {SINGLE}; transformers takes the same"
+                ));
+            }
+            vec![ShardFile::open(single)?]
+        } else if index.exists() {
+            open_shards(folder, &index)?
+        } else {
+            let why = nothing(folder)?;
+            let path = folder.to_owned();
+            return Err(Error::Input { path, why });
+        };
+        SafetensorsFiles::named(folder, shards, warnings)
+    }
+
+    /// Gives the tensors of files the names that they have without wrappers.
+    fn named(
+        folder: &Path,
+        shards: Vec<ShardFile>,
+        mut warnings: Vec<String>,
+    ) -> Result<SafetensorsFiles> {
+        let stored: Vec<(usize, &String)> = (0..)
+            .zip(&shards)
+            .flat_map(|(shard, file)| file.tensors.keys().map(move |name| (shard, name)))
+            .collect();
+        let input = |why: String| Error::Input {
+            path: folder.to_owned(),
+            why,
+        };
+        if let Some((_, name)) = stored.iter().find(|(_, name)| adapter::is_unmerged(name)) {
+            return Err(input(adapter::unmerged(name)));
         }
-        if !single.exists() {
-            return Err(Error::Input {
-                path: folder.to_owned(),
-                why: format!("there is neither {SINGLE} nor {INDEX}"),
-            });
+        let plain = unwrapped(stored.iter().map(|(_, name)| name.as_str()));
+        if let Some((plain, (_, stored))) = plain.iter().zip(&stored).find(|(a, b)| *a != b.1) {
+            warnings.push(format!(
+                "wrappers of PyTorch, such as torch.compile, changed the names of tensors: {} is \
+                 read as {}",
+                shown(stored),
+                shown(plain)
+            ));
         }
-        let shard = ShardFile::open(single)?;
-        let names = shard.tensors.keys().map(|name| (name.clone(), 0)).collect();
-        let shards = vec![shard];
-        Ok(SafetensorsFiles { shards, names })
+        let mut names: BTreeMap<String, Place> = BTreeMap::new();
+        for (plain, (shard, stored)) in plain.into_iter().zip(&stored) {
+            let (shard, stored) = (*shard, (*stored).clone());
+            if let Some(other) = names.get(&plain) {
+                let why = format!(
+                    "tensors {} and {} have the same name without wrappers of PyTorch; keep one",
+                    shown(&other.stored),
+                    shown(&stored)
+                );
+                return Err(input(why));
+            }
+            names.insert(plain, Place { shard, stored });
+        }
+        Ok(SafetensorsFiles {
+            shards,
+            names,
+            warnings,
+        })
+    }
+
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     pub fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let shard = &self.shards[*self.names.get(name)?];
-        let info = &shard.tensors[name];
+        let place = self.names.get(name)?;
+        let shard = &self.shards[place.shard];
+        let info = &shard.tensors[&place.stored];
         Some(StoredTensor { shard, info })
     }
 
@@ -95,7 +161,30 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
+/// Why a folder without weights that can be read is refused.
+fn nothing(folder: &Path) -> Result<String> {
+    if let Some(adapter) = Adapter::find(folder)? {
+        return Ok(adapter.alone());
+    }
+    let entries = folder.read_dir().map_err(Error::io(folder))?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_pickle = |name: &String| {
+        [".bin", ".pt", ".pth"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    };
+    let advice = match names.into_iter().find(is_pickle) {
+        Some(pickle) => format!(
+            "; {} is not read, because opening a pickle executes code: save the model with \
+             `save_pretrained(folder, safe_serialization=True)`",
+            shown(&pickle)
+        ),
+        None => String::new(),
+    };
+    Ok(format!("there is neither {SINGLE} nor {INDEX}{advice}"))
+}
+
+fn open_shards(folder: &Path, index: &Path) -> Result<Vec<ShardFile>> {
     let error = |why: String| Error::Index {
         path: index.to_owned(),
         why,
@@ -118,10 +207,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
     if files.is_empty() {
         return Err(error("`weight_map` is empty".into()));
     }
-    let mut all = SafetensorsFiles {
-        shards: Vec::new(),
-        names: BTreeMap::new(),
-    };
+    let mut shards: Vec<ShardFile> = Vec::new();
     for (file, tensors) in files {
         let shard = ShardFile::open(folder.join(file))?;
         if let Some(absent) = tensors.iter().find(|t| !shard.tensors.contains_key(**t)) {
@@ -132,13 +218,9 @@ fn open_shards(folder: &Path, index: &Path) -> Result<SafetensorsFiles> {
         if let Some(extra) = extra {
             return Err(error(format!("{file} holds {extra}, which is not listed")));
         }
-        let shard_index = all.shards.len();
-        let names = shard.tensors.keys();
-        all.names
-            .extend(names.map(|name| (name.clone(), shard_index)));
-        all.shards.push(shard);
+        shards.push(shard);
     }
-    Ok(all)
+    Ok(shards)
 }
 
 /// Whether a name stays inside its folder on every system and can be displayed. Links are followed:
