@@ -14,11 +14,12 @@ use sterna_ternary::{
 use crate::Result;
 use crate::cache::{KvCache, KvType};
 use crate::chat::ChatTemplate;
+use crate::generation_config::{GENERATION_CONFIG, GenerationConfig};
 use crate::kernels::Kernels;
 use crate::rotary::Frequencies;
 use crate::state::State;
 use crate::threads::Pool;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 
 /// How a model is run. Only the element type of the caches can change logits; the other choices
 /// change the speed.
@@ -200,6 +201,15 @@ impl Model {
     /// [`crate::Error::NoChatTemplate`] and [`crate::Error::ChatTemplate`].
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         ChatTemplate::open(&self.file)
+    }
+
+    /// How generation_config.json inside the file says that tokens are chosen.
+    ///
+    /// # Errors
+    /// A file that is malformed.
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        let json = tokenizer::json(&|name| self.file.file(name), GENERATION_CONFIG)?;
+        GenerationConfig::read(&json)
     }
 
     pub(crate) fn vector(&self, vector: &Vector) -> &[f32] {

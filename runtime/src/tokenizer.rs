@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::Value;
 use sterna_ternary::{Config, PackedFile};
 
+use crate::generation_config::GENERATION_CONFIG;
 use crate::{Error, Result};
 
 /// A model's tokenizer.
@@ -28,7 +29,6 @@ pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Special tokens that end a turn and therefore an answer; the files of some checkpoints name only
 /// the one that ends a document.
 const ENDS_OF_TURNS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
-const GENERATION_CONFIG: &str = "generation_config.json";
 
 impl Tokenizer {
     /// Reads tokenizer.json, tokenizer_config.json and generation_config.json of a packed file; the
