@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
-use sterna_ternary::{LinearType, Output, PackedFile, Packing};
+use sterna_ternary::{LinearType, Output, PackedFile, Packing, TemporaryFolder};
 use sterna_validate::speed::bench::{self, Benchmark};
 use sterna_validate::speed::{Generation, Head, Listing, Subject, Test};
 
@@ -277,9 +277,9 @@ fn cut_defaults(args: &Args, tests: &mut Vec<Test>, room: usize) {
 }
 
 /// The model in all other packings, in a folder that is removed when it is dropped.
-fn repack(path: &Path) -> anyhow::Result<(tempfile::TempDir, Vec<PathBuf>)> {
+fn repack(path: &Path) -> anyhow::Result<(TemporaryFolder, Vec<PathBuf>)> {
     let file = PackedFile::open(path)?;
-    let folder = tempfile::tempdir().context("a temporary folder cannot be made")?;
+    let folder = TemporaryFolder::new().context("a temporary folder cannot be made")?;
     let mut paths = Vec::new();
     let others = Packing::ALL.into_iter();
     for packing in others.filter(|p| LinearType::Ternary(*p) != file.packing) {

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 use sterna_runtime::{
-    ChatTemplate, Error, Generation, KvCache, Message, Model, StopReason, Summary, Tokenizer,
+    ChatTemplate, Error, Generation, KvCache, Message, Model, Sampling, StopReason, Summary,
+    Tokenizer,
 };
 
 use self::input::{Input, is_person};
 use crate::generate::{append, describe};
 use crate::output::{note, out, outln};
-use crate::terminal::Answering;
+use crate::terminal::{self, Stoppable};
 
 /// Talk with a model in the terminal, or answer the lines of a pipe.
 ///
@@ -51,14 +52,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args,
         tokenizer: &model.tokenizer()?,
         template: model.chat_template()?,
-        cache: args.sampling.cache(&model)?,
+        cache: args.sampling.cache(&model, 0)?,
+        sampling: args.sampling.sampling(Some(&model))?,
         model: &model,
         messages: Vec::new(),
         turns: 0,
         last: None,
     };
     chat.set_system(args.system.as_deref().unwrap_or_default());
-    let answering = Answering::catch_interrupts()?;
     let mut input = Input::open()?;
     if is_person() {
         note!(
@@ -70,12 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let turn = match chat.command(&text) {
             Some(Command::Quit) => break,
             Some(Command::Done(result)) => result,
-            None => {
-                answering.begin();
-                let turn = chat.turn(&text, &answering);
-                answering.end();
-                turn
-            }
+            None => chat.turn(&text),
         };
         match turn {
             // A person can correct it and go on.
@@ -92,6 +88,7 @@ struct Chat<'a> {
     tokenizer: &'a Tokenizer,
     template: ChatTemplate,
     cache: KvCache,
+    sampling: Sampling,
     messages: Vec<Message>,
     turns: u64,
     last: Option<Summary>,
@@ -155,9 +152,9 @@ impl Chat<'_> {
     }
 
     /// Answers a message; after an error the conversation is as before.
-    fn turn(&mut self, text: &str, answering: &Answering) -> anyhow::Result<()> {
+    fn turn(&mut self, text: &str) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
-        let answered = self.answer(answering);
+        let answered = self.answer();
         match &answered {
             Ok(answer) => self.messages.push(Message::new("assistant", answer)),
             Err(_) => drop(self.messages.pop()),
@@ -165,11 +162,13 @@ impl Chat<'_> {
         answered.map(drop)
     }
 
-    fn answer(&mut self, answering: &Answering) -> anyhow::Result<String> {
+    fn answer(&mut self) -> anyhow::Result<String> {
+        let _stoppable = Stoppable::answer();
         let text = self.template.render(&self.messages, true)?;
         let prompt = self.tokenizer.encode(&text, false)?;
         let capacity = self.cache.capacity();
-        let settings = self.args.sampling.settings(self.turns);
+        let args = &self.args.sampling;
+        let settings = args.settings(self.sampling, self.turns, prompt.len(), capacity);
         let generation = Generation::resume(
             self.model,
             self.tokenizer,
@@ -179,7 +178,7 @@ impl Chat<'_> {
         );
         let mut generation = generation.map_err(|e| full(e, prompt.len(), capacity))?;
         let mut answer = String::new();
-        for piece in generation.by_ref().take_while(|_| !answering.is_stopped()) {
+        for piece in generation.by_ref().take_while(|_| !terminal::interrupted()) {
             let piece = piece?;
             if !self.args.json {
                 out!("{piece}")?;

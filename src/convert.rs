@@ -12,7 +12,7 @@ use crate::choice::choice;
 use crate::exit::Usage;
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
-use crate::output::{note, out, outln};
+use crate::output::{out, outln, warning};
 use crate::terminal;
 
 /// Convert a model to another format, and prove that no weight differs.
@@ -301,7 +301,7 @@ fn convert(
     bar.finish_and_clear();
     let report = report?;
     for warning in &report.warnings {
-        note!("warning: {warning}");
+        warning!("{warning}");
     }
     Ok(report)
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use sterna_diagnose::doctor::{Examination, Stage, examine};
 
+use sterna_ternary::TemporaryFolder;
+
 use crate::locate::{Want, locate};
 use crate::output::{note, out, outln};
 use crate::terminal;
@@ -26,8 +28,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = locate(&args.model, Want::Either)?;
-    let scratch = tempfile::Builder::new().prefix("sterna-doctor").tempdir()?;
-    terminal::remove_on_interrupt(scratch.path().to_owned())?;
+    let scratch = TemporaryFolder::new()?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let report = examine(&path, scratch.path(), &mut |progress| match progress {
         Stage::Packing { done, total } => {

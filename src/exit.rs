@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 
-use crate::output::{self, note};
+use crate::output;
 
 const FAILED: u8 = 1;
-const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 const BAD_INPUT: u8 = 3;
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Ctrl-C ended the work after it was saved.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub fn report(error: &Error) -> ExitCode {
     if output.is_some_and(output::Error::is_closed_pipe) {
         return ExitCode::SUCCESS; // `sterna ... | head` has all its lines
     }
-    note!("error: {}", message(error));
+    output::write_stderr(format_args!("error: {}", message(error)));
     ExitCode::from(code(error))
 }
 

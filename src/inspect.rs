@@ -6,7 +6,7 @@ use sterna_diagnose::facts;
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
-use crate::output::{note, out, outln};
+use crate::output::{out, outln, warning};
 
 /// Show what is in a model: shapes, packing, sizes, trits, tokenizer.
 ///
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let path = locate(&args.model, Want::Either)?;
     let source = sterna_convert::open(&path, true)?;
     for warning in source.warnings() {
-        note!("warning: {warning}");
+        warning!("{warning}");
     }
     let most = source.config().max_position_embeddings;
     if let Some(context) = args.context.filter(|n| !(1..=most).contains(n)) {

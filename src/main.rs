@@ -43,6 +43,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use output::Level;
 
 /// Train, convert, run and judge ternary (1.58-bit) language models on ordinary CPUs.
 #[derive(Parser)]
@@ -57,6 +58,18 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
+    /// Print no progress on stderr, only warnings and errors.
+    #[arg(
+        long,
+        short,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Messages"
+    )]
+    quiet: bool,
+    /// Also print what was chosen and found on the way.
+    #[arg(long, short, global = true, help_heading = "Messages")]
+    verbose: bool,
 }
 
 const AFTER: &str = "\
@@ -103,6 +116,9 @@ fn main() -> ExitCode {
         Ok(verb) => verb,
         Err(code) => return code,
     };
+    if let Err(error) = terminal::catch_signals() {
+        return exit::report(&error);
+    }
     let outcome = match verb {
         Verb::Quickstart(args) => quickstart::run(&args),
         Verb::Data(verb) => data::run(&verb),
@@ -139,11 +155,22 @@ fn main() -> ExitCode {
 /// The verb of the command line. Help, version and errors of usage are printed here.
 fn verb() -> Result<Verb, ExitCode> {
     let error = match Cli::try_parse() {
-        Ok(cli) => return Ok(cli.verb),
+        Ok(cli) => {
+            output::set_level(match (cli.quiet, cli.verbose) {
+                (true, _) => Level::Quiet,
+                (_, true) => Level::Verbose,
+                _ => Level::Normal,
+            });
+            return Ok(cli.verb);
+        }
         Err(error) => error,
     };
     if error.use_stderr() {
-        error.exit();
+        let _ = error.print(); // stderr
+        if let Some(hint) = hint(&error) {
+            output::write_stderr(format_args!("{hint}"));
+        }
+        return Err(ExitCode::from(exit::USAGE));
     }
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     let text = error.render();
@@ -156,6 +183,52 @@ fn verb() -> Result<Verb, ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error.into()),
     })
+}
+
+/// Verbs of other programs, and what does their work here.
+const FOREIGN: [(&[&str], &str); 8] = [
+    (
+        &["run"],
+        "`sterna chat MODEL` is a conversation, `sterna generate MODEL` continues a text",
+    ),
+    (
+        &["list", "ls", "ps"],
+        "`sterna models` lists the models of the hub's cache",
+    ),
+    (
+        &["rm", "remove", "delete"],
+        "`sterna models rm NAME` removes a model of the hub's cache",
+    ),
+    (
+        &["eval", "evaluate", "perplexity", "ppl", "test"],
+        "`sterna validate MODEL` judges a model",
+    ),
+    (
+        &["quantize", "pack", "export"],
+        "`sterna convert MODEL --out FILE` packs a model",
+    ),
+    (
+        &["download", "get", "fetch"],
+        "`sterna pull NAME` fetches a model of the hub",
+    ),
+    (
+        &["finetune", "fine-tune", "sft"],
+        "`sterna train --from MODEL --chat FILE` trains a model further",
+    ),
+    (
+        &["serve", "server", "api"],
+        "there is no server; `sterna chat MODEL` answers the lines of a pipe",
+    ),
+];
+
+/// What to use instead of an unknown verb, if that is known.
+fn hint(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let (_, hint) = FOREIGN.iter().find(|(names, _)| names.contains(&&**verb))?;
+    Some(format!("\nhint: {hint}"))
 }
 
 #[cfg(test)]

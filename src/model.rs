@@ -1,12 +1,14 @@
 //! The arguments of the verbs that run a model.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use sterna_runtime::{Kernels, KvType, Model, Options};
 use sterna_ternary::Memory;
 
 use crate::choice::choice;
 use crate::exit::Usage;
+use crate::output::detail;
 use crate::packed::packed;
 
 #[derive(clap::Args)]
@@ -64,7 +66,20 @@ impl Args {
             kv_type: self.choices.kv,
             memory: self.choices.memory,
         };
-        Ok(Model::open(&packed(&self.model)?, options)?)
+        let path = packed(&self.model)?;
+        let start = Instant::now();
+        let model = Model::open(&path, options)?;
+        detail!(
+            "{}: family {}, packing {}, kernels {}, {} threads, {} cache; opened in {:.0?}",
+            path.display(),
+            model.config().family.name,
+            model.file().packing.name(),
+            model.kernels().name,
+            model.threads(),
+            self.choices.kv.name(),
+            start.elapsed(),
+        );
+        Ok(model)
     }
 }
 

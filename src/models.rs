@@ -1,5 +1,7 @@
 //! `sterna models`: the models and data sets in the hub's cache.
 
+use std::path::Path;
+
 use clap::Subcommand;
 use serde_json::json;
 use sterna_hub::{self as hub, HubSettings, Name, StoredRepo};
@@ -23,7 +25,17 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    List(List),
+    #[command(visible_alias = "rm")]
     Remove(Remove),
+}
+
+/// List the models and data sets, as `sterna models` alone does.
+#[derive(clap::Args)]
+struct List {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Remove a model or data set from the cache, or only one revision of it.
@@ -38,19 +50,27 @@ struct Remove {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let cache = HubSettings::from_env()?.cache;
-    let Some(Verb::Remove(args)) = &args.verb else {
-        let models = hub::list(&cache)?;
-        if args.json {
-            outln!("{}", json!({"cache": cache, "models": models}))?;
-        } else if models.is_empty() {
-            note!("no models or data sets in {}", cache.display());
-        } else {
-            for model in &models {
-                out!("{}", describe(model))?;
-            }
-        }
-        return Ok(());
-    };
+    match &args.verb {
+        None => list(&cache, args.json),
+        Some(Verb::List(list_args)) => list(&cache, list_args.json),
+        Some(Verb::Remove(args)) => remove(&cache, args),
+    }
+}
+
+fn list(cache: &Path, as_json: bool) -> anyhow::Result<()> {
+    let models = hub::list(cache)?;
+    if as_json {
+        outln!("{}", json!({"cache": cache, "models": models}))?;
+    } else if models.is_empty() {
+        note!("no models or data sets in {}", cache.display());
+    }
+    for model in models.iter().filter(|_| !as_json) {
+        out!("{}", describe(model))?;
+    }
+    Ok(())
+}
+
+fn remove(cache: &Path, args: &Remove) -> anyhow::Result<()> {
     let name = Name::parse(&args.name)?;
     if name.file.is_some() {
         let why = format!(
@@ -59,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
         return Err(Usage(why).into());
     }
-    let freed = hub::remove(&cache, &name)?;
+    let freed = hub::remove(cache, &name)?;
     if args.json {
         outln!(
             "{}",

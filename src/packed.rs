@@ -8,7 +8,7 @@ use sterna_ternary::{LinearType, Packing, units};
 use sterna_train::{Origins, Recipe};
 
 use crate::locate::{Want, locate};
-use crate::output::note;
+use crate::output::{detail, note, warning};
 use crate::terminal;
 use crate::train::start;
 
@@ -76,9 +76,16 @@ fn show(
     });
     bar.finish_and_clear();
     let Cached { path, report } = cached?;
+    if report.is_none() && path != model {
+        detail!(
+            "{} was packed before as {}",
+            model.display(),
+            path.display()
+        );
+    }
     if let Some(report) = report {
         for warning in &report.warnings {
-            note!("warning: {warning}");
+            warning!("{warning}");
         }
         note!(
             "packed {} ({}, {}); the packed file is kept as {}",

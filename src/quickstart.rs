@@ -11,7 +11,8 @@ use sterna_train::{Origins, Place, Recipe};
 use sterna_validate::generated::{self, Partner};
 
 use crate::output::{note, out, outln};
-use crate::{convert, terminal, train};
+use crate::terminal::{self, Stoppable};
+use crate::{convert, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
 /// Held-out documents that the packed model is scored on.
@@ -81,7 +82,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
     train::use_threads(args.threads)?;
-    terminal::catch_interrupts()?;
 
     let exists = args.out.join("model.sterna").exists();
     note!(
@@ -91,7 +91,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     let run = train::start::open(recipe, Origins::default())?;
     let recipe = run.recipe();
+    let stoppable = Stoppable::work();
     let trained = train::train(&run, &args.out, &Place::default(), None)?;
+    drop(stoppable);
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (

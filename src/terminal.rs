@@ -1,15 +1,19 @@
 //! Progress bars, downloads and interrupts in the terminal.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[cfg(unix)]
+use nix::sys::signal::{SigHandler, Signal, signal};
+#[cfg(unix)]
 use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+use sterna_ternary::temporary;
 use sterna_train::Control;
 
-use crate::output::note;
+use crate::output::{self, Level, note};
 
 /// A bar of `len` units on stderr; hidden where stderr is not a terminal.
 pub fn bar(len: u64, template: &str) -> ProgressBar {
@@ -20,7 +24,7 @@ pub fn bar(len: u64, template: &str) -> ProgressBar {
 }
 
 fn target() -> ProgressDrawTarget {
-    if is_terminal() {
+    if is_terminal() && output::shows(Level::Normal) {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
@@ -85,29 +89,105 @@ pub fn sparkline(values: &[f64], width: usize) -> String {
     means.iter().map(|x| blocks[level(x).min(7)]).collect()
 }
 
+/// What a signal does at the moment.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u8)]
+enum OnSignal {
+    /// It ends the process.
+    End,
+    /// The first asks for a stop after the current step, the second ends the process.
+    FinishStep,
+    /// The first asks for the end of the current answer, the second ends the process.
+    StopAnswer,
+}
+
+static ON_SIGNAL: AtomicU8 = AtomicU8::new(OnSignal::End as u8);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// When the first signal came.
+static FIRST: Mutex<Option<Instant>> = Mutex::new(None);
+/// Signals that follow the first one in this time count as one: `timeout` sends two.
+const ONE: Duration = Duration::from_secs(1);
 
-/// Makes the first Ctrl-C (or SIGTERM) ask for a stop and the second end the process at once.
-pub fn catch_interrupts() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        note!("\nstopping after this step; again to stop at once");
-    })?;
-    Ok(())
-}
-
-/// Makes Ctrl-C remove a temporary folder, which may hold gigabytes, and end the process.
-pub fn remove_on_interrupt(folder: PathBuf) -> anyhow::Result<()> {
+/// Catches Ctrl-C, SIGTERM and SIGHUP, so that a process that they end leaves no temporary files.
+/// A SIGHUP that is ignored, as under nohup, stays ignored.
+pub fn catch_signals() -> anyhow::Result<()> {
+    // The editor of a conversation reads Ctrl-C as a key, so at its prompt only other signals
+    // arrive. The terminal is then in the editor's modes, which outlive the process.
+    #[cfg(unix)]
+    let modes = tcgetattr(std::io::stdin()).ok();
+    #[cfg(unix)]
+    let is_hangup_ignored = ignore_hangup();
     ctrlc::set_handler(move || {
-        let _ = std::fs::remove_dir_all(&folder); // the process ends anyway
-        std::process::exit(130);
+        if !is_end() {
+            return;
+        }
+        #[cfg(unix)]
+        if let Some(modes) = &modes {
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes); // it ends anyway
+        }
+        temporary::remove_all();
+        std::process::exit(i32::from(crate::exit::INTERRUPTED));
     })?;
+    #[cfg(unix)]
+    if is_hangup_ignored {
+        ignore_hangup();
+    }
     Ok(())
 }
 
-/// Whether Ctrl-C was pressed since [`catch_interrupts`].
+/// Whether the signal that came ends the process.
+fn is_end() -> bool {
+    let on_signal = ON_SIGNAL.load(Ordering::Relaxed);
+    if on_signal == OnSignal::End as u8 {
+        return true;
+    }
+    let mut first = FIRST
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        return first.is_none_or(|first| first.elapsed() > ONE);
+    }
+    *first = Some(Instant::now());
+    if on_signal == OnSignal::FinishStep as u8 {
+        note!("\nstopping after this step; again to stop at once");
+    }
+    false
+}
+
+/// Ignores SIGHUP and returns whether it was ignored before.
+#[cfg(unix)]
+fn ignore_hangup() -> bool {
+    // SAFETY: no handler is replaced that other code relies on, and ignoring runs no code.
+    let before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
+    matches!(before, Ok(SigHandler::SigIgn))
+}
+
+/// While it exists, the first signal asks for a stop; see [`interrupted`].
+#[must_use]
+pub struct Stoppable(());
+
+impl Stoppable {
+    /// Work that stops after its current step.
+    pub fn work() -> Stoppable {
+        ON_SIGNAL.store(OnSignal::FinishStep as u8, Ordering::Relaxed);
+        Stoppable(())
+    }
+
+    /// An answer of a conversation, which stops after its current token.
+    pub fn answer() -> Stoppable {
+        INTERRUPTED.store(false, Ordering::Relaxed);
+        ON_SIGNAL.store(OnSignal::StopAnswer as u8, Ordering::Relaxed);
+        Stoppable(())
+    }
+}
+
+impl Drop for Stoppable {
+    fn drop(&mut self) {
+        ON_SIGNAL.store(OnSignal::End as u8, Ordering::Relaxed);
+    }
+}
+
+/// Whether a signal asked for a stop.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
@@ -117,44 +197,6 @@ pub fn control() -> Control {
     match interrupted() {
         true => Control::Stop,
         false => Control::Continue,
-    }
-}
-
-/// Makes Ctrl-C stop an answer, and end the process while there is no answer.
-pub struct Answering(());
-
-static ANSWERING: AtomicBool = AtomicBool::new(false);
-
-impl Answering {
-    pub fn catch_interrupts() -> anyhow::Result<Answering> {
-        // The line editor reads Ctrl-C as a key, so at its prompt only other signals arrive here.
-        // The terminal is then in the editor's modes, which outlive the process.
-        #[cfg(unix)]
-        let modes = tcgetattr(std::io::stdin()).ok();
-        ctrlc::set_handler(move || {
-            // The second Ctrl-C during an answer does not wait for the next token.
-            if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
-                #[cfg(unix)]
-                if let Some(modes) = &modes {
-                    let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes); // it ends anyway
-                }
-                std::process::exit(130);
-            }
-        })?;
-        Ok(Answering(()))
-    }
-
-    pub fn begin(&self) {
-        INTERRUPTED.store(false, Ordering::Relaxed);
-        ANSWERING.store(true, Ordering::Relaxed);
-    }
-
-    pub fn end(&self) {
-        ANSWERING.store(false, Ordering::Relaxed);
-    }
-
-    pub fn is_stopped(&self) -> bool {
-        interrupted()
     }
 }
 

@@ -19,8 +19,8 @@ use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Outcome, Place, Run};
 
 use crate::exit::{Interrupted, Usage};
-use crate::output::{note, outln};
-use crate::terminal;
+use crate::output::{note, outln, warning};
+use crate::terminal::{self, Stoppable};
 
 pub use place::refuse_ranks;
 use watch::Watch;
@@ -167,7 +167,7 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     if args.profile {
         return profile::print(&run, args.json);
     }
-    terminal::catch_interrupts()?;
+    let _stoppable = Stoppable::work();
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
         return find_rate::run(&run, args.find_lr_steps, args.json);
     };
@@ -331,7 +331,7 @@ fn page(port: u16, run: &Run, folder: &Path) -> Option<Page> {
             Some(page)
         }
         Err(error) => {
-            note!("warning: no page to watch on port {port}: {error}; training goes on without");
+            warning!("no page to watch on port {port}: {error}; training goes on without");
             None
         }
     }

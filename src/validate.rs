@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use sterna_runtime::{Kernels, Options, threads};
+use sterna_ternary::TemporaryFolder;
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::Machine;
@@ -18,8 +19,9 @@ use sterna_validate::{
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
+use crate::model;
 use crate::output::{note, out, outln};
-use crate::{model, terminal};
+use crate::terminal::Stoppable;
 use models::Models;
 use progress::Progress;
 
@@ -188,7 +190,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
-    terminal::catch_interrupts()?;
+    let _stoppable = Stoppable::work();
     let report = Report {
         answer: Vec::new(),
         setting: setting(args, options, &text),
@@ -407,13 +409,13 @@ fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
 struct State {
     folder: PathBuf,
     /// Without --out the folder is removed at the end of the process.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<TemporaryFolder>,
 }
 
 impl State {
     fn open(out: Option<&Path>) -> anyhow::Result<State> {
         let Some(out) = out else {
-            let temporary = tempfile::tempdir().context("a temporary folder cannot be made")?;
+            let temporary = TemporaryFolder::new().context("a temporary folder cannot be made")?;
             return Ok(State {
                 folder: temporary.path().to_owned(),
                 _temporary: Some(temporary),

@@ -105,7 +105,16 @@ static MODELS: LazyLock<Models> = LazyLock::new(|| {
 #[test]
 fn a_turn_costs_its_own_tokens() {
     let model = text(&MODELS.chat);
-    let args = ["chat", model, "--system", "Be brief.", "-n", "6", "--json"];
+    let args = [
+        "--temperature",
+        "0",
+        "--system",
+        "Be brief.",
+        "-n",
+        "6",
+        "--json",
+    ];
+    let args = [&["chat", model][..], &args].concat();
     let turns = objects(&args, "Who are you?\n\nAnd then?\n");
     assert_eq!(turns.len(), 2);
     let number = |turn: usize, key: &str| turns[turn][key].as_u64().unwrap();
@@ -152,7 +161,8 @@ fn only_answers_go_to_stdout_and_commands_do_what_they_say() {
         "/speed\n/help\nHello\n/speed\n/save {}\n/reset\n/system Be kind.\nHello\n/quit\nHello\n",
         text(&saved)
     );
-    let output = sterna(&["chat", model, "-n", "5", "--system", "x"], &input);
+    let args = ["chat", model, "-n", "5", "--temperature", "0", "--system"];
+    let output = sterna(&[&args[..], &["x"]].concat(), &input);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     for expected in [
@@ -169,10 +179,7 @@ fn only_answers_go_to_stdout_and_commands_do_what_they_say() {
         );
     }
     let messages: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
-    let turns = objects(
-        &["chat", model, "-n", "5", "--system", "x", "--json"],
-        "Hello\n",
-    );
+    let turns = objects(&[&args[..], &["x", "--json"]].concat(), "Hello\n");
     assert_eq!(
         messages,
         json!([
@@ -180,10 +187,7 @@ fn only_answers_go_to_stdout_and_commands_do_what_they_say() {
             {"role": "assistant", "content": turns[0]["text"]},
         ])
     );
-    let kind = objects(
-        &["chat", model, "-n", "5", "--system", "Be kind.", "--json"],
-        "Hello\n",
-    );
+    let kind = objects(&[&args[..], &["Be kind.", "--json"]].concat(), "Hello\n");
     let [first, second] = [&turns[0], &kind[0]].map(|t| t["text"].as_str().unwrap());
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),

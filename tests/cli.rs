@@ -348,7 +348,7 @@ fn usage_errors_say_what_is_possible() {
 fn a_negative_number_reaches_the_check_of_its_own() {
     for name in ["temperature", "top_p", "min_p", "repetition_penalty"] {
         let flag = format!("--{}", name.replace('_', "-"));
-        let message = program::refused(1, &["generate", text(&RUN.packed), &flag, "-1"]);
+        let message = program::refused(2, &["generate", text(&RUN.packed), &flag, "-1"]);
         assert!(
             message.contains(&format!("{name} is -1, expected")),
             "{message}"

@@ -136,6 +136,8 @@ fn hostile_folders_end_with_code_3() {
     );
     check("model.safetensors", Some(&[255; 64]), "model.safetensors");
     check("model.safetensors", None, "model.safetensors");
+    // An index is read only without a whole file.
+    fs::remove_file(Path::new(&folder).join("model.safetensors")).unwrap();
     let index = |file: &str| json!({"weight_map": {"a": file}}).to_string().into_bytes();
     for file in [
         "../model/model.safetensors",
@@ -150,6 +152,7 @@ fn hostile_folders_end_with_code_3() {
             "in this folder",
         );
     }
+    fs::write(Path::new(&folder).join("model.safetensors"), weights).unwrap();
     check("config.json", Some(b"{\"a\": "), "config.json");
     check("config.json", Some(&b"[".repeat(100_000)), "config.json");
     check("config.json", None, "config.json");

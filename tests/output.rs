@@ -115,6 +115,7 @@ impl Files {
             "plot" => "plot @run --out @loss.svg",
             "pull" => "pull org/name",
             "models" => "models --json",
+            "models list" => "models list",
             "models remove" => "models remove org/removed",
             "convert" => "convert org/name --out @converted",
             "verify" => "verify @model @model",

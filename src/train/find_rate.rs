@@ -1,6 +1,7 @@
 //! `sterna train --find-lr`: the learning rate, by short runs.
 
 use serde_json::json;
+use sterna_ternary::TemporaryFolder;
 use sterna_train::Run;
 use sterna_train::run::{data, range_test};
 
@@ -16,7 +17,7 @@ const COUNT: usize = 11;
 
 /// Trains `steps` steps with each rate and prints their losses and a suggestion.
 pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
+    let folder = TemporaryFolder::new()?;
     note!("training the tokenizer and encoding the data");
     data::prepare(run, folder.path())?;
     let data = data::open(run, folder.path())?;

@@ -8,7 +8,7 @@ use sterna_ternary::units;
 use sterna_train::run::cost;
 use sterna_train::{Control, Evaluation, Event, InstructionSet};
 
-use crate::output::note;
+use crate::output::{note, warning};
 use crate::terminal;
 
 /// The progress of a run.
@@ -62,11 +62,13 @@ impl Watch {
                     self.say(&packed(name, counts));
                 }
             }
-            Event::Idle { ranks, shards } => self.say(&format!(
-                "warning: a step of this recipe has {shards} parts, so {ranks} ranks have nothing \
-                 to compute; start {shards}, or raise `batch` or `accumulate`"
-            )),
-            Event::Warning(error) => self.say(&format!("warning: {error}")),
+            Event::Idle { ranks, shards } => self.bar.suspend(|| {
+                warning!(
+                    "a step of this recipe has {shards} parts, so {ranks} ranks have nothing to \
+                     compute; start {shards}, or raise `batch` or `accumulate`"
+                );
+            }),
+            Event::Warning(error) => self.bar.suspend(|| warning!("{error}")),
             Event::Started {
                 parameters,
                 step,
