@@ -36,6 +36,21 @@ pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// As many of the parts, from the first, as fit into a line of the terminal beside `taken` columns
+/// of a bar. Two spaces are between parts.
+pub fn fitting(parts: &[String], taken: usize) -> String {
+    let (_, columns) = console::Term::stderr().size();
+    let fits = |n: &usize| {
+        let text: usize = parts[..*n]
+            .iter()
+            .map(|part| part.chars().count() + 2)
+            .sum();
+        taken + text <= usize::from(columns)
+    };
+    let count = (0..=parts.len()).rev().find(fits).unwrap_or(0);
+    parts[..count].join("  ")
+}
+
 /// A bar of the files that come from the hub, or one line per file if stderr is not a terminal.
 #[cfg(feature = "hub")]
 pub struct Download(ProgressBar);

@@ -121,15 +121,25 @@ impl Watch {
         let seconds = self.start.elapsed().as_secs_f64();
         let rate = self.tokens as f64 / seconds;
         let share = 100.0 * rate * self.flops_per_token / self.peak_flops;
-        let message = format!("loss {smooth:.3}  {rate:.0} tokens/s  {share:.0} % of f32 peak");
+        let parts = [
+            format!("loss {smooth:.3}"),
+            format!("{rate:.0} tokens/s"),
+            format!("{share:.0} % of f32 peak"),
+        ];
         if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
             let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;
             let left = units::duration(left);
-            note!("step {step}/{}  {message}  ETA {left}", self.steps);
+            note!(
+                "step {step}/{}  {}  ETA {left}",
+                self.steps,
+                parts.join("  ")
+            );
         }
         self.bar.set_position(step);
-        self.bar.set_message(message);
+        // The rest of the line: ten columns of the bar, the step and the time left.
+        let taken = format!("  {:10} step {step}/{}    ETA 00m", "", self.steps).len();
+        self.bar.set_message(terminal::fitting(&parts, taken));
     }
 
     fn say(&self, line: &str) {
