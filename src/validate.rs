@@ -79,9 +79,9 @@ pub struct Args {
     tokens: Option<usize>,
     /// Tasks to solve: files, folders, or generated ones.
     ///
-    /// LAYOUT=PATH, which is files or folders of records (.jsonl, .parquet) in the layout of a
-    /// known data set; task files (.toml); or generated tasks: stories, addition2, addition3, copy,
-    /// recall, facts.
+    /// Files or folders of records (.jsonl, .parquet) in the layout of a known data set, which is
+    /// recognized by their fields or named (LAYOUT=PATH); task files (.toml); or generated tasks:
+    /// stories, addition2, addition3, copy, recall, facts. How each task asks is printed first.
     #[arg(long, num_args = 1.., value_delimiter = ',', help_heading = "Tasks")]
     tasks: Vec<String>,
     /// Solved examples before each item of a task.
@@ -190,6 +190,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
+    announce(&exams, &models.subjects)?;
     let _stoppable = Stoppable::work();
     let report = Report {
         answer: Vec::new(),
@@ -305,13 +306,18 @@ fn exams(args: &Args) -> anyhow::Result<Vec<tasks::AccuracyTask>> {
         limit: args.limit,
         ..tasks::TaskOptions::default()
     };
-    let tasks = args
-        .tasks
-        .iter()
-        .map(|name| tasks::AccuracyTask::load(name, &options));
-    Ok(tasks
-        .collect::<Result<_, _>>()
-        .map_err(sterna_validate::Error::from)?)
+    let tasks = tasks::AccuracyTask::load_all(&args.tasks, &options);
+    Ok(tasks.map_err(sterna_validate::Error::from)?)
+}
+
+/// Says how each task asks, and refuses models that cannot answer, before hours of work.
+fn announce(exams: &[tasks::AccuracyTask], subjects: &[Subject]) -> anyhow::Result<()> {
+    for task in exams {
+        let room = task.check_room(longest(subjects));
+        room.map_err(sterna_validate::Error::from)?;
+        note!("{}", task.summary().describe(task.name()));
+    }
+    Ok(())
 }
 
 /// Adds the figures of one convention to each model.

@@ -8,10 +8,9 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::judge::Subject;
-use crate::tasks::{AccuracyTask, ItemOutcome, McNemar, Score, compare, scores};
+use crate::tasks::{AccuracyTask, ItemOutcome, PairedTest, Score, TaskSummary, compare, scores};
 use crate::{Error, Result, store};
 
 /// The result of one model on one task.
@@ -19,14 +18,17 @@ use crate::{Error, Result, store};
 pub struct Exam {
     /// Name of the task.
     pub task: String,
-    /// SHA-256 of all items as the models see them.
+    /// How it asks.
+    #[serde(flatten)]
+    pub summary: TaskSummary,
+    /// SHA-256 of all items as the models see them, and of what is right.
     pub sha256: String,
     /// Its figures with their errors.
     pub scores: Vec<Score>,
     /// The figure that models are compared by.
     pub metric: String,
     /// The first model and this one on the same items; `None` of the first.
-    pub beside_first: Option<McNemar>,
+    pub beside_first: Option<PairedTest>,
 }
 
 impl Exam {
@@ -47,7 +49,7 @@ pub fn examine(
     state: &Path,
     seen: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Option<Vec<Exam>>> {
-    let sha256 = items_hash(task);
+    let sha256 = task.sha256();
     let total = task.len() * subjects.len();
     let mut exams: Vec<Exam> = Vec::new();
     let mut first: Option<Vec<ItemOutcome>> = None;
@@ -67,6 +69,7 @@ pub fn examine(
             .map(|first| compare(first, &outcomes, &metric));
         exams.push(Exam {
             task: task.name().to_owned(),
+            summary: task.summary(),
             sha256: sha256.clone(),
             scores: scores(&outcomes),
             metric,
@@ -78,15 +81,7 @@ pub fn examine(
 }
 
 /// Version of the scoring code, part of the key of a store. Raise it when a change alters answers.
-const VERSION: &str = "2";
-
-fn items_hash(task: &AccuracyTask) -> String {
-    let mut hash = Sha256::new();
-    for index in 0..task.len() {
-        hash.update(format!("{:?}\n", task.item(index)));
-    }
-    hex(&hash.finalize())
-}
+const VERSION: &str = "3";
 
 /// The answers of one model, those in the file at `path` first; not all of them where `seen` said
 /// not to go on.

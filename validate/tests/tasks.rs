@@ -90,7 +90,12 @@ fn check_runs(name: &str) {
         .filter(|run| name.ends_with(&run.model))
     {
         let data = match run.data.as_str() {
-            "sums" => folder().join("sums.toml").to_str().unwrap().to_owned(),
+            data @ ("sums" | "mmlu_pro") => {
+                let file = folder().join(format!("{data}.toml"));
+                file.to_str().unwrap().to_owned()
+            }
+            // One file for two tasks, which are named.
+            "truthfulqa" => format!("{}={}", &run.task[..14], items("truthfulqa")),
             data => items(data),
         };
         let options = TaskOptions {
@@ -132,8 +137,14 @@ fn check_items(run: &Expected, outcomes: &[ItemOutcome]) {
             differences.push(difference / expected.abs());
         }
         for (metric, found) in &outcome.metrics {
-            if metric != "perplexity" {
-                assert_eq!(Some(*found), expected[metric].as_f64(), "{place}, {metric}");
+            match (metric.as_str(), run.data.as_str()) {
+                ("perplexity", _) => {}
+                // A share of probabilities moves with them.
+                ("acc", "truthfulqa") => {
+                    let off = (found - expected[metric].as_f64().unwrap()).abs();
+                    assert!(off < 0.02, "{place}: {found}, expected {expected}");
+                }
+                _ => assert_eq!(Some(*found), expected[metric].as_f64(), "{place}, {metric}"),
             }
         }
     }
@@ -159,7 +170,11 @@ fn check_metrics(run: &Expected, outcomes: &[ItemOutcome]) {
                 assert!(run.task == "lambada" && metric == "perplexity", "{key}");
                 return;
             };
-            let tolerance = if metric == "perplexity" { 1e-3 } else { 1e-12 };
+            let tolerance = match (metric, run.task.starts_with("truthfulqa_mc2")) {
+                ("perplexity", _) => 1e-3,
+                (_, true) => 1e-2,
+                (_, false) => 1e-12,
+            };
             let message = format!("{}, {key}: {found}, expected {expected}", run.task);
             assert!(
                 (found - expected).abs() <= tolerance * expected.abs(),
@@ -212,7 +227,7 @@ fn results_do_not_depend_on_the_batch_or_the_start() {
             serde_json::from_str::<Vec<ItemOutcome>>(&kept).unwrap(),
             alone
         );
-        assert_eq!(compare(&alone, &alone, "acc").unwrap().p, 1.0);
+        assert_eq!(compare(&alone, &alone, "acc").unwrap().p(), Some(1.0));
     }
 }
 
@@ -277,6 +292,100 @@ fn a_folder_of_splits_is_scored_by_one_and_shown_the_other() {
             ..
         })
     ));
+}
+
+#[test]
+fn a_summary_says_how_a_task_asks() {
+    let load = |name: &str, fewshot| {
+        let options = TaskOptions {
+            fewshot: Some(fewshot),
+            ..TaskOptions::default()
+        };
+        AccuracyTask::load(name, &options).unwrap().summary()
+    };
+    let found = load(&items("sciq"), 2);
+    assert_eq!(
+        (found.layout.as_str(), found.items, found.examples),
+        ("sciq", 20, 2)
+    );
+    assert_eq!(found.metrics, ["acc", "acc_norm"]);
+    assert_eq!(found.first.len(), 4);
+    assert!(found.first[0].context.ends_with("\nAnswer:"));
+    let notes = |name: &str, fewshot| load(name, fewshot).notes.join(", ");
+    assert_eq!(
+        notes(&items("blimp"), 3),
+        "examples are not added: lm-evaluation-harness adds none to this task"
+    );
+    assert!(notes(&items("mmlu_pro"), 0).contains("takes 5 by default"));
+    let named = format!("gsm8k={}", items("asdiv"));
+    assert!(notes(&named, 5).contains("fields that are not read: body, "));
+}
+
+#[test]
+fn tasks_of_one_file_are_told_apart() {
+    let data = items("truthfulqa");
+    let load = |names: &[String]| AccuracyTask::load_all(names, &TaskOptions::default());
+    let both = ["truthfulqa_mc1", "truthfulqa_mc2"].map(|layout| format!("{layout}={data}"));
+    let tasks = load(&both).unwrap();
+    let names: Vec<&str> = tasks.iter().map(AccuracyTask::name).collect();
+    assert_eq!(names, ["truthfulqa_mc1", "truthfulqa_mc2"]);
+    assert_ne!(tasks[0].sha256(), tasks[1].sha256());
+    let twice = load(&[items("sciq"), items("sciq")]).unwrap_err();
+    assert!(matches!(twice, Error::SameName { .. }), "{twice}");
+}
+
+#[test]
+fn another_right_answer_is_another_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let hash = |label: &str| {
+        let path = folder.path().join("items.jsonl");
+        let record =
+            format!("{{\"goal\": \"a\", \"sol1\": \"b\", \"sol2\": \"c\", \"label\": {label}}}");
+        std::fs::write(&path, record).unwrap();
+        let task = AccuracyTask::load(path.to_str().unwrap(), &TaskOptions::default());
+        task.unwrap().sha256()
+    };
+    assert_ne!(hash("0"), hash("1"));
+    assert_eq!(hash("0"), hash("0"));
+}
+
+#[test]
+fn each_layout_scores_the_split_that_has_labels() {
+    let data = tempfile::tempdir().unwrap();
+    let copy = |from: &str, to: &str| std::fs::copy(items(from), data.path().join(to)).unwrap();
+    copy("commonsense_qa", "validation-00000-of-00001.jsonl");
+    copy("commonsense_qa_train", "train-00000-of-00001.jsonl");
+    let hidden = std::fs::read_to_string(items("commonsense_qa")).unwrap();
+    let hidden = hidden.lines().map(|line| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record["answerKey"] = "".into();
+        format!("{record}\n")
+    });
+    let hidden: String = hidden.collect();
+    std::fs::write(data.path().join("test-00000-of-00001.jsonl"), hidden).unwrap();
+    let options = TaskOptions {
+        fewshot: Some(2),
+        ..TaskOptions::default()
+    };
+    let task = AccuracyTask::load(data.path().to_str().unwrap(), &options).unwrap();
+    let run = expected()
+        .into_iter()
+        .find(|run| run.task == "commonsense_qa_2shot")
+        .unwrap();
+    assert_eq!(task.item(0).requests[0].context, run.first_context);
+}
+
+#[test]
+fn a_text_that_is_longer_than_the_context_is_refused_before_any_work() {
+    let task = AccuracyTask::load(&items("mmlu_pro"), &TaskOptions::default()).unwrap();
+    let refused = task.check_room(2048).unwrap_err().to_string();
+    assert!(
+        refused.contains("2048 tokens") && refused.contains("max_tokens"),
+        "{refused}"
+    );
+    assert!(task.check_room(2049).is_ok());
+    let scored = AccuracyTask::load(&items("sciq"), &TaskOptions::default()).unwrap();
+    assert!(scored.check_room(1).is_ok());
 }
 
 #[test]
@@ -358,6 +467,10 @@ fn what_is_wrong_with_a_task_file_is_named() {
         &format!("{good}\n[generation]\nstop = []"),
         "kind `generation`",
     );
+    check(
+        "data = 'data.jsonl'\nlayout = 'piqa'\n[generation]\nmax_tokens = 3",
+        "the layouts gsm8k and mmlu_pro",
+    );
     let writes =
         "data = 'data.jsonl'\nkind = 'generation'\ntext = '{{ q }}'\nanswer = 'a'\n[generation]\n";
     check(
@@ -385,6 +498,23 @@ fn what_is_no_task_is_refused_with_what_would_be_one() {
         unknown.contains("its fields are colour") && unknown.contains("hellaswag"),
         "{unknown}"
     );
+    let several = load(&items("truthfulqa")).to_string();
+    assert!(
+        several.contains("those of truthfulqa_mc1 and truthfulqa_mc2"),
+        "{several}"
+    );
+    // The second record is of another data set; a name says that this is meant.
+    let solved = "{\"question\": \"\", \"answer\": \"#### 1\"}";
+    let lines = format!("{solved}\n{}\n", solved.replace('}', ", \"level\": 2}"));
+    std::fs::write(&path, lines).unwrap();
+    let mixed = load(path.to_str().unwrap()).to_string();
+    assert!(
+        mixed.contains("record 2") && mixed.contains("it does not have level"),
+        "{mixed}"
+    );
+    let named = format!("gsm8k={}", path.display());
+    let task = AccuracyTask::load(&named, &TaskOptions::default()).unwrap();
+    assert_eq!(task.len(), 2);
     let forced = load(&format!("piqa={}", path.display())).to_string();
     assert!(
         forced.contains("data.jsonl, record 1: there is no `goal`"),

@@ -29,7 +29,7 @@ pub fn of(report: &Report) -> Vec<String> {
 fn solved(first: &ModelReport, other: &ModelReport) -> String {
     let sentence = |(a, b): (&Exam, &Exam)| {
         let (before, now, test) = (a.main()?, b.main()?, b.beside_first.as_ref()?);
-        if (test.only_first, test.only_second) == (0, 0) {
+        if test.is_same() {
             let (items, task, share) = (now.items, &b.task, 100.0 * now.value);
             if now.value == 0.0 {
                 return Some(format!(
@@ -40,7 +40,7 @@ fn solved(first: &ModelReport, other: &ModelReport) -> String {
                 " Of {items} items of {task} it gets the same ones right ({share:.1} %)."
             ));
         }
-        let verdict = match test.p < SIGNIFICANT {
+        let verdict = match test.p().is_some_and(|p| p < SIGNIFICANT) {
             true => "more than chance explains",
             false => "which chance explains",
         };
@@ -50,7 +50,7 @@ fn solved(first: &ModelReport, other: &ModelReport) -> String {
             b.task,
             100.0 * now.value,
             100.0 * before.value,
-            chance(Some(test.p))
+            chance(test.p())
         ))
     };
     first
@@ -186,7 +186,7 @@ fn degree(kl: f64) -> &'static str {
     }
 }
 
-fn chance(p_value: Option<f64>) -> String {
+pub fn chance(p_value: Option<f64>) -> String {
     match p_value {
         None => "p unknown".to_owned(),
         Some(p) if p < 1e-4 => "p < 0.0001".to_owned(),

@@ -5,6 +5,7 @@ use super::plots::{self, Plot};
 use super::{Accuracy, ModelReport, Report};
 use crate::accuracy::{AccuracyVerdict, GAIN, SIGNIFICANT};
 use crate::statistics::Estimate;
+use crate::tasks::{PairedTest, TaskSummary};
 
 /// What is written.
 pub struct ReportDocument {
@@ -19,6 +20,8 @@ pub struct Section {
     pub title: &'static str,
     pub intro: String,
     pub table: ReportTable,
+    /// Texts to be shown as they are, with the lines above them.
+    pub texts: Vec<(String, String)>,
     /// Names of plots.
     pub plots: Vec<&'static str>,
 }
@@ -37,6 +40,7 @@ pub fn of(report: &Report) -> ReportDocument {
         accuracy(report),
         divergence(report),
         tasks(report),
+        questions(report),
         speed(report),
         setting(report),
     ];
@@ -80,6 +84,7 @@ fn gates(report: &Report) -> Option<Section> {
             head: head(&["model", "condition", "found", ""]),
             rows,
         },
+        texts: Vec::new(),
         plots: Vec::new(),
     })
 }
@@ -132,6 +137,7 @@ fn short(report: &Report) -> Option<Section> {
             ]),
             rows: rows.collect(),
         },
+        texts: Vec::new(),
         plots: vec!["accuracy-speed", "accuracy-size"],
     })
 }
@@ -177,6 +183,7 @@ fn accuracy(report: &Report) -> Option<Section> {
             ]),
             rows,
         },
+        texts: Vec::new(),
         plots: vec!["loss-by-position"],
     })
 }
@@ -201,13 +208,7 @@ fn divergence(report: &Report) -> Option<Section> {
             model.name.clone(),
             accuracy.convention.name().into(),
             format!("{:.5}{range}", d.perplexity_ratio),
-            d.p_value.map_or("–".into(), |p| {
-                if p < 1e-4 {
-                    "< 0.0001".into()
-                } else {
-                    format!("{p:.4}")
-                }
-            }),
+            d.p_value.map_or("–".into(), p_value),
             estimate(&d.kl, 6),
             figures(d.kl_median),
             [d.kl_p90, d.kl_p99, d.kl_p999].map(figures).join(" / "),
@@ -256,6 +257,7 @@ fn divergence(report: &Report) -> Option<Section> {
             ]),
             rows,
         },
+        texts: Vec::new(),
         plots: vec!["kl-histogram"],
     })
 }
@@ -266,6 +268,10 @@ fn tasks(report: &Report) -> Option<Section> {
         for exam in &model.tasks {
             for score in &exam.scores {
                 let test = exam.beside_first.filter(|_| score.metric == exam.metric);
+                let items = match test {
+                    Some(PairedTest::Right(test)) => Some(test),
+                    _ => None,
+                };
                 let count = |n: Option<usize>| n.map_or("–".to_owned(), |n| n.to_string());
                 rows.push(row(&[
                     model.name.clone(),
@@ -279,9 +285,9 @@ fn tasks(report: &Report) -> Option<Section> {
                         None => format!("{:.4}", score.value),
                     },
                     score.items.to_string(),
-                    count(test.map(|t| t.only_first)),
-                    count(test.map(|t| t.only_second)),
-                    test.map_or("–".into(), |t| format!("{:.4}", t.p)),
+                    count(items.map(|t| t.only_first)),
+                    count(items.map(|t| t.only_second)),
+                    test.and_then(|t| t.p()).map_or("–".into(), p_value),
                 ]));
             }
         }
@@ -291,7 +297,8 @@ fn tasks(report: &Report) -> Option<Section> {
         intro: format!(
             "Shares of right items, computed as lm-evaluation-harness does: acc takes the \
              likeliest answer, acc_norm the likeliest for its length. p compares a model with the \
-             reference by the items that only one of the two has right (McNemar's test); below \
+             reference by the items that only one of the two has right (McNemar's test), or by the \
+             difference of each item where items are right in part (a paired t test); below \
              {SIGNIFICANT} it counts as significant."
         ),
         table: ReportTable {
@@ -307,9 +314,55 @@ fn tasks(report: &Report) -> Option<Section> {
             ]),
             rows,
         },
+        texts: Vec::new(),
         plots: Vec::new(),
     })
 }
+
+/// What each task asks, so that a reader sees whether it is the task that was meant.
+fn questions(report: &Report) -> Option<Section> {
+    let exams = &report.models.first()?.tasks;
+    let rows = exams.iter().map(|exam| {
+        let TaskSummary {
+            layout,
+            items,
+            examples,
+            metrics,
+            notes,
+            ..
+        } = &exam.summary;
+        row(&[
+            exam.task.clone(),
+            layout.clone(),
+            items.to_string(),
+            examples.to_string(),
+            metrics.join(", "),
+            match notes.is_empty() {
+                true => "–".to_owned(),
+                false => notes.join("; "),
+            },
+        ])
+    });
+    let texts = exams.iter().map(|exam| {
+        let title = format!("The first item of {}", exam.task);
+        (title, exam.summary.first_item(FIRST_ITEM))
+    });
+    (!exams.is_empty()).then(|| Section {
+        title: "What the tasks ask",
+        intro: "The layout says how records become questions: each is one of \
+                lm-evaluation-harness, with its prompts."
+            .into(),
+        table: ReportTable {
+            head: head(&["task", "layout", "items", "examples", "figures", "notes"]),
+            rows: rows.collect(),
+        },
+        texts: texts.collect(),
+        plots: Vec::new(),
+    })
+}
+
+/// Characters that are shown of the text before the first answer.
+const FIRST_ITEM: usize = 2000;
 
 fn speed(report: &Report) -> Option<Section> {
     let mut rows = Vec::new();
@@ -374,6 +427,7 @@ fn speed(report: &Report) -> Option<Section> {
             ]),
             rows,
         },
+        texts: Vec::new(),
         plots: vec!["speed-by-threads", "speed-by-batch"],
     })
 }
@@ -424,6 +478,7 @@ fn setting(report: &Report) -> Option<Section> {
             head: Vec::new(),
             rows,
         },
+        texts: Vec::new(),
         plots: Vec::new(),
     })
 }
@@ -437,6 +492,13 @@ fn estimate(of: &Estimate, decimals: usize) -> String {
     match of.error {
         Some(error) => format!("{:.decimals$} ± {error:.decimals$}", of.mean),
         None => format!("{:.decimals$}", of.mean),
+    }
+}
+
+fn p_value(p: f64) -> String {
+    match p {
+        p if p < 1e-4 => "< 0.0001".to_owned(),
+        p => format!("{p:.4}"),
     }
 }
 

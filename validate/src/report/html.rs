@@ -22,6 +22,7 @@ struct PageSection<'a> {
     title: &'a str,
     intro: &'a str,
     table: &'a ReportTable,
+    texts: &'a [(String, String)],
     figures: Vec<PageFigure<'a>>,
 }
 
@@ -58,6 +59,7 @@ fn section<'a>(document: &'a ReportDocument, section: &'a Section) -> PageSectio
         title: section.title,
         intro: &section.intro,
         table: &section.table,
+        texts: &section.texts,
         figures: figures(document, section),
     }
 }
@@ -92,6 +94,7 @@ mod tests {
                         head: row(["h", "i<"]),
                         rows: vec![row(["<script>", "1"]), row(["k", "2"])],
                     },
+                    texts: vec![("p<".into(), "q\n r&".into())],
                     plots: Vec::new(),
                 },
                 Section {
@@ -101,6 +104,7 @@ mod tests {
                         head: Vec::new(),
                         rows: vec![row(["n", "o"])],
                     },
+                    texts: Vec::new(),
                     plots: Vec::new(),
                 },
             ],
@@ -125,6 +129,9 @@ mod tests {
 <tr><th scope=\"row\">&lt;script&gt;</th><td>1</td></tr>
 <tr><th scope=\"row\">k</th><td>2</td></tr>
 </tbody></table></div>
+<h3>p&lt;</h3>
+<pre>q
+ r&amp;</pre>
 </section>
 <section>
 <h2>L</h2>

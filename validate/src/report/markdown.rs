@@ -16,6 +16,9 @@ pub fn of(document: &ReportDocument) -> String {
             section.intro,
             table(&section.table)
         );
+        for (title, shown) in &section.texts {
+            text += &format!("### {}\n\n{}\n", escaped(title), indented(shown));
+        }
         for name in &section.plots {
             let plot = document.plots.iter().find(|plot| plot.name == *name);
             let caption = plot.map_or("", |plot| plot.caption);
@@ -39,6 +42,12 @@ fn table(table: &ReportTable) -> String {
     let rule = format!("|{}\n", "---|".repeat(columns));
     let rows: String = table.rows.iter().map(|row| line(row)).collect();
     line(&head) + &rule + &rows
+}
+
+/// As a block of code, which no text can end.
+fn indented(text: &str) -> String {
+    let lines = text.lines().map(|line| format!("    {line}\n"));
+    lines.collect()
 }
 
 /// What would be markup.

@@ -72,16 +72,12 @@ struct Fewshot {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GenerationTable {
-    stop: Vec<String>,
+    stop: Option<Vec<String>>,
     max_tokens: Option<usize>,
-    #[serde(default)]
-    ignore: Vec<String>,
-    #[serde(default)]
-    ignore_case: bool,
-    #[serde(default)]
-    ignore_punctuation: bool,
-    #[serde(default)]
-    filters: Vec<NamedFilter>,
+    ignore: Option<Vec<String>>,
+    ignore_case: Option<bool>,
+    ignore_punctuation: Option<bool>,
+    filters: Option<Vec<NamedFilter>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,7 +144,6 @@ impl Definition {
 
     fn checked(self, stem: &str, folder: &Path) -> Result<CheckedTask, Reason> {
         let standard = Delimiters::default();
-        let writing = self.generation.map(GenerationTable::checked).transpose()?;
         let templates = (self.kind, self.layout.as_deref());
         let maker = match templates {
             (None, Some(name)) => {
@@ -180,13 +175,23 @@ impl Definition {
             _ => return Err("expected either `kind` or `layout`".into()),
         };
         // Only tasks in which the model writes text have settings of generation.
-        let writes = match &maker {
-            Maker::Layout(layout) => *layout == TaskLayout::Gsm8k,
-            Maker::Templates(templates) => templates.kind == TaskKind::Generation,
+        let usual = match &maker {
+            Maker::Layout(layout) => layout.writing(),
+            Maker::Templates(templates) => {
+                (templates.kind == TaskKind::Generation).then(Writing::default)
+            }
         };
-        if writing.is_some() && !writes {
-            return Err("[generation] is for tasks of the kind `generation`".into());
-        }
+        let writing = match (self.generation, usual) {
+            (None, usual) => usual,
+            (Some(table), Some(usual)) => Some(table.checked(usual)?),
+            (Some(_), None) => {
+                return Err(
+                    "[generation] is for tasks in which a model writes text: the kind \
+                            `generation`, the layouts gsm8k and mmlu_pro"
+                        .into(),
+                );
+            }
+        };
         Ok(CheckedTask {
             name: self.name.unwrap_or_else(|| stem.to_owned()),
             data: self.data.map(|data| folder.join(data)),
@@ -204,7 +209,8 @@ impl Definition {
 }
 
 impl GenerationTable {
-    fn checked(self) -> Result<Writing, Reason> {
+    /// The usual settings, but those that the table has.
+    fn checked(self, usual: Writing) -> Result<Writing, Reason> {
         let regex = |text: &String| {
             let regex = RegexBuilder::new(text).size_limit(REGEX_SIZE).build();
             regex.map_err(|error| format!("`{text}` is not a regular expression: {error}"))
@@ -216,22 +222,20 @@ impl GenerationTable {
                 last: filter.last,
             })
         };
-        let standard = Writing::default();
-        let max_tokens = self.max_tokens.unwrap_or(standard.max_tokens);
+        let filters = self.filters.filter(|filters| !filters.is_empty());
+        let filters = filters.map(|filters| filters.iter().map(filter).collect());
+        let ignore = self.ignore.map(|all| all.iter().map(regex).collect());
+        let max_tokens = self.max_tokens.unwrap_or(usual.max_tokens);
         if max_tokens == 0 {
             return Err("`max_tokens` is 0, expected at least 1".into());
         }
-        let filters: Vec<Filter> = self.filters.iter().map(filter).collect::<Result<_, _>>()?;
         Ok(Writing {
-            stop: self.stop,
+            stop: self.stop.unwrap_or(usual.stop),
             max_tokens,
-            filters: match filters.is_empty() {
-                true => standard.filters,
-                false => filters,
-            },
-            ignore: self.ignore.iter().map(regex).collect::<Result<_, _>>()?,
-            ignore_case: self.ignore_case,
-            ignore_punctuation: self.ignore_punctuation,
+            filters: filters.unwrap_or(Ok(usual.filters))?,
+            ignore: ignore.unwrap_or(Ok(usual.ignore))?,
+            ignore_case: self.ignore_case.unwrap_or(usual.ignore_case),
+            ignore_punctuation: self.ignore_punctuation.unwrap_or(usual.ignore_punctuation),
         })
     }
 }
@@ -351,7 +355,7 @@ impl Templates {
         let text = self.render("text", &self.text, record)?;
         let description = self.render("description", &self.description, record)?;
         let value = self.evaluate("answer", &self.answer, record)?;
-        let (answer, query) = match self.kind {
+        let (example, query) = match self.kind {
             TaskKind::Choice => {
                 let choices = self.choices(record)?;
                 let gold = gold(&value, &choices)?;
@@ -362,12 +366,18 @@ impl Templates {
                 };
                 (choices[gold].clone(), query)
             }
-            TaskKind::Continuation => (written(&value)?, Query::Continuation),
-            TaskKind::Generation => (written(&value)?, Query::Generation),
+            TaskKind::Continuation => {
+                let text = written(&value)?;
+                (text.clone(), Query::Continuation { text })
+            }
+            TaskKind::Generation => {
+                let reference = written(&value)?;
+                (reference.clone(), Query::Generation { reference })
+            }
         };
         Ok(Sample {
             text,
-            answer,
+            example: Some(example),
             description,
             query,
         })

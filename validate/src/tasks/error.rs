@@ -33,14 +33,35 @@ pub enum Error {
     },
 
     #[error(
-        "{}: its fields are {fields}, those of no known layout; name one (LAYOUT={}) of \
-         {layouts}, or write a task file", path.display(), path.display()
+        "{}: {reason}; if one of {layouts} is meant, name it (LAYOUT={}), or write a task file",
+        path.display(), path.display()
     )]
     UnknownLayout {
         path: PathBuf,
-        fields: String,
+        reason: String,
         layouts: String,
     },
+
+    #[error(
+        "{}: its fields are those of {}; say which one is meant, as in {}={}, or ask for both",
+        path.display(), layouts.join(" and "), layouts[0], path.display()
+    )]
+    SeveralLayouts {
+        path: PathBuf,
+        layouts: Vec<&'static str>,
+    },
+
+    #[error(
+        "{name}: record {record} of the examples does not say how its answer is found \
+         (`cot_content`), which an example shows; give examples that do, or --fewshot 0"
+    )]
+    NoExample { name: String, record: usize },
+
+    #[error(
+        "two tasks are called {name}; name them in task files (`name = ...`), or copy one of the \
+         data files to another name"
+    )]
+    SameName { name: String },
 
     #[error("{}, record {record}: {reason}", path.display())]
     Record {
@@ -80,7 +101,8 @@ pub enum Error {
 
     #[error(
         "{tokens} tokens are to be written and the context has {max_length}; shorten the answers \
-         or give a longer context"
+         with a task file (`layout` or `kind`, and `max_tokens` in [generation]), or give a model \
+         with a longer context"
     )]
     Room { tokens: usize, max_length: usize },
 

@@ -41,6 +41,9 @@ pub(super) struct Filter {
 /// What is compared where a filter finds nothing.
 const INVALID: &str = "[invalid]";
 
+/// The name of the filter that takes the whole text.
+const UNFILTERED: &str = "none";
+
 /// Python's `string.punctuation`.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
@@ -51,7 +54,7 @@ impl Default for Writing {
             stop: vec!["\n\n".into()],
             max_tokens: 256,
             filters: vec![Filter {
-                name: "none".into(),
+                name: UNFILTERED.into(),
                 regex: None,
                 last: false,
             }],
@@ -85,6 +88,23 @@ impl Writing {
         }
     }
 
+    /// That of MMLU-Pro.
+    pub(super) fn mmlu_pro() -> Self {
+        let regex = Regex::new(r"answer is \(?([ABCDEFGHIJ])\)?").expect("it is well formed");
+        Self {
+            stop: vec!["Question:".into()],
+            max_tokens: 2048,
+            filters: vec![Filter {
+                name: "custom-extract".into(),
+                regex: Some(regex),
+                last: false,
+            }],
+            ignore_case: true,
+            ignore_punctuation: true,
+            ..Self::default()
+        }
+    }
+
     /// Generates after a context. Where both do not fit, the left part of the context is cut off.
     pub(super) fn write(
         &self,
@@ -94,13 +114,7 @@ impl Writing {
         request: &Request,
     ) -> Result<String> {
         let max_length = scorer.max_length();
-        let room = max_length
-            .checked_sub(self.max_tokens)
-            .filter(|room| *room > 0);
-        let room = room.ok_or(Error::Room {
-            tokens: self.max_tokens,
-            max_length,
-        })?;
+        let room = self.room(max_length)?;
         let mut prompt = scorer.encode(&request.context)?;
         prompt.drain(..prompt.len().saturating_sub(room));
         let settings = Settings {
@@ -125,6 +139,15 @@ impl Writing {
         Ok(self.stop.iter().fold(text, cut))
     }
 
+    /// Tokens of a context that leave room for the text.
+    pub(super) fn room(&self, max_length: usize) -> Result<usize> {
+        let room = max_length.checked_sub(self.max_tokens);
+        room.filter(|room| *room > 0).ok_or(Error::Room {
+            tokens: self.max_tokens,
+            max_length,
+        })
+    }
+
     /// Whether each filter finds the right answer.
     pub(super) fn judge(&self, text: &str, reference: &str) -> BTreeMap<String, f64> {
         let expected = self.normalized(reference);
@@ -136,11 +159,19 @@ impl Writing {
     }
 
     /// The name of a filter's score.
-    pub(super) fn metric(&self, filter: &Filter) -> String {
-        match self.filters.len() {
-            1 => "exact_match".to_owned(),
-            _ => format!("exact_match,{}", filter.name),
+    fn metric(&self, filter: &Filter) -> String {
+        match filter.name.as_str() {
+            UNFILTERED => "exact_match".to_owned(),
+            name => format!("exact_match,{name}"),
         }
+    }
+
+    /// The names of all scores.
+    pub(super) fn metrics(&self) -> Vec<String> {
+        self.filters
+            .iter()
+            .map(|filter| self.metric(filter))
+            .collect()
     }
 
     fn normalized(&self, text: &str) -> String {
@@ -195,6 +226,25 @@ mod tests {
         check("#### 1234 #### 7", 1.0, 0.0);
         check("nothing", 0.0, 0.0);
         check("#### 1,234.", 1.0, 1.0);
+    }
+
+    /// Each as the filter and `exact_match` of lm-evaluation-harness judge it.
+    #[test]
+    fn answers_of_mmlu_pro_are_found_and_compared() {
+        let check = |text: &str, reference: &str, expected: f64| {
+            let found = Writing::mmlu_pro().judge(text, reference);
+            assert_eq!(found["exact_match,custom-extract"], expected, "{text}");
+        };
+        check("so the answer is (B).", "B", 1.0);
+        check("the answer is B", "B", 1.0);
+        check("the answer is (b)", "B", 0.0);
+        check("answer is (K)", "B", 0.0);
+        check("answer is (A) no, the answer is (B)", "B", 0.0);
+        check("answer is (A) no, the answer is (B)", "A", 1.0);
+        check("answer is ((C))", "C", 0.0);
+        check("answer is: (C)", "C", 0.0);
+        check("answer is J)", "j", 1.0);
+        check("nothing", "A", 0.0);
     }
 
     #[test]

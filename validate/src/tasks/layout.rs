@@ -1,301 +1,499 @@
-//! Items of known data sets, as their files on the hub have them.
+//! Known data sets, as their files on the hub have them.
 //!
-//! A layout is recognized by the fields of its records and says what lm-evaluation-harness asks for
-//! them: the question, the choices and the delimiters are part of what a score means.
+//! A layout is recognized by the fields of its records, all of them: records that have the fields
+//! of a layout and others besides are of another data set, and what is asked for them would be
+//! wrong. What lm-evaluation-harness asks is in [`super::prompts`].
 
-use std::sync::LazyLock;
+use serde_json::{Map, Value};
 
-use regex::Regex;
-use serde_json::Value;
-
-use super::sample::{Query, Sample, is_space};
+use super::generation::Writing;
+use super::prompts;
+use super::sample::Sample;
 
 /// How the records of a file become items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskLayout {
     /// ARC, easy and challenge: `question`, `choices` of `text` and `label`, `answerKey`.
     Arc,
+    /// ASDiv: `body`, `question`, `answer` with the unit in brackets; the number is scored.
+    Asdiv,
+    /// BLiMP: `sentence_good`, `sentence_bad`; the likelier one counts.
+    Blimp,
+    /// BoolQ: `passage`, `question`, and `label` (SuperGLUE) or `answer`.
+    BoolQ,
+    /// CommonsenseQA: `question`, `question_concept`, five `choices`, `answerKey`; the letters are
+    /// scored.
+    CommonsenseQa,
+    /// GSM8K: `question`, `answer` with the number after `####`; text is generated.
+    Gsm8k,
     /// HellaSwag: `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`.
     HellaSwag,
+    /// LAMBADA: `text`, whose last word is scored.
+    Lambada,
+    /// MMLU: `question`, four `choices`, `answer`, `subject`; the letters are scored.
+    Mmlu,
+    /// MMLU-Pro: `question`, up to ten `options`, `answer`, `category`; text is generated.
+    MmluPro,
+    /// OpenBookQA: `question_stem`, `choices` of `text` and `label`, `answerKey`.
+    OpenBookQa,
     /// PIQA: `goal`, `sol1`, `sol2`, `label`.
     Piqa,
+    /// RACE, grouped by article: `article`, `problems` as a Python literal; the last problem is
+    /// scored after the solved others.
+    Race,
+    /// SciQ: `question`, `support`, `correct_answer` and three distractors.
+    SciQ,
+    /// SocialIQA: `context`, `question`, `answerA` to `answerC`, `label`.
+    SocialIqa,
+    /// TruthfulQA, one right answer: `question`, `mc1_targets` of `choices` and `labels`.
+    TruthfulQaMc1,
+    /// TruthfulQA, several right answers: `mc2_targets`; their share of the probability is scored.
+    TruthfulQaMc2,
     /// WinoGrande: `sentence` with a `_`, `option1`, `option2`, `answer`; the text after the blank
     /// is scored after either option.
     WinoGrande,
-    /// BoolQ: `passage`, `question`, and `label` (SuperGLUE) or `answer`.
-    BoolQ,
-    /// OpenBookQA: `question_stem`, `choices` of `text` and `label`, `answerKey`.
-    OpenBookQa,
-    /// MMLU: `question`, four `choices`, `answer`, `subject`; the letters are scored.
-    Mmlu,
-    /// GSM8K: `question`, `answer` with the number after `####`; text is generated.
-    Gsm8k,
-    /// LAMBADA: `text`, whose last word is scored.
-    Lambada,
 }
 
 /// What is wrong with a record, in words.
 pub(super) type Reason = String;
 
-/// A layout, its name, and the fields that tell it; the first row whose fields are there decides.
-const LAYOUTS: [(TaskLayout, &str, &[&str]); 9] = [
-    (
-        TaskLayout::OpenBookQa,
-        "openbookqa",
-        &["question_stem", "choices", "answerKey"],
-    ),
-    (
-        TaskLayout::Arc,
-        "arc",
-        &["question", "choices", "answerKey"],
-    ),
-    (
-        TaskLayout::HellaSwag,
-        "hellaswag",
-        &["activity_label", "ctx_a", "ctx_b", "endings"],
-    ),
-    (TaskLayout::Piqa, "piqa", &["goal", "sol1", "sol2"]),
-    (
-        TaskLayout::WinoGrande,
-        "winogrande",
-        &["sentence", "option1", "option2"],
-    ),
-    (TaskLayout::BoolQ, "boolq", &["passage", "question"]),
-    (TaskLayout::Mmlu, "mmlu", &["question", "choices", "answer"]),
-    (TaskLayout::Gsm8k, "gsm8k", &["question", "answer"]),
-    (TaskLayout::Lambada, "lambada", &["text"]),
-];
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    List,
+    Table,
+    /// Text with the answer of GSM8K in it.
+    Solution,
+    Any,
+}
 
-impl TaskLayout {
-    /// Names of all layouts.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        LAYOUTS.iter().map(|(_, name, _)| *name)
-    }
-
-    /// The layout of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        let row = LAYOUTS.iter().find(|(_, found, _)| *found == name);
-        row.map(|(layout, ..)| *layout)
-    }
-
-    /// The layout whose fields a record has.
-    pub fn of(record: &Value) -> Option<Self> {
-        let has = |fields: &[&str]| fields.iter().all(|field| record.get(field).is_some());
-        let row = LAYOUTS.iter().find(|(.., fields)| has(fields));
-        row.map(|(layout, ..)| *layout)
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        let row = LAYOUTS.iter().find(|(layout, ..)| *layout == self);
-        row.map(|(_, name, _)| *name)
-            .expect("every layout has a row")
-    }
-
-    pub(super) fn sample(self, record: &Value) -> Result<Sample, Reason> {
+impl Kind {
+    fn is_kind_of(self, value: &Value) -> bool {
         match self {
-            Self::Arc => labelled(
-                record,
-                format!("Question: {}\nAnswer:", text(record, "question")?),
-            ),
-            Self::OpenBookQa => labelled(record, text(record, "question_stem")?.to_owned()),
-            Self::HellaSwag => hellaswag(record),
-            Self::Piqa => piqa(record),
-            Self::WinoGrande => winogrande(record),
-            Self::BoolQ => boolq(record),
-            Self::Mmlu => mmlu(record),
-            Self::Gsm8k => gsm8k(record),
-            Self::Lambada => lambada(record),
+            Self::Text => value.is_string(),
+            Self::List => value.is_array(),
+            Self::Table => value.is_object(),
+            Self::Solution => value.as_str().is_some_and(|text| text.contains("#### ")),
+            Self::Any => true,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::List => "a list",
+            Self::Table => "an object",
+            Self::Solution => "text with `#### ` and a number",
+            Self::Any => "a value",
         }
     }
 }
 
-fn text<'a>(record: &'a Value, field: &str) -> Result<&'a str, Reason> {
-    match record.get(field) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("`{field}` is not a string")),
-        None => Err(format!("there is no `{field}`")),
+/// Few-shot examples of a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Examples {
+    /// Drawn from the split for examples.
+    Drawn,
+    /// The first ones of the split for examples that have the item's description.
+    First,
+    /// The question has examples in it, or can have none.
+    None,
+}
+
+/// What is known of a layout.
+struct Row {
+    layout: TaskLayout,
+    name: &'static str,
+    /// Fields that a record must have.
+    needed: &'static [(&'static str, Kind)],
+    /// Fields that a record may have, separated by spaces.
+    known: &'static str,
+    /// The split that is scored; the labels of others may be hidden.
+    scored: &'static str,
+    /// The split that examples come from, if there is one.
+    shown: &'static str,
+    examples: Examples,
+    /// The number of examples that lm-evaluation-harness takes by default.
+    usual_examples: usize,
+}
+
+const STANDARD: Row = Row {
+    layout: TaskLayout::Arc,
+    name: "",
+    needed: &[],
+    known: "",
+    scored: "test",
+    shown: "train",
+    examples: Examples::Drawn,
+    usual_examples: 0,
+};
+
+use Kind::{Any, List, Solution, Table, Text};
+
+const LAYOUTS: [Row; 18] = [
+    Row {
+        layout: TaskLayout::Arc,
+        name: "arc",
+        needed: &[("question", Text), ("choices", Table), ("answerKey", Text)],
+        known: "id",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Asdiv,
+        name: "asdiv",
+        needed: &[("body", Text), ("question", Text), ("answer", Text)],
+        known: "solution_type formula",
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Blimp,
+        name: "blimp",
+        needed: &[("sentence_good", Text), ("sentence_bad", Text)],
+        known: "field linguistics_term UID simple_LM_method one_prefix_method two_prefix_method \
+                lexically_identical pair_id pairID",
+        scored: "train",
+        examples: Examples::None,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::BoolQ,
+        name: "boolq",
+        needed: &[("passage", Text), ("question", Text)],
+        known: "answer label idx title",
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::CommonsenseQa,
+        name: "commonsense_qa",
+        needed: &[
+            ("question", Text),
+            ("question_concept", Text),
+            ("choices", Table),
+            ("answerKey", Text),
+        ],
+        known: "id",
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Gsm8k,
+        name: "gsm8k",
+        needed: &[("question", Text), ("answer", Solution)],
+        usual_examples: 5,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::HellaSwag,
+        name: "hellaswag",
+        needed: &[
+            ("activity_label", Text),
+            ("ctx_a", Text),
+            ("ctx_b", Text),
+            ("endings", List),
+            ("label", Any),
+        ],
+        known: "ind ctx source_id split split_type",
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Lambada,
+        name: "lambada",
+        needed: &[("text", Text)],
+        known: "domain",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Mmlu,
+        name: "mmlu",
+        needed: &[("question", Text), ("choices", List), ("answer", Any)],
+        known: "subject",
+        shown: "dev",
+        examples: Examples::First,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::MmluPro,
+        name: "mmlu_pro",
+        needed: &[
+            ("question", Text),
+            ("options", List),
+            ("answer", Text),
+            ("category", Text),
+        ],
+        known: "question_id answer_index cot_content src",
+        shown: "validation",
+        examples: Examples::First,
+        usual_examples: 5,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::OpenBookQa,
+        name: "openbookqa",
+        needed: &[
+            ("question_stem", Text),
+            ("choices", Table),
+            ("answerKey", Text),
+        ],
+        known: "id fact1 humanScore clarity turkIdAnonymized",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Piqa,
+        name: "piqa",
+        needed: &[
+            ("goal", Text),
+            ("sol1", Text),
+            ("sol2", Text),
+            ("label", Any),
+        ],
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::Race,
+        name: "race",
+        needed: &[("article", Text), ("problems", Any)],
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::SciQ,
+        name: "sciq",
+        needed: &[
+            ("question", Text),
+            ("support", Text),
+            ("correct_answer", Text),
+            ("distractor1", Text),
+            ("distractor2", Text),
+            ("distractor3", Text),
+        ],
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::SocialIqa,
+        name: "social_iqa",
+        needed: &[
+            ("context", Text),
+            ("question", Text),
+            ("answerA", Text),
+            ("answerB", Text),
+            ("answerC", Text),
+            ("label", Any),
+        ],
+        scored: "validation",
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::TruthfulQaMc1,
+        name: "truthfulqa_mc1",
+        needed: TRUTHFUL_QA,
+        scored: "validation",
+        examples: Examples::None,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::TruthfulQaMc2,
+        name: "truthfulqa_mc2",
+        needed: TRUTHFUL_QA,
+        scored: "validation",
+        examples: Examples::None,
+        ..STANDARD
+    },
+    Row {
+        layout: TaskLayout::WinoGrande,
+        name: "winogrande",
+        needed: &[
+            ("sentence", Text),
+            ("option1", Text),
+            ("option2", Text),
+            ("answer", Any),
+        ],
+        known: "qID",
+        scored: "validation",
+        ..STANDARD
+    },
+];
+
+const TRUTHFUL_QA: &[(&str, Kind)] = &[
+    ("question", Text),
+    ("mc1_targets", Table),
+    ("mc2_targets", Table),
+];
+
+impl Row {
+    fn has(&self, field: &str) -> bool {
+        self.needed.iter().any(|(needed, _)| *needed == field)
+            || self.known.split(' ').any(|known| known == field)
+    }
+
+    /// Why a record is not in this layout, in parts of a sentence; none if it is.
+    fn lacks(&self, record: &Map<String, Value>) -> Vec<String> {
+        let other: Vec<&str> = fields(record).filter(|field| !self.has(field)).collect();
+        let missing = self.needed.iter().filter(|(field, _)| lacks(record, field));
+        let missing: Vec<&str> = missing.map(|(field, _)| *field).collect();
+        let mut reasons = Vec::new();
+        if !other.is_empty() {
+            reasons.push(format!("it does not have {}", other.join(", ")));
+        }
+        if !missing.is_empty() {
+            reasons.push(format!("it needs {}", missing.join(", ")));
+        }
+        let wrong = self.needed.iter().filter(|(field, kind)| {
+            let value = record.get(*field).filter(|value| !value.is_null());
+            value.is_some_and(|value| !kind.is_kind_of(value))
+        });
+        reasons.extend(wrong.map(|(field, kind)| format!("its {field} is {}", kind.name())));
+        reasons
     }
 }
 
-fn texts(record: &Value, field: &str) -> Result<Vec<String>, Reason> {
-    let list = record.get(field).and_then(Value::as_array);
-    let list = list.ok_or_else(|| format!("`{field}` is not a list"))?;
-    let string = |value: &Value| value.as_str().map(str::to_owned);
-    let texts: Option<Vec<_>> = list.iter().map(string).collect();
-    texts.ok_or_else(|| format!("`{field}` has an entry that is not a string"))
+/// Fields that hold something: merged files fill the others with null.
+fn fields(record: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let fields = record.iter().filter(|(_, value)| !value.is_null());
+    fields.map(|(field, _)| field.as_str())
 }
 
-/// A number, or a string of one.
-fn number(record: &Value, field: &str) -> Result<usize, Reason> {
-    let value = record
-        .get(field)
-        .ok_or_else(|| format!("there is no `{field}`"))?;
-    let number = match value {
-        Value::String(text) => text.parse().ok(),
-        value => value.as_u64().map(|number| number as usize),
-    };
-    number.ok_or_else(|| format!("`{field}` is {value}, expected the number of the right choice"))
+fn lacks(record: &Map<String, Value>, field: &str) -> bool {
+    record.get(field).is_none_or(Value::is_null)
 }
 
-fn choice(
-    text: String,
-    choices: Vec<String>,
-    gold: usize,
-    normalized: bool,
-) -> Result<Sample, Reason> {
-    let answer = choices.get(gold).cloned();
-    let answer = answer.ok_or_else(|| {
-        format!(
-            "choice {gold} is said to be right, expected one of {}, from 0",
-            choices.len()
-        )
-    })?;
-    Ok(Sample {
-        text,
-        answer,
-        description: String::new(),
-        query: Query::Choices {
-            choices,
-            gold,
-            normalized,
-        },
-    })
-}
-
-/// Choices with labels, one of which is the answer's.
-fn labelled(record: &Value, question: String) -> Result<Sample, Reason> {
-    let choices = record.get("choices").ok_or("there is no `choices`")?;
-    let labels = texts(choices, "label")?;
-    let key = text(record, "answerKey")?.trim_start();
-    let gold = labels.iter().position(|label| label == key);
-    let gold = gold.ok_or_else(|| format!("`answerKey` is {key:?}, expected one of {labels:?}"))?;
-    choice(question, texts(choices, "text")?, gold, true)
-}
-
-fn hellaswag(record: &Value) -> Result<Sample, Reason> {
-    let context = format!(
-        "{} {}",
-        text(record, "ctx_a")?,
-        capitalized(text(record, "ctx_b")?)
-    );
-    let question = format!("{}: {context}", text(record, "activity_label")?);
-    let endings = texts(record, "endings")?;
-    let endings = endings.iter().map(|ending| cleaned(ending)).collect();
-    choice(cleaned(&question), endings, number(record, "label")?, true)
-}
-
-/// Without the marks that WikiHow's pages left in brackets.
-fn cleaned(text: &str) -> String {
-    static BRACKETS: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\[.*?\]").expect("it is well formed"));
-    let text = text.trim_matches(is_space).replace(" [title]", ". ");
-    BRACKETS.replace_all(&text, "").replace("  ", " ")
-}
-
-/// Python's `str.capitalize`.
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    let Some(first) = letters.next() else {
-        return String::new();
-    };
-    let mut upper = first.to_uppercase();
-    let mut capitalized = String::from_iter(upper.next());
-    capitalized.extend(upper.flat_map(char::to_lowercase));
-    capitalized + &letters.as_str().to_lowercase()
-}
-
-fn piqa(record: &Value) -> Result<Sample, Reason> {
-    let question = format!("Question: {}\nAnswer:", text(record, "goal")?);
-    let solutions = [text(record, "sol1")?, text(record, "sol2")?].map(str::to_owned);
-    choice(question, solutions.to_vec(), number(record, "label")?, true)
-}
-
-fn winogrande(record: &Value) -> Result<Sample, Reason> {
-    let (before, after) = text(record, "sentence")?
-        .split_once('_')
-        .ok_or("`sentence` has no `_` to fill in")?;
-    let gold = match text(record, "answer")? {
-        "1" => 0,
-        "2" => 1,
-        other => return Err(format!("`answer` is {other:?}, expected \"1\" or \"2\"")),
-    };
-    let options = [text(record, "option1")?, text(record, "option2")?];
-    let contexts = options.map(|option| format!("{before}{option}"));
-    let after = after.trim_matches(is_space).to_owned();
-    Ok(Sample {
-        text: contexts[gold].clone(),
-        answer: after.clone(),
-        description: String::new(),
-        query: Query::Contexts {
-            contexts: contexts.to_vec(),
-            continuation: after,
-            gold,
-        },
-    })
-}
-
-fn boolq(record: &Value) -> Result<Sample, Reason> {
-    let (passage, question) = (text(record, "passage")?, text(record, "question")?);
-    let gold = match record.get("answer") {
-        Some(Value::Bool(answer)) => usize::from(*answer),
-        _ => number(record, "label")?,
-    };
-    let choices = ["no", "yes"].map(str::to_owned).to_vec();
-    choice(
-        format!("{passage}\nQuestion: {question}?\nAnswer:"),
-        choices,
-        gold,
-        false,
-    )
-}
-
-const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
-
-fn mmlu(record: &Value) -> Result<Sample, Reason> {
-    let choices = texts(record, "choices")?;
-    if choices.len() != LETTERS.len() {
-        return Err(format!(
-            "`choices` has {} entries, expected 4",
-            choices.len()
-        ));
+impl TaskLayout {
+    /// Names of all layouts.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        LAYOUTS.iter().map(|row| row.name)
     }
-    let mut question = text(record, "question")?.trim_matches(is_space).to_owned();
-    for (letter, choice) in LETTERS.iter().zip(&choices) {
-        question += &format!("\n{letter}. {choice}");
+
+    /// The layout of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let row = LAYOUTS.iter().find(|row| row.name == name);
+        row.map(|row| row.layout)
     }
-    question += "\nAnswer:";
-    let gold = number(record, "answer")?;
-    let letters = LETTERS.map(str::to_owned).to_vec();
-    let mut sample = choice(question, letters, gold, false)?;
-    if let Some(Value::String(subject)) = record.get("subject") {
-        let subject = subject.replace('_', " ");
-        sample.description = format!(
-            "The following are multiple choice questions (with answers) about {subject}.\n\n"
+
+    /// The layouts whose fields a record has, no field more and none less. Those of one data set
+    /// that is scored in two ways are several.
+    ///
+    /// # Errors
+    /// None has these fields: the fields, and how the nearest layout differs, in words.
+    pub fn of(record: &Value) -> Result<Vec<Self>, String> {
+        let Value::Object(record) = record else {
+            return Err("it is not an object with fields".to_owned());
+        };
+        let rows = LAYOUTS.iter().filter(|row| row.lacks(record).is_empty());
+        let found: Vec<Self> = rows.map(|row| row.layout).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let own: Vec<&str> = fields(record).collect();
+        let mut reason = format!(
+            "its fields are {}, which are not those of a known layout",
+            own.join(", ")
         );
+        let near = |row: &&Row| {
+            let shared = own.iter().filter(|field| row.has(field)).count();
+            let missing = row.needed.iter().filter(|(field, _)| lacks(record, field));
+            shared as isize - missing.count() as isize
+        };
+        let nearest = LAYOUTS.iter().max_by_key(near);
+        if let Some(row) = nearest.filter(|row| near(row) > 0) {
+            let lacks = row.lacks(record).join(", and ");
+            reason += &format!("; the nearest is {}, but {lacks}", row.name);
+        }
+        Err(reason)
     }
-    Ok(sample)
-}
 
-fn gsm8k(record: &Value) -> Result<Sample, Reason> {
-    Ok(Sample {
-        text: format!("Question: {}\nAnswer:", text(record, "question")?),
-        answer: text(record, "answer")?.to_owned(),
-        description: String::new(),
-        query: Query::Generation,
-    })
-}
+    /// Refuses a record with other fields.
+    pub(super) fn check(self, record: &Value) -> Result<(), Reason> {
+        let record = record
+            .as_object()
+            .ok_or("it is not an object with fields")?;
+        match &self.row().lacks(record)[..] {
+            [] => Ok(()),
+            lacks => Err(format!(
+                "the records before are in the layout {}, but {}",
+                self.name(),
+                lacks.join(", and ")
+            )),
+        }
+    }
 
-fn lambada(record: &Value) -> Result<Sample, Reason> {
-    let (before, word) = text(record, "text")?
-        .rsplit_once(' ')
-        .ok_or("`text` has no space, so no last word")?;
-    Ok(Sample {
-        text: before.to_owned(),
-        answer: word.to_owned(),
-        description: String::new(),
-        query: Query::Continuation,
-    })
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The fields of a record that it has no use for.
+    pub fn unread(self, record: &Value) -> Vec<String> {
+        let record = record.as_object().into_iter();
+        let other = record
+            .flat_map(fields)
+            .filter(|field| !self.row().has(field));
+        other.map(str::to_owned).collect()
+    }
+
+    fn row(self) -> &'static Row {
+        let row = LAYOUTS.iter().find(|row| row.layout == self);
+        row.expect("every layout has a row")
+    }
+
+    /// The split that lm-evaluation-harness scores.
+    pub(super) fn scored(self) -> &'static str {
+        self.row().scored
+    }
+
+    /// The split that its examples come from.
+    pub(super) fn shown(self) -> &'static str {
+        self.row().shown
+    }
+
+    /// Whether lm-evaluation-harness draws one example more than it shows, in case the item itself
+    /// is among them: it does where a task has no split `test`.
+    pub(super) fn draws_a_spare_example(self) -> bool {
+        self.scored() != STANDARD.scored
+    }
+
+    pub(super) fn examples(self) -> Examples {
+        self.row().examples
+    }
+
+    /// The number of examples that lm-evaluation-harness takes by default.
+    pub fn usual_examples(self) -> usize {
+        self.row().usual_examples
+    }
+
+    /// How text is generated and judged; none where it is not.
+    pub(super) fn writing(self) -> Option<Writing> {
+        match self {
+            Self::Gsm8k => Some(Writing::gsm8k()),
+            Self::MmluPro => Some(Writing::mmlu_pro()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn sample(self, record: &Value) -> Result<Sample, Reason> {
+        match self {
+            Self::Arc => prompts::arc(record),
+            Self::Asdiv => prompts::asdiv(record),
+            Self::Blimp => prompts::blimp(record),
+            Self::BoolQ => prompts::boolq(record),
+            Self::CommonsenseQa => prompts::commonsense_qa(record),
+            Self::Gsm8k => prompts::gsm8k(record),
+            Self::HellaSwag => prompts::hellaswag(record),
+            Self::Lambada => prompts::lambada(record),
+            Self::Mmlu => prompts::mmlu(record),
+            Self::MmluPro => prompts::mmlu_pro(record),
+            Self::OpenBookQa => prompts::openbookqa(record),
+            Self::Piqa => prompts::piqa(record),
+            Self::Race => prompts::race(record),
+            Self::SciQ => prompts::sciq(record),
+            Self::SocialIqa => prompts::social_iqa(record),
+            Self::TruthfulQaMc1 => prompts::truthfulqa_mc1(record),
+            Self::TruthfulQaMc2 => prompts::truthfulqa_mc2(record),
+            Self::WinoGrande => prompts::winogrande(record),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -305,78 +503,91 @@ mod tests {
 
     #[test]
     fn each_layout_is_known_by_its_fields() {
-        let check = |record: Value, expected| {
-            assert_eq!(TaskLayout::of(&record), Some(expected), "{record}")
+        let check = |record: Value, expected: &[TaskLayout]| {
+            assert_eq!(TaskLayout::of(&record).unwrap(), expected, "{record}");
         };
+        let choices = json!({"text": [], "label": []});
         check(
-            json!({"question": "", "choices": {}, "answerKey": "A", "id": "1"}),
-            TaskLayout::Arc,
+            json!({"question": "", "choices": choices, "answerKey": "A", "id": "1"}),
+            &[TaskLayout::Arc],
         );
         check(
-            json!({"question_stem": "", "choices": {}, "answerKey": "A"}),
-            TaskLayout::OpenBookQa,
+            json!({"question": "", "choices": choices, "answerKey": "A", "question_concept": ""}),
+            &[TaskLayout::CommonsenseQa],
+        );
+        check(
+            json!({"question_stem": "", "choices": choices, "answerKey": "A", "fact1": ""}),
+            &[TaskLayout::OpenBookQa],
         );
         check(
             json!({"question": "", "choices": [], "answer": 1, "subject": ""}),
-            TaskLayout::Mmlu,
+            &[TaskLayout::Mmlu],
         );
-        check(json!({"question": "", "answer": ""}), TaskLayout::Gsm8k);
+        check(
+            json!({"question": "", "options": [], "answer": "A", "category": "", "src": ""}),
+            &[TaskLayout::MmluPro],
+        );
+        check(
+            json!({"question": "", "answer": "So.\n#### 3"}),
+            &[TaskLayout::Gsm8k],
+        );
+        check(
+            json!({"question": "", "answer": "3 (tern)", "body": "", "formula": "1+2=3"}),
+            &[TaskLayout::Asdiv],
+        );
         check(
             json!({"question": "", "answer": true, "passage": ""}),
-            TaskLayout::BoolQ,
+            &[TaskLayout::BoolQ],
         );
-        check(json!({"text": ""}), TaskLayout::Lambada);
-        assert_eq!(TaskLayout::of(&json!({"prompt": ""})), None);
+        check(
+            json!({"question": "", "mc1_targets": {}, "mc2_targets": {}}),
+            &[TaskLayout::TruthfulQaMc1, TaskLayout::TruthfulQaMc2],
+        );
+        check(json!({"text": "", "title": null}), &[TaskLayout::Lambada]);
         assert!(TaskLayout::names().all(|name| TaskLayout::named(name).unwrap().name() == name));
     }
 
     #[test]
-    fn python_capitalizes_like_this() {
-        let check = |text: &str, expected: &str| assert_eq!(capitalized(text), expected);
-        check("éLAN Vital", "Élan vital");
-        check("ßX", "Ssx");
-        check("", "");
-        check("9 Lives", "9 lives");
-    }
-
-    #[test]
-    fn brackets_are_removed_as_they_stand() {
-        let check = |text: &str, expected: &str| assert_eq!(cleaned(text), expected);
-        check(" a [title] b ", "a.  b".replace("  ", " ").as_str());
-        check("a [header] b", "a b");
-        check("[a\n] b", "[a\n] b");
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let check = |layout: TaskLayout, record: Value, expected: &str| {
-            let reason = layout.sample(&record).unwrap_err();
-            assert!(reason.contains(expected), "{reason}");
+    fn fields_of_a_layout_and_others_are_another_data_set() {
+        let check = |record: Value, expected: &str| {
+            let reason = TaskLayout::of(&record).unwrap_err();
+            assert!(reason.contains(expected), "{record}: {reason}");
         };
+        let solved = "Yes.\n#### 1";
         check(
-            TaskLayout::Arc,
-            json!({"question": 3}),
-            "`question` is not a string",
-        );
-        let arc =
-            json!({"question": "", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "B"});
-        check(TaskLayout::Arc, arc, "expected one of [\"A\"]");
-        check(
-            TaskLayout::Piqa,
-            json!({"goal": "", "sol1": "", "sol2": "", "label": 2}),
-            "choice 2 is said",
+            json!({"question": "", "answer": solved, "rationale": "", "level": 1}),
+            "the nearest is gsm8k, but it does not have rationale, level",
         );
         check(
-            TaskLayout::Piqa,
-            json!({"goal": "", "sol1": "", "sol2": "", "label": ""}),
-            "`label` is \"\"",
+            json!({"question": "", "answer": ["a", "b"]}),
+            "the nearest is gsm8k, but its answer is text with `#### ` and a number",
         );
-        check(TaskLayout::WinoGrande, json!({"sentence": "x"}), "no `_`");
         check(
-            TaskLayout::Mmlu,
-            json!({"question": "", "choices": ["a"], "answer": 0}),
-            "1 entries",
+            json!({"question": "", "answer": "Paris"}),
+            "its answer is text with `#### `",
         );
-        check(TaskLayout::Lambada, json!({"text": "word"}), "no last word");
+        check(
+            json!({"article": "", "question": "", "options": [], "answer": "A", "example_id": ""}),
+            "nearest is mmlu_pro, but it does not have article, example_id, and it needs category",
+        );
+        check(
+            json!({"question": {"stem": ""}, "answerKey": "A", "id": ""}),
+            "its question is text",
+        );
+        check(
+            json!({"text": "", "label": 1}),
+            "the nearest is lambada, but it does not have label",
+        );
+        check(
+            json!({"colour": 1}),
+            "its fields are colour, which are not those of a known layout",
+        );
+        check(json!([1]), "not an object");
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let record = json!({"question": "", "answer": "", "level": 3, "id": null});
+        assert_eq!(TaskLayout::Gsm8k.unread(&record), ["level"]);
     }
 }

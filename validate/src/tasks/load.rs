@@ -1,20 +1,23 @@
 //! A task: its items, the few-shot examples before them, and how they are scored.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sterna_datasets::{Split, generate, records};
 use sterna_runtime::{Model, Tokenizer};
+use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use super::definition::{CheckedTask, Definition, Maker};
+use super::draw::Draw;
 use super::error::{Error, Result};
 use super::generation::Writing;
-use super::layout::TaskLayout;
-use super::likelihood::{Likelihood, Scorer};
-use super::random::Random;
+use super::layout::{Examples, TaskLayout};
+use super::likelihood::Scorer;
+use super::outcome::outcome;
 use super::sample::{Delimiters, Item, Query, Sample};
 use super::score::{ItemOutcome, PERPLEXITY};
+use super::splits::{scored, shown};
+use super::summary::TaskSummary;
 
 /// What can be chosen about a task.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +27,7 @@ pub struct TaskOptions {
     /// Where examples come from; by default what the task file says, the split `train`,
     /// `validation` or `dev` of a folder, or else the other items.
     pub fewshot_from: Option<PathBuf>,
-    /// Take the first examples instead of drawing them; by default only MMLU does.
+    /// Take the first examples instead of drawing them; by default MMLU and MMLU-Pro do.
     pub fewshot_first: Option<bool>,
     /// Draws examples, as Python would; by default 1234, as lm-evaluation-harness has it.
     pub seed: Option<u32>,
@@ -39,7 +42,10 @@ pub struct TaskOptions {
 /// A task that is ready to be scored.
 pub struct AccuracyTask {
     name: String,
+    origin: Origin,
     samples: Vec<Sample>,
+    /// Examples that were asked for; a layout may take none.
+    asked_examples: usize,
     /// What examples are taken from, unless from `samples`.
     pool: Option<Vec<Sample>>,
     /// For each item the numbers of its examples.
@@ -48,6 +54,26 @@ pub struct AccuracyTask {
     writing: Writing,
     batch: usize,
     max_length: Option<usize>,
+}
+
+/// What says how the records of a task are read.
+enum Origin {
+    /// Recognized by the fields of the records.
+    Recognized(TaskLayout),
+    /// Named by the user; fields that the layout has no use for.
+    Named(TaskLayout, Vec<String>),
+    /// The templates of a task file.
+    TaskFile,
+    Generated,
+}
+
+impl Origin {
+    fn layout(&self) -> Option<TaskLayout> {
+        match self {
+            Self::Recognized(layout) | Self::Named(layout, _) => Some(*layout),
+            Self::TaskFile | Self::Generated => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for AccuracyTask {
@@ -68,10 +94,6 @@ const GENERATED: usize = 200;
 
 /// The seed of generated items: not one that training would be given by chance.
 const GENERATED_SEED: u64 = 0x7461_736b;
-
-/// Splits of a data set that are scored, and that examples come from, the best first.
-const SCORED: [&str; 3] = ["test", "validation", "val"];
-const SHOWN: [&str; 3] = ["train", "validation", "dev"];
 
 impl AccuracyTask {
     /// Reads a task by what the user named: a file or folder of records, `LAYOUT=PATH`, a task file
@@ -106,6 +128,30 @@ impl AccuracyTask {
         }
     }
 
+    /// Reads several tasks. Where files have one name, the tasks get the names of their layouts.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), and [`Error::SameName`].
+    pub fn load_all(names: &[String], options: &TaskOptions) -> Result<Vec<Self>> {
+        let tasks = names.iter().map(|name| Self::load(name, options));
+        let mut tasks: Vec<Self> = tasks.collect::<Result<_>>()?;
+        let given: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+        for task in &mut tasks {
+            let is_shared = given.iter().filter(|name| **name == task.name).count() > 1;
+            if let Some(layout) = task.origin.layout().filter(|_| is_shared) {
+                task.name = layout.name().to_owned();
+            }
+        }
+        for (i, task) in tasks.iter().enumerate() {
+            if tasks[..i].iter().any(|other| other.name == task.name) {
+                return Err(Error::SameName {
+                    name: task.name.clone(),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -123,15 +169,80 @@ impl AccuracyTask {
 
     /// The metric that two models are compared by, for [`compare`](super::compare).
     pub fn main_metric(&self) -> String {
-        match self.samples.first().map(|sample| &sample.query) {
+        self.metrics().pop().unwrap_or_default()
+    }
+
+    /// The names of its figures; the last one is the main metric.
+    fn metrics(&self) -> Vec<String> {
+        let names: &[&str] = match self.samples.first().map(|sample| &sample.query) {
+            Some(Query::Generation { .. }) => return self.writing.metrics(),
             Some(Query::Choices {
                 normalized: true, ..
-            }) => "acc_norm".to_owned(),
-            Some(Query::Generation) => {
-                let filter = self.writing.filters.last();
-                filter.map_or_else(String::new, |filter| self.writing.metric(filter))
+            }) => &["acc", "acc_norm"],
+            Some(Query::Continuation { .. }) => &[PERPLEXITY, "acc"],
+            _ => &["acc"],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// How it asks.
+    pub fn summary(&self) -> TaskSummary {
+        let notes = match &self.origin {
+            Origin::Named(_, unread) if !unread.is_empty() => {
+                vec![format!("fields that are not read: {}", unread.join(", "))]
             }
-            _ => "acc".to_owned(),
+            _ => Vec::new(),
+        };
+        let layout = match &self.origin {
+            Origin::Recognized(layout) | Origin::Named(layout, _) => layout.name(),
+            Origin::TaskFile => "task file",
+            Origin::Generated => "generated",
+        };
+        let mut summary = TaskSummary {
+            layout: layout.to_owned(),
+            items: self.len(),
+            examples: self.examples.first().map_or(0, Vec::len),
+            metrics: self.metrics(),
+            first: self.item(0).requests,
+            notes,
+        };
+        if let Some(layout) = self.origin.layout() {
+            let (usual, found) = (layout.usual_examples(), summary.examples);
+            if layout.examples() == Examples::None && self.asked_examples > 0 {
+                let why = "examples are not added: lm-evaluation-harness adds none to this task";
+                summary.notes.push(why.into());
+            } else if usual != found {
+                summary.notes.push(format!(
+                    "{found} examples, where lm-evaluation-harness takes {usual} by default"
+                ));
+            }
+        }
+        summary
+    }
+
+    /// SHA-256 of all that decides what comes of an answer: the items as models see them, what is
+    /// right, and how written text is judged.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}\n", self.writing));
+        for (index, sample) in self.samples.iter().enumerate() {
+            hash.update(format!("{:?} {:?}\n", self.item(index), sample.query));
+        }
+        hex(&hash.finalize())
+    }
+
+    /// Refuses a model whose context has no room for the text that it is to write.
+    ///
+    /// # Errors
+    /// [`Error::Room`].
+    pub fn check_room(&self, max_position_embeddings: usize) -> Result<()> {
+        let is_written = |sample: &Sample| matches!(sample.query, Query::Generation { .. });
+        match self.samples.iter().any(is_written) {
+            true => self
+                .writing
+                .room(self.max_length.unwrap_or(max_position_embeddings))
+                .map(drop),
+            false => Ok(()),
         }
     }
 
@@ -160,7 +271,7 @@ impl AccuracyTask {
         let mut scorer = Scorer::new(model, tokenizer, self.batch, self.max_length)?;
         let mut next = from;
         while next < self.len() {
-            if self.samples[next].query == Query::Generation {
+            if let Query::Generation { reference } = &self.samples[next].query {
                 let item = self.item(next);
                 let [request] = &item.requests[..] else {
                     unreachable!("generation has one request");
@@ -169,7 +280,7 @@ impl AccuracyTask {
                 let goes_on = each(ItemOutcome {
                     item: next,
                     log_likelihoods: Vec::new(),
-                    metrics: self.writing.judge(&text, &request.continuation),
+                    metrics: self.writing.judge(&text, reference),
                     text: Some(text),
                 });
                 if !goes_on {
@@ -179,7 +290,7 @@ impl AccuracyTask {
                 continue;
             }
             let end = (next..self.len().min(next + scorer.batch()))
-                .find(|i| self.samples[*i].query == Query::Generation)
+                .find(|i| matches!(self.samples[*i].query, Query::Generation { .. }))
                 .unwrap_or(self.len().min(next + scorer.batch()));
             let items: Vec<Item> = (next..end).map(|index| self.item(index)).collect();
             let requests: Vec<_> = items.iter().map(|item| &item.requests[..]).collect();
@@ -204,13 +315,13 @@ impl AccuracyTask {
             fewshot_first: options.fewshot_first.or(checked.first),
             ..options.clone()
         };
-        let mut task = Self::of(
-            checked.name,
-            &data,
-            &checked.maker,
-            &options,
-            &checked.delimiters,
-        )?;
+        let origin = match checked.maker {
+            Maker::Layout(layout) => named(layout, &data)?,
+            Maker::Templates(_) => Origin::TaskFile,
+        };
+        let name = checked.name;
+        let mut task = Self::of(name, &data, origin, &checked.maker, &options)?;
+        task.delimiters = checked.delimiters;
         if let Some(writing) = checked.writing {
             task.writing = writing;
         }
@@ -223,52 +334,64 @@ impl AccuracyTask {
         layout: Option<TaskLayout>,
         options: &TaskOptions,
     ) -> Result<Self> {
-        let layout = match layout {
-            Some(layout) => layout,
-            None => recognized(path)?,
+        let (origin, layout) = match layout {
+            Some(layout) => (named(layout, path)?, layout),
+            None => {
+                let layout = recognized(path)?;
+                (Origin::Recognized(layout), layout)
+            }
         };
-        let maker = Maker::Layout(layout);
-        Self::of(name, path, &maker, options, &Delimiters::default())
+        Self::of(name, path, origin, &Maker::Layout(layout), options)
     }
 
     fn of(
         name: String,
         path: &Path,
+        origin: Origin,
         maker: &Maker,
         options: &TaskOptions,
-        delimiters: &Delimiters,
     ) -> Result<Self> {
-        let samples = samples(&scored(path)?, maker, options.limit)?;
+        let layout = origin.layout();
+        let recognized = match &origin {
+            Origin::Recognized(layout) => Some(*layout),
+            _ => None,
+        };
+        let scored = scored(path, layout)?;
+        let samples = samples(&scored, maker, recognized, options.limit)?;
         if samples.is_empty() {
             return Err(Error::Empty {
                 path: path.to_owned(),
             });
         }
-        let count = options.fewshot.unwrap_or(0);
+        let examples = layout.map_or(Examples::Drawn, TaskLayout::examples);
+        let asked_examples = options.fewshot.unwrap_or(0);
+        let count = match examples {
+            Examples::None => 0,
+            _ => asked_examples,
+        };
         let from = match (&options.fewshot_from, count) {
             (_, 0) => None,
             (Some(from), _) => Some(vec![from.clone()]),
-            (None, _) => shown(path)?,
+            (None, _) => shown(path, layout)?,
         };
         let pool = from
-            .map(|from| self::samples(&from, maker, None))
+            .map(|from| self::samples(&from, maker, recognized, None))
             .transpose()?;
-        let mmlu = matches!(maker, Maker::Layout(TaskLayout::Mmlu));
         let draw = Draw {
             count,
-            first: options.fewshot_first.unwrap_or(mmlu),
+            first: options.fewshot_first.unwrap_or(examples == Examples::First),
+            has_spare: layout.is_some_and(TaskLayout::draws_a_spare_example),
             seed: options.seed.unwrap_or(SEED),
         };
         Ok(Self {
             examples: draw.examples(&name, &samples, pool.as_deref())?,
             name,
+            origin,
+            asked_examples,
             samples,
             pool,
-            delimiters: delimiters.clone(),
-            writing: match maker {
-                Maker::Layout(TaskLayout::Gsm8k) => Writing::gsm8k(),
-                _ => Writing::default(),
-            },
+            delimiters: Delimiters::default(),
+            writing: layout.and_then(TaskLayout::writing).unwrap_or_default(),
             batch: options.batch.unwrap_or(BATCH),
             max_length: options.max_length,
         })
@@ -282,20 +405,25 @@ impl AccuracyTask {
             let problem = generate::problem(task, GENERATED_SEED, index, Split::HeldOut);
             Sample {
                 text: problem.prompt,
-                answer: problem.answer,
+                example: Some(problem.answer.clone()),
                 description: String::new(),
-                query: Query::Continuation,
+                query: Query::Continuation {
+                    text: problem.answer,
+                },
             }
         };
         let samples: Vec<Sample> = (0..count as u64).map(sample).collect();
         let draw = Draw {
             count: options.fewshot.unwrap_or(0),
             first: options.fewshot_first.unwrap_or(false),
+            has_spare: false,
             seed: options.seed.unwrap_or(SEED),
         };
         Ok(Self {
             examples: draw.examples(task.name(), &samples, None)?,
             name: task.name().to_owned(),
+            origin: Origin::Generated,
+            asked_examples: draw.count,
             samples,
             pool: None,
             delimiters: Delimiters {
@@ -306,110 +434,6 @@ impl AccuracyTask {
             batch: options.batch.unwrap_or(BATCH),
             max_length: options.max_length,
         })
-    }
-}
-
-/// The figures of an item whose requests have been scored.
-fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> ItemOutcome {
-    let logs: Vec<f64> = found.iter().map(|likelihood| likelihood.log).collect();
-    let flag = |is_right: bool| f64::from(u8::from(is_right));
-    let mut metrics = BTreeMap::new();
-    match query {
-        Query::Choices {
-            choices,
-            gold,
-            normalized,
-        } => {
-            metrics.insert("acc".to_owned(), flag(best(&logs) == *gold));
-            if *normalized {
-                let lengths = choices.iter().map(|choice| choice.chars().count() as f64);
-                let logs: Vec<f64> = logs.iter().zip(lengths).map(|(log, n)| log / n).collect();
-                metrics.insert("acc_norm".to_owned(), flag(best(&logs) == *gold));
-            }
-        }
-        Query::Contexts { gold, .. } => {
-            metrics.insert("acc".to_owned(), flag(best(&logs) == *gold));
-        }
-        Query::Continuation | Query::Generation => {
-            metrics.insert(PERPLEXITY.to_owned(), kept(logs.iter().sum()));
-            metrics.insert(
-                "acc".to_owned(),
-                flag(found.iter().all(|found| found.is_greedy)),
-            );
-        }
-    }
-    ItemOutcome {
-        item,
-        log_likelihoods: logs.into_iter().map(kept).collect(),
-        text: None,
-        metrics,
-    }
-}
-
-/// To nine decimals, which JSON gives back bit for bit, so that work that was interrupted ends in
-/// the same figures.
-fn kept(log_likelihood: f64) -> f64 {
-    (log_likelihood * 1e9).round() / 1e9
-}
-
-/// The first of the largest.
-fn best(values: &[f64]) -> usize {
-    let better = |best: usize, i: usize| if values[i] > values[best] { i } else { best };
-    (0..values.len()).fold(0, better)
-}
-
-/// How examples are chosen.
-struct Draw {
-    count: usize,
-    first: bool,
-    seed: u32,
-}
-
-impl Draw {
-    /// For each sample the numbers of its examples in the pool, or among the samples if there is
-    /// none. Samples share examples only with those of their description, such as a subject of
-    /// MMLU.
-    fn examples(
-        &self,
-        name: &str,
-        samples: &[Sample],
-        pool: Option<&[Sample]>,
-    ) -> Result<Vec<Vec<usize>>> {
-        if self.count == 0 {
-            return Ok(vec![Vec::new(); samples.len()]);
-        }
-        let mut groups: BTreeMap<&str, (Random, Vec<usize>)> = BTreeMap::new();
-        for (i, sample) in pool.unwrap_or(samples).iter().enumerate() {
-            let new = || (Random::new(self.seed), Vec::new());
-            groups
-                .entry(&sample.description)
-                .or_insert_with(new)
-                .1
-                .push(i);
-        }
-        let mut none = (Random::new(self.seed), Vec::new());
-        let examples = |(item, sample): (usize, &Sample)| {
-            let (random, group) = groups.get_mut(&*sample.description).unwrap_or(&mut none);
-            let item = pool.is_none().then_some(item);
-            let found = group.len() - usize::from(item.is_some());
-            if found < self.count {
-                return Err(Error::TooFewExamples {
-                    name: name.to_owned(),
-                    found,
-                    expected: self.count,
-                });
-            }
-            let order = match self.first {
-                true => (0..group.len()).collect(),
-                false => random.sample(group.len(), self.count + usize::from(item.is_some())),
-            };
-            let numbers = order.into_iter().map(|i| group[i]);
-            Ok(numbers
-                .filter(|i| Some(*i) != item)
-                .take(self.count)
-                .collect())
-        };
-        samples.iter().enumerate().map(examples).collect()
     }
 }
 
@@ -424,30 +448,54 @@ fn layouts() -> String {
 
 /// The layout of the first record.
 fn recognized(path: &Path) -> Result<TaskLayout> {
-    let first = records::records(&scored(path)?)?.next();
-    let first = first.ok_or_else(|| Error::Empty {
+    let first = first_record(path, None)?;
+    let refused = |reason: String| Error::UnknownLayout {
         path: path.to_owned(),
-    })??;
-    TaskLayout::of(&first).ok_or_else(|| {
-        let fields = match &first {
-            Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>().join(", "),
-            _ => "none, it is not an object".to_owned(),
-        };
-        Error::UnknownLayout {
+        reason,
+        layouts: layouts(),
+    };
+    match TaskLayout::of(&first).map_err(refused)?[..] {
+        [layout] => Ok(layout),
+        ref several => Err(Error::SeveralLayouts {
             path: path.to_owned(),
-            fields,
-            layouts: layouts(),
-        }
-    })
+            layouts: several.iter().map(|layout| layout.name()).collect(),
+        }),
+    }
 }
 
-fn samples(paths: &[PathBuf], maker: &Maker, limit: Option<usize>) -> Result<Vec<Sample>> {
+/// A layout that the user named, with the fields that it does not read.
+fn named(layout: TaskLayout, path: &Path) -> Result<Origin> {
+    let unread = layout.unread(&first_record(path, Some(layout))?);
+    Ok(Origin::Named(layout, unread))
+}
+
+fn first_record(path: &Path, layout: Option<TaskLayout>) -> Result<Value> {
+    let first = records::records(&scored(path, layout)?)?.next();
+    let first = first.ok_or_else(|| Error::Empty {
+        path: path.to_owned(),
+    })?;
+    Ok(first?)
+}
+
+/// The samples of records, the first `limit` of them. Each record must be in the layout that was
+/// recognized by the first one.
+fn samples(
+    paths: &[PathBuf],
+    maker: &Maker,
+    recognized: Option<TaskLayout>,
+    limit: Option<usize>,
+) -> Result<Vec<Sample>> {
     let mut records = records::records(paths)?;
     let mut samples = Vec::new();
     while samples.len() < limit.unwrap_or(usize::MAX)
         && let Some(record) = records.next()
     {
-        let sample = maker.sample(&record?).map_err(|reason| Error::Record {
+        let record = record?;
+        let made = match recognized {
+            Some(layout) => layout.check(&record).and_then(|()| maker.sample(&record)),
+            None => maker.sample(&record),
+        };
+        let sample = made.map_err(|reason| Error::Record {
             path: records.path().to_owned(),
             record: records.line(),
             reason,
@@ -455,53 +503,4 @@ fn samples(paths: &[PathBuf], maker: &Maker, limit: Option<usize>) -> Result<Vec
         samples.push(sample);
     }
     Ok(samples)
-}
-
-/// The files that are scored: those of a split if the path is a folder of splits, else the path
-/// itself.
-fn scored(path: &Path) -> Result<Vec<PathBuf>> {
-    let split = SCORED
-        .iter()
-        .find_map(|split| of_split(path, split).transpose());
-    Ok(split.transpose()?.unwrap_or_else(|| vec![path.to_owned()]))
-}
-
-/// The files that examples come from, if the path is a folder with another split for them.
-fn shown(path: &Path) -> Result<Option<Vec<PathBuf>>> {
-    let scored = scored(path)?;
-    for split in SHOWN {
-        match of_split(path, split)? {
-            Some(files) if files != scored => return Ok(Some(files)),
-            _ => {}
-        }
-    }
-    Ok(None)
-}
-
-/// The files of a folder that are named after a split, as `test-00000-of-00001.parquet` is.
-fn of_split(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
-    if !folder.is_dir() {
-        return Ok(None);
-    }
-    let io = |source| Error::Io {
-        path: folder.to_owned(),
-        source,
-    };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let is_record = [".jsonl", ".json", ".parquet"]
-            .iter()
-            .any(|end| name.ends_with(end));
-        let rest = name.strip_prefix(split);
-        if is_record && rest.is_some_and(|rest| rest.starts_with(['-', '.', '_'])) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok((!files.is_empty()).then_some(files))
 }

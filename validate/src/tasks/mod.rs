@@ -10,22 +10,30 @@
 //! | a task asks | figure |
 //! |---|---|
 //! | which choice is likeliest after the text | `acc`; `acc_norm`: log-likelihood per character |
+//! | how probable the true choices are together (TruthfulQA) | `acc`: their share |
 //! | after which text the continuation is likeliest (WinoGrande) | `acc` |
 //! | how likely the continuation is | `perplexity` of the whole, `acc`: is every token the likeliest |
 //! | what the model generates | `exact_match`, one for each filter |
 
 mod definition;
+mod draw;
 mod error;
 mod generation;
 mod layout;
 mod likelihood;
 mod load;
+mod outcome;
+mod prompts;
+mod python;
 mod random;
 mod sample;
 mod score;
+mod splits;
+mod summary;
 
 pub use error::{Error, Result};
 pub use layout::TaskLayout;
 pub use load::{AccuracyTask, TaskOptions};
 pub use sample::{Item, Request};
-pub use score::{ItemOutcome, McNemar, Score, compare, scores};
+pub use score::{ItemOutcome, McNemar, MeanDifference, PairedTest, Score, compare, scores};
+pub use summary::TaskSummary;

@@ -1,12 +1,14 @@
 //! What a record asks, and the requests that it becomes after its few-shot examples.
 
+use serde::{Deserialize, Serialize};
+
 /// A record as text, without its few-shot examples.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
     /// The text before the answer.
     pub(super) text: String,
-    /// The right answer, as an example shows it.
-    pub(super) answer: String,
+    /// The right answer as an example shows it; none where the record cannot be an example.
+    pub(super) example: Option<String>,
     /// The text before everything else; items with different descriptions do not share examples.
     pub(super) description: String,
     pub(super) query: Query,
@@ -22,16 +24,23 @@ pub(super) enum Query {
         /// Is accuracy by log-likelihood per character a figure too?
         normalized: bool,
     },
+    /// How much of the probability of all choices is that of the true ones?
+    Truths {
+        choices: Vec<String>,
+        is_true: Vec<bool>,
+    },
     /// After which of these texts is the continuation likeliest?
     Contexts {
         contexts: Vec<String>,
         continuation: String,
         gold: usize,
     },
-    /// Is the answer what greedy decoding writes, and how likely is it?
-    Continuation,
+    /// Is this what greedy decoding writes after the delimiter, and how likely is it?
+    Continuation { text: String },
+    /// Is this what greedy decoding writes, without a delimiter before it?
+    Completion { text: String },
     /// What is written until a stop text, and does its answer match?
-    Generation,
+    Generation { reference: String },
 }
 
 /// One question of a task, as a model sees it.
@@ -44,7 +53,7 @@ pub struct Item {
 }
 
 /// A text and what may follow it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// What the model is given.
     pub context: String,
@@ -75,7 +84,7 @@ impl Sample {
         let mut before = self.description.clone();
         for shot in examples {
             // Without an answer there is nothing to delimit.
-            match shot.answer.as_str() {
+            match shot.example.as_deref().unwrap_or_default() {
                 "" => before += &shot.text,
                 answer => before.extend([&shot.text, target, answer, example]),
             }
@@ -85,7 +94,7 @@ impl Sample {
             continuation: format!("{target}{continuation}"),
         };
         let requests = match &self.query {
-            Query::Choices { choices, .. } => {
+            Query::Choices { choices, .. } | Query::Truths { choices, .. } => {
                 let requests = choices.iter().map(|choice| request(&self.text, choice));
                 requests.collect()
             }
@@ -99,10 +108,10 @@ impl Sample {
                     .map(|context| request(context, continuation));
                 requests.collect()
             }
-            Query::Continuation => vec![request(&self.text, &self.answer)],
-            Query::Generation => vec![Request {
+            Query::Continuation { text } => vec![request(&self.text, text)],
+            Query::Completion { text } | Query::Generation { reference: text } => vec![Request {
                 context: format!("{before}{}", self.text),
-                continuation: self.answer.clone(),
+                continuation: text.clone(),
             }],
         };
         Item { index, requests }

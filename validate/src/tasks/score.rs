@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::random::Random;
+use crate::statistics::{Estimate, TokenBlock};
 
 /// The result of one item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct ItemOutcome {
     /// What was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The item's part of each figure: 0 or 1, and for `perplexity` a log-likelihood.
+    /// The item's part of each figure: from 0 to 1, and for `perplexity` a log-likelihood.
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -108,7 +109,17 @@ fn bootstrap(values: &[f64]) -> f64 {
     deviation(&(0..parts).flat_map(drawn).collect::<Vec<_>>())
 }
 
-/// Two models on the same items: McNemar's exact test.
+/// Two models on the same items.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PairedTest {
+    /// Items are right or wrong.
+    Right(McNemar),
+    /// Items are right in part.
+    Share(MeanDifference),
+}
+
+/// Items that are right or wrong: McNemar's exact test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct McNemar {
     /// Items that both have right.
@@ -119,44 +130,92 @@ pub struct McNemar {
     pub only_second: usize,
     /// Items that neither has right.
     pub neither: usize,
-    /// How probable it is that two equally good models differ at least so much: two-sided binomial
-    /// test of the items that one of them has right.
+    /// How probable it is that two equally good models differ at least this much: two-sided
+    /// binomial test of the items that one of them has right.
     pub p: f64,
 }
 
-/// Compares two runs of a task by a metric of zeros and ones.
+/// Items that are right in part: a paired t test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeanDifference {
+    /// The second minus the first, in the mean over items.
+    pub difference: f64,
+    /// Its two-sided p-value; `None` for a single item.
+    pub p: Option<f64>,
+}
+
+impl PairedTest {
+    /// How probable such a difference is by chance.
+    pub fn p(&self) -> Option<f64> {
+        match self {
+            Self::Right(test) => Some(test.p),
+            Self::Share(test) => test.p,
+        }
+    }
+
+    /// Whether every item is equal.
+    pub fn is_same(&self) -> bool {
+        match self {
+            Self::Right(test) => (test.only_first, test.only_second) == (0, 0),
+            Self::Share(test) => test.difference == 0.0 && test.p == Some(1.0),
+        }
+    }
+}
+
+/// Compares two runs of a task by a metric of numbers from 0 to 1.
 ///
 /// # Errors
 /// A metric that the outcomes do not have; runs of different items.
-pub fn compare(first: &[ItemOutcome], second: &[ItemOutcome], metric: &str) -> Result<McNemar> {
-    let by_item = |outcomes: &[ItemOutcome]| -> Result<BTreeMap<usize, bool>> {
+pub fn compare(first: &[ItemOutcome], second: &[ItemOutcome], metric: &str) -> Result<PairedTest> {
+    let by_item = |outcomes: &[ItemOutcome]| -> Result<BTreeMap<usize, f64>> {
         outcomes
             .iter()
-            .map(|outcome| Ok((outcome.item, is_right(outcome, metric)?)))
+            .map(|outcome| Ok((outcome.item, value(outcome, metric)?)))
             .collect()
     };
     let (first, second) = (by_item(first)?, by_item(second)?);
     if let Some(item) = second.keys().find(|item| !first.contains_key(item)) {
         return Err(Error::Unpaired { item: *item });
     }
-    let mut table = [[0; 2]; 2];
-    for (item, a) in first {
-        let b = second.get(&item).ok_or(Error::Unpaired { item })?;
-        table[usize::from(a)][usize::from(*b)] += 1;
-    }
-    let [[neither, only_second], [only_first, both]] = table;
-    Ok(McNemar {
-        both,
-        only_first,
-        only_second,
-        neither,
-        p: two_sided(only_first, only_second),
+    let pair = |(item, a): (&usize, &f64)| {
+        let b = second.get(item).ok_or(Error::Unpaired { item: *item })?;
+        Ok((*a, *b))
+    };
+    let pairs: Vec<(f64, f64)> = first.iter().map(pair).collect::<Result<_>>()?;
+    let is_whole = |(a, b): &(f64, f64)| a.fract() == 0.0 && b.fract() == 0.0;
+    Ok(match pairs.iter().all(is_whole) {
+        true => PairedTest::Right(right_or_wrong(&pairs)),
+        false => PairedTest::Share(in_part(&pairs)),
     })
 }
 
-fn is_right(outcome: &ItemOutcome, metric: &str) -> Result<bool> {
+fn right_or_wrong(pairs: &[(f64, f64)]) -> McNemar {
+    let count = |wanted: (f64, f64)| pairs.iter().filter(|pair| **pair == wanted).count();
+    let (only_first, only_second) = (count((1.0, 0.0)), count((0.0, 1.0)));
+    McNemar {
+        both: count((1.0, 1.0)),
+        only_first,
+        only_second,
+        neither: count((0.0, 0.0)),
+        p: two_sided(only_first, only_second),
+    }
+}
+
+fn in_part(pairs: &[(f64, f64)]) -> MeanDifference {
+    let block = |(a, b): &(f64, f64)| TokenBlock {
+        sum: b - a,
+        count: 1,
+    };
+    let difference = Estimate::of(&pairs.iter().map(block).collect::<Vec<_>>());
+    MeanDifference {
+        difference: difference.mean,
+        p: difference.p_value(),
+    }
+}
+
+fn value(outcome: &ItemOutcome, metric: &str) -> Result<f64> {
     let value = outcome.metrics.get(metric).filter(|_| metric != PERPLEXITY);
-    let value = value.ok_or_else(|| Error::NoMetric {
+    value.copied().ok_or_else(|| Error::NoMetric {
         metric: metric.to_owned(),
         found: outcome
             .metrics
@@ -164,8 +223,7 @@ fn is_right(outcome: &ItemOutcome, metric: &str) -> Result<bool> {
             .cloned()
             .collect::<Vec<_>>()
             .join(", "),
-    })?;
-    Ok(*value == 1.0)
+    })
 }
 
 /// 2 · P(X ≤ min(a, b)) for X of a binomial distribution with a + b fair draws, at most 1.
@@ -223,20 +281,41 @@ mod tests {
     #[test]
     fn runs_are_paired_by_their_items() {
         let (a, b) = (outcomes(&[1, 1, 0, 1]), outcomes(&[1, 0, 0, 0]));
-        let found = compare(&a, &b, "acc").unwrap();
-        assert_eq!(
-            (
-                found.both,
-                found.only_first,
-                found.only_second,
-                found.neither
-            ),
-            (1, 2, 0, 1)
-        );
-        assert_eq!(found.p, 0.5);
+        let expected = McNemar {
+            both: 1,
+            only_first: 2,
+            only_second: 0,
+            neither: 1,
+            p: 0.5,
+        };
+        assert_eq!(compare(&a, &b, "acc").unwrap(), PairedTest::Right(expected));
         let missing = compare(&a, &b[1..], "acc");
         assert!(matches!(missing, Err(Error::Unpaired { item: 0 })));
         let metric = compare(&a, &b, "acc_norm");
         assert!(matches!(metric, Err(Error::NoMetric { .. })));
+    }
+
+    /// p by scipy.stats.ttest_rel.
+    #[test]
+    fn shares_are_compared_by_their_differences() {
+        let shares = |values: [f64; 4]| {
+            let mut all = outcomes(&[0; 4]);
+            for (outcome, value) in all.iter_mut().zip(values) {
+                outcome.metrics.insert("acc".into(), value);
+            }
+            all
+        };
+        let a = shares([0.1, 0.5, 0.25, 1.0]);
+        let test = compare(&a, &shares([0.2, 0.5, 0.75, 0.9]), "acc").unwrap();
+        assert!(!test.is_same());
+        let PairedTest::Share(found) = test else {
+            panic!("{test:?}");
+        };
+        assert!((found.difference - 0.125).abs() < 1e-12);
+        assert!(
+            (found.p.unwrap() - 0.4119434040614361).abs() < 1e-9,
+            "{found:?}"
+        );
+        assert!(compare(&a, &a, "acc").unwrap().is_same());
     }
 }
