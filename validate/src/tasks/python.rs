@@ -137,16 +137,21 @@ impl Reader<'_> {
 
     /// What follows a backslash; `repr` writes no octal numbers and no names of characters.
     fn escape(&mut self, text: &mut String) -> Result<(), Reason> {
-        let digits = match self.next() {
-            Some(c @ ('\\' | '\'' | '"')) => return Ok(text.push(c)),
-            Some('n') => return Ok(text.push('\n')),
-            Some('r') => return Ok(text.push('\r')),
-            Some('t') => return Ok(text.push('\t')),
-            Some('x') => 2,
-            Some('u') => 4,
-            Some('U') => 8,
-            _ => return Err(self.refused("an escape that Python's repr writes before this")),
-        };
+        let plain = |c| -> Result<(Option<char>, usize), Reason> { Ok((Some(c), 0)) };
+        let (plain, digits) = match self.next() {
+            Some(c @ ('\\' | '\'' | '"')) => plain(c),
+            Some('n') => plain('\n'),
+            Some('r') => plain('\r'),
+            Some('t') => plain('\t'),
+            Some('x') => Ok((None, 2)),
+            Some('u') => Ok((None, 4)),
+            Some('U') => Ok((None, 8)),
+            _ => Err(self.refused("an escape that Python's repr writes before this")),
+        }?;
+        if let Some(c) = plain {
+            text.push(c);
+            return Ok(());
+        }
         let code = self.rest().get(..digits).and_then(|hex| {
             let is_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
             is_hex.then(|| u32::from_str_radix(hex, 16).ok()).flatten()
