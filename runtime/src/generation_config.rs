@@ -17,7 +17,8 @@ pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 pub struct GenerationConfig {
     /// How tokens are chosen; the most probable ones without a file.
     pub sampling: Sampling,
-    /// Keys of settings that change a text in transformers and that are not applied here.
+    /// Keys of settings that change a text in transformers and that are not applied here,
+    /// ascending.
     pub ignored: Vec<String>,
 }
 
@@ -107,10 +108,9 @@ impl GenerationConfig {
             !OTHER.contains(&&***key) && !read.contains(&&***key) && !is_neutral(key, value)
         };
         let ignored = settings.iter().filter(is_ignored);
-        Ok(GenerationConfig {
-            sampling,
-            ignored: ignored.map(|(key, _)| key.clone()).collect(),
-        })
+        let mut ignored: Vec<String> = ignored.map(|(key, _)| key.clone()).collect();
+        ignored.sort_unstable();
+        Ok(GenerationConfig { sampling, ignored })
     }
 }
 
