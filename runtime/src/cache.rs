@@ -35,7 +35,10 @@ impl KvType {
     }
 }
 
-/// Keys and values of one sequence. A clone continues independently.
+/// Keys and values of one sequence.
+///
+/// A clone continues independently. It shares memory with the original until one of them writes
+/// there, so it costs no more than its own tokens.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     shape: CacheShape,
@@ -74,9 +77,9 @@ impl KvCache {
         }
         let shape = CacheShape::of(config);
         let elements = match kv_type {
-            KvType::F32 => Elements::F32(Blocks::new(shape, capacity)),
-            KvType::F16 => Elements::F16(Blocks::new(shape, capacity)),
-            KvType::Q8 => Elements::Q8(Blocks::new(shape, capacity)),
+            KvType::F32 => Elements::F32(Blocks::new(shape)),
+            KvType::F16 => Elements::F16(Blocks::new(shape)),
+            KvType::Q8 => Elements::Q8(Blocks::new(shape)),
         };
         Ok(KvCache {
             shape,
@@ -110,18 +113,19 @@ impl KvCache {
     pub fn bytes_for(config: &Config, kv_type: KvType, capacity: usize) -> usize {
         let shape = CacheShape::of(config);
         match kv_type {
-            KvType::F32 => Blocks::<f32>::elements(shape, capacity) * size_of::<f32>(),
-            KvType::F16 => Blocks::<f16>::elements(shape, capacity) * size_of::<f16>(),
-            KvType::Q8 => Blocks::<i8>::elements(shape, capacity),
+            KvType::F32 => Blocks::<f32>::bytes_for(shape, capacity),
+            KvType::F16 => Blocks::<f16>::bytes_for(shape, capacity),
+            KvType::Q8 => Blocks::<i8>::bytes_for(shape, capacity),
         }
     }
 
     /// Bytes when full.
     pub fn bytes(&self) -> usize {
+        let (shape, capacity) = (self.shape, self.capacity);
         match &self.elements {
-            Elements::F32(blocks) => blocks.bytes(),
-            Elements::F16(blocks) => blocks.bytes(),
-            Elements::Q8(blocks) => blocks.bytes(),
+            Elements::F32(_) => Blocks::<f32>::bytes_for(shape, capacity),
+            Elements::F16(_) => Blocks::<f16>::bytes_for(shape, capacity),
+            Elements::Q8(_) => Blocks::<i8>::bytes_for(shape, capacity),
         }
     }
 

@@ -1,10 +1,12 @@
-//! The memory of keys and values.
+//! The memory of keys and values, in pages of [`BLOCK`] positions.
 //!
-//! It is cut into blocks of [`BLOCK`] positions of one head: scales if the type has any, the keys
-//! in panels of 16 positions, the values in panels of 16 dimensions, as `kernels::panels`
-//! multiplies them. [`SPAN`] consecutive blocks of a head lie beside each other, so attention reads
-//! long stretches from front to back, and a cache with room for many tokens does not spread few of
-//! them over all its memory. Dimensions that fill up the last panel are zero.
+//! A page holds all layers and heads of its positions. In it each head of a layer has a block:
+//! scales if the type has any, the keys in panels of 16 positions, the values in panels of 16
+//! dimensions, as `kernels::panels` multiplies them. Dimensions that fill up the last panel are
+//! zero. Caches that begin with the same tokens share pages; a page that is shared is copied before
+//! it is written.
+
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::f16;
@@ -16,9 +18,6 @@ use crate::threads::Pool;
 
 /// Positions of a block. 16-bit weights times int8 values fit 32 bits up to 256 of them.
 pub(crate) const BLOCK: usize = 128;
-
-/// Blocks of a head that lie beside each other.
-const SPAN: usize = 8;
 
 /// A type in which keys and values are stored.
 pub(crate) trait Element: Pod + Send + Sync {
@@ -72,16 +71,19 @@ impl CacheShape {
     }
 }
 
-/// (layers, spans, kv_heads, blocks of the span); the last span of a layer can be shorter.
-#[derive(Debug)]
+/// The pages of one sequence, as many as were written.
+#[derive(Debug, Clone)]
 pub(crate) struct Blocks<T> {
+    pages: Vec<Arc<Page<T>>>,
+    shape: CacheShape,
+}
+
+/// Keys and values of [`BLOCK`] positions: (layers, kv_heads, block).
+#[derive(Debug)]
+struct Page<T> {
     memory: Vec<T>,
     /// Unused elements at the start, for alignment.
     skip: usize,
-    /// Blocks per layer.
-    blocks: usize,
-    kv_heads: usize,
-    head_dim: usize,
 }
 
 /// One head's keys and values of [`BLOCK`] positions.
@@ -99,35 +101,25 @@ pub(crate) struct Block<'a, T> {
 const MANY: usize = 8;
 
 impl<T: Element> Blocks<T> {
-    /// Zeros, for which the operating system finds memory when they are first written.
-    pub fn new(shape: CacheShape, capacity: usize) -> Blocks<T> {
-        let (memory, skip) = aligned_zeros(Self::elements(shape, capacity));
+    /// No pages.
+    pub fn new(shape: CacheShape) -> Blocks<T> {
         Blocks {
-            memory,
-            skip,
-            blocks: capacity.div_ceil(BLOCK),
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
+            pages: Vec::new(),
+            shape,
         }
     }
 
-    /// Numbers in a cache for `capacity` tokens.
-    pub fn elements(shape: CacheShape, capacity: usize) -> usize {
-        let blocks = shape.layers * capacity.div_ceil(BLOCK) * shape.kv_heads;
-        blocks * block_len::<T>(shape.head_dim)
-    }
-
-    pub fn bytes(&self) -> usize {
-        size_of_val(&self.memory[self.skip..])
+    /// Bytes of all pages of a cache for `capacity` tokens.
+    pub fn bytes_for(shape: CacheShape, capacity: usize) -> usize {
+        capacity.div_ceil(BLOCK) * Page::<T>::len(shape) * size_of::<T>()
     }
 
     pub fn block(&self, layer: usize, kv_head: usize, index: usize) -> Block<'_, T> {
-        let d = self.head_dim;
+        let d = self.shape.head_dim;
         let len = block_len::<T>(d);
-        let (first, span) = self.span(index);
-        let at = (layer * self.blocks + first) * self.kv_heads + kv_head * span + index - first;
-        let block = &self.memory[self.skip + at * len..][..len];
-        let (scales, rest) = block.split_at(BLOCK * T::SCALES);
+        let Page { memory, skip } = &*self.pages[index];
+        let at = skip + (layer * self.shape.kv_heads + kv_head) * len;
+        let (scales, rest) = memory[at..][..len].split_at(BLOCK * T::SCALES);
         let (keys, values) = rest.split_at(BLOCK * d);
         let scales: &[f32] = bytemuck::cast_slice(scales);
         let (key_scales, value_scales) = scales.split_at(scales.len() / 2);
@@ -138,58 +130,85 @@ impl<T: Element> Blocks<T> {
         }
     }
 
-    /// The first block of the span with block `index`, and the number of its blocks.
-    fn span(&self, index: usize) -> (usize, usize) {
-        let first = index / SPAN * SPAN;
-        (first, SPAN.min(self.blocks - first))
-    }
-
     /// Stores a layer's keys and values (tokens, kv_heads · head_dim) from position `first` on.
     pub fn store(&mut self, pool: &Pool, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
-        let (d, kv_heads) = (self.head_dim, self.kv_heads);
+        let CacheShape {
+            kv_heads,
+            head_dim: d,
+            ..
+        } = self.shape;
         let end = first + keys.len() / (kv_heads * d);
         let len = block_len::<T>(d);
-        for start in (first / BLOCK / SPAN * SPAN..end.div_ceil(BLOCK)).step_by(SPAN) {
-            let (_, span) = self.span(start);
-            let at = self.skip + (layer * self.blocks + start) * kv_heads * len;
-            let of_span = &mut self.memory[at..][..kv_heads * span * len];
-            let store = |i: usize, block: &mut [T]| {
-                let (h, start) = (i / span, (start + i % span) * BLOCK);
-                let positions = first.max(start)..end.min(start + BLOCK);
-                if positions.is_empty() {
-                    return;
-                }
-                let mut encoded = vec![T::zeroed(); 2 * d];
-                let (key, value) = encoded.split_at_mut(d);
-                for position in positions {
-                    let from = ((position - first) * kv_heads + h) * d;
-                    let scales = [
-                        T::encode(&keys[from..from + d], key),
-                        T::encode(&values[from..from + d], value),
-                    ];
-                    write(block, position - start, [key, value], scales);
-                }
-            };
-            if end - first < MANY {
-                let blocks = of_span.chunks_exact_mut(len).enumerate();
-                blocks.for_each(|(i, block)| store(i, block));
-            } else {
-                pool.chunks_mut(of_span, len, store);
+        let written = first / BLOCK..end.div_ceil(BLOCK);
+        for index in written.clone() {
+            self.make_writable(index, first > index * BLOCK);
+        }
+        let store = |start: usize, h: usize, block: &mut [T]| {
+            let mut encoded = vec![T::zeroed(); 2 * d];
+            let (key, value) = encoded.split_at_mut(d);
+            for position in first.max(start)..end.min(start + BLOCK) {
+                let from = ((position - first) * kv_heads + h) * d;
+                let scales = [
+                    T::encode(&keys[from..from + d], key),
+                    T::encode(&values[from..from + d], value),
+                ];
+                write(block, position - start, [key, value], scales);
             }
+        };
+        // The blocks of this layer, with their first positions and heads.
+        let starts = written.clone().map(|index| index * BLOCK);
+        let blocks = starts
+            .zip(&mut self.pages[written])
+            .flat_map(|(start, page)| {
+                let Page { memory, skip } = Arc::get_mut(page).expect("the page was made writable");
+                let of_layer = &mut memory[*skip + layer * kv_heads * len..][..kv_heads * len];
+                let blocks = of_layer.chunks_exact_mut(len).enumerate();
+                blocks.map(move |(h, block)| (start, h, block))
+            });
+        if end - first < MANY {
+            blocks.for_each(|(start, h, block)| store(start, h, block));
+        } else {
+            let mut blocks: Vec<(usize, usize, &mut [T])> = blocks.collect();
+            pool.chunks_mut(&mut blocks, 1, |_, one| {
+                let (start, h, block) = &mut one[0];
+                store(*start, *h, block);
+            });
+        }
+    }
+
+    /// Makes a page one that no other cache has. Positions of a shared page are kept if `is_begun`.
+    fn make_writable(&mut self, index: usize, is_begun: bool) {
+        if index == self.pages.len() {
+            self.pages.push(Arc::new(Page::zeros(self.shape)));
+        }
+        let page = &mut self.pages[index];
+        if Arc::get_mut(page).is_none() {
+            let own = match is_begun {
+                true => page.copy(),
+                false => Page::zeros(self.shape),
+            };
+            *page = Arc::new(own);
         }
     }
 }
 
-impl<T: Element> Clone for Blocks<T> {
-    fn clone(&self) -> Blocks<T> {
+impl<T: Element> Page<T> {
+    /// Elements of a page.
+    fn len(shape: CacheShape) -> usize {
+        shape.layers * shape.kv_heads * block_len::<T>(shape.head_dim)
+    }
+
+    /// Zeros, for which the operating system finds memory when they are first written.
+    fn zeros(shape: CacheShape) -> Page<T> {
+        let (memory, skip) = aligned_zeros(Self::len(shape));
+        Page { memory, skip }
+    }
+
+    fn copy(&self) -> Page<T> {
         // Another vector has another alignment.
         let (mut memory, skip) = aligned_zeros(self.memory.len() - self.skip);
         memory[skip..].copy_from_slice(&self.memory[self.skip..]);
-        Blocks {
-            memory,
-            skip,
-            ..*self
-        }
+        Page { memory, skip }
     }
 }
 
@@ -259,3 +278,57 @@ fn advise_huge_pages<T>(memory: &[T]) {
 
 #[cfg(not(target_os = "linux"))]
 fn advise_huge_pages<T>(_: &[T]) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: CacheShape = CacheShape {
+        layers: 2,
+        kv_heads: 3,
+        head_dim: 5,
+    };
+
+    /// Stores `tokens` positions from `first` on in all layers. All numbers of a position are
+    /// `value` + position.
+    fn store(blocks: &mut Blocks<f32>, first: usize, tokens: usize, value: f32) {
+        let pool = Pool::new(Some(2)).unwrap();
+        let row = SHAPE.kv_heads * SHAPE.head_dim;
+        let x: Vec<f32> = (0..tokens * row)
+            .map(|i| value + (first + i / row) as f32)
+            .collect();
+        for layer in 0..SHAPE.layers {
+            blocks.store(&pool, layer, first, &x, &x);
+        }
+    }
+
+    /// The first dimension of the key at a position of the last head and layer.
+    fn key(blocks: &Blocks<f32>, position: usize) -> f32 {
+        let block = blocks.block(SHAPE.layers - 1, SHAPE.kv_heads - 1, position / BLOCK);
+        let i = position % BLOCK;
+        block.keys[i / LANES * LANES * SHAPE.head_dim + i % LANES]
+    }
+
+    #[test]
+    fn clones_share_pages_until_one_of_them_writes() {
+        let mut one = Blocks::new(SHAPE);
+        store(&mut one, 0, 2 * BLOCK + 10, 0.0);
+        let mut two = one.clone();
+        let is_shared = |one: &Blocks<f32>, two: &Blocks<f32>, index: usize| {
+            Arc::ptr_eq(&one.pages[index], &two.pages[index])
+        };
+        assert!((0..3).all(|index| is_shared(&one, &two, index)));
+        // The page that has begun is copied, full ones stay shared.
+        store(&mut two, 2 * BLOCK + 10, 5, 1000.0);
+        let shared: Vec<bool> = (0..3).map(|index| is_shared(&one, &two, index)).collect();
+        assert_eq!(shared, [true, true, false]);
+        let at = 2 * BLOCK + 9;
+        assert_eq!([key(&one, at), key(&two, at)], [at as f32; 2]);
+        assert_eq!(key(&two, at + 1), 1000.0 + (at + 1) as f32);
+        assert_eq!(key(&one, at + 1), 0.0);
+        // So it is where the original goes on, and where a clone goes back.
+        store(&mut one, BLOCK, 1, 7.0);
+        assert_eq!(key(&one, BLOCK), 7.0 + BLOCK as f32);
+        assert_eq!([key(&two, BLOCK), key(&two, BLOCK + 1)], [128.0, 129.0]);
+    }
+}
