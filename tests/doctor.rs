@@ -480,7 +480,7 @@ fn templates_and_the_ends_of_turns() {
         let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}TOKEN{% endfor %}";
         Model::of("bitnet").template(&template.replace("TOKEN", token))
     };
-    is_broken(
+    is_suspect(
         ends("<|begin_of_text|>").path(),
         "end of turn",
         "<|begin_of_text|> (0)",

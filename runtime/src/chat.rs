@@ -3,24 +3,26 @@
 //!
 //! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list
 //! of which the one called `default` is taken). It sees `messages`, `add_generation_prompt`, the
-//! special tokens by their names, `tools` and `documents` as none, `raise_exception`,
-//! `strftime_now` (in UTC) and `tojson`; a line with nothing but a block tag leaves no line in the
+//! special tokens by their names, `tools` and `documents` (none if the caller has none), every other
+//! variable of the caller, `raise_exception`, `strftime_now` (in UTC) and `tojson`; a line with nothing but a block tag leaves no line in the
 //! text, and none and true are printed as in Python, `None` and `True`.
 //!
 //! A template is code from strangers. It runs with limits on its length, its steps, its time and
 //! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an
 //! error. Contents of messages are data and never parsed.
 
+mod ends;
 mod guard;
 mod json;
 mod limits;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, context};
+use minijinja::value::{Kwargs, Rest, Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde::{Deserialize, Serialize};
 use sterna_ternary::PackedFile;
 
@@ -137,23 +139,52 @@ impl ChatTemplate {
     /// [`Error::ChatTemplate`]: what the template itself objects to, such as a role, and the
     /// limits.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        self.rendered(messages, add_generation_prompt)
+        let messages = serde_json::to_value(messages).expect("messages are plain data");
+        let variables = [("messages".to_owned(), messages)];
+        self.render_with(&variables.into_iter().collect(), add_generation_prompt)
+    }
+
+    /// Like [`ChatTemplate::render`] with any variables: `messages`, whose items may have any keys,
+    /// and others that the template knows, such as `tools`.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`].
+    pub fn render_with(
+        &self,
+        variables: &serde_json::Map<String, serde_json::Value>,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.rendered(variables, add_generation_prompt)
             .map_err(|e| error(self.file, describe(&e)))
     }
 
-    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> RenderResult<String> {
+    /// Whether the source of the template contains this word. A template reads only keys that it
+    /// names, unless it writes whole messages.
+    pub fn names(&self, key: &str) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let found = self.original.match_indices(key).map(|(at, _)| at);
+        found.into_iter().any(|at| {
+            let (before, after) = (&self.original[..at], &self.original[at + key.len()..]);
+            !before.ends_with(is_part) && !after.starts_with(is_part)
+        })
+    }
+
+    fn rendered(
+        &self,
+        variables: &serde_json::Map<String, serde_json::Value>,
+        add_generation_prompt: bool,
+    ) -> RenderResult<String> {
         let limits = Arc::new(RenderUsage::new(&self.source));
         let environment = environment(&limits);
+        let absent = ["tools", "documents"].map(|name| (name, Value::from(())));
+        let mut values: BTreeMap<&str, Value> = absent.into();
         let tokens = self.special_tokens.iter();
-        let tokens = Value::from_pairs(tokens.map(|(name, text)| (&**name, &**text)));
-        let message =
-            |m: &Message| Value::from_pairs([("role", &*m.role), ("content", &*m.content)]);
-        let values = context! {
-            messages => messages.iter().map(message).collect::<Vec<Value>>(),
-            add_generation_prompt, tools => (), documents => (), ..tokens
-        };
+        values.extend(tokens.map(|(name, text)| (&**name, Value::from(&**text))));
+        let variables = variables.iter();
+        values.extend(variables.map(|(name, value)| (&**name, Value::from(Serde(value)))));
+        values.insert("add_generation_prompt", add_generation_prompt.into());
         let template = environment.template_from_str(&self.source)?;
-        let text = template.render(values)?;
+        let text = template.render(Value::from_pairs(values))?;
         limits::check_size(text.len()).map(|()| text)
     }
 }

@@ -33,6 +33,17 @@ pub enum Error {
     /// No token to compute.
     #[error("no tokens: expected at least one; begin with the token that begins a sequence")]
     NoTokens,
+    /// A stop text that would never be found.
+    #[error(
+        "stop text {stop:?}: expected text without special tokens, or a special token alone; \
+         {token} is one, and generated text does not contain it"
+    )]
+    StopText {
+        /// The stop text.
+        stop: String,
+        /// The special token in it.
+        token: String,
+    },
     /// More positions than the cache has.
     #[error(
         "{cached} tokens in the cache and {new} new ones: expected at most {capacity} together; \
@@ -131,7 +142,7 @@ impl Error {
             Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
             Threads { .. } | TokenId { .. } | NoTokens | ContextFull { .. } => false,
             ContextLength { .. } | ForeignCache | CacheOverflow { .. } => false,
-            Encoding(_) | Sampling { .. } => false,
+            Encoding(_) | Sampling { .. } | StopText { .. } => false,
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Settings {
     pub max_tokens: Option<usize>,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// Texts that end the generation and are not part of it.
+    /// Texts and special tokens by name that end the generation and are not part of it.
     pub stop: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ pub struct Settings {
 pub enum StopReason {
     /// The model chose a token that ends a text.
     Eos,
-    /// The text contains a stop text.
+    /// The text contains a stop text, or the model chose a special token that is one.
     StopText,
     /// `max_tokens` were generated, or the cache is full.
     Length,
@@ -57,6 +57,8 @@ pub struct Generation<'a> {
     sampler: Sampler,
     stream: Option<TextStream<'a>>,
     stops: StopTexts,
+    /// Special tokens that are stop texts.
+    stop_tokens: Vec<u32>,
     /// The tokens in the cache, then the prompt, then the generated tokens.
     tokens: Vec<u32>,
     /// How many of `tokens` are not in the cache yet.
@@ -70,8 +72,8 @@ impl<'a> Generation<'a> {
     /// before the first item.
     ///
     /// # Errors
-    /// An empty prompt, one that does not fit into the cache together with `max_tokens`, and
-    /// sampling parameters out of range.
+    /// An empty prompt, one that does not fit into the cache together with `max_tokens`, sampling
+    /// parameters out of range, and a stop text that mixes a special token with text.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -87,10 +89,12 @@ impl<'a> Generation<'a> {
         cache.check(model.config(), new)?;
         let room = cache.capacity() - cache.len() - prompt.len() + 1;
         let cached_tokens = cache.len();
+        let (stop_tokens, texts) = stops(tokenizer, settings.stop)?;
         Ok(Generation {
             sampler: Sampler::new(settings.sampling)?,
             stream: Some(tokenizer.stream()),
-            stops: StopTexts::new(settings.stop),
+            stops: StopTexts::new(texts),
+            stop_tokens,
             tokens: [cache.tokens(), prompt].concat(),
             pending: prompt.len(),
             max_tokens: settings.max_tokens.unwrap_or(room),
@@ -152,6 +156,8 @@ impl<'a> Generation<'a> {
         self.summary.generated_tokens += 1;
         let text = if self.tokenizer.eos().contains(&id) {
             self.end(StopReason::Eos)
+        } else if self.stop_tokens.contains(&id) {
+            self.end(StopReason::StopText)
         } else {
             let stream = self.stream.as_mut().expect("it is there until the end");
             stream.push(id).map(|text| self.show(&text))
@@ -176,11 +182,12 @@ impl<'a> Generation<'a> {
             .stream
             .take()
             .map_or(Ok(String::new()), TextStream::finish)?;
-        let shown = self.show(&rest);
-        match self.summary.stop {
-            Some(StopReason::StopText) => Ok(shown),
-            _ => Ok(shown + &self.stops.finish()),
+        let (shown, is_stopped) = self.stops.push(&rest);
+        if is_stopped {
+            self.summary.stop = Some(StopReason::StopText);
+            return Ok(shown);
         }
+        Ok(shown + &self.stops.finish())
     }
 }
 
@@ -201,6 +208,20 @@ impl Iterator for Generation<'_> {
         }
         None
     }
+}
+
+/// Separates stop texts that name a special token from the others. Generated text does not contain
+/// special tokens, so they are recognized by their ids.
+fn stops(tokenizer: &Tokenizer, stops: Vec<String>) -> Result<(Vec<u32>, Vec<String>)> {
+    let (mut tokens, mut texts) = (Vec::new(), Vec::new());
+    for stop in stops {
+        match tokenizer.special_in(&stop) {
+            None => texts.push(stop),
+            Some((id, name)) if name == stop.trim() => tokens.push(id),
+            Some((_, token)) => return Err(Error::StopText { stop, token }),
+        }
+    }
+    Ok((tokens, texts))
 }
 
 /// Finds stop texts in a stream. It holds back text that may become one.

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::Value;
 use sterna_ternary::{Config, PackedFile};
 
+use crate::chat::ChatTemplate;
 use crate::generation_config::GENERATION_CONFIG;
 use crate::{Error, Result};
 
@@ -26,8 +27,7 @@ pub struct Tokenizer {
 
 const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Special tokens that end a turn and therefore an answer; the files of some checkpoints name only
-/// the one that ends a document.
+/// Special tokens that end a turn and therefore an answer, also where no chat template says so.
 const ENDS_OF_TURNS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 
 impl Tokenizer {
@@ -74,14 +74,18 @@ impl Tokenizer {
         let ends_turn = |t: &tokenizers::AddedToken| ENDS_OF_TURNS.contains(&&*t.content);
         let ends = added.iter().filter(|(_, t)| t.special && ends_turn(t));
         eos.extend(ends.map(|(id, _)| *id));
-        eos.sort_unstable();
-        eos.dedup();
-        Ok(Tokenizer {
+        let mut tokenizer = Tokenizer {
             tokenizer,
             bos,
             end,
             eos,
-        })
+        };
+        let template = ChatTemplate::of_files(&file).ok();
+        let end_of_turn = template.and_then(|template| tokenizer.end_of_turn(&template));
+        tokenizer.eos.extend(end_of_turn);
+        tokenizer.eos.sort_unstable();
+        tokenizer.eos.dedup();
+        Ok(tokenizer)
     }
 
     /// Token ids of a text. `add_special_tokens` is true for plain text and false for a rendered
@@ -118,7 +122,8 @@ impl Tokenizer {
     }
 
     /// Tokens that end a text: those of config.json, generation_config.json and
-    /// tokenizer_config.json, and the special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
+    /// tokenizer_config.json, the one that the chat template writes after an answer, and the
+    /// special tokens `<|eot_id|>` and `<|im_end|>`, ascending.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
@@ -136,6 +141,22 @@ impl Tokenizer {
     /// The id of a token by its name, such as `<|eot_id|>`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
+    }
+
+    /// The id of the added token that a text begins with, after spaces and line breaks.
+    pub(crate) fn first_added(&self, text: &str) -> Option<u32> {
+        let ids = self.encode(text.trim_start(), false).ok()?;
+        let first = ids.first()?;
+        let added = self.tokenizer.get_added_tokens_decoder();
+        added.contains_key(first).then_some(*first)
+    }
+
+    /// The special token that a text is, or one that it contains.
+    pub(crate) fn special_in(&self, text: &str) -> Option<(u32, String)> {
+        let added = self.tokenizer.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special && text.contains(&token.content));
+        let longest = special.max_by_key(|(id, token)| (token.content.len(), *id));
+        longest.map(|(id, token)| (id, token.content))
     }
 
     /// A decoder for ids that arrive one by one.

@@ -431,3 +431,63 @@ fn tokens_that_end_a_turn_end_an_answer() {
     assert_eq!(with("<|im_end|>", false), [2]);
     assert_eq!(with("<|im_start|>", true), [2]);
 }
+
+#[test]
+fn the_template_says_which_token_ends_an_answer() {
+    let eos = |template: &str| {
+        let config = json!({"chat_template": template}).to_string();
+        tokenizer(&config, "{}").unwrap().eos().to_vec()
+    };
+    let turns = |end: &str| {
+        format!(
+            "{{% for m in messages %}}[{{{{ m.role }}}}] {{{{ m.content }}}}{end}{{% endfor %}}"
+        )
+    };
+    // config.json names 2, which is also an end of turns by its name.
+    assert_eq!(eos(&turns("<s>")), [0, 2]);
+    assert_eq!(eos(&turns(" \n</s>")), [1, 2]);
+    assert_eq!(eos(&turns(".")), [2]);
+    // Only after earlier answers; the last one counts where both end.
+    let end = |last: &str, earlier: &str| {
+        turns(&format!(
+            "{{% if loop.last %}}{last}{{% else %}}{earlier}{{% endif %}}"
+        ))
+    };
+    assert_eq!(eos(&end("", "<s>")), [0, 2]);
+    assert_eq!(eos(&end("</s>", "<s>")), [1, 2]);
+    assert_eq!(eos("{{ raise_exception('no') }}"), [2]);
+}
+
+#[test]
+fn a_stop_text_may_name_a_special_token() {
+    let with = |json: &Value, stop: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let model = model(folder.path(), json.to_string().as_bytes(), "{}", "{}");
+        let tokenizer = model.tokenizer().unwrap();
+        let settings = Settings {
+            stop: stop.iter().map(|text| text.to_string()).collect(),
+            ..at_most(30)
+        };
+        let mut cache = model.new_cache(64).unwrap();
+        let generation = Generation::new(&model, &tokenizer, &mut cache, &[4, 5], settings);
+        let mut generation = generation.map_err(|e| e.to_string())?;
+        generation.by_ref().for_each(|piece| drop(piece.unwrap()));
+        Ok::<_, String>((generation.generated().to_vec(), generation.summary().stop))
+    };
+    let mut json = tokenizer_json();
+    let mixed = with(&json, &["a</s>"]).unwrap_err();
+    assert!(mixed.contains("</s> is one"), "{mixed}");
+    // A token that the model chooses becomes a special one.
+    let (ids, stop) = with(&json, &[]).unwrap();
+    assert_eq!(stop, Some(StopReason::Length));
+    let mut vocab = json["model"]["vocab"].as_object().unwrap().iter();
+    let name = vocab.find(|(_, id)| **id == ids[2]).unwrap().0.clone();
+    let mut token = json["added_tokens"][0].clone();
+    token["id"] = ids[2].into();
+    token["content"] = name.as_str().into();
+    json["added_tokens"].as_array_mut().unwrap().push(token);
+    let (found, stop) = with(&json, &["never", &name]).unwrap();
+    assert_eq!(stop, Some(StopReason::StopText));
+    let first = ids.iter().position(|id| *id == ids[2]).unwrap();
+    assert_eq!(found, ids[..=first]);
+}

@@ -171,10 +171,9 @@ pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
         Err(finding) => return Ok(finding),
     };
     let ends = ids(&patient.json("generation_config.json")["eos_token_id"]);
-    let text = patient
-        .template()
-        .and_then(|t| t.render(&conversation(), false));
-    let Ok(text) = text else {
+    let template = patient.template().ok();
+    let template = template.filter(|template| template.after_answer().is_ok());
+    let Some(template) = template else {
         return Ok(match tokenizer.eos() {
             [] => Finding::suspect("no file says which token ends a text, so it never ends"),
             eos => Finding::ok(format!(
@@ -183,27 +182,16 @@ pub fn end_of_turn(patient: &Patient) -> Result<Finding> {
             )),
         });
     };
-    let after = text.split(ANSWER).last().unwrap_or_default();
-    let end = tokenizer
-        .encode(after.trim_start(), false)?
-        .first()
-        .copied();
-    let end = end.filter(|id| tokenizer.token(*id).is_some_and(|(_, special)| special));
-    let Some(end) = end else {
+    let Some(end) = tokenizer.end_of_turn(&template) else {
         return Ok(Finding::ok("the template ends answers with plain text"));
     };
     let name = names(tokenizer, &[end]);
     Ok(if ends.contains(&end) {
         Finding::ok(format!("{name}, as generation_config.json says"))
-    } else if tokenizer.eos().contains(&end) {
+    } else {
         Finding::suspect(format!(
             "the template ends an answer with {name}, which generation_config.json does not list: \
              Sterna stops there anyway, but other programs may run on"
-        ))
-    } else {
-        Finding::broken(format!(
-            "the template ends an answer with {name}, but a text ends with {}: answers run on",
-            names(tokenizer, tokenizer.eos())
         ))
     })
 }

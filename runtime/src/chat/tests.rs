@@ -40,6 +40,52 @@ fn templates_of_the_families_give_the_text_of_transformers() {
     }
 }
 
+#[test]
+fn any_key_of_messages_and_any_variable_reaches_the_template() {
+    let source = "{{ bos_token }}{% if tools %}{{ tools | tojson }}\n{% endif %}\
+        {% for m in messages %}{{ m.role }}:{% if m.content %}{{ m.content }}{% endif %}\
+        {% if m.name is defined %} by {{ m.name }}{% endif %}\
+        {% for c in m.tool_calls or [] %}<call>{{ c.function.arguments | tojson }}</call>\
+        {% endfor %}{{ eos_token }}{% endfor %}{% if style is defined %}{{ style }}{% endif %}";
+    let arguments = json!({"z": 1.0, "a": null, "deep": [true, "é"]});
+    let variables = json!({
+        "messages": [
+            {"role": "user", "content": "Tide?", "name": "Ann"},
+            {"role": "assistant", "content": null,
+                "tool_calls": [{"function": {"name": "tide", "arguments": arguments}}]},
+        ],
+        "tools": [{"type": "function",
+            "function": {"name": "tide", "parameters": {"properties": {"z": {}, "a": {}}}}}],
+        "style": "brief",
+    });
+    let template = parse(source).unwrap();
+    let text = template.render_with(variables.as_object().unwrap(), false);
+    // By transformers 5.24.
+    let expected = "<s>[{\"type\": \"function\", \"function\": {\"name\": \"tide\", \
+        \"parameters\": {\"properties\": {\"z\": {}, \"a\": {}}}}}]\n\
+        user:Tide? by Ann</s>assistant:<call>{\"z\": 1.0, \"a\": null, \"deep\": \
+        [true, \"é\"]}</call></s>brief";
+    assert_eq!(text.unwrap(), expected);
+    assert!(template.names("tool_calls") && template.names("style"));
+    assert!(!template.names("tool") && !template.names("thinking"));
+}
+
+#[test]
+fn the_text_after_an_answer_is_that_of_the_template() {
+    let after = |source: &str| parse(source).unwrap().after_answer();
+    let last = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\
+        {% if loop.last %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}";
+    assert_eq!(
+        after(last).unwrap(),
+        ["<|return|>", "<|end|>[user]Thank you.<|return|>"]
+    );
+    let dropped = after("{{ messages[0].content }}").unwrap_err().to_string();
+    assert!(
+        dropped.contains("drops the message of the assistant"),
+        "{dropped}"
+    );
+}
+
 /// The error of a template that must be refused, at once.
 fn refused(source: &str) -> String {
     let start = Instant::now();
