@@ -6,6 +6,7 @@ use sterna_convert::{
     ConversionReport, GgufOptions, GgufType, HeadType, HuggingFace, PackedOptions, Source,
     TableReport,
 };
+use sterna_runtime::{ChatTemplate, Tokenizer};
 use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing, units};
 
 use crate::choice::choice;
@@ -287,7 +288,8 @@ fn convert(
         Target::Gguf(_, options) => options.allow_missing,
         Target::HuggingFace { allow_missing, .. } => *allow_missing,
     };
-    let source = open(allow_missing)?;
+    let mut source = open(allow_missing)?;
+    learn_end_of_turn(&mut *source)?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let show = &mut |done, total| {
         bar.set_length(total);
@@ -304,6 +306,30 @@ fn convert(
         warning!("{warning}");
     }
     Ok(report)
+}
+
+/// Adds the token that the chat template writes after an answer to the generation settings.
+fn learn_end_of_turn(source: &mut dyn Source) -> anyhow::Result<()> {
+    let (config, files) = (source.config(), source.files());
+    let file = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, b)| &**b);
+    // A tokenizer or a template that cannot be used is no reason to refuse the weights.
+    let (Ok(tokenizer), Ok(template)) = (
+        Tokenizer::of_files(config, file),
+        ChatTemplate::of_files(file),
+    ) else {
+        return Ok(());
+    };
+    let Some(id) = tokenizer.end_of_turn(&template) else {
+        return Ok(());
+    };
+    if sterna_convert::add_end_of_turn(source, id)? {
+        let name = tokenizer.token(id).map_or(id.to_string(), |(name, _)| name);
+        note!(
+            "the chat template ends an answer with {name} ({id}); it is added to the tokens that \
+             end a text"
+        );
+    }
+    Ok(())
 }
 
 fn describe(report: &ConversionReport, out: &Path) -> String {

@@ -28,6 +28,7 @@
 mod blocks;
 mod cached;
 mod compare;
+mod ends;
 mod error;
 mod gguf;
 pub mod masters;
@@ -51,6 +52,7 @@ use std::path::Path;
 
 pub use cached::{Cached, LocatedCheckpoint, PackCache};
 pub use compare::{Comparison, MatrixComparison, TableComparison};
+pub use ends::add_end_of_turn;
 pub use error::{Error, Result};
 pub use gguf::{GgufHints, I2sOrder, LutKernels, split_rule, split_rule_named};
 pub use read::gguf::Gguf;

@@ -23,6 +23,11 @@ pub trait Source {
     /// The files to embed, a subset of [`sterna_ternary::file::FILES`] in that order.
     fn files(&self) -> &[(String, Vec<u8>)];
 
+    /// The same, to change settings before a conversion. None for a view of another source.
+    fn files_mut(&mut self) -> Option<&mut Vec<(String, Vec<u8>)>> {
+        None
+    }
+
     /// Warnings about the checkpoint for the user.
     fn warnings(&self) -> &[String];
 

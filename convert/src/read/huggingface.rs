@@ -417,6 +417,10 @@ impl Source for HuggingFace {
         &self.embedded.files
     }
 
+    fn files_mut(&mut self) -> Option<&mut Vec<(String, Vec<u8>)>> {
+        Some(&mut self.embedded.files)
+    }
+
     fn warnings(&self) -> &[String] {
         &self.embedded.warnings
     }

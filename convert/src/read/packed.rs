@@ -137,6 +137,10 @@ impl Source for Packed {
         &self.files
     }
 
+    fn files_mut(&mut self) -> Option<&mut Vec<(String, Vec<u8>)>> {
+        Some(&mut self.files)
+    }
+
     fn warnings(&self) -> &[String] {
         &self.warnings
     }
