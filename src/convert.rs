@@ -13,7 +13,7 @@ use crate::choice::choice;
 use crate::exit::Usage;
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
-use crate::output::{out, outln, warning};
+use crate::output::{note, out, outln, warning};
 use crate::terminal;
 
 /// Convert a model to another format, and prove that no weight differs.

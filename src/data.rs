@@ -91,7 +91,7 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
         let mut line = json!({"task": task});
         match task.is_conversation() {
             true => {
-                let message = |m: &Message| json!({"role": m.role, "content": m.content});
+                let message = |m: &Message| json!(m.fields);
                 line["messages"] = document.messages.iter().map(message).collect();
             }
             false => line["text"] = document.text.into(),

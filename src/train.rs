@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
+use sterna_datasets::Layout;
 use sterna_train::live::Page;
 use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Outcome, Place, Run};
 
+use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
 use crate::output::{note, outln, warning};
 use crate::terminal::{self, Stoppable};
@@ -63,12 +65,23 @@ pub struct Args {
     text: Vec<PathBuf>,
     /// Conversations to train on: .jsonl, .parquet or folders of them.
     ///
-    /// Records have `messages`, `conversations`, or `prompt` and `completion`. The model learns the
-    /// messages of the assistant. The chat template is that of the checkpoint; for a model from
-    /// scratch, `data.template` names it, chatml by default.
+    /// Records have messages, as chats, ShareGPT, Alpaca, TRL and preference sets write them. What
+    /// was recognized is printed, with two examples. The model learns the messages of the
+    /// assistant. The chat template is that of the checkpoint; for a model from scratch,
+    /// `data.template` names it, chatml by default.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "text")]
     #[arg(help_heading = "Data")]
     chat: Vec<PathBuf>,
+    /// The layout of the records of --chat [default: what their keys say]
+    #[arg(long, value_name = "NAME", value_parser = choice(LAYOUTS, Layout::name))]
+    #[arg(help_heading = "Data")]
+    chat_format: Option<Layout>,
+    /// Refuse data with a record that cannot be used.
+    ///
+    /// Without this flag such records are left out and counted, and only more than a tenth of them
+    /// is an error.
+    #[arg(long, help_heading = "Data")]
+    strict: bool,
     /// Steps, instead of the recipe's.
     #[arg(long, value_name = "N", help_heading = "Schedule")]
     steps: Option<u64>,
@@ -116,6 +129,15 @@ pub struct Args {
     #[arg(help_heading = "Instead of training", value_parser = clap::value_parser!(u64).range(4..))]
     find_lr_steps: u64,
 }
+
+const LAYOUTS: [(Layout, &str); 6] = [
+    (Layout::Messages, "A list of `role` and `content`"),
+    (Layout::ShareGpt, "A list of `from` and `value`"),
+    (Layout::Alpaca, "`instruction`, `input` and `output`"),
+    (Layout::PromptCompletion, "`prompt` and `completion`"),
+    (Layout::Preference, "`prompt`, `chosen` and `rejected`"),
+    (Layout::QuestionAnswer, "A question and an answer, texts"),
+];
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.check()?;
@@ -218,6 +240,12 @@ fn opened(args: &Args) -> anyhow::Result<Run> {
             let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
             draft.set(key, paths.collect::<Vec<_>>().into(), flag)?;
         }
+    }
+    if let Some(layout) = args.chat_format {
+        draft.set("data.chat_format", layout.name().into(), "--chat-format")?;
+    }
+    if args.strict {
+        draft.set("data.strict", true.into(), "--strict")?;
     }
     for (key, name, flag) in [
         ("model.from", &args.from, "--from"),

@@ -6,30 +6,16 @@
 
 use std::fs;
 use std::io::{self, Seek, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::durable;
 
-use crate::conversation::{self, Conversation, Message};
+use crate::answers::{Rendered, RenderedConversation, Renderer};
+use crate::conversation::{self, Conversation, Layout};
+use crate::notes::{Notes, Tolerance};
 use crate::random::mix64;
 use crate::rows::{RowsWriter, UNSCORED};
 use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
-
-/// The text that a chat template writes for a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
-    /// The whole text, with special tokens by their names.
-    pub text: String,
-    /// The byte ranges of the text that the assistant says.
-    pub answers: Vec<Range<usize>>,
-}
-
-/// Writes a conversation in the form that a model expects, or says why it cannot.
-///
-/// There are several texts if the template changes earlier turns once later ones follow. Then each
-/// text holds one answer.
-pub type Render = dyn Fn(&[Message]) -> Result<Vec<Rendered>, String> + Send + Sync;
 
 /// Which tokens of a conversation have a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,19 +44,32 @@ pub struct ConversationCounts {
 /// The files that a [`Packer`] writes.
 pub const FILES: [&str; 2] = ["train.rows", "held_out.rows"];
 
+/// What was packed, and what there is to say about its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// The counts of each side, training first.
+    pub counts: [ConversationCounts; 2],
+    /// What was recognized, not read, not learned or left out.
+    pub notes: Notes,
+}
+
 /// Documents encoded at a time.
 const BATCH: usize = 1024;
 
 /// Writes conversations into rows of one width.
 pub struct Packer<'a> {
     /// Writes a conversation as text.
-    pub render: &'a Render,
+    pub renderer: &'a Renderer,
     /// Encodes it.
     pub tokenizer: &'a Tokenizer,
     /// The number of tokens in a row, less one.
     pub context: usize,
     /// Which tokens have a loss.
     pub learned: Learned,
+    /// The layout of records; by default the one that their keys say.
+    pub layout: Option<Layout>,
+    /// Whether a record that cannot be used ends the work.
+    pub is_strict: bool,
 }
 
 /// A document to pack, before it is rendered and encoded.
@@ -82,30 +81,28 @@ pub enum Packable {
 }
 
 /// The texts of a conversation; errors name where it comes from.
-pub fn render(render: &Render, conversation: &Conversation) -> Result<Vec<Rendered>> {
-    render(&conversation.messages).map_err(|reason| Error::Template {
-        path: conversation.path.clone(),
-        line: conversation.line,
-        reason,
-    })
+pub fn render(renderer: &Renderer, conversation: &Conversation) -> Result<RenderedConversation> {
+    renderer
+        .render(conversation)
+        .map_err(|reason| Error::Template {
+            path: conversation.path.clone(),
+            line: conversation.line,
+            reason,
+        })
 }
 
 impl Packer<'_> {
     /// Writes [`FILES`] from files of conversations into `folder`, which is created. A hash of a
     /// conversation's position decides whether it is held out, and `share` (0 ≤ share < 1) is the
-    /// expected share of those. Returns the counts of each file.
+    /// expected share of those.
     ///
-    /// An error of reading or rendering ends the work, and then neither file is changed.
-    pub fn files(
-        &self,
-        paths: &[PathBuf],
-        share: f64,
-        folder: &Path,
-    ) -> Result<[ConversationCounts; 2]> {
+    /// Records that cannot be used are left out, up to a tenth of all. An error of the file system,
+    /// and more records of that kind, end the work, and then neither file is changed.
+    pub fn files(&self, paths: &[PathBuf], share: f64, folder: &Path) -> Result<Packed> {
         if !(0.0..1.0).contains(&share) {
             return Err(Error::HeldOutShare { found: share });
         }
-        let conversations = conversation::conversations(paths)?;
+        let conversations = conversation::conversations(paths, self.layout)?;
         let threshold = (share * 2f64.powi(64)) as u64;
         let split = |index| match mix64(index) < threshold {
             true => Split::HeldOut,
@@ -119,14 +116,14 @@ impl Packer<'_> {
     }
 
     /// Writes [`FILES`] from generated documents into `folder`, which is created: `documents` is
-    /// the number of each side, training first. Returns the counts of each file.
+    /// the number of each side, training first.
     pub fn generated(
         &self,
         mix: &Mix,
         seed: u64,
         documents: [u64; 2],
         folder: &Path,
-    ) -> Result<[ConversationCounts; 2]> {
+    ) -> Result<Packed> {
         let sides = [Split::Train, Split::HeldOut].into_iter().zip(documents);
         let items = sides.flat_map(|(split, count)| {
             let mix = mix.clone();
@@ -140,16 +137,16 @@ impl Packer<'_> {
         &self,
         items: impl Iterator<Item = Result<(Split, Packable)>>,
         folder: &Path,
-    ) -> Result<[ConversationCounts; 2]> {
+    ) -> Result<Packed> {
         fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
         let outputs = FILES.map(|name| folder.join(name));
-        let mut counts = None;
+        let mut packed = None;
         let outcome = durable::write(&outputs[0], |train| {
             durable::write(&outputs[1], |held_out| {
                 let train = Side::new(train, self.tokenizer, self.context)?;
                 let held_out = Side::new(held_out, self.tokenizer, self.context)?;
                 let found = self.fill([train, held_out], items);
-                counts = Some(found.map_err(io::Error::other)?);
+                packed = Some(found.map_err(io::Error::other)?);
                 Ok(())
             })
         });
@@ -157,13 +154,13 @@ impl Packer<'_> {
             Ok(ours) => ours,
             Err(source) => Error::io(folder, "write rows into")(source),
         })?;
-        let counts = counts.expect("a durable write succeeds only if its closure did");
-        for (path, counts) in outputs.iter().zip(&counts) {
+        let packed = packed.expect("a durable write succeeds only if its closure did");
+        for (path, counts) in outputs.iter().zip(&packed.counts) {
             if counts.rows == 0 {
                 return Err(Error::NoConversation { path: path.clone() });
             }
         }
-        Ok(counts)
+        Ok(packed)
     }
 
     /// Encodes documents in batches, each in its order, and hands them to the rows of their side.
@@ -171,26 +168,36 @@ impl Packer<'_> {
         &self,
         mut rows: [Side<W>; 2],
         mut items: impl Iterator<Item = Result<(Split, Packable)>>,
-    ) -> Result<[ConversationCounts; 2]> {
+    ) -> Result<Packed> {
         let encoder = self.tokenizer.of_templates();
+        let mut tolerance = Tolerance::new(self.is_strict);
+        let mut notes = Notes::default();
         loop {
             // Conversations and plain texts are encoded apart; `order` puts them together again.
             let (mut order, mut rendered, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+            let mut is_end = true;
             for item in items.by_ref().take(BATCH) {
-                let (split, item) = item?;
-                match item {
+                is_end = false;
+                let document = item.and_then(|(split, item)| match item {
                     Packable::Conversation(conversation) => {
-                        let texts = self.rendered(&conversation)?;
+                        let texts = self.rendered(&conversation, &mut notes)?;
+                        Ok((split, Document::Rendered(texts)))
+                    }
+                    Packable::Text(text) => Ok((split, Document::Plain(text))),
+                });
+                match tolerance.keep(document)? {
+                    None => {}
+                    Some((split, Document::Rendered(texts))) => {
                         order.extend(texts.iter().map(|_| (split, true)));
                         rendered.extend(texts);
                     }
-                    Packable::Text(text) => {
+                    Some((split, Document::Plain(text))) => {
                         order.push((split, false));
                         plain.push(text);
                     }
                 }
             }
-            if order.is_empty() {
+            if is_end {
                 break;
             }
             let mut rendered = encoder.encode(rendered)?.into_iter();
@@ -204,20 +211,29 @@ impl Packer<'_> {
                 rows[split as usize].push(tokens)?;
             }
         }
+        notes.skipped = tolerance.finish()?;
         let [train, held_out] = rows;
-        Ok([train.finish()?, held_out.finish()?])
+        let counts = [train.finish()?, held_out.finish()?];
+        Ok(Packed { counts, notes })
     }
 
-    fn rendered(&self, conversation: &Conversation) -> Result<Vec<Rendered>> {
-        let mut texts = render(self.render, conversation)?;
+    /// The texts of a conversation, each with what is learned of it.
+    fn rendered(&self, conversation: &Conversation, notes: &mut Notes) -> Result<Vec<Rendered>> {
+        let mut found = render(self.renderer, conversation)?;
         if self.learned == Learned::Everything {
-            for text in &mut texts {
-                let whole = 0..text.text.len();
-                text.answers = vec![whole];
+            for text in &mut found.texts {
+                text.answers = text.all_but_read_only();
             }
         }
-        Ok(texts)
+        notes.add(conversation, &found);
+        Ok(found.texts)
     }
+}
+
+/// A document to encode.
+enum Document {
+    Rendered(Vec<Rendered>),
+    Plain(String),
 }
 
 impl Packable {
@@ -229,7 +245,7 @@ impl Packable {
             true => Packable::Conversation(Conversation {
                 path: "generated documents".into(),
                 line: index + 1,
-                messages: document.messages,
+                ..Conversation::of(document.messages)
             }),
         }
     }

@@ -63,9 +63,7 @@ pub enum Error {
             path.display())]
     NoRecords { path: PathBuf },
 
-    #[error("{}: {reason}; expected an object with `messages` (a list of {{role, content}}), with \
-             `conversations` (a list of {{from, value}}), or with `prompt` and `completion`",
-            place(path, *line))]
+    #[error("{}: {reason}", place(path, *line))]
     Conversation {
         path: PathBuf,
         line: u64,
@@ -77,6 +75,14 @@ pub enum Error {
         path: PathBuf,
         line: u64,
         reason: String,
+    },
+
+    #[error("{count} of {of} records cannot be used; expected at most a tenth of them{}",
+            first.iter().map(|line| format!("\n  {line}")).collect::<String>())]
+    BadRecords {
+        count: u64,
+        of: u64,
+        first: Vec<String>,
     },
 
     #[error("{}: no conversation would be in this file; add some, hold out a larger share \
@@ -167,12 +173,22 @@ impl Error {
             UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
             UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
             Record { .. } | NoRecords { .. } | Conversation { .. } => true,
+            BadRecords { .. } => true,
             Template { .. } | NoConversation { .. } | NotUtf8 { .. } => true,
             Tokenizer { .. } | Tokenization { .. } | TokenizerMismatch { .. } => true,
             NotAShard { .. } | ShardVersion { .. } | ShardHeader { .. } => true,
             ShardSize { .. } | ShardToken { .. } | TooSmall { .. } => true,
             Weight { .. } | Sources { .. } | Zero { .. } => true,
         }
+    }
+
+    /// Whether one record is the cause, so that reading can go on with the next.
+    pub fn is_of_a_record(&self) -> bool {
+        use Error::*;
+        matches!(
+            self,
+            Json { .. } | NotUtf8 { .. } | Record { .. } | Conversation { .. } | Template { .. }
+        )
     }
 
     /// Adds to an I/O error its file and the action that failed.
@@ -187,7 +203,7 @@ impl Error {
 }
 
 /// A file and a line in it, or the number of a record if the file has no lines.
-fn place(path: &Path, line: u64) -> String {
+pub(crate) fn place(path: &Path, line: u64) -> String {
     let word = match path.extension().and_then(|extension| extension.to_str()) {
         Some("json" | "parquet") => "record",
         _ => "line",

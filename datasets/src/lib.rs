@@ -32,6 +32,7 @@ mod files;
 pub mod generate;
 pub mod loader;
 mod mapped;
+pub mod notes;
 mod parquet;
 pub mod prepare;
 mod random;
@@ -42,7 +43,8 @@ pub mod shard;
 pub mod template;
 pub mod tokenizer;
 
-pub use conversation::Message;
+pub use answers::Renderer;
+pub use conversation::{Layout, Message};
 pub use error::Error;
 pub use generate::mix::{Corpus, Mix};
 pub use generate::{Document, Problem, Split, Task};

@@ -23,7 +23,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::processors::template::TemplateProcessing;
 
-use crate::chat::Rendered;
+use crate::answers::Rendered;
 use crate::{Error, Result, rows};
 
 /// Begins every document; id 0 of a tokenizer trained here.

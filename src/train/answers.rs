@@ -2,33 +2,43 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-use sterna_datasets::chat::Render;
-use sterna_datasets::{Message, answers};
-use sterna_runtime::ChatTemplate;
+use serde_json::{Map, Value};
+use sterna_datasets::{Message, Renderer};
+use sterna_runtime::{ChatTemplate, Tokenizer};
+use sterna_ternary::Config;
 
-use crate::exit::BadInput;
+/// Files of a checkpoint by name.
+type Files = [(String, Vec<u8>)];
 
-/// The renderer of a checkpoint's files; `None` if they have no template.
-pub fn renderer(files: &[(String, Vec<u8>)]) -> anyhow::Result<Option<Arc<Render>>> {
-    let file = |name: &str| files.iter().find(|(n, _)| n == name);
-    let settings = match file("tokenizer_config.json") {
-        Some((name, bytes)) => {
-            serde_json::from_slice(bytes).map_err(|e| BadInput(format!("{name}: {e}")))?
-        }
-        None => Value::Null,
-    };
-    let template = file("chat_template.jinja").map(|(_, bytes)| &**bytes);
-    let template = match ChatTemplate::from_files(template, &settings) {
-        Err(sterna_runtime::Error::NoChatTemplate) => return Ok(None),
-        template => template?,
-    };
-    let text = move |messages: &[Message], prompt| {
-        let message = |m: &Message| sterna_runtime::Message::new(&m.role, &m.content);
-        let messages: Vec<_> = messages.iter().map(message).collect();
-        let text = template.render(&messages, prompt);
+/// The template of a checkpoint's files; `None` if they have none.
+pub fn template(files: &Files) -> anyhow::Result<Option<ChatTemplate>> {
+    match ChatTemplate::of_files(|name| file(files, name)) {
+        Err(sterna_runtime::Error::NoChatTemplate) => Ok(None),
+        template => Ok(Some(template?)),
+    }
+}
+
+/// The token that ends an answer in conversations of the checkpoint's template, if one does.
+pub fn end_of_turn(template: &ChatTemplate, config: &Config, files: &Files) -> Option<u32> {
+    let tokenizer = Tokenizer::of_files(config, |name| file(files, name)).ok()?;
+    tokenizer.end_of_turn(template)
+}
+
+fn file<'a>(files: &'a Files, name: &str) -> Option<&'a [u8]> {
+    let file = files.iter().find(|(n, _)| n == name);
+    file.map(|(_, bytes)| &**bytes)
+}
+
+/// The template as the trainer takes it.
+pub fn renderer(template: ChatTemplate) -> Arc<Renderer> {
+    let template = Arc::new(template);
+    let source = template.clone();
+    let write = move |messages: &[Message], variables: &Map<String, Value>, prompt| {
+        let messages = messages.iter().map(|m| Value::from(m.fields.clone()));
+        let mut variables = variables.clone();
+        variables.insert("messages".into(), messages.collect());
+        let text = template.render_with(&variables, prompt);
         text.map_err(|e| e.to_string())
     };
-    let render = move |messages: &[Message]| answers::rendered(messages, &text);
-    Ok(Some(Arc::new(render)))
+    Arc::new(Renderer::new(write, move |key| source.names(key)))
 }

@@ -27,14 +27,19 @@ pub fn open(recipe: Recipe, origins: Origins) -> anyhow::Result<Run> {
         .map(|teacher| to_learn_from(&teacher.from));
     let teacher = teacher.transpose()?;
     let taught = teacher.as_ref().map(|(teacher, _)| teacher);
-    let render = match base.as_ref().or(taught) {
-        Some(of) if recipe.has_conversations() => answers::renderer(&of.files)?,
-        _ => None,
-    };
+    let (mut renderer, mut end_of_turn) = (None, None);
+    if let Some(of) = base.as_ref().or(taught)
+        && recipe.has_conversations()
+        && let Some(template) = answers::template(&of.files)?
+    {
+        end_of_turn = answers::end_of_turn(&template, &of.config, &of.files);
+        renderer = Some(answers::renderer(template));
+    }
     let opened = Opened {
         base,
         teacher,
-        render,
+        renderer,
+        end_of_turn,
         chat: template::open(&recipe)?,
     };
     Ok(Run::new(recipe, origins, opened)?)

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::json;
 use sterna_datasets::tokenizer::{BOS, EOS};
-use sterna_datasets::{Message, Template, template};
+use sterna_datasets::{Template, template};
 use sterna_train::{Chat, Recipe};
 
 use crate::exit::BadInput;
@@ -44,34 +44,26 @@ fn chat(name: &str, template: Template) -> anyhow::Result<Chat> {
             settings.to_string().into_bytes(),
         ),
     ];
-    let render = answers::renderer(&files)?.expect("the files hold a template");
-    let message = |role: &str, content: &str| Message {
-        role: role.into(),
-        content: content.into(),
-    };
+    let opened = answers::template(&files)?.expect("the files hold a template");
     let wrong = |why: String| BadInput(format!("chat template {name}: {why}"));
-    let texts = render(&[message("user", "Q"), message("assistant", "A")]).map_err(wrong)?;
+    let after = opened.after_answer().map_err(|e| wrong(e.to_string()))?;
     // The text after the answer begins with the token that ends it.
-    let rendered = texts.first().map(|r| &r.text[r.answers[0].clone()]);
-    let end = rendered.and_then(|answer| answer.split_once('A'));
-    let end = end.map(|(_, end)| end).unwrap_or_default();
-    let special_tokens = template
-        .special_tokens
-        .iter()
-        .map(String::as_str)
-        .chain([EOS]);
-    let end_of_turn = special_tokens
-        .into_iter()
-        .find(|token| end.starts_with(token));
-    let end_of_turn = end_of_turn.map(str::to_owned).ok_or_else(|| {
+    let special_tokens = template.special_tokens.iter().map(String::as_str);
+    let special_tokens: Vec<&str> = special_tokens.chain([EOS]).collect();
+    let end_of_turn = after.iter().find_map(|after| {
+        let mut tokens = special_tokens.iter();
+        tokens.find(|token| after.trim_start().starts_with(**token))
+    });
+    let end_of_turn = end_of_turn.map(|token| token.to_string()).ok_or_else(|| {
         wrong(format!(
-            "an answer is followed by {end:?}, expected a special token, by which a chat \
-             recognizes the end of the answer; name it in [data] `special_tokens`"
+            "an answer is followed by {:?}, expected a special token, by which a chat \
+             recognizes the end of the answer; name it in [data] `special_tokens`",
+            after[0]
         ))
     })?;
     Ok(Chat {
         template,
         end_of_turn,
-        render,
+        renderer: answers::renderer(opened),
     })
 }

@@ -57,8 +57,12 @@ impl Watch {
     pub fn see(&mut self, event: &Event) -> Control {
         match event {
             Event::Preparing => self.say("training the tokenizer and encoding the data"),
-            Event::Packed(counts) => {
-                for (name, counts) in ["train", "held out"].iter().zip(counts) {
+            Event::Packed(conversations) => {
+                self.say(&conversations.notes.to_string());
+                for line in conversations.notes.warnings() {
+                    self.bar.suspend(|| warning!("{line}"));
+                }
+                for (name, counts) in ["train", "held out"].iter().zip(&conversations.counts) {
                     self.say(&packed(name, counts));
                 }
             }

@@ -1,13 +1,12 @@
 //! The chat template of a model that is trained from scratch.
 //!
-//! Templates are programs that another crate runs, so the caller gives the function that renders. A
+//! Templates are programs that another crate runs, so the caller gives the renderer. A
 //! model that starts from a checkpoint has the template of that checkpoint.
 
 use std::fmt;
 use std::sync::Arc;
 
-use sterna_datasets::Template;
-use sterna_datasets::chat::Render;
+use sterna_datasets::{Renderer, Template};
 
 /// A chat template, opened.
 #[derive(Clone)]
@@ -17,7 +16,7 @@ pub struct Chat {
     /// The special token that ends an answer.
     pub end_of_turn: String,
     /// Renders conversations with it.
-    pub render: Arc<Render>,
+    pub renderer: Arc<Renderer>,
 }
 
 impl fmt::Debug for Chat {

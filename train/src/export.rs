@@ -23,8 +23,8 @@ const GENERATION: &str = "generation_config.json";
 /// Writes config.json, model.safetensors, generation_config.json and the files of the tokenizer
 /// into `folder`, which is created.
 ///
-/// `files` are those of the checkpoint that the tokenizer comes from, and are copied unchanged;
-/// none for a tokenizer that the run trained. `template` is the chat template of a model that was
+/// `files` are those of the checkpoint that the tokenizer comes from, and are copied unchanged,
+/// except that generation_config.json names every token that ends a text in the config; none for a tokenizer that the run trained. `template` is the chat template of a model that was
 /// trained from scratch.
 pub fn huggingface(
     model: &Model,
@@ -56,12 +56,15 @@ pub fn huggingface(
     if files.is_none() {
         tokenizer.save(folder, config.max_position_embeddings)?;
     }
-    if files
+    if let Some((_, bytes)) = files
         .unwrap_or_default()
         .iter()
-        .any(|(name, _)| name == GENERATION)
+        .find(|(name, _)| name == GENERATION)
     {
-        return Ok(());
+        return match with_ends(bytes, &config.eos_token_id) {
+            Some(settings) => write_json(&folder.join(GENERATION), &settings),
+            None => Ok(()),
+        };
     }
     let generation = json!({
         "bos_token_id": config.bos_token_id,
@@ -72,6 +75,23 @@ pub fn huggingface(
         "max_length": config.max_position_embeddings,
     });
     write_json(&folder.join(GENERATION), &generation)
+}
+
+/// Generation settings with these tokens among those that end a text; none if they are there.
+fn with_ends(settings: &[u8], ends: &[u32]) -> Option<Value> {
+    let mut settings: Value = serde_json::from_slice(settings).ok()?;
+    let mut listed = match settings.get("eos_token_id") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(ids)) => ids.clone(),
+        Some(id) => vec![id.clone()],
+    };
+    let before = listed.len();
+    let new = ends.iter().map(|id| Value::from(*id));
+    let new: Vec<Value> = new.filter(|id| !listed.contains(id)).collect();
+    listed.extend(new);
+    let is_changed = listed.len() > before;
+    settings["eos_token_id"] = listed.into();
+    is_changed.then_some(settings)
 }
 
 fn weights(model: &Model) -> Result<Vec<u8>> {

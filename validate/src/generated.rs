@@ -172,7 +172,7 @@ impl<'a> Partner<'a> {
             let messages: Vec<Message> = document
                 .messages
                 .iter()
-                .map(|m| Message::new(&m.role, &m.content))
+                .map(|m| Message::new(m.role(), m.content()))
                 .collect();
             for asked in (1..messages.len()).step_by(2) {
                 let expected = &messages[asked].content;

@@ -279,8 +279,8 @@ mod tests {
             for index in 0..3000 {
                 let document = document(Task::Chat, 11, index, split);
                 let exchanges = document.messages.chunks_exact(2).map(|pair| {
-                    assert_eq!((&*pair[0].role, &*pair[1].role), ("user", "assistant"));
-                    (&*pair[0].content, &*pair[1].content)
+                    assert_eq!((pair[0].role(), pair[1].role()), ("user", "assistant"));
+                    (pair[0].content(), pair[1].content())
                 });
                 let mut listener = Listener {
                     exchanges: exchanges.peekable(),
@@ -307,7 +307,8 @@ mod tests {
             let lines = lines.map(|pair| {
                 format!(
                     "User: {}\nAssistant: {}\n",
-                    pair[0].content, pair[1].content
+                    pair[0].content(),
+                    pair[1].content()
                 )
             });
             assert_eq!(document.text, lines.collect::<String>());
@@ -316,7 +317,7 @@ mod tests {
                 .iter()
                 .map(|range| &document.text[range.clone()]);
             let messages = document.messages.iter().skip(1).step_by(2);
-            assert!(answers.eq(messages.map(|m| format!(" {}", m.content))));
+            assert!(answers.eq(messages.map(|m| format!(" {}", m.content()))));
         }
     }
 

@@ -215,8 +215,7 @@ impl Page {
         self.answer(&format!(" {answer}"));
         self.put("\n");
         for (role, content) in [("user", question), (ASSISTANT, answer)] {
-            let (role, content) = (role.to_owned(), content.to_owned());
-            self.messages.push(Message { role, content });
+            self.messages.push(Message::new(role, content));
         }
     }
 }

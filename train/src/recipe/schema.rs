@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sterna_datasets::{Mix, Rows};
+use sterna_datasets::{Layout, Mix, Rows};
 use sterna_ternary::Scaling;
 
 use super::defaults;
@@ -145,6 +145,13 @@ pub struct DataRecipe {
     /// other text to learn the language from. In a `mix` with plain texts it learns what the
     /// assistant says.
     pub chat: Option<Vec<PathBuf>>,
+    /// The layout of the records of `chat`: messages, sharegpt, alpaca, prompt-completion,
+    /// preference or question-answer. If absent, the keys of each record say it.
+    pub chat_format: Option<Layout>,
+    /// Whether a record that cannot be used ends the run. If not, it is left out, and only more
+    /// than a tenth of such records ends the run.
+    #[serde(default)]
+    pub strict: bool,
     /// The chat template of a model that is trained from scratch, for `chat` and for tasks of `mix`
     /// that are conversations: a name, or the path of a .jinja file relative to the recipe.
     /// `chatml` if absent.

@@ -61,26 +61,32 @@ impl Run {
     /// The config of the decoder for a tokenizer with `vocab_size` tokens and these special tokens.
     ///
     /// A run that starts from a checkpoint has the config of the checkpoint. The vocabulary of a
-    /// teacher replaces that of the tokenizer, which may have fewer tokens.
+    /// teacher replaces that of the tokenizer, which may have fewer tokens. The token that ends an
+    /// answer of the checkpoint's template is added to those that end a text.
     ///
     /// # Errors
     /// [`Error::Recipe`] for an unknown family, [`Error::Untrainable`] for one that is not trained,
     /// and [`Error::Ternary`] for an impossible shape.
     pub fn config(&self, vocab_size: usize, bos: u32, eos: &[u32]) -> Result<Config> {
         let context = self.recipe().train.context;
-        if let Some(base) = self.base() {
-            let mut config = base.config.clone();
-            config.max_position_embeddings = config.max_position_embeddings.max(context);
-            return Ok(config);
-        }
-        match self.teacher() {
-            Some((teacher, _)) => {
+        let mut config = match (self.base(), self.teacher()) {
+            (Some(base), _) => {
+                let mut config = base.config.clone();
+                config.max_position_embeddings = config.max_position_embeddings.max(context);
+                config
+            }
+            (None, Some((teacher, _))) => {
                 let their = &teacher.config;
                 let bos = their.bos_token_id.unwrap_or(bos);
-                from_recipe(self.recipe(), their.vocab_size, bos, &their.eos_token_id)
+                from_recipe(self.recipe(), their.vocab_size, bos, &their.eos_token_id)?
             }
-            None => from_recipe(self.recipe(), vocab_size, bos, eos),
+            (None, None) => from_recipe(self.recipe(), vocab_size, bos, eos)?,
+        };
+        let is_new = |id: &u32| !config.eos_token_id.contains(id);
+        if let Some(id) = self.end_of_turn().filter(is_new) {
+            config.eos_token_id.push(id);
         }
+        Ok(config)
     }
 
     /// The model that `teacher` names, on this device; none if the recipe has no teacher.

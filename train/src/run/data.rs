@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sterna_datasets::chat::{Learned, Packer};
 use sterna_datasets::conversation::{self, Conversation};
+use sterna_datasets::notes::Tolerance;
 use sterna_datasets::tokenizer::{BOS, EOS};
 use sterna_datasets::{
     Corpus, Loader, Rows, Split, Tokenizer, chat, prepare, read, rows, template, train_bpe,
@@ -42,13 +43,12 @@ pub struct Data {
 /// Writes the tokenizer and the token shards of a recipe into `folder`. The tokenizer is trained on
 /// the texts, or copied from the checkpoint that the recipe starts from or learns from.
 ///
-/// Returns the counts of conversations for training and held-out, if the data contain
-/// conversations.
+/// Returns what was packed, if the data contain conversations.
 ///
 /// # Errors
 /// Texts that cannot be read or are not valid, a checkpoint without a suitable tokenizer, and
 /// [`Error::Io`].
-pub fn prepare(run: &Run, folder: &Path) -> Result<Option<[chat::ConversationCounts; 2]>> {
+pub fn prepare(run: &Run, folder: &Path) -> Result<Option<chat::Packed>> {
     let recipe = run.recipe();
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -80,18 +80,16 @@ fn documents(recipe: &Recipe) -> [u64; 2] {
 
 /// Writes conversations with a chat template, packed into rows, together with the plain texts of a
 /// mix.
-fn conversations(
-    run: &Run,
-    tokenizer: &Tokenizer,
-    folder: &Path,
-) -> Result<[chat::ConversationCounts; 2]> {
+fn conversations(run: &Run, tokenizer: &Tokenizer, folder: &Path) -> Result<chat::Packed> {
     let (recipe, data) = (run.recipe(), &run.recipe().data);
-    let render = run.render();
+    let renderer = run.renderer();
     let packer = Packer {
-        render: render.expect("a run with conversations has a chat template"),
+        renderer: renderer.expect("a run with conversations has a chat template"),
         tokenizer,
         context: recipe.train.context,
         learned: learned(run),
+        layout: data.chat_format,
+        is_strict: data.strict,
     };
     Ok(match &data.mix {
         Some(mix) => packer.generated(mix, data.seed, documents(recipe), folder)?,
@@ -146,8 +144,10 @@ fn texts(recipe: &Recipe, folder: &Path) -> Result<Vec<String>> {
 fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
     let special_tokens = chat.template.special_tokens.iter().map(String::as_str);
     let special_tokens: Vec<&str> = special_tokens.chain([BOS, EOS]).collect();
-    let render = |conversation: &Conversation| -> Result<Vec<String>> {
-        let parts = chat::render(&*chat.render, conversation)?.into_iter();
+    let render = |conversation: &Conversation| -> sterna_datasets::Result<Vec<String>> {
+        let parts = chat::render(&chat.renderer, conversation)?
+            .texts
+            .into_iter();
         let parts = parts.flat_map(|r| {
             let parts = template::between(&r.text, &special_tokens).into_iter();
             parts.map(str::to_owned).collect::<Vec<_>>()
@@ -165,9 +165,13 @@ fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
         return Ok(texts);
     }
     let paths = recipe.data.chat.as_deref().unwrap_or_default();
-    for conversation in conversation::conversations(paths)?.take(TOKENIZER_DOCUMENTS) {
-        texts.extend(render(&conversation?)?);
+    let conversations = conversation::conversations(paths, recipe.data.chat_format)?;
+    let mut tolerance = Tolerance::new(recipe.data.strict);
+    for conversation in conversations.take(TOKENIZER_DOCUMENTS) {
+        let parts = conversation.and_then(|conversation| render(&conversation));
+        texts.extend(tolerance.keep(parts)?.into_iter().flatten());
     }
+    tolerance.finish()?;
     Ok(texts)
 }
 

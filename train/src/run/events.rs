@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sterna_datasets::chat::ConversationCounts;
+use sterna_datasets::chat::Packed;
 
 use super::statistics::LayerStatistics;
 use crate::{Error, Step};
@@ -12,8 +12,8 @@ use crate::{Error, Step};
 pub enum Event<'a> {
     /// The tokenizer and the shards are about to be made.
     Preparing,
-    /// Conversations were packed into rows: those for training, and those held out.
-    Packed([ConversationCounts; 2]),
+    /// Conversations were packed into rows.
+    Packed(&'a Packed),
     /// Training starts or resumes after this step.
     Started {
         /// Values that are trained.

@@ -50,8 +50,8 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
         }
         Err(_) => {
             observe(Event::Preparing);
-            if let Some(counts) = data::prepare(run, &folder.join("data"))? {
-                observe(Event::Packed(counts));
+            if let Some(packed) = data::prepare(run, &folder.join("data"))? {
+                observe(Event::Packed(&packed));
             }
             let text = recipe.to_toml();
             durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sterna_datasets::chat::Render;
+use sterna_datasets::Renderer;
 
 use crate::recipe::{Draft, Origins, Recipe};
 use crate::{Chat, Error, Precision, Pretrained, Result};
@@ -37,7 +37,9 @@ pub struct Opened {
     pub teacher: Option<(Pretrained, Precision)>,
     /// Renders conversations with the chat template of the checkpoint that the tokenizer is from;
     /// none if it has no template.
-    pub render: Option<Arc<Render>>,
+    pub renderer: Option<Arc<Renderer>>,
+    /// The token that ends an answer in that template. The exported model names it as an end.
+    pub end_of_turn: Option<u32>,
     /// The chat template of a model that is trained from scratch on conversations.
     pub chat: Option<Chat>,
 }
@@ -127,9 +129,14 @@ impl Run {
     }
 
     /// Renders conversations with a chat template.
-    pub(crate) fn render(&self) -> Option<&Render> {
-        let chat = self.chat().map(|chat| &*chat.render);
-        self.opened.render.as_deref().or(chat)
+    pub(crate) fn renderer(&self) -> Option<&Renderer> {
+        let chat = self.chat().map(|chat| &*chat.renderer);
+        self.opened.renderer.as_deref().or(chat)
+    }
+
+    /// The token that ends an answer in the template of the checkpoint that the tokenizer is from.
+    pub(crate) fn end_of_turn(&self) -> Option<u32> {
+        self.opened.end_of_turn
     }
 
     /// The chat template of a model that is trained from scratch on conversations.
@@ -138,7 +145,7 @@ impl Run {
     }
 
     fn check_template(&self) -> Result<()> {
-        if !self.recipe.has_conversations() || self.render().is_some() {
+        if !self.recipe.has_conversations() || self.renderer().is_some() {
             return Ok(());
         }
         let why = "it has no chat template to write conversations with; put chat_template.jinja \
