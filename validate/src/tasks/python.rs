@@ -137,17 +137,16 @@ impl Reader<'_> {
 
     /// What follows a backslash; `repr` writes no octal numbers and no names of characters.
     fn escape(&mut self, text: &mut String) -> Result<(), Reason> {
-        let plain = |c| -> Result<(Option<char>, usize), Reason> { Ok((Some(c), 0)) };
         let (plain, digits) = match self.next() {
-            Some(c @ ('\\' | '\'' | '"')) => plain(c),
-            Some('n') => plain('\n'),
-            Some('r') => plain('\r'),
-            Some('t') => plain('\t'),
-            Some('x') => Ok((None, 2)),
-            Some('u') => Ok((None, 4)),
-            Some('U') => Ok((None, 8)),
-            _ => Err(self.refused("an escape that Python's repr writes before this")),
-        }?;
+            Some(c @ ('\\' | '\'' | '"')) => (Some(c), 0),
+            Some('n') => (Some('\n'), 0),
+            Some('r') => (Some('\r'), 0),
+            Some('t') => (Some('\t'), 0),
+            Some('x') => (None, 2),
+            Some('u') => (None, 4),
+            Some('U') => (None, 8),
+            _ => return Err(self.refused("an escape that Python's repr writes before this")),
+        };
         if let Some(c) = plain {
             text.push(c);
             return Ok(());
