@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use sterna_runtime::{Kernels, Options, threads};
 use sterna_ternary::TemporaryFolder;
+use sterna_validate::accuracy::NEGLIGIBLE;
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{Accuracy, ModelReport, Setting};
 use sterna_validate::speed::Machine;
@@ -90,6 +91,12 @@ pub struct Args {
     /// Items of each task at most.
     #[arg(long, value_name = "N", requires = "tasks", help_heading = "Tasks")]
     limit: Option<usize>,
+    /// Nats per token that do not matter.
+    ///
+    /// A smaller difference is called “no practical difference”, not “worse” or “better”.
+    #[arg(long, value_name = "NATS", default_value_t = NEGLIGIBLE, value_parser = nats)]
+    #[arg(allow_negative_numbers = true, help_heading = "Output")]
+    negligible: f64,
     /// Do not measure speed.
     #[arg(long, help_heading = "Speed")]
     no_speed: bool,
@@ -157,6 +164,14 @@ const CONVENTIONS: [(Convention, &str); 3] = [
     ),
 ];
 
+fn nats(text: &str) -> Result<f64, String> {
+    let nats = text
+        .parse()
+        .ok()
+        .filter(|nats: &f64| nats.is_finite() && *nats >= 0.0);
+    nats.ok_or_else(|| "expected a number of nats, 0 or more".to_owned())
+}
+
 /// Stories that are predicted if no text is given.
 const STORIES: u64 = 1000;
 
@@ -194,6 +209,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let _stoppable = Stoppable::work();
     let report = Report {
         answer: Vec::new(),
+        notes: Vec::new(),
         setting: setting(args, options, &text),
         models: models
             .subjects
@@ -322,6 +338,7 @@ fn announce(exams: &[tasks::AccuracyTask], subjects: &[Subject]) -> anyhow::Resu
 
 /// Adds the figures of one convention to each model.
 fn add(report: &mut Report, passage: &Passage, judgments: &[Judgment]) {
+    let negligible = report.setting.negligible;
     for (model, judgment) in report.models.iter_mut().zip(judgments) {
         let scored = judgment.scored(passage);
         let reference = judgment.is_compared.then_some(&judgments[0].positions);
@@ -329,7 +346,7 @@ fn add(report: &mut Report, passage: &Passage, judgments: &[Judgment]) {
             convention: passage.convention,
             meaning: passage.convention.describe(),
             perplexity: scored.perplexity(),
-            divergence: reference.and_then(|positions| scored.divergence(positions)),
+            divergence: reference.and_then(|positions| scored.divergence(positions, negligible)),
         });
     }
 }
@@ -348,6 +365,7 @@ fn setting(args: &Args, options: Options, text: &Text) -> Setting {
         energy: "not measured".into(),
         speed_tokens: (0, 0),
         text: text.source(),
+        negligible: args.negligible,
     }
 }
 

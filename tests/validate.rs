@@ -143,12 +143,28 @@ fn a_damaged_model_is_worse_and_a_copy_is_not() {
         (&"identical".into(), &0.0.into())
     );
     assert_eq!(of(1)["top1"]["mean"], 1.0);
-    let verdict = of(2)["verdict"].as_str().unwrap();
-    assert!(["worse", "worse_by_kl"].contains(&verdict), "{verdict}");
+    // Surely worse, and by less than matters.
+    assert_eq!(of(2)["verdict"], "no_practical_difference");
+    assert_eq!(
+        (&of(2)["significance"], &of(2)["effect"]),
+        (&"significant".into(), &"negligible".into())
+    );
     assert!(of(2)["kl"]["mean"].as_f64().unwrap() < 1e-3);
     let answers = report["answer"].as_array().unwrap();
-    assert!(answers[0].as_str().unwrap().contains("loses nothing"));
-    assert!(answers[1].as_str().unwrap().contains("significantly worse"));
+    let starts = |i: usize, start: &str| {
+        let answer = answers[i].as_str().unwrap();
+        assert!(answer.starts_with(start), "{answer}");
+    };
+    starts(0, "No difference: `copy` gives every token exactly");
+    starts(
+        1,
+        "No practical difference: the predictions of `damaged` differ from `bitnet` by ",
+    );
+    let strict = json(&[&["validate", "--negligible", "1e-7"], &args[..]].concat());
+    let verdict = &strict["models"][2]["accuracy"][0]["divergence"]["verdict"];
+    assert!(["worse", "worse_by_kl"].contains(&verdict.as_str().unwrap()));
+    let answer = strict["answer"][1].as_str().unwrap();
+    assert!(answer.contains("significantly worse"), "{answer}");
 }
 
 /// The state file whose name ends in `.scores`.
@@ -368,6 +384,7 @@ fn what_cannot_be_measured_is_refused() {
     check(2, &["--gate", "decode>1"], "remove --no-speed");
     check(2, &["--gate", "arc:acc>0.3"], "--tasks has no arc");
     check(2, &["--tokens", "0"], "--tokens is 0");
+    check(2, &["--negligible", "-1"], "expected a number of nats");
     check(2, &["--tasks", "facts", "--limit", "0"], "--limit is 0");
     check(3, &["--text", "absent.txt"], "absent.txt");
     check(3, &["--masters"], "expected master weights");
@@ -436,6 +453,30 @@ fn a_run_without_a_model_stands_for_its_checkpoint_and_masters_are_a_reference()
         (&"f16".into(), &"i2".into())
     );
     assert!(of(0)["accuracy"][0]["divergence"].is_null());
+    let note = report["notes"][0].as_str().unwrap();
+    assert!(
+        note.starts_with("`run masters` has the master weights") && note.contains("upper bound"),
+        "{note}"
+    );
+    // A file of masters is known for what it is, one of products of trits and scales is not taken
+    // for it.
+    let [masters, packed, products] =
+        ["masters", "packed", "products"].map(|name| folder.path().join(format!("{name}.sterna")));
+    for (from, packing, to) in [
+        (&model, "f16", &masters),
+        (&model, "i2", &packed),
+        (&packed, "f16", &products),
+    ] {
+        let to = ["--packing", packing, "--out", text(to)];
+        program::stdout(&[&["convert", text(from)], &to[..]].concat());
+    }
+    let report = compare(&[text(&products), text(&masters)]);
+    let has_masters = |model: usize| report["models"][model]["has_masters"].clone();
+    assert_eq!(
+        (has_masters(0), has_masters(1)),
+        (false.into(), true.into())
+    );
+    assert_eq!(report["notes"].as_array().unwrap().len(), 1);
     let kl = &of(1)["accuracy"][0]["divergence"]["kl"]["mean"];
     assert!(kl.as_f64().unwrap() > 0.0, "{kl}");
     std::fs::remove_dir_all(run.join("checkpoints")).unwrap();

@@ -45,7 +45,16 @@ fn tasks_are_solved_and_compared_item_by_item() {
     );
     assert_eq!(exam(2)["scores"][0]["items"], 60);
     let answer = report["answer"][1].as_str().unwrap();
-    assert!(answer.contains("Of 60 items of stories it has"), "{answer}");
+    assert!(
+        answer.contains(" of 60 items of `stories` right, against "),
+        "{answer}"
+    );
+    assert_eq!(
+        (&exam(0)["layout"], &exam(0)["items"]),
+        (&"generated".into(), &60.into())
+    );
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<h3>The first item of <code>stories</code></h3>\n<pre>"));
     // Answers that were kept are not computed again, except for a torn line.
     let entries = std::fs::read_dir(out.join("state"))
         .unwrap()

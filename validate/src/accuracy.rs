@@ -69,6 +69,10 @@ pub struct Divergence {
     pub loss_difference: Estimate,
     /// p-value of the difference, two-sided.
     pub p_value: Option<f64>,
+    /// Whether chance explains the difference.
+    pub significance: Significance,
+    /// How large the difference is.
+    pub effect: Effect,
     /// The conclusion.
     pub verdict: AccuracyVerdict,
     /// Tokens by their KL divergence: 32 bins between powers of ten, see [`kl_bins`]; the first bin
@@ -82,6 +86,8 @@ pub struct Divergence {
 pub enum AccuracyVerdict {
     /// Every token has the same probability to the last digit.
     Identical,
+    /// The difference is smaller than what matters.
+    NoPracticalDifference,
     /// The difference is not significant.
     NotSignificant,
     /// Its loss on the text is significantly higher.
@@ -99,6 +105,73 @@ pub enum AccuracyVerdict {
     Unknown,
 }
 
+/// Whether a difference is more than chance explains: that of losses, or the KL divergence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Significance {
+    /// Its p-value is below [`SIGNIFICANT`].
+    Significant,
+    /// It is not.
+    NotSignificant,
+    /// Too little text to tell.
+    Unknown,
+}
+
+impl Significance {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Significant => "significant",
+            Self::NotSignificant => "not significant",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How large a difference is, by the nats per token that a model adds: the KL divergence or, if it
+/// is significant, the difference of losses, whichever is more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// There is no difference.
+    None,
+    /// Less than what matters.
+    Negligible,
+    /// Less than ten times that.
+    Small,
+    /// Less than a hundred times that.
+    Clear,
+    /// More.
+    Large,
+}
+
+impl Effect {
+    /// Of a difference in nats per token, where less than `negligible` does not matter.
+    pub fn of(nats: f64, negligible: f64) -> Effect {
+        match nats {
+            0.0 => Self::None,
+            nats if nats < negligible => Self::Negligible,
+            nats if nats < 10.0 * negligible => Self::Small,
+            nats if nats < 100.0 * negligible => Self::Clear,
+            _ => Self::Large,
+        }
+    }
+
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Negligible => "negligible",
+            Self::Small => "small",
+            Self::Clear => "clear",
+            Self::Large => "large",
+        }
+    }
+}
+
+/// A difference below this, in nats per token, does not matter unless a user says otherwise: use
+/// would not show it.
+pub const NEGLIGIBLE: f64 = 1e-3;
 /// p-value below which a difference counts.
 pub const SIGNIFICANT: f64 = 0.01;
 /// Smallest drop of the loss, in nats per token, that counts as a gain. Weights that are off by a
@@ -197,8 +270,8 @@ impl Scored<'_> {
     }
 
     /// How far the model is from `reference`, whose windows are the same; `None` where that was not
-    /// measured.
-    pub fn divergence(&self, reference: &[Vec<Position>]) -> Option<Divergence> {
+    /// measured. A difference below `negligible`, in nats per token, does not matter.
+    pub fn divergence(&self, reference: &[Vec<Position>], negligible: f64) -> Option<Divergence> {
         let apart: Option<Vec<Apart>> = self.positions.iter().flatten().map(|p| p.apart).collect();
         let apart = apart?;
         let of = |f: fn(&Apart) -> f64| self.blocks(|p| p.apart.as_ref().map_or(0.0, f));
@@ -213,6 +286,10 @@ impl Scored<'_> {
         let range = loss_difference.range();
         let p_value = loss_difference.p_value();
         let squares = delta_p.iter().map(|d| d * d);
+        let (significance, effect) = (
+            significance(&loss_difference, &mean_kl),
+            Effect::of(size(&loss_difference, &mean_kl), negligible),
+        );
         Some(Divergence {
             kl: mean_kl,
             kl_p_value: mean_kl.p_value(),
@@ -231,7 +308,9 @@ impl Scored<'_> {
             ratio_range: range.map(|(low, high)| (low.exp(), high.exp())),
             loss_difference,
             p_value,
-            verdict: verdict(&loss_difference, &mean_kl),
+            significance,
+            effect,
+            verdict: verdict(&loss_difference, &mean_kl, effect),
             histogram: histogram(&kl),
         })
     }
@@ -271,15 +350,35 @@ impl Scored<'_> {
     }
 }
 
+fn is_significant(of: &Estimate) -> Option<bool> {
+    of.p_value().map(|p| p < SIGNIFICANT)
+}
+
+fn significance(difference: &Estimate, kl: &Estimate) -> Significance {
+    match (is_significant(difference), is_significant(kl)) {
+        (None, _) | (_, None) => Significance::Unknown,
+        (Some(false), Some(false)) => Significance::NotSignificant,
+        _ => Significance::Significant,
+    }
+}
+
+/// The nats per token that a model adds.
+fn size(difference: &Estimate, kl: &Estimate) -> f64 {
+    match is_significant(difference) {
+        Some(true) => kl.mean.max(difference.mean.abs()),
+        _ => kl.mean,
+    }
+}
+
 /// The KL divergence from the reference is the loss that a model adds on text that the reference
 /// would write. It is the same comparison as that of losses on a text, without the chance of which
 /// text it was.
-fn verdict(difference: &Estimate, kl: &Estimate) -> AccuracyVerdict {
-    let is_significant = |of: &Estimate| of.p_value().map(|p| p < SIGNIFICANT);
+fn verdict(difference: &Estimate, kl: &Estimate, effect: Effect) -> AccuracyVerdict {
     let at_most = difference.range().map_or(f64::INFINITY, |(_, high)| high);
     match (is_significant(difference), is_significant(kl)) {
         _ if kl.mean == 0.0 && difference.mean == 0.0 => AccuracyVerdict::Identical,
         (None, _) | (_, None) => AccuracyVerdict::Unknown,
+        _ if effect <= Effect::Negligible => AccuracyVerdict::NoPracticalDifference,
         (Some(true), _) if difference.mean > 0.0 => AccuracyVerdict::Worse,
         (Some(true), _) if difference.mean <= -GAIN => AccuracyVerdict::Better,
         (_, Some(true)) if kl.mean >= GAIN && at_most < kl.mean / 2.0 => AccuracyVerdict::Different,
@@ -379,7 +478,8 @@ mod tests {
     fn verdicts_follow_from_paired_differences() {
         let reference = scored(40, |_| 0.0);
         let check = |more: fn(usize) -> f64, expected| {
-            let found = of(&scored(40, more)).divergence(&reference.2).unwrap();
+            let found = of(&scored(40, more)).divergence(&reference.2, NEGLIGIBLE);
+            let found = found.unwrap();
             assert_eq!(found.verdict, expected, "{found:?}");
             found
         };
@@ -405,6 +505,35 @@ mod tests {
             AccuracyVerdict::WorseByKl,
         );
         assert!(lower.p_value < Some(SIGNIFICANT), "{lower:?}");
+    }
+
+    #[test]
+    fn significance_and_size_are_two_words() {
+        let reference = scored(40, |_| 0.0);
+        let check = |more: fn(usize) -> f64, negligible, expected: (_, _, _)| {
+            let found = of(&scored(40, more)).divergence(&reference.2, negligible);
+            let found = found.unwrap();
+            let words = (
+                found.significance.name(),
+                found.effect.name(),
+                found.verdict,
+            );
+            assert_eq!(words, expected);
+        };
+        let little = |i: usize| 1e-5 + 1e-6 * (i % 2) as f64;
+        let none = AccuracyVerdict::NoPracticalDifference;
+        check(little, 1e-3, ("significant", "negligible", none));
+        let worse = AccuracyVerdict::Worse;
+        check(little, 1e-5, ("significant", "small", worse));
+        check(little, 1e-6, ("significant", "clear", worse));
+        check(little, 1e-8, ("significant", "large", worse));
+        let rare = |i: usize| if i == 7 { 0.01 } else { 0.0 };
+        check(rare, 1e-3, ("not significant", "negligible", none));
+        check(
+            |_| 0.0,
+            1e-3,
+            ("not significant", "none", AccuracyVerdict::Identical),
+        );
     }
 
     #[test]

@@ -303,6 +303,7 @@ mod tests {
             sha256: String::new(),
             bytes,
             packing: String::new(),
+            has_masters: false,
             parameters: 1,
             bits_per_weight: 2.5,
             bits_per_layer_weight: 2.0,

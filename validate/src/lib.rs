@@ -10,7 +10,7 @@
 //!
 //! ```no_run
 //! use sterna_runtime::Options;
-//! use sterna_validate::{Convention, Passage, Subject, Text, judge};
+//! use sterna_validate::{Convention, Passage, Subject, Text, accuracy, judge};
 //!
 //! // The perplexity of a model, and its distance from a reference.
 //! let open = |path: &str| Subject::open(path.as_ref(), path.into(), Options::default());
@@ -25,7 +25,8 @@
 //! if let Some(judgments) = judge(&subjects, &passage, &mut |_done, _total| true)? {
 //!     let scored = judgments[1].scored(&passage);
 //!     println!("perplexity {:.3}", scored.perplexity().perplexity.mean);
-//!     if let Some(divergence) = scored.divergence(&judgments[0].positions) {
+//!     let divergence = scored.divergence(&judgments[0].positions, accuracy::NEGLIGIBLE);
+//!     if let Some(divergence) = divergence {
 //!         println!("KL divergence {:.5} nats", divergence.kl.mean);
 //!     }
 //! }

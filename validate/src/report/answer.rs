@@ -1,7 +1,9 @@
-//! The answer in two sentences: what is lost, what is gained, and whether that is more than chance.
+//! The answer in a few sentences: what is lost, what is gained, and whether that matters. The first
+//! line is the verdict on accuracy, the second one has the rest. Names of files are between
+//! backticks; statistics are in the tables.
 
 use super::{ModelReport, Report};
-use crate::accuracy::{AccuracyVerdict, Divergence, GAIN, SIGNIFICANT};
+use crate::accuracy::{AccuracyVerdict, Divergence, Effect, SIGNIFICANT};
 use crate::exam::Exam;
 use crate::speed::Rate;
 
@@ -14,44 +16,55 @@ pub fn of(report: &Report) -> Vec<String> {
         true => vec![alone(first)],
         false => {
             let answer = |other| {
-                [
-                    lost(first, other),
-                    solved(first, other),
-                    gained(first, other),
-                ]
+                let more = solved(first, other) + &gained(first, other);
+                format!("{}\n{}", lost(first, other), more.trim_start())
             };
-            others.iter().map(|other| answer(other).concat()).collect()
+            others.iter().map(answer).collect()
         }
     }
+}
+
+/// What a reader must know before the answer counts.
+pub fn notes(report: &Report) -> Vec<String> {
+    let masters = report.models.iter().filter(|model| model.has_masters);
+    let note = |model: &ModelReport| {
+        format!(
+            "{} has the master weights of a model that was trained with rounded weights. They are \
+             evaluated here in full precision, which training never did. That is not an upper \
+             bound of what the model can reach: the rounded model can be the better one.",
+            named(&model.name)
+        )
+    };
+    masters.map(note).collect()
+}
+
+/// A name, set apart from prose.
+pub fn named(name: &str) -> String {
+    format!("`{}`", name.replace('`', "'"))
 }
 
 /// What the model solves of each task, beside the first.
 fn solved(first: &ModelReport, other: &ModelReport) -> String {
     let sentence = |(a, b): (&Exam, &Exam)| {
         let (before, now, test) = (a.main()?, b.main()?, b.beside_first.as_ref()?);
-        if test.is_same() {
-            let (items, task, share) = (now.items, &b.task, 100.0 * now.value);
-            if now.value == 0.0 {
-                return Some(format!(
-                    " Of {items} items of {task} neither gets one right."
-                ));
+        let (items, task) = (now.items, named(&b.task));
+        let (share, before) = (100.0 * now.value, 100.0 * before.value);
+        Some(match test.is_same() {
+            true if now.value == 0.0 => {
+                format!(" Neither gets any of {items} items of {task} right.")
             }
-            return Some(format!(
-                " Of {items} items of {task} it gets the same ones right ({share:.1} %)."
-            ));
-        }
-        let verdict = match test.p().is_some_and(|p| p < SIGNIFICANT) {
-            true => "more than chance explains",
-            false => "which chance explains",
-        };
-        Some(format!(
-            " Of {} items of {} it has {:.1} % right instead of {:.1} %, {verdict} ({}).",
-            now.items,
-            b.task,
-            100.0 * now.value,
-            100.0 * before.value,
-            chance(test.p())
-        ))
+            true => format!(" Both get the same of {items} items of {task} right ({share:.1} %)."),
+            false => {
+                let verdict = match test.p().is_some_and(|p| p < SIGNIFICANT) {
+                    true => "more than chance explains",
+                    false => "which chance explains",
+                };
+                format!(
+                    " It gets {share:.1} % of {items} items of {task} right, against \
+                     {before:.1} %, {verdict}."
+                )
+            }
+        })
     };
     first
         .tasks
@@ -62,182 +75,141 @@ fn solved(first: &ModelReport, other: &ModelReport) -> String {
 }
 
 fn alone(model: &ModelReport) -> String {
-    let mut text = format!("{} takes {}", model.name, bytes(model.bytes));
+    let mut text = format!("{} takes {}", named(&model.name), bytes(model.bytes));
     if let Some(accuracy) = model.main() {
-        let perplexity = &accuracy.perplexity;
+        let perplexity = accuracy.perplexity.perplexity.mean;
         text += &format!(
-            " and predicts the text with a perplexity of {:.4}",
-            perplexity.perplexity.mean
+            " and predicts the text with a perplexity of {}",
+            five(perplexity)
         );
-        if let Some(error) = perplexity.perplexity.error {
-            text += &format!(" ± {error:.4}");
-        }
     }
-    text += ".";
+    text += ".\n";
     if let Some(speed) = model.speed.as_ref().and_then(|speed| speed.main()) {
         text += &format!(
-            " It writes {} tokens per second on this machine.",
+            "It writes {} tokens per second on this machine.",
             figures(speed.generate.tokens_per_second)
         );
     }
-    text
+    text.trim_end().to_owned()
 }
 
 fn lost(first: &ModelReport, other: &ModelReport) -> String {
-    let name = &other.name;
-    match other.divergence() {
-        Some(divergence) => with_divergence(first, name, divergence),
-        None => {
-            let bits = |model: &ModelReport| {
-                let lengths = model.main()?.perplexity.by_length.as_ref()?;
-                Some(lengths.bits_per_byte.mean)
-            };
-            let beside = bits(first)
-                .zip(bits(other))
-                .map_or(String::new(), |(a, b)| {
-                    format!(": {b:.4} bits per byte of text instead of {a:.4}")
-                });
-            format!(
-                "{name} cuts text into other tokens than {}, so the two are not compared token by \
-                 token{beside}.",
-                first.name
-            )
+    let (reference, name) = (named(&first.name), named(&other.name));
+    let Some(divergence) = other.divergence() else {
+        let bits = |model: &ModelReport| {
+            let lengths = model.main()?.perplexity.by_length.as_ref()?;
+            Some(lengths.bits_per_byte.mean)
+        };
+        let beside = bits(first).zip(bits(other));
+        let beside = beside.map_or(String::new(), |(a, b)| {
+            format!(": {b:.4} bits per byte of text against {a:.4}")
+        });
+        return format!(
+            "{name} cuts text into other tokens than {reference}, so the two are not compared \
+             token by token{beside}."
+        );
+    };
+    let perplexity = |model: &ModelReport| model.main().map(|a| a.perplexity.perplexity.mean);
+    let perplexities = perplexity(other).zip(perplexity(first));
+    let perplexities = perplexities.map_or(String::new(), |(now, before)| {
+        format!(", perplexity {} against {}", five(now), five(before))
+    });
+    let facts = format!(
+        "the predictions of {name} differ from {reference} by {} nats per token (KL)\
+         {perplexities}",
+        figures(divergence.kl.mean)
+    );
+    verdict(&reference, &name, divergence, &facts)
+}
+
+fn verdict(reference: &str, name: &str, d: &Divergence, facts: &str) -> String {
+    let degree = degree(d.effect);
+    match d.verdict {
+        AccuracyVerdict::Identical => format!(
+            "No difference: {name} gives every token exactly the probability that {reference} \
+             gives it."
+        ),
+        AccuracyVerdict::NoPracticalDifference => format!("No practical difference: {facts}."),
+        AccuracyVerdict::Worse => {
+            format!("{name} is significantly worse, {degree}: {facts}.")
+        }
+        AccuracyVerdict::Better => {
+            format!("{name} is significantly better, {degree}: {facts}.")
+        }
+        AccuracyVerdict::WorseByKl => format!(
+            "{name} is significantly worse on text that {reference} would write, {degree}: \
+             {facts}."
+        ),
+        AccuracyVerdict::Different => format!(
+            "{name} is as good on this text, in another way: {facts}. Models that are trained \
+             apart differ like this."
+        ),
+        AccuracyVerdict::NotSignificant => {
+            format!("{name} is not measurably worse: {facts}, which chance explains.")
+        }
+        AccuracyVerdict::Unknown => {
+            format!("{name} cannot be judged on so little text: {facts}.")
         }
     }
 }
 
-fn with_divergence(first: &ModelReport, name: &str, d: &Divergence) -> String {
-    let percent = 100.0 * (d.perplexity_ratio - 1.0);
-    let range = d.ratio_range.map_or(String::new(), |(low, high)| {
-        let percent = |ratio: f64| signed(100.0 * (ratio - 1.0));
-        format!(
-            " (95 % confidence: {} to {} %)",
-            percent(low),
-            percent(high)
-        )
-    });
-    let first = &first.name;
-    let change = format!(
-        "its perplexity on this text is {} % {} than that of {first}",
-        figures(percent.abs()),
-        if percent > 0.0 { "higher" } else { "lower" }
-    );
-    match d.verdict {
-        AccuracyVerdict::Identical => format!(
-            "{name} loses nothing: it gives every token exactly the probability that {first} \
-             gives it."
-        ),
-        AccuracyVerdict::Worse => format!(
-            "{name} is significantly worse: {change}{range}, more than chance explains ({}).",
-            chance(d.p_value)
-        ),
-        AccuracyVerdict::Better => format!(
-            "{name} is significantly better: {change}{range}, more than chance explains ({}).",
-            chance(d.p_value)
-        ),
-        AccuracyVerdict::WorseByKl => format!(
-            "{name} is significantly worse at what {first} would write, {}: its predictions are \
-             off by {} nats per token (KL divergence, {}), while {change}{range}, {}.",
-            degree(d.kl.mean),
-            figures(d.kl.mean),
-            chance(d.kl_p_value),
-            by_chance(d)
-        ),
-        AccuracyVerdict::Different => format!(
-            "{name} is as good on this text, in another way: {change}{range}, {}, but its \
-             predictions are {} nats per token from those of {first} (KL divergence), like those \
-             of a model that was trained apart from it.",
-            by_chance(d),
-            figures(d.kl.mean)
-        ),
-        AccuracyVerdict::NotSignificant => format!(
-            "{name} is not measurably worse: {change}{range}, {} ({}, significant below \
-             {SIGNIFICANT}), and both find the same next token most probable in {:.2} % of \
-             places.",
-            by_chance(d),
-            chance(d.p_value),
-            100.0 * d.top1.mean
-        ),
-        AccuracyVerdict::Unknown => format!(
-            "{name} cannot be judged on so little text: {change}, and there is no telling whether \
-             by chance."
-        ),
-    }
-}
-
-/// Whether a difference of perplexities that decides nothing is chance.
-fn by_chance(d: &Divergence) -> String {
-    match d.p_value {
-        Some(p) if p < SIGNIFICANT => format!(
-            "more than chance explains, but less than the {} % that count as a gain",
-            figures(100.0 * (1.0 - (-GAIN).exp()))
-        ),
-        _ => "which chance explains".to_owned(),
-    }
-}
-
-/// A difference in words, by the KL divergence.
-fn degree(kl: f64) -> &'static str {
-    match kl {
-        kl if kl < 1e-3 => "by less than use would show",
-        kl if kl < 1e-2 => "by a little",
-        kl if kl < 1e-1 => "by an amount that careful use shows",
-        _ => "by much",
-    }
-}
-
-pub fn chance(p_value: Option<f64>) -> String {
-    match p_value {
-        None => "p unknown".to_owned(),
-        Some(p) if p < 1e-4 => "p < 0.0001".to_owned(),
-        Some(p) => format!("p = {p:.4}"),
+/// A size in words, after a verdict.
+fn degree(effect: Effect) -> &'static str {
+    match effect {
+        Effect::None | Effect::Negligible => "by less than matters",
+        Effect::Small => "by a little",
+        Effect::Clear => "by an amount that careful use shows",
+        Effect::Large => "by much",
     }
 }
 
 fn gained(first: &ModelReport, other: &ModelReport) -> String {
-    let size = other.bytes as f64 / first.bytes as f64;
-    let size = match (size - 1.0).abs() < 0.005 {
-        true => format!("its file is as large ({})", bytes(other.bytes)),
-        false => format!(
-            "its file is {} times as large ({} instead of {})",
-            figures(size),
-            bytes(other.bytes),
-            bytes(first.bytes)
-        ),
+    let ratio = other.bytes as f64 / first.bytes as f64;
+    let sizes = format!("{} against {}", bytes(other.bytes), bytes(first.bytes));
+    let size = match ratio {
+        ratio if (ratio - 1.0).abs() < 0.005 => {
+            format!(" Its file is as large ({}).", bytes(other.bytes))
+        }
+        ratio if ratio < 1.0 => {
+            format!(
+                " Its file has {} % of the size ({sizes}).",
+                figures(100.0 * ratio)
+            )
+        }
+        ratio => format!(" Its file is {} times as large ({sizes}).", figures(ratio)),
     };
+    speed(first, other) + &size
+}
+
+fn speed(first: &ModelReport, other: &ModelReport) -> String {
     let rate = |model: &ModelReport| Some(model.speed.as_ref()?.main()?.generate.clone());
     let Some((a, b)) = rate(first).zip(rate(other)) else {
-        return format!(" {}.", capital(&size));
+        return String::new();
     };
     let (slow, fast) = (figures(a.tokens_per_second), figures(b.tokens_per_second));
     let is_single = |rate: &Rate| rate.range.0 == rate.range.1;
     if is_single(&a) && is_single(&b) {
         return format!(
-            " In the only round it wrote {fast} instead of {slow} tokens per second, which one \
-             round does not prove, and {size}."
+            " It wrote {fast} tokens per second against {slow} in the only round, which one round \
+             does not prove."
         );
     }
     if a.range.0 <= b.range.1 && b.range.0 <= a.range.1 {
         return format!(
-            " Whether it is faster cannot be told ({fast} and {slow} tokens per second, which vary \
-             by more than they differ), and {size}."
+            " Whether it is faster cannot be told: {fast} and {slow} tokens per second vary by \
+             more than they differ."
         );
     }
     format!(
-        " It writes {} times as fast ({fast} instead of {slow} tokens per second), and {size}.",
+        " It writes {} times as fast ({fast} tokens per second against {slow}).",
         figures(b.tokens_per_second / a.tokens_per_second)
     )
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string());
-    first.unwrap_or_default() + letters.as_str()
-}
-
-fn signed(percent: f64) -> String {
-    let sign = if percent < 0.0 { "−" } else { "+" };
-    format!("{sign}{}", figures(percent.abs()))
+/// Five digits that count, which perplexities need to show that they differ.
+fn five(value: f64) -> String {
+    let before = value.abs().max(1.0).log10().floor() as usize;
+    format!("{value:.0$}", 4usize.saturating_sub(before))
 }
 
 /// Three digits that count.
@@ -276,7 +248,9 @@ mod tests {
         }
         assert_eq!(bytes(143_890), "144 kB");
         assert_eq!(bytes(17), "17 B");
-        assert_eq!(signed(-0.5), "−0.500");
-        assert_eq!(capital("its file"), "Its file");
+        assert_eq!(five(2.75884), "2.7588");
+        assert_eq!(five(17.1094), "17.109");
+        assert_eq!(five(123456.7), "123457");
+        assert_eq!(named("a`b"), "`a'b`");
     }
 }

@@ -1,16 +1,17 @@
 //! The report as sections of tables and plots, from which the page and the text are written.
 
-use super::answer::{bytes, figures};
+use super::answer::{bytes, figures, named};
 use super::plots::{self, Plot};
 use super::{Accuracy, ModelReport, Report};
-use crate::accuracy::{AccuracyVerdict, GAIN, SIGNIFICANT};
+use crate::accuracy::{AccuracyVerdict, Divergence, Effect, GAIN, SIGNIFICANT};
 use crate::statistics::Estimate;
 use crate::tasks::{PairedTest, TaskSummary};
 
-/// What is written.
+/// What is written. Names in texts are between backticks.
 pub struct ReportDocument {
     pub title: String,
     pub answer: Vec<String>,
+    pub notes: Vec<String>,
     pub sections: Vec<Section>,
     pub plots: Vec<Plot>,
 }
@@ -29,8 +30,17 @@ pub struct Section {
 /// Rows of cells; the first cell of a row names it.
 #[derive(serde::Serialize)]
 pub struct ReportTable {
-    pub head: Vec<String>,
+    /// Empty if a table needs no head.
+    pub head: Vec<ReportColumn>,
     pub rows: Vec<Vec<String>>,
+}
+
+/// A column of a table that has a head.
+#[derive(serde::Serialize)]
+pub struct ReportColumn {
+    pub name: String,
+    /// Numbers are aligned on the right.
+    pub is_number: bool,
 }
 
 pub fn of(report: &Report) -> ReportDocument {
@@ -48,10 +58,11 @@ pub fn of(report: &Report) -> ReportDocument {
     let plots = plots::of(report);
     let is_drawn = |name: &&'static str| plots.iter().any(|plot| plot.name == *name);
     sections.iter_mut().for_each(|s| s.plots.retain(is_drawn));
-    let names: Vec<&str> = report.models.iter().map(|m| m.name.as_str()).collect();
+    let names: Vec<String> = report.models.iter().map(|m| named(&m.name)).collect();
     ReportDocument {
         title: format!("Accuracy and speed of {}", names.join(", ")),
         answer: report.answer.clone(),
+        notes: report.notes.clone(),
         sections,
         plots,
     }
@@ -61,8 +72,16 @@ fn row(cells: &[String]) -> Vec<String> {
     cells.to_vec()
 }
 
-fn head(cells: &[&str]) -> Vec<String> {
-    cells.iter().map(|cell| (*cell).to_owned()).collect()
+/// The columns of words, then those of numbers.
+fn head(words: &[&str], numbers: &[&str]) -> Vec<ReportColumn> {
+    let column = |is_number| {
+        move |name: &&str| ReportColumn {
+            name: (*name).to_owned(),
+            is_number,
+        }
+    };
+    let words = words.iter().map(column(false));
+    words.chain(numbers.iter().map(column(true))).collect()
 }
 
 fn gates(report: &Report) -> Option<Section> {
@@ -72,8 +91,8 @@ fn gates(report: &Report) -> Option<Section> {
         row(&[
             gate.model.clone(),
             gate.condition.clone(),
-            value,
             verdict.into(),
+            value,
         ])
     });
     let rows: Vec<_> = rows.collect();
@@ -81,7 +100,7 @@ fn gates(report: &Report) -> Option<Section> {
         title: "Conditions",
         intro: "What was asked for with --gate.".into(),
         table: ReportTable {
-            head: head(&["model", "condition", "found", ""]),
+            head: head(&["model", "condition", "verdict"], &["found"]),
             rows,
         },
         texts: Vec::new(),
@@ -95,22 +114,16 @@ fn short(report: &Report) -> Option<Section> {
         let rate = |f: fn(&crate::speed::WithThreads) -> f64| {
             speed.map_or("–".to_owned(), |s| figures(f(s)))
         };
-        let verdict = match (i, m.divergence()) {
-            (0, _) => "reference",
-            (_, None) => "other tokens",
-            (_, Some(d)) => match d.verdict {
-                AccuracyVerdict::Identical => "identical",
-                AccuracyVerdict::NotSignificant => "no significant difference",
-                AccuracyVerdict::Worse => "significantly worse",
-                AccuracyVerdict::WorseByKl => "significantly worse, by KL only",
-                AccuracyVerdict::Different => "as good, but different",
-                AccuracyVerdict::Better => "significantly better",
-                AccuracyVerdict::Unknown => "too little text",
-            },
+        let (verdict, difference) = match (i, m.divergence()) {
+            (0, _) if report.models.len() == 1 => ("–", "–".into()),
+            (0, _) => ("reference", "–".into()),
+            (_, None) => ("other tokens", "–".into()),
+            (_, Some(d)) => (short_verdict(d.verdict), difference(d)),
         };
         row(&[
             m.name.clone(),
             verdict.into(),
+            difference,
             m.main()
                 .map_or("–".into(), |a| estimate(&a.perplexity.perplexity, 4)),
             bytes(m.bytes),
@@ -121,25 +134,51 @@ fn short(report: &Report) -> Option<Section> {
     });
     Some(Section {
         title: "In short",
-        intro: "Perplexity says how well a model predicts a text: lower is better, 1 would be \
-                perfect. ± is the standard error. Speeds are in tokens per second; a token is a \
-                word or a part of one."
-            .into(),
+        intro: format!(
+            "Perplexity says how well a model predicts a text: lower is better, 1 would be \
+             perfect. ± is the standard error. A difference has two words: whether it is more than \
+             chance explains, and how large it is. Below {} nats per token it is negligible \
+             (--negligible), up to ten times that it is small, up to a hundred times that it is \
+             clear. Speeds are in tokens per second; a token is a word or a part of one.",
+            report.setting.negligible
+        ),
         table: ReportTable {
-            head: head(&[
-                "model",
-                "accuracy",
-                "perplexity",
-                "file",
-                "writes, tokens/s",
-                "reads, tokens/s",
-                "memory",
-            ]),
+            head: head(
+                &["model", "verdict", "difference"],
+                &[
+                    "perplexity",
+                    "file",
+                    "writes, tokens/s",
+                    "reads, tokens/s",
+                    "memory",
+                ],
+            ),
             rows: rows.collect(),
         },
         texts: Vec::new(),
         plots: vec!["accuracy-speed", "accuracy-size"],
     })
+}
+
+fn short_verdict(verdict: AccuracyVerdict) -> &'static str {
+    match verdict {
+        AccuracyVerdict::Identical => "identical",
+        AccuracyVerdict::NoPracticalDifference => "no practical difference",
+        AccuracyVerdict::NotSignificant => "not measurably worse",
+        AccuracyVerdict::Worse => "worse",
+        AccuracyVerdict::WorseByKl => "worse, by KL only",
+        AccuracyVerdict::Different => "as good, but different",
+        AccuracyVerdict::Better => "better",
+        AccuracyVerdict::Unknown => "too little text",
+    }
+}
+
+/// Significance and size.
+fn difference(d: &Divergence) -> String {
+    match d.effect {
+        Effect::None => Effect::None.name().to_owned(),
+        effect => format!("{}, {}", d.significance.name(), effect.name()),
+    }
 }
 
 fn accuracy(report: &Report) -> Option<Section> {
@@ -171,16 +210,17 @@ fn accuracy(report: &Report) -> Option<Section> {
             meanings.join(" ")
         ),
         table: ReportTable {
-            head: head(&[
-                "model",
-                "convention",
-                "tokens",
-                "perplexity",
-                "nats per token",
-                "bits per byte",
-                "per word",
-                "per byte",
-            ]),
+            head: head(
+                &["model", "convention"],
+                &[
+                    "tokens",
+                    "perplexity",
+                    "nats per token",
+                    "bits per byte",
+                    "per word",
+                    "per byte",
+                ],
+            ),
             rows,
         },
         texts: Vec::new(),
@@ -209,7 +249,8 @@ fn divergence(report: &Report) -> Option<Section> {
             accuracy.convention.name().into(),
             format!("{:.5}{range}", d.perplexity_ratio),
             d.p_value.map_or("–".into(), p_value),
-            estimate(&d.kl, 6),
+            nats(&d.kl),
+            d.kl_p_value.map_or("–".into(), p_value),
             figures(d.kl_median),
             [d.kl_p90, d.kl_p99, d.kl_p999].map(figures).join(" / "),
             percent(&d.top1),
@@ -233,28 +274,31 @@ fn divergence(report: &Report) -> Option<Section> {
              paired t test). A p below {SIGNIFICANT} counts as significant. KL divergence measures \
              how far the predicted probabilities are apart: 0 is equal, 0.01 is hardly noticed, 1 \
              is another model. It is also the loss that a model would add on text that the \
-             reference writes; “significantly worse, by KL only” means that it is significantly \
-             above zero while the loss on this text is not significantly higher. A lower loss \
+             reference writes; “worse, by KL only” means that it is significantly above zero and \
+             not negligible, while the loss on this text is not significantly higher. A lower loss \
              counts as better only from {GAIN} nats per token, since small damage moves the loss \
              by less than that in either direction. “As good, but different” is a model with a KL \
              divergence of {GAIN} or more, and a loss on this text that is higher by less than \
              half of that: it was trained differently, not damaged. Same first choice: how often \
              both find the same next token most probable. Change of the right token: the change of \
-             its probability in the worst of 100 places, in the middle, and in the best of 100."
+             its probability in the worst of 100 places, in the middle, and in the best of 100.",
+            first = named(first)
         ),
         table: ReportTable {
-            head: head(&[
-                "model",
-                "convention",
-                "perplexity ratio",
-                "p",
-                "KL, mean",
-                "KL, median",
-                "KL, worst 10 / 1 / 0.1 %",
-                "same first choice",
-                "same five",
-                "change of the right token",
-            ]),
+            head: head(
+                &["model", "convention"],
+                &[
+                    "perplexity ratio",
+                    "p",
+                    "KL, mean",
+                    "p of KL",
+                    "KL, median",
+                    "KL, worst 10 / 1 / 0.1 %",
+                    "same first choice",
+                    "same five",
+                    "change of the right token",
+                ],
+            ),
             rows,
         },
         texts: Vec::new(),
@@ -302,16 +346,16 @@ fn tasks(report: &Report) -> Option<Section> {
              {SIGNIFICANT} it counts as significant."
         ),
         table: ReportTable {
-            head: head(&[
-                "model",
-                "task",
-                "figure",
-                "value",
-                "items",
-                "only the reference right",
-                "only this right",
-                "p",
-            ]),
+            head: head(
+                &["model", "task", "figure"],
+                &[
+                    "value",
+                    "items",
+                    "only the reference right",
+                    "only this right",
+                    "p",
+                ],
+            ),
             rows,
         },
         texts: Vec::new(),
@@ -334,17 +378,17 @@ fn questions(report: &Report) -> Option<Section> {
         row(&[
             exam.task.clone(),
             layout.clone(),
-            items.to_string(),
-            examples.to_string(),
             metrics.join(", "),
             match notes.is_empty() {
                 true => "–".to_owned(),
                 false => notes.join("; "),
             },
+            items.to_string(),
+            examples.to_string(),
         ])
     });
     let texts = exams.iter().map(|exam| {
-        let title = format!("The first item of {}", exam.task);
+        let title = format!("The first item of {}", named(&exam.task));
         (title, exam.summary.first_item(FIRST_ITEM))
     });
     (!exams.is_empty()).then(|| Section {
@@ -353,7 +397,10 @@ fn questions(report: &Report) -> Option<Section> {
                 lm-evaluation-harness, with its prompts."
             .into(),
         table: ReportTable {
-            head: head(&["task", "layout", "items", "examples", "figures", "notes"]),
+            head: head(
+                &["task", "layout", "figures", "notes"],
+                &["items", "examples"],
+            ),
             rows: rows.collect(),
         },
         texts: texts.collect(),
@@ -386,7 +433,7 @@ fn speed(report: &Report) -> Option<Section> {
                 rate(&with.generate),
                 match with.generate.limit_fraction {
                     Some(share) => format!("{:.0} % of {}", 100.0 * share, with.generate.limit),
-                    None => format!("– ({})", with.generate.limit),
+                    None => "fits the cache".to_owned(),
                 },
                 waits(speed.first_token_seconds),
                 match is_main {
@@ -410,21 +457,23 @@ fn speed(report: &Report) -> Option<Section> {
             "A prompt of {prompt} tokens is read, then {generate} tokens are written one by one. \
              Speeds are medians; the slowest and the fastest round are in brackets. “Of the limit” \
              is the share of what memory or arithmetic of this machine allow, measured at the same \
-             time; a model that fits the processor's caches can exceed the limit of memory. The \
-             wait for a token: half, 90 and 99 of 100 tokens take less."
+             time; a model that may fit the processor's caches has no such limit. The wait for a \
+             token: half, 90 and 99 of 100 tokens take less."
         ),
         table: ReportTable {
-            head: head(&[
-                "model",
-                "threads",
-                "reads, tokens/s",
-                "writes, tokens/s",
-                "of the limit",
-                "first token after",
-                "wait for a token",
-                "memory",
-                "joules per token",
-            ]),
+            head: head(
+                &["model"],
+                &[
+                    "threads",
+                    "reads, tokens/s",
+                    "writes, tokens/s",
+                    "of the limit",
+                    "first token after",
+                    "wait for a token",
+                    "memory",
+                    "joules per token",
+                ],
+            ),
             rows,
         },
         texts: Vec::new(),
@@ -435,7 +484,7 @@ fn speed(report: &Report) -> Option<Section> {
 fn setting(report: &Report) -> Option<Section> {
     let s = &report.setting;
     let mut rows = vec![
-        row(&["command".into(), s.command.clone()]),
+        row(&["command".into(), named(&s.command)]),
         row(&["program".into(), format!("sterna {}", s.version)]),
         row(&[
             "processor".into(),
@@ -465,7 +514,12 @@ fn setting(report: &Report) -> Option<Section> {
     rows.extend(report.models.iter().map(|m| {
         let facts = format!(
             "{}: {} weights, packing {}, {:.2} bits per weight ({:.2} in the layers), sha256 {}",
-            m.path, m.parameters, m.packing, m.bits_per_weight, m.bits_per_layer_weight, m.sha256
+            named(&m.path),
+            m.parameters,
+            m.packing,
+            m.bits_per_weight,
+            m.bits_per_layer_weight,
+            m.sha256
         );
         row(&[m.name.clone(), facts])
     }));
@@ -493,6 +547,12 @@ fn estimate(of: &Estimate, decimals: usize) -> String {
         Some(error) => format!("{:.decimals$} ± {error:.decimals$}", of.mean),
         None => format!("{:.decimals$}", of.mean),
     }
+}
+
+/// A small number of nats with its error.
+fn nats(of: &Estimate) -> String {
+    let error = of.error.map(|error| format!(" ± {}", figures(error)));
+    figures(of.mean) + &error.unwrap_or_default()
 }
 
 fn p_value(p: f64) -> String {

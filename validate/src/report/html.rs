@@ -4,7 +4,7 @@
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Value};
+use minijinja::{AutoEscape, Environment, HtmlEscape, Value};
 use serde::Serialize;
 
 use super::document::{ReportDocument, ReportTable, Section};
@@ -14,6 +14,7 @@ use super::document::{ReportDocument, ReportTable, Section};
 struct HtmlPage<'a> {
     title: &'a str,
     answer: &'a [String],
+    notes: &'a [String],
     sections: Vec<PageSection<'a>>,
 }
 
@@ -36,6 +37,7 @@ pub fn of(document: &ReportDocument) -> String {
     let page = HtmlPage {
         title: &document.title,
         answer: &document.answer,
+        notes: &document.notes,
         sections: document
             .sections
             .iter()
@@ -44,6 +46,11 @@ pub fn of(document: &ReportDocument) -> String {
     };
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_filter("with_names", |text: String| {
+        Value::from_safe_string(with_names(&text))
+    });
+    environment.add_filter("number", |text: String| unbroken(&text));
+    environment.add_filter("without_names", |text: String| text.replace('`', ""));
     // A line that holds nothing but a tag leaves no line in the page.
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
@@ -52,6 +59,23 @@ pub fn of(document: &ReportDocument) -> String {
     environment
         .render_str(include_str!("page.html"), Value::from(Serde(page)))
         .expect("the template asks for what a page has")
+}
+
+/// Text whose names, which are between backticks, are set in another face; all else is escaped.
+fn with_names(text: &str) -> String {
+    let part = |(i, part): (usize, &str)| match i % 2 {
+        1 => format!("<code>{}</code>", HtmlEscape(part)),
+        _ => HtmlEscape(part).to_string(),
+    };
+    text.split('`').enumerate().map(part).collect()
+}
+
+/// A number that stays in one line with its unit and its error.
+fn unbroken(text: &str) -> String {
+    let space = "\u{a0}";
+    let text = text.replace(" %", &format!("{space}%"));
+    let text = text.replace(" ± ", &format!("{space}±{space}"));
+    text.replace("< ", &format!("<{space}"))
 }
 
 fn section<'a>(document: &'a ReportDocument, section: &'a Section) -> PageSection<'a> {
@@ -78,21 +102,27 @@ fn figures<'a>(document: &'a ReportDocument, section: &Section) -> Vec<PageFigur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::document::ReportColumn;
 
     /// The whole page but its style: every text is escaped, and no line is empty.
     #[test]
     fn a_page_has_its_tables_and_no_markup_of_others() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let column = |(name, is_number): (&str, bool)| ReportColumn {
+            name: name.into(),
+            is_number,
+        };
         let document = ReportDocument {
-            title: "a <b> & c".into(),
-            answer: vec!["\"d\" > e".into()],
+            title: "a <b> & `c`".into(),
+            answer: vec!["\"d\" > `e<`\n`t`".into()],
+            notes: vec!["s".into()],
             sections: vec![
                 Section {
                     title: "F",
                     intro: "g".into(),
                     table: ReportTable {
-                        head: row(["h", "i<"]),
-                        rows: vec![row(["<script>", "1"]), row(["k", "2"])],
+                        head: [("h", false), ("i<", true)].map(column).into(),
+                        rows: vec![row(["<script>", "< 1 %"]), row(["k", "2 ± 1"])],
                     },
                     texts: vec![("p<".into(), "q\n r&".into())],
                     plots: Vec::new(),
@@ -118,16 +148,17 @@ mod tests {
         let expected = "\
 </head>
 <body>
-<h1>a &lt;b&gt; &amp; c</h1>
-<p class=\"answer\">&quot;d&quot; &gt; e</p>
+<h1>a &lt;b&gt; &amp; <code>c</code></h1>
+<p class=\"answer\"><strong>&quot;d&quot; &gt; <code>e&lt;</code></strong><br><code>t</code></p>
+<p class=\"note\">s</p>
 <section>
 <h2>F</h2>
 <p class=\"intro\">g</p>
-<div class=\"wide\"><table>
-<thead><tr><th scope=\"col\">h</th><th scope=\"col\">i&lt;</th></tr></thead>
+<div class=\"wide\" tabindex=\"0\"><table>
+<thead><tr><th scope=\"col\">h</th><th scope=\"col\" class=\"number\">i&lt;</th></tr></thead>
 <tbody>
-<tr><th scope=\"row\">&lt;script&gt;</th><td>1</td></tr>
-<tr><th scope=\"row\">k</th><td>2</td></tr>
+<tr><th scope=\"row\">&lt;script&gt;</th><td class=\"number\">&lt;\u{a0}1\u{a0}%</td></tr>
+<tr><th scope=\"row\">k</th><td class=\"number\">2\u{a0}±\u{a0}1</td></tr>
 </tbody></table></div>
 <h3>p&lt;</h3>
 <pre>q
@@ -136,7 +167,7 @@ mod tests {
 <section>
 <h2>L</h2>
 <p class=\"intro\">m</p>
-<div class=\"wide\"><table class=\"facts\">
+<div class=\"wide\" tabindex=\"0\"><table class=\"facts\">
 <tbody>
 <tr><th scope=\"row\">n</th><td>o</td></tr>
 </tbody></table></div>

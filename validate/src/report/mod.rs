@@ -7,9 +7,12 @@ mod html;
 mod markdown;
 mod plots;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sterna_ternary::PackedFile;
 use sterna_ternary::layout::{self, Role};
 
 use crate::accuracy::{Divergence, Perplexity};
@@ -23,8 +26,11 @@ use crate::{Error, Result};
 /// What was measured of some models. The first one is the reference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// The answer in words: for each later model what is lost and what is gained.
+    /// The answer in words, for each later model: a line with the verdict on accuracy, and a line
+    /// with what is solved and gained. Names are between backticks.
     pub answer: Vec<String>,
+    /// What a reader must know before the answer counts.
+    pub notes: Vec<String>,
     /// How all this was measured.
     pub setting: Setting,
     /// The models.
@@ -69,6 +75,8 @@ pub struct Setting {
     pub speed_tokens: (usize, usize),
     /// The text.
     pub text: TextSource,
+    /// A difference below this, in nats per token, does not matter.
+    pub negligible: f64,
 }
 
 /// What was measured of one model.
@@ -84,6 +92,8 @@ pub struct ModelReport {
     pub bytes: u64,
     /// How its trits are packed.
     pub packing: String,
+    /// Whether its numbers are the master weights of a model that was trained with rounded ones.
+    pub has_masters: bool,
     /// All weights.
     pub parameters: u64,
     /// Bits of the file per weight.
@@ -130,6 +140,7 @@ impl ModelReport {
             sha256: subject.sha256.clone(),
             bytes: file.len() as u64,
             packing: file.packing.name().to_owned(),
+            has_masters: has_masters(file),
             parameters: parameters as u64,
             bits_per_weight: 8.0 * file.len() as f64 / parameters as f64,
             bits_per_layer_weight: 8.0 * stored as f64 / in_layers as f64,
@@ -149,10 +160,34 @@ impl ModelReport {
     }
 }
 
+/// Whether the linear layers hold numbers that training rounded. The config says that training had
+/// master weights. Products of trits and scales keep that config, and the numbers tell them apart:
+/// a row of products has a magnitude for each scale and no more.
+fn has_masters(file: &PackedFile) -> bool {
+    let config = file.file("config.json");
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let is_online =
+        config.is_some_and(|c| c["quantization_config"]["quantization_mode"] == "online");
+    let weights = layout::weights(&file.config);
+    let linear = weights.iter().find(|w| w.role == Role::Linear);
+    let Some(linear) = linear.filter(|_| is_online && file.packing.dense().is_some()) else {
+        return false;
+    };
+    let mut row = vec![0.0; linear.columns];
+    file.dense(&linear.name).values.decode(0, &mut row);
+    let magnitudes = row.iter().filter(|x| **x != 0.0).map(|x| x.abs().to_bits());
+    let magnitudes: BTreeSet<u32> = magnitudes.collect();
+    magnitudes.len() > linear.columns.div_ceil(GROUP)
+}
+
+/// Columns that share a scale, at least.
+const GROUP: usize = 128;
+
 impl Report {
     /// Puts the answer into words.
     pub fn with_answer(mut self) -> Report {
         self.answer = answer::of(&self);
+        self.notes = answer::notes(&self);
         self
     }
 
