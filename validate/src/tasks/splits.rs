@@ -10,6 +10,17 @@ use super::layout::TaskLayout;
 const SCORED: [&str; 3] = ["test", "validation", "val"];
 const SHOWN: [&str; 3] = ["train", "validation", "dev"];
 
+/// Ends of the names of files of records. Those that cannot be read are refused by name, not left
+/// out in favour of another split.
+const RECORDS: [&str; 6] = [
+    ".jsonl",
+    ".json",
+    ".ndjson",
+    ".parquet",
+    ".json.gz",
+    ".jsonl.gz",
+];
+
 /// The files that are scored: those of a split if the path is a folder of splits, else the path
 /// itself.
 pub(super) fn scored(path: &Path, layout: Option<TaskLayout>) -> Result<Vec<PathBuf>> {
@@ -49,9 +60,7 @@ fn of_split(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let is_record = [".jsonl", ".json", ".parquet"]
-            .iter()
-            .any(|end| name.ends_with(end));
+        let is_record = RECORDS.iter().any(|end| name.ends_with(end));
         let rest = name.strip_prefix(split);
         if is_record && rest.is_some_and(|rest| rest.starts_with(['-', '.', '_'])) {
             files.push(path);
