@@ -66,14 +66,18 @@ pub fn huggingface(
             None => Ok(()),
         };
     }
-    let generation = json!({
+    let mut generation = json!({
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
-        "do_sample": true,
-        "temperature": 0.8,
-        "top_p": 0.95,
         "max_length": config.max_position_embeddings,
     });
+    // The most probable answer of a small model is its best one. A text that it writes on its own
+    // repeats itself unless it is sampled.
+    if template.is_none() {
+        generation["do_sample"] = true.into();
+        generation["temperature"] = 0.8.into();
+        generation["top_p"] = 0.95.into();
+    }
     write_json(&folder.join(GENERATION), &generation)
 }
 
