@@ -11,23 +11,31 @@
 //! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an
 //! error. Contents of messages are data and never parsed.
 
+mod arguments;
 mod ends;
+mod environment;
+mod expression;
+mod filters;
+mod format;
 mod guard;
 mod json;
 mod limits;
+mod methods;
+mod operators;
+mod strftime;
 mod text;
+mod value_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind};
+use minijinja::value::{Serde, Value};
 use serde::{Deserialize, Serialize};
 use sterna_ternary::PackedFile;
 
 use crate::tokenizer::{TOKENIZER_CONFIG, token_name};
 use crate::{Error, Result, tokenizer};
+use environment::{Watch, environment};
 use limits::RenderUsage;
 
 /// One message of a conversation.
@@ -132,6 +140,19 @@ impl ChatTemplate {
         &self.original
     }
 
+    /// Whether the template can write a short conversation, with or without a message of the
+    /// system, so that a template that cannot be used is known before it is needed.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`] without a message of the system.
+    pub fn trial(&self) -> Result<()> {
+        let talk = ["system", "user", "assistant", "user"].map(|role| Message::new(role, "Hi"));
+        match self.render(&talk[1..], true) {
+            Ok(_) => Ok(()),
+            Err(error) => self.render(&talk, true).map(drop).map_err(|_| error),
+        }
+    }
+
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant's
     /// answer begins. Encode it without adding special tokens: it already has them.
     ///
@@ -209,40 +230,6 @@ fn named_default(templates: &serde_json::Value) -> Result<&str> {
             "`chat_template`: expected a string or a list of named ones".into(),
         )),
     }
-}
-
-/// Jinja with the settings, functions and filters that transformers gives it, and with the limits.
-fn environment(limits: &Arc<RenderUsage>) -> Environment<'static> {
-    let mut environment = Environment::new();
-    let mut syntax = SyntaxConfig::builder();
-    syntax.trim_blocks(true).lstrip_blocks(true);
-    environment.set_syntax(syntax.build().expect("the delimiters are Jinja's own"));
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(limits::STEPS));
-    environment.set_recursion_limit(limits::RECURSION);
-    environment.set_unknown_method_callback(text::method);
-    let output = limits.clone();
-    environment.set_formatter(move |out, _, value| text::print(out, &output, value));
-    let bound = limits.clone();
-    environment.add_function(limits::BOUND, move |values: Rest<Value>| {
-        bound.check(&values)
-    });
-    environment.add_function("raise_exception", |why: String| -> RenderResult<Value> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
-    });
-    environment.add_function("strftime_now", |format: &str| text::strftime_now(format));
-    environment.add_filter("tojson", |value: Value, options: Kwargs| {
-        json::tojson(&value, &options)
-    });
-    environment.add_filter("replace", text::replace);
-    environment.add_filter("join", text::join);
-    environment.add_filter("indent", text::indent);
-    // Widths and fill characters can turn a short template into a huge text, and no published
-    // template uses them.
-    for name in ["format", "pprint", "batch", "slice"] {
-        environment.remove_filter(name);
-    }
-    environment
 }
 
 fn error(file: &'static str, why: String) -> Error {

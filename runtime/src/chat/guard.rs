@@ -1,105 +1,305 @@
-//! Makes a template check itself: after every tag that binds names, it inserts a call of [`BOUND`]
-//! with these names. Statements that bind in other ways, and multiplication, which makes much from
-//! little, are refused; no published template has them.
+//! Makes a template check itself and compute as Python does: expressions are rewritten
+//! (`expression.rs`), and after every tag that binds names a call of [`BOUND`] with these names is
+//! inserted. Everything else stays, so the lines of errors are those of the template.
 
+use super::expression::{Malformed, Parser, quoted};
 use super::limits::BOUND;
 
-/// Longest template in bytes; published ones have up to 20 KiB.
+/// Longest template in bytes; published ones have up to 50 KiB.
 const LONGEST: usize = 256 << 10;
-/// Operators in one tag: the interpreter nests them, on the stack.
-const MOST_OPERATORS: usize = 256;
-/// `elif` in a template, which it nests as well.
+/// `elif` in a template, which the interpreter nests on the stack.
 const MOST_BRANCHES: usize = 256;
 
-/// The template with a check after each tag that binds names. The tags `generation`, with which
-/// some templates mark what to train on, become `if true`.
+/// The template with its expressions rewritten and a check after each tag that binds names.
+///
+/// The tags `generation`, with which some templates mark what to train on, become `with`: names
+/// that are bound between them end there, as in transformers.
 pub(super) fn guard(source: &str) -> Result<String, String> {
-    if source.contains(BOUND) {
-        return Err(format!("the name `{BOUND}` is taken"));
-    }
     if source.len() > LONGEST {
         return Err(format!(
             "a template of {} bytes: expected at most {LONGEST}",
             source.len()
         ));
     }
-    let mut out = String::with_capacity(source.len() * 2);
-    let mut rest = source;
-    // Names of `{% set name %}` blocks that are open.
-    let mut captures = Vec::new();
-    let mut branches = 0;
-    while let Some(at) = opening(rest) {
-        out += &rest[..at];
-        rest = &rest[at..];
-        if rest.starts_with("{#") {
-            let end = rest.find("#}").map_or(rest.len(), |end| end + 2);
-            out += &rest[..end];
-            rest = &rest[end..];
-            continue;
-        }
-        // A tag: an expression `{{ … }}` binds nothing, a statement `{% … %}` may.
-        let closing = if rest.starts_with("{{") { "}}" } else { "%}" };
-        let length = tag(rest, closing)?;
-        let whole = &rest[..length];
-        rest = &rest[length..];
-        if closing == "}}" {
-            out += whole;
-            continue;
-        }
-        let statement = whole[2..length - 2].trim_matches(['-', '+']).trim();
-        // The inserted check ends with the same whitespace control as the statement.
-        let end = match whole.as_bytes()[length - 3] {
-            b'-' => "-%}",
-            b'+' => "+%}",
-            _ => "%}",
-        };
-        // The keyword decides which names the statement binds.
-        let word = statement.split(|c: char| !c.is_alphanumeric()).next();
-        let word = word.unwrap_or_default();
-        let after = statement[word.len()..].trim();
-        let mut bound = None;
-        match word {
-            // Text that looks like tags, up to `endraw`.
-            "raw" => {
-                let end = endraw(rest).ok_or("`raw` without `endraw`")?;
-                out += whole;
-                out += &rest[..end];
-                rest = &rest[end..];
-                continue;
-            }
-            "generation" => {
-                out += &whole.replacen(word, "if true", 1);
-                continue;
-            }
-            "endgeneration" => {
-                out += &whole.replacen(word, "endif", 1);
-                continue;
-            }
-            "with" | "call" => return Err(format!("the statement `{word}` is not supported")),
-            "set" => match assignment(after) {
-                Some(at) => bound = Some(after[..at].to_owned()),
-                None => captures.push(name(after).to_owned()),
-            },
-            "elif" => branches += 1,
-            "endset" => bound = captures.pop(),
-            "for" => {
-                let at = targets(after).ok_or("`for` without `in`")?;
-                bound = Some(after[..at].to_owned());
-            }
-            "macro" => bound = Some(parameters(after)),
-            _ => {}
-        }
-        out += whole;
-        if let Some(names) = bound {
-            out += &format!("{{% do {BOUND}({}) {end}", names.trim());
-        }
+    let mut guard = Guard {
+        source,
+        out: String::with_capacity(source.len() * 2),
+        captures: Vec::new(),
+        branches: 0,
+    };
+    let mut at = 0;
+    while let Some(start) = opening(&source[at..]) {
+        guard.out += &source[at..at + start];
+        at = guard.tag(at + start)?;
     }
-    match branches {
-        0..=MOST_BRANCHES => Ok(out + rest),
-        _ => Err(format!(
+    match guard.branches {
+        0..=MOST_BRANCHES => Ok(guard.out + &source[at..]),
+        branches => Err(format!(
             "{branches} `elif`: expected at most {MOST_BRANCHES}"
         )),
     }
+}
+
+struct Guard<'a> {
+    source: &'a str,
+    out: String,
+    /// Names of `{% set name %}` blocks that are open.
+    captures: Vec<String>,
+    branches: usize,
+}
+
+impl Guard<'_> {
+    /// Writes the tag or comment that begins at `at`. Returns its end.
+    fn tag(&mut self, at: usize) -> Result<usize, String> {
+        let rest = &self.source[at..];
+        let place = |at: usize, why: String| {
+            let before = &self.source[..at];
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            format!("line {line}, column {column}: {why}")
+        };
+        if rest.starts_with("{#") {
+            let end = rest.find("#}").map_or(rest.len(), |end| end + 2);
+            self.out += &rest[..end];
+            return Ok(at + end);
+        }
+        let closing = if rest.starts_with("{{") { "}}" } else { "%}" };
+        let length = tag_length(rest, closing).ok_or_else(|| {
+            let start: String = rest.chars().take(40).collect();
+            place(at, format!("a tag without its end: {start:?}"))
+        })?;
+        let whole = &rest[..length];
+        // The marks of whitespace control belong to the braces.
+        let open = 2 + usize::from(whole[2..].starts_with(['-', '+']));
+        let close = length - 2;
+        let close = close - usize::from(close > open && whole[..close].ends_with(['-', '+']));
+        let inner = &whole[open..close];
+        let written = match closing {
+            "}}" => print(inner),
+            _ => self.statement(inner),
+        };
+        let error = |e: Malformed| place(at + open + e.at, e.why);
+        let written = written.map_err(error)?;
+        if written.is_raw {
+            let end = endraw(&rest[length..]);
+            let end = end.ok_or_else(|| place(at, "`raw` without `endraw`".into()))?;
+            self.out += &rest[..length + end];
+            return Ok(at + length + end);
+        }
+        // Line breaks in the tag, so that the lines of errors stay those of the template.
+        let lines = "\n".repeat(inner.matches('\n').count());
+        self.out += &format!(
+            "{} {}{lines} {}",
+            &whole[..open],
+            written.text,
+            &whole[close..]
+        );
+        let bound = written.bound;
+        if let Some(names) = bound {
+            // The check ends with the same whitespace control as the statement.
+            self.out += &format!("{{% do {BOUND}({names}) {}", &whole[close..]);
+        }
+        Ok(at + length)
+    }
+
+    /// A statement, `{% … %}`.
+    fn statement(&mut self, inner: &str) -> Result<Written, Malformed> {
+        let mut parser = Parser::new(inner)?;
+        let p = &mut parser;
+        let word = p.name()?;
+        let mut bound = None;
+        let rest = match word {
+            "raw" => {
+                let is_raw = true;
+                return Ok(Written {
+                    is_raw,
+                    ..Written::plain(word.into())
+                });
+            }
+            "generation" => return Ok(Written::plain("with".into())),
+            "endgeneration" => return Ok(Written::plain("endwith".into())),
+            "if" | "elif" => {
+                self.branches += usize::from(word == "elif");
+                p.tuple(true)?
+            }
+            "for" => {
+                let targets = targets(p)?;
+                p.expect("in")?;
+                let values = p.tuple(false)?;
+                let mut text = format!("{targets} in __iter({values})");
+                if p.skip("if") {
+                    text += &format!(" if {}", p.expression()?);
+                }
+                text += if p.skip("recursive") {
+                    " recursive"
+                } else {
+                    ""
+                };
+                bound = Some(targets);
+                text
+            }
+            "set" => {
+                let targets = targets(p)?;
+                if p.skip("=") {
+                    bound = Some(targets.clone());
+                    format!("{targets} = {}", p.tuple(true)?)
+                } else {
+                    self.captures.push(targets.clone());
+                    targets + &filters(p)?
+                }
+            }
+            "endset" => {
+                bound = self.captures.pop();
+                String::new()
+            }
+            "with" => {
+                let (text, names) = assignments(p)?;
+                bound = Some(names);
+                text
+            }
+            "macro" => {
+                let name = p.name()?;
+                let (text, names) = parameters(p)?;
+                bound = Some(names);
+                format!("{name}{text}")
+            }
+            "call" => {
+                let (text, names) = match p.is("(") {
+                    true => parameters(p)?,
+                    false => Default::default(),
+                };
+                bound = Some(names);
+                format!("{text} {}", p.expression()?)
+            }
+            "filter" => {
+                let first = p.filter()?;
+                first + &filters(p)?
+            }
+            "autoescape" | "extends" | "include" | "import" | "from" | "block" => {
+                return Ok(Written::plain(format!("{}", inner.trim())));
+            }
+            // `else`, `endif`, `endblock name`, `break` and so on, or an unknown word.
+            _ if p.end().is_err() => {
+                return Ok(Written::plain(format!("{}", inner.trim())));
+            }
+            _ => String::new(),
+        };
+        p.end()?;
+        let text = format!("{word} {rest}");
+        let is_raw = false;
+        Ok(Written {
+            text,
+            bound,
+            is_raw,
+        })
+    }
+}
+
+/// What a tag becomes, and the names that it binds.
+struct Written {
+    text: String,
+    bound: Option<String>,
+    /// Whether text follows that looks like tags, up to `endraw`.
+    is_raw: bool,
+}
+
+impl Written {
+    fn plain(text: String) -> Written {
+        Written {
+            text,
+            bound: None,
+            is_raw: false,
+        }
+    }
+}
+
+/// An expression that is printed, `{{ … }}`.
+fn print(inner: &str) -> Result<Written, Malformed> {
+    let mut p = Parser::new(inner)?;
+    let text = p.tuple(true)?;
+    p.end()?;
+    Ok(Written::plain(text))
+}
+
+/// The targets of an assignment or of a loop: names, attributes of a namespace, tuples.
+fn targets(p: &mut Parser) -> Result<String, Malformed> {
+    let mut names = Vec::new();
+    let mut is_tuple = false;
+    loop {
+        if p.skip("(") {
+            names.push(format!("({})", targets(p)?));
+            p.expect(")")?;
+        } else {
+            let mut name = p.name()?.to_owned();
+            while p.skip(".") {
+                name += ".";
+                name += p.name()?;
+            }
+            names.push(name);
+        }
+        if !p.skip(",") {
+            break;
+        }
+        is_tuple = true;
+        if p.is("in") || p.is("=") || p.is(")") {
+            break;
+        }
+    }
+    match (is_tuple, names.len()) {
+        (true, 1) => Ok(names.remove(0) + ","),
+        _ => Ok(names.join(", ")),
+    }
+}
+
+/// Filters of a block, such as `| upper | trim`.
+fn filters(p: &mut Parser) -> Result<String, Malformed> {
+    let mut text = String::new();
+    while p.skip("|") {
+        text += &format!(" | {}", p.filter()?);
+    }
+    Ok(text)
+}
+
+/// The assignments of `with`, and their names.
+fn assignments(p: &mut Parser) -> Result<(String, String), Malformed> {
+    let (mut text, mut names) = (Vec::new(), Vec::new());
+    while p.end().is_err() {
+        if !names.is_empty() {
+            p.expect(",")?;
+        }
+        let name = p.name()?;
+        p.expect("=")?;
+        text.push(format!("{name} = {}", p.expression()?));
+        names.push(name);
+    }
+    Ok((text.join(", "), names.join(", ")))
+}
+
+/// The parameters of a macro in brackets with their defaults, and their names.
+fn parameters(p: &mut Parser) -> Result<(String, String), Malformed> {
+    let (mut text, mut names) = (Vec::new(), Vec::new());
+    p.expect("(")?;
+    while !p.skip(")") {
+        if !names.is_empty() {
+            p.expect(",")?;
+            if p.skip(")") {
+                break;
+            }
+        }
+        let name = p.name()?;
+        names.push(name);
+        text.push(match p.skip("=") {
+            true => format!("{name}={}", p.expression()?),
+            false => name.to_owned(),
+        });
+    }
+    Ok((format!("({})", text.join(", ")), names.join(", ")))
 }
 
 /// Place of the next tag or comment.
@@ -108,55 +308,21 @@ fn opening(text: &str) -> Option<usize> {
     braces.find(|at| text[at + 1..].starts_with(['{', '%', '#']))
 }
 
-/// Length of the tag that a text begins with, strings in it skipped.
-fn tag(text: &str, closing: &str) -> Result<usize, String> {
+/// Length of the tag that a text begins with; strings and brackets in it may contain its end.
+fn tag_length(text: &str, closing: &str) -> Option<usize> {
     let bytes = text.as_bytes();
-    let (mut at, mut depth, mut operators) = (2, 0i32, 0);
+    let (mut at, mut depth) = (2, 0i32);
     while at < bytes.len() {
         match bytes[at] {
-            _ if depth <= 0 && bytes[at..].starts_with(closing.as_bytes()) => {
-                return match operators {
-                    0..=MOST_OPERATORS => Ok(at + 2),
-                    _ => Err(format!(
-                        "a tag with {operators} operators: expected at most {MOST_OPERATORS}"
-                    )),
-                };
-            }
-            quote @ (b'\'' | b'"') => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != quote {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-            }
-            b'(' | b'[' | b'{' => {
-                depth += 1;
-                operators += 1;
-            }
+            _ if depth <= 0 && bytes[at..].starts_with(closing.as_bytes()) => return Some(at + 2),
+            b'\'' | b'"' => at += quoted(&text[at..])? - 1,
+            b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth -= 1,
-            b'*' => return Err("the operator `*` is not supported".into()),
-            b'+' | b'-' | b'~' | b'.' | b'|' | b'/' | b'%' | b'=' | b'<' | b'>' => operators += 1,
-            b' ' | b'\n' | b'\t' | b'\r' if is_operator(&text[at + 1..]) => operators += 1,
             _ => {}
         }
         at += 1;
     }
-    let start: String = text.chars().take(40).collect();
-    Err(format!("a tag without its end: {start:?}"))
-}
-
-fn is_operator(text: &str) -> bool {
-    let operators = ["not", "and", "or", "is", "in", "if"];
-    operators.iter().any(|word| text.starts_with(word))
-}
-
-/// Length of the targets of a loop.
-fn targets(statement: &str) -> Option<usize> {
-    let is_in = |at: &usize| {
-        let (before, after) = (&statement[..*at], &statement[at + 2..]);
-        before.ends_with(char::is_whitespace) && !after.starts_with(|c: char| c.is_alphanumeric())
-    };
-    let mut places = statement.match_indices("in").map(|(at, _)| at);
-    places.find(is_in)
+    None
 }
 
 /// Length of the text before `{% endraw %}`.
@@ -168,39 +334,6 @@ fn endraw(text: &str) -> Option<usize> {
     text.match_indices("{%").map(|(at, _)| at).find(is_end)
 }
 
-/// Place of the `=` of an assignment; a block that captures text has none.
-fn assignment(statement: &str) -> Option<usize> {
-    let at = statement.find(['=', '|'])?;
-    (statement.as_bytes()[at] == b'=').then_some(at)
-}
-
-fn name(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_alphanumeric() && !"_.".contains(c));
-    &text[..end.unwrap_or(text.len())]
-}
-
-/// The parameters of a macro, without their defaults.
-fn parameters(signature: &str) -> String {
-    let inner = signature.split_once('(').map_or("", |(_, inner)| inner);
-    let (mut names, mut depth, mut start, mut quote) = (Vec::new(), 0, 0, None);
-    for (at, c) in inner.char_indices() {
-        match c {
-            _ if quote == Some(c) => quote = None,
-            _ if quote.is_some() => {}
-            '\'' | '"' => quote = Some(c),
-            '(' | '[' | '{' => depth += 1,
-            ',' | ')' if depth == 0 => {
-                names.push(name(inner[start..at].trim()));
-                start = at + 1;
-            }
-            ')' | ']' | '}' => depth -= 1,
-            _ => {}
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    names.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,38 +342,47 @@ mod tests {
     fn tags_that_bind_names_check_them() {
         let check = |source: &str, expected: &str| assert_eq!(guard(source).unwrap(), expected);
         check(
-            "a {{ b }} {# {% set x = 1 %} #}",
+            "a {{b}} {# {% set x = 1 %} #}",
             "a {{ b }} {# {% set x = 1 %} #}",
         );
         check(
-            "{%- set x = 1 -%} a",
+            "{%- set x=1 -%} a",
             "{%- set x = 1 -%}{% do __bound(x) -%} a",
         );
         check(
             "{% set n.x = '%}' + y %}",
-            "{% set n.x = '%}' + y %}{% do __bound(n.x) %}",
+            r#"{% set n.x = __arith("%}", "+", y) %}{% do __bound(n.x) %}"#,
         );
         check(
-            "{% for a, b in c.items() %}",
-            "{% for a, b in c.items() %}{% do __bound(a, b) %}",
+            "{% for a, b in c.items() if a %}",
+            "{% for a, b in __iter(__method(c, \"items\")) if a %}{% do __bound(a, b) %}",
         );
         check(
-            "{% set x %}a{% endset %}",
-            "{% set x %}a{% endset %}{% do __bound(x) %}",
+            "{% set x | trim %}a{% endset %}",
+            "{% set x | trim %}a{% endset  %}{% do __bound(x) %}",
         );
         check(
             "{% macro m(a, b='(,', c=[1, 2]) %}",
-            "{% macro m(a, b='(,', c=[1, 2]) %}{% do __bound(a, b, c) %}",
+            "{% macro m(a, b=\"(,\", c=[1, 2]) %}{% do __bound(a, b, c) %}",
+        );
+        check(
+            "{% call(a) m(1) %}{% endcall %}",
+            "{% call (a) m(1) %}{% do __bound(a) %}{% endcall  %}",
+        );
+        check(
+            "{% with a=1, b = 2 %}",
+            "{% with a = 1, b = 2 %}{% do __bound(a, b) %}",
         );
         check(
             "{%- generation %}a{% endgeneration -%}",
-            "{%- if true %}a{% endif -%}",
+            "{%- with %}a{% endwith -%}",
         );
         check(
             "{% raw %}{% set x = 1 %}{%- endraw %}",
-            "{% raw %}{% set x = 1 %}{%- endraw %}",
+            "{% raw %}{% set x = 1 %}{%- endraw  %}",
         );
-        check("{{ {'a': {'b': 1}} }}", "{{ {'a': {'b': 1}} }}");
+        check("{{ {'a': {'b': 1}} }}", r#"{{ {"a": {"b": 1}} }}"#);
+        check("{% if\na %}", "{% if a\n %}");
     }
 
     #[test]
@@ -249,16 +391,15 @@ mod tests {
             let why = guard(source).unwrap_err();
             assert!(why.contains(expected), "{why}");
         };
-        check("{{ 'a' * 9 }}", "`*`");
-        check("{% with a = 1 %}{% endwith %}", "`with`");
-        check("{% call m() %}{% endcall %}", "`call`");
+        check("a\n b {{ 1 + }}", "line 2, column 11: expected a value");
         check("{% set __bound = 1 %}", "taken");
         check("{% if 'a", "without its end");
         check("{% raw %}", "endraw");
+        check("{% for x of y %}", "expected `in`, found `of`");
         check(&"a".repeat(LONGEST + 1), "at most");
         check(
-            &format!("{{{{ a{} }}}}", " ~ a".repeat(300)),
-            "300 operators",
+            &format!("{{{{ a{} }}}}", ".a".repeat(300)),
+            "more than 256 operators",
         );
     }
 }

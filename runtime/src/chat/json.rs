@@ -1,62 +1,180 @@
-//! The filter `tojson`, with the spacing of Python's `json.dumps`.
+//! The filter `tojson`: Python's `json.dumps` with the arguments that transformers allows. Unlike
+//! Jinja's own filter it escapes nothing for HTML.
 
-use std::io::{self, Write};
+use minijinja::Error;
+use minijinja::value::{Value, ValueKind};
 
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Error, ErrorKind};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use super::arguments::{Arguments, Passed, error};
+use super::limits::check_size;
+use super::operators::{Number, integer, is_dict, order, type_name};
+use super::text;
 
-const WIDEST_INDENT: usize = 16;
-
-/// JSON on one line, or with `indent` on several. Unlike Jinja's own filter it escapes nothing for
-/// HTML.
-pub(super) fn tojson(value: &Value, options: &Kwargs) -> Result<Value, Error> {
-    let bad = |why: String| Error::new(ErrorKind::InvalidOperation, why);
-    let indent: Option<usize> = options.get("indent")?;
-    if options
-        .get::<Option<bool>>("ensure_ascii")?
-        .unwrap_or(false)
-    {
-        return Err(bad("tojson with ensure_ascii is not supported".into()));
-    }
-    options.assert_all_used()?;
-    let mut bytes = Vec::new();
-    let written = match indent {
-        None => value.serialize(&mut Serializer::with_formatter(&mut bytes, Python)),
-        Some(width) if width <= WIDEST_INDENT => {
-            let indent = " ".repeat(width);
-            let formatter = PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))
-        }
-        Some(width) => {
-            return Err(bad(format!(
-                "tojson with indent {width}: expected at most {WIDEST_INDENT}"
-            )));
-        }
+/// `tojson(value, ensure_ascii=false, indent=none, separators=none, sort_keys=false)`
+pub(super) fn tojson(value: &Value, args: Passed) -> Result<Value, Error> {
+    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    let given = Arguments::of(args)?.bind(names)?;
+    let [ensure_ascii, indent, separators, sort_keys] =
+        given.map(|argument| argument.filter(|argument| !argument.is_none()));
+    let indent = match indent {
+        None => None,
+        Some(indent) => match indent.as_str() {
+            Some(text) => Some(text.to_owned()),
+            None => {
+                let width = integer(&indent)?.max(0) as usize;
+                check_size(width)?;
+                Some(" ".repeat(width))
+            }
+        },
     };
-    written.map_err(|e| bad(format!("tojson: {e}")))?;
-    let text = String::from_utf8(bytes).expect("serde_json writes UTF-8");
-    Ok(Value::from(text))
+    let mut between = [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned);
+    if let Some(separators) = separators {
+        let given: Vec<Value> = separators.try_iter()?.collect();
+        let texts: Vec<&str> = given.iter().filter_map(Value::as_str).collect();
+        let [item, key] = texts[..] else {
+            return Err(error("tojson: expected two `separators`"));
+        };
+        between = [item, key].map(str::to_owned);
+    }
+    let mut writer = Writer {
+        out: String::new(),
+        indent,
+        between,
+        ensure_ascii: ensure_ascii.is_some_and(|is| is.is_true()),
+        sort_keys: sort_keys.is_some_and(|is| is.is_true()),
+    };
+    writer.write(value, 0)?;
+    Ok(Value::from(writer.out))
 }
 
-/// `, ` and `: `.
-struct Python;
+struct Writer {
+    out: String,
+    indent: Option<String>,
+    /// Separators of items, and of key and value.
+    between: [String; 2],
+    ensure_ascii: bool,
+    sort_keys: bool,
+}
 
-impl Formatter for Python {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        separate(w, first)
+impl Writer {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        check_size(self.out.len())?;
+        match value.kind() {
+            ValueKind::None | ValueKind::Bool | ValueKind::Number => {
+                self.out += &scalar(value)?;
+            }
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items: Vec<Value> = value.try_iter()?.collect();
+                self.list(['[', ']'], &items, depth, |writer, item| {
+                    writer.write(item, depth + 1)
+                })?;
+            }
+            ValueKind::Map if is_dict(value) => {
+                let mut keys: Vec<Value> = value.try_iter()?.collect();
+                if self.sort_keys {
+                    let mut failed = false;
+                    keys.sort_by(|a, b| {
+                        let order = order(a, b).ok().flatten();
+                        failed |= order.is_none();
+                        order.unwrap_or(std::cmp::Ordering::Equal)
+                    });
+                    if failed {
+                        return Err(error("tojson: keys of different types cannot be sorted"));
+                    }
+                }
+                self.list(['{', '}'], &keys, depth, |writer, key| {
+                    match key.as_str() {
+                        Some(key) => writer.string(key),
+                        None => {
+                            let key = scalar(key)?;
+                            writer.string(&key);
+                        }
+                    }
+                    writer.out += &writer.between[1].clone();
+                    writer.write(&value.get_item(key)?, depth + 1)
+                })?;
+            }
+            _ => {
+                let name = type_name(value);
+                return Err(error(format!(
+                    "tojson: an object of type {name} has no JSON"
+                )));
+            }
+        }
+        Ok(())
     }
 
-    fn begin_object_key<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        separate(w, first)
+    fn list(
+        &mut self,
+        brackets: [char; 2],
+        items: &[Value],
+        depth: usize,
+        mut item: impl FnMut(&mut Writer, &Value) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.out.push(brackets[0]);
+        for (i, value) in items.iter().enumerate() {
+            if i > 0 {
+                self.out += &self.between[0].clone();
+            }
+            self.new_line(depth + 1)?;
+            item(self, value)?;
+        }
+        if !items.is_empty() {
+            self.new_line(depth)?;
+        }
+        self.out.push(brackets[1]);
+        Ok(())
     }
 
-    fn begin_object_value<W: ?Sized + Write>(&mut self, w: &mut W) -> io::Result<()> {
-        w.write_all(b": ")
+    fn new_line(&mut self, depth: usize) -> Result<(), Error> {
+        if let Some(indent) = &self.indent {
+            check_size(
+                self.out
+                    .len()
+                    .saturating_add(indent.len().saturating_mul(depth)),
+            )?;
+            self.out.push('\n');
+            self.out += &indent.repeat(depth);
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, text: &str) {
+        self.out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => self.out.extend(['\\', c]),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                c if c < ' ' || self.ensure_ascii && !c.is_ascii() => {
+                    let mut units = [0; 2];
+                    for unit in c.encode_utf16(&mut units) {
+                        self.out += &format!("\\u{unit:04x}");
+                    }
+                }
+                c => self.out.push(c),
+            }
+        }
+        self.out.push('"');
     }
 }
 
-fn separate<W: ?Sized + Write>(w: &mut W, first: bool) -> io::Result<()> {
-    if first { Ok(()) } else { w.write_all(b", ") }
+fn scalar(value: &Value) -> Result<String, Error> {
+    Ok(match Number::of(value) {
+        _ if value.is_none() => "null".into(),
+        _ if value.kind() == ValueKind::Bool => value.is_true().to_string(),
+        Some(Number::Int(n)) => n.to_string(),
+        Some(Number::Float(x)) if x.is_nan() => "NaN".into(),
+        Some(Number::Float(x)) if x.is_infinite() => {
+            if x > 0.0 { "Infinity" } else { "-Infinity" }.into()
+        }
+        Some(Number::Float(x)) => text::float(x),
+        None => {
+            let name = type_name(value);
+            return Err(error(format!("tojson: a key of type {name}")));
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! What a template may use. Steps are counted by the interpreter, but a step can double a value, so
 //! sizes are watched as well: [`super::guard`] puts a call of [`BOUND`] after every tag that binds
-//! a name, and printed bytes are counted. Between two such places a value can grow only by what one
-//! tag spells out.
+//! a name, and printed bytes are counted. Between two such places the sizes of all values that
+//! operators, methods and filters make are added up.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ pub(super) const RECURSION: usize = 100;
 const MOST: usize = 4 << 20;
 /// Bytes of plain text that loops and macros may repeat.
 const MOST_REPEATED: usize = 256 << 20;
+/// Bytes and elements that operators, methods and filters make between two checks.
+const MOST_MADE: usize = 64 << 20;
 /// Lists in lists.
 const DEEPEST: usize = 64;
 /// No honest template takes a hundredth of it.
@@ -32,6 +34,7 @@ pub(super) struct RenderUsage {
     /// Bytes of the template, the most that a turn of a loop repeats.
     length: usize,
     repeated: AtomicUsize,
+    made: AtomicUsize,
     output: AtomicUsize,
 }
 
@@ -41,6 +44,7 @@ impl RenderUsage {
             start: Instant::now(),
             length: source.len(),
             repeated: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
             output: AtomicUsize::new(0),
         }
     }
@@ -51,12 +55,29 @@ impl RenderUsage {
         if repeated > MOST_REPEATED {
             return Err(refuse("too many turns of loops and calls of macros"));
         }
-        if self.start.elapsed() > TIME {
-            return Err(refuse("it takes more than two seconds"));
-        }
+        self.check_time()?;
+        self.made.store(0, Ordering::Relaxed);
         let mut left = MOST;
         values.iter().try_for_each(|v| measure(v, &mut left, 0))?;
         Ok(Value::UNDEFINED)
+    }
+
+    /// Ends a rendering that takes too long.
+    pub(super) fn check_time(&self) -> Result<(), Error> {
+        match self.start.elapsed() > TIME {
+            true => Err(refuse("it takes more than two seconds")),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a value that an operator, a method or a filter made.
+    pub(super) fn count(&self, value: &Value) -> Result<(), Error> {
+        let items = value.len().unwrap_or(0).saturating_mul(size_of::<Value>());
+        let size = value.as_str().map_or(items, str::len);
+        match self.made.fetch_add(size, Ordering::Relaxed) > MOST_MADE {
+            true => Err(refuse("one tag makes more than 64 MiB of values")),
+            false => Ok(()),
+        }
     }
 
     /// Counts bytes that are about to be printed.

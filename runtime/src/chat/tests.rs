@@ -86,6 +86,46 @@ fn the_text_after_an_answer_is_that_of_the_template() {
     );
 }
 
+/// The text of a template with these values, as [`ChatTemplate::rendered`] computes it.
+fn computed(source: &str, values: &Value) -> std::result::Result<String, String> {
+    let source = guard::guard(source)?;
+    let environment = environment(&Arc::new(RenderUsage::new(&source)));
+    let template = environment.template_from_str(&source);
+    let rendered =
+        template.and_then(|t| t.render(minijinja::Value::from(minijinja::value::Serde(values))));
+    rendered.map_err(|e| describe(&e))
+}
+
+#[test]
+fn everything_that_jinja2_allows_gives_its_text() {
+    let table: Value = serde_json::from_str(include_str!("templates/jinja2.json")).unwrap();
+    let values = &table["context"];
+    let mut wrong = Vec::new();
+    for row in table["rendered"].as_array().unwrap() {
+        let (source, expected) = (row[0].as_str().unwrap(), row[1].as_str().unwrap());
+        let found = computed(source, values);
+        if found.as_deref() != Ok(expected) {
+            wrong.push(format!(
+                "{source}\n  expected {expected:?}\n  found    {found:?}"
+            ));
+        }
+    }
+    for source in table["refused"].as_array().unwrap() {
+        let source = source.as_str().unwrap();
+        if let Ok(text) = computed(source, values) {
+            wrong.push(format!(
+                "{source}\n  expected an error\n  found    {text:?}"
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
 /// The error of a template that must be refused, at once.
 fn refused(source: &str) -> String {
     let start = Instant::now();
@@ -119,12 +159,17 @@ fn errors_say_what_is_wrong_and_where() {
         &["undefined"],
     );
     check("{{ strftime_now('%Q') }}", &["%Q"]);
+    check("{{ messages | tojson(indent=1000000000) }}", &["4 MiB"]);
+    check("a\n  {{ 1 +* 2 }}", &["line 2, column 9", "found `*`"]);
+    check("{{ '%d' % 'a' }}", &["a number is required, not str"]);
     check(
-        "{{ messages | tojson(indent=1000000000) }}",
-        &["at most 16"],
+        "{{ none | length }}",
+        &["filter `length`", "'NoneType' has no len()"],
     );
-    check("{{ '%1000000000d' | format(1) }}", &["format"]);
-    check("{{ '{:1000000000}'.format(1) }}", &["format"]);
+    check(
+        "{{ messages[0].content.index('zz') }}",
+        &["`index`", "substring not found"],
+    );
 }
 
 #[test]
@@ -181,7 +226,41 @@ fn hostile_templates_end() {
     let join = "{% set x = x.join([x, x, x]) %}".repeat(30);
     check(&format!("{{% set x = 'aabb' %}}{join}"), large);
     check("{{ 'a\nb' | indent(1000000000) }}", large);
-    check("{{ 'a' * 1000000000 }}", "`*`");
+    // Ways to make much from little.
+    for expression in [
+        "'a' * 1000000000",
+        "[0] * 1000000000",
+        "10 ** 1000000",
+        "'%1000000000d' % 1",
+        "'%.1000000000f' % 1.5",
+        "'%*d' % (1000000000, 1)",
+        "'%1000000000d' | format(1)",
+        "'{:1000000000}'.format(1)",
+        "'{:{}}'.format(1, 1000000000)",
+        "'{:.1000000000f}'.format(1.5)",
+        "'a'.ljust(1000000000)",
+        "'a'.center(1000000000)",
+        "'a'.zfill(1000000000)",
+        "'\t'.expandtabs(1000000000)",
+        "'a' | center(1000000000)",
+        "[1] | batch(1000000000, 'x') | list",
+        "[1] | slice(1000000000) | list",
+        "messages | tojson(indent=1000000000)",
+        "strftime_now('%1000000000d')",
+        "range(99999) | list | join('long text long text long text long text long')",
+    ] {
+        refused(&format!("{{{{ {expression} }}}}"));
+    }
+    // Large values beside one another in one tag, and slow work on them.
+    let megabyte = "{% set s = 'abcdefgh' * 131072 %}";
+    check(
+        &format!("{megabyte}{{{{ [{}] }}}}", "s + s, ".repeat(200)),
+        "64 MiB",
+    );
+    check(
+        &format!("{megabyte}{loops}{{% if s.split('a') %}}{{% endif %}}{ends}"),
+        "",
+    );
     check("{{ range(1000000000) | list }}", "range");
     // Depth: of values, of expressions, of tags.
     let deep = format!("{{% set n = namespace(x=[]) %}}{loops}{{% set n.x = [n.x] %}}{ends}");
@@ -212,4 +291,19 @@ fn the_default_of_several_templates_is_taken() {
     assert!(check(json!(3)).is_err());
     let none = check(Value::Null).unwrap_err().to_string();
     assert!(none.contains("base model"), "{none}");
+}
+
+#[test]
+fn a_trial_finds_what_only_a_conversation_shows() {
+    let check = |source: &str, expected: &str| {
+        let why = parse(source).unwrap().trial().unwrap_err().to_string();
+        assert!(why.contains(expected), "{why}");
+    };
+    check("a\n{{ messages | nofilter }}", "nofilter");
+    check("{% for m in messages %}\n{{ m.a.b }}{% endfor %}", ":2");
+    parse("{{ messages[0].content }}").unwrap().trial().unwrap();
+    // Some templates insist on a message of the system.
+    let strict = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}\
+                  {% endif %}";
+    parse(strict).unwrap().trial().unwrap();
 }

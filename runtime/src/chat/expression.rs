@@ -1,0 +1,708 @@
+//! Rewrites the expressions of a template, so that they are computed as Python computes them.
+//!
+//! The interpreter has operators, subscripts and methods of its own, which differ from Python's
+//! and have no limits. The parser here follows the grammar of Jinja2, with its precedences, and
+//! writes calls instead: `a * b` becomes `__arith(a, "*", b)`, `m.items()` becomes
+//! `__method(m, "items")`. Their functions are in `operators.rs` and `methods.rs`. What has one
+//! meaning (names, literals, filters, tests, `and`, `or`, `if`) stays.
+
+use super::methods;
+
+/// Functions that rewritten templates call. Templates cannot use these names.
+pub(super) const FUNCTIONS: [&str; 10] = [
+    "__arith",
+    "__attr",
+    "__bound",
+    "__compare",
+    "__concat",
+    "__item",
+    "__iter",
+    "__method",
+    "__sign",
+    "__slice",
+];
+
+/// Levels of expressions in one another: the parsers recurse.
+const DEEPEST: usize = 60;
+/// Operators of one tag that the interpreter nests in one another, on the stack.
+const MOST_OPERATORS: usize = 256;
+/// Parts of one tag.
+const MOST_TOKENS: usize = 20_000;
+
+/// What went wrong, and where in the tag: an offset in bytes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Malformed {
+    pub at: usize,
+    pub why: String,
+}
+
+type Result<T> = std::result::Result<T, Malformed>;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Name,
+    Number,
+    Text,
+    Operator,
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Token<'a> {
+    kind: Kind,
+    text: &'a str,
+    at: usize,
+}
+
+/// Reads the inside of a tag.
+pub(super) struct Parser<'a> {
+    tokens: Vec<Token<'a>>,
+    next: usize,
+    depth: usize,
+    operators: usize,
+}
+
+const OPERATORS: [&str; 31] = [
+    "//", "**", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", "(", ")", "[",
+    "]", "{", "}", ",", ":", ".", "|", ";", "&", "^", "@", "?", "!",
+];
+
+fn lex(source: &str) -> Result<Vec<Token<'_>>> {
+    let (mut tokens, mut at) = (Vec::new(), 0);
+    while let Some(c) = source[at..].chars().next() {
+        let rest = &source[at..];
+        if c.is_whitespace() {
+            at += c.len_utf8();
+            continue;
+        }
+        let (kind, length) = if c.is_alphabetic() || c == '_' {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            (Kind::Name, end.unwrap_or(rest.len()))
+        } else if c.is_ascii_digit() {
+            (Kind::Number, number(rest))
+        } else if c == '\'' || c == '"' {
+            (
+                Kind::Text,
+                quoted(rest).ok_or_else(|| malformed(at, "a string without its end"))?,
+            )
+        } else {
+            let operator = OPERATORS
+                .iter()
+                .find(|operator| rest.starts_with(**operator));
+            let operator = operator.ok_or_else(|| malformed(at, format!("unexpected {c:?}")))?;
+            (Kind::Operator, operator.len())
+        };
+        let text = &rest[..length];
+        tokens.push(Token { kind, text, at });
+        at += length;
+        if tokens.len() > MOST_TOKENS {
+            let why = format!("a tag with more than {MOST_TOKENS} parts");
+            return Err(malformed(at, why));
+        }
+    }
+    tokens.push(Token {
+        kind: Kind::End,
+        text: "",
+        at,
+    });
+    Ok(tokens)
+}
+
+/// Length of the number that a text begins with.
+fn number(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let digits = |from: usize| {
+        let rest = bytes[from..].iter();
+        from + rest
+            .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
+            .count()
+    };
+    let mut end = digits(0);
+    // A fraction needs a digit, so that `1.real` and `x.0.y` stay attributes.
+    if bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
+        end = digits(end + 1);
+    }
+    let is_exponent = end > 0 && matches!(bytes[end - 1], b'e' | b'E') && !text.starts_with("0x");
+    if is_exponent && matches!(bytes.get(end), Some(b'+' | b'-')) {
+        end = digits(end + 1);
+    }
+    end
+}
+
+/// Length of the string literal that a text begins with.
+pub(super) fn quoted(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = 1;
+    while at < bytes.len() && bytes[at] != bytes[0] {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at < bytes.len()).then_some(at + 1)
+}
+
+fn malformed(at: usize, why: impl Into<String>) -> Malformed {
+    let why = why.into();
+    Malformed { at, why }
+}
+
+impl<'a> Parser<'a> {
+    pub fn new(source: &'a str) -> Result<Parser<'a>> {
+        Ok(Parser {
+            tokens: lex(source)?,
+            next: 0,
+            depth: 0,
+            operators: 0,
+        })
+    }
+
+    fn peek(&self) -> Token<'a> {
+        self.tokens[self.next]
+    }
+
+    fn take(&mut self) -> Token<'a> {
+        let token = self.peek();
+        self.next = (self.next + 1).min(self.tokens.len() - 1);
+        token
+    }
+
+    /// Whether the next token is this operator or name.
+    pub fn is(&self, text: &str) -> bool {
+        let token = self.peek();
+        matches!(token.kind, Kind::Operator | Kind::Name) && token.text == text
+    }
+
+    /// Whether the token after the next one is this operator or name.
+    fn is_second(&self, text: &str) -> bool {
+        let token = self.tokens.get(self.next + 1);
+        token.is_some_and(|t| t.kind != Kind::Text && t.text == text)
+    }
+
+    /// Takes the token if it is the next one, and writes it.
+    pub fn skip(&mut self, text: &str) -> bool {
+        let is_next = self.is(text);
+        if is_next {
+            self.take();
+        }
+        is_next
+    }
+
+    pub fn expect(&mut self, text: &str) -> Result<()> {
+        match self.skip(text) {
+            true => Ok(()),
+            false => Err(self.unexpected(&format!("`{text}`"))),
+        }
+    }
+
+    /// The tag must be complete.
+    pub fn end(&self) -> Result<()> {
+        match self.peek().kind {
+            Kind::End => Ok(()),
+            _ => Err(self.unexpected("the end of the tag")),
+        }
+    }
+
+    fn unexpected(&self, expected: &str) -> Malformed {
+        let token = self.peek();
+        let found = match token.kind {
+            Kind::End => "the end of the tag".to_owned(),
+            _ => format!("`{}`", token.text),
+        };
+        malformed(token.at, format!("expected {expected}, found {found}"))
+    }
+
+    pub fn name(&mut self) -> Result<&'a str> {
+        let token = self.peek();
+        if token.kind != Kind::Name {
+            return Err(self.unexpected("a name"));
+        }
+        if FUNCTIONS.contains(&token.text) {
+            return Err(malformed(
+                token.at,
+                format!("the name `{}` is taken", token.text),
+            ));
+        }
+        self.take();
+        Ok(token.text)
+    }
+
+    fn nest(&mut self) -> Result<()> {
+        self.operators += 1;
+        if self.operators > MOST_OPERATORS {
+            let why = format!("a tag with more than {MOST_OPERATORS} operators");
+            return Err(malformed(self.peek().at, why));
+        }
+        Ok(())
+    }
+
+    fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            let why = format!("expressions lie deeper than {DEEPEST} in one another");
+            return Err(malformed(self.peek().at, why));
+        }
+        let parsed = parse(self);
+        self.depth -= 1;
+        parsed
+    }
+
+    /// A tuple without brackets, or a single expression.
+    pub fn tuple(&mut self, with_condition: bool) -> Result<String> {
+        let one = |p: &mut Self| match with_condition {
+            true => p.expression(),
+            false => p.disjunction(),
+        };
+        let mut items = vec![one(self)?];
+        let mut is_tuple = false;
+        while self.skip(",") {
+            is_tuple = true;
+            let ends = [")", "]", "in", "if", "recursive"];
+            if self.peek().kind == Kind::End || ends.iter().any(|end| self.is(end)) {
+                break;
+            }
+            items.push(one(self)?);
+        }
+        Ok(match (is_tuple, items.len()) {
+            (false, _) => items.remove(0),
+            (true, 1) => format!("({},)", items[0]),
+            (true, _) => format!("({})", items.join(", ")),
+        })
+    }
+
+    pub fn expression(&mut self) -> Result<String> {
+        self.deeper(|p| {
+            let mut value = p.disjunction()?;
+            while p.skip("if") {
+                p.nest()?;
+                let condition = p.disjunction()?;
+                value = match p.skip("else") {
+                    true => format!("({value} if {condition} else {})", p.expression()?),
+                    false => format!("({value} if {condition})"),
+                };
+            }
+            Ok(value)
+        })
+    }
+
+    pub fn disjunction(&mut self) -> Result<String> {
+        self.chain("or", |p| p.chain("and", Self::negation))
+    }
+
+    fn chain(&mut self, word: &str, part: impl Fn(&mut Self) -> Result<String>) -> Result<String> {
+        let mut parts = vec![part(self)?];
+        while self.skip(word) {
+            self.nest()?;
+            parts.push(part(self)?);
+        }
+        Ok(match parts.len() {
+            1 => parts.remove(0),
+            _ => format!("({})", parts.join(&format!(" {word} "))),
+        })
+    }
+
+    fn negation(&mut self) -> Result<String> {
+        if self.is("not") {
+            self.take();
+            return self.deeper(|p| Ok(format!("(not {})", p.negation()?)));
+        }
+        self.comparison()
+    }
+
+    fn comparison(&mut self) -> Result<String> {
+        let mut parts = vec![self.sum()?];
+        loop {
+            let operators = ["==", "!=", "<=", ">=", "<", ">", "in"];
+            if let Some(operator) = operators.iter().find(|o| self.is(o)) {
+                self.take();
+                parts.push(format!("\"{operator}\""));
+            } else if self.is("not") && self.is_second("in") {
+                self.take();
+                self.take();
+                parts.push("\"not in\"".into());
+            } else {
+                break;
+            }
+            parts.push(self.sum()?);
+        }
+        Ok(called("__compare", parts))
+    }
+
+    /// A chain of operators of one precedence, from left to right.
+    fn arithmetic(
+        &mut self,
+        operators: &[&str],
+        part: impl Fn(&mut Self) -> Result<String>,
+    ) -> Result<String> {
+        let mut parts = vec![part(self)?];
+        while let Some(operator) = operators.iter().find(|o| self.is(o)) {
+            self.take();
+            parts.push(format!("\"{operator}\""));
+            parts.push(part(self)?);
+        }
+        Ok(called("__arith", parts))
+    }
+
+    fn sum(&mut self) -> Result<String> {
+        self.arithmetic(&["+", "-"], |p| {
+            let mut parts = vec![p.product()?];
+            while p.skip("~") {
+                parts.push(p.product()?);
+            }
+            Ok(called("__concat", parts))
+        })
+    }
+
+    fn product(&mut self) -> Result<String> {
+        self.arithmetic(&["*", "//", "/", "%"], |p| {
+            p.arithmetic(&["**"], |p| p.unary(true))
+        })
+    }
+
+    fn unary(&mut self, with_filters: bool) -> Result<String> {
+        let mut value = match ["-", "+"].iter().find(|sign| self.is(sign)) {
+            Some(sign) => {
+                self.take();
+                let value = self.deeper(|p| p.unary(false))?;
+                match value.bytes().all(|b| b.is_ascii_digit()) && *sign == "-" {
+                    true => format!("(-{value})"),
+                    false => format!("__sign(\"{sign}\", {value})"),
+                }
+            }
+            None => self.primary()?,
+        };
+        value = self.postfix(value)?;
+        match with_filters {
+            true => self.filters(value),
+            false => Ok(value),
+        }
+    }
+
+    fn primary(&mut self) -> Result<String> {
+        let token = self.peek();
+        match token.kind {
+            Kind::Name => {
+                let name = self.name()?;
+                // Words of the grammar are no values.
+                let words = ["and", "or", "not", "if", "else", "in", "is"];
+                match words.contains(&name) {
+                    true => Err(malformed(
+                        token.at,
+                        format!("expected a value, found `{name}`"),
+                    )),
+                    false => Ok(name.to_owned()),
+                }
+            }
+            Kind::Number => {
+                self.take();
+                Ok(token.text.replace('_', ""))
+            }
+            Kind::Text => {
+                let mut text = String::new();
+                while self.peek().kind == Kind::Text {
+                    text += &unescape(self.take().text);
+                }
+                Ok(literal(&text))
+            }
+            Kind::Operator if token.text == "(" => {
+                self.take();
+                if self.skip(")") {
+                    return Ok("()".into());
+                }
+                let inner = self.deeper(|p| p.tuple(true))?;
+                self.expect(")")?;
+                Ok(inner)
+            }
+            Kind::Operator if token.text == "[" => {
+                self.take();
+                let items = self.deeper(|p| p.list("]", Self::expression))?;
+                Ok(format!("[{items}]"))
+            }
+            Kind::Operator if token.text == "{" => {
+                self.take();
+                let items = self.deeper(|p| {
+                    p.list("}", |p| {
+                        let key = p.expression()?;
+                        p.expect(":")?;
+                        Ok(format!("{key}: {}", p.expression()?))
+                    })
+                })?;
+                Ok(format!("{{{items}}}"))
+            }
+            _ => Err(self.unexpected("a value")),
+        }
+    }
+
+    /// Items with commas, up to a bracket.
+    fn list(&mut self, end: &str, item: impl Fn(&mut Self) -> Result<String>) -> Result<String> {
+        let mut items = Vec::new();
+        while !self.skip(end) {
+            if !items.is_empty() {
+                self.expect(",")?;
+                if self.skip(end) {
+                    break;
+                }
+            }
+            items.push(item(self)?);
+        }
+        Ok(items.join(", "))
+    }
+
+    /// The arguments of a call, after the opening bracket.
+    fn arguments(&mut self) -> Result<String> {
+        self.deeper(|p| {
+            p.list(")", |p| {
+                if p.is("*") || p.is("**") {
+                    let stars = p.take().text;
+                    return Ok(format!("{stars}{}", p.expression()?));
+                }
+                if p.peek().kind == Kind::Name && p.is_second("=") {
+                    let name = p.name()?;
+                    p.take();
+                    return Ok(format!("{name}={}", p.expression()?));
+                }
+                p.expression()
+            })
+        })
+    }
+
+    fn postfix(&mut self, mut value: String) -> Result<String> {
+        loop {
+            if self.skip(".") {
+                self.nest()?;
+                if self.peek().kind == Kind::Number {
+                    value = format!("__item({value}, {})", self.take().text);
+                    continue;
+                }
+                let name = self.name()?;
+                value = match (methods::is_name(name), self.is("(")) {
+                    (true, true) => {
+                        self.take();
+                        let arguments = self.arguments()?;
+                        let comma = if arguments.is_empty() { "" } else { ", " };
+                        format!("__method({value}, \"{name}\"{comma}{arguments})")
+                    }
+                    (true, false) => format!("__attr({value}, \"{name}\")"),
+                    (false, _) if name.starts_with('_') => {
+                        format!("__attr({value}, \"{name}\")")
+                    }
+                    (false, _) => format!("{value}.{name}"),
+                };
+            } else if self.skip("[") {
+                self.nest()?;
+                value = self.deeper(|p| p.subscript(&value))?;
+            } else if self.skip("(") {
+                self.nest()?;
+                value = format!("{value}({})", self.arguments()?);
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn subscript(&mut self, value: &str) -> Result<String> {
+        let (mut parts, mut is_slice) = (vec![String::from("none")], false);
+        while !self.skip("]") {
+            if self.skip(":") {
+                is_slice = true;
+                parts.push("none".into());
+                continue;
+            }
+            let last = parts.last_mut().expect("it begins with one");
+            *last = self.tuple(true)?;
+        }
+        match (is_slice, parts.len()) {
+            (false, _) if parts[0] != "none" => Ok(format!("__item({value}, {})", parts[0])),
+            (true, 2 | 3) => Ok(format!("__slice({value}, {})", parts.join(", "))),
+            _ => Err(self.unexpected("a subscript")),
+        }
+    }
+
+    fn filters(&mut self, mut value: String) -> Result<String> {
+        loop {
+            if self.skip("|") {
+                self.nest()?;
+                let filter = self.filter()?;
+                value = format!("{value} | {filter}");
+            } else if self.skip("is") {
+                self.nest()?;
+                let not = if self.skip("not") { "not " } else { "" };
+                value = format!("({value} is {not}{})", self.test()?);
+            } else if self.skip("(") {
+                self.nest()?;
+                value = format!("({value})({})", self.arguments()?);
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// The name of a filter and its arguments.
+    pub fn filter(&mut self) -> Result<String> {
+        let mut name = self.name()?.to_owned();
+        while self.skip(".") {
+            name += ".";
+            name += self.name()?;
+        }
+        Ok(match self.skip("(") {
+            true => format!("{name}({})", self.arguments()?),
+            false => name,
+        })
+    }
+
+    fn test(&mut self) -> Result<String> {
+        let name = self.name()?;
+        if self.skip("(") {
+            return Ok(format!("{name}({})", self.arguments()?));
+        }
+        let token = self.peek();
+        let is_argument = match token.kind {
+            Kind::Name => !["else", "or", "and", "is", "if", "in", "not"].contains(&token.text),
+            Kind::Number | Kind::Text => true,
+            Kind::Operator => ["[", "{"].contains(&token.text),
+            Kind::End => false,
+        };
+        match is_argument {
+            true => {
+                let argument = self.primary()?;
+                Ok(format!("{name}({})", self.postfix(argument)?))
+            }
+            false => Ok(name.to_owned()),
+        }
+    }
+}
+
+/// A call, unless there is only one part.
+fn called(function: &str, mut parts: Vec<String>) -> String {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => format!("{function}({})", parts.join(", ")),
+    }
+}
+
+/// A string as the interpreter reads it.
+fn literal(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '"' | '\\' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// The text of a string literal, with the escapes of Python.
+fn unescape(literal: &str) -> String {
+    let mut out = String::new();
+    let mut rest = &literal[1..literal.len() - 1];
+    while let Some(at) = rest.find('\\') {
+        out += &rest[..at];
+        rest = &rest[at + 1..];
+        let Some(c) = rest.chars().next() else { break };
+        rest = &rest[c.len_utf8()..];
+        let digits = match c {
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            '0'..='7' => rest
+                .bytes()
+                .take(2)
+                .take_while(|b| (b'0'..b'8').contains(b))
+                .count(),
+            _ => 0,
+        };
+        let code = rest.get(..digits);
+        let value = match c {
+            'x' | 'u' | 'U' => code.and_then(|code| u32::from_str_radix(code, 16).ok()),
+            '0'..='7' => code.and_then(|code| u32::from_str_radix(&format!("{c}{code}"), 8).ok()),
+            _ => None,
+        };
+        if let Some(character) = value.and_then(char::from_u32) {
+            out.push(character);
+            rest = &rest[digits..];
+            continue;
+        }
+        match c {
+            '\n' => {}
+            '\\' | '\'' | '"' => out.push(c),
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            'r' => out.push('\r'),
+            'a' => out.push('\u{7}'),
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'v' => out.push('\u{b}'),
+            c => out.extend(['\\', c]),
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_become_calls() {
+        let check = |source: &str, expected: &str| {
+            let mut parser = Parser::new(source).unwrap();
+            let found = parser.tuple(true).unwrap();
+            parser.end().unwrap();
+            assert_eq!(found, expected, "{source}");
+        };
+        check(
+            "a + b - 1 * c",
+            r#"__arith(a, "+", b, "-", __arith(1, "*", c))"#,
+        );
+        check("a ~ 'x' 'y'", r#"__concat(a, "xy")"#);
+        check("not a in b", r#"(not __compare(a, "in", b))"#);
+        check("a not in b and c", r#"(__compare(a, "not in", b) and c)"#);
+        check("0 < x <= 9", r#"__compare(0, "<", x, "<=", 9)"#);
+        check("-1", "(-1)");
+        check("-x | abs", r#"__sign("-", x) | abs"#);
+        check("m.items()", r#"__method(m, "items")"#);
+        check("m.items", r#"__attr(m, "items")"#);
+        check("m.role.x(1, b=2)", "m.role.x(1, b=2)");
+        check("m['a'][1:]", r#"__slice(__item(m, "a"), 1, none)"#);
+        check("m[::-1]", "__slice(m, none, none, (-1))");
+        check("a if b else c if d", "(a if b else (c if d))");
+        check("x is divisibleby 3 or y", "((x is divisibleby(3)) or y)");
+        check("x is not none", "(x is not none)");
+        check("1, 2", "(1, 2)");
+        check("(1,)", "(1,)");
+        check("{'a': [1, 2,]}", r#"{"a": [1, 2]}"#);
+        check("f(*a, **b)", "f(*a, **b)");
+        check(r"'\x41\u00e9\'\d\n'", r#""Aé'\\d\n""#);
+        check("a\n+\nb", r#"__arith(a, "+", b)"#);
+        check("1.5e-3", "1.5e-3");
+    }
+
+    #[test]
+    fn mistakes_have_a_place() {
+        let check = |source: &str, at: usize, why: &str| {
+            let parsed = Parser::new(source).and_then(|mut p| {
+                p.tuple(true)?;
+                p.end()
+            });
+            let error = parsed.unwrap_err();
+            assert!(error.at == at && error.why.contains(why), "{error:?}");
+        };
+        check("a + ", 4, "expected a value, found the end of the tag");
+        check("a b", 2, "expected the end of the tag, found `b`");
+        check("f(a", 3, "`,`");
+        check("'a", 0, "string without its end");
+        check("a $ b", 2, "'$'");
+        check("__bound(x)", 0, "taken");
+        check("x[]", 3, "subscript");
+        check(
+            &format!("{}1{}", "(".repeat(50), ")".repeat(50)),
+            30,
+            "deeper than 60",
+        );
+        check(
+            &format!("x{}", ".a".repeat(300)),
+            514,
+            "more than 256 operators",
+        );
+    }
+}

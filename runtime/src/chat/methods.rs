@@ -1,0 +1,591 @@
+//! Methods of Python's strings, lists and dictionaries, except those that change a value, which
+//! the sandbox of transformers refuses too.
+
+use minijinja::value::{Tuple, Value, ValueKind};
+use minijinja::{Error, State};
+
+use super::arguments::{Arguments, Passed, error};
+use super::limits::check_size;
+use super::operators::{Number, equal, integer, is_dict, is_list, type_name, undefined};
+use super::{format, text};
+
+/// Methods of strings.
+const OF_STRINGS: [&str; 46] = [
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
+];
+const OF_DICTS: [&str; 5] = ["copy", "get", "items", "keys", "values"];
+const OF_LISTS: [&str; 3] = ["copy", "count", "index"];
+const OF_NUMBERS: [&str; 2] = ["bit_length", "is_integer"];
+/// The method of the type `dict` itself.
+const FROM_KEYS: &str = "fromkeys";
+
+/// Whether some type has a method of this name. Attributes with other names are keys.
+pub(super) fn is_name(name: &str) -> bool {
+    let lists = [&OF_STRINGS[..], &OF_DICTS, &OF_LISTS, &OF_NUMBERS];
+    name == FROM_KEYS || lists.iter().any(|names| names.contains(&name))
+}
+
+/// Whether Python has this method on the type of the value.
+pub(super) fn has(value: &Value, name: &str) -> bool {
+    match value.kind() {
+        ValueKind::String => OF_STRINGS.contains(&name),
+        ValueKind::Map => is_dict(value) && OF_DICTS.contains(&name),
+        ValueKind::Seq | ValueKind::Iterable => OF_LISTS.contains(&name),
+        ValueKind::Number => OF_NUMBERS.contains(&name),
+        _ => false,
+    }
+}
+
+/// Calls a method.
+pub(super) fn call(
+    state: &mut State,
+    value: &Value,
+    name: &str,
+    args: Passed,
+) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(undefined());
+    }
+    if !has(value, name) {
+        // A function under a key, as in a namespace or an imported template.
+        return match value.kind() {
+            // The function `dict` is its own type in Jinja2.
+            ValueKind::Plain if name == FROM_KEYS => from_keys(&Arguments::of(args)?),
+            ValueKind::Map | ValueKind::Plain => {
+                value.call_method(state, name, &args.into_values())
+            }
+            _ => Err(error(format!(
+                "'{}' has no method `{name}`",
+                type_name(value)
+            ))),
+        };
+    }
+    let args = Arguments::of(args)?;
+    let result = match value.as_str() {
+        Some(text) if matches!(name, "format" | "format_map") => format::method(text, name, &args),
+        Some(text) => string(text, name, &args),
+        None if value.kind() == ValueKind::Map => dictionary(value, name, &args),
+        None if is_list(value) => list(value, name, &args),
+        None => number(value, name),
+    };
+    result.map_err(|e| match e.detail() {
+        Some(why) => error(format!("`{name}`: {why}")),
+        None => e,
+    })
+}
+
+fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
+    if name == "get" {
+        let [key, default] = args.bind(["key", "default"])?;
+        let found = value.get_item(&key.ok_or_else(|| error("expected a key"))?)?;
+        return Ok(match found.is_undefined() {
+            true => default.unwrap_or(Value::from(())),
+            false => found,
+        });
+    }
+    args.bind([])?;
+    let pair = |key: Value| -> Result<Value, Error> {
+        let item = value.get_item(&key)?;
+        Ok(Value::from(Tuple::from([key, item])))
+    };
+    match name {
+        "keys" => Ok(value.try_iter()?.collect()),
+        "values" => value.try_iter()?.map(|key| value.get_item(&key)).collect(),
+        "items" => value.try_iter()?.map(pair).collect(),
+        _ => Ok(value.clone()),
+    }
+}
+
+fn from_keys(args: &Arguments) -> Result<Value, Error> {
+    let [keys, value] = args.bind(["keys", "value"])?;
+    let keys = keys.ok_or_else(|| error("expected a list of keys"))?;
+    let value = value.unwrap_or(Value::from(()));
+    let pairs: Vec<_> = keys.try_iter()?.map(|key| (key, value.clone())).collect();
+    Ok(Value::from_pairs(pairs))
+}
+
+fn list(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
+    if name == "copy" {
+        args.bind([])?;
+        return Ok(value.clone());
+    }
+    let [wanted, start, stop] = args.bind(["value", "start", "stop"])?;
+    let wanted = wanted.ok_or_else(|| error("expected a value"))?;
+    let items: Vec<Value> = value.try_iter()?.collect();
+    let (start, stop) = bounds(items.len(), start.as_ref(), stop.as_ref())?;
+    let mut count = 0;
+    for (at, item) in items.iter().enumerate().take(stop).skip(start) {
+        if equal(item, &wanted)? {
+            if name == "index" {
+                return Ok(Value::from(at));
+            }
+            count += 1;
+        }
+    }
+    match name {
+        "index" => Err(error(format!(
+            "{} is not in the list",
+            text::shown(&wanted)?
+        ))),
+        _ => Ok(Value::from(count)),
+    }
+}
+
+fn number(value: &Value, name: &str) -> Result<Value, Error> {
+    match (Number::of(value), name) {
+        (Some(Number::Int(n)), "bit_length") => {
+            Ok(Value::from(128 - n.unsigned_abs().leading_zeros()))
+        }
+        (Some(Number::Float(x)), "is_integer") => Ok(Value::from(x.fract() == 0.0)),
+        (Some(Number::Int(_)), "is_integer") => Ok(Value::from(true)),
+        _ => Err(error(format!("'{}' has no such method", type_name(value)))),
+    }
+}
+
+/// The part of a sequence between two indices, clamped as Python clamps them.
+fn bounds(
+    length: usize,
+    start: Option<&Value>,
+    stop: Option<&Value>,
+) -> Result<(usize, usize), Error> {
+    let index = |value: Option<&Value>, default: usize| -> Result<usize, Error> {
+        let Some(value) = value.filter(|value| !value.is_none()) else {
+            return Ok(default);
+        };
+        let at = integer(value)?;
+        let at = if at < 0 {
+            at.saturating_add(length as i64)
+        } else {
+            at
+        };
+        Ok(at.max(0) as usize)
+    };
+    Ok((index(start, 0)?, index(stop, length)?.min(length)))
+}
+
+/// A string argument.
+fn needed<'v>(value: &'v Option<Value>) -> Result<&'v str, Error> {
+    let text = value.as_ref().and_then(Value::as_str);
+    let found = value.as_ref().map_or("nothing", type_name);
+    text.ok_or_else(|| error(format!("expected a string, found {found}")))
+}
+
+fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let is_all = |test: fn(char) -> bool| {
+        args.bind([])?;
+        Ok(Value::from(!text.is_empty() && text.chars().all(test)))
+    };
+    let cased = |test: fn(char) -> bool, other: fn(char) -> bool| {
+        Ok(Value::from(
+            text.chars().any(test) && !text.chars().any(other),
+        ))
+    };
+    let converted = |converted: String| {
+        args.bind([])?;
+        Ok(Value::from(converted))
+    };
+    match name {
+        "upper" => converted(text.to_uppercase()),
+        "lower" => converted(text.to_lowercase()),
+        "casefold" => converted(text.to_lowercase().replace('ß', "ss")),
+        "capitalize" => converted(capitalize(text)),
+        "title" => converted(title(text)),
+        "swapcase" => converted(text.chars().flat_map(swap_case).collect()),
+        "isalpha" => is_all(char::is_alphabetic),
+        "isalnum" => is_all(char::is_alphanumeric),
+        "isdecimal" => is_all(is_decimal),
+        "isdigit" => is_all(|c| is_decimal(c) || "²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉".contains(c)),
+        "isnumeric" => is_all(char::is_numeric),
+        "isspace" => is_all(is_space),
+        "isascii" => Ok(Value::from(text.is_ascii())),
+        "isprintable" => Ok(Value::from(!text.chars().any(char::is_control))),
+        "isidentifier" => {
+            let starts = text.starts_with(|c: char| c.is_alphabetic() || c == '_');
+            let rest = text.chars().all(|c| c.is_alphanumeric() || c == '_');
+            Ok(Value::from(starts && rest))
+        }
+        "islower" => cased(char::is_lowercase, char::is_uppercase),
+        "isupper" => cased(char::is_uppercase, char::is_lowercase),
+        "istitle" => {
+            let is_cased = text.chars().any(|c| c.is_uppercase());
+            Ok(Value::from(is_cased && title(text) == text))
+        }
+        "strip" | "lstrip" | "rstrip" => {
+            let [chars] = args.bind(["chars"])?;
+            Ok(Value::from(strip(text, chars.as_ref(), name)?))
+        }
+        "startswith" | "endswith" => starts_or_ends(text, name, args),
+        "removeprefix" | "removesuffix" => {
+            let [part] = args.bind(["part"])?;
+            let part = needed(&part)?;
+            let cut = match name {
+                "removeprefix" => text.strip_prefix(part),
+                _ => text.strip_suffix(part),
+            };
+            Ok(Value::from(cut.unwrap_or(text)))
+        }
+        "replace" => {
+            let [old, new, count] = args.bind(["old", "new", "count"])?;
+            let count = count.as_ref().map_or(Ok(-1), integer)?;
+            Ok(Value::from(replace(
+                text,
+                needed(&old)?,
+                needed(&new)?,
+                count,
+            )?))
+        }
+        "split" | "rsplit" => split(text, name, args),
+        "splitlines" => {
+            let [keep] = args.bind(["keepends"])?;
+            Ok(split_lines(text, keep.is_some_and(|keep| keep.is_true())))
+        }
+        "partition" | "rpartition" => partition(text, name, args),
+        "find" | "rfind" | "index" | "rindex" | "count" => search(text, name, args),
+        "join" => {
+            let [values] = args.bind(["values"])?;
+            let values = values.ok_or_else(|| error("expected a list"))?;
+            join(text, &values)
+        }
+        "center" | "ljust" | "rjust" | "zfill" => justify(text, name, args),
+        "expandtabs" => {
+            let [size] = args.bind(["tabsize"])?;
+            expand_tabs(text, size.as_ref().map_or(Ok(8), integer)?)
+        }
+        _ => Err(error("this method is not supported")),
+    }
+}
+
+fn starts_or_ends(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let [part, start, stop] = args.bind(["part", "start", "stop"])?;
+    let part = part.ok_or_else(|| error("expected a string"))?;
+    let text = within(text, start.as_ref(), stop.as_ref())?;
+    let parts: Vec<Value> = match part.is_tuple() {
+        true => part.try_iter()?.collect(),
+        false => vec![part],
+    };
+    for part in parts {
+        let part = Some(part);
+        let part = needed(&part)?;
+        let is = match name {
+            "startswith" => text.starts_with(part),
+            _ => text.ends_with(part),
+        };
+        if is {
+            return Ok(Value::from(true));
+        }
+    }
+    Ok(Value::from(false))
+}
+
+/// The part of a text between two indices of characters.
+fn within<'t>(
+    text: &'t str,
+    start: Option<&Value>,
+    stop: Option<&Value>,
+) -> Result<&'t str, Error> {
+    if start.or(stop).is_none() {
+        return Ok(text);
+    }
+    let (start, stop) = bounds(text.chars().count(), start, stop)?;
+    let byte = |at: usize| {
+        text.char_indices()
+            .nth(at)
+            .map_or(text.len(), |(byte, _)| byte)
+    };
+    Ok(text.get(byte(start)..byte(stop)).unwrap_or_default())
+}
+
+/// Whether a character is a digit from 0 to 9 in one of the widespread scripts.
+fn is_decimal(c: char) -> bool {
+    const ZEROS: [char; 19] = [
+        '0', '\u{660}', '\u{6f0}', '\u{7c0}', '\u{966}', '\u{9e6}', '\u{a66}', '\u{ae6}',
+        '\u{b66}', '\u{be6}', '\u{c66}', '\u{ce6}', '\u{d66}', '\u{e50}', '\u{ed0}', '\u{f20}',
+        '\u{1040}', '\u{17e0}', '\u{ff10}',
+    ];
+    ZEROS
+        .iter()
+        .any(|zero| (0..10).contains(&u32::from(c).wrapping_sub(u32::from(*zero))))
+}
+
+/// Whitespace of Python's `str`.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// `strip`, `lstrip` or `rstrip`.
+pub(super) fn strip<'t>(
+    text: &'t str,
+    chars: Option<&Value>,
+    name: &str,
+) -> Result<&'t str, Error> {
+    let chars = chars.filter(|chars| !chars.is_none()).cloned();
+    let set = chars.is_some().then(|| needed(&chars)).transpose()?;
+    let is_stripped = |c: char| set.map_or_else(|| is_space(c), |set| set.contains(c));
+    Ok(match name {
+        "lstrip" => text.trim_start_matches(is_stripped),
+        "rstrip" => text.trim_end_matches(is_stripped),
+        _ => text.trim_matches(is_stripped),
+    })
+}
+
+/// The first letter large, all others small.
+pub(super) fn capitalize(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(chars.as_str().to_lowercase().chars()).collect()
+}
+
+/// The first letter of each run of letters large.
+pub(super) fn title(text: &str) -> String {
+    let (mut out, mut in_word) = (String::with_capacity(text.len()), false);
+    for c in text.chars() {
+        match in_word {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+        in_word = c.is_alphabetic();
+    }
+    out
+}
+
+fn swap_case(c: char) -> Vec<char> {
+    match c.is_uppercase() {
+        true => c.to_lowercase().collect(),
+        false => c.to_uppercase().collect(),
+    }
+}
+
+/// Replaces the first `count` places, all if it is negative.
+pub(super) fn replace(text: &str, old: &str, new: &str, count: i64) -> Result<String, Error> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let places = text.matches(old).count().min(count);
+    check_size(text.len() + places * new.len())?;
+    Ok(text.replacen(old, new, places))
+}
+
+fn split(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let [separator, most] = args.bind(["sep", "maxsplit"])?;
+    let most = usize::try_from(most.as_ref().map_or(Ok(-1), integer)?).unwrap_or(usize::MAX);
+    let separator = separator.filter(|separator| !separator.is_none());
+    let parts: Vec<&str> = match &separator {
+        None => words(text, name == "rsplit", most),
+        Some(_) => {
+            let separator = needed(&separator)?;
+            if separator.is_empty() {
+                return Err(error("empty separator"));
+            }
+            let parts = most.saturating_add(1);
+            match name {
+                "split" => text.splitn(parts, separator).collect(),
+                _ => {
+                    let mut parts: Vec<&str> = text.rsplitn(parts, separator).collect();
+                    parts.reverse();
+                    parts
+                }
+            }
+        }
+    };
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+/// Splits at whitespace, at most `most` times, from the start or from the end.
+fn words(text: &str, from_end: bool, most: usize) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = match from_end {
+        true => text.trim_end_matches(is_space),
+        false => text.trim_start_matches(is_space),
+    };
+    while !rest.is_empty() {
+        let at = match from_end {
+            _ if parts.len() == most => None,
+            false => rest.find(is_space),
+            true => rest.rfind(is_space),
+        };
+        let Some(at) = at else {
+            parts.push(rest);
+            break;
+        };
+        let next = at + rest[at..].chars().next().map_or(0, char::len_utf8);
+        if from_end {
+            parts.push(&rest[next..]);
+            rest = rest[..at].trim_end_matches(is_space);
+        } else {
+            parts.push(&rest[..at]);
+            rest = rest[next..].trim_start_matches(is_space);
+        }
+    }
+    if from_end {
+        parts.reverse();
+    }
+    parts
+}
+
+fn split_lines(text: &str, keep: bool) -> Value {
+    let is_end = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let at = rest.find(is_end).unwrap_or(rest.len());
+        let end = match rest[at..].chars().next() {
+            None => at,
+            Some(_) if rest[at..].starts_with("\r\n") => at + 2,
+            Some(c) => at + c.len_utf8(),
+        };
+        lines.push(&rest[..if keep { end } else { at }]);
+        rest = &rest[end..];
+    }
+    lines.into_iter().map(Value::from).collect()
+}
+
+fn partition(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let [separator] = args.bind(["sep"])?;
+    let separator = needed(&separator)?;
+    if separator.is_empty() {
+        return Err(error("empty separator"));
+    }
+    let parts = match name {
+        "partition" => text.split_once(separator).map(|(a, b)| [a, separator, b]),
+        _ => text.rsplit_once(separator).map(|(a, b)| [a, separator, b]),
+    };
+    let parts = parts.unwrap_or(match name {
+        "partition" => [text, "", ""],
+        _ => ["", "", text],
+    });
+    Ok(Value::from(Tuple::from(parts.map(Value::from))))
+}
+
+fn search(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let [part, start, stop] = args.bind(["sub", "start", "end"])?;
+    let part = needed(&part)?;
+    let inside = within(text, start.as_ref(), stop.as_ref())?;
+    if name == "count" {
+        return Ok(Value::from(inside.matches(part).count()));
+    }
+    let at = match name {
+        "find" | "index" => inside.find(part),
+        _ => inside.rfind(part),
+    };
+    match at {
+        Some(at) => {
+            let before = bounds(text.chars().count(), start.as_ref(), None)?.0;
+            Ok(Value::from(before + inside[..at].chars().count()))
+        }
+        None if name.ends_with("find") => Ok(Value::from(-1)),
+        None => Err(error("substring not found")),
+    }
+}
+
+fn join(separator: &str, values: &Value) -> Result<Value, Error> {
+    let mut joined = String::new();
+    for (i, value) in values.try_iter()?.enumerate() {
+        if i > 0 {
+            joined += separator;
+        }
+        joined += needed(&Some(value))?;
+        check_size(joined.len())?;
+    }
+    Ok(Value::from(joined))
+}
+
+fn justify(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+    let [width, fill] = args.bind(["width", "fillchar"])?;
+    let width = integer(&width.ok_or_else(|| error("expected a width"))?)?;
+    let fill = match fill.as_ref().map(|fill| (fill.as_str(), fill)) {
+        None => {
+            if name == "zfill" {
+                '0'
+            } else {
+                ' '
+            }
+        }
+        Some((Some(text), _)) if text.chars().count() == 1 => text.chars().next().unwrap_or(' '),
+        Some(_) => return Err(error("the fill must be one character")),
+    };
+    let width = usize::try_from(width).unwrap_or(0);
+    check_size(width.saturating_mul(fill.len_utf8()))?;
+    let space = width.saturating_sub(text.chars().count());
+    let pad = |count: usize| fill.to_string().repeat(count);
+    Ok(Value::from(match name {
+        "ljust" => format!("{text}{}", pad(space)),
+        "rjust" => format!("{}{text}", pad(space)),
+        // Python puts the odd place on the left if the width is odd.
+        "center" => {
+            let left = space / 2 + (space & width & 1);
+            format!("{}{text}{}", pad(left), pad(space - left))
+        }
+        _ => {
+            let sign = usize::from(text.starts_with(['+', '-']));
+            format!("{}{}{}", &text[..sign], pad(space), &text[sign..])
+        }
+    }))
+}
+
+fn expand_tabs(text: &str, size: i64) -> Result<Value, Error> {
+    let size = usize::try_from(size).unwrap_or(0);
+    let tabs = text.matches('\t').count();
+    check_size(text.len().saturating_add(tabs.saturating_mul(size)))?;
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' if size > 0 => {
+                let spaces = size - column % size;
+                out.extend(std::iter::repeat_n(' ', spaces));
+                column += spaces;
+            }
+            '\t' => {}
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') {
+                    0
+                } else {
+                    column + 1
+                };
+            }
+        }
+    }
+    Ok(Value::from(out))
+}

@@ -1,0 +1,88 @@
+//! The tests of Jinja2, such as `x is iterable`, as Python answers them.
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error};
+
+use super::arguments::error;
+use super::operators::{self, Number, is_dict, relates, type_name};
+use super::text;
+
+/// Registers all tests whose meaning differs from the interpreter's own.
+pub(super) fn register(environment: &mut Environment<'static>) {
+    let comparisons = [
+        ("==", &["eq", "equalto", "=="][..]),
+        ("!=", &["ne", "!="]),
+        ("<", &["lt", "lessthan", "<"]),
+        ("<=", &["le", "<="]),
+        (">", &["gt", "greaterthan", ">"]),
+        (">=", &["ge", ">="]),
+        ("in", &["in"]),
+    ];
+    for (operator, names) in comparisons {
+        for name in names {
+            environment.add_test(*name, move |a: &Value, b: &Value| relates(operator, a, b));
+        }
+    }
+    let is_text = |value: &Value| value.kind() == ValueKind::String;
+    environment.add_test("string", is_text);
+    environment.add_test("mapping", is_dict);
+    environment.add_test("iterable", move |value: &Value| {
+        // Undefined is an empty iterable in Jinja2.
+        let kinds = [
+            ValueKind::Seq,
+            ValueKind::Iterable,
+            ValueKind::Map,
+            ValueKind::Undefined,
+        ];
+        is_text(value) || kinds.contains(&value.kind()) && !is_namespace(value)
+    });
+    environment.add_test("sequence", move |value: &Value| {
+        // What has a length and items, so dictionaries too.
+        let kinds = [
+            ValueKind::Seq,
+            ValueKind::Iterable,
+            ValueKind::Map,
+            ValueKind::Undefined,
+        ];
+        is_text(value) || kinds.contains(&value.kind()) && !is_namespace(value)
+    });
+    environment.add_test("callable", |value: &Value| {
+        matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined)
+    });
+    environment.add_test("sameas", |a: &Value, b: &Value| {
+        type_name(a) == type_name(b) && operators::equal(a, b).unwrap_or(false)
+    });
+    let case = |test: fn(char) -> bool, other: fn(char) -> bool| {
+        move |value: &Value| -> Result<bool, Error> {
+            let text = text::plain(value)?;
+            Ok(text.chars().any(test) && !text.chars().any(other))
+        }
+    };
+    environment.add_test("lower", case(char::is_lowercase, char::is_uppercase));
+    environment.add_test("upper", case(char::is_uppercase, char::is_lowercase));
+    environment.add_test("even", |value: &Value| divisible(value, 2));
+    environment.add_test("odd", |value: &Value| divisible(value, 2).map(|is| !is));
+    environment.add_test("divisibleby", |value: &Value, by: &Value| {
+        divisible(value, operators::integer(by)?)
+    });
+    for name in ["escaped", "safe"] {
+        environment.add_test(name, |value: &Value| value.is_safe());
+    }
+    // Names that Jinja2 does not have.
+    for name in ["int", "startingwith", "endingwith", "containing"] {
+        environment.remove_test(name);
+    }
+}
+
+fn is_namespace(value: &Value) -> bool {
+    value.kind() == ValueKind::Map && !is_dict(value)
+}
+
+fn divisible(value: &Value, by: i64) -> Result<bool, Error> {
+    match Number::of(value) {
+        _ if by == 0 => Err(error("division by zero")),
+        Some(Number::Int(n)) => Ok(n % i128::from(by) == 0),
+        Some(Number::Float(x)) => Ok(x % by as f64 == 0.0),
+        None => Err(error(format!("'{}' cannot be divided", type_name(value)))),
+    }
+}
