@@ -305,6 +305,9 @@ fn convert(
     for warning in &report.warnings {
         warning!("{warning}");
     }
+    if let Some(trouble) = sterna_diagnose::template::trouble(&*source) {
+        warning!("{trouble}; chats with this model will fail");
+    }
     Ok(report)
 }
 

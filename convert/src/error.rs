@@ -38,6 +38,21 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The vocabulary has a token without a row in the embedding.
+    #[error(
+        "{path}: token {token:?} has id {id}, expected ids below {rows}, the rows of the embedding: \
+         take tokenizer.json from the model that this one was trained from"
+    )]
+    Vocabulary {
+        /// The file tokenizer.json.
+        path: PathBuf,
+        /// The token with the largest id.
+        token: String,
+        /// Its id.
+        id: u64,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A file that every model needs is absent.
     #[error(
         "{path}: there is no {file}: {consequence}; copy it from the model that this one was \
@@ -196,6 +211,7 @@ impl Error {
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Packed(error) => error.is_bad_input(),
             Config { .. } | Input { .. } | MissingFile { .. } | File { .. } => true,
+            Vocabulary { .. } => true,
             Safetensors { .. } | Gguf { .. } | Kernels { .. } | Index { .. } => true,
             Tensor { .. } | UnknownTensor { .. } | Value { .. } | Code { .. } => true,
             Shapes { .. } | Differs { .. } => false,

@@ -7,6 +7,7 @@
 //! `tokenizer_config.json` that tells transformers the special tokens. The same text always gives
 //! the same bytes.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sterna_ternary::durable;
+use sterna_ternary::{durable, tokenizer_files};
 use tokenizers::AddedToken;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -149,7 +150,7 @@ impl Tokenizer {
     /// `tokenizer_config.json` names none, as for Qwen3.
     pub fn load_with(path: &Path, fallback: Option<u32>) -> Result<Self> {
         let path = &json_path(path);
-        let json = fs::read(path).map_err(Error::io(path, "read"))?;
+        let json = read_completed(path)?;
         let config_path = path.with_file_name("tokenizer_config.json");
         let fail = |reason: String| Error::Tokenizer {
             path: path.clone(),
@@ -287,9 +288,35 @@ impl TemplateEncoder {
 
 /// SHA-256 of `tokenizer.json`, or of the one in a folder; equals [`Tokenizer::hash`].
 pub fn hash(path: &Path) -> Result<[u8; 32]> {
-    let path = json_path(path);
-    let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
-    Ok(Sha256::digest(bytes).into())
+    Ok(Sha256::digest(read_completed(&json_path(path))?).into())
+}
+
+/// Reads `tokenizer.json`, with the tokens that only the files beside it name.
+fn read_completed(path: &Path) -> Result<Vec<u8>> {
+    let json = fs::read(path).map_err(Error::io(path, "read"))?;
+    if path.file_name().is_none_or(|name| name != "tokenizer.json") {
+        return Ok(json); // a file alone, of another name
+    }
+    let names = ["config.json", "tokenizer_config.json"].into_iter();
+    let mut files = HashMap::new();
+    for name in names.chain(tokenizer_files::LEGACY) {
+        let path = path.with_file_name(name);
+        match fs::read(&path) {
+            Ok(bytes) => drop(files.insert(name, bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(&path, "read")(error)),
+        }
+    }
+    files.insert("tokenizer.json", json);
+    let completed = tokenizer_files::complete(|name| files.get(name).map(Vec::as_slice));
+    let completed = completed.map_err(|e| Error::Tokenizer {
+        path: path.with_file_name(e.file),
+        reason: e.why,
+    })?;
+    let json = files
+        .remove("tokenizer.json")
+        .expect("it was inserted above");
+    Ok(completed.map_or(json, |completed| completed.json))
 }
 
 /// The file of a tokenizer, given its path or that of its folder.

@@ -514,7 +514,8 @@ fn pre(path: &Path) -> Option<String> {
 }
 
 fn template(source: &dyn Source) -> Option<TemplateFacts> {
-    match ChatTemplate::of_files(|name| file(source, name)) {
+    let template = ChatTemplate::of_files(|name| file(source, name));
+    match template.and_then(|template| template.trial().map(|()| template)) {
         Ok(template) => {
             let mut lines = template.original().lines().map(str::trim);
             Some(TemplateFacts::Known {

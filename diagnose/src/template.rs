@@ -1,4 +1,7 @@
-//! Known formats of chat templates, recognized by a piece of their text.
+//! Chat templates: known formats, recognized by a piece of their text, and whether one can be used.
+
+use sterna_convert::Source;
+use sterna_runtime::{ChatTemplate, Error};
 
 /// Formats by a piece of their templates.
 const FORMATS: [(&str, &str); 6] = [
@@ -15,6 +18,19 @@ pub fn format_of(template: &str) -> String {
     match FORMATS.iter().find(|(piece, _)| template.contains(piece)) {
         Some((_, name)) => format!("the format of {name}"),
         None => "a format of its own".to_owned(),
+    }
+}
+
+/// Why the chat template of a model cannot be used; None if it can, or if there is none.
+pub fn trouble(source: &dyn Source) -> Option<String> {
+    let file = |name: &str| {
+        let found = source.files().iter().find(|(n, _)| n == name);
+        found.map(|(_, bytes)| bytes.as_slice())
+    };
+    let template = ChatTemplate::of_files(file);
+    match template.and_then(|template| template.trial()) {
+        Ok(()) | Err(Error::NoChatTemplate) => None,
+        Err(error) => Some(error.to_string()),
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use sterna_ternary::tokenizer_files;
+
 use super::hash::Hash;
 use super::name::{Name, is_commit, is_safe_path};
 use super::{Error, Result, Want};
@@ -69,6 +71,14 @@ struct TreeFile {
 }
 
 const TREE_VERSION: u32 = 1;
+
+/// Files of a checkpoint beside its weights, its tokenizer and its chat templates.
+const OTHERS: [&str; 4] = [
+    "config.json",
+    "generation_config.json",
+    tokenizer_files::LEGACY[0],
+    tokenizer_files::LEGACY[1],
+];
 
 impl Listing {
     /// Reads the hub's reply: the commit and its files.
@@ -155,8 +165,8 @@ impl Listing {
     fn checkpoint(&self, name: &Name) -> Result<Selection> {
         let belongs = |file: &&String| {
             let starts = |start| file.starts_with(start);
-            let is_config = *file == "config.json" || *file == "generation_config.json";
-            !file.contains('/') && (is_config || starts("tokenizer") || starts("chat_template"))
+            let is_named = OTHERS.contains(&&***file);
+            !file.contains('/') && (is_named || starts("tokenizer") || starts("chat_template"))
         };
         let mut files: Vec<String> = self.0.keys().filter(belongs).cloned().collect();
         // transformers takes the index only without a whole file.
@@ -299,7 +309,13 @@ mod tests {
                 (expected.iter().map(|f| f.to_string()).collect(), None)
             );
         };
-        let small = ["config.json", "tokenizer.json", "tokenizer_config.json"];
+        let small = [
+            "added_tokens.json",
+            "config.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ];
         let others = [
             "README.md",
             "original/tokenizer.model",

@@ -18,6 +18,8 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
+    /// Rows of the model's embedding.
+    vocab_size: usize,
     /// Tokens that begin every text.
     bos: Option<u32>,
     /// Tokens that end every text.
@@ -76,6 +78,7 @@ impl Tokenizer {
         eos.extend(ends.map(|(id, _)| *id));
         let mut tokenizer = Tokenizer {
             tokenizer,
+            vocab_size: config.vocab_size,
             bos,
             end,
             eos,
@@ -105,7 +108,33 @@ impl Tokenizer {
         {
             ids.push(end);
         }
-        Ok(ids)
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            None => Ok(ids),
+            Some(id) => {
+                let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+                let why = format!(
+                    "it has the token {token:?} with id {id}, but the model's embedding has {} rows",
+                    self.vocab_size
+                );
+                Err(Error::Encoding(why))
+            }
+        }
+    }
+
+    /// Added tokens without a row in the model's embedding, by id. transformers accepts them too,
+    /// as long as no text contains them.
+    pub fn beyond(&self) -> impl Iterator<Item = (u32, String)> {
+        let mut tokens: Vec<_> = self
+            .tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        let is_beyond = |(id, _): &(u32, _)| *id as usize >= self.vocab_size;
+        tokens
+            .into_iter()
+            .filter(is_beyond)
+            .map(|(id, token)| (id, token.content))
     }
 
     /// The text of token ids, special tokens left out. Bytes that are not valid UTF-8 become
@@ -226,8 +255,10 @@ fn parse(bytes: &[u8], vocab_size: usize) -> Result<tokenizers::Tokenizer> {
     tokenizer.with_padding(None);
     let truncation = tokenizer.with_truncation(None).map(drop);
     truncation.map_err(|e| error(TOKENIZER, e.to_string()))?;
-    let vocab = tokenizer.get_vocab(true);
-    let largest = vocab.into_iter().max_by_key(|(_, id)| *id);
+    let added = tokenizer.get_added_tokens_decoder();
+    let vocab = tokenizer.get_vocab(false).into_iter();
+    let largest = vocab.filter(|(_, id)| !added.contains_key(id));
+    let largest = largest.max_by_key(|(_, id)| *id);
     match largest {
         Some((token, id)) if id as usize >= vocab_size => Err(error(
             TOKENIZER,

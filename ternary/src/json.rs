@@ -38,6 +38,53 @@ pub fn count(bytes: &[u8]) -> usize {
     values
 }
 
+/// The members of an object with the text of each value, so that a large one need not become a
+/// [`Value`]. None if the text is not an object. The text must be valid JSON.
+pub fn members(text: &str) -> Option<Vec<(String, &str)>> {
+    let mut members = Vec::new();
+    let mut rest = text.trim().strip_prefix('{')?.trim_start();
+    while rest.starts_with('"') {
+        let key = &rest[..value_length(rest)?];
+        let after = rest[key.len()..]
+            .trim_start()
+            .strip_prefix(':')?
+            .trim_start();
+        let value = after[..value_length(after)?].trim_end();
+        members.push((serde_json::from_str(key).ok()?, value));
+        rest = after[value.len()..].trim_start();
+        rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+    }
+    (rest == "}").then_some(members)
+}
+
+/// Length of the value that a text begins with.
+fn value_length(text: &str) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => {
+                in_string = !in_string;
+                if !in_string && depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            (true, _) => {}
+            (false, b',' | b'}' | b']') if depth == 0 => return Some(at),
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Shortens untrusted text for messages and removes characters that could control a terminal.
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 200;
@@ -63,6 +110,22 @@ mod tests {
         assert_eq!(count(b"3"), 1);
         assert_eq!(count(br#"{"a": [1, 2], "b, [\", {": "\\"}"#), 5);
         assert_eq!(parse(br#"["a, b"]"#).unwrap()[0], "a, b");
+    }
+
+    #[test]
+    fn members_are_told_apart() {
+        let text = r#" {"a": [1, {"b": "}"}], "\"c\\" : "x,\"", "d":-1.5 , "e": {}, "f": null} "#;
+        let expected = [
+            ("a", r#"[1, {"b": "}"}]"#),
+            ("\"c\\", r#""x,\"""#),
+            ("d", "-1.5"),
+            ("e", "{}"),
+            ("f", "null"),
+        ];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value));
+        assert_eq!(members(text).unwrap(), expected);
+        assert_eq!(members("{}").unwrap(), []);
+        assert!(members("[1]").is_none() && members("3").is_none());
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub mod scales;
 pub mod sha256;
 pub mod table;
 pub mod temporary;
+pub mod tokenizer_files;
 pub mod trits;
 pub mod units;
 

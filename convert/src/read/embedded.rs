@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use sterna_ternary::file::FILES;
-use sterna_ternary::json;
+use sterna_ternary::{json, tokenizer_files};
 
 use crate::{Error, Result};
 
@@ -59,7 +59,71 @@ impl Embedded {
                 (None, None) => {}
             }
         }
-        Ok(Embedded { files, warnings })
+        let mut embedded = Embedded { files, warnings };
+        embedded.complete_tokenizer(folder)?;
+        Ok(embedded)
+    }
+
+    /// Refuses a vocabulary that is larger than the embedding, and warns of added tokens without a
+    /// row, such as one for padding.
+    pub fn check_vocabulary(&mut self, folder: &Path, rows: usize) -> Result<()> {
+        let path = folder.join("tokenizer.json");
+        let tokenizer = self.files.iter().find(|(n, _)| n == "tokenizer.json");
+        let Some((_, bytes)) = tokenizer else {
+            return Ok(());
+        };
+        let beyond = tokenizer_files::beyond(bytes, rows).map_err(|e| Error::File {
+            path: path.clone(),
+            why: e.why,
+        })?;
+        if let Some((token, id)) = beyond.vocabulary {
+            let token = json::shown(&token);
+            return Err(Error::Vocabulary {
+                path,
+                token,
+                id,
+                rows,
+            });
+        }
+        for (token, id) in beyond.added {
+            let token = json::shown(&token);
+            self.warnings.push(format!(
+                "token {token:?} has id {id}, but the embedding has {rows} rows: text that \
+                 contains this token will be refused"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts the tokens that only other files name into tokenizer.json.
+    fn complete_tokenizer(&mut self, folder: &Path) -> Result<()> {
+        let mut legacy = Vec::new();
+        for name in tokenizer_files::LEGACY {
+            let path = folder.join(name);
+            if let Some(bytes) = read(&path)? {
+                check_text(&path, &bytes)?;
+                legacy.push((name.to_owned(), bytes));
+            }
+        }
+        let file = |name: &str| {
+            let mut files = self.files.iter().chain(&legacy);
+            files
+                .find(|(n, _)| n == name)
+                .map(|(_, bytes)| bytes.as_slice())
+        };
+        let completed = tokenizer_files::complete(file);
+        let completed = completed.map_err(|e| Error::File {
+            path: folder.join(e.file),
+            why: e.why,
+        })?;
+        if let Some(completed) = completed {
+            let tokenizer = self.files.iter_mut().find(|(n, _)| n == "tokenizer.json");
+            tokenizer.expect("only an existing file is completed").1 = completed.json;
+            let changes = completed.changes.into_iter();
+            self.warnings
+                .extend(changes.map(|change| format!("tokenizer: {change}")));
+        }
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use sterna_ternary::config::Storage;
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::file::FILES;
 use sterna_ternary::layout::{self, Dtype, EMBEDDING, HEAD, Role, Weight};
+use sterna_ternary::tokenizer_files::LEGACY;
 use sterna_ternary::{Activations, Config, Scaling, quantize};
 
 use crate::read::adapter::Adapter;
@@ -147,7 +148,7 @@ impl HuggingFace {
         let storage = Config::storage(&json).map_err(config_error)?;
         let mut embedded = Embedded::read(folder, config_bytes, allow_missing)?;
         embedded.warnings.splice(0..0, warnings);
-        let source = HuggingFace {
+        let mut source = HuggingFace {
             folder: folder.to_owned(),
             spelling,
             config,
@@ -157,6 +158,8 @@ impl HuggingFace {
             weights,
         };
         source.check_tensors()?;
+        let rows = source.config.vocab_size;
+        source.embedded.check_vocabulary(folder, rows)?;
         Ok(source)
     }
 
@@ -426,7 +429,7 @@ impl Source for HuggingFace {
     }
 
     fn inputs(&self) -> Vec<PathBuf> {
-        let names = FILES.into_iter().chain([SINGLE, INDEX]);
+        let names = FILES.into_iter().chain(LEGACY).chain([SINGLE, INDEX]);
         let shards = self.weights.paths().map(Path::to_owned);
         names
             .map(|name| self.folder.join(name))

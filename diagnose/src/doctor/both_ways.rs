@@ -150,7 +150,7 @@ fn of_trials(patient: &Patient, trials: &Trials, check: &str, shown: &str) -> Fi
 fn with_text(patient: &Patient) -> std::result::Result<&Body, Finding> {
     match &patient.body {
         Err(why) => Err(Finding::not_applicable(why)),
-        Ok(body) if !body.has_text => Err(Finding::not_applicable("there is no tokenizer")),
+        Ok(body) if !body.has_text => Err(Finding::not_applicable(patient.no_text())),
         Ok(body) => Ok(body),
     }
 }

@@ -109,8 +109,16 @@ impl Patient {
         }
         match &self.body {
             Err(why) => Err(why.clone()),
-            Ok(body) if !body.has_text => Err("there is no tokenizer".to_owned()),
+            Ok(body) if !body.has_text => Err(self.no_text().to_owned()),
             Ok(body) => Ok(body),
+        }
+    }
+
+    /// Why there are no texts to run.
+    pub fn no_text(&self) -> &'static str {
+        match self.file("tokenizer.json") {
+            None => "there is no tokenizer.json",
+            Some(_) => "the tokenizer cannot be used",
         }
     }
 

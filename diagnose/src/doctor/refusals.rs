@@ -37,7 +37,10 @@ static REFUSALS: [Refusal; 8] = [
     },
     Refusal {
         check: "vocabulary size",
-        is: |error| matches!(tensor(error), Some(EMBEDDING | HEAD)) && is_shape(error),
+        is: |error| {
+            let is_table = matches!(tensor(error), Some(EMBEDDING | HEAD));
+            matches!(error, Error::Vocabulary { .. }) || is_table && is_shape(error)
+        },
         repair: |_, _| false,
     },
     Refusal {

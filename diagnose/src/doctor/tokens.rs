@@ -102,7 +102,14 @@ pub fn vocabulary(patient: &Patient) -> Result<Finding> {
         Err(finding) => return Ok(finding),
     };
     let (tokens, rows) = (tokenizer.len(), patient.source.config().vocab_size);
-    let shown = format!("{tokens} tokens, {rows} rows in the embedding");
+    let mut shown = format!("{tokens} tokens, {rows} rows in the embedding");
+    let beyond: Vec<String> = tokenizer.beyond().map(|(_, token)| token).collect();
+    if !beyond.is_empty() {
+        shown += &format!(
+            "; text with {} is refused, it has no row",
+            beyond.join(", ")
+        );
+    }
     let ends = tokenizer.eos().iter().find(|id| **id as usize >= rows);
     Ok(match ends {
         Some(id) => Finding::broken(format!(
@@ -239,12 +246,8 @@ fn marks(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn tokenizer(patient: &Patient) -> std::result::Result<&Tokenizer, Finding> {
-    patient.tokenizer.as_ref().map_err(|_| {
-        Finding::not_applicable(match patient.file("tokenizer.json") {
-            None => "there is no tokenizer.json",
-            Some(_) => "the tokenizer cannot be used",
-        })
-    })
+    let tokenizer = patient.tokenizer.as_ref();
+    tokenizer.map_err(|_| Finding::not_applicable(patient.no_text()))
 }
 
 #[cfg(test)]
