@@ -2,10 +2,11 @@
 //! does.
 //!
 //! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list
-//! of which the one called `default` is taken). It sees `messages`, `add_generation_prompt`, the
-//! special tokens by their names, `tools` and `documents` (none if the caller has none), every other
-//! variable of the caller, `raise_exception`, `strftime_now` (in UTC) and `tojson`; a line with nothing but a block tag leaves no line in the
-//! text, and none and true are printed as in Python, `None` and `True`.
+//! of which the one called `default` is taken). It sees `messages` without keys that are null,
+//! `add_generation_prompt`, the special tokens by their names, `tools` and `documents` (none if the
+//! caller has none), every other variable of the caller, `raise_exception`, `strftime_now` (in UTC)
+//! and `tojson`. A line with nothing but a block tag leaves no line. Values are computed and printed
+//! as in Python (`expression.rs`, `operators.rs`).
 //!
 //! A template is code from strangers. It runs with limits on its length, its steps, its time and
 //! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an
@@ -201,13 +202,30 @@ impl ChatTemplate {
         let mut values: BTreeMap<&str, Value> = absent.into();
         let tokens = self.special_tokens.iter();
         values.extend(tokens.map(|(name, text)| (&**name, Value::from(&**text))));
-        let variables = variables.iter();
-        values.extend(variables.map(|(name, value)| (&**name, Value::from(Serde(value)))));
+        for (name, value) in variables {
+            let value = match name == "messages" {
+                true => Value::from(Serde(without_nulls(value))),
+                false => Value::from(Serde(value)),
+            };
+            values.insert(name, value);
+        }
         values.insert("add_generation_prompt", add_generation_prompt.into());
         let template = environment.template_from_str(&self.source)?;
         let text = template.render(Value::from_pairs(values))?;
         limits::check_size(text.len()).map(|()| text)
     }
+}
+
+/// Messages without the keys that are null. transformers leaves them out, because many templates
+/// would write `None`.
+fn without_nulls(messages: &serde_json::Value) -> serde_json::Value {
+    let mut messages = messages.clone();
+    for message in messages.as_array_mut().into_iter().flatten() {
+        if let Some(message) = message.as_object_mut() {
+            message.retain(|_, value| !value.is_null());
+        }
+    }
+    messages
 }
 
 /// A template, or the one called `default` of a list of them.

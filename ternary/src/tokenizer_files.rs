@@ -101,6 +101,9 @@ pub struct Malformed {
 
 type Result<T> = std::result::Result<T, Malformed>;
 
+/// Added tokens with their ids.
+type WithIds = Vec<(u64, Added)>;
+
 /// A token that is found in text before the vocabulary is used. The fields are those of
 /// tokenizer.json.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -265,7 +268,7 @@ impl Files {
         own: &[(u64, Added)],
         kept: &[(u64, Added)],
         class: Option<&Class>,
-    ) -> Result<(Vec<(u64, Added)>, HashMap<String, u64>)> {
+    ) -> Result<(WithIds, HashMap<String, u64>)> {
         let (named, extra) = self.special_tokens(class)?;
         let stated = self.stated(own, &named, &extra)?;
         let mut missing: Vec<(u64, Added)> = Vec::new();

@@ -182,11 +182,11 @@ impl Guard<'_> {
                 first + &filters(p)?
             }
             "autoescape" | "extends" | "include" | "import" | "from" | "block" => {
-                return Ok(Written::plain(format!("{}", inner.trim())));
+                return Ok(Written::plain(inner.trim().to_owned()));
             }
             // `else`, `endif`, `endblock name`, `break` and so on, or an unknown word.
             _ if p.end().is_err() => {
-                return Ok(Written::plain(format!("{}", inner.trim())));
+                return Ok(Written::plain(inner.trim().to_owned()));
             }
             _ => String::new(),
         };

@@ -209,7 +209,7 @@ fn bounds(
 }
 
 /// A string argument.
-fn needed<'v>(value: &'v Option<Value>) -> Result<&'v str, Error> {
+fn needed(value: &Option<Value>) -> Result<&str, Error> {
     let text = value.as_ref().and_then(Value::as_str);
     let found = value.as_ref().map_or("nothing", type_name);
     text.ok_or_else(|| error(format!("expected a string, found {found}")))
