@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     let tokenizer = model.tokenizer()?;
 
     // Perplexity: windows of 64 tokens, 32 apart, in which every token is predicted once.
-    let text = Text::open(&[PathBuf::from(text)], None)?;
+    let text = Text::open(&[PathBuf::from(text)], &Default::default())?;
     let convention = Convention::Strided {
         context: 64,
         stride: 32,

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
-use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare, read};
+use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare};
+use sterna_train::Preparing;
 
 use crate::choice::choice;
-use crate::locate::texts;
 use crate::output::outln;
+use crate::preparing::{Progress, ReadArgs};
 
 /// Generate texts with known answers, or turn texts into token shards.
 #[derive(Subcommand)]
@@ -45,10 +46,12 @@ const SPLITS: [(Split, &str); 2] = [(Split::Train, ""), (Split::HeldOut, "")];
 /// Encode texts into train.tokens and held_out.tokens.
 #[derive(clap::Args)]
 pub struct Prepare {
-    /// Files or folders of .txt, .jsonl, .json and .parquet, or hub data sets.
+    /// Files or folders of texts and of records, or hub data sets.
     ///
-    /// A .txt file is one document, or several with --separator. Records of the others have `text`,
-    /// `messages`, or `prompt` and `completion`. A data set of the hub is hf:org/name@revision.
+    /// .txt and .md files are one document, or several with --separator. Records of .jsonl,
+    /// .ndjson, .json and .parquet have `text`, `messages`, or `prompt` and `completion`, or the
+    /// key of --column. All but .parquet may be packed, with .gz or .zst at the end of their names.
+    /// A data set of the hub is hf:org/name@revision.
     #[arg(required = true)]
     text: Vec<PathBuf>,
     /// A folder with tokenizer.json, as `sterna tokenizer train` writes it.
@@ -65,9 +68,8 @@ pub struct Prepare {
         allow_negative_numbers = true
     )]
     held_out: f64,
-    /// The line that separates the documents of a .txt file.
-    #[arg(long, value_name = "LINE")]
-    separator: Option<String>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Print one JSON object with paths and counts.
     #[arg(long)]
     json: bool,
@@ -104,10 +106,15 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
 
 fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&args.tokenizer)?;
-    let texts = args.text.iter().map(|path| texts(path));
-    let texts: Vec<PathBuf> = texts.collect::<anyhow::Result<_>>()?;
-    let documents = read::documents(&texts, args.separator.clone())?;
-    let written = prepare::held_out_share(documents, &tokenizer, &args.out, args.held_out)?;
+    let held_out = prepare::HeldOut::share(args.held_out)?;
+    let parts = args.read.parts(&args.text)?;
+    let total = parts.total();
+    let mut progress = Progress::new(Preparing::Tokens, total);
+    let written = {
+        let watch = &mut progress.watch(Preparing::Tokens, total);
+        prepare::texts(parts, &tokenizer, &args.out, held_out, watch)?
+    };
+    progress.finish();
     let shards = [&written.train, &written.held_out];
     if args.json {
         let entry = |s: &prepare::Written| {

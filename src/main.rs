@@ -29,6 +29,7 @@ mod models;
 mod output;
 mod packed;
 mod plot;
+mod preparing;
 #[cfg(feature = "hub")]
 mod pull;
 mod quickstart;

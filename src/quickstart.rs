@@ -11,7 +11,7 @@ use sterna_train::{Origins, Place, Recipe};
 use sterna_validate::generated::{self, Partner};
 
 use crate::output::{note, out, outln};
-use crate::terminal::{self, Stoppable};
+use crate::terminal;
 use crate::{convert, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
@@ -91,9 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     let run = train::start::open(recipe, Origins::default())?;
     let recipe = run.recipe();
-    let stoppable = Stoppable::work();
     let trained = train::train(&run, &args.out, &Place::default(), None)?;
-    drop(stoppable);
     trained.finished()?;
     if !trained.losses.is_empty() {
         let (first, last) = (

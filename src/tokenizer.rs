@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::json;
-use sterna_datasets::{read, train_bpe};
+use sterna_datasets::bpe::WordCounts;
+use sterna_ternary::units;
+use sterna_train::Preparing;
+use sterna_train::run::texts::SAMPLE;
 
-use crate::locate::texts;
-use crate::output::outln;
+use crate::output::{note, outln};
+use crate::preparing::{Progress, ReadArgs};
 
 /// Train a tokenizer.
 #[derive(Subcommand)]
@@ -22,9 +25,9 @@ pub enum Verb {
 /// `<|begin_of_text|>` is id 0 and `<|end_of_text|>` id 1.
 #[derive(clap::Args)]
 pub struct Train {
-    /// Files or folders of .txt, .jsonl, .json and .parquet, or hub data sets.
+    /// Files or folders of texts and of records, or hub data sets.
     ///
-    /// A data set of the hub is hf:org/name@revision.
+    /// The kinds of files are those of `sterna data prepare`.
     #[arg(required = true)]
     text: Vec<PathBuf>,
     /// Number of tokens.
@@ -36,15 +39,17 @@ pub struct Train {
     /// The folder to write into; created if it does not exist.
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
-    /// Documents to read at most.
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    documents: usize,
+    /// Megabytes of text to learn from at most; 0 for all.
+    ///
+    /// Of more text a sample is taken, in parts from everywhere. More text changes few tokens and
+    /// takes longer.
+    #[arg(long, value_name = "MB", default_value_t = SAMPLE / 1_000_000)]
+    sample: u64,
     /// Context that transformers should assume, in tokens.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     context: usize,
-    /// The line that separates the documents of a .txt file.
-    #[arg(long, value_name = "LINE")]
-    separator: Option<String>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Print one JSON object with path and size.
     #[arg(long)]
     json: bool,
@@ -52,13 +57,28 @@ pub struct Train {
 
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
     let Verb::Train(args) = verb;
-    let texts = args.text.iter().map(|path| texts(path));
-    let texts: Vec<PathBuf> = texts.collect::<anyhow::Result<_>>()?;
-    let documents = read::documents(&texts, args.separator.clone())?;
-    let texts: Vec<String> = documents
-        .take(args.documents)
-        .collect::<sterna_datasets::Result<_>>()?;
-    let tokenizer = train_bpe(texts, args.vocab_size, &[])?;
+    let parts = args.read.parts(&args.text)?;
+    let (total, bytes) = (parts.total(), parts.text_bytes());
+    let most = match args.sample {
+        0 => u64::MAX,
+        megabytes => megabytes.saturating_mul(1_000_000),
+    };
+    let mut progress = Progress::new(Preparing::Words, total);
+    let mut counts = WordCounts::new()?;
+    let used = {
+        let watch = &mut progress.watch(Preparing::Words, total);
+        counts.add_sample(parts, most, watch)?
+    };
+    progress.show(Preparing::Merges, 0, 0);
+    let tokenizer = counts.train(args.vocab_size, &[])?;
+    progress.finish();
+    if bytes > most {
+        note!(
+            "trained on {} of about {} of text, from all parts of it; --sample 0 reads all",
+            units::bytes(used),
+            units::bytes(bytes)
+        );
+    }
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("{}: cannot be created", args.out.display()))?;
     tokenizer.save(&args.out, args.context)?;

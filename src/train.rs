@@ -17,7 +17,7 @@ use serde_json::json;
 use sterna_datasets::Layout;
 use sterna_train::live::Page;
 use sterna_train::run::tensorboard::Board;
-use sterna_train::{Control, Draft, Outcome, Place, Run};
+use sterna_train::{Control, Draft, Event, Outcome, Place, Run};
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
@@ -58,11 +58,15 @@ pub struct Args {
     /// the model gets the tokenizer of the teacher.
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     teacher: Option<String>,
-    /// Texts to train on: .txt, .jsonl, .json, .parquet, folders, hub data sets.
+    /// Texts to train on: files, folders, hub data sets.
     ///
-    /// A data set of the hub is hf:org/name@revision.
+    /// The kinds of files are .txt, .md, .jsonl, .ndjson, .json and .parquet, and all but the last
+    /// also with .gz or .zst. A data set of the hub is hf:org/name@revision.
     #[arg(long, num_args = 1.., value_name = "FILE", help_heading = "Data")]
     text: Vec<PathBuf>,
+    /// The key or column of records that holds the text [default: text]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    column: Option<String>,
     /// Conversations to train on: .jsonl, .parquet or folders of them.
     ///
     /// Records have messages, as chats, ShareGPT, Alpaca, TRL and preference sets write them. What
@@ -189,7 +193,6 @@ fn run_at(args: &Args, place: &Place) -> anyhow::Result<()> {
     if args.profile {
         return profile::print(&run, args.json);
     }
-    let _stoppable = Stoppable::work();
     let Some(out) = args.out.as_ref().filter(|_| !args.find_lr) else {
         return find_rate::run(&run, args.find_lr_steps, args.json);
     };
@@ -248,6 +251,7 @@ fn opened(args: &Args) -> anyhow::Result<Run> {
         draft.set("data.strict", true.into(), "--strict")?;
     }
     for (key, name, flag) in [
+        ("data.column", &args.column, "--column"),
         ("model.from", &args.from, "--from"),
         ("teacher.from", &args.teacher, "--teacher"),
     ] {
@@ -323,7 +327,13 @@ pub fn train(
     port: Option<u16>,
 ) -> anyhow::Result<Trained> {
     if !place.ranks.is_first() {
-        let outcome = sterna_train::train(run, folder, place, |_| terminal::control())?;
+        let mut stoppable = None;
+        let outcome = sterna_train::train(run, folder, place, |event| {
+            if matches!(event, Event::Started { .. }) {
+                stoppable = Some(Stoppable::work());
+            }
+            terminal::control()
+        })?;
         return Ok(Trained::new(outcome, Vec::new(), run));
     }
     let mut watch = Watch::new(run.recipe().train.steps);

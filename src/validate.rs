@@ -22,6 +22,7 @@ use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
 use crate::model;
 use crate::output::{note, out, outln};
+use crate::preparing::ReadArgs;
 use crate::terminal::Stoppable;
 use models::Models;
 use progress::Progress;
@@ -51,9 +52,8 @@ pub struct Args {
     /// [default: stories of the built-in generator]
     #[arg(long, num_args = 1.., help_heading = "Data")]
     text: Vec<PathBuf>,
-    /// The line that separates the documents of a .txt file.
-    #[arg(long, value_name = "LINE", help_heading = "Data")]
-    separator: Option<String>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// How perplexity is computed.
     ///
     /// Figures of different conventions cannot be compared. The answer uses the first convention.
@@ -191,7 +191,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let text = match args.text.is_empty() {
         true => Text::stories(STORIES),
-        false => Text::open(&args.text, args.separator.clone())?,
+        false => Text::open(&args.text, &args.read.options())?,
     };
     let exams = exams(args)?;
     let scope = Scope {

@@ -182,7 +182,10 @@ fn a_run_gets_more_steps_where_its_past_stays_what_it_was() {
             "train.seed=2",
         ],
     );
-    assert!(message.contains("another recipe"), "{message}");
+    assert!(
+        message.contains("another recipe: `train.seed` was 1 and is 2;"),
+        "{message}"
+    );
 }
 
 /// One text as long as a book.

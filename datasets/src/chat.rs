@@ -112,7 +112,9 @@ impl Packer<'_> {
             let conversation = conversation?;
             Ok((split(index), Packable::Conversation(conversation)))
         });
-        self.write(items, folder)
+        let counts = self.write(items, folder)?;
+        let wanted = [true, share > 0.0];
+        has_rows(counts, wanted, folder)
     }
 
     /// Writes [`FILES`] from generated documents into `folder`, which is created: `documents` is
@@ -130,7 +132,8 @@ impl Packer<'_> {
             let corpus = Corpus { mix, seed, split };
             (0..count).map(move |index| Ok((split, Packable::generated(&corpus, index))))
         });
-        self.write(items, folder)
+        let counts = self.write(items, folder)?;
+        has_rows(counts, documents.map(|count| count > 0), folder)
     }
 
     fn write(
@@ -154,13 +157,7 @@ impl Packer<'_> {
             Ok(ours) => ours,
             Err(source) => Error::io(folder, "write rows into")(source),
         })?;
-        let packed = packed.expect("a durable write succeeds only if its closure did");
-        for (path, counts) in outputs.iter().zip(&packed.counts) {
-            if counts.rows == 0 {
-                return Err(Error::NoConversation { path: path.clone() });
-            }
-        }
-        Ok(packed)
+        Ok(packed.expect("a durable write succeeds only if its closure did"))
     }
 
     /// Encodes documents in batches, each in its order, and hands them to the rows of their side.
@@ -234,6 +231,20 @@ impl Packer<'_> {
 enum Document {
     Rendered(Vec<Rendered>),
     Plain(String),
+}
+
+/// Checks that the files that are wanted have rows.
+///
+/// # Errors
+/// [`Error::NoConversation`] if one has none.
+fn has_rows(packed: Packed, wanted: [bool; 2], folder: &Path) -> Result<Packed> {
+    for (name, (counts, is_wanted)) in FILES.iter().zip(packed.counts.iter().zip(wanted)) {
+        if is_wanted && counts.rows == 0 {
+            let path = folder.join(name);
+            return Err(Error::NoConversation { path });
+        }
+    }
+    Ok(packed)
 }
 
 impl Packable {

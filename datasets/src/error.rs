@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files::KINDS;
 use crate::generate::Task;
 
 /// An error on the way from text to batches.
@@ -25,12 +26,14 @@ pub enum Error {
     )]
     Mix { reason: String },
 
-    #[error("{}: cannot read this kind of file; expected .txt, .jsonl, .json or .parquet",
-            path.display())]
+    #[error("{}: cannot read this kind of file; expected {KINDS}", path.display())]
     UnknownFormat { path: PathBuf },
 
-    #[error("{}: no .txt, .jsonl or .parquet file found here", path.display())]
-    NoInput { path: PathBuf },
+    #[error("{}: no file of texts found here{}; expected {KINDS}; in a folder, .json files and \
+             README.md are not taken for data, so name them",
+            path.display(),
+            match left_out { 0 => String::new(), n => format!(" among {n} files") })]
+    NoInput { path: PathBuf, left_out: usize },
 
     #[error("{}, line {line}: the text is not UTF-8; convert it first", path.display())]
     NotUtf8 { path: PathBuf, line: u64 },
@@ -51,7 +54,8 @@ pub enum Error {
     },
 
     #[error("{}: {reason}; expected an object with `text`, with `messages` (a list of \
-             {{role, content}}), or with `prompt` and `completion`, all strings",
+             {{role, content}}), or with `prompt` and `completion`, all strings; `column` \
+             (--column) names another key with a text",
             place(path, *line))]
     Record {
         path: PathBuf,
@@ -59,8 +63,8 @@ pub enum Error {
         reason: String,
     },
 
-    #[error("{}: no .jsonl, .json or .parquet file found here, and records are read from these",
-            path.display())]
+    #[error("{}: no .jsonl, .ndjson, .json or .parquet file found here, and records are read from \
+             these; in a folder, .json files are not taken for data, so name them", path.display())]
     NoRecords { path: PathBuf },
 
     #[error("{}: {reason}", place(path, *line))]
@@ -160,6 +164,9 @@ pub enum Error {
     #[error("{found} sources of text are mixed; expected at most 1024")]
     Sources { found: usize },
 
+    #[error("stopped before the data were prepared; nothing was kept")]
+    Stopped,
+
     #[error("the loader has {name} = 0; expected at least 1")]
     Zero { name: &'static str },
 }
@@ -168,8 +175,13 @@ impl Error {
     /// Whether the cause is a file or folder that the caller named: the program then exits with 3.
     pub fn is_bad_input(&self) -> bool {
         use Error::*;
+        use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
         match self {
-            Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Io { source, .. } => matches!(
+                source.kind(),
+                NotFound | InvalidInput | InvalidData | UnexpectedEof
+            ),
+            Stopped => false,
             UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
             UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
             Record { .. } | NoRecords { .. } | Conversation { .. } => true,

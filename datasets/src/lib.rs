@@ -1,8 +1,8 @@
 //! Text to training tokens.
 //!
 //! Text comes from [`generate`] (seeded tasks with known entropy and known answers) or from
-//! [`read`] (files of text and of [`records`]). [`tokenizer`] trains a byte-level BPE on it,
-//! [`prepare`] encodes it into [`shard`] files, and [`loader`] cuts those into training batches.
+//! [`read`] (files of text and of [`records`]). [`bpe`] trains a tokenizer on it, [`prepare`]
+//! encodes it into [`shard`] files, and [`loader`] cuts those into training batches.
 //! Conversations ([`conversation`], [`chat`]) become [`rows`], in which the tokens to learn are
 //! marked. Every step is a pure function of its inputs and a seed: the same command writes the same
 //! bytes, and the batch of step `n` does not depend on how the run reached step `n`.
@@ -25,8 +25,10 @@
 #![deny(unsafe_code)]
 
 pub mod answers;
+pub mod bpe;
 pub mod chat;
 pub mod conversation;
+mod encoder;
 mod error;
 mod files;
 pub mod generate;
@@ -44,6 +46,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use answers::Renderer;
+pub use bpe::train_bpe;
 pub use conversation::{Layout, Message};
 pub use error::Error;
 pub use generate::mix::{Corpus, Mix};
@@ -52,7 +55,7 @@ pub use loader::{Batch, Loader, Rows};
 pub use prepare::Prepared;
 pub use shard::{Shard, ShardWriter};
 pub use template::Template;
-pub use tokenizer::{Tokenizer, train_bpe};
+pub use tokenizer::Tokenizer;
 
 /// The result of a function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -3,23 +3,29 @@
 //! Files of text have no split of their own, so a hash of a document's position decides; a document
 //! as long as a book gives its end to the held-out side. Generated corpora have their own split
 //! ([`crate::Split`]). Both files are written at the same time, and each appears whole or not at
-//! all. A document is encoded in one piece: split a file of many megabytes.
+//! all. Memory holds a batch of parts of documents, however long the documents are.
 
 use std::fs;
 use std::io::{self, Seek, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::durable;
 
+use crate::encoder::{Piece, Stream};
 use crate::random::mix64;
+use crate::read::{PART, Part};
 use crate::shard::{ShardHeader, ShardWriter};
 use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
 
 /// Bytes of text encoded at a time: enough for all cores, little for memory.
-const BATCH: usize = 1 << 20;
+const BATCH: usize = 1 << 21;
 
 /// A document of this many bytes or more gives its own held-out part: a corpus may be one document.
-const LONG: usize = 1 << 16;
+const LONG: u64 = PART as u64;
+
+/// Is told the bytes of files that were read so far, and says whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// The two shards that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,47 +47,125 @@ pub struct Written {
     pub tokens: u64,
 }
 
-/// Writes both shards into `folder`, which is created, holding out about this share (0 ≤ share < 1)
-/// of the documents by a hash of their position, and of those of 64 KiB and more the last lines.
+/// Which documents are held out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOut {
+    /// About this share, 0 ≤ share < 1.
+    pub share: f64,
+    /// Documents of this many bytes or more are not held out whole: each gives its last lines.
+    pub long: u64,
+}
+
+impl HeldOut {
+    /// A share of the documents, chosen by a hash of their position, and of those of 64 KiB and
+    /// more the last lines.
+    ///
+    /// # Errors
+    /// [`Error::HeldOutShare`] if the share is not in 0 ≤ share < 1.
+    pub fn share(share: f64) -> Result<HeldOut> {
+        match (0.0..1.0).contains(&share) {
+            true => Ok(HeldOut { share, long: LONG }),
+            false => Err(Error::HeldOutShare { found: share }),
+        }
+    }
+
+    /// The side of a document by its position.
+    pub(crate) fn side(&self, index: u64) -> Split {
+        match mix64(index) < (self.share * 2f64.powi(64)) as u64 {
+            true => Split::HeldOut,
+            false => Split::Train,
+        }
+    }
+}
+
+/// Writes both shards into `folder`, which is created.
 ///
-/// An error from `documents` ends the work, and then neither file is changed.
+/// An error from `parts` ends the work, and so does `watch`; then neither file is changed.
+pub fn texts(
+    parts: impl IntoIterator<Item = Result<Part>>,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    held_out: HeldOut,
+    watch: Watch,
+) -> Result<Prepared> {
+    let mut cutter = Cutter {
+        held_out,
+        documents: 0,
+        side: Split::Train,
+        cut: None,
+    };
+    let parts = parts.into_iter().flat_map(move |part| match part {
+        Ok(part) => cutter.sides(part).map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    });
+    write(parts, tokenizer, folder, watch)
+}
+
+/// [`texts`] for whole documents, without a watch.
 pub fn held_out_share(
     documents: impl IntoIterator<Item = Result<String>>,
     tokenizer: &Tokenizer,
     folder: &Path,
     share: f64,
 ) -> Result<Prepared> {
-    if !(0.0..1.0).contains(&share) {
-        return Err(Error::HeldOutShare { found: share });
-    }
-    let threshold = (share * 2f64.powi(64)) as u64;
-    let split = |index| {
-        if mix64(index) < threshold {
-            Split::HeldOut
-        } else {
-            Split::Train
-        }
-    };
-    let parts = |(index, text): (u64, Result<String>)| match text {
-        Ok(text) if text.len() >= LONG && share > 0.0 => {
-            let (first, last) = without_end(text, share);
-            vec![Ok((Split::Train, first)), Ok((Split::HeldOut, last))]
-        }
-        Ok(text) => vec![Ok((split(index), text))],
-        Err(error) => vec![Err(error)],
-    };
-    write((0..).zip(documents).flat_map(parts), tokenizer, folder)
+    let parts = documents.into_iter().map(|text| text.map(Part::whole));
+    let on = &mut |_| ControlFlow::Continue(());
+    texts(parts, tokenizer, folder, HeldOut::share(share)?, on)
 }
 
-/// Cuts about this share off the end of a text, at the end of a line if there is one.
-fn without_end(mut text: String, share: f64) -> (String, String) {
-    let mut cut = (text.len() as f64 * (1.0 - share)) as usize;
-    while !text.is_char_boundary(cut) {
+/// Gives each part of a document to a side, and cuts the end off long documents.
+struct Cutter {
+    held_out: HeldOut,
+    documents: u64,
+    /// The side of the document that goes on.
+    side: Split,
+    /// Bytes up to the held-out end of the document that goes on.
+    cut: Option<u64>,
+}
+
+impl Cutter {
+    fn sides(&mut self, part: Part) -> impl Iterator<Item = (Split, Part)> {
+        let HeldOut { share, long } = self.held_out;
+        if part.is_first {
+            let is_cut = part.bytes >= long && share > 0.0;
+            self.cut = is_cut.then_some((part.bytes as f64 * (1.0 - share)) as u64);
+            self.side = match is_cut {
+                true => Split::Train,
+                false => self.held_out.side(self.documents),
+            };
+            self.documents += 1;
+        }
+        let length = part.text.len() as u64;
+        let mut sides = [None, None];
+        match self.cut {
+            Some(cut) if cut <= length => {
+                let (first, last) = without_end(part, cut as usize);
+                sides = [Some((Split::Train, first)), Some((Split::HeldOut, last))];
+                (self.side, self.cut) = (Split::HeldOut, None);
+            }
+            _ => {
+                self.cut = self.cut.map(|cut| cut - length);
+                sides[0] = Some((self.side, part));
+            }
+        }
+        sides.into_iter().flatten()
+    }
+}
+
+/// Cuts a part of a document into the end of one document and the beginning of another: at the end
+/// of a line, or where it has none before `cut`, there.
+fn without_end(mut part: Part, mut cut: usize) -> (Part, Part) {
+    while !part.text.is_char_boundary(cut) {
         cut -= 1;
     }
-    let line = text[..cut].rfind('\n').map_or(cut, |end| end + 1);
-    let end = text.split_off(line);
-    (text, end)
+    let line = part.text[..cut].rfind('\n').map_or(cut, |end| end + 1);
+    let last = Part {
+        text: part.text.split_off(line),
+        is_first: true,
+        ..part
+    };
+    part.is_last = true;
+    (part, last)
 }
 
 /// Writes both shards into `folder`, which is created, from generated documents: `train_documents`
@@ -104,16 +188,18 @@ pub fn generated(
             seed,
             split,
         };
-        (0..count).map(move |index| Ok((split, corpus.document(index).1.text)))
+        (0..count).map(move |index| Ok((split, Part::whole(corpus.document(index).1.text))))
     });
-    write(documents, tokenizer, folder)
+    let on = &mut |_| ControlFlow::Continue(());
+    write(documents, tokenizer, folder, on)
 }
 
 /// Encodes documents and writes each to the shard of its side.
 fn write(
-    documents: impl Iterator<Item = Result<(Split, String)>>,
+    parts: impl Iterator<Item = Result<(Split, Part)>>,
     tokenizer: &Tokenizer,
     folder: &Path,
+    watch: Watch,
 ) -> Result<Prepared> {
     fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     let paths = ["train.tokens", "held_out.tokens"].map(|name| folder.join(name));
@@ -122,7 +208,7 @@ fn write(
         durable::write(&paths[1], |held_out| {
             let train = ShardWriter::new(train, tokenizer)?;
             let held_out = ShardWriter::new(held_out, tokenizer)?;
-            headers = Some(fill([train, held_out], documents, tokenizer)?);
+            headers = Some(fill([train, held_out], parts, tokenizer, watch)?);
             Ok(())
         })
     });
@@ -139,33 +225,90 @@ fn write(
     Ok(Prepared { train, held_out })
 }
 
+/// A piece of a document, and where it belongs.
+struct Place {
+    side: Split,
+    begins: bool,
+    ends: bool,
+}
+
 /// Streams documents into the writers, which are in the order of [`Split`]. Errors of this crate
 /// travel inside an [`io::Error`].
 fn fill<W: Write + Seek>(
     mut writers: [ShardWriter<W>; 2],
-    documents: impl Iterator<Item = Result<(Split, String)>>,
+    mut parts: impl Iterator<Item = Result<(Split, Part)>>,
     tokenizer: &Tokenizer,
+    watch: Watch,
 ) -> io::Result<[ShardHeader; 2]> {
-    let mut documents = documents.peekable();
-    while documents.peek().is_some() {
-        let (mut sides, mut texts, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut stream = tokenizer.stream();
+    let end = tokenizer.end_of_document();
+    let mut read = 0;
+    loop {
+        // Pieces of many documents, or of a long one, that are encoded at the same time.
+        let (mut pieces, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < BATCH
-            && let Some(document) = documents.next()
+            && let Some(part) = parts.next()
         {
-            let (side, text) = document.map_err(io::Error::other)?;
-            bytes += text.len();
-            sides.push(side);
-            texts.push(text);
+            let (side, part) = part.map_err(io::Error::other)?;
+            read = part.read;
+            bytes += part.text.len();
+            push(&mut stream, part, side, &mut pieces, &mut places).map_err(io::Error::other)?;
         }
-        let encoded = tokenizer
-            .encode_documents(texts)
-            .map_err(io::Error::other)?;
-        for (side, document) in sides.into_iter().zip(encoded) {
-            writers[side as usize].push(&document)?;
+        if pieces.is_empty() && bytes == 0 {
+            break;
+        }
+        let encoded = tokenizer.encode_pieces(&pieces).map_err(io::Error::other)?;
+        for (place, ids) in places.iter().zip(encoded) {
+            let writer = &mut writers[place.side as usize];
+            if place.begins {
+                writer.begin()?;
+            }
+            writer.extend(&ids)?;
+            if place.ends {
+                writer.extend(end.as_slice())?;
+            }
+        }
+        if watch(read).is_break() {
+            return Err(io::Error::other(Error::Stopped));
         }
     }
     let [train, held_out] = writers;
     Ok([train.finish()?, held_out.finish()?])
+}
+
+/// Adds the pieces of a part of a document, with their places.
+fn push(
+    stream: &mut Stream,
+    part: Part,
+    side: Split,
+    pieces: &mut Vec<Piece>,
+    places: &mut Vec<Place>,
+) -> Result<()> {
+    if part.is_first && part.is_last && part.text.len() <= PART {
+        pieces.push(Piece::Text(part.text, true));
+        places.push(Place {
+            side,
+            begins: true,
+            ends: true,
+        });
+        return Ok(());
+    }
+    stream.push(&part.text, pieces)?;
+    if part.is_last {
+        stream.finish(pieces);
+    }
+    let first = places.len();
+    places.extend(pieces[first..].iter().map(|piece| Place {
+        side,
+        begins: piece.is_first(),
+        ends: false,
+    }));
+    if part.is_last
+        && let Some(last) = places.last_mut()
+    {
+        last.ends = true;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

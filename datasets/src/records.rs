@@ -2,10 +2,11 @@
 //!
 //! | file | records |
 //! |---|---|
-//! | `.jsonl` | one per line |
+//! | `.jsonl`, `.ndjson` | one per line |
 //! | `.json` | the elements of a list; or one per line, as in some data sets of the hub |
 //! | `.parquet` | the rows, as objects |
-//! | a folder | its `.jsonl` and `.parquet` files, at any depth, in the order of their names |
+//! | `.gz`, `.zst` after these, except `.parquet` | the same, packed |
+//! | a folder | its files of these kinds, at any depth, in the order of names, but no `.json` |
 //!
 //! Memory holds one record, or one page per column of a Parquet file, and never a whole file.
 //!
@@ -13,13 +14,14 @@
 //! `serde_json` visits the elements of a list only in one call, and an iterator must stop after
 //! each.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::files::{self, Format, Lines};
+use crate::files::{self, Format, Kind, Lines, Packing, Unpacked};
 use crate::parquet::Rows;
 use crate::{Error, Result};
 
@@ -40,7 +42,7 @@ pub struct Records {
 ///
 /// Errors if a path does not exist, a named file is of another kind, or nothing is found.
 pub fn records(paths: &[PathBuf]) -> Result<Records> {
-    Ok(Records::of(files::record_files(paths)?))
+    Ok(Records::of(files::record_files(paths)?.files))
 }
 
 impl Records {
@@ -57,6 +59,11 @@ impl Records {
     /// The file of the record or error that came last.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the open file that were read so far, as far as they are known.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.current.as_ref().map_or(0, OpenRecords::bytes_read)
     }
 
     /// The line of the record or error that came last, or its number in a list or table, from 1.
@@ -105,9 +112,15 @@ enum OpenRecords {
 impl OpenRecords {
     fn new(path: &Path, format: Format) -> Result<Self> {
         Ok(match format {
-            Format::Parquet => Self::Table(Box::new(Rows::open(path)?)),
-            Format::Json if List::is_list(path)? => Self::List(List::open(path)?),
-            _ => Self::Lines(path.to_owned(), Lines::open(path)?),
+            Format {
+                kind: Kind::Parquet,
+                ..
+            } => Self::Table(Box::new(Rows::open(path)?)),
+            Format {
+                kind: Kind::Json,
+                packing,
+            } if List::is_list(path, packing)? => Self::List(List::open(path, packing)?),
+            Format { packing, .. } => Self::Lines(path.to_owned(), Lines::open(path, packing)?),
         })
     }
 
@@ -116,6 +129,15 @@ impl OpenRecords {
             Self::Lines(_, lines) => lines.line(),
             Self::List(list) => list.element,
             Self::Table(rows) => rows.row(),
+        }
+    }
+
+    /// Bytes of the file that were read so far, as far as they are known.
+    fn bytes_read(&self) -> u64 {
+        match self {
+            Self::Lines(_, lines) => lines.bytes_read(),
+            Self::List(list) => list.read.load(Ordering::Relaxed),
+            Self::Table(_) => 0,
         }
     }
 
@@ -147,7 +169,8 @@ fn parsed(path: &Path, line: u64, text: &[u8]) -> Result<Value> {
 /// parsed one at a time.
 struct List {
     path: PathBuf,
-    bytes: io::Bytes<BufReader<File>>,
+    bytes: io::Bytes<Unpacked>,
+    read: Arc<AtomicU64>,
     place: RecordPlace,
     /// Elements read so far.
     element: u64,
@@ -168,15 +191,16 @@ impl std::fmt::Debug for List {
 
 impl List {
     /// Does the first visible character open a list?
-    fn is_list(path: &Path) -> Result<bool> {
-        Ok(Self::open(path)?.visible()? == Some(b'['))
+    fn is_list(path: &Path, packing: Packing) -> Result<bool> {
+        Ok(Self::open(path, packing)?.visible()? == Some(b'['))
     }
 
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
+    fn open(path: &Path, packing: Packing) -> Result<Self> {
+        let (reader, read) = files::open(path, packing)?;
         Ok(Self {
             path: path.to_owned(),
-            bytes: BufReader::new(file).bytes(),
+            bytes: reader.bytes(),
+            read,
             place: RecordPlace::Before,
             element: 0,
         })

@@ -156,6 +156,7 @@ fn expect(path: &Path, field: &'static str, found: u64, expected: u64) -> Result
 pub struct ShardWriter<W> {
     out: W,
     header: ShardHeader,
+    bytes: Vec<u8>,
 }
 
 impl<W: Write + Seek> ShardWriter<W> {
@@ -163,29 +164,57 @@ impl<W: Write + Seek> ShardWriter<W> {
     pub fn new(mut out: W, tokenizer: &Tokenizer) -> io::Result<Self> {
         let header = ShardHeader::new(tokenizer);
         out.write_all(&header.to_bytes())?;
-        Ok(Self { out, header })
+        let bytes = Vec::new();
+        Ok(Self { out, header, bytes })
     }
 
     /// Appends a document, its BOS token included.
     ///
     /// Errors if it does not begin with BOS, holds a second one, or an id is out of range.
     pub fn push(&mut self, document: &[u32]) -> io::Result<()> {
+        let bos = self.header.bos;
+        if document.first() != Some(&bos) {
+            let reason = format!("a document must begin with BOS ({bos})");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        self.begin()?;
+        self.extend(&document[1..])
+    }
+
+    /// Begins a document with BOS.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        let bos = self.header.bos;
+        self.header.documents += 1;
+        self.write(&[bos])
+    }
+
+    /// Appends tokens to the document that was begun.
+    ///
+    /// Errors if one is BOS or out of range.
+    pub(crate) fn extend(&mut self, tokens: &[u32]) -> io::Result<()> {
         let ShardHeader {
             bos, vocab_size, ..
         } = self.header;
-        let begins = document.first() == Some(&bos) && !document[1..].contains(&bos);
-        if !begins || document.iter().any(|&id| id >= vocab_size) {
+        if tokens.iter().any(|&id| id == bos || id >= vocab_size) {
             let reason =
-                format!("a document must be BOS ({bos}), then other ids below {vocab_size}");
+                format!("a document has only ids below {vocab_size}, and BOS ({bos}) once");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        let width = self.header.width();
-        for id in document {
-            self.out.write_all(&id.to_le_bytes()[..width])?;
+        self.write(tokens)
+    }
+
+    fn write(&mut self, tokens: &[u32]) -> io::Result<()> {
+        self.bytes.clear();
+        match self.header.width() {
+            2 => self
+                .bytes
+                .extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes())),
+            _ => self
+                .bytes
+                .extend(tokens.iter().flat_map(|id| id.to_le_bytes())),
         }
-        self.header.tokens += document.len() as u64;
-        self.header.documents += 1;
-        Ok(())
+        self.header.tokens += tokens.len() as u64;
+        self.out.write_all(&self.bytes)
     }
 
     /// Writes the counts into the header and returns it.
@@ -313,6 +342,7 @@ mod tests {
         let mut writer = ShardWriter {
             out: &mut out,
             header,
+            bytes: Vec::new(),
         };
         documents
             .iter()
@@ -456,6 +486,7 @@ mod tests {
         let mut writer = ShardWriter {
             out: Cursor::new(Vec::new()),
             header,
+            bytes: Vec::new(),
         };
         for document in [&[][..], &[2], &[1, 1], &[1, 9]] {
             assert!(writer.push(document).is_err(), "{document:?}");

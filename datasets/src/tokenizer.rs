@@ -1,11 +1,8 @@
-//! A byte-level BPE tokenizer: trains it, saves it for other tools, and loads it or another
-//! tokenizer.
+//! A tokenizer: saves one that [`crate::bpe`] trained for other tools, loads it or another one, and
+//! encodes.
 //!
-//! Every byte is a token, so all text can be encoded and decodes to itself. Every digit is a token
-//! of its own, so that numbers are read column by column; then the pre-tokenizer of GPT-2 splits
-//! words with their leading space. The files are those of Hugging Face: `tokenizer.json`, and a
-//! `tokenizer_config.json` that tells transformers the special tokens. The same text always gives
-//! the same bytes.
+//! The files are those of Hugging Face: `tokenizer.json`, and a `tokenizer_config.json` that tells
+//! transformers the special tokens.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,15 +13,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::{durable, tokenizer_files};
-use tokenizers::AddedToken;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::processors::template::TemplateProcessing;
 
 use crate::answers::Rendered;
+use crate::encoder::{Encoder, Piece, Stream};
 use crate::{Error, Result, rows};
 
 /// Begins every document; id 0 of a tokenizer trained here.
@@ -35,83 +26,23 @@ pub const EOS: &str = "<|end_of_text|>";
 /// A tokenizer with the exact bytes of its file.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    encoder: Encoder,
     json: Vec<u8>,
     bos: (String, u32),
     eos: Option<(String, u32)>,
     vocab_size: usize,
 }
 
-/// Trains a byte-level BPE of at most `vocab_size` tokens, special tokens and all bytes included;
-/// fewer if the text has no pair of tokens left that occurs twice.
-///
-/// [`BOS`] and [`EOS`] get ids 0 and 1, `special_tokens` (of a chat template, say) the next ones.
-/// Memory holds a count of each distinct word, not the text. Errors if `vocab_size` is less than
-/// 256 and the special tokens.
-pub fn train_bpe<I>(texts: I, vocab_size: usize, special_tokens: &[&str]) -> Result<Tokenizer>
-where
-    I: IntoIterator<Item = String>,
-    I::IntoIter: Send,
-{
-    let special_tokens = [&[BOS, EOS], special_tokens].concat();
-    let least = special_tokens.len() + 256;
-    if vocab_size < least {
-        return Err(Error::VocabSize {
-            found: vocab_size,
-            least,
-        });
-    }
-    let inner = train(texts.into_iter(), vocab_size, &special_tokens).map_err(failed)?;
-    let json = inner.to_string(true).map_err(failed)?.into_bytes();
-    Tokenizer::new(inner, json, BOS, Some(EOS)).map_err(failed)
-}
-
 /// An error of the crate tokenizers that is not about a file.
-fn failed(reason: tokenizers::Error) -> Error {
+pub(crate) fn failed(reason: tokenizers::Error) -> Error {
     Error::Tokenization {
         reason: reason.to_string(),
     }
 }
 
-/// Trains the merges and puts the parts together; text encoded with special tokens begins with BOS.
-fn train(
-    texts: impl Iterator<Item = String> + Send,
-    vocab_size: usize,
-    special_tokens: &[&str],
-) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let byte_level = ByteLevel::new(false, true, true);
-    let digits_alone = Digits::new(true);
-    let template = TemplateProcessing::builder()
-        .try_single(format!("{BOS} $A"))?
-        .try_pair(format!("{BOS} $A {BOS}:1 $B:1"))?
-        .special_tokens(vec![(BOS, 0)])
-        .build()?;
-    let mut inner = tokenizers::Tokenizer::new(BPE::default());
-    inner.with_pre_tokenizer(Some(Sequence::new(vec![
-        digits_alone.into(),
-        byte_level.into(),
-    ])));
-    inner.with_decoder(Some(byte_level));
-    inner.with_post_processor(Some(template));
-    // Counts do not depend on threads, and equal counts go to the lowest ids: the result is fixed.
-    let trainer = BpeTrainer::builder()
-        .vocab_size(vocab_size)
-        .min_frequency(2)
-        .special_tokens(
-            special_tokens
-                .iter()
-                .map(|&token| AddedToken::from(token, true))
-                .collect(),
-        )
-        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .show_progress(false)
-        .build();
-    inner.train(&mut TrainerWrapper::from(trainer), texts)?;
-    Ok(inner)
-}
-
 impl Tokenizer {
     /// Completes a tokenizer that was just built or parsed from `json`.
-    fn new(
+    pub(crate) fn new(
         mut inner: tokenizers::Tokenizer,
         json: Vec<u8>,
         bos: &str,
@@ -131,6 +62,7 @@ impl Tokenizer {
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
         Ok(Self {
             inner,
+            encoder: Encoder::new(&json),
             json,
             bos,
             eos,
@@ -206,23 +138,40 @@ impl Tokenizer {
 
     /// The tokens of a text, without special tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false);
-        Ok(encoding.map_err(failed)?.get_ids().to_vec())
+        let mut pieces = Vec::new();
+        let mut stream = self.stream();
+        stream.push(text, &mut pieces)?;
+        stream.finish(&mut pieces);
+        Ok(self.encode_pieces(&pieces)?.concat())
     }
 
     /// The tokens of documents, each between [`Tokenizer::bos_id`] and, if there is another one,
     /// [`Tokenizer::eos_id`]; works on all cores.
     pub fn encode_documents(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
-        let encodings = self.inner.encode_batch_fast(texts, false).map_err(failed)?;
-        // If one token is both, the first token of the next document ends this one.
-        let end = self.eos_id().filter(|eos| *eos != self.bos.1);
-        let document = |encoding: tokenizers::Encoding| {
-            std::iter::once(self.bos.1)
-                .chain(encoding.get_ids().iter().copied())
-                .chain(end)
-                .collect()
-        };
-        Ok(encodings.into_iter().map(document).collect())
+        let pieces: Vec<Piece> = texts
+            .into_iter()
+            .map(|text| Piece::Text(text, true))
+            .collect();
+        let encoded = self.encode_pieces(&pieces)?.into_iter();
+        let end = self.end_of_document();
+        let document = |ids: Vec<u32>| [&[self.bos.1], &ids[..], end.as_slice()].concat();
+        Ok(encoded.map(document).collect())
+    }
+
+    /// Cuts a document that arrives in parts into pieces.
+    pub(crate) fn stream(&self) -> Stream<'_> {
+        Stream::new(&self.encoder, &self.inner)
+    }
+
+    /// The tokens of pieces of documents; works on all cores.
+    pub(crate) fn encode_pieces(&self, pieces: &[Piece]) -> Result<Vec<Vec<u32>>> {
+        self.encoder.encode_all(&self.inner, pieces)
+    }
+
+    /// The token after a document. If one token is both BOS and EOS, the first token of the next
+    /// document ends this one.
+    pub(crate) fn end_of_document(&self) -> Option<u32> {
+        self.eos_id().filter(|eos| *eos != self.bos.1)
     }
 
     /// The encoder of texts that a chat template wrote.
@@ -339,6 +288,7 @@ fn token_name(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bpe::train_bpe;
     use crate::generate::mix::Corpus;
     use crate::generate::{Split, Task, problem};
     use crate::random::mix64;

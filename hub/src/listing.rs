@@ -39,7 +39,18 @@ impl ListedFile {
 }
 
 /// Endings of the files that the trainer reads.
-const TEXTS: [&str; 3] = [".jsonl", ".parquet", ".txt"];
+const TEXTS: [&str; 10] = [
+    ".jsonl",
+    ".jsonl.gz",
+    ".jsonl.zst",
+    ".json.gz",
+    ".json.zst",
+    ".ndjson",
+    ".parquet",
+    ".txt",
+    ".txt.gz",
+    ".txt.zst",
+];
 
 /// The reply of `/api/models/{repo}/revision/{revision}?blobs=true`.
 #[derive(Deserialize)]
@@ -210,7 +221,7 @@ impl Listing {
     fn nothing(&self, name: &Name, want: Want) -> Error {
         let (wanted, advice) = match want {
             Want::Texts => (
-                ".jsonl, .parquet or .txt",
+                ".jsonl, .ndjson, .parquet or .txt, packed or not",
                 "; name a data set with such files".into(),
             ),
             _ => ("model.safetensors, no .gguf and no .sterna", String::new()),

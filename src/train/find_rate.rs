@@ -6,8 +6,9 @@ use sterna_train::Run;
 use sterna_train::run::{data, range_test};
 
 use crate::exit::Interrupted;
-use crate::output::{note, outln};
-use crate::terminal;
+use crate::output::outln;
+use crate::terminal::{self, Stoppable};
+use crate::train::watch::Watch;
 
 /// Rates that are tried, two per factor of three. BitNet's rates, from large to small models, are
 /// in this range.
@@ -18,8 +19,10 @@ const COUNT: usize = 11;
 /// Trains `steps` steps with each rate and prints their losses and a suggestion.
 pub fn run(run: &Run, steps: u64, as_json: bool) -> anyhow::Result<()> {
     let folder = TemporaryFolder::new()?;
-    note!("training the tokenizer and encoding the data");
-    data::prepare(run, folder.path())?;
+    let mut watch = Watch::new(steps);
+    data::prepare(run, folder.path(), &mut |event| watch.see(&event))?;
+    watch.finish();
+    let _stoppable = Stoppable::work();
     let data = data::open(run, folder.path())?;
     let mut trials = Vec::new();
     if !as_json {

@@ -9,7 +9,8 @@ use sterna_train::run::cost;
 use sterna_train::{Control, Evaluation, Event, InstructionSet};
 
 use crate::output::{note, warning};
-use crate::terminal;
+use crate::preparing::Progress;
+use crate::terminal::{self, Stoppable};
 
 /// The progress of a run.
 pub struct Watch {
@@ -26,6 +27,9 @@ pub struct Watch {
     /// Of this machine, measured when the run starts.
     peak_flops: f64,
     last_line: Instant,
+    preparing: Option<Progress>,
+    /// From the first step on, a signal asks for a checkpoint. Before, there is nothing to save.
+    stoppable: Option<Stoppable>,
 }
 
 /// Time between two lines of a log.
@@ -45,18 +49,28 @@ impl Watch {
             flops_per_token: 0.0,
             peak_flops: f64::INFINITY,
             last_line: Instant::now(),
+            preparing: None,
+            stoppable: None,
         }
     }
 
     /// Removes the bar and returns the losses.
-    pub fn finish(self) -> Vec<f64> {
+    pub fn finish(mut self) -> Vec<f64> {
+        self.preparing.take().inspect(Progress::finish);
         self.bar.finish_and_clear();
         self.losses
     }
 
     pub fn see(&mut self, event: &Event) -> Control {
         match event {
-            Event::Preparing => self.say("training the tokenizer and encoding the data"),
+            Event::Preparing { what, done, total } => {
+                let progress = self.preparing.get_or_insert_with(|| {
+                    note!("training the tokenizer and encoding the data");
+                    Progress::new(*what, *total)
+                });
+                progress.show(*what, *done, *total);
+            }
+            Event::Note(note) => self.say(note),
             Event::Packed(conversations) => {
                 self.say(&conversations.notes.to_string());
                 for line in conversations.notes.warnings() {
@@ -79,6 +93,8 @@ impl Watch {
                 epochs,
                 flops_per_token,
             } => {
+                self.preparing.take().inspect(Progress::finish);
+                self.stoppable.get_or_insert_with(Stoppable::work);
                 let parameters = *parameters as f64 / 1e6;
                 let from = if *step > 0 {
                     format!(", going on from step {step}")
@@ -147,7 +163,9 @@ impl Watch {
     }
 
     fn say(&self, line: &str) {
-        if terminal::is_terminal() {
+        if let Some(progress) = &self.preparing {
+            progress.say(line)
+        } else if terminal::is_terminal() {
             self.bar.println(line)
         } else {
             note!("{line}")

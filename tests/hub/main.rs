@@ -214,7 +214,7 @@ fn a_data_set_is_trained_on_by_name_and_the_run_says_of_which_commit() {
     let other = ["none", "--set", "data.text=['hf:org/name@empty']"];
     let message = setup.fails(&[&args[..], &other].concat(), &[], 3);
     assert!(
-        message.contains(".jsonl, .parquet or .txt") && message.contains("README.md"),
+        message.contains(".parquet or .txt") && message.contains("README.md"),
         "{message}"
     );
 

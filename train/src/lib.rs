@@ -53,7 +53,7 @@ pub use ops::InstructionSet;
 pub use pretrained::{Pretrained, ReadWeights};
 pub use ranks::{Place, Processor};
 pub use recipe::{Draft, Origins, Recipe};
-pub use run::{Control, Evaluation, Event, Opened, Outcome, Run, export_newest, train};
+pub use run::{Control, Evaluation, Event, Opened, Outcome, Preparing, Run, export_newest, train};
 pub use schedule::{RateShape, Schedule};
 pub use sequences::Sequences;
 pub use spikes::Spikes;

@@ -15,7 +15,7 @@
 //! // The perplexity of a model, and its distance from a reference.
 //! let open = |path: &str| Subject::open(path.as_ref(), path.into(), Options::default());
 //! let subjects = [open("reference.sterna")?, open("model.sterna")?];
-//! let text = Text::open(&["book.txt".into()], None)?;
+//! let text = Text::open(&["book.txt".into()], &Default::default())?;
 //! let passage = Passage {
 //!     text: &text,
 //!     convention: Convention::Rolling { context: 512 },

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sterna_datasets::generate::Document;
-use sterna_datasets::{Split, Task, generate, read};
+use sterna_datasets::read::{self, ReadOptions};
+use sterna_datasets::{Split, Task, generate};
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::{Error, Result};
@@ -36,12 +37,12 @@ pub struct TextSource {
 const SEED: u64 = 7;
 
 impl Text {
-    /// Reads `.txt`, `.jsonl`, `.parquet` and folders of them, as [`read::documents`] does.
+    /// Reads files of texts and of records, and folders of them, as [`read::documents`] does.
     ///
     /// # Errors
     /// Those of the readers, and no document at all.
-    pub fn open(paths: &[PathBuf], separator: Option<String>) -> Result<Text> {
-        let documents = read::documents(paths, separator)?;
+    pub fn open(paths: &[PathBuf], options: &ReadOptions) -> Result<Text> {
+        let documents = read::documents(paths, options)?;
         let documents = documents.collect::<Result<Vec<String>, _>>()?;
         let names = paths.iter().map(|path| path.display().to_string());
         let name = names.collect::<Vec<_>>().join(", ");

@@ -134,8 +134,8 @@ pub struct DataRecipe {
     /// Number of generated training documents, with `mix`.
     #[serde(default = "defaults::documents")]
     pub documents: u64,
-    /// Files or folders of .txt, .jsonl or .parquet, relative to the recipe, or names of data sets
-    /// of the hub, like `hf:org/name`. With a weight, each is a separate source.
+    /// Files or folders of texts and of records, relative to the recipe, or names of data sets of
+    /// the hub, like `hf:org/name`. With a weight, each is a separate source.
     pub text: Option<Vec<Text>>,
     /// Files or folders of .jsonl or .parquet with conversations, relative to the recipe.
     ///
@@ -160,7 +160,9 @@ pub struct DataRecipe {
     pub special_tokens: Option<Vec<String>>,
     /// A line that separates the documents of a .txt file.
     pub separator: Option<String>,
-    /// Share of the documents that is held out, 0 to 1.
+    /// The key of records that holds the text, if it is not `text`.
+    pub column: Option<String>,
+    /// Share of the documents that is held out, 0 to 1; a small corpus may hold out more.
     #[serde(default = "defaults::held_out")]
     pub held_out: f64,
     /// Vocabulary size of the tokenizer that is trained on the data; it may become smaller. A

@@ -98,6 +98,11 @@ pub fn latest(run: &Run, folder: &Path) -> Result<(Option<Checkpoint>, Vec<Error
     Ok((None, warnings))
 }
 
+/// Whether `folder` has a checkpoint, be it damaged.
+pub(super) fn has_any(folder: &Path) -> Result<bool> {
+    Ok(!list(folder)?.is_empty())
+}
+
 /// The paths of the checkpoints in the order of their steps; empty if the folder does not exist.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {

@@ -9,15 +9,17 @@ use sterna_datasets::conversation::{self, Conversation};
 use sterna_datasets::notes::Tolerance;
 use sterna_datasets::tokenizer::{BOS, EOS};
 use sterna_datasets::{
-    Corpus, Loader, Rows, Split, Tokenizer, chat, prepare, read, rows, template, train_bpe,
+    Corpus, Loader, Rows, Shard, Split, Tokenizer, chat, prepare, rows, template, train_bpe,
 };
 use sterna_ternary::durable;
 
+use super::events::{Control, Event};
 use super::opened::Run;
+use super::texts::{self, Observe};
 use crate::recipe::{Recipe, Text};
 use crate::{Chat, Error, Pretrained, Result};
 
-/// Number of documents that the tokenizer is trained on.
+/// Number of generated documents or conversations that the tokenizer is trained on.
 const TOKENIZER_DOCUMENTS: usize = 20_000;
 /// Largest number of held-out rows per evaluation. Evaluations of short rows read more, until they
 /// have [`HELD_OUT_TOKENS`].
@@ -34,7 +36,7 @@ pub struct Data {
     pub tokenizer: Tokenizer,
     /// Training batches.
     pub loader: Loader,
-    /// Held-out sequences of context + 1 tokens, concatenated.
+    /// Held-out sequences of context + 1 tokens, concatenated; empty if nothing is held out.
     pub held_out: Vec<u32>,
     /// Bytes of text that the targets in [`Data::held_out`] decode to.
     pub held_out_bytes: usize,
@@ -45,29 +47,39 @@ pub struct Data {
 ///
 /// Returns what was packed, if the data contain conversations.
 ///
+/// `observe` may stop the work.
+///
 /// # Errors
 /// Texts that cannot be read or are not valid, a checkpoint without a suitable tokenizer, and
 /// [`Error::Io`].
-pub fn prepare(run: &Run, folder: &Path) -> Result<Option<chat::Packed>> {
+pub fn prepare(
+    run: &Run,
+    folder: &Path,
+    observe: &mut dyn FnMut(Event) -> Control,
+) -> Result<Option<chat::Packed>> {
     let recipe = run.recipe();
     let data = &recipe.data;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let tokenizer = match run.tokenizer_from() {
         Some(checkpoint) => taken_over(checkpoint, folder)?,
-        None => trained(run, folder)?,
+        None => trained(run, folder, observe)?,
     };
     if recipe.has_conversations() {
-        return conversations(run, &tokenizer, folder).map(Some);
+        return conversations(run, &tokenizer, folder, observe).map(Some);
     }
     if let Some(mix) = &data.mix {
-        let [train, held_out] = documents(recipe);
-        prepare::generated(mix, data.seed, train, held_out, &tokenizer, folder)?;
-        return Ok(None);
+        let [train, mut held_out] = documents(recipe);
+        let row = recipe.train.context as u64 + 1;
+        // Short documents may be less than a row.
+        loop {
+            let made = prepare::generated(mix, data.seed, train, held_out, &tokenizer, folder)?;
+            if held_out == 0 || made.held_out.tokens >= row {
+                return Ok(None);
+            }
+            held_out *= 2;
+        }
     }
-    for source in sources(recipe, folder) {
-        let documents = read::documents(&source.paths, data.separator.clone())?;
-        prepare::held_out_share(documents, &tokenizer, &source.folder, data.held_out)?;
-    }
+    texts::shards(recipe, &tokenizer, folder, observe)?;
     Ok(None)
 }
 
@@ -80,7 +92,12 @@ fn documents(recipe: &Recipe) -> [u64; 2] {
 
 /// Writes conversations with a chat template, packed into rows, together with the plain texts of a
 /// mix.
-fn conversations(run: &Run, tokenizer: &Tokenizer, folder: &Path) -> Result<chat::Packed> {
+fn conversations(
+    run: &Run,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    observe: Observe,
+) -> Result<chat::Packed> {
     let (recipe, data) = (run.recipe(), &run.recipe().data);
     let renderer = run.renderer();
     let packer = Packer {
@@ -95,7 +112,9 @@ fn conversations(run: &Run, tokenizer: &Tokenizer, folder: &Path) -> Result<chat
         Some(mix) => packer.generated(mix, data.seed, documents(recipe), folder)?,
         None => {
             let paths = data.chat.as_deref().unwrap_or_default();
-            packer.files(paths, data.held_out, folder)?
+            texts::with_share(data.held_out, observe, |share| {
+                packer.files(paths, share, folder)
+            })?
         }
     })
 }
@@ -112,32 +131,26 @@ fn learned(run: &Run) -> Learned {
 }
 
 /// Trains a tokenizer on the data and saves it.
-fn trained(run: &Run, folder: &Path) -> Result<Tokenizer> {
+fn trained(run: &Run, folder: &Path, observe: Observe) -> Result<Tokenizer> {
     let recipe = run.recipe();
-    let (texts, special_tokens) = match run.chat() {
-        Some(chat) => (rendered(recipe, chat)?, &chat.template.special_tokens[..]),
-        None => (texts(recipe, folder)?, &[][..]),
+    let vocab_size = recipe.data.vocab_size;
+    let tokenizer = match (run.chat(), corpus(recipe)) {
+        (Some(chat), _) => {
+            let special_tokens: Vec<&str> = chat
+                .template
+                .special_tokens
+                .iter()
+                .map(String::as_str)
+                .collect();
+            train_bpe(rendered(recipe, chat)?, vocab_size, &special_tokens)?
+        }
+        (None, Some(corpus)) => {
+            train_bpe(corpus.texts().take(TOKENIZER_DOCUMENTS), vocab_size, &[])?
+        }
+        (None, None) => texts::word_counts(recipe, folder, observe)?.train(vocab_size, &[])?,
     };
-    let special_tokens: Vec<&str> = special_tokens.iter().map(String::as_str).collect();
-    let tokenizer = train_bpe(texts, recipe.data.vocab_size, &special_tokens)?;
     tokenizer.save(folder, recipe.train.context)?;
     Ok(tokenizer)
-}
-
-/// The plain texts that a tokenizer is trained on.
-fn texts(recipe: &Recipe, folder: &Path) -> Result<Vec<String>> {
-    let data = &recipe.data;
-    if let Some(corpus) = corpus(recipe) {
-        return Ok(corpus.texts().take(TOKENIZER_DOCUMENTS).collect());
-    }
-    let mut texts = Vec::new();
-    for source in sources(recipe, folder) {
-        let count = (TOKENIZER_DOCUMENTS as f64 * source.share).ceil() as usize;
-        let documents = read::documents(&source.paths, data.separator.clone())?;
-        let documents = documents.take(count);
-        texts.extend(documents.collect::<sterna_datasets::Result<Vec<String>>>()?);
-    }
-    Ok(texts)
 }
 
 /// Texts and rendered conversations, without special tokens.
@@ -217,15 +230,15 @@ fn loaded(checkpoint: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
 }
 
 /// A source of texts, and the folder of its shards.
-struct TextSource {
-    paths: Vec<PathBuf>,
+pub(super) struct TextSource {
+    pub paths: Vec<PathBuf>,
     /// Share of the training rows.
-    share: f64,
-    folder: PathBuf,
+    pub share: f64,
+    pub folder: PathBuf,
 }
 
 /// The sources of a recipe: one per weighted text, or a single one in the folder itself.
-fn sources(recipe: &Recipe, folder: &Path) -> Vec<TextSource> {
+pub(super) fn sources(recipe: &Recipe, folder: &Path) -> Vec<TextSource> {
     let texts = recipe.data.text.as_deref().unwrap_or_default();
     let total: f64 = texts.iter().filter_map(Text::weight).sum();
     let weighted = texts.iter().filter_map(|text| {
@@ -308,12 +321,18 @@ fn loader(recipe: &Recipe, folder: &Path) -> Result<Loader> {
 pub fn held_out(recipe: &Recipe, folder: &Path) -> Result<Vec<u32>> {
     if recipe.has_conversations() {
         let shard = folder.join(chat::FILES[1]);
+        if rows::PackedRows::open(&shard)?.is_empty() {
+            return Ok(Vec::new());
+        }
         let loader = Loader::open_packed(&shard, 1, HELD_OUT_ORDER)?;
         return Ok(first_rows(&loader, 1.0));
     }
     let mut rows = Vec::new();
     for source in sources(recipe, folder) {
         let shard = [source.folder.join(SHARDS[1])];
+        if Shard::open(&shard[0])?.header().tokens == 0 {
+            continue;
+        }
         rows.extend(held_out_rows(&shard, recipe.train.context, source.share)?);
     }
     Ok(rows)

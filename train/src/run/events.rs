@@ -10,8 +10,17 @@ use crate::{Error, Step};
 /// An event that the training loop reports.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The tokenizer and the shards are about to be made.
-    Preparing,
+    /// The tokenizer and the shards are being made.
+    Preparing {
+        /// The part of this work.
+        what: Preparing,
+        /// Bytes of files that were read.
+        done: u64,
+        /// Bytes of all files; 0 if they are not known.
+        total: u64,
+    },
+    /// Something that a person should know about the data.
+    Note(&'a str),
     /// Conversations were packed into rows.
     Packed(&'a Packed),
     /// Training starts or resumes after this step.
@@ -54,6 +63,19 @@ pub enum Event<'a> {
     },
     /// A checkpoint was written.
     Saved(&'a Path),
+}
+
+/// A part of the work before the first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparing {
+    /// All of it: the data are generated or are conversations.
+    Data,
+    /// The words of the texts are counted for the tokenizer.
+    Words,
+    /// The merges of the tokenizer are computed.
+    Merges,
+    /// Texts become tokens.
+    Tokens,
 }
 
 /// An evaluation of the model as it will be exported.

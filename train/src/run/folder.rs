@@ -1,5 +1,6 @@
 //! The folder of a run: made once, and then used by the same recipe only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use sterna_ternary::durable;
 use super::build::schedule;
 use super::checkpoint;
 use super::data::{self, Data};
-use super::events::{Control, Event};
+use super::events::{Control, Event, Preparing};
 use super::opened::Run;
 use crate::ranks::Ranks;
 use crate::schedule::Schedule;
@@ -40,7 +41,7 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
     let path = folder.join("recipe.toml");
     match std::fs::read_to_string(&path) {
         Ok(there) if there == recipe.to_toml() => Ok(()),
-        Ok(there) => {
+        Ok(there) if checkpoint::has_any(&folder.join("checkpoints"))? => {
             other_steps(run, &there, folder).map_err(|why| Error::Recipe {
                 path: path.clone(),
                 why,
@@ -48,9 +49,20 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
             let text = recipe.to_toml();
             durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
         }
-        Err(_) => {
-            observe(Event::Preparing);
-            if let Some(packed) = data::prepare(run, &folder.join("data"))? {
+        // A folder without a step belongs to no recipe yet.
+        _ => {
+            for name in ["run.json", "metrics.jsonl"] {
+                let path = folder.join(name);
+                if path.exists() {
+                    std::fs::remove_file(&path).map_err(Error::io(&path))?;
+                }
+            }
+            observe(Event::Preparing {
+                what: Preparing::Data,
+                done: 0,
+                total: 0,
+            });
+            if let Some(packed) = data::prepare(run, &folder.join("data"), observe)? {
                 observe(Event::Packed(&packed));
             }
             let text = recipe.to_toml();
@@ -59,17 +71,46 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
     }
 }
 
+/// The keys in which two recipes differ, with both values; ten at most.
+fn differences(before: &Recipe, now: &Recipe) -> String {
+    let values = |recipe: &Recipe| recipe.flat().into_iter().collect::<BTreeMap<_, _>>();
+    let (before, now) = (values(before), values(now));
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let text = |value: Option<&toml::Value>| match value {
+        Some(value) => value.to_string(),
+        None => "absent".into(),
+    };
+    let differs = keys
+        .into_iter()
+        .filter(|key| before.get(*key) != now.get(*key));
+    let differs: Vec<String> = differs
+        .map(|key| {
+            let (old, new) = (text(before.get(key)), text(now.get(key)));
+            format!("`{key}` was {old} and is {new}")
+        })
+        .collect();
+    match differs.len() {
+        0 => String::new(),
+        1..=10 => format!(": {}", differs.join(", ")),
+        more => format!(": {}, and {} more", differs[..10].join(", "), more - 10),
+    }
+}
+
 /// Checks that the run of the recipe text `there` can continue as this one: only `steps` may
 /// differ, and the schedule of the steps taken may not.
 fn other_steps(run: &Run, there: &str, folder: &Path) -> std::result::Result<(), String> {
     let recipe = run.recipe();
-    let another = "this folder belongs to a run of another recipe; choose another folder, or \
-                   remove this one to start over";
-    let before = toml::from_str::<Recipe>(there).map_err(|_| another)?;
+    let another = |differs: String| {
+        format!(
+            "this folder belongs to a run of another recipe{differs}; choose another folder, or \
+             remove this one to start over"
+        )
+    };
+    let before = toml::from_str::<Recipe>(there).map_err(|_| another(String::new()))?;
     let mut same = recipe.clone();
     same.train.steps = before.train.steps;
     if same.to_toml() != before.to_toml() {
-        return Err(another.into());
+        return Err(another(differences(&before, &same)));
     }
     let checkpoints = folder.join("checkpoints");
     let (found, _) = checkpoint::latest(run, &checkpoints).map_err(|e| e.to_string())?;

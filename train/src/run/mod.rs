@@ -15,9 +15,10 @@ pub mod range_test;
 pub mod sample;
 pub mod statistics;
 pub mod tensorboard;
+pub mod texts;
 mod train;
 
-pub use events::{Control, Evaluation, Event, Outcome};
+pub use events::{Control, Evaluation, Event, Outcome, Preparing};
 pub use newest::export_newest;
 pub use opened::{Opened, Run};
 pub use train::train;

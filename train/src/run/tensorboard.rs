@@ -78,7 +78,8 @@ impl Board {
                 self.flush()
             }
             Event::Saved(_) => self.flush(),
-            Event::Preparing | Event::Packed(_) | Event::Idle { .. } | Event::Warning(_) => Ok(()),
+            Event::Preparing { .. } | Event::Note(_) | Event::Packed(_) => Ok(()),
+            Event::Idle { .. } | Event::Warning(_) => Ok(()),
         }
     }
 

@@ -94,7 +94,8 @@ pub fn train(
             control = Control::Stop;
         }
         // Held-out loss, statistics of the layers and a sample.
-        if index.is_multiple_of(train.evaluate_every) || last {
+        let is_due = index.is_multiple_of(train.evaluate_every) || last;
+        if is_due && !data.held_out.is_empty() {
             let found = evaluate(&trainer, &data, recipe, &mut statistics)?;
             metrics.push(json!({"step": index, "held_out_loss": found.loss,
                 "bits_per_byte": found.bits_per_byte, "sample": found.sample,
@@ -116,7 +117,8 @@ pub fn train(
         }
     }
     // A finished run that is started again takes no step but is scored for its card.
-    if trainer.step == train.steps && held_out_loss.is_none() {
+    let is_finished = trainer.step == train.steps;
+    if is_finished && held_out_loss.is_none() && !data.held_out.is_empty() {
         held_out_loss = Some(trainer.evaluate(&data.held_out, train.context)?);
     }
     let model = folder.join("model");
