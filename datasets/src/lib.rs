@@ -32,6 +32,7 @@ mod encoder;
 mod error;
 mod files;
 pub mod generate;
+mod json;
 pub mod loader;
 mod mapped;
 pub mod notes;

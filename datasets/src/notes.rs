@@ -25,6 +25,8 @@ pub struct Notes {
     pub read_only: u64,
     /// Conversations without a learned answer.
     pub unlearned: u64,
+    /// Records with NaN, Infinity or half of a surrogate pair.
+    pub repaired: u64,
     /// Records that were left out.
     pub skipped: Skipped,
     /// The first conversations, with `⟦` and `⟧` around what is learned.
@@ -56,6 +58,7 @@ impl Notes {
         for roles in &conversation.renamed {
             *self.renamed.entry(roles.clone()).or_default() += 1;
         }
+        self.repaired += u64::from(conversation.is_repaired);
         self.empty += rendered.empty;
         self.read_only += rendered.read_only;
         self.unlearned += u64::from(rendered.texts.is_empty());
@@ -92,6 +95,13 @@ impl Notes {
             let n = self.unlearned;
             lines.push(format!(
                 "{n} conversations have nothing to learn and were left out"
+            ));
+        }
+        if self.repaired > 0 {
+            lines.push(format!(
+                "{} records have NaN or Infinity, which are read as null, or half of a surrogate \
+                 pair, which is read as U+FFFD",
+                self.repaired
             ));
         }
         lines.extend(self.skipped.warning());

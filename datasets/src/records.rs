@@ -10,9 +10,10 @@
 //!
 //! Memory holds one record, or one page per column of a Parquet file, and never a whole file.
 //!
-//! `serde_json` parses each record. The brackets and commas of a list are read here, because
-//! `serde_json` visits the elements of a list only in one call, and an iterator must stop after
-//! each.
+//! `serde_json` parses each record. What Python writes and JSON does not have is read too: NaN and
+//! Infinity as null, half of a surrogate pair as U+FFFD. The brackets and commas of a list are read
+//! here, because `serde_json` visits the elements of a list only in one call, and an iterator must
+//! stop after each.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 use crate::files::{self, Format, Kind, Lines, Packing, Unpacked};
+use crate::json::{self, Parsed};
 use crate::parquet::Rows;
 use crate::{Error, Result};
 
@@ -35,6 +37,7 @@ pub struct Records {
     files: std::vec::IntoIter<(PathBuf, Format)>,
     path: PathBuf,
     line: u64,
+    is_repaired: bool,
     current: Option<OpenRecords>,
 }
 
@@ -52,6 +55,7 @@ impl Records {
             files: files.into_iter(),
             path: PathBuf::new(),
             line: 0,
+            is_repaired: false,
             current: None,
         }
     }
@@ -64,6 +68,11 @@ impl Records {
     /// Bytes of the open file that were read so far, as far as they are known.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.current.as_ref().map_or(0, OpenRecords::bytes_read)
+    }
+
+    /// Whether NaN or Infinity of the last record became null, or half of a surrogate pair U+FFFD.
+    pub fn is_repaired(&self) -> bool {
+        self.is_repaired
     }
 
     /// The line of the record or error that came last, or its number in a list or table, from 1.
@@ -89,7 +98,10 @@ impl Iterator for Records {
             let next = open.next();
             self.line = open.line();
             match next {
-                Ok(Some(value)) => return Some(Ok(value)),
+                Ok(Some(parsed)) => {
+                    self.is_repaired = parsed.is_repaired;
+                    return Some(Ok(parsed.value));
+                }
                 Ok(None) => self.current = None,
                 Err(error) => {
                     if matches!(error, Error::Io { .. } | Error::Parquet { .. }) {
@@ -141,7 +153,7 @@ impl OpenRecords {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Value>> {
+    fn next(&mut self) -> Result<Option<Parsed>> {
         match self {
             Self::Lines(path, lines) => loop {
                 let Some(line) = lines.next_line()? else {
@@ -152,16 +164,19 @@ impl OpenRecords {
                 }
             },
             Self::List(list) => list.next(),
-            Self::Table(rows) => rows.next_row(),
+            Self::Table(rows) => Ok(rows.next_row()?.map(|value| Parsed {
+                value,
+                is_repaired: false,
+            })),
         }
     }
 }
 
-fn parsed(path: &Path, line: u64, text: &[u8]) -> Result<Value> {
-    serde_json::from_slice(text).map_err(|error| Error::Json {
+fn parsed(path: &Path, line: u64, text: &[u8]) -> Result<Parsed> {
+    json::parse(text).map_err(|reason| Error::Json {
         path: path.to_owned(),
         line,
-        reason: error.to_string(),
+        reason,
     })
 }
 
@@ -221,7 +236,7 @@ impl List {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Value>> {
+    fn next(&mut self) -> Result<Option<Parsed>> {
         match self.place {
             RecordPlace::Before => drop(self.visible()?),
             RecordPlace::Inside => {}

@@ -24,7 +24,8 @@ const GENERATION: &str = "generation_config.json";
 /// into `folder`, which is created.
 ///
 /// `files` are those of the checkpoint that the tokenizer comes from, and are copied unchanged,
-/// except that generation_config.json names every token that ends a text in the config; none for a tokenizer that the run trained. `template` is the chat template of a model that was
+/// except that generation_config.json names every token that ends a text in the config. There are
+/// none for a tokenizer that the run trained. `template` is the chat template of a model that was
 /// trained from scratch.
 pub fn huggingface(
     model: &Model,

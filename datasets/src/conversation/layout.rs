@@ -5,11 +5,11 @@
 //! | `messages` | a list of `role` and `content` | the conversation |
 //! | `sharegpt` | a list of `from` and `value` | the conversation |
 //! | `alpaca` | `instruction`, `input`, `output`, `history` | user and assistant |
-//! | `prompt-completion` | `prompt`, `completion`: texts or lists of messages | user and assistant |
-//! | `preference` | `prompt`, `chosen`, `rejected`: texts or lists of messages | the chosen answer |
+//! | `prompt-completion` | `prompt`, `completion`: texts or lists | user and assistant |
+//! | `preference` | `prompt`, `chosen`, `rejected`: texts or lists | the chosen answer |
 //! | `question-answer` | `question`, `answer` and other pairs of texts | user and assistant |
 //!
-//! Lists have one of the names of [`LISTS`]. Beside all of them, `system` is a message of the
+//! A list of messages has one of the names of [`LISTS`]. Beside all of them, `system` is a message of the
 //! system, and `tools`, `documents` and `chat_template_kwargs` go to the template.
 
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Reads conversations from records, one per record, in the [layouts](Layout) that data sets have.
 //!
-//! Messages keep every field that is not null, because a chat template may show it. Keys of a record
-//! that nothing reads are listed, so that the caller can say it. A conversation without an answer of
-//! the assistant teaches nothing and is an error.
+//! Messages keep every field that is not null, because a chat template may show it. Keys of a
+//! record that nothing reads are listed, so that the caller can say it. A conversation without an
+//! answer of the assistant teaches nothing and is an error.
 
 mod layout;
 mod message;
@@ -48,6 +48,8 @@ pub struct Conversation {
     pub unread: Vec<String>,
     /// Roles that the template knows by another name: as written, and there.
     pub renamed: Vec<(String, String)>,
+    /// Whether its record had NaN, Infinity or half of a surrogate pair.
+    pub is_repaired: bool,
 }
 
 impl Conversation {
@@ -61,6 +63,7 @@ impl Conversation {
             variables: Map::new(),
             unread: Vec::new(),
             renamed: Vec::new(),
+            is_repaired: false,
         }
     }
 
@@ -94,6 +97,7 @@ impl Iterator for Conversations {
                 variables: read.variables,
                 unread: read.unread,
                 renamed: read.renamed,
+                is_repaired: self.records.is_repaired(),
             }),
             Err(reason) => Err(Error::Conversation { path, line, reason }),
         });

@@ -37,7 +37,10 @@ fn every_layout_says_the_same() {
         json!({"messages": json!([hi, yo]).to_string()}),
         json!({"messages": null, "conversation": [hi, yo]}),
         json!({"conversations": [hi, yo]}),
-        json!({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}),
+        json!({"conversations": [
+            {"from": "human", "value": "Hi"},
+            {"from": "gpt", "value": "Yo"},
+        ]}),
         json!({"dialogue": [{"from": "User", "value": "Hi"}, {"from": "chatgpt", "value": "Yo"}]}),
         json!({"messages": [hi, {"role": "bot", "content": "Yo"}]}),
         json!({"messages": [
@@ -112,7 +115,7 @@ fn messages_keep_their_fields_in_order_and_lose_only_nulls() {
         "source": "x", "score": null,
         "messages": [
             {"role": "user", "content": "Tide?", "name": "Ann", "tool_calls": null},
-            {"role": "assistant", "content": null, "tool_calls": call, "reasoning_content": "hm"},
+            {"role": "assistant", "content": null, "tool_calls": call, "thinking": "hm"},
             {"role": "tool", "content": "low", "tool_call_id": "7"},
             {"role": "assistant", "content": "Low."},
         ],
@@ -127,9 +130,7 @@ fn messages_keep_their_fields_in_order_and_lose_only_nulls() {
         fields,
         [
             r#"{"role":"user","content":"Tide?","name":"Ann"}"#.to_owned(),
-            format!(
-                r#"{{"role":"assistant","content":null,"tool_calls":{call},"reasoning_content":"hm"}}"#
-            ),
+            format!(r#"{{"role":"assistant","content":null,"tool_calls":{call},"thinking":"hm"}}"#),
             r#"{"role":"tool","content":"low","tool_call_id":"7"}"#.to_owned(),
             r#"{"role":"assistant","content":"Low."}"#.to_owned(),
         ]
@@ -268,6 +269,18 @@ fn errors_name_line_and_reason_and_reading_goes_on() {
         );
     }
     assert!(found[11].is_ok() && found.len() == 12);
+}
+
+#[test]
+fn records_of_python_are_read_and_marked() {
+    let lines = r#"{"score": NaN, "prompt": "Hi", "completion": "Y\ud83d"}
+        {"prompt": "Hi", "completion": "Yo"}"#;
+    let found = read(lines, None);
+    let answer = |i: usize| {
+        let conversation = found[i].as_ref().unwrap();
+        (conversation.messages[1].content(), conversation.is_repaired)
+    };
+    assert_eq!((answer(0), answer(1)), (("Y\u{fffd}", true), ("Yo", false)));
 }
 
 #[test]
