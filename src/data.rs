@@ -9,7 +9,7 @@ use sterna_train::Preparing;
 
 use crate::choice::choice;
 use crate::output::outln;
-use crate::preparing::{Progress, ReadArgs};
+use crate::preparing::{Progress, ReadArgs, StrictArg, warn};
 
 /// Generate texts with known answers, or turn texts into token shards.
 #[derive(Subcommand)]
@@ -70,6 +70,8 @@ pub struct Prepare {
     held_out: f64,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    strict: StrictArg,
     /// Print one JSON object with paths and counts.
     #[arg(long)]
     json: bool,
@@ -109,12 +111,14 @@ fn prepare(args: &Prepare) -> anyhow::Result<()> {
     let held_out = prepare::HeldOut::share(args.held_out)?;
     let parts = args.read.parts(&args.text)?;
     let total = parts.total();
+    let mut parts = parts.tolerant(args.strict.strict);
     let mut progress = Progress::new(Preparing::Tokens, total);
     let written = {
         let watch = &mut progress.watch(Preparing::Tokens, total);
-        prepare::texts(parts, &tokenizer, &args.out, held_out, watch)?
+        prepare::texts(&mut parts, &tokenizer, &args.out, held_out, watch)?
     };
     progress.finish();
+    warn(&parts);
     let shards = [&written.train, &written.held_out];
     if args.json {
         let entry = |s: &prepare::Written| {
@@ -123,7 +127,8 @@ fn prepare(args: &Prepare) -> anyhow::Result<()> {
         };
         outln!(
             "{}",
-            json!({"train": entry(shards[0]), "held_out": entry(shards[1])})
+            json!({"train": entry(shards[0]), "held_out": entry(shards[1]),
+                "left_out": parts.left_out()})
         )?;
     } else {
         for s in shards {

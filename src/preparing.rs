@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use sterna_datasets::read::{self, Parts, ReadOptions};
+use sterna_datasets::read::{self, Parts, ReadOptions, TolerantParts};
 use sterna_ternary::units;
 use sterna_train::Preparing;
 
 use crate::locate::texts;
-use crate::output::note;
+use crate::output::{note, warning};
 use crate::terminal;
 
 /// How documents are found in files.
@@ -22,6 +22,24 @@ pub struct ReadArgs {
     /// The key or column of records that holds the text [default: text]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     column: Option<String>,
+}
+
+/// Whether a record that cannot be used is left out.
+#[derive(clap::Args)]
+pub struct StrictArg {
+    /// Refuse texts with a record that cannot be used.
+    ///
+    /// Without this flag such records are left out and counted, and only more than a tenth of them
+    /// is an error.
+    #[arg(long, help_heading = "Data")]
+    pub strict: bool,
+}
+
+/// Says what was left out.
+pub fn warn(parts: &TolerantParts) {
+    for line in parts.warnings() {
+        warning!("{line}");
+    }
 }
 
 impl ReadArgs {

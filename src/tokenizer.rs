@@ -11,7 +11,7 @@ use sterna_train::Preparing;
 use sterna_train::run::texts::SAMPLE;
 
 use crate::output::{note, outln};
-use crate::preparing::{Progress, ReadArgs};
+use crate::preparing::{Progress, ReadArgs, StrictArg, warn};
 
 /// Train a tokenizer.
 #[derive(Subcommand)]
@@ -50,6 +50,8 @@ pub struct Train {
     context: usize,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    strict: StrictArg,
     /// Print one JSON object with path and size.
     #[arg(long)]
     json: bool,
@@ -63,15 +65,17 @@ pub fn run(verb: &Verb) -> anyhow::Result<()> {
         0 => u64::MAX,
         megabytes => megabytes.saturating_mul(1_000_000),
     };
+    let mut parts = parts.tolerant(args.strict.strict);
     let mut progress = Progress::new(Preparing::Words, total);
     let mut counts = WordCounts::new()?;
     let used = {
         let watch = &mut progress.watch(Preparing::Words, total);
-        counts.add_sample(parts, most, watch)?
+        counts.add_sample(&mut parts, bytes, most, watch)?
     };
     progress.show(Preparing::Merges, 0, 0);
     let tokenizer = counts.train(args.vocab_size, &[])?;
     progress.finish();
+    warn(&parts);
     if bytes > most {
         note!(
             "trained on {} of about {} of text, from all parts of it; --sample 0 reads all",

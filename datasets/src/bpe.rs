@@ -23,7 +23,7 @@ use crate::encoder::Encoder;
 use crate::encoder::split::char_of;
 use crate::prepare::Watch;
 use crate::random::mix64;
-use crate::read::Parts;
+use crate::read::Part;
 use crate::tokenizer::{BOS, EOS, failed};
 use crate::{Error, Result, Tokenizer};
 
@@ -129,13 +129,19 @@ impl WordCounts {
         self.distinct = self.words.keys().map(|word| word.len()).sum();
     }
 
-    /// Adds a sample of documents that are read from files: at most about `most` bytes of them, in
-    /// parts from everywhere. All files are read. Returns the bytes that were added.
+    /// Adds a sample of documents that are read from files: of about `bytes` bytes at most about
+    /// `most`, in parts from everywhere. All files are read. Returns the bytes that were added.
     ///
     /// # Errors
     /// Those of reading, and [`Error::Stopped`] if `watch` says so.
-    pub fn add_sample(&mut self, parts: Parts, most: u64, watch: Watch) -> Result<u64> {
-        let share = most as f64 / parts.text_bytes().max(1) as f64;
+    pub fn add_sample(
+        &mut self,
+        parts: impl IntoIterator<Item = Result<Part>>,
+        bytes: u64,
+        most: u64,
+        watch: Watch,
+    ) -> Result<u64> {
+        let share = most as f64 / bytes.max(1) as f64;
         let threshold = (share * 2f64.powi(64)) as u64; // all if the share is 1 or more
         let (mut added, mut seen) = (0, 0);
         for (index, part) in (0..).zip(parts) {
@@ -257,7 +263,8 @@ mod tests {
             let parts = parts(std::slice::from_ref(&path), &ReadOptions::default()).unwrap();
             let mut counts = WordCounts::new().unwrap();
             let watch = &mut |_| std::ops::ControlFlow::Continue(());
-            let used = counts.add_sample(parts, most, watch).unwrap();
+            let bytes = parts.text_bytes();
+            let used = counts.add_sample(parts, bytes, most, watch).unwrap();
             (used, counts.train(600, &[]).unwrap())
         };
         let (all, _) = sample(u64::MAX);

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::files::{self, Format, Kind, Lines};
+use crate::notes::{Skipped, Tolerance};
 use crate::records::Records;
 use crate::{Error, Result};
 
@@ -76,6 +77,8 @@ pub struct Parts {
     text_bytes: u64,
     /// Bytes of the files before the current one.
     before: u64,
+    /// Records without text so far.
+    without_text: u64,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,8 @@ struct OpenFile {
     is_inside: bool,
     /// Lengths of the documents of a text file that are longer than a part, once one was found.
     lengths: Option<std::vec::IntoIter<u64>>,
+    /// Records without text that are not reported yet.
+    without_text: u64,
 }
 
 #[derive(Debug)]
@@ -111,6 +116,7 @@ pub fn parts(paths: &[PathBuf], options: &ReadOptions) -> Result<Parts> {
         current: None,
         left_out: found.left_out,
         before: 0,
+        without_text: 0,
     })
 }
 
@@ -161,6 +167,15 @@ impl Parts {
         self.text_bytes
     }
 
+    /// Leaves out records that cannot be used, up to a tenth of all, unless strict.
+    pub fn tolerant(self, is_strict: bool) -> TolerantParts {
+        TolerantParts {
+            parts: self,
+            tolerance: Some(Tolerance::new(is_strict)),
+            skipped: Skipped::default(),
+        }
+    }
+
     /// Whether the last part ended its document.
     fn is_between(&self) -> bool {
         self.current.as_ref().is_none_or(|open| !open.is_inside)
@@ -180,7 +195,9 @@ impl Iterator for Parts {
                 }
                 continue;
             };
-            match open.part(&self.options) {
+            let part = open.part(&self.options);
+            self.without_text += std::mem::take(&mut open.without_text);
+            match part {
                 Ok(Some(mut part)) => {
                     part.read = self.before + open.bytes_read().min(open.bytes);
                     return Some(Ok(part));
@@ -202,6 +219,60 @@ impl Iterator for Parts {
     }
 }
 
+/// [`Parts`] without the records that cannot be used. More than a tenth of them are an error after
+/// the last part. Text files have no records, and each of their errors ends the work.
+#[derive(Debug)]
+pub struct TolerantParts {
+    parts: Parts,
+    tolerance: Option<Tolerance>,
+    skipped: Skipped,
+}
+
+impl TolerantParts {
+    /// What was left out, once all parts were read; a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let without_text = self.parts.without_text;
+        let blank = format!("{without_text} records have no text and were left out");
+        let blank = (without_text > 0).then_some(blank);
+        self.skipped.warning().into_iter().chain(blank).collect()
+    }
+
+    /// The number of records that were left out.
+    pub fn left_out(&self) -> u64 {
+        self.skipped.count + self.parts.without_text
+    }
+}
+
+impl Iterator for TolerantParts {
+    type Item = Result<Part>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(tolerance) = &mut self.tolerance {
+            let kept = match self.parts.next() {
+                None => {
+                    let skipped = self.tolerance.take()?.finish();
+                    let skipped = skipped.map(|skipped| self.skipped = skipped);
+                    return skipped.err().map(Err);
+                }
+                Some(Ok(part)) if !part.is_first => return Some(Ok(part)),
+                Some(Err(error)) if is_of_text_file(&error) => return Some(Err(error)),
+                Some(part) => tolerance.keep(part),
+            };
+            if let Some(part) = kept.transpose() {
+                return Some(part);
+            }
+        }
+        None
+    }
+}
+
+fn is_of_text_file(error: &Error) -> bool {
+    match error {
+        Error::NotUtf8 { path, .. } => Format::of(path).is_some_and(|f| f.kind == Kind::Txt),
+        _ => false,
+    }
+}
+
 impl OpenFile {
     fn new(path: PathBuf, format: Format) -> Result<Self> {
         let bytes = std::fs::metadata(&path).map_err(Error::io(&path, "read"))?;
@@ -217,6 +288,7 @@ impl OpenFile {
             blank: String::new(),
             is_inside: false,
             lengths: None,
+            without_text: 0,
         })
     }
 
@@ -238,8 +310,10 @@ impl OpenFile {
                 false => std::mem::take(&mut self.blank) + &text,
             };
             if !self.is_inside && text.trim_start().is_empty() {
-                if !is_last {
-                    self.blank = std::mem::take(&mut text);
+                match (is_last, &self.reader) {
+                    (false, _) => self.blank = std::mem::take(&mut text),
+                    (true, Reader::Records(_)) => self.without_text += 1,
+                    (true, Reader::Text(_)) => {}
                 }
                 continue;
             }
@@ -348,13 +422,19 @@ fn text(record: &Value, column: Option<&str>) -> Result<String, String> {
         Some(_) => Err(format!("`{key}` is not a string")),
         None => Err(format!("there is no `{key}`")),
     };
+    // Merged sets have a null in every column of the others.
+    let has = |key: &str| record.get(key).is_some_and(|value| !value.is_null());
+    let is_null = |key: &str| record.get(key).is_some_and(Value::is_null);
     if let Some(column) = column {
-        return string(record, column).map_err(|reason| reason + &keys(record));
+        return match is_null(column) {
+            true => Ok(String::new()),
+            false => string(record, column).map_err(|reason| reason + &keys(record)),
+        };
     }
-    if record.get("text").is_some() {
+    if has("text") {
         return string(record, "text");
     }
-    if let Some(messages) = record.get("messages") {
+    if let Some(messages) = record.get("messages").filter(|_| has("messages")) {
         let messages = messages.as_array().ok_or("`messages` is not a list")?;
         let line = |message| {
             Ok(format!(
@@ -365,8 +445,11 @@ fn text(record: &Value, column: Option<&str>) -> Result<String, String> {
         };
         return messages.iter().map(line).collect();
     }
-    if record.get("prompt").is_some() || record.get("completion").is_some() {
+    if has("prompt") || has("completion") {
         return Ok(string(record, "prompt")? + &string(record, "completion")?);
+    }
+    if is_null("text") {
+        return Ok(String::new());
     }
     Err("the record has none of these keys".to_owned() + &keys(record))
 }
@@ -495,6 +578,48 @@ mod tests {
     }
 
     #[test]
+    fn bad_records_and_records_without_text_are_left_out_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let tolerant = |lines: &[&str], is_strict: bool| {
+            fs::write(&path, lines.join("\n")).unwrap();
+            let paths = [path.clone()];
+            let mut parts = parts(&paths, &ReadOptions::default())
+                .unwrap()
+                .tolerant(is_strict);
+            let texts = parts.by_ref().map(|part| part.map(|part| part.text));
+            let texts = texts.collect::<Result<Vec<_>>>().map_err(|e| e.to_string());
+            (texts, parts.warnings(), parts.left_out())
+        };
+        let mut lines = vec![r#"{"text": "a", "score": NaN}"#; 20];
+        lines[3] = r#"{"text": null}"#;
+        lines[4] = r#"{"text": null, "prompt": "half \ud83d", "completion": "!"}"#;
+        lines[5] = "nothing";
+        let (texts, warnings, left_out) = tolerant(&lines, false);
+        let texts = texts.unwrap();
+        assert_eq!((texts.len(), texts[3].as_str()), (18, "half \u{fffd}!"));
+        assert!(
+            warnings[0].starts_with("1 of 19 records cannot be used"),
+            "{warnings:?}"
+        );
+        assert_eq!(warnings[1], "1 records have no text and were left out");
+        assert_eq!(left_out, 2);
+        assert!(tolerant(&lines, true).0.unwrap_err().contains("line 6"));
+        lines[6] = "nothing";
+        let error = tolerant(&lines, false).0.unwrap_err();
+        assert!(
+            error.starts_with("2 of 19 records cannot be used"),
+            "{error}"
+        );
+        let book = folder.path().join("a.txt");
+        fs::write(&book, b"good\n\xff\n").unwrap();
+        let mut parts = parts(&[book], &ReadOptions::default())
+            .unwrap()
+            .tolerant(false);
+        assert!(parts.any(|part| matches!(part, Err(Error::NotUtf8 { .. }))));
+    }
+
+    #[test]
     fn rows_of_parquet_are_read_like_lines_of_jsonl() {
         let fixtures = Path::new(concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -505,14 +630,10 @@ mod tests {
             let shown = |error: Error| error.to_string().replace(", line ", ", record ");
             documents.map(|document| document.map_err(shown)).collect()
         };
+        // Rows whose text is null are left out.
         let found = read("zstd.parquet");
         assert_eq!(found.iter().filter(|document| document.is_ok()).count(), 27);
-        let missing = found
-            .iter()
-            .find_map(|document| document.as_ref().err())
-            .unwrap();
-        let expected = "zstd.parquet, record 6: `text` is not a string";
-        assert!(missing.contains(expected), "{missing}");
+        assert_eq!(found.len(), 27);
         let lines = read("rows.jsonl").into_iter();
         let lines = lines.map(|line| line.map_err(|e| e.replace("rows.jsonl", "zstd.parquet")));
         assert_eq!(lines.collect::<Vec<_>>(), found);

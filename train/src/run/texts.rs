@@ -47,9 +47,10 @@ pub(super) fn word_counts(recipe: &Recipe, folder: &Path, observe: Observe) -> R
         let parts = opened(&source.paths, recipe, observe)?;
         let (total, bytes) = (parts.total(), parts.text_bytes());
         let most = (SAMPLE as f64 * source.share) as u64;
+        let parts = parts.tolerant(recipe.data.strict);
         let used = {
             let watch = &mut watch(Preparing::Words, total, observe);
-            counts.add_sample(parts, most, watch)?
+            counts.add_sample(parts, bytes, most, watch)?
         };
         if bytes > most {
             let (used, bytes) = (units::bytes(used), units::bytes(bytes));
@@ -97,12 +98,16 @@ pub(super) fn shards(
                 event => observe(event),
             })?;
             let total = parts.total();
+            let mut parts = parts.tolerant(recipe.data.strict);
             let made = {
                 let watch = &mut watch(Preparing::Tokens, total, observe);
-                prepare::texts(parts, tokenizer, &source.folder, held_out, watch)?
+                prepare::texts(&mut parts, tokenizer, &source.folder, held_out, watch)?
             };
             match next(&made, held_out, row) {
                 None => {
+                    for warning in parts.warnings() {
+                        observe(Event::Note(&format!("warning: {warning}")));
+                    }
                     let name = source.paths.first().map(|path| path.display().to_string());
                     say(
                         recipe,
