@@ -33,6 +33,9 @@ const BITNET_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
 /// Part of the wrong template in the first published files.
 const WRONG_TEMPLATE: &str = "BITNETAssistant";
 
+/// The model of SentencePiece whose merges are in the file.
+const GEMMA_4: &str = "gemma4";
+
 /// Longest token whose merges are derived, in bytes. The work grows with the square of the length.
 const LONGEST: usize = 256;
 
@@ -129,10 +132,10 @@ impl<'a> Vocabulary<'a> {
         // Byte-level BPE needs a split rule; SentencePiece has none.
         let split = match model {
             "gpt2" => Some(split(metadata, architecture, tokens.len(), warnings)?),
-            "llama" => None,
+            "llama" | GEMMA_4 => None,
             "none" | "no_vocab" => return Ok(None),
             other => {
-                let expected = "gpt2 or llama";
+                let expected = "gpt2, llama or gemma4";
                 return Err(metadata.bad("tokenizer.ggml.model", expected, other));
             }
         };
@@ -184,6 +187,9 @@ impl<'a> Vocabulary<'a> {
                         .into(),
                 );
                 byte_level(split, merges(metadata)?)
+            }
+            None if metadata.text("tokenizer.ggml.model")? == Some(GEMMA_4) => {
+                sentence_piece(merges(metadata)?, false, self.unknown_token())
             }
             None => {
                 let scores = metadata.floats("tokenizer.ggml.scores")?;
