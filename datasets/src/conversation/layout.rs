@@ -9,8 +9,8 @@
 //! | `preference` | `prompt`, `chosen`, `rejected`: texts or lists | the chosen answer |
 //! | `question-answer` | `question`, `answer` and other pairs of texts | user and assistant |
 //!
-//! A list of messages has one of the names of [`LISTS`]. Beside all of them, `system` is a message of the
-//! system, and `tools`, `documents` and `chat_template_kwargs` go to the template.
+//! A list of messages has one of the names of [`LISTS`]. Beside all of them, `system` is a message
+//! of the system, and `tools`, `documents` and `chat_template_kwargs` go to the template.
 
 use std::fmt;
 use std::str::FromStr;

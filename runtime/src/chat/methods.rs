@@ -466,7 +466,8 @@ fn words(text: &str, from_end: bool, most: usize) -> Vec<&str> {
 }
 
 fn split_lines(text: &str, keep: bool) -> Value {
-    let is_end = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_separator = |c: char| matches!(c, '\u{1c}'..='\u{1e}' | '\u{2028}' | '\u{2029}');
+    let is_end = |c: char| matches!(c, '\n'..='\r' | '\u{85}') || is_separator(c);
     let (mut lines, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
         let at = rest.find(is_end).unwrap_or(rest.len());
