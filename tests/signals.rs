@@ -71,6 +71,12 @@ fn has_part(folder: &Path) -> bool {
     names(folder).iter().any(|name| name.ends_with(".part"))
 }
 
+/// Whether a run has taken a step.
+fn has_step(run: &Path) -> bool {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl"));
+    metrics.is_ok_and(|lines| lines.contains('\n'))
+}
+
 /// Writes a model of some gigabytes, which takes seconds.
 fn synthesize(folder: &Path) -> Child {
     let out = folder.join("model.sterna");
@@ -114,7 +120,7 @@ fn a_hangup_is_ignored_under_nohup() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let mut process = train(folder.path(), &out, Some("nohup"));
-    wait_until("a step", || out.join("metrics.jsonl").exists());
+    wait_until("a step", || has_step(&out));
     send("HUP", &process);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(process.try_wait().unwrap(), None);
@@ -144,7 +150,7 @@ fn one_run_in_a_folder_and_two_signals_of_a_moment_are_one() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let mut process = train(folder.path(), &out, None);
-    wait_until("a step", || out.join("metrics.jsonl").exists());
+    wait_until("a step", || has_step(&out));
     let recipe = folder.path().join("recipe.toml");
     let said = refused(
         1,
