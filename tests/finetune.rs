@@ -428,6 +428,57 @@ fn what_cannot_be_started_from_is_refused() {
     assert!(message.contains("q_norm"), "{message}");
 }
 
+#[test]
+fn a_token_without_a_row_may_be_in_no_text() {
+    let folder = start(RECIPE);
+    let base = folder.path().join("base");
+    let edit = |name: &str, change: &dyn Fn(&mut Value)| {
+        let path = base.join(name);
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut file);
+        std::fs::write(path, file.to_string()).unwrap();
+    };
+    // Every row has a token, so the token for padding gets none.
+    edit("tokenizer.json", &|file| {
+        let used = file["added_tokens"].as_array().unwrap().iter();
+        let used = used.filter_map(|token| token["id"].as_u64()).max().unwrap();
+        let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+        let in_vocabulary = vocabulary.values().filter_map(Value::as_u64).max().unwrap();
+        for id in used.max(in_vocabulary) + 1..300 {
+            vocabulary.insert(format!("more{id}"), id.into());
+        }
+    });
+    edit("tokenizer_config.json", &|file| {
+        file["pad_token"] = "<pad>".into()
+    });
+    train(folder.path(), "run", &["--steps", "3"]);
+    let packed = folder.path().join("run.sterna");
+    let model = folder.path().join("run/model");
+    stdout(&["convert", text(&model), "--out", text(&packed)]);
+    stdout(&["generate", text(&packed), "-p", "1+2=", "-n", "2"]);
+    // The template of a conversation writes the token.
+    let template = "{% for m in messages %}<pad>{{ m.content }}{{ eos_token }}{% endfor %}";
+    std::fs::write(base.join("chat_template.jinja"), template).unwrap();
+    let chat = folder.path().join("chat.jsonl");
+    let line = json!({"messages": [{"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"}]});
+    std::fs::write(&chat, format!("{line}\n").repeat(20)).unwrap();
+    let (recipe, out) = (folder.path().join("r.toml"), folder.path().join("chat"));
+    let args = ["train", "--config", text(&recipe), "--out", text(&out)];
+    let message = refused(3, &[&args[..], &["--chat", text(&chat)]].concat());
+    let told = "the token \"<pad>\" with id 300, but the model's embedding has 300 rows";
+    assert!(message.contains(told), "{message}");
+    // Any text can contain a token of the vocabulary.
+    edit("tokenizer.json", &|file| {
+        file["model"]["vocab"]["more"] = 300.into()
+    });
+    let message = refused(3, &args);
+    assert!(
+        message.contains("\"more\"") && message.contains("300"),
+        "{message}"
+    );
+}
+
 /// Conversations in the three layouts of data sets. Every answer is "Yes!"; one conversation is
 /// longer than the context.
 fn conversations(folder: &Path) {

@@ -26,6 +26,12 @@ pub enum Error {
     )]
     Mix { reason: String },
 
+    #[error(
+        "a text contains the token {token:?} with id {id}, but the model's embedding has {rows} \
+         rows; leave the token out of the text or of the chat template"
+    )]
+    NoRow { token: String, id: u32, rows: usize },
+
     #[error("{}: cannot read this kind of file; expected {KINDS}", path.display())]
     UnknownFormat { path: PathBuf },
 
@@ -185,7 +191,7 @@ impl Error {
             UnknownTask { .. } | Mix { .. } | HeldOutShare { .. } | VocabSize { .. } => false,
             UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
             Record { .. } | NoRecords { .. } | Conversation { .. } => true,
-            BadRecords { .. } => true,
+            BadRecords { .. } | NoRow { .. } => true,
             Template { .. } | NoConversation { .. } | NotUtf8 { .. } => true,
             Tokenizer { .. } | Tokenization { .. } | TokenizerMismatch { .. } => true,
             NotAShard { .. } | ShardVersion { .. } | ShardHeader { .. } => true,

@@ -31,6 +31,8 @@ pub struct Tokenizer {
     bos: (String, u32),
     eos: Option<(String, u32)>,
     vocab_size: usize,
+    /// Rows of the model's embedding, if they are known.
+    rows: Option<usize>,
 }
 
 /// An error of the crate tokenizers that is not about a file.
@@ -67,6 +69,7 @@ impl Tokenizer {
             bos,
             eos,
             vocab_size: largest as usize + 1,
+            rows: None,
         })
     }
 
@@ -111,6 +114,50 @@ impl Tokenizer {
             fail("no `bos_token` in tokenizer_config.json; name one to begin documents with".into())
         })?;
         Self::new(inner, json, &bos, eos.as_deref()).map_err(|error| fail(error.to_string()))
+    }
+
+    /// The tokenizer of a model with this number of rows in its embedding: a text with a token that
+    /// has none is refused. Such tokens, for padding for example, are in no other text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if any text can contain such a token, since it is no added one.
+    pub fn for_rows(mut self, rows: usize) -> Result<Self> {
+        let fail = |reason: String| Error::Tokenizer {
+            path: "tokenizer.json".into(),
+            reason,
+        };
+        let beyond = tokenizer_files::beyond(&self.json, rows).map_err(|e| fail(e.why))?;
+        if let Some((token, id)) = beyond.vocabulary {
+            return Err(fail(format!(
+                "token {token:?} has id {id}, expected ids below {rows}, the rows of the embedding"
+            )));
+        }
+        let eos = self.eos.iter();
+        if let Some((token, id)) = [&self.bos]
+            .into_iter()
+            .chain(eos)
+            .find(|t| t.1 as usize >= rows)
+        {
+            return Err(fail(format!(
+                "{token:?} begins or ends texts and has id {id}, expected an id below {rows}, the \
+                 rows of the embedding"
+            )));
+        }
+        self.rows = Some(rows);
+        Ok(self)
+    }
+
+    /// Refuses tokens without a row in the embedding.
+    fn check_rows(inner: &tokenizers::Tokenizer, rows: Option<usize>, ids: &[u32]) -> Result<()> {
+        let Some(rows) = rows else { return Ok(()) };
+        match ids.iter().find(|id| rows::id(**id) as usize >= rows) {
+            None => Ok(()),
+            Some(id) => Err(Error::NoRow {
+                token: inner.id_to_token(rows::id(*id)).unwrap_or_default(),
+                id: rows::id(*id),
+                rows,
+            }),
+        }
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into an existing folder, durably.
@@ -165,7 +212,11 @@ impl Tokenizer {
 
     /// The tokens of pieces of documents; works on all cores.
     pub(crate) fn encode_pieces(&self, pieces: &[Piece]) -> Result<Vec<Vec<u32>>> {
-        self.encoder.encode_all(&self.inner, pieces)
+        let encoded = self.encoder.encode_all(&self.inner, pieces)?;
+        for ids in &encoded {
+            Self::check_rows(&self.inner, self.rows, ids)?;
+        }
+        Ok(encoded)
     }
 
     /// The token after a document. If one token is both BOS and EOS, the first token of the next
@@ -178,7 +229,10 @@ impl Tokenizer {
     pub fn of_templates(&self) -> TemplateEncoder {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);
-        TemplateEncoder(inner)
+        TemplateEncoder {
+            inner,
+            rows: self.rows,
+        }
     }
 
     /// The text of tokens, special tokens left out.
@@ -213,7 +267,10 @@ impl Tokenizer {
 }
 
 /// Encodes texts in which special tokens are written by their names, as chat templates write them.
-pub struct TemplateEncoder(tokenizers::Tokenizer);
+pub struct TemplateEncoder {
+    inner: tokenizers::Tokenizer,
+    rows: Option<usize>,
+}
 
 impl TemplateEncoder {
     /// The tokens of each text, [`rows::UNSCORED`] where they do not begin in an answer; works on
@@ -221,7 +278,10 @@ impl TemplateEncoder {
     pub fn encode(&self, texts: Vec<Rendered>) -> Result<Vec<Vec<u32>>> {
         let (texts, answers): (Vec<_>, Vec<_>) =
             texts.into_iter().map(|r| (r.text, r.answers)).unzip();
-        let encodings = self.0.encode_batch(texts, false).map_err(failed)?;
+        let encodings = self.inner.encode_batch(texts, false).map_err(failed)?;
+        for encoding in &encodings {
+            Tokenizer::check_rows(&self.inner, self.rows, encoding.get_ids())?;
+        }
         let document = |(encoding, answers): (tokenizers::Encoding, Vec<Range<usize>>)| {
             let is_learned = |at: &usize| answers.iter().any(|answer| answer.contains(at));
             let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());

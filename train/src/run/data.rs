@@ -198,7 +198,8 @@ fn corpus(recipe: &Recipe) -> Option<Corpus> {
 /// Copies the files of a checkpoint's tokenizer.
 ///
 /// # Errors
-/// [`Error::Pretrained`] if it has no tokenizer.json, or one with more tokens than the vocabulary.
+/// [`Error::Pretrained`] if it has no tokenizer.json, and [`Error::Data`] for one with tokens beyond
+/// the embedding that any text can contain.
 fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
     for (name, bytes) in &checkpoint.files {
         let path = folder.join(name);
@@ -208,15 +209,7 @@ fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
         let why = "it has no tokenizer.json; put the one that it was trained with beside it";
         return Err(checkpoint.error(why.into()));
     }
-    let tokenizer = loaded(Some(checkpoint), folder)?;
-    let (found, most) = (tokenizer.vocab_size(), checkpoint.config.vocab_size);
-    if found > most {
-        return Err(checkpoint.error(format!(
-            "its tokenizer has {found} tokens, expected at most the {most} of `vocab_size` in \
-             config.json"
-        )));
-    }
-    Ok(tokenizer)
+    loaded(Some(checkpoint), folder)
 }
 
 /// The tokenizer that [`prepare()`] wrote into the `data` folder of a run.
@@ -225,8 +218,11 @@ pub(crate) fn tokenizer(run: &Run, folder: &Path) -> Result<Tokenizer> {
 }
 
 fn loaded(checkpoint: Option<&Pretrained>, folder: &Path) -> Result<Tokenizer> {
-    let bos = checkpoint.and_then(|checkpoint| checkpoint.config.bos_token_id);
-    Ok(Tokenizer::load_with(folder, bos)?)
+    let Some(checkpoint) = checkpoint else {
+        return Ok(Tokenizer::load(folder)?);
+    };
+    let tokenizer = Tokenizer::load_with(folder, checkpoint.config.bos_token_id)?;
+    Ok(tokenizer.for_rows(checkpoint.config.vocab_size)?)
 }
 
 /// A source of texts, and the folder of its shards.
