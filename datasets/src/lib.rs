@@ -43,6 +43,7 @@ pub mod read;
 pub mod records;
 pub mod rows;
 pub mod shard;
+pub mod sources;
 pub mod template;
 pub mod tokenizer;
 
@@ -55,6 +56,7 @@ pub use generate::{Document, Problem, Split, Task};
 pub use loader::{Batch, Loader, Rows};
 pub use prepare::Prepared;
 pub use shard::{Shard, ShardWriter};
+pub use sources::Sources;
 pub use template::Template;
 pub use tokenizer::Tokenizer;
 
