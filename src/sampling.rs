@@ -51,10 +51,15 @@ const CONTEXT: usize = 4096;
 
 impl Args {
     /// An empty cache for a prompt of this length.
-    pub fn cache(&self, model: &Model, prompt: usize) -> sterna_runtime::Result<KvCache> {
+    pub fn cache(&self, model: &Model, prompt: usize) -> anyhow::Result<KvCache> {
         let longest = model.config().max_position_embeddings;
+        if let Some(context) = self.context.filter(|n| !(1..=longest).contains(n)) {
+            let why =
+                format!("--context {context}: expected 1 to {longest}, which the model takes");
+            return Err(Usage(why).into());
+        }
         let needed = prompt.saturating_add(self.max_tokens.unwrap_or(0));
-        model.new_cache(self.context.unwrap_or(longest.min(CONTEXT.max(needed))))
+        Ok(model.new_cache(self.context.unwrap_or(longest.min(CONTEXT.max(needed))))?)
     }
 
     /// How tokens are chosen: the flags over what the model's makers say, if it is asked.
