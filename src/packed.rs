@@ -101,8 +101,6 @@ fn show(
 /// Writes the newest checkpoint of a run as a Hugging Face folder and returns its step.
 fn export(run: &Path, out: &Path) -> anyhow::Result<u64> {
     let path = run.join("recipe.toml");
-    // Not `Recipe::load`: paths of a resolved recipe are relative to the folder of the training
-    // command, not to the file.
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let opened = start::open(Recipe::parse(&text, &path)?, Origins::default())?;

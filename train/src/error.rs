@@ -53,6 +53,21 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// Texts are not those that the run began with.
+    #[error(
+        "the data changed since this run began: {}; it goes on with the tokens that it made then. \
+         To train on the data of now, start another run from its model: --from {}",
+        first(changes), model.display()
+    )]
+    SourcesChanged {
+        /// What changed, one line a file.
+        changes: Vec<String>,
+        /// The model of the run.
+        model: PathBuf,
+    },
+    /// A step needs more memory than there is.
+    #[error("{0}")]
+    Memory(String),
     /// Another version of this program, whose sums have another order, took the steps so far.
     #[error(
         "{path}: a program with numerics version {found} took the steps of these checkpoints, and \
@@ -117,6 +132,7 @@ impl Error {
             Data(error) => error.is_bad_input(),
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Recipe { .. } | Checkpoint { .. } | Numerics { .. } | Pretrained { .. } => true,
+            SourcesChanged { .. } | Memory(_) => true,
             Candle(_) | Untrainable { .. } | Threads { .. } => false,
             Collective(_) | RanksDiffer { .. } | Diverged { .. } => false,
         }
@@ -128,5 +144,15 @@ impl Error {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+/// The first lines, and the number of the others.
+fn first(lines: &[String]) -> String {
+    const MOST: usize = 3;
+    let shown = lines[..lines.len().min(MOST)].join(", ");
+    match lines.len() {
+        0..=MOST => shown,
+        more => format!("{shown}, and {} more files", more - MOST),
     }
 }

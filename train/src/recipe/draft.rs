@@ -145,12 +145,12 @@ impl Draft {
         self.set(key.trim(), value.unwrap_or_else(|| text.into()), origin)
     }
 
-    /// The resolved and checked recipe, and the origins of its values.
+    /// The resolved and checked recipe, with absolute paths, and the origins of its values.
     ///
     /// # Errors
     /// [`Error::Recipe`] for a missing key or a value out of range.
     pub fn finish(self, origin: &str) -> Result<(Recipe, Origins)> {
-        let recipe = self.parsed(origin)?.resolved();
+        let recipe = self.parsed(origin)?.resolved().with_absolute_paths();
         recipe.check(Path::new(origin))?;
         Ok((recipe, self.origins))
     }

@@ -4,6 +4,7 @@ mod check;
 mod defaults;
 mod draft;
 mod origins;
+mod places;
 mod schema;
 
 pub use draft::Draft;

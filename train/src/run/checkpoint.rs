@@ -122,9 +122,10 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// SHA-256 of a recipe without its number of steps, so that a run can be extended.
+/// SHA-256 of a recipe without its number of steps, so that a run can be extended, and without
+/// folders, so that files can move.
 fn recipe_sum(recipe: &Recipe) -> String {
-    let mut recipe = recipe.clone();
+    let mut recipe = recipe.clone().without_folders();
     recipe.train.steps = 0;
     sha256::of(recipe.to_toml().as_bytes())
 }

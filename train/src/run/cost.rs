@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::memory;
 use super::opened::Run;
 use crate::model::{flops_per_token, linear_parameters};
 use crate::ops::{Mat, matmul};
@@ -49,6 +50,7 @@ const TIMED_STEPS: usize = 2;
 /// # Errors
 /// Those of making a trainer and of its steps.
 pub fn measure(run: &Run) -> Result<RunCost> {
+    memory::check(run, &Place::default())?;
     let recipe = run.recipe();
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
     let config = run.config(vocabulary, 0, &[])?;

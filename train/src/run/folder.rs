@@ -11,6 +11,7 @@ use super::checkpoint;
 use super::data::{self, Data};
 use super::events::{Control, Event, Preparing};
 use super::opened::Run;
+use super::sources;
 use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::{Error, Recipe, Result};
@@ -35,19 +36,19 @@ pub(super) fn prepared(
 }
 
 /// Makes the data if the folder is new, and refuses a folder that belongs to another recipe. The
-/// number of steps may change if the schedule of the steps taken stays the same.
+/// number of steps may change if the schedule of the steps taken stays the same, and files may have
+/// moved.
 fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -> Result<()> {
     let recipe = run.recipe();
     let path = folder.join("recipe.toml");
-    match std::fs::read_to_string(&path) {
-        Ok(there) if there == recipe.to_toml() => Ok(()),
+    let there = std::fs::read_to_string(&path);
+    match there {
         Ok(there) if checkpoint::has_any(&folder.join("checkpoints"))? => {
-            other_steps(run, &there, folder).map_err(|why| Error::Recipe {
-                path: path.clone(),
-                why,
-            })?;
-            let text = recipe.to_toml();
-            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+            if there != recipe.to_toml() {
+                other_recipe(run, &there, folder)?;
+                write(recipe, &path)?;
+            }
+            tell_changes(run, folder, observe)
         }
         // A folder without a step belongs to no recipe yet.
         _ => {
@@ -62,13 +63,35 @@ fn claim(run: &Run, folder: &Path, observe: &mut impl FnMut(Event) -> Control) -
                 done: 0,
                 total: 0,
             });
+            // Before the texts are read: a change from then on is told when the run goes on.
+            sources::record(recipe, &folder.join("data"))?;
             if let Some(packed) = data::prepare(run, &folder.join("data"), observe)? {
                 observe(Event::Packed(&packed));
             }
-            let text = recipe.to_toml();
-            durable::write(&path, |w| w.write_all(text.as_bytes())).map_err(Error::io(&path))
+            write(recipe, &path)
         }
     }
+}
+
+fn write(recipe: &Recipe, path: &Path) -> Result<()> {
+    let text = recipe.to_toml();
+    durable::write(path, |w| w.write_all(text.as_bytes())).map_err(Error::io(path))
+}
+
+/// Reports texts that changed since the run began. It goes on with the tokens that it made then.
+fn tell_changes(
+    run: &Run,
+    folder: &Path,
+    observe: &mut impl FnMut(Event) -> Control,
+) -> Result<()> {
+    let changes = sources::changes(run.recipe(), &folder.join("data"))?;
+    if !changes.is_empty() {
+        observe(Event::Warning(&Error::SourcesChanged {
+            changes,
+            model: folder.join("model"),
+        }));
+    }
+    Ok(())
 }
 
 /// The keys in which two recipes differ, with both values; ten at most.
@@ -96,22 +119,39 @@ fn differences(before: &Recipe, now: &Recipe) -> String {
     }
 }
 
-/// Checks that the run of the recipe text `there` can continue as this one: only `steps` may
-/// differ, and the schedule of the steps taken may not.
-fn other_steps(run: &Run, there: &str, folder: &Path) -> std::result::Result<(), String> {
-    let recipe = run.recipe();
+/// Checks that the run of the recipe text `there` can continue as this one.
+fn other_recipe(run: &Run, there: &str, folder: &Path) -> Result<()> {
+    let refused = |why| Error::Recipe {
+        path: folder.join("recipe.toml"),
+        why,
+    };
     let another = |differs: String| {
-        format!(
+        refused(format!(
             "this folder belongs to a run of another recipe{differs}; choose another folder, or \
              remove this one to start over"
-        )
+        ))
     };
     let before = toml::from_str::<Recipe>(there).map_err(|_| another(String::new()))?;
-    let mut same = recipe.clone();
+    let mut same = run.recipe().clone();
     same.train.steps = before.train.steps;
-    if same.to_toml() != before.to_toml() {
+    if same.clone().without_folders() != before.clone().without_folders() {
         return Err(another(differences(&before, &same)));
     }
+    if !same.data_paths().eq(before.data_paths())
+        && let Some(path) = sources::moved(&same, &folder.join("data"))?
+    {
+        let path = path.display();
+        return Err(another(format!(
+            "{}; the contents of {path} are not those that it began with",
+            differences(&before, &same)
+        )));
+    }
+    other_steps(run, &before, folder).map_err(refused)
+}
+
+/// Checks that the schedule of the steps taken is the same for both numbers of steps.
+fn other_steps(run: &Run, before: &Recipe, folder: &Path) -> std::result::Result<(), String> {
+    let recipe = run.recipe();
     let checkpoints = folder.join("checkpoints");
     let (found, _) = checkpoint::latest(run, &checkpoints).map_err(|e| e.to_string())?;
     let (taken, steps) = (found.map_or(0, |found| found.step), recipe.train.steps);

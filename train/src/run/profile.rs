@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::cost::random_ids;
+use super::memory;
 use super::opened::Run;
 use crate::timers::{Charged, measured};
 pub use crate::timers::{Limit, Part};
@@ -49,6 +50,7 @@ pub const TIMED_STEPS: usize = 5;
 /// # Errors
 /// Those of making a trainer and of its steps.
 pub fn measure(run: &Run) -> Result<Profile> {
+    memory::check(run, &Place::default())?;
     let train = &run.recipe().train;
     let vocabulary = run.recipe().data.vocab_size;
     let mut trainer = run.fresh(run.config(vocabulary, 0, &[])?, &Place::default())?;

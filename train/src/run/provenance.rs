@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sterna_datasets::Sources;
 use sterna_ternary::{durable, sha256};
 
-use super::data;
 use super::opened::Run;
-use crate::recipe::Text;
+use super::{data, sources};
 use crate::teacher::weights_sum;
 use crate::{Error, NUMERICS, Recipe, Result, Trainer};
 
@@ -71,20 +71,21 @@ fn values(run: &Run) -> Value {
         .collect()
 }
 
-/// SHA-256 of the files that the run reads, by path.
+/// SHA-256 of the files that the run reads, by path; files in folders are left out.
 fn hashes(recipe: &Recipe, folder: &Path) -> Result<Value> {
-    let made = data::files(recipe, &folder.join("data"));
-    let (texts, chats) = (&recipe.data.text, &recipe.data.chat);
-    let texts = texts.iter().flatten().map(Text::path);
-    let texts = texts
-        .chain(chats.iter().flatten().map(PathBuf::as_path))
-        .filter(|path| path.is_file());
-    let hash = |path: &Path| -> Result<(String, Value)> {
-        let sum = sha256::of_file(path).map_err(Error::io(path))?;
-        Ok((path.display().to_string(), json!(sum)))
-    };
-    let paths = made.iter().map(PathBuf::as_path).chain(texts);
-    paths.map(hash).collect()
+    let data = folder.join("data");
+    let mut sums = Map::new();
+    for path in data::files(recipe, &data) {
+        let sum = sha256::of_file(&path).map_err(Error::io(&path))?;
+        sums.insert(path.display().to_string(), sum.into());
+    }
+    let sources = sources::recorded(&data)?;
+    for file in sources.iter().flat_map(Sources::files) {
+        if recipe.data_paths().any(|path| path == file.path) {
+            sums.insert(file.path.display().to_string(), file.sha256.clone().into());
+        }
+    }
+    Ok(sums.into())
 }
 
 fn session(step: u64, ranks: usize) -> Value {

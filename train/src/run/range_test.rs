@@ -6,6 +6,7 @@
 //! the rates after it.
 
 use super::data::Data;
+use super::memory;
 use super::opened::Run;
 use crate::{Error, Place, Result};
 
@@ -32,6 +33,7 @@ pub fn rates(low: f64, high: f64, count: usize) -> Vec<f64> {
 /// # Errors
 /// Those of making a trainer and of its steps; divergence is a result.
 pub fn trial(run: &Run, data: &Data, rate: f64, steps: u64) -> Result<Trial> {
+    memory::check(run, &Place::default())?;
     let tokenizer = &data.tokenizer;
     let config = run.config(tokenizer.vocab_size(), tokenizer.bos_id(), &[])?;
     let mut trainer = run.fresh(config, &Place::default())?;

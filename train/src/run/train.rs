@@ -20,7 +20,7 @@ use super::folder::prepared;
 use super::metrics::Metrics;
 use super::opened::Run;
 use super::statistics::Statistics;
-use super::{checkpoint, provenance, sample};
+use super::{checkpoint, memory, provenance, sample};
 use crate::model::flops_per_token;
 use crate::sequences::scored;
 use crate::{Error, NUMERICS, Place, Recipe, Result, Teacher, Trainer, card, export};
@@ -41,6 +41,7 @@ pub fn train(
     mut observe: impl FnMut(Event) -> Control,
 ) -> Result<Outcome> {
     let (recipe, ranks) = (run.recipe(), &place.ranks);
+    memory::check(run, place)?;
     let _claim = ranks.is_first().then(|| claimed(folder)).transpose()?;
     let data = prepared(run, folder, ranks, &mut observe)?;
     let (mut trainer, mut statistics) = resumed(run, folder, place, &data, &mut observe)?;
