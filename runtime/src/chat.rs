@@ -20,6 +20,7 @@ mod filters;
 mod format;
 mod guard;
 mod json;
+mod lexer;
 mod limits;
 mod methods;
 mod operators;

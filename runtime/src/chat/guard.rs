@@ -2,7 +2,8 @@
 //! (`expression.rs`), and after every tag that binds names a call of [`BOUND`] with these names is
 //! inserted. Everything else stays, so the lines of errors are those of the template.
 
-use super::expression::{Malformed, Parser, quoted};
+use super::expression::{Malformed, Parser};
+use super::lexer::quoted;
 use super::limits::BOUND;
 
 /// Longest template in bytes; published ones have up to 50 KiB.
