@@ -20,6 +20,7 @@ mod filters;
 mod format;
 mod guard;
 mod json;
+mod letters;
 mod lexer;
 mod limits;
 mod methods;
@@ -184,6 +185,13 @@ impl ChatTemplate {
     /// Whether the source of the template contains this word. A template reads only keys that it
     /// names, unless it writes whole messages.
     pub fn names(&self, key: &str) -> bool {
+        match REASONING.contains(&key) {
+            true => REASONING.iter().take(2).any(|name| self.has_word(name)),
+            false => self.has_word(key),
+        }
+    }
+
+    fn has_word(&self, key: &str) -> bool {
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
         let found = self.original.match_indices(key).map(|(at, _)| at);
         found.into_iter().any(|at| {
@@ -205,7 +213,7 @@ impl ChatTemplate {
         values.extend(tokens.map(|(name, text)| (&**name, Value::from(&**text))));
         for (name, value) in variables {
             let value = match name == "messages" {
-                true => Value::from(Serde(without_nulls(value))),
+                true => Value::from(Serde(normalized(value))),
                 false => Value::from(Serde(value)),
             };
             values.insert(name, value);
@@ -217,14 +225,26 @@ impl ChatTemplate {
     }
 }
 
-/// Messages without the keys that are null. transformers leaves them out, because many templates
-/// would write `None`.
-fn without_nulls(messages: &serde_json::Value) -> serde_json::Value {
+/// Names of the text that a model thinks before it answers. Templates read the first or second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// Messages as transformers passes them: without the keys that are null, because many templates
+/// would write `None`, and with what the model thought under both names that templates know.
+fn normalized(messages: &serde_json::Value) -> serde_json::Value {
     let mut messages = messages.clone();
     for message in messages.as_array_mut().into_iter().flatten() {
-        if let Some(message) = message.as_object_mut() {
-            message.retain(|_, value| !value.is_null());
-        }
+        let Some(message) = message.as_object_mut() else {
+            continue;
+        };
+        message.retain(|_, value| !value.is_null());
+        let thought = REASONING.iter().find_map(|name| message.get(*name));
+        let Some(thought) = thought.cloned() else {
+            continue;
+        };
+        let other = message.shift_remove("thinking");
+        let first = other.unwrap_or_else(|| thought.clone());
+        message.shift_insert(0, "thinking".to_owned(), first);
+        message.insert("reasoning_content".to_owned(), thought);
     }
     messages
 }

@@ -101,6 +101,18 @@ fn functions(environment: &mut Environment<'static>, watch: &Watch) {
         |first: i64, second: Option<i64>, step: Option<i64>| operators::range(first, second, step),
     );
     let w = watch.clone();
+    environment.add_function("namespace", move |args: Passed| {
+        let values = w.watch(|| dict(args))?;
+        for name in values.try_iter()? {
+            if name.as_str().is_some_and(|name| name.starts_with('_')) {
+                return Err(error(format!(
+                    "namespace: the attribute {name} begins with `_`"
+                )));
+            }
+        }
+        minijinja::functions::namespace(Some(values.into()))
+    });
+    let w = watch.clone();
     environment.add_function("dict", move |args: Passed| w.watch(|| dict(args)));
     environment.add_function("cycler", |items: Rest<Value>| match items.is_empty() {
         true => Err(error("cycler: expected at least one item")),

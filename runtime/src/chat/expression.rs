@@ -130,6 +130,18 @@ impl<'a> Parser<'a> {
         Ok(token.text)
     }
 
+    /// The attribute of a namespace that a tag sets. transformers refuses those with `_` too.
+    pub fn attribute(&mut self) -> Result<&'a str> {
+        let at = self.peek().at;
+        match self.name()? {
+            name if name.starts_with('_') => Err(malformed(
+                at,
+                format!("attribute `{name}`: expected no `_` in front"),
+            )),
+            name => Ok(name),
+        }
+    }
+
     fn nest(&mut self) -> Result<()> {
         self.operators += 1;
         if self.operators > MOST_OPERATORS {
@@ -288,13 +300,16 @@ impl<'a> Parser<'a> {
                 let name = self.name()?;
                 // Words of the grammar are no values.
                 let words = ["and", "or", "not", "if", "else", "in", "is"];
-                match words.contains(&name) {
-                    true => Err(malformed(
-                        token.at,
-                        format!("expected a value, found `{name}`"),
-                    )),
-                    false => Ok(name.to_owned()),
+                if words.contains(&name) {
+                    let why = format!("expected a value, found `{name}`");
+                    return Err(malformed(token.at, why));
                 }
+                // What a macro gets beyond its parameters; the interpreter refuses such calls.
+                if ["varargs", "kwargs"].contains(&name) {
+                    let why = format!("`{name}` of macros is not supported");
+                    return Err(malformed(token.at, why));
+                }
+                Ok(name.to_owned())
             }
             Kind::Number => {
                 self.take();

@@ -3,23 +3,24 @@
 mod lists;
 mod numbers;
 mod texts;
+mod wrap;
 
 use minijinja::value::Value;
 use minijinja::{Environment, Error};
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::check_size;
-use super::operators::{self, integer, is_dict};
-use super::{methods, text};
+use super::operators::{self, integer, is_dict, type_name};
+use super::{letters, methods, text};
 pub(super) use texts::escaped;
 
 type Filter = fn(&Value, &Arguments) -> Result<Value, Error>;
 
-const FILTERS: [(&str, Filter); 45] = [
+const FILTERS: [(&str, Filter); 46] = [
     ("abs", numbers::abs),
     ("attr", attr),
     ("batch", lists::batch),
-    ("capitalize", |v, a| converted(v, a, methods::capitalize)),
+    ("capitalize", |v, a| converted(v, a, letters::capitalize)),
     ("center", texts::center),
     ("count", lists::length),
     ("d", default),
@@ -29,8 +30,9 @@ const FILTERS: [(&str, Filter); 45] = [
     ("filesizeformat", numbers::file_size),
     ("first", lists::first),
     ("float", numbers::float),
-    ("forceescape", texts::escape),
+    ("forceescape", texts::force_escape),
     ("format", texts::formatted),
+    ("groupby", lists::group_by),
     ("indent", texts::indent),
     ("int", numbers::int),
     ("items", lists::items),
@@ -65,6 +67,19 @@ const FILTERS: [(&str, Filter); 45] = [
     ("dictsort", lists::dict_sort),
 ];
 
+/// Filters that make a safe text of one that is marked as safe.
+const KEEP_SAFE: [&str; 9] = [
+    "capitalize",
+    "center",
+    "indent",
+    "lower",
+    "reverse",
+    "string",
+    "trim",
+    "truncate",
+    "upper",
+];
+
 /// Registers the filters.
 pub(super) fn register(environment: &mut Environment<'static>, limits: &super::Watch) {
     for (name, filter) in FILTERS {
@@ -72,7 +87,12 @@ pub(super) fn register(environment: &mut Environment<'static>, limits: &super::W
         environment.add_filter(name, move |value: Value, args: Passed| {
             limits.watch(|| {
                 let result = filter(&value, &Arguments::of(args)?);
-                result.map_err(|e| match e.detail() {
+                let is_marked = value.is_safe() && KEEP_SAFE.contains(&name);
+                let mark = |result: Value| match result.as_str() {
+                    Some(text) if is_marked => Value::from_safe_string(text.to_owned()),
+                    _ => result,
+                };
+                result.map(mark).map_err(|e| match e.detail() {
                     Some(why) => error(format!("filter `{name}`: {why}")),
                     None => e,
                 })
@@ -95,7 +115,8 @@ fn converted(value: &Value, args: &Arguments, f: fn(&str) -> String) -> Result<V
 
 fn attr(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [name] = args.bind(["name"])?;
-    let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let name = name.as_ref().and_then(Value::as_str);
+    let name = name.ok_or_else(|| error("expected a name"))?;
     match methods::has(value, name) || !is_dict(value) {
         true => operators::attr(value, name),
         false => Ok(Value::UNDEFINED), // keys are no attributes
@@ -110,6 +131,13 @@ fn number(value: Option<&Value>, default: i64) -> Result<i64, Error> {
 
 fn is_true(value: &Option<Value>) -> bool {
     value.as_ref().is_some_and(Value::is_true)
+}
+
+/// The text that a filter needs.
+fn needed<'v>(value: &'v Value) -> Result<&'v str, Error> {
+    let found = type_name(value);
+    let text = value.as_str();
+    text.ok_or_else(|| error(format!("expected a string, found {found}")))
 }
 
 /// The items of what a filter runs over.

@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 
 use super::arguments::{Arguments, error};
 use super::limits::check_size;
-use super::operators::{self, Number, is_dict, type_name};
+use super::operators::{self, Number, is_dict, is_list, type_name};
 use super::text;
 
 /// A field: `[[fill]align][sign][#][0][width][,][.precision][type]`.
@@ -250,7 +250,9 @@ fn general(x: f64, precision: usize, keep_zeros: bool) -> String {
 }
 
 /// `format % values`.
-pub(super) fn percent(format: &str, values: &Value) -> Result<Value, Error> {
+pub(super) fn percent(format: &Value, values: &Value) -> Result<Value, Error> {
+    let is_safe = format.is_safe();
+    let format = format.as_str().unwrap_or_default();
     let list: Vec<Value> = match values.is_tuple() {
         true => values.try_iter()?.collect(),
         false => vec![values.clone()],
@@ -314,13 +316,25 @@ pub(super) fn percent(format: &str, values: &Value) -> Result<Value, Error> {
             precision,
             ..Spec::default()
         };
-        out += &converted(spec, kind, &value)?;
+        let text = converted(spec, kind, &value)?;
+        out += &shown(text, is_safe && !value.is_safe());
         check_size(out.len())?;
     }
-    let is_used = values_left.next().is_none() || has_keys || is_dict(values);
+    // Python checks this only for a tuple or a value without items.
+    let has_items = !values.is_tuple() && (is_list(values) || is_dict(values));
+    let is_used = values_left.next().is_none() || has_keys || has_items || values.is_undefined();
     match is_used {
+        true if is_safe => Ok(Value::from_safe_string(out + rest)),
         true => Ok(Value::from(out + rest)),
         false => Err(error("not all arguments were used by the format")),
+    }
+}
+
+/// A text, escaped if it goes into one that is marked as safe.
+fn shown(text: String, is_escaped: bool) -> String {
+    match is_escaped {
+        true => super::filters::escaped(&text),
+        false => text,
     }
 }
 
@@ -407,21 +421,30 @@ fn converted(mut spec: Spec, kind: char, value: &Value) -> Result<String, Error>
 }
 
 /// `text.format(…)` and `text.format_map(…)`.
-pub(super) fn method(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
+pub(super) fn method(text: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
     let map = match name {
         "format_map" => args.positional.first().cloned(),
         _ => None,
     };
-    let mut fields = Fields { args, map, next: 0 };
-    fields.written(text, 0).map(Value::from)
+    let is_safe = text.is_safe();
+    let mut fields = Fields {
+        args,
+        map,
+        next: Some(0),
+        is_safe,
+    };
+    let written = fields.written(text.as_str().unwrap_or_default(), 0)?;
+    Ok(operators::safe_like(text, written))
 }
 
 struct Fields<'a> {
     args: &'a Arguments,
     /// The dictionary of `format_map`.
     map: Option<Value>,
-    /// The next field without a name.
-    next: usize,
+    /// The next field without a name; none after a field with a number.
+    next: Option<usize>,
+    /// Whether values are escaped, because the text is marked as safe.
+    is_safe: bool,
 }
 
 impl Fields<'_> {
@@ -473,21 +496,29 @@ impl Fields<'_> {
             Some('a') => Value::from(text::ascii(&text::shown(&value)?)),
             Some(c) => return Err(error(format!("unknown conversion '{c}'"))),
         };
-        match spec.is_empty() {
-            true => text::plain(&value),
-            false => Spec::parse(&spec)?.value(&value),
-        }
+        let written = match spec.is_empty() {
+            true => text::plain(&value)?,
+            false => Spec::parse(&spec)?.value(&value)?,
+        };
+        Ok(shown(written, self.is_safe && !value.is_safe()))
     }
 
     fn value(&mut self, name: &str) -> Result<Value, Error> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);
-        let position = match first.is_empty() {
-            true => {
-                self.next += 1;
-                Some(self.next - 1)
+        let mixed = || error("fields with and without numbers cannot be mixed");
+        let position = match (name.is_empty(), first.parse::<usize>().ok()) {
+            (true, _) => {
+                let at = self.next.ok_or_else(mixed)?;
+                self.next = Some(at + 1);
+                Some(at)
             }
-            false => first.parse().ok(),
+            (false, Some(_)) if self.next.is_some_and(|next| next > 0) => return Err(mixed()),
+            (false, Some(at)) => {
+                self.next = None;
+                Some(at)
+            }
+            (false, None) => None,
         };
         let found = match (&self.map, position) {
             (Some(map), _) => Some(map.get_attr(first)?).filter(|value| !value.is_undefined()),

@@ -22,6 +22,8 @@ pub(super) fn guard(source: &str) -> Result<String, String> {
             source.len()
         ));
     }
+    // Like Jinja2, which knows one kind of line ends.
+    let source = &*source.replace("\r\n", "\n").replace('\r', "\n");
     let mut guard = Guard {
         source,
         out: String::with_capacity(source.len() * 2),
@@ -182,6 +184,10 @@ impl Guard<'_> {
                 let first = p.filter()?;
                 first + &filters(p)?
             }
+            "autoescape" if !["false", "False"].iter().any(|no| p.is(no)) => {
+                let why = "the tag `autoescape` is not supported".to_owned();
+                return Err(Malformed { at: 0, why });
+            }
             "autoescape" | "extends" | "include" | "import" | "from" | "block" => {
                 return Ok(Written::plain(inner.trim().to_owned()));
             }
@@ -240,7 +246,7 @@ fn targets(p: &mut Parser) -> Result<String, Malformed> {
             let mut name = p.name()?.to_owned();
             while p.skip(".") {
                 name += ".";
-                name += p.name()?;
+                name += p.attribute()?;
             }
             names.push(name);
         }

@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::check_size;
-use super::operators::{Number, integer, is_dict, order, type_name};
+use super::operators::{Number, integer, is_dict, is_list, order, type_name};
 use super::text;
 
 /// `tojson(value, ensure_ascii=false, indent=none, separators=none, sort_keys=false)`
@@ -63,7 +63,7 @@ impl Writer {
                 self.out += &scalar(value)?;
             }
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => {
+            ValueKind::Seq | ValueKind::Iterable if is_list(value) => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.list(['[', ']'], &items, depth, |writer, item| {
                     writer.write(item, depth + 1)

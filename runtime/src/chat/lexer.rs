@@ -38,7 +38,12 @@ pub(super) fn lex(source: &str) -> Result<Vec<Token<'_>>> {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
             (Kind::Name, end.unwrap_or(rest.len()))
         } else if c.is_ascii_digit() {
-            (Kind::Number, number(rest))
+            // After a point the digits are an index: `x.0.1` is two of them.
+            let is_index = tokens.last().is_some_and(|last: &Token| last.text == ".");
+            (
+                Kind::Number,
+                if is_index { digits(rest) } else { number(rest) },
+            )
         } else if c == '\'' || c == '"' {
             (
                 Kind::Text,
@@ -65,6 +70,11 @@ pub(super) fn lex(source: &str) -> Result<Vec<Token<'_>>> {
         at,
     });
     Ok(tokens)
+}
+
+fn digits(text: &str) -> usize {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    end.unwrap_or(text.len())
 }
 
 /// Length of the number that a text begins with.

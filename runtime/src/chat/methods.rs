@@ -6,8 +6,8 @@ use minijinja::{Error, State};
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::check_size;
-use super::operators::{Number, equal, integer, is_dict, is_list, type_name, undefined};
-use super::{format, text};
+use super::operators::{Number, View, equal, integer, is_dict, is_list, type_name, undefined};
+use super::{format, letters, text};
 
 /// Methods of strings.
 const OF_STRINGS: [&str; 46] = [
@@ -61,6 +61,16 @@ const OF_STRINGS: [&str; 46] = [
 const OF_DICTS: [&str; 5] = ["copy", "get", "items", "keys", "values"];
 const OF_LISTS: [&str; 3] = ["copy", "count", "index"];
 const OF_NUMBERS: [&str; 2] = ["bit_length", "is_integer"];
+/// Methods whose arguments may be given by name.
+const WITH_NAMES: [&str; 7] = [
+    "encode",
+    "expandtabs",
+    "format",
+    "format_map",
+    "rsplit",
+    "split",
+    "splitlines",
+];
 /// The method of the type `dict` itself.
 const FROM_KEYS: &str = "fromkeys";
 
@@ -75,7 +85,10 @@ pub(super) fn has(value: &Value, name: &str) -> bool {
     match value.kind() {
         ValueKind::String => OF_STRINGS.contains(&name),
         ValueKind::Map => is_dict(value) && OF_DICTS.contains(&name),
-        ValueKind::Seq | ValueKind::Iterable => OF_LISTS.contains(&name),
+        ValueKind::Seq | ValueKind::Iterable if value.is_tuple() => {
+            name != "copy" && OF_LISTS.contains(&name)
+        }
+        ValueKind::Seq | ValueKind::Iterable => is_list(value) && OF_LISTS.contains(&name),
         ValueKind::Number => OF_NUMBERS.contains(&name),
         _ => false,
     }
@@ -106,8 +119,12 @@ pub(super) fn call(
         };
     }
     let args = Arguments::of(args)?;
+    if !args.names().is_empty() && !WITH_NAMES.contains(&name) {
+        return Err(error(format!("`{name}` takes no arguments by name")));
+    }
     let result = match value.as_str() {
-        Some(text) if matches!(name, "format" | "format_map") => format::method(text, name, &args),
+        Some(_) if matches!(name, "format" | "format_map") => format::method(value, name, &args),
+        Some(text) if value.is_safe() => safe_string(text, name, args),
         Some(text) => string(text, name, &args),
         None if value.kind() == ValueKind::Map => dictionary(value, name, &args),
         None if is_list(value) => list(value, name, &args),
@@ -133,12 +150,14 @@ fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Erro
         let item = value.get_item(&key)?;
         Ok(Value::from(Tuple::from([key, item])))
     };
-    match name {
-        "keys" => Ok(value.try_iter()?.collect()),
-        "values" => value.try_iter()?.map(|key| value.get_item(&key)).collect(),
-        "items" => value.try_iter()?.map(pair).collect(),
-        _ => Ok(value.clone()),
-    }
+    let keys = value.try_iter()?;
+    let values: Result<Vec<Value>, Error> = match name {
+        "keys" => Ok(keys.collect()),
+        "values" => keys.map(|key| value.get_item(&key)).collect(),
+        "items" => keys.map(pair).collect(),
+        _ => return Ok(value.clone()),
+    };
+    Ok(View::new(name, values?))
 }
 
 fn from_keys(args: &Arguments) -> Result<Value, Error> {
@@ -215,6 +234,35 @@ fn needed(value: &Option<Value>) -> Result<&str, Error> {
     text.ok_or_else(|| error(format!("expected a string, found {found}")))
 }
 
+/// A method of a text that is marked as safe: its arguments are escaped, and its texts are safe.
+fn safe_string(text: &str, name: &str, mut args: Arguments) -> Result<Value, Error> {
+    let is_safe = Value::from_safe_string;
+    let escaped = |value: &Value| match value.as_str() {
+        Some(text) if !value.is_safe() => is_safe(super::filters::escaped(text)),
+        _ => value.clone(),
+    };
+    match (name, &mut args.positional[..]) {
+        ("join", [values]) => *values = values.try_iter()?.map(|v| escaped(&v)).collect(),
+        ("replace", [_, new, ..]) => *new = escaped(new),
+        _ => {}
+    }
+    let result = string(text, name, &args)?;
+    let marked = |value: Value| match value.as_str() {
+        Some(text) => is_safe(text.to_owned()),
+        None => value,
+    };
+    Ok(match result.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            let parts: Vec<Value> = result.try_iter()?.map(marked).collect();
+            match result.is_tuple() {
+                true => Value::from(Tuple::from(parts)),
+                false => Value::from(parts),
+            }
+        }
+        _ => marked(result),
+    })
+}
+
 fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
     let is_all = |test: fn(char) -> bool| {
         args.bind([])?;
@@ -232,10 +280,10 @@ fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
     match name {
         "upper" => converted(text.to_uppercase()),
         "lower" => converted(text.to_lowercase()),
-        "casefold" => converted(text.to_lowercase().replace('ß', "ss")),
-        "capitalize" => converted(capitalize(text)),
-        "title" => converted(title(text)),
-        "swapcase" => converted(text.chars().flat_map(swap_case).collect()),
+        "casefold" => converted(text.chars().flat_map(letters::fold).collect()),
+        "capitalize" => converted(letters::capitalize(text)),
+        "title" => converted(letters::title(text)),
+        "swapcase" => converted(letters::swap_case(text)),
         "isalpha" => is_all(char::is_alphabetic),
         "isalnum" => is_all(char::is_alphanumeric),
         "isdecimal" => is_all(is_decimal),
@@ -243,7 +291,7 @@ fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
         "isnumeric" => is_all(char::is_numeric),
         "isspace" => is_all(is_space),
         "isascii" => Ok(Value::from(text.is_ascii())),
-        "isprintable" => Ok(Value::from(!text.chars().any(char::is_control))),
+        "isprintable" => Ok(Value::from(text.chars().all(text::is_printable))),
         "isidentifier" => {
             let starts = text.starts_with(|c: char| c.is_alphabetic() || c == '_');
             let rest = text.chars().all(|c| c.is_alphanumeric() || c == '_');
@@ -253,7 +301,7 @@ fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {
         "isupper" => cased(char::is_uppercase, char::is_lowercase),
         "istitle" => {
             let is_cased = text.chars().any(|c| c.is_uppercase());
-            Ok(Value::from(is_cased && title(text) == text))
+            Ok(Value::from(is_cased && letters::title(text) == text))
         }
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = args.bind(["chars"])?;
@@ -373,33 +421,6 @@ pub(super) fn strip<'t>(
     })
 }
 
-/// The first letter large, all others small.
-pub(super) fn capitalize(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(chars.as_str().to_lowercase().chars()).collect()
-}
-
-/// The first letter of each run of letters large.
-pub(super) fn title(text: &str) -> String {
-    let (mut out, mut in_word) = (String::with_capacity(text.len()), false);
-    for c in text.chars() {
-        match in_word {
-            true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
-        }
-        in_word = c.is_alphabetic();
-    }
-    out
-}
-
-fn swap_case(c: char) -> Vec<char> {
-    match c.is_uppercase() {
-        true => c.to_lowercase().collect(),
-        false => c.to_uppercase().collect(),
-    }
-}
-
 /// Replaces the first `count` places, all if it is negative.
 pub(super) fn replace(text: &str, old: &str, new: &str, count: i64) -> Result<String, Error> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -466,6 +487,11 @@ fn words(text: &str, from_end: bool, most: usize) -> Vec<&str> {
 }
 
 fn split_lines(text: &str, keep: bool) -> Value {
+    lines(text, keep).into_iter().map(Value::from).collect()
+}
+
+/// The lines of a text by all line ends that Python knows, with them or without.
+pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     let is_separator = |c: char| matches!(c, '\u{1c}'..='\u{1e}' | '\u{2028}' | '\u{2029}');
     let is_end = |c: char| matches!(c, '\n'..='\r' | '\u{85}') || is_separator(c);
     let (mut lines, mut rest) = (Vec::new(), text);
@@ -479,7 +505,7 @@ fn split_lines(text: &str, keep: bool) -> Value {
         lines.push(&rest[..if keep { end } else { at }]);
         rest = &rest[end..];
     }
-    lines.into_iter().map(Value::from).collect()
+    lines
 }
 
 fn partition(text: &str, name: &str, args: &Arguments) -> Result<Value, Error> {

@@ -2,8 +2,9 @@
 //! template call them; see `expression.rs`.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use minijinja::value::{Rest, Tuple, Value, ValueKind};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::arguments::{Passed, error};
@@ -20,6 +21,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number => "float",
         ValueKind::String => "str",
         ValueKind::Seq if value.is_tuple() => "tuple",
+        ValueKind::Iterable if View::of(value).is_some() => View::name(value),
         ValueKind::Seq | ValueKind::Iterable => "list",
         ValueKind::Map => "dict",
         _ => "object",
@@ -27,7 +29,53 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 }
 
 pub(super) fn is_list(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && View::of(value).is_none()
+}
+
+/// The keys, values or items of a dictionary, which are not a list in Python.
+#[derive(Debug)]
+pub(super) struct View {
+    name: &'static str,
+    values: Vec<Value>,
+}
+
+impl View {
+    /// `method` is `keys`, `values` or `items`.
+    pub fn new(method: &str, values: Vec<Value>) -> Value {
+        let name = match method {
+            "keys" => "dict_keys",
+            "values" => "dict_values",
+            _ => "dict_items",
+        };
+        Value::from_object(View { name, values })
+    }
+
+    pub fn of(value: &Value) -> Option<&View> {
+        value.downcast_object_ref()
+    }
+
+    /// The name of the type in Python.
+    pub fn name(value: &Value) -> &'static str {
+        View::of(value).map_or("list", |view| view.name)
+    }
+}
+
+impl Object for View {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.values.clone())
+    }
+}
+
+/// A text that is marked as safe if the one it was made from is.
+pub(super) fn safe_like(model: &Value, text: String) -> Value {
+    match model.is_safe() {
+        true => Value::from_safe_string(text),
+        false => Value::from(text),
+    }
 }
 
 /// Whether a value is a dictionary, not an object with names, such as a namespace.
@@ -75,7 +123,7 @@ pub(super) fn integer(value: &Value) -> Result<i64, Error> {
     }
 }
 
-fn int(n: i128) -> Value {
+pub(super) fn int(n: i128) -> Value {
     match i64::try_from(n) {
         Ok(n) => Value::from(n),
         Err(_) => Value::from(n),
@@ -129,7 +177,7 @@ fn binary(operator: &str, a: &Value, b: &Value) -> Result<Value, Error> {
             check_size(a.len() + b.len())?;
             Ok(Value::from(format!("{a}{b}")))
         }
-        ("%", Some(format), _) => super::format::percent(format, b),
+        ("%", Some(_), _) => super::format::percent(a, b),
         ("+", None, None) if is_list(a) && is_list(b) && a.is_tuple() == b.is_tuple() => {
             let items: Vec<Value> = a.try_iter()?.chain(b.try_iter()?).collect();
             check_size(items.len())?;
@@ -145,7 +193,7 @@ fn binary(operator: &str, a: &Value, b: &Value) -> Result<Value, Error> {
 }
 
 /// A list or tuple, as `model` is one.
-fn like(model: &Value, items: Vec<Value>) -> Value {
+pub(super) fn like(model: &Value, items: Vec<Value>) -> Value {
     match model.is_tuple() {
         true => Value::from(Tuple::from(items)),
         false => Value::from(items),
@@ -156,7 +204,7 @@ fn repeat(value: &Value, times: i128, number: &Value) -> Result<Value, Error> {
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
     if let Some(text) = value.as_str() {
         check_size(text.len().saturating_mul(times))?;
-        return Ok(Value::from(text.repeat(times)));
+        return Ok(safe_like(value, text.repeat(times)));
     }
     if !is_list(value) {
         return Err(unsupported("*", value, number));
@@ -200,6 +248,9 @@ fn floats(operator: &str, a: f64, b: f64) -> Result<f64, Error> {
         "-" => Ok(a - b),
         "*" => Ok(a * b),
         "**" if a == 0.0 && b < 0.0 => Err(error("division by zero")),
+        "**" if a < 0.0 && b.fract() != 0.0 && b.is_finite() => {
+            Err(error("complex numbers are not supported"))
+        }
         "**" => Ok(a.powf(b)),
         _ if b == 0.0 => Err(error("division by zero")),
         "/" => Ok(a / b),
@@ -207,7 +258,8 @@ fn floats(operator: &str, a: f64, b: f64) -> Result<f64, Error> {
         _ => {
             let rest = a % b;
             let is_other = rest != 0.0 && (rest < 0.0) != (b < 0.0);
-            Ok(if is_other { rest + b } else { rest })
+            let rest = if is_other { rest + b } else { rest };
+            Ok(if rest == 0.0 { rest.copysign(b) } else { rest })
         }
     }
 }
@@ -398,6 +450,9 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(undefined());
     }
+    if View::of(value).is_some() {
+        return Ok(Value::UNDEFINED);
+    }
     let is_text = value.as_str().is_some();
     let Some(Number::Int(at)) = Number::of(key).filter(|_| is_text || is_list(value)) else {
         return match key.as_str() {
@@ -410,6 +465,8 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
                     false => Ok(found),
                 }
             }
+            // Only integers are indices.
+            None if is_text || is_list(value) => Ok(Value::UNDEFINED),
             None => value.get_item(key),
         };
     };
@@ -418,11 +475,11 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
         usize::try_from(at),
         usize::try_from(-1 - at),
     ) {
-        (Some(text), Ok(at), _) => text.chars().nth(at).map(|c| Value::from(c.to_string())),
-        (Some(text), _, Ok(back)) => text
-            .chars()
-            .nth_back(back)
-            .map(|c| Value::from(c.to_string())),
+        (Some(text), Ok(at), _) => text.chars().nth(at).map(|c| safe_like(value, c.into())),
+        (Some(text), _, Ok(back)) => {
+            let c = text.chars().nth_back(back);
+            c.map(|c| safe_like(value, c.into()))
+        }
         (None, Ok(at), _) if value.kind() == ValueKind::Seq => {
             return value.get_item_by_index(at);
         }
@@ -492,8 +549,9 @@ pub(super) fn slice(
         at = at.saturating_add(step);
     }
     match value.as_str() {
-        Some(_) => Ok(Value::from(
-            taken.iter().filter_map(Value::as_str).collect::<String>(),
+        Some(_) => Ok(safe_like(
+            value,
+            taken.iter().filter_map(Value::as_str).collect(),
         )),
         None => Ok(like(value, taken)),
     }

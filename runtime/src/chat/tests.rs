@@ -71,6 +71,36 @@ fn any_key_of_messages_and_any_variable_reaches_the_template() {
 }
 
 #[test]
+fn line_ends_of_a_template_are_of_one_kind() {
+    let template = parse("a\r\n{% if true %}\r\n{{ 'b\r\nc' }}\r{% endif %}\rd").unwrap();
+    // By transformers 5.24.
+    assert_eq!(template.render(&[], false).unwrap(), "a\nb\nc\nd");
+}
+
+#[test]
+fn what_a_model_thought_has_both_names_that_templates_know() {
+    let source = "{% for m in messages %}{{ m | tojson }}{% endfor %}";
+    let check = |message: Value, expected: &str| {
+        let variables = json!({"messages": [message]});
+        let text = parse(source).unwrap();
+        let text = text.render_with(variables.as_object().unwrap(), false);
+        assert_eq!(text.unwrap(), expected);
+    };
+    // By transformers 5.24.
+    check(
+        json!({"role": "a", "content": null, "reasoning": "why"}),
+        r#"{"thinking": "why", "role": "a", "reasoning": "why", "reasoning_content": "why"}"#,
+    );
+    check(
+        json!({"role": "a", "reasoning_content": "x", "thinking": "y"}),
+        r#"{"thinking": "y", "role": "a", "reasoning_content": "x"}"#,
+    );
+    let names = |source: &str| parse(source).unwrap().names("reasoning");
+    assert!(names("{{ messages[0].thinking }}") && names("{{ messages[0].reasoning_content }}"));
+    assert!(!names("{{ messages[0].reasoning }}"));
+}
+
+#[test]
 fn the_text_after_an_answer_is_that_of_the_template() {
     let after = |source: &str| parse(source).unwrap().after_answer();
     let last = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\

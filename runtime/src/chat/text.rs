@@ -3,7 +3,9 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, Output};
 
+use super::arguments::error;
 use super::limits::{RenderUsage, check_size};
+use super::operators::{View, is_dict};
 
 /// Prints a value as Python's `str` writes it.
 pub(super) fn print(out: &mut Output, limits: &RenderUsage, value: &Value) -> Result<(), Error> {
@@ -16,6 +18,7 @@ pub(super) fn print(out: &mut Output, limits: &RenderUsage, value: &Value) -> Re
 pub(super) fn plain(value: &Value) -> Result<String, Error> {
     match value.as_str() {
         Some(text) => Ok(text.to_owned()),
+        None if value.is_undefined() => Ok(String::new()),
         None => shown(value),
     }
 }
@@ -31,7 +34,7 @@ fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
     check_size(out.len())?;
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => return container(value, out),
-        ValueKind::Undefined => {}
+        ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool if value.is_true() => out.push_str("True"),
         ValueKind::Bool => out.push_str("False"),
@@ -47,7 +50,18 @@ fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
 
 fn container(value: &Value, out: &mut String) -> Result<(), Error> {
     let is_map = value.kind() == ValueKind::Map;
-    let [open, close] = match value.is_tuple() {
+    let name = value.as_object().map_or("", |object| object.type_name());
+    let [before, after] = match (View::of(value), is_map && !is_dict(value)) {
+        (Some(_), _) => [View::name(value), ")"],
+        (None, true) if name.ends_with("Namespace") => ["<Namespace ", ">"],
+        (None, true) => return Err(error("only the attributes of `loop` have a text")),
+        (None, false) => ["", ""],
+    };
+    out.push_str(before);
+    out.push_str(if after == ")" { "(" } else { "" });
+    // The groups of the filter `groupby` are tuples in Python.
+    let is_tuple = value.is_tuple() || name.ends_with("::Group");
+    let [open, close] = match is_tuple {
         true => ['(', ')'],
         false if is_map => ['{', '}'],
         false => ['[', ']'],
@@ -63,12 +77,9 @@ fn container(value: &Value, out: &mut String) -> Result<(), Error> {
         }
         count += 1;
     }
-    out.push_str(if value.is_tuple() && count == 1 {
-        ","
-    } else {
-        ""
-    });
+    out.push_str(if is_tuple && count == 1 { "," } else { "" });
     out.push(close);
+    out.push_str(after);
     Ok(())
 }
 
@@ -110,21 +121,27 @@ fn quote(text: &str, out: &mut String) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             c if c == '\\' || c == mark => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            '\u{ad}' => out.push_str("\\xad"),
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{a0}'
-            | '\u{2000}'..='\u{200a}'
-            | '\u{202f}'
-            | '\u{3000}'
-            | '\u{feff}'
-            | '\u{e000}'..='\u{f8ff}' => out.push_str(&escaped(c)),
-            c => out.push(c),
+            c if is_printable(c) => out.push(c),
+            c => out.push_str(&escaped(c)),
         }
     }
     out.push(mark);
+}
+
+/// Whether `repr` writes a character as it is.
+pub(super) fn is_printable(c: char) -> bool {
+    let is_hidden = matches!(
+        c,
+        '\u{ad}'
+            | '\u{a0}'
+            | '\u{2000}'..='\u{200f}'
+            | '\u{2028}'..='\u{202f}'
+            | '\u{205f}'..='\u{206f}'
+            | '\u{3000}'
+            | '\u{feff}'
+            | '\u{e000}'..='\u{f8ff}'
+    );
+    !c.is_control() && !is_hidden
 }
 
 /// Only ASCII: other characters as Python escapes them.

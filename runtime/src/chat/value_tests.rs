@@ -1,10 +1,10 @@
 //! The tests of Jinja2, such as `x is iterable`, as Python answers them.
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error};
 
 use super::arguments::error;
-use super::operators::{self, Number, is_dict, relates, type_name};
+use super::operators::{self, View, is_dict, relates, type_name};
 use super::text;
 
 /// Registers all tests whose meaning differs from the interpreter's own.
@@ -44,7 +44,8 @@ pub(super) fn register(environment: &mut Environment<'static>) {
             ValueKind::Map,
             ValueKind::Undefined,
         ];
-        is_text(value) || kinds.contains(&value.kind()) && !is_namespace(value)
+        let is_other = is_namespace(value) || View::of(value).is_some();
+        is_text(value) || kinds.contains(&value.kind()) && !is_other
     });
     environment.add_test("callable", |value: &Value| {
         matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined)
@@ -60,10 +61,10 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     };
     environment.add_test("lower", case(char::is_lowercase, char::is_uppercase));
     environment.add_test("upper", case(char::is_uppercase, char::is_lowercase));
-    environment.add_test("even", |value: &Value| divisible(value, 2));
-    environment.add_test("odd", |value: &Value| divisible(value, 2).map(|is| !is));
+    environment.add_test("even", |value: &Value| rest(value, &2.into(), 0));
+    environment.add_test("odd", |value: &Value| rest(value, &2.into(), 1));
     environment.add_test("divisibleby", |value: &Value, by: &Value| {
-        divisible(value, operators::integer(by)?)
+        rest(value, by, 0)
     });
     for name in ["escaped", "safe"] {
         environment.add_test(name, |value: &Value| value.is_safe());
@@ -78,11 +79,11 @@ fn is_namespace(value: &Value) -> bool {
     value.kind() == ValueKind::Map && !is_dict(value)
 }
 
-fn divisible(value: &Value, by: i64) -> Result<bool, Error> {
-    match Number::of(value) {
-        _ if by == 0 => Err(error("division by zero")),
-        Some(Number::Int(n)) => Ok(n % i128::from(by) == 0),
-        Some(Number::Float(x)) => Ok(x % by as f64 == 0.0),
-        None => Err(error(format!("'{}' cannot be divided", type_name(value)))),
+/// Whether `value % by` is this number.
+fn rest(value: &Value, by: &Value, wanted: i64) -> Result<bool, Error> {
+    if value.as_str().is_some() {
+        return Err(error("'str' cannot be divided"));
     }
+    let parts = vec![value.clone(), Value::from("%"), by.clone()];
+    operators::equal(&operators::arith(Rest(parts))?, &Value::from(wanted))
 }

@@ -1,11 +1,13 @@
 //! Filters of lists and dictionaries.
 
+use std::sync::Arc;
+
 use minijinja::Error;
-use minijinja::value::{Rest, Tuple, Value, ValueKind};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, ValueKind};
 
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
-use super::super::operators::{self, Number, is_dict, type_name};
+use super::super::operators::{self, Number, is_dict, is_list, type_name};
 use super::super::text;
 use super::{elements, is_true, number};
 
@@ -37,10 +39,7 @@ pub(super) fn slice(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let mut columns = Vec::new();
     for i in 0..count {
         let mut column: Vec<Value> = rest.by_ref().take(each + usize::from(i < more)).collect();
-        if let Some(fill) = fill
-            .as_ref()
-            .filter(|fill| !fill.is_none() && i >= more && more > 0)
-        {
+        if let Some(fill) = fill.as_ref().filter(|fill| !fill.is_none() && i >= more) {
             column.push(fill.clone());
         }
         columns.push(column);
@@ -190,6 +189,14 @@ pub(super) fn sort(value: &Value, args: &Arguments) -> Result<Value, Error> {
     sort_by_keys(keyed, is_true(&reverse)).map(Value::from)
 }
 
+/// The pairs of a dictionary in the order of their keys.
+pub(super) fn by_keys(value: &Value) -> Result<Vec<(Value, Value)>, Error> {
+    let keyed = value.try_iter()?.map(|key| (key.clone(), key)).collect();
+    let keys = sort_by_keys(keyed, false)?.into_iter();
+    keys.map(|key| Ok((key.clone(), value.get_item(&key)?)))
+        .collect()
+}
+
 pub(super) fn dict_sort(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [case, by, reverse] = args.bind(["case_sensitive", "by", "reverse"])?;
     let by = by
@@ -202,6 +209,9 @@ pub(super) fn dict_sort(value: &Value, args: &Arguments) -> Result<Value, Error>
         "value" => 1,
         _ => return Err(error("expected `by` to be key or value")),
     };
+    if value.is_undefined() {
+        return Err(operators::undefined());
+    }
     let none = Arguments::of(Rest(Vec::new()))?;
     let pairs = elements(&items(value, &none)?)?;
     let keyed = pairs.into_iter().map(|pair| {
@@ -214,6 +224,62 @@ pub(super) fn dict_sort(value: &Value, args: &Arguments) -> Result<Value, Error>
     });
     let keyed: Result<Vec<_>, Error> = keyed.collect();
     sort_by_keys(keyed?, is_true(&reverse)).map(Value::from)
+}
+
+/// Items with an equal attribute, a value of the filter `groupby`: a tuple whose parts have names.
+#[derive(Debug)]
+struct Group {
+    grouper: Value,
+    list: Value,
+}
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match (key.as_usize(), key.as_str()) {
+            (Some(0), _) | (_, Some("grouper")) => Some(self.grouper.clone()),
+            (Some(1), _) | (_, Some("list")) => Some(self.list.clone()),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
+    }
+}
+
+pub(super) fn group_by(value: &Value, args: &Arguments) -> Result<Value, Error> {
+    let [name, default, case] = args.bind(["attribute", "default", "case_sensitive"])?;
+    let name = name.ok_or_else(|| error("expected an attribute"))?;
+    let grouper = |item: &Value| -> Result<Value, Error> {
+        let found = attribute(item, Some(&name))?;
+        Ok(match (found.is_undefined(), &default) {
+            (true, Some(default)) => default.clone(),
+            _ => found,
+        })
+    };
+    let mut keyed = Vec::new();
+    for item in elements(value)? {
+        let by = key(&grouper(&item)?, None, is_true(&case))?;
+        keyed.push((by.clone(), Value::from(vec![by, item])));
+    }
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for pair in sort_by_keys(keyed, false)? {
+        let (by, item) = (pair.get_item_by_index(0)?, pair.get_item_by_index(1)?);
+        match groups.last_mut() {
+            Some((last, items)) if operators::equal(last, &by)? => items.push(item),
+            _ => groups.push((by, vec![item])),
+        }
+    }
+    let group = |(_, items): (Value, Vec<Value>)| -> Result<Value, Error> {
+        let grouper = grouper(&items[0])?;
+        let list = Value::from(items);
+        Ok(Value::from_object(Group { grouper, list }))
+    };
+    groups.into_iter().map(group).collect()
 }
 
 pub(super) fn extreme(
@@ -257,11 +323,15 @@ pub(super) fn unique(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let (mut seen, mut kept) = (std::collections::HashSet::new(), Vec::new());
     for item in elements(value)? {
         let key = key(&item, name.as_ref(), is_true(&case))?;
-        if seen.insert(format!(
-            "{} {}",
-            Number::of(&key).is_some(),
-            text::shown(&key)?
-        )) {
+        // Equal numbers are one value, whatever their type.
+        let shown = match Number::of(&key) {
+            Some(number) => text::shown(&Value::from(number.float()))?,
+            None if is_dict(&key) || is_list(&key) && !key.is_tuple() => {
+                return Err(error(format!("unhashable type: '{}'", type_name(&key))));
+            }
+            None => text::shown(&key)?,
+        };
+        if seen.insert((Number::of(&key).is_some(), shown)) {
             kept.push(item);
         }
     }

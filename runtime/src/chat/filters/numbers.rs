@@ -50,31 +50,50 @@ pub(super) fn float_of(value: &Value) -> Option<f64> {
 
 pub(super) fn float(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [default] = args.bind(["default"])?;
+    if value.is_undefined() {
+        return Err(operators::undefined());
+    }
     let default = || default.unwrap_or_else(|| Value::from(0.0));
     Ok(float_of(value).map_or_else(default, Value::from))
 }
 
 pub(super) fn int(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [default, base] = args.bind(["default", "base"])?;
-    let base = u32::try_from(number(base.as_ref(), 10)?).unwrap_or(10);
-    if !(2..=36).contains(&base) {
-        return Err(error("expected a base from 2 to 36"));
+    let base = u32::try_from(number(base.as_ref(), 10)?).unwrap_or(1);
+    if base == 1 || base > 36 {
+        return Err(error("expected a base from 2 to 36, or 0"));
     }
-    let parsed = match value.as_str() {
-        Some(text) => {
-            let digits = text.trim().replace('_', "");
-            let prefixes = ["0x", "0b", "0o"].iter().zip([16, 2, 8]);
-            let mut prefixes = prefixes.filter(|(_, of)| *of == base);
-            let digits = prefixes
-                .find_map(|(prefix, _)| digits.strip_prefix(prefix).map(str::to_owned))
-                .unwrap_or(digits);
-            i64::from_str_radix(&digits, base).ok()
-        }
-        None => None,
+    if value.is_undefined() {
+        return Err(operators::undefined());
+    }
+    let parsed = value.as_str().and_then(|text| parsed(text, base));
+    let found = match (parsed, Number::of(value), float_of(value)) {
+        (Some(n), ..) | (None, Some(Number::Int(n)), _) => Some(n),
+        (None, _, Some(x)) if x.abs() < 1e38 => Some(x as i128),
+        (None, _, Some(x)) if x.is_finite() => return Err(error("the number is too large")),
+        _ => None,
     };
-    let truncated = || float_of(value).filter(|x| x.is_finite()).map(|x| x as i64);
     let default = || default.unwrap_or_else(|| Value::from(0));
-    Ok(parsed.or_else(truncated).map_or_else(default, Value::from))
+    Ok(found.map_or_else(default, operators::int))
+}
+
+/// An integer in digits of a base; with base 0 its prefix says the base.
+fn parsed(text: &str, base: u32) -> Option<i128> {
+    let text = text.trim().replace('_', "").to_lowercase();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let mut prefixes = [("0x", 16), ("0b", 2), ("0o", 8)].into_iter();
+    let of_prefix = prefixes.find_map(|(prefix, of)| {
+        let digits = digits
+            .strip_prefix(prefix)
+            .filter(|_| base == of || base == 0);
+        digits.map(|digits| (digits, of))
+    });
+    let (digits, base) = of_prefix.unwrap_or((digits, if base == 0 { 10 } else { base }));
+    let is_plain = digits.starts_with(|c: char| c.is_ascii_alphanumeric());
+    is_plain.then(|| i128::from_str_radix(&format!("{sign}{digits}"), base).ok())?
 }
 
 pub(super) fn round(value: &Value, args: &Arguments) -> Result<Value, Error> {
@@ -87,7 +106,7 @@ pub(super) fn round(value: &Value, args: &Arguments) -> Result<Value, Error> {
     Ok(match (method, number) {
         ("ceil", _) => Value::from((x * power).ceil() / power),
         ("floor", _) => Value::from((x * power).floor() / power),
-        ("common", Number::Int(_)) if precision >= 0 => value.clone(),
+        ("common", Number::Int(n)) if precision >= 0 => operators::int(n),
         ("common", Number::Int(n)) => {
             let unit = 10i128
                 .checked_pow(precision.unsigned_abs())

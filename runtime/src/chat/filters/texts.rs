@@ -6,10 +6,11 @@ use minijinja::value::{Tuple, Value};
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
 use super::super::methods::{self, is_space};
-use super::super::operators::{is_dict, is_list};
+use super::super::operators::{self, is_dict, is_list};
 use super::super::{format, text};
-use super::lists::items;
-use super::{elements, is_true, number};
+use super::lists::{self, items};
+use super::wrap::Wrapping;
+use super::{elements, is_true, needed, number};
 
 pub(super) fn center(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [width] = args.bind(["width"])?;
@@ -26,6 +27,13 @@ pub(super) fn center(value: &Value, args: &Arguments) -> Result<Value, Error> {
 }
 
 pub(super) fn escape(value: &Value, args: &Arguments) -> Result<Value, Error> {
+    match value.is_safe() {
+        true => Ok(value.clone()),
+        false => force_escape(value, args),
+    }
+}
+
+pub(super) fn force_escape(value: &Value, args: &Arguments) -> Result<Value, Error> {
     args.bind([])?;
     let text = escaped(&text::plain(value)?);
     check_size(text.len())?;
@@ -63,12 +71,16 @@ pub(super) fn formatted(value: &Value, args: &Arguments) -> Result<Value, Error>
         true => Value::from(Tuple::from(args.positional.clone())),
         false => Value::from_pairs(names.iter().map(|name| (name.as_str(), args.named(name)))),
     };
-    format::percent(&text::plain(value)?, &values)
+    let text = match value.is_safe() {
+        true => value.clone(),
+        false => Value::from(text::plain(value)?),
+    };
+    format::percent(&text, &values)
 }
 
 pub(super) fn indent(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [width, first, blank] = args.bind(["width", "first", "blank"])?;
-    let text = text::plain(value)? + "\n";
+    let text = needed(value)?.to_owned() + "\n";
     let lines: Vec<&str> = text.lines().collect();
     let spaces = match width.as_ref().and_then(Value::as_str) {
         Some(text) => text.to_owned(),
@@ -99,10 +111,27 @@ pub(super) fn indent(value: &Value, args: &Arguments) -> Result<Value, Error> {
 
 pub(super) fn pprint(value: &Value, args: &Arguments) -> Result<Value, Error> {
     args.bind([])?;
-    let shown = text::shown(value)?;
+    let shown = text::shown(&sorted(value)?)?;
     match shown.chars().count() {
         0..80 => Ok(Value::from(shown)),
         _ => Err(error("values that need several lines are not supported")),
+    }
+}
+
+/// Dictionaries in the order of their keys.
+fn sorted(value: &Value) -> Result<Value, Error> {
+    if is_dict(value) {
+        let pairs = lists::by_keys(value)?
+            .into_iter()
+            .map(|(key, item)| Ok((key, sorted(&item)?)));
+        return Ok(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?));
+    }
+    match is_list(value) {
+        true => {
+            let items: Result<Vec<Value>, Error> = value.try_iter()?.map(|v| sorted(&v)).collect();
+            Ok(operators::like(value, items?))
+        }
+        false => Ok(value.clone()),
     }
 }
 
@@ -169,7 +198,10 @@ pub(super) fn truncate(value: &Value, args: &Arguments) -> Result<Value, Error> 
     let length = usize::try_from(number(length.as_ref(), 255)?).unwrap_or(0);
     let leeway = usize::try_from(number(leeway.as_ref(), 5)?).unwrap_or(0);
     let end = end.as_ref().map_or(Ok("...".into()), text::plain)?;
-    let text = text::plain(value)?;
+    let text = match is_list(value) || is_dict(value) || value.is_undefined() {
+        true => text::plain(value)?,
+        false => needed(value)?.to_owned(),
+    };
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(Value::from(text));
     }
@@ -229,47 +261,38 @@ pub(super) fn word_count(value: &Value, args: &Arguments) -> Result<Value, Error
 }
 
 pub(super) fn word_wrap(value: &Value, args: &Arguments) -> Result<Value, Error> {
-    let [width, long, wrap, _] = args.bind([
+    let [width, long, wrap, hyphens] = args.bind([
         "width",
         "break_long_words",
         "wrapstring",
         "break_on_hyphens",
     ])?;
-    let width = usize::try_from(number(width.as_ref(), 79)?)
-        .unwrap_or(0)
-        .max(1);
-    let breaks = long.is_none_or(|long| long.is_true());
+    let width = usize::try_from(number(width.as_ref(), 79)?).unwrap_or(0);
+    let width = Some(width).filter(|width| *width > 0);
+    let wrapping = Wrapping {
+        width: width.ok_or_else(|| error("expected a width of 1 or more"))?,
+        breaks_words: long.is_none_or(|long| long.is_true()),
+        breaks_hyphens: hyphens.is_none_or(|hyphens| hyphens.is_true()),
+    };
     let wrap = wrap.filter(|wrap| !wrap.is_none());
     let wrap = wrap.as_ref().map_or(Ok("\n".into()), text::plain)?;
-    let text = text::plain(value)?;
-    let mut paragraphs = Vec::new();
-    for paragraph in text.lines() {
-        let (mut lines, mut line) = (Vec::new(), String::new());
-        for word in paragraph.split(' ') {
-            let mut word = word.to_owned();
-            let joined =
-                line.chars().count() + usize::from(!line.is_empty()) + word.chars().count();
-            if !line.is_empty() && joined > width {
-                lines.push(std::mem::take(&mut line));
-            }
-            while breaks && word.chars().count() > width {
-                let head: String = word.chars().take(width).collect();
-                word = word.chars().skip(width).collect();
-                lines.push(head);
-            }
-            line += if line.is_empty() { "" } else { " " };
-            line += &word;
+    let mut out = String::new();
+    for (i, paragraph) in methods::lines(needed(value)?, false).iter().enumerate() {
+        out += if i > 0 { &wrap } else { "" };
+        for (i, line) in wrapping.lines(paragraph).iter().enumerate() {
+            out += if i > 0 { &wrap } else { "" };
+            out += line;
+            check_size(out.len())?;
         }
-        lines.push(line);
-        paragraphs.push(lines.join(&wrap));
     }
-    let out = paragraphs.join(&wrap);
-    check_size(out.len())?;
     Ok(Value::from(out))
 }
 
 pub(super) fn xml_attributes(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [space] = args.bind(["autospace"])?;
+    if !is_dict(value) {
+        return Err(error("expected a dictionary"));
+    }
     let mut out = String::new();
     for key in elements(value)? {
         let item = value.get_item(&key)?;
