@@ -26,6 +26,7 @@ mod limits;
 mod methods;
 mod operators;
 mod strftime;
+mod strings;
 mod text;
 mod value_tests;
 

@@ -5,8 +5,8 @@ use minijinja::value::{Tuple, Value};
 
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
-use super::super::methods::{self, is_space};
 use super::super::operators::{self, is_dict, is_list};
+use super::super::strings::{self, is_space};
 use super::super::{format, text};
 use super::lists::{self, items};
 use super::wrap::Wrapping;
@@ -143,7 +143,7 @@ pub(super) fn replace(value: &Value, args: &Arguments) -> Result<Value, Error> {
     };
     let (old, new) = (part(old)?, part(new)?);
     let count = number(count.as_ref(), -1)?;
-    methods::replace(&text::plain(value)?, &old, &new, count).map(Value::from)
+    strings::replace(&text::plain(value)?, &old, &new, count).map(Value::from)
 }
 
 pub(super) fn strip_tags(text: &str) -> String {
@@ -186,7 +186,7 @@ pub(super) fn title(text: &str) -> String {
 
 pub(super) fn trim(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [chars] = args.bind(["chars"])?;
-    Ok(Value::from(methods::strip(
+    Ok(Value::from(strings::strip(
         &text::plain(value)?,
         chars.as_ref(),
         "strip",
@@ -277,7 +277,7 @@ pub(super) fn word_wrap(value: &Value, args: &Arguments) -> Result<Value, Error>
     let wrap = wrap.filter(|wrap| !wrap.is_none());
     let wrap = wrap.as_ref().map_or(Ok("\n".into()), text::plain)?;
     let mut out = String::new();
-    for (i, paragraph) in methods::lines(needed(value)?, false).iter().enumerate() {
+    for (i, paragraph) in strings::lines(needed(value)?, false).iter().enumerate() {
         out += if i > 0 { &wrap } else { "" };
         for (i, line) in wrapping.lines(paragraph).iter().enumerate() {
             out += if i > 0 { &wrap } else { "" };

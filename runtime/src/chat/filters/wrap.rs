@@ -1,6 +1,6 @@
 //! The filter `wordwrap`: lines of a width, as Python's `textwrap` breaks them.
 
-use super::super::methods::is_space;
+use super::super::strings::is_space;
 
 /// How lines are broken.
 pub(super) struct Wrapping {
