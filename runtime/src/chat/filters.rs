@@ -134,7 +134,7 @@ fn is_true(value: &Option<Value>) -> bool {
 }
 
 /// The text that a filter needs.
-fn needed<'v>(value: &'v Value) -> Result<&'v str, Error> {
+fn needed(value: &Value) -> Result<&str, Error> {
     let found = type_name(value);
     let text = value.as_str();
     text.ok_or_else(|| error(format!("expected a string, found {found}")))

@@ -156,7 +156,7 @@ fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Erro
         "items" => keys.map(pair).collect(),
         _ => return Ok(value.clone()),
     };
-    Ok(View::new(name, values?))
+    Ok(View::made(name, values?))
 }
 
 fn from_keys(args: &Arguments) -> Result<Value, Error> {

@@ -41,7 +41,7 @@ pub(super) struct View {
 
 impl View {
     /// `method` is `keys`, `values` or `items`.
-    pub fn new(method: &str, values: Vec<Value>) -> Value {
+    pub fn made(method: &str, values: Vec<Value>) -> Value {
         let name = match method {
             "keys" => "dict_keys",
             "values" => "dict_values",

@@ -94,10 +94,9 @@ fn divides(text: &[char], start: usize, at: usize) -> bool {
         is(before(2), is_letter) && is(before(3), is_hyphen) && is(before(4), is_letter);
     let pair = is(Some(at + 1), is_letter);
     let pair = pair || is(Some(at + 1), is_hyphen) && is(Some(at + 2), is_letter);
-    if at > start + 1 && is(before(1), is_hyphen) && is(Some(at), is_letter) && pair {
-        if after_two || after_one {
-            return true;
-        }
+    let is_between = is(before(1), is_hyphen) && is(Some(at), is_letter) && pair;
+    if at > start + 1 && is_between && (after_two || after_one) {
+        return true;
     }
     // Before and after a dash of several hyphens between words.
     let ends_word: fn(char) -> bool = |c| c.is_alphanumeric() || "_!\"'&.,?".contains(c);
