@@ -11,20 +11,23 @@
 //! Regular expressions run on a lazy DFA. The only look-ahead of published patterns, `\s+(?!\S)`,
 //! is a rule of its own: of a run of spaces before a word, the last one stays with the word.
 
+mod added;
+mod normalizer;
+mod pattern;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::{Anchored, Input};
-use regex_syntax::hir::{Hir, HirKind};
+use regex_automata::hybrid::dfa::Cache;
 use serde_json::Value;
 use unicode_categories::UnicodeCategories;
 
+use self::added::{Added, AddedPass};
+use self::normalizer::{Normalizer, Prefix, metaspace_prefix, normalizer};
+use self::pattern::{Pattern, SPACES};
+
 /// The pattern of the step `ByteLevel`, which is that of GPT-2, without its last two alternatives.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+";
-/// The last two alternatives of nearly all patterns: spaces that belong to no word.
-const SPACES: &str = r"|\s+(?!\S)|\s+";
 
 /// A word of a text, or a token that is written out in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +60,6 @@ pub enum Alphabet {
     Spaces,
 }
 
-/// A character sequence that a tokenizer writes before a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Prefix {
-    /// Whether a text that begins with a space gets none.
-    unless_space: bool,
-    /// Whether only the first text of a document gets it, and not those after an added token.
-    first_only: bool,
-}
-
 /// The character that SentencePiece writes for a space.
 pub const SPACE: char = '▁';
 
@@ -86,13 +80,6 @@ enum Step {
     /// A word begins at every space, except after these characters and at the second of two
     /// spaces, unless `each` says so.
     Spaces { joined: HashSet<char>, each: bool },
-}
-
-/// A regular expression without look-around.
-struct Pattern {
-    dfa: DFA,
-    /// Whether the second pattern of the DFA is `\s+`, with the rule of [`SPACES`].
-    has_spaces: bool,
 }
 
 /// The steps of a tokenizer from text to words.
@@ -311,61 +298,6 @@ fn list<'a>(of: &'a Value, key: &str) -> Vec<&'a Value> {
     }
 }
 
-/// What a normalizer does to a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Normalizer {
-    None,
-    /// NFC or NFD.
-    Canonical,
-    /// NFKC or NFKD.
-    Compatible,
-    /// Writes `▁` for each space.
-    Spaces,
-}
-
-/// The kind of a normalizer, and the prefix that it writes. `None` if it is not known here.
-fn normalizer(of: &Value) -> Option<(Normalizer, Option<Prefix>)> {
-    let (mut kind, mut prefix) = (Normalizer::None, None);
-    for step in list(of, "normalizers") {
-        match (step["type"].as_str()?, kind) {
-            ("NFC" | "NFD", Normalizer::None) if prefix.is_none() => kind = Normalizer::Canonical,
-            ("NFKC" | "NFKD", Normalizer::None) if prefix.is_none() => {
-                kind = Normalizer::Compatible;
-            }
-            ("Prepend", Normalizer::None) if step["prepend"] == "▁" => {
-                prefix = Some(Prefix {
-                    unless_space: false,
-                    first_only: false,
-                });
-            }
-            ("Replace", Normalizer::None)
-                if step["pattern"]["String"] == " " && step["content"] == "▁" =>
-            {
-                kind = Normalizer::Spaces;
-            }
-            _ => return None,
-        }
-    }
-    (prefix.is_none() || kind == Normalizer::Spaces).then_some((kind, prefix))
-}
-
-/// The prefix of the step `Metaspace`; `None` if it is not known here.
-fn metaspace_prefix(step: &Value) -> Option<Option<Prefix>> {
-    if step["replacement"] != "▁" {
-        return None;
-    }
-    let first_only = match step["prepend_scheme"].as_str()? {
-        "always" => false,
-        "first" => true,
-        "never" => return Some(None),
-        _ => return None,
-    };
-    Some(Some(Prefix {
-        unless_space: true,
-        first_only,
-    }))
-}
-
 fn class(is_in: fn(char) -> bool, alone: bool, is_bytes: bool) -> Step {
     match is_bytes {
         true => Step::Bytes { is_in, alone },
@@ -462,117 +394,6 @@ fn runs(
     }
 }
 
-impl Pattern {
-    /// Compiles a pattern of a tokenizer; `None` if it needs more than a DFA. After the step
-    /// `ByteLevel`, only patterns of ASCII mean the same for bytes and for their characters.
-    fn new(pattern: &str, of_bytes: bool) -> Option<Pattern> {
-        let (pattern, has_spaces) = match pattern.strip_suffix(SPACES) {
-            Some(pattern) => (pattern, true),
-            None => (pattern, false),
-        };
-        // A possessive quantifier would be parsed as a repetition of a repetition.
-        if has_possessive(pattern) {
-            return None;
-        }
-        let hir = regex_syntax::parse(pattern).ok()?;
-        let is_possible = hir.properties().look_set().is_empty()
-            && hir
-                .properties()
-                .minimum_len()
-                .is_some_and(|least| least > 0)
-            && (!of_bytes || (is_ascii(&hir) && !has_spaces));
-        let patterns = [pattern, r"\s+"];
-        let patterns = &patterns[..1 + usize::from(has_spaces)];
-        let dfa = is_possible.then(|| DFA::new_many(patterns).ok())??;
-        Some(Pattern { dfa, has_spaces })
-    }
-
-    /// Calls `push` with the end of each match and of the text before it.
-    fn apply(
-        &self,
-        text: &[u8],
-        range: Range<usize>,
-        cache: &mut Cache,
-        push: &mut impl FnMut(usize, bool),
-    ) {
-        let mut at = range.start;
-        while at < range.end {
-            let input = Input::new(&text[..range.end]);
-            let input = input.range(at..range.end).anchored(Anchored::Yes);
-            let found = self.dfa.try_search_fwd(cache, &input);
-            let Some(found) = found.expect("the DFA has no bytes at which it gives up") else {
-                at += 1; // in the middle of a character nothing matches
-                continue;
-            };
-            push(at, false);
-            let mut end = found.offset();
-            if self.has_spaces && found.pattern().as_usize() == 1 && end < range.end {
-                let mut last = end - 1;
-                while text[last] & 0xc0 == 0x80 {
-                    last -= 1;
-                }
-                if last > at {
-                    end = last;
-                }
-            }
-            push(end, true);
-            at = end;
-        }
-    }
-}
-
-/// Whether a pattern has a quantifier that is followed by a plus.
-fn has_possessive(pattern: &str) -> bool {
-    let mut chars = pattern.chars().peekable();
-    let (mut classes, mut is_quantified) = (0, false);
-    while let Some(c) = chars.next() {
-        let before = std::mem::take(&mut is_quantified);
-        match c {
-            '\\' => {
-                chars.next();
-                if chars.peek() == Some(&'{') {
-                    chars.find(|c| *c == '}'); // the name of a class
-                }
-            }
-            '[' => classes += 1,
-            ']' if classes > 0 => classes -= 1,
-            _ if classes > 0 => {}
-            '+' if before => return true,
-            '?' | '*' | '+' | '}' => is_quantified = true,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Whether a pattern matches nothing but visible ASCII.
-fn is_ascii(hir: &Hir) -> bool {
-    let is_visible = |byte: u8| byte.is_ascii_graphic();
-    match hir.kind() {
-        HirKind::Empty => true,
-        HirKind::Literal(literal) => literal.0.iter().all(|b| is_visible(*b)),
-        HirKind::Class(class) => {
-            class
-                .literal()
-                .is_some_and(|l| l.iter().all(|b| is_visible(*b)))
-                || match class {
-                    regex_syntax::hir::Class::Unicode(class) => class
-                        .ranges()
-                        .iter()
-                        .all(|r| r.start() >= '!' && r.end() <= '~'),
-                    regex_syntax::hir::Class::Bytes(class) => class
-                        .ranges()
-                        .iter()
-                        .all(|r| r.start() >= b'!' && r.end() <= b'~'),
-                }
-        }
-        HirKind::Look(_) => false,
-        HirKind::Repetition(repetition) => is_ascii(&repetition.sub),
-        HirKind::Capture(capture) => is_ascii(&capture.sub),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(is_ascii),
-    }
-}
-
 /// The character that byte-level BPE writes for a byte: itself if it is visible in Latin-1, else
 /// one from U+0100 on, in order.
 pub fn char_of(byte: u8) -> char {
@@ -585,100 +406,9 @@ pub fn char_of(byte: u8) -> char {
     char::from_u32(code).expect("below the surrogates")
 }
 
-/// The added tokens that are found in plain text: those that are not special. `tokenizers` looks
-/// for some before the normalizer and for the others after it.
-struct Added {
-    passes: Vec<AddedPass>,
-    longest: usize,
-}
-
-/// Added tokens that are looked for at the same time.
-struct AddedPass {
-    /// Ids of the tokens, and whether they are special.
-    tokens: Vec<(u32, bool)>,
-    finder: AhoCorasick,
-}
-
-/// An added token in a text.
-struct Found {
-    start: usize,
-    end: usize,
-    id: u32,
-}
-
-impl Added {
-    /// `None` if a token has rules about the text around it, or depends on the normalizer.
-    fn new(tokens: &Value, normalizer: Normalizer) -> Option<Added> {
-        let mut longest = 0;
-        let mut passes = Vec::new();
-        let tokens = tokens.as_array().map(Vec::as_slice).unwrap_or_default();
-        for is_normalized in [false, true] {
-            let (mut names, mut ids) = (Vec::new(), Vec::new());
-            for token in tokens
-                .iter()
-                .filter(|t| (t["normalized"] == true) == is_normalized)
-            {
-                let is_special = token["special"] == true;
-                let has_rules = ["lstrip", "rstrip", "single_word"]
-                    .iter()
-                    .any(|r| token[r] == true);
-                let content = token["content"].as_str()?;
-                let is_plain = match normalizer {
-                    Normalizer::None => true,
-                    Normalizer::Canonical => content.is_ascii(),
-                    Normalizer::Compatible => false,
-                    Normalizer::Spaces => !is_normalized,
-                };
-                if !is_special && (has_rules || !is_plain) {
-                    return None;
-                }
-                longest = longest.max(content.len());
-                names.push(content);
-                ids.push((token["id"].as_u64()? as u32, is_special));
-            }
-            if ids.iter().any(|(_, is_special)| !is_special) {
-                let mut finder = AhoCorasick::builder();
-                let finder = finder.match_kind(MatchKind::LeftmostLongest).build(names);
-                let finder = finder.ok()?;
-                passes.push(AddedPass {
-                    tokens: ids,
-                    finder,
-                });
-            }
-        }
-        Some(Added { passes, longest })
-    }
-}
-
-impl AddedPass {
-    /// The tokens in a text. A special token hides those inside of it and is text itself.
-    fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Found> + 'a {
-        self.finder.find_iter(text).filter_map(|found| {
-            let (id, is_special) = self.tokens[found.pattern().as_usize()];
-            (!is_special).then_some(Found {
-                start: found.start(),
-                end: found.end(),
-                id,
-            })
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn possessive_quantifiers_are_found() {
-        for (pattern, expected) in [
-            (r"[^\r\n\p{L}]?+\p{L}+", true),
-            (r"\p{N}{1,3}+", true),
-            (r"a++", true),
-            (r"\p{L}+|\p{N}{1,3}|[*+?+]+|\++| ?x+?", false),
-        ] {
-            assert_eq!(has_possessive(pattern), expected, "{pattern}");
-        }
-    }
 
     #[test]
     fn characters_of_bytes_are_those_of_tokenizers() {
