@@ -117,6 +117,11 @@ impl Progress {
         }
     }
 
+    /// The bar that is on the terminal.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+
     /// Prints a line above the bar.
     pub fn say(&self, line: &str) {
         self.bar.suspend(|| note!("{line}"));

@@ -7,7 +7,7 @@ mod program;
 
 use std::path::Path;
 
-use program::{refused, stdout, sterna, text};
+use program::{refused, stdout, text};
 use serde_json::{Value, json};
 use sterna_convert as convert;
 use sterna_datasets::rows;

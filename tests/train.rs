@@ -253,6 +253,13 @@ fn a_plan_is_measured_and_rates_are_tried() {
     assert_eq!(number("tokens"), 12.0 * 4.0 * 96.0);
     assert_eq!(number("state_bytes"), 16.0 * number("parameters"));
     assert!(number("tokens_per_second") > 0.0 && number("hours") > 0.0);
+    let preparation = &plan["preparation"];
+    let bytes = std::fs::metadata(&book).unwrap().len();
+    assert_eq!(
+        (&preparation["bytes"], &preparation["measured_bytes"]),
+        (&bytes.into(), &bytes.into())
+    );
+    assert!(preparation["seconds"].as_f64().unwrap() > 0.0);
     let found = json(&[&args[..], &["--find-lr", "--find-lr-steps", "4"]].concat());
     let trials = found["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 11);

@@ -145,7 +145,8 @@ fn without_printed_none(
 
 /// An answer in the text of the conversation up to it.
 struct Answer {
-    up_to: String,
+    /// The text, where the whole text does not begin with it.
+    up_to: Option<String>,
     range: Range<usize>,
     is_learned: bool,
     /// Whether the template writes something of it.
@@ -196,7 +197,7 @@ impl Answers {
             each.push(Answer {
                 is_learned: messages[i].is_learned,
                 is_shown,
-                up_to,
+                up_to: (!whole.starts_with(&up_to)).then_some(up_to),
                 range,
             });
         }
@@ -208,8 +209,7 @@ impl Answers {
         let count = |is_it: fn(&Answer) -> bool| self.each.iter().filter(|a| is_it(a)).count();
         let empty = count(|answer| answer.is_learned && !answer.is_shown) as u64;
         let read_only = count(|answer| !answer.is_learned) as u64;
-        let in_whole = |answer: &Answer| self.whole.starts_with(&answer.up_to);
-        let texts = if self.each.iter().all(in_whole) {
+        let texts = if self.each.iter().all(|answer| answer.up_to.is_none()) {
             let mut text = Rendered::default();
             for answer in self.each {
                 match answer.has_loss() {
@@ -228,7 +228,10 @@ impl Answers {
                     .then_some(0..answer.range.start)
                     .into_iter()
                     .collect(),
-                text: answer.up_to,
+                text: match answer.up_to {
+                    Some(text) => text,
+                    None => self.whole[..answer.range.end].to_owned(),
+                },
                 answers: vec![answer.range],
             });
             alone.collect()

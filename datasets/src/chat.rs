@@ -2,17 +2,21 @@
 //! tokens to learn are marked.
 //!
 //! Generated corpora may mix conversations with plain text. A plain document goes into the same
-//! rows between BOS and EOS, and all of it is learned.
+//! rows between BOS and EOS, and all of it is learned. Memory holds one conversation, and of those
+//! that are encoded about a row each.
 
 use std::fs;
 use std::io::{self, Seek, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sterna_ternary::durable;
 
 use crate::answers::{Rendered, RenderedConversation, Renderer};
 use crate::conversation::{self, Conversation, Layout};
+use crate::encoder::template::TemplateEncoder;
 use crate::notes::{Notes, Tolerance};
+use crate::prepare::Watch;
 use crate::random::mix64;
 use crate::rows::{RowsWriter, UNSCORED};
 use crate::{Corpus, Error, Mix, Result, Split, Tokenizer};
@@ -53,8 +57,10 @@ pub struct Packed {
     pub notes: Notes,
 }
 
-/// Documents encoded at a time.
+/// Documents encoded at a time, at most.
 const BATCH: usize = 1024;
+/// Bytes of text encoded at a time, except that one document may have more.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Writes conversations into rows of one width.
 pub struct Packer<'a> {
@@ -97,24 +103,51 @@ impl Packer<'_> {
     /// expected share of those.
     ///
     /// Records that cannot be used are left out, up to a tenth of all. An error of the file system,
-    /// and more records of that kind, end the work, and then neither file is changed.
-    pub fn files(&self, paths: &[PathBuf], share: f64, folder: &Path) -> Result<Packed> {
+    /// more records of that kind, and `watch` end the work, and then neither file is changed.
+    pub fn files(
+        &self,
+        paths: &[PathBuf],
+        share: f64,
+        folder: &Path,
+        watch: Watch,
+    ) -> Result<Packed> {
         if !(0.0..1.0).contains(&share) {
             return Err(Error::HeldOutShare { found: share });
         }
-        let conversations = conversation::conversations(paths, self.layout)?;
         let threshold = (share * 2f64.powi(64)) as u64;
         let split = |index| match mix64(index) < threshold {
             true => Split::HeldOut,
             false => Split::Train,
         };
-        let items = (0..).zip(conversations).map(|(index, conversation)| {
-            let conversation = conversation?;
-            Ok((split(index), Packable::Conversation(conversation)))
-        });
-        let counts = self.write(items, folder)?;
+        let counts = self.write(self.items(paths, split)?, folder, watch)?;
         let wanted = [true, share > 0.0];
         has_rows(counts, wanted, folder)
+    }
+
+    /// Does the work of [`Packer::files`] and writes nothing, so that its time can be measured.
+    pub fn rehearse(&self, paths: &[PathBuf], watch: Watch) -> Result<()> {
+        let side = || Side::new(io::empty(), self.tokenizer, self.context).map_err(written);
+        let items = self.items(paths, |_| Split::Train)?;
+        self.fill([side()?, side()?], items, watch).map(drop)
+    }
+
+    /// The conversations of files, with their sides by their positions.
+    fn items(
+        &self,
+        paths: &[PathBuf],
+        split: impl Fn(u64) -> Split,
+    ) -> Result<impl Iterator<Item = Result<Item>>> {
+        let mut conversations = conversation::conversations(paths, self.layout)?;
+        let mut index = 0;
+        Ok(std::iter::from_fn(move || {
+            let conversation = conversations.next()?;
+            index += 1;
+            Some(conversation.map(|conversation| Item {
+                side: split(index - 1),
+                document: Packable::Conversation(conversation),
+                read: conversations.bytes_read(),
+            }))
+        }))
     }
 
     /// Writes [`FILES`] from generated documents into `folder`, which is created: `documents` is
@@ -130,16 +163,23 @@ impl Packer<'_> {
         let items = sides.flat_map(|(split, count)| {
             let mix = mix.clone();
             let corpus = Corpus { mix, seed, split };
-            (0..count).map(move |index| Ok((split, Packable::generated(&corpus, index))))
+            (0..count).map(move |index| {
+                Ok(Item {
+                    side: split,
+                    document: Packable::generated(&corpus, index),
+                    read: 0,
+                })
+            })
         });
-        let counts = self.write(items, folder)?;
+        let counts = self.write(items, folder, &mut |_| ControlFlow::Continue(()))?;
         has_rows(counts, documents.map(|count| count > 0), folder)
     }
 
     fn write(
         &self,
-        items: impl Iterator<Item = Result<(Split, Packable)>>,
+        items: impl Iterator<Item = Result<Item>>,
         folder: &Path,
+        watch: Watch,
     ) -> Result<Packed> {
         fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
         let outputs = FILES.map(|name| folder.join(name));
@@ -148,7 +188,7 @@ impl Packer<'_> {
             durable::write(&outputs[1], |held_out| {
                 let train = Side::new(train, self.tokenizer, self.context)?;
                 let held_out = Side::new(held_out, self.tokenizer, self.context)?;
-                let found = self.fill([train, held_out], items);
+                let found = self.fill([train, held_out], items, watch);
                 packed = Some(found.map_err(io::Error::other)?);
                 Ok(())
             })
@@ -164,54 +204,59 @@ impl Packer<'_> {
     fn fill<W: Write + Seek>(
         &self,
         mut rows: [Side<W>; 2],
-        mut items: impl Iterator<Item = Result<(Split, Packable)>>,
+        mut items: impl Iterator<Item = Result<Item>>,
+        watch: Watch,
     ) -> Result<Packed> {
         let encoder = self.tokenizer.of_templates();
         let mut tolerance = Tolerance::new(self.is_strict);
         let mut notes = Notes::default();
         loop {
-            // Conversations and plain texts are encoded apart; `order` puts them together again.
-            let (mut order, mut rendered, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-            let mut is_end = true;
-            for item in items.by_ref().take(BATCH) {
-                is_end = false;
-                let document = item.and_then(|(split, item)| match item {
-                    Packable::Conversation(conversation) => {
-                        let texts = self.rendered(&conversation, &mut notes)?;
-                        Ok((split, Document::Rendered(texts)))
-                    }
-                    Packable::Text(text) => Ok((split, Document::Plain(text))),
-                });
-                match tolerance.keep(document)? {
-                    None => {}
-                    Some((split, Document::Rendered(texts))) => {
-                        order.extend(texts.iter().map(|_| (split, true)));
-                        rendered.extend(texts);
-                    }
-                    Some((split, Document::Plain(text))) => {
-                        order.push((split, false));
-                        plain.push(text);
-                    }
+            let mut batch = Batch::default();
+            let mut is_end = false;
+            while !batch.is_full() {
+                let Some(item) = items.next() else {
+                    is_end = true;
+                    break;
+                };
+                let document = item.and_then(|item| self.document(item, &mut notes));
+                if let Some(document) = tolerance.keep(document)? {
+                    batch.add(document);
                 }
+            }
+            let read = batch.read;
+            for (side, tokens) in batch.encoded(&encoder, self.tokenizer, self.context + 1)? {
+                rows[side as usize].push(tokens)?;
             }
             if is_end {
                 break;
             }
-            let mut rendered = encoder.encode(rendered)?.into_iter();
-            let mut plain = self.tokenizer.encode_documents(plain)?.into_iter();
-            for (split, is_conversation) in order {
-                let tokens = match is_conversation {
-                    true => rendered.next(),
-                    false => plain.next(),
-                };
-                let tokens = tokens.expect("there is an encoding of every text");
-                rows[split as usize].push(tokens)?;
+            if watch(read).is_break() {
+                return Err(Error::Stopped);
             }
         }
         notes.skipped = tolerance.finish()?;
         let [train, held_out] = rows;
         let counts = [train.finish()?, held_out.finish()?];
         Ok(Packed { counts, notes })
+    }
+
+    /// A document with the texts to encode.
+    fn document(&self, item: Item, notes: &mut Notes) -> Result<Document> {
+        let texts = match item.document {
+            Packable::Conversation(conversation) if conversation.is_undesirable => {
+                notes.add_undesirable(&conversation);
+                Texts::Rendered(Vec::new())
+            }
+            Packable::Conversation(conversation) => {
+                Texts::Rendered(self.rendered(&conversation, notes)?)
+            }
+            Packable::Text(text) => Texts::Plain(text),
+        };
+        Ok(Document {
+            side: item.side,
+            read: item.read,
+            texts,
+        })
     }
 
     /// The texts of a conversation, each with what is learned of it.
@@ -227,10 +272,82 @@ impl Packer<'_> {
     }
 }
 
+/// A document to pack.
+struct Item {
+    side: Split,
+    document: Packable,
+    /// Bytes of files that were read up to it.
+    read: u64,
+}
+
 /// A document to encode.
-enum Document {
+struct Document {
+    side: Split,
+    read: u64,
+    texts: Texts,
+}
+
+enum Texts {
     Rendered(Vec<Rendered>),
     Plain(String),
+}
+
+/// Documents that are encoded at the same time. Conversations and plain texts are encoded apart;
+/// `order` puts them together again.
+#[derive(Default)]
+struct Batch {
+    /// The side of each text, and whether a template wrote it.
+    order: Vec<(Split, bool)>,
+    rendered: Vec<Rendered>,
+    plain: Vec<String>,
+    documents: usize,
+    bytes: usize,
+    /// Bytes of files that were read up to its end.
+    read: u64,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.documents >= BATCH || self.bytes >= BATCH_BYTES
+    }
+
+    fn add(&mut self, document: Document) {
+        self.documents += 1;
+        self.read = document.read;
+        match document.texts {
+            Texts::Rendered(texts) => {
+                self.order
+                    .extend(texts.iter().map(|_| (document.side, true)));
+                self.bytes += texts.iter().map(|text| text.text.len()).sum::<usize>();
+                self.rendered.extend(texts);
+            }
+            Texts::Plain(text) => {
+                self.order.push((document.side, false));
+                self.bytes += text.len();
+                self.plain.push(text);
+            }
+        }
+    }
+
+    /// The tokens of each text, in order. Those of texts by a template are more than `width` where
+    /// the text has more.
+    fn encoded(
+        self,
+        encoder: &TemplateEncoder,
+        tokenizer: &Tokenizer,
+        width: usize,
+    ) -> Result<Vec<(Split, Vec<u32>)>> {
+        let mut rendered = encoder.encode(self.rendered, width)?.into_iter();
+        let mut plain = tokenizer.encode_documents(self.plain)?.into_iter();
+        let tokens = self.order.into_iter().map(|(side, is_rendered)| {
+            let tokens = match is_rendered {
+                true => rendered.next(),
+                false => plain.next(),
+            };
+            (side, tokens.expect("there is an encoding of every text"))
+        });
+        Ok(tokens.collect())
+    }
 }
 
 /// Checks that the files that are wanted have rows.

@@ -50,6 +50,7 @@ pub mod tokenizer;
 pub use answers::Renderer;
 pub use bpe::train_bpe;
 pub use conversation::{Layout, Message};
+pub use encoder::texts::TextEncoder;
 pub use error::Error;
 pub use generate::mix::{Corpus, Mix};
 pub use generate::{Document, Problem, Split, Task};

@@ -25,6 +25,8 @@ pub struct Notes {
     pub read_only: u64,
     /// Conversations without a learned answer.
     pub unlearned: u64,
+    /// Conversations that are not learned because their records say that they are not wanted.
+    pub undesirable: u64,
     /// Records with NaN, Infinity or half of a surrogate pair.
     pub repaired: u64,
     /// Records that were left out.
@@ -46,6 +48,12 @@ pub struct Example {
 const EXAMPLES: usize = 2;
 
 impl Notes {
+    /// Counts a conversation whose answers are not wanted.
+    pub fn add_undesirable(&mut self, conversation: &Conversation) {
+        *self.layouts.entry(conversation.layout).or_default() += 1;
+        self.undesirable += 1;
+    }
+
     /// Counts a conversation and what the template wrote for it.
     pub fn add(&mut self, conversation: &Conversation, rendered: &RenderedConversation) {
         *self.layouts.entry(conversation.layout).or_default() += 1;
@@ -97,13 +105,14 @@ impl Notes {
                 "{n} conversations have nothing to learn and were left out"
             ));
         }
-        if self.repaired > 0 {
+        if self.undesirable > 0 {
+            let n = self.undesirable;
             lines.push(format!(
-                "{} records have NaN or Infinity, which are read as null, or half of a surrogate \
-                 pair, which is read as U+FFFD",
-                self.repaired
+                "{n} records say that their answers are not wanted (`label` or `kto_tag` is \
+                 false) and were left out"
             ));
         }
+        lines.extend(repaired(self.repaired));
         lines.extend(self.skipped.warning());
         lines
     }
@@ -177,6 +186,16 @@ fn shown(text: &str) -> String {
         ),
         false => escaped(&letters),
     }
+}
+
+/// A line about records with NaN, Infinity or half of a surrogate pair, if there are any.
+pub(crate) fn repaired(count: u64) -> Option<String> {
+    (count > 0).then(|| {
+        format!(
+            "{count} records have NaN or Infinity, which are read as null, or half of a surrogate \
+             pair, which is read as U+FFFD"
+        )
+    })
 }
 
 /// Records that were left out because they cannot be used.

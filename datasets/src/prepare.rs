@@ -101,6 +101,19 @@ pub fn texts(
     write(parts, tokenizer, folder, watch)
 }
 
+/// Does the work of [`texts`] and writes nothing, so that its time can be measured.
+pub fn rehearse(
+    parts: impl IntoIterator<Item = Result<Part>>,
+    tokenizer: &Tokenizer,
+    watch: Watch,
+) -> Result<()> {
+    let nowhere = Path::new("nothing");
+    let writer = || ShardWriter::new(io::empty(), tokenizer);
+    let parts = parts.into_iter().map(|part| Ok((Split::Train, part?)));
+    let outcome = (|| fill([writer()?, writer()?], parts, tokenizer, watch))();
+    outcome.map(drop).map_err(|error| ours(error, nowhere))
+}
+
 /// [`texts`] for whole documents, without a watch.
 pub fn held_out_share(
     documents: impl IntoIterator<Item = Result<String>>,
@@ -212,10 +225,7 @@ fn write(
             Ok(())
         })
     });
-    outcome.map_err(|error| match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(source) => Error::io(folder, "write shards into")(source),
-    })?;
+    outcome.map_err(|error| ours(error, folder))?;
     let headers = headers.expect("a durable write succeeds only if its closure did");
     let [train, held_out] = [0, 1].map(|side| Written {
         path: paths[side].clone(),
@@ -223,6 +233,14 @@ fn write(
         tokens: headers[side].tokens,
     });
     Ok(Prepared { train, held_out })
+}
+
+/// The error of this crate that travelled in one of the file system, or that one.
+fn ours(error: io::Error, folder: &Path) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(source) => Error::io(folder, "write shards into")(source),
+    }
 }
 
 /// A piece of a document, and where it belongs.

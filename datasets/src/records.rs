@@ -39,6 +39,11 @@ pub struct Records {
     line: u64,
     is_repaired: bool,
     current: Option<OpenRecords>,
+    /// Bytes of all files.
+    total: u64,
+    /// Bytes of the files before the current one, and of the current one.
+    before: u64,
+    bytes: u64,
 }
 
 /// Opens files and folders.
@@ -51,7 +56,11 @@ pub fn records(paths: &[PathBuf]) -> Result<Records> {
 impl Records {
     /// The records of these files; none of them may be a text file.
     pub(crate) fn of(files: Vec<(PathBuf, Format)>) -> Self {
+        let total = files.iter().map(|(path, _)| size(path)).sum();
         Self {
+            total,
+            before: 0,
+            bytes: 0,
             files: files.into_iter(),
             path: PathBuf::new(),
             line: 0,
@@ -65,9 +74,16 @@ impl Records {
         &self.path
     }
 
-    /// Bytes of the open file that were read so far, as far as they are known.
-    pub(crate) fn bytes_read(&self) -> u64 {
-        self.current.as_ref().map_or(0, OpenRecords::bytes_read)
+    /// Bytes of all files, packed as they are.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes of them that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        let current = self.current.as_ref();
+        let current = current.map_or(0, |open| open.bytes_read(self.bytes));
+        self.before + current.min(self.bytes)
     }
 
     /// Whether NaN or Infinity of the last record became null, or half of a surrogate pair U+FFFD.
@@ -88,6 +104,8 @@ impl Iterator for Records {
         loop {
             let Some(open) = &mut self.current else {
                 let (path, format) = self.files.next()?;
+                self.before += self.bytes;
+                self.bytes = size(&path);
                 (self.path, self.line) = (path, 0);
                 match OpenRecords::new(&self.path, format) {
                     Ok(open) => self.current = Some(open),
@@ -112,6 +130,11 @@ impl Iterator for Records {
             }
         }
     }
+}
+
+/// Bytes of a file; none if it cannot be read, which opening it will say.
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 #[derive(Debug)]
@@ -144,12 +167,12 @@ impl OpenRecords {
         }
     }
 
-    /// Bytes of the file that were read so far, as far as they are known.
-    fn bytes_read(&self) -> u64 {
+    /// About the bytes that were read so far of a file of `bytes` bytes.
+    fn bytes_read(&self, bytes: u64) -> u64 {
         match self {
             Self::Lines(_, lines) => lines.bytes_read(),
             Self::List(list) => list.read.load(Ordering::Relaxed),
-            Self::Table(_) => 0,
+            Self::Table(rows) => (rows.share() * bytes as f64) as u64,
         }
     }
 

@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sterna_ternary::{durable, tokenizer_files};
 
-use crate::answers::Rendered;
+use crate::encoder::template::TemplateEncoder;
 use crate::encoder::{Encoder, Piece, Stream};
 use crate::{Error, Result, rows};
 
@@ -148,7 +147,11 @@ impl Tokenizer {
     }
 
     /// Refuses tokens without a row in the embedding.
-    fn check_rows(inner: &tokenizers::Tokenizer, rows: Option<usize>, ids: &[u32]) -> Result<()> {
+    pub(crate) fn check_rows(
+        inner: &tokenizers::Tokenizer,
+        rows: Option<usize>,
+        ids: &[u32],
+    ) -> Result<()> {
         let Some(rows) = rows else { return Ok(()) };
         match ids.iter().find(|id| rows::id(**id) as usize >= rows) {
             None => Ok(()),
@@ -226,13 +229,8 @@ impl Tokenizer {
     }
 
     /// The encoder of texts that a chat template wrote.
-    pub fn of_templates(&self) -> TemplateEncoder {
-        let mut inner = self.inner.clone();
-        inner.set_encode_special_tokens(false);
-        TemplateEncoder {
-            inner,
-            rows: self.rows,
-        }
+    pub(crate) fn of_templates(&self) -> TemplateEncoder {
+        TemplateEncoder::new(self.inner.clone(), self.rows)
     }
 
     /// The text of tokens, special tokens left out.
@@ -263,35 +261,6 @@ impl Tokenizer {
     /// SHA-256 of `tokenizer.json`.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.json).into()
-    }
-}
-
-/// Encodes texts in which special tokens are written by their names, as chat templates write them.
-pub struct TemplateEncoder {
-    inner: tokenizers::Tokenizer,
-    rows: Option<usize>,
-}
-
-impl TemplateEncoder {
-    /// The tokens of each text, [`rows::UNSCORED`] where they do not begin in an answer; works on
-    /// all cores.
-    pub fn encode(&self, texts: Vec<Rendered>) -> Result<Vec<Vec<u32>>> {
-        let (texts, answers): (Vec<_>, Vec<_>) =
-            texts.into_iter().map(|r| (r.text, r.answers)).unzip();
-        let encodings = self.inner.encode_batch(texts, false).map_err(failed)?;
-        for encoding in &encodings {
-            Tokenizer::check_rows(&self.inner, self.rows, encoding.get_ids())?;
-        }
-        let document = |(encoding, answers): (tokenizers::Encoding, Vec<Range<usize>>)| {
-            let is_learned = |at: &usize| answers.iter().any(|answer| answer.contains(at));
-            let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
-            let flagged = |(id, (start, _)): (&u32, &(usize, usize))| match is_learned(start) {
-                true => *id,
-                false => *id | rows::UNSCORED,
-            };
-            tokens.map(flagged).collect()
-        };
-        Ok(encodings.into_iter().zip(answers).map(document).collect())
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 use sterna_ternary::units;
 use sterna_train::Run;
 use sterna_train::run::cost;
+use sterna_train::run::preparation::Preparation;
 
 use crate::output::outln;
 
@@ -38,17 +39,40 @@ pub fn values(run: &Run, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a run will cost, from two timed steps.
+/// A line about the work before the first step.
+fn prepared(of: &Preparation) -> String {
+    let peak = match of.peak_bytes {
+        Some(bytes) => format!(", {} at the peak", units::bytes(bytes)),
+        None => String::new(),
+    };
+    let share = match of.measured_bytes == of.bytes {
+        true => String::new(),
+        false => format!(" on {} of them", units::bytes(of.measured_bytes)),
+    };
+    format!(
+        "preparation  {}{peak}: {} of data to tokens, measured{share}\n",
+        units::duration(of.seconds),
+        units::bytes(of.bytes),
+    )
+}
+
+/// Prints what a run will cost, from two timed steps and a sample of the data.
 pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
     let cost = cost::measure(run)?;
+    let preparation = cost.preparation.as_ref();
     if as_json {
+        let preparation = preparation.map(|of| {
+            json!({"bytes": of.bytes, "measured_bytes": of.measured_bytes,
+                "seconds": of.seconds, "peak_bytes": of.peak_bytes})
+        });
         outln!(
             "{}",
             json!({"parameters": cost.parameters, "ternary_parameters": cost.ternary_parameters,
                 "tokens": cost.tokens, "state_bytes": cost.state_bytes,
                 "peak_bytes": cost.peak_bytes, "checkpoint_bytes": cost.checkpoint_bytes,
                 "tokens_per_second": cost.tokens_per_second,
-                "share_of_peak": cost.share_of_peak, "hours": cost.hours()})
+                "share_of_peak": cost.share_of_peak, "hours": cost.hours(),
+                "preparation": preparation})
         )?;
         return Ok(());
     }
@@ -57,11 +81,13 @@ pub fn plan(run: &Run, as_json: bool) -> anyhow::Result<()> {
         Some(bytes) => format!("{} at the peak, measured; ", units::bytes(bytes)),
         None => String::new(),
     };
+    let prepared = preparation.map(prepared).unwrap_or_default();
     outln!(
         "parameters   {:.2} M, {:.2} M of them ternary\n\
          tokens       {:.1} M: {} steps of {}, {:.1} for each parameter\n\
          memory       {peak}{} are weights, moments and a gradient\n\
          checkpoints  {} each\n\
+         {prepared}\
          speed        {:.0} tokens/s, {:.0} % of the peak of matrix products; \
          the better of two real steps\n\
          time         {}, without evaluations",

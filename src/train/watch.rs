@@ -74,7 +74,7 @@ impl Watch {
             Event::Packed(conversations) => {
                 self.say(&conversations.notes.to_string());
                 for line in conversations.notes.warnings() {
-                    self.bar.suspend(|| warning!("{line}"));
+                    self.warn(&line);
                 }
                 for (name, counts) in ["train", "held out"].iter().zip(&conversations.counts) {
                     self.say(&packed(name, counts));
@@ -86,7 +86,7 @@ impl Watch {
                      compute; start {shards}, or raise `batch` or `accumulate`"
                 );
             }),
-            Event::Warning(error) => self.bar.suspend(|| warning!("{error}")),
+            Event::Warning(line) => self.warn(line),
             Event::Started {
                 parameters,
                 step,
@@ -160,6 +160,11 @@ impl Watch {
         // The rest of the line: ten columns of the bar, the step and the time left.
         let taken = format!("  {:10} step {step}/{}    ETA 00m", "", self.steps).len();
         self.bar.set_message(terminal::fitting(&parts, taken));
+    }
+
+    fn warn(&self, line: &str) {
+        let bar = self.preparing.as_ref().map_or(&self.bar, Progress::bar);
+        bar.suspend(|| warning!("{line}"));
     }
 
     fn say(&self, line: &str) {

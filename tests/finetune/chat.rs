@@ -165,6 +165,8 @@ fn what_was_recognized_and_what_is_not_learned_is_said() {
         user, answer(json!({}))]})
     .to_string();
     lines[6] = json!({"messages": [user]}).to_string();
+    lines[7] = json!({"prompt": "q?", "completion": "Bad!", "label": false}).to_string();
+    lines[8] = lines[0].replace("}]}", "}], \"score\": NaN}");
     let chat = path("said.jsonl");
     std::fs::write(&chat, lines.join("\n")).unwrap();
     let (recipe, run) = (path("r.toml"), path("run"));
@@ -182,7 +184,9 @@ fn what_was_recognized_and_what_is_not_learned_is_said() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     for expected in [
-        "28 of layout messages",
+        "27 of layout messages",
+        "warning: 1 records say that their answers are not wanted",
+        "warning: 1 records have NaN or Infinity",
         "1 of layout sharegpt (a list of `from` and `value`)",
         "bing is assistant (1 messages), human is user (1 messages)",
         "not read (with the number of records): `id` (1)",

@@ -11,6 +11,9 @@
 //!
 //! A list of messages has one of the names of [`LISTS`]. Beside all of them, `system` is a message
 //! of the system, and `tools`, `documents` and `chat_template_kwargs` go to the template.
+//!
+//! Sets for KTO (Ethayarajh et al., 2024) have answers that people do not want. `label` says which,
+//! as in TRL, or `kto_tag`, as in LLaMA-Factory.
 
 use std::fmt;
 use std::str::FromStr;
@@ -141,6 +144,8 @@ pub(super) struct ReadRecord {
     pub messages: Vec<Message>,
     /// Variables for the template, beside the messages.
     pub variables: Fields,
+    /// Whether the record says that its answers are not wanted.
+    pub is_undesirable: bool,
     /// Keys that are not null and not read.
     pub unread: Vec<String>,
     /// Roles that have another name in the template: as written, and there.
@@ -165,11 +170,13 @@ pub(super) fn read(record: &Value, wanted: Option<Layout>) -> Result<ReadRecord,
     let mut messages = reader.messages(layout)?;
     reader.add_system(&mut messages)?;
     let variables = reader.variables()?;
+    let is_undesirable = reader.is_undesirable(layout);
     match messages.iter().any(Message::is_answer) {
         true => Ok(ReadRecord {
             layout,
             messages,
             variables,
+            is_undesirable,
             unread: reader.fields.keys().cloned().collect(),
             renamed: reader.renamed,
         }),
@@ -379,6 +386,22 @@ impl Reader {
         }
     }
 
+    /// Takes the key that says whether the answers are wanted. A label that says something else is
+    /// not read; a number may be a class, except beside `prompt` and `completion`.
+    fn is_undesirable(&mut self, layout: Layout) -> bool {
+        let mut is_undesirable = false;
+        for key in ["kto_tag", "label"] {
+            let value = self.fields.get(key);
+            let is_of_class = key == "label" && layout != Layout::PromptCompletion;
+            let value = value.filter(|value| value.is_boolean() || !is_of_class);
+            if let Some(is_wanted) = value.and_then(yes_or_no) {
+                self.fields.shift_remove(key);
+                is_undesirable |= !is_wanted;
+            }
+        }
+        is_undesirable
+    }
+
     /// The variables of the template: tools and documents as lists, even if they are written as
     /// text, and what `chat_template_kwargs` holds.
     fn variables(&mut self) -> Result<Fields, String> {
@@ -415,6 +438,17 @@ impl Reader {
             Some(_) => return Err("`chat_template_kwargs` is not an object".into()),
         }
         Ok(variables)
+    }
+}
+
+/// A value that says yes or no, as JSON, Parquet and tables write it.
+fn yes_or_no(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(answer) => Some(*answer),
+        Value::Number(number) if number.as_f64() == Some(1.0) => Some(true),
+        Value::Number(number) if number.as_f64() == Some(0.0) => Some(false),
+        Value::String(text) => text.to_lowercase().parse().ok(),
+        _ => None,
     }
 }
 

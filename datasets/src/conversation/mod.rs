@@ -48,6 +48,9 @@ pub struct Conversation {
     pub unread: Vec<String>,
     /// Roles that the template knows by another name: as written, and there.
     pub renamed: Vec<(String, String)>,
+    /// Whether its record says that its answers are not wanted, as in sets for KTO. It is not
+    /// learned.
+    pub is_undesirable: bool,
     /// Whether its record had NaN, Infinity or half of a surrogate pair.
     pub is_repaired: bool,
 }
@@ -63,6 +66,7 @@ impl Conversation {
             variables: Map::new(),
             unread: Vec::new(),
             renamed: Vec::new(),
+            is_undesirable: false,
             is_repaired: false,
         }
     }
@@ -70,6 +74,18 @@ impl Conversation {
     /// Its file and line, for messages.
     pub fn place(&self) -> String {
         crate::error::place(&self.path, self.line)
+    }
+}
+
+impl Conversations {
+    /// Bytes of all files, packed as they are.
+    pub fn total(&self) -> u64 {
+        self.records.total()
+    }
+
+    /// Bytes of them that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.records.bytes_read()
     }
 }
 
@@ -97,6 +113,7 @@ impl Iterator for Conversations {
                 variables: read.variables,
                 unread: read.unread,
                 renamed: read.renamed,
+                is_undesirable: read.is_undesirable,
                 is_repaired: self.records.is_repaired(),
             }),
             Err(reason) => Err(Error::Conversation { path, line, reason }),

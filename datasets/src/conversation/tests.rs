@@ -190,6 +190,43 @@ fn calls_and_results_of_sharegpt_are_those_of_tools() {
 }
 
 #[test]
+fn answers_that_are_not_wanted_are_marked() {
+    let messages = |role: &str, text: &str| json!([{"role": role, "content": text}]);
+    let of = |mut record: Value, key: &str, value: Value| {
+        record[key] = value;
+        conversation(record).map(|found| (found.is_undesirable, found.unread))
+    };
+    let texts = json!({"prompt": "q", "completion": "a"});
+    let lists = json!({"prompt": messages("user", "q"), "completion": messages(ASSISTANT, "a")});
+    for record in [texts.clone(), lists] {
+        for (value, expected) in [
+            (json!(false), true),
+            (json!(true), false),
+            (json!(0), true),
+            (json!("False"), true),
+            (json!(1), false),
+            (json!(null), false),
+        ] {
+            let found = of(record.clone(), "label", value.clone()).unwrap();
+            assert_eq!(found, (expected, vec![]), "{value}");
+        }
+    }
+    let chat = json!({"messages": [{"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"}]});
+    let found = of(chat.clone(), "kto_tag", json!(false)).unwrap();
+    assert_eq!(found, (true, vec![]));
+    // A label of another kind is a key that is not read.
+    let label = vec!["label".to_owned()];
+    assert_eq!(
+        of(texts, "label", json!("maths")).unwrap(),
+        (false, label.clone())
+    );
+    assert_eq!(of(chat.clone(), "label", json!(0)).unwrap(), (false, label));
+    let found = of(chat, "label", json!(false)).unwrap();
+    assert_eq!(found, (true, vec![]));
+}
+
+#[test]
 fn weights_of_messages_say_what_is_learned() {
     for (key, value, is_learned) in [
         ("weight", json!(0), false),

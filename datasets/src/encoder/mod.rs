@@ -8,6 +8,8 @@
 //! were tried: the ids of a text around an end must be the same with and without the cut.
 
 pub mod split;
+pub mod template;
+pub mod texts;
 pub mod words;
 
 use std::borrow::Cow;

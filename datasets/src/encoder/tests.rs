@@ -5,7 +5,10 @@ use tokenizers::Tokenizer;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::BpeTrainer;
 
+use super::template::TemplateEncoder;
+use super::texts::TextEncoder;
 use super::*;
+use crate::answers::Rendered;
 use crate::generate::Split;
 use crate::generate::mix::Corpus;
 use crate::random::mix64;
@@ -170,8 +173,65 @@ fn added(content: &str, special: bool, normalized: bool) -> Value {
         "lstrip": false, "rstrip": false})
 }
 
+/// The first tokens of long texts of a template, with their marks, against those of the whole.
+fn check_beginnings(tokenizer: &Tokenizer) {
+    let mut encoder = TemplateEncoder::new(tokenizer.clone(), None);
+    let mut random = Random(1);
+    for round in 0..60 {
+        let length = 100 + random.below(300);
+        let text = random_text(&mut random, length);
+        // Answers of random lengths with gaps between them.
+        let (mut answers, mut at) = (Vec::new(), 0);
+        while at + 40 < text.len() {
+            let start = at + random.below(30);
+            at = start + 1 + random.below(40);
+            answers.push(start..at.min(text.len()));
+        }
+        let whole = Rendered {
+            text,
+            answers,
+            read_only: Vec::new(),
+        };
+        encoder.least = 1 << 30;
+        let expected = encoder.encode(vec![whole.clone()], 0).unwrap().remove(0);
+        encoder.least = 600;
+        let most = 1 + random.below(expected.len());
+        let found = encoder.encode(vec![whole], most).unwrap().remove(0);
+        assert!(found.len() > most || found == expected, "round {round}");
+        assert!(expected.starts_with(&found), "round {round}");
+    }
+}
+
+/// Texts in which special tokens are found, and texts without any, in parts.
+fn check_texts(tokenizer: &Tokenizer) {
+    let mut library = tokenizer.clone();
+    library.set_encode_special_tokens(false);
+    let json = library.to_string(false).unwrap();
+    let mut random = Random(2);
+    for round in 0..60 {
+        let length = random.below(150);
+        let mut text = random_text(&mut random, length);
+        if round % 2 == 0 {
+            text = text.replace("<|end|>", " ").replace("<unk>", " ");
+        }
+        let chunk = 64 + random.below(4000);
+        let encoder = TextEncoder::new(json.as_bytes()).unwrap().with_chunk(chunk);
+        let mut at = random.below(text.len() + 1);
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let found = encoder.encode(&[&text[..at], &text[at..]]).unwrap();
+        assert!(
+            found == by_library(&library, &text).unwrap(),
+            "round {round}"
+        );
+    }
+}
+
 /// Compares on random texts: whole, in parts of random sizes with small chunks and windows.
 fn check(tokenizer: &Tokenizer, is_fast: bool) {
+    check_beginnings(tokenizer);
+    check_texts(tokenizer);
     let json = tokenizer.to_string(false).unwrap();
     let mut encoder = Encoder::new(json.as_bytes());
     assert_eq!(encoder.is_fast(), is_fast);
@@ -389,4 +449,18 @@ fn long_words_in_little_time() {
         let found = encoder.encode_all(&tokenizer, &pieces).unwrap().concat();
         assert!(found == by_library(&tokenizer, &text).unwrap());
     }
+}
+
+#[test]
+fn of_a_long_text_of_a_template_the_beginning_is_encoded() {
+    let tokenizer = trained(Value::Null, byte_level(true, false), json!({}), json!([]));
+    let encoder = TemplateEncoder::new(tokenizer.clone(), None);
+    let text = |words: usize| Rendered {
+        text: "the sea ".repeat(words),
+        ..Rendered::default()
+    };
+    let found = encoder.encode(vec![text(1_000_000), text(10)], 50).unwrap();
+    assert!(found[0].len() > 50 && found[0].len() < 100_000);
+    let ids: Vec<u32> = found[1].iter().copied().map(crate::rows::id).collect();
+    assert_eq!(ids, by_library(&tokenizer, &text(10).text).unwrap());
 }

@@ -61,6 +61,8 @@ pub(crate) struct Rows {
     group: Option<Group>,
     /// Rows returned so far.
     row: u64,
+    /// Rows in all groups, as the footer says.
+    all: f64,
 }
 
 impl fmt::Debug for Rows {
@@ -86,9 +88,11 @@ impl Rows {
             row: 0,
             reason,
         })?;
+        let first = footer.groups.iter().filter_map(|columns| columns.first());
         Ok(Self {
             path: path.to_owned(),
             bytes,
+            all: first.map(|chunk| chunk.rows as f64).sum(),
             footer,
             next_group: 0,
             group: None,
@@ -99,6 +103,11 @@ impl Rows {
     /// Rows returned so far.
     pub(crate) fn row(&self) -> u64 {
         self.row
+    }
+
+    /// The share of all rows that was returned so far.
+    pub(crate) fn share(&self) -> f64 {
+        self.row as f64 / self.all.max(1.0)
     }
 
     /// The next row, an object; `None` at the end. After an error the rest cannot be read.

@@ -22,6 +22,8 @@ pub(super) struct OpenFile {
     lengths: Option<std::vec::IntoIter<u64>>,
     /// Records without text that are not reported yet.
     pub(super) without_text: u64,
+    /// Records with NaN, Infinity or half of a surrogate pair that are not reported yet.
+    pub(super) repaired: u64,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl OpenFile {
             is_inside: false,
             lengths: None,
             without_text: 0,
+            repaired: 0,
         })
     }
 
@@ -104,6 +107,7 @@ impl OpenFile {
                 };
                 let (path, line) = (records.path().to_owned(), records.line());
                 let text = text(&next?, options.column.as_deref());
+                self.repaired += u64::from(text.is_ok() && records.is_repaired());
                 text.map(|text| Some((text, true)))
                     .map_err(|reason| Error::Record { path, line, reason })
             }

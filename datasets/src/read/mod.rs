@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use self::document::OpenFile;
 use crate::files::{self, Format, Kind};
-use crate::notes::{Skipped, Tolerance};
+use crate::notes::{self, Skipped, Tolerance};
 use crate::{Error, Result};
 
 /// Bytes of a part of a text file. A document of fewer bytes arrives whole.
@@ -80,6 +80,8 @@ pub struct Parts {
     before: u64,
     /// Records without text so far.
     without_text: u64,
+    /// Records so far with NaN, Infinity or half of a surrogate pair.
+    repaired: u64,
 }
 
 /// Opens files and folders.
@@ -96,6 +98,7 @@ pub fn parts(paths: &[PathBuf], options: &ReadOptions) -> Result<Parts> {
         left_out: found.left_out,
         before: 0,
         without_text: 0,
+        repaired: 0,
     })
 }
 
@@ -176,6 +179,7 @@ impl Iterator for Parts {
             };
             let part = open.part(&self.options);
             self.without_text += std::mem::take(&mut open.without_text);
+            self.repaired += std::mem::take(&mut open.repaired);
             match part {
                 Ok(Some(mut part)) => {
                     part.read = self.before + open.bytes_read().min(open.bytes);
@@ -208,12 +212,14 @@ pub struct TolerantParts {
 }
 
 impl TolerantParts {
-    /// What was left out, once all parts were read; a line each.
+    /// What was left out or repaired, once all parts were read; a line each.
     pub fn warnings(&self) -> Vec<String> {
         let without_text = self.parts.without_text;
         let blank = format!("{without_text} records have no text and were left out");
         let blank = (without_text > 0).then_some(blank);
-        self.skipped.warning().into_iter().chain(blank).collect()
+        let repaired = notes::repaired(self.parts.repaired);
+        let lines = self.skipped.warning().into_iter();
+        lines.chain(blank).chain(repaired).collect()
     }
 
     /// The number of records that were left out.

@@ -123,6 +123,10 @@ fn bad_records_and_records_without_text_are_left_out_and_counted() {
         "{warnings:?}"
     );
     assert_eq!(warnings[1], "1 records have no text and were left out");
+    assert!(
+        warnings[2].starts_with("18 records have NaN"),
+        "{warnings:?}"
+    );
     assert_eq!(left_out, 2);
     assert!(tolerant(&lines, true).0.unwrap_err().contains("line 6"));
     lines[6] = "nothing";

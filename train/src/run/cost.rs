@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::memory;
 use super::opened::Run;
+use super::preparation::{self, Preparation};
 use crate::model::{flops_per_token, linear_parameters};
 use crate::ops::{Mat, matmul};
 use crate::recipe::TrainRecipe;
@@ -31,6 +32,8 @@ pub struct RunCost {
     pub checkpoint_bytes: u64,
     /// Measured in the fastest of the timed steps.
     pub tokens_per_second: f64,
+    /// The cost of the data before the first step; none if they are generated.
+    pub preparation: Option<Preparation>,
     /// Floating-point operations of these tokens as a share of [`peak_flops`].
     pub share_of_peak: f64,
 }
@@ -45,15 +48,17 @@ impl RunCost {
 /// Number of timed steps, after one that is not timed.
 const TIMED_STEPS: usize = 2;
 
-/// Times a few steps of a recipe on random tokens. Writes nothing.
+/// Times the preparation of a sample of the data, and a few steps of a recipe on random tokens.
+/// Writes nothing that stays.
 ///
 /// # Errors
-/// Those of making a trainer and of its steps.
+/// Those of preparing data, of making a trainer and of its steps.
 pub fn measure(run: &Run) -> Result<RunCost> {
     memory::check(run, &Place::default())?;
     let recipe = run.recipe();
     let (train, vocabulary) = (&recipe.train, recipe.data.vocab_size);
     let config = run.config(vocabulary, 0, &[])?;
+    let preparation = preparation::measure(run)?;
     let peak = peak_flops();
     let mut trainer = run.fresh(config.clone(), &Place::default())?;
     let ids = random_ids(train, vocabulary);
@@ -80,6 +85,7 @@ pub fn measure(run: &Run) -> Result<RunCost> {
         // Three f32 per parameter, and four trits per byte.
         checkpoint_bytes: (12 * parameters + ternary_parameters / 4) as u64,
         tokens_per_second,
+        preparation,
         share_of_peak: tokens_per_second * flops_per_token(&config, train.context) / peak,
     })
 }
@@ -112,7 +118,7 @@ pub fn peak_flops() -> f64 {
 }
 
 /// The largest memory of this process so far in bytes, as Linux reports it.
-fn peak_bytes() -> Option<u64> {
+pub(super) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use sterna_datasets::bpe::WordCounts;
 use sterna_datasets::chat::{Learned, Packer};
 use sterna_datasets::conversation::{self, Conversation};
 use sterna_datasets::notes::Tolerance;
@@ -13,7 +14,7 @@ use sterna_datasets::{
 };
 use sterna_ternary::durable;
 
-use super::events::{Control, Event};
+use super::events::{Control, Event, Preparing};
 use super::opened::Run;
 use super::texts::{self, Observe};
 use crate::recipe::{Recipe, Text};
@@ -99,24 +100,32 @@ fn conversations(
     observe: Observe,
 ) -> Result<chat::Packed> {
     let (recipe, data) = (run.recipe(), &run.recipe().data);
-    let renderer = run.renderer();
-    let packer = Packer {
-        renderer: renderer.expect("a run with conversations has a chat template"),
-        tokenizer,
-        context: recipe.train.context,
-        learned: learned(run),
-        layout: data.chat_format,
-        is_strict: data.strict,
-    };
+    let packer = packer(run, tokenizer);
     Ok(match &data.mix {
         Some(mix) => packer.generated(mix, data.seed, documents(recipe), folder)?,
         None => {
             let paths = data.chat.as_deref().unwrap_or_default();
-            texts::with_share(data.held_out, observe, |share| {
-                packer.files(paths, share, folder)
+            let total = conversation::conversations(paths, None)?.total();
+            texts::with_share(data.held_out, observe, |share, observe| {
+                let watch = &mut texts::watch(Preparing::Tokens, total, observe);
+                packer.files(paths, share, folder, watch)
             })?
         }
     })
+}
+
+/// Packs the conversations of a run.
+pub(super) fn packer<'a>(run: &'a Run, tokenizer: &'a Tokenizer) -> Packer<'a> {
+    let recipe = run.recipe();
+    let renderer = run.renderer();
+    Packer {
+        renderer: renderer.expect("a run with conversations has a chat template"),
+        tokenizer,
+        context: recipe.train.context,
+        learned: learned(run),
+        layout: recipe.data.chat_format,
+        is_strict: recipe.data.strict,
+    }
 }
 
 /// The tokens of conversations that are learned: the answers, if the model knows the language from
@@ -142,7 +151,7 @@ fn trained(run: &Run, folder: &Path, observe: Observe) -> Result<Tokenizer> {
                 .iter()
                 .map(String::as_str)
                 .collect();
-            train_bpe(rendered(recipe, chat)?, vocab_size, &special_tokens)?
+            word_counts(recipe, chat, observe)?.train(vocab_size, &special_tokens)?
         }
         (None, Some(corpus)) => {
             train_bpe(corpus.texts().take(TOKENIZER_DOCUMENTS), vocab_size, &[])?
@@ -153,39 +162,54 @@ fn trained(run: &Run, folder: &Path, observe: Observe) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Texts and rendered conversations, without special tokens.
-fn rendered(recipe: &Recipe, chat: &Chat) -> Result<Vec<String>> {
+/// The words of texts and of rendered conversations, without special tokens.
+pub(super) fn word_counts(recipe: &Recipe, chat: &Chat, observe: Observe) -> Result<WordCounts> {
     let special_tokens = chat.template.special_tokens.iter().map(String::as_str);
     let special_tokens: Vec<&str> = special_tokens.chain([BOS, EOS]).collect();
-    let render = |conversation: &Conversation| -> sterna_datasets::Result<Vec<String>> {
-        let parts = chat::render(&chat.renderer, conversation)?
-            .texts
-            .into_iter();
-        let parts = parts.flat_map(|r| {
-            let parts = template::between(&r.text, &special_tokens).into_iter();
-            parts.map(str::to_owned).collect::<Vec<_>>()
-        });
-        Ok(parts.collect())
-    };
-    let mut texts = Vec::new();
-    if let Some(corpus) = corpus(recipe) {
-        for index in 0..TOKENIZER_DOCUMENTS as u64 {
-            match chat::Packable::generated(&corpus, index) {
-                chat::Packable::Text(text) => texts.push(text),
-                chat::Packable::Conversation(conversation) => texts.extend(render(&conversation)?),
+    let mut counts = WordCounts::new()?;
+    let add = |counts: &mut WordCounts, conversation: &Conversation| {
+        for rendered in chat::render(&chat.renderer, conversation)?.texts {
+            for part in template::between(&rendered.text, &special_tokens) {
+                counts.add(part.to_owned());
             }
         }
-        return Ok(texts);
+        sterna_datasets::Result::Ok(())
+    };
+    if let Some(corpus) = corpus(recipe) {
+        for index in 0..TOKENIZER_DOCUMENTS {
+            match chat::Packable::generated(&corpus, index as u64) {
+                chat::Packable::Text(text) => counts.add(text),
+                chat::Packable::Conversation(conversation) => add(&mut counts, &conversation)?,
+            }
+        }
+        return Ok(counts);
     }
     let paths = recipe.data.chat.as_deref().unwrap_or_default();
-    let conversations = conversation::conversations(paths, recipe.data.chat_format)?;
+    let mut conversations = conversation::conversations(paths, recipe.data.chat_format)?;
+    let total = conversations.total();
     let mut tolerance = Tolerance::new(recipe.data.strict);
-    for conversation in conversations.take(TOKENIZER_DOCUMENTS) {
-        let parts = conversation.and_then(|conversation| render(&conversation));
-        texts.extend(tolerance.keep(parts)?.into_iter().flatten());
+    let mut used = 0;
+    while let Some(conversation) = conversations.next() {
+        if used == TOKENIZER_DOCUMENTS {
+            observe(Event::Note(&format!(
+                "the tokenizer is trained on the first {used} conversations"
+            )));
+            break;
+        }
+        let added = conversation.and_then(|conversation| match conversation.is_undesirable {
+            true => Ok(()),
+            false => add(&mut counts, &conversation),
+        });
+        tolerance.keep(added)?;
+        used += 1;
+        let preparing = texts::preparing(Preparing::Words, conversations.bytes_read(), total);
+        if used % 100 == 0 && observe(preparing) == Control::Stop {
+            return Err(sterna_datasets::Error::Stopped.into());
+        }
     }
     tolerance.finish()?;
-    Ok(texts)
+    observe(texts::preparing(Preparing::Merges, 0, 0));
+    Ok(counts)
 }
 
 /// The training documents of a mix.
@@ -200,7 +224,7 @@ fn corpus(recipe: &Recipe) -> Option<Corpus> {
 /// # Errors
 /// [`Error::Pretrained`] if it has no tokenizer.json, and [`Error::Data`] for one with tokens beyond
 /// the embedding that any text can contain.
-fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
+pub(super) fn taken_over(checkpoint: &Pretrained, folder: &Path) -> Result<Tokenizer> {
     for (name, bytes) in &checkpoint.files {
         let path = folder.join(name);
         durable::write(&path, |w| w.write_all(bytes)).map_err(Error::io(&path))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sterna_datasets::chat::Packed;
 
 use super::statistics::LayerStatistics;
-use crate::{Error, Step};
+use crate::Step;
 
 /// An event that the training loop reports.
 #[derive(Debug)]
@@ -41,8 +41,9 @@ pub enum Event<'a> {
         /// Number of shards of a step.
         shards: usize,
     },
-    /// A damaged checkpoint was skipped.
-    Warning(&'a Error),
+    /// Something that a person may not want: a damaged checkpoint was skipped, records were left
+    /// out.
+    Warning(&'a str),
     /// A step was taken.
     Step {
         /// Its index, counted from 1.

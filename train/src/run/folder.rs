@@ -86,10 +86,11 @@ fn tell_changes(
 ) -> Result<()> {
     let changes = sources::changes(run.recipe(), &folder.join("data"))?;
     if !changes.is_empty() {
-        observe(Event::Warning(&Error::SourcesChanged {
+        let changed = Error::SourcesChanged {
             changes,
             model: folder.join("model"),
-        }));
+        };
+        observe(Event::Warning(&changed.to_string()));
     }
     Ok(())
 }

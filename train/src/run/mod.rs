@@ -10,6 +10,7 @@ mod memory;
 mod metrics;
 mod newest;
 mod opened;
+pub mod preparation;
 pub mod profile;
 mod provenance;
 pub mod range_test;

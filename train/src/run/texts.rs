@@ -63,12 +63,12 @@ pub(super) fn word_counts(recipe: &Recipe, folder: &Path, observe: Observe) -> R
     Ok(counts)
 }
 
-fn preparing(what: Preparing, done: u64, total: u64) -> Event<'static> {
+pub(super) fn preparing(what: Preparing, done: u64, total: u64) -> Event<'static> {
     Event::Preparing { what, done, total }
 }
 
 /// Reports progress as an event.
-fn watch<'a>(
+pub(super) fn watch<'a>(
     what: Preparing,
     total: u64,
     observe: Observe<'a>,
@@ -106,7 +106,7 @@ pub(super) fn shards(
             match next(&made, held_out, row) {
                 None => {
                     for warning in parts.warnings() {
-                        observe(Event::Note(&format!("warning: {warning}")));
+                        observe(Event::Warning(&warning));
                     }
                     let name = source.paths.first().map(|path| path.display().to_string());
                     say(
@@ -169,11 +169,11 @@ fn say(recipe: &Recipe, share: f64, made: &Prepared, name: &str, observe: Observ
 pub(super) fn with_share<T>(
     share: f64,
     observe: Observe,
-    mut pack: impl FnMut(f64) -> sterna_datasets::Result<T>,
+    mut pack: impl FnMut(f64, Observe) -> sterna_datasets::Result<T>,
 ) -> Result<T> {
     let mut tried = share;
     loop {
-        match pack(tried) {
+        match pack(tried, &mut *observe) {
             Err(DataError::NoConversation { .. }) if tried > 0.0 => {
                 tried = match 2.0 * tried {
                     larger if larger <= MOST_HELD_OUT => larger,

@@ -196,7 +196,7 @@ fn resumed(
     let checkpoints = folder.join("checkpoints");
     let (found, warnings) = checkpoint::latest(run, &checkpoints)?;
     for warning in &warnings {
-        observe(Event::Warning(warning));
+        observe(Event::Warning(&warning.to_string()));
     }
     let Some(found) = found else {
         let trainer = run.fresh(config, place)?;
