@@ -15,6 +15,7 @@
 //! compare.
 
 use serde::{Deserialize, Serialize};
+use sterna_datasets::TextEncoder;
 use sterna_runtime::{Model, Tokenizer};
 
 use crate::text::Text;
@@ -126,14 +127,14 @@ impl Convention {
         };
         let windows = match self {
             Convention::Chunks { context } => {
-                let ids = tokenizer.encode(&text.documents.join("\n\n"), true)?;
+                let ids = encode(&text.documents, true, model, tokenizer)?;
                 if ids.len() < 2 * context {
                     return Err(short(ids.len(), 2 * context));
                 }
                 chunks(&ids, context, first_token(tokenizer)?)
             }
             Convention::Strided { context, stride } => {
-                let ids = tokenizer.encode(&text.documents.join("\n\n"), true)?;
+                let ids = encode(&text.documents, true, model, tokenizer)?;
                 if ids.len() < 2 {
                     return Err(short(ids.len(), 2));
                 }
@@ -143,7 +144,7 @@ impl Convention {
                 let prefix = prefix_token(model, tokenizer)?;
                 let mut windows = Vec::new();
                 for (document, text) in text.documents.iter().enumerate() {
-                    let ids = tokenizer.encode(text, false)?;
+                    let ids = encode(std::slice::from_ref(text), false, model, tokenizer)?;
                     windows.extend(rolling(&ids, context, prefix, document));
                 }
                 windows
@@ -154,6 +155,69 @@ impl Convention {
             false => Ok(windows),
         }
     }
+}
+
+/// Bytes of text from which on it is encoded in pieces. `tokenizers` needs 200 bytes of memory per
+/// byte of text.
+const LONG: usize = 1 << 20;
+/// Bytes of text at an end of a long one that show which special tokens stand there.
+const END: usize = 1 << 10;
+
+/// The token ids of documents with empty lines between them, as [`Tokenizer::encode`] computes them.
+fn encode(
+    documents: &[String],
+    has_special: bool,
+    model: &Model,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>> {
+    let whole = || Ok(tokenizer.encode(&documents.join("\n\n"), has_special)?);
+    let json = model.file().file("tokenizer.json");
+    let json = json.filter(|_| documents.iter().map(String::len).sum::<usize>() >= LONG);
+    let Some(json) = json else {
+        return whole();
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for document in documents {
+        parts.extend((!parts.is_empty()).then_some("\n\n"));
+        parts.push(document);
+    }
+    let ids = TextEncoder::new(json)?.encode(&parts)?;
+    if ids
+        .iter()
+        .any(|id| *id as usize >= model.config().vocab_size)
+    {
+        return whole(); // which is an error that names the token
+    }
+    if !has_special {
+        return Ok(ids);
+    }
+    let (first, last) = (&documents[0], &documents[documents.len() - 1]);
+    let first = &first[..boundary(first, END.min(first.len()))];
+    let last = &last[boundary(last, last.len().saturating_sub(END))..];
+    let around = (specials(first, tokenizer)?, specials(last, tokenizer)?);
+    match around {
+        (Some([before, _]), Some([_, after])) => Ok([before, ids, after].concat()),
+        _ => whole(),
+    }
+}
+
+/// The special tokens that the tokenizer adds before and after a text; none if it does more.
+fn specials(text: &str, tokenizer: &Tokenizer) -> Result<Option<[Vec<u32>; 2]>> {
+    let plain = tokenizer.encode(text, false)?;
+    let special = tokenizer.encode(text, true)?;
+    let start = (0..special.len()).find(|at| special[*at..].starts_with(&plain));
+    Ok(start.map(|start| {
+        let end = start + plain.len();
+        [special[..start].to_vec(), special[end..].to_vec()]
+    }))
+}
+
+/// The last boundary of a character up to `at`.
+fn boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// The windows of llama-perplexity, for n tokens ⌊n / context⌋ of them.
