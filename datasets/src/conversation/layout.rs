@@ -6,7 +6,7 @@
 //! | `sharegpt` | a list of `from` and `value` | the conversation |
 //! | `alpaca` | `instruction`, `input`, `output`, `history` | user and assistant |
 //! | `prompt-completion` | `prompt`, `completion`: texts or lists | user and assistant |
-//! | `preference` | `prompt`, `chosen`, `rejected`: texts or lists | the chosen answer |
+//! | `preference` | `prompt` or a list, `chosen`, `rejected`: texts or lists | the chosen answer |
 //! | `question-answer` | `question`, `answer` and other pairs of texts | user and assistant |
 //!
 //! A list of messages has one of the names of [`LISTS`]. Beside all of them, `system` is a message
@@ -111,7 +111,13 @@ impl FromStr for Layout {
 }
 
 /// Names of lists of messages, in the order in which they are looked for.
-pub const LISTS: [&str; 4] = ["messages", "conversations", "conversation", "dialogue"];
+pub const LISTS: [&str; 5] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "dialogue",
+    "dialog",
+];
 
 /// Names of a message of the system beside the others.
 const SYSTEM: [&str; 3] = ["system", "system_prompt", "system_message"];
@@ -210,6 +216,9 @@ impl Reader {
     /// The layout that the keys say.
     fn layout(&self) -> Option<Layout> {
         if let Some(key) = LISTS.into_iter().find(|key| self.has(key)) {
+            if self.has("chosen") && asks(&self.fields[key]) {
+                return Some(Layout::Preference);
+            }
             let is_sharegpt = list(&self.fields[key]).is_some_and(|list| {
                 let first = list.first();
                 first.is_some_and(|m| m.get("from").is_some() && m.get("role").is_none())
@@ -338,7 +347,8 @@ impl Reader {
     /// The prompt and the chosen answer. What the chosen and the rejected conversation have in
     /// common is the prompt where none is given, and is read only.
     fn preference(&mut self) -> Result<Vec<Message>, String> {
-        let key = PROMPTS.into_iter().find(|key| self.has(key));
+        let mut keys = PROMPTS.into_iter().chain(LISTS);
+        let key = keys.find(|key| self.has(key));
         let prompt = key.map(|key| self.side(key, "user")).transpose()?;
         let mut chosen = self.side("chosen", ASSISTANT)?;
         let rejected = match self.has("rejected") {
@@ -439,6 +449,19 @@ impl Reader {
         }
         Ok(variables)
     }
+}
+
+/// Whether a list of messages ends with one that the assistant does not say.
+fn asks(value: &Value) -> bool {
+    let list = list(value).unwrap_or_default();
+    let read = list.last().map(|last| {
+        let keys = match last.get("role") {
+            Some(_) => ["role", "content"],
+            None => ["from", "value"],
+        };
+        message::read(last, keys)
+    });
+    matches!(read, Some(Ok(read)) if !read.message.is_answer())
 }
 
 /// A value that says yes or no, as JSON, Parquet and tables write it.

@@ -42,7 +42,7 @@ impl Message {
 }
 
 /// Keys of a message that say whether it is learned.
-const LEARNED: [&str; 4] = ["weight", "train", "trainable", "loss_mask"];
+const LEARNED: [&str; 5] = ["weight", "train", "trainable", "loss_mask", "loss"];
 
 /// The roles that have one meaning everywhere and another name in chat templates.
 const ROLES: [(&str, &[&str]); 2] = [

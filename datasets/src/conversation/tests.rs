@@ -90,6 +90,12 @@ fn prompts_of_completions_and_of_chosen_answers_are_read_only() {
         ),
         (json!({"chosen": [hi, yo], "rejected": [hi, no]}), &short),
         (
+            json!({"conversations": [{"from": "human", "value": "Hi"}],
+                "chosen": {"from": "gpt", "value": "Yo"},
+                "rejected": {"from": "gpt", "value": "No"}}),
+            &short,
+        ),
+        (
             json!({"prompt": "Hi", "chosen": [hi, yo], "rejected": [hi, no]}),
             &short,
         ),
@@ -234,6 +240,7 @@ fn weights_of_messages_say_what_is_learned() {
         ("train", json!(false), false),
         ("trainable", json!(true), true),
         ("loss_mask", json!(0), false),
+        ("loss", json!(false), false),
         ("weight", json!(null), true),
     ] {
         let answer = json!({"role": "assistant", "content": "Yo", key: value});
