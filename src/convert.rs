@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sterna_convert::{
     ConversionReport, GgufOptions, GgufType, HeadType, HuggingFace, PackedOptions, Source,
-    TableReport,
 };
-use sterna_runtime::{ChatTemplate, Tokenizer};
-use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing, units};
+use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing};
 
 use crate::choice::choice;
 use crate::exit::Usage;
@@ -251,7 +249,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        out!("{}", describe(&report, &args.out))?;
+        out!("{}", report.describe(&args.out))?;
     }
     Ok(())
 }
@@ -267,15 +265,9 @@ enum Target {
 
 /// Converts like `sterna convert` without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<ConversionReport> {
-    let options = PackedOptions {
-        packing: Packing::I2.into(),
-        head: HeadType::default(),
-        activations: None,
-        allow_missing: false,
-    };
     convert(
         |allow_missing| sterna_convert::open(source, allow_missing),
-        &Target::Packed(Output::new(out)?, options),
+        &Target::Packed(Output::new(out)?, PackedOptions::default()),
     )
 }
 
@@ -289,7 +281,14 @@ fn convert(
         Target::HuggingFace { allow_missing, .. } => *allow_missing,
     };
     let mut source = open(allow_missing)?;
-    learn_end_of_turn(&mut *source)?;
+    if let Some((id, name)) = sterna_diagnose::template::end_of_turn(&*source)
+        && sterna_convert::add_end_of_turn(&mut *source, id)?
+    {
+        note!(
+            "the chat template ends an answer with {name} ({id}); it is added to the tokens that \
+             end a text"
+        );
+    }
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
     let show = &mut |done, total| {
         bar.set_length(total);
@@ -309,106 +308,6 @@ fn convert(
         warning!("{trouble}; chats with this model will fail");
     }
     Ok(report)
-}
-
-/// Adds the token that the chat template writes after an answer to the generation settings.
-fn learn_end_of_turn(source: &mut dyn Source) -> anyhow::Result<()> {
-    let (config, files) = (source.config(), source.files());
-    let file = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, b)| &**b);
-    // A tokenizer or a template that cannot be used is no reason to refuse the weights.
-    let (Ok(tokenizer), Ok(template)) = (
-        Tokenizer::of_files(config, file),
-        ChatTemplate::of_files(file),
-    ) else {
-        return Ok(());
-    };
-    let Some(id) = tokenizer.end_of_turn(&template) else {
-        return Ok(());
-    };
-    if sterna_convert::add_end_of_turn(source, id)? {
-        let name = tokenizer.token(id).map_or(id.to_string(), |(name, _)| name);
-        note!(
-            "the chat template ends an answer with {name} ({id}); it is added to the tokens that \
-             end a text"
-        );
-    }
-    Ok(())
-}
-
-fn describe(report: &ConversionReport, out: &Path) -> String {
-    let sum =
-        |f: fn(&sterna_convert::MatrixReport) -> u64| report.matrices.iter().map(f).sum::<u64>();
-    let share = |n: u64| 100.0 * n as f64 / report.weights.max(1) as f64;
-    let (minus, zero, plus) = (sum(|m| m.minus), sum(|m| m.zero), sum(|m| m.plus));
-    let mut text = format!(
-        "{}: {} from {}, packing {}\n\
-         proof: {} weights, {} differ; {} scales, {} differ; {} other values, {} differ\n",
-        out.display(),
-        units::bytes(report.bytes_out),
-        units::bytes(report.bytes_in),
-        report.packing,
-        report.weights,
-        report.differ,
-        report.scales,
-        report.scales_differ,
-        report.values,
-        report.values_differ,
-    );
-    if !report.matrices.is_empty() {
-        text += &format!(
-            "trits: -1 {:.1} %, 0 {:.1} %, +1 {:.1} %\n",
-            share(minus),
-            share(zero),
-            share(plus),
-        );
-    }
-    text += &numbers(report);
-    if let Some(activations) = report.activations {
-        text += &format!("activations: {activations}\n");
-    }
-    if report.scale_rounding > 0.0 {
-        text += &format!("scales: rounded by up to {:.1e}\n", report.scale_rounding);
-    }
-    for table in &report.tables {
-        text += &format!(
-            "{}: {} from {}, {}\n",
-            table.name,
-            table.dtype,
-            table.source_dtype,
-            error(table.mean_error, table.max_error)
-        );
-    }
-    text + &format!("sha256 {}\n", report.sha256)
-}
-
-/// Linear layers of a baseline, one line per type.
-fn numbers(report: &ConversionReport) -> String {
-    let mut types: Vec<(&str, &str)> = Vec::new();
-    for matrix in &report.dense {
-        let of = (matrix.dtype, matrix.source_dtype);
-        if !types.contains(&of) {
-            types.push(of);
-        }
-    }
-    let line = |(dtype, source_dtype): (&str, &str)| {
-        let is_it = |m: &&TableReport| (m.dtype, m.source_dtype) == (dtype, source_dtype);
-        let own: Vec<&TableReport> = report.dense.iter().filter(is_it).collect();
-        let mean = own.iter().map(|m| m.mean_error).sum::<f64>() / own.len() as f64;
-        let largest = own.iter().fold(0f32, |e, m| e.max(m.max_error));
-        format!(
-            "{} linear layers: {dtype} from {source_dtype}, {}\n",
-            own.len(),
-            error(mean, largest)
-        )
-    };
-    types.into_iter().map(line).collect()
-}
-
-fn error(mean: f64, largest: f32) -> String {
-    match largest {
-        0.0 => "exact".to_owned(),
-        largest => format!("mean error {mean:.1e}, largest {largest:.1e}"),
-    }
 }
 
 #[cfg(test)]

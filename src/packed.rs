@@ -50,8 +50,7 @@ fn options(packing: LinearType, head: HeadType) -> PackedOptions {
     PackedOptions {
         packing,
         head,
-        activations: None,
-        allow_missing: false,
+        ..PackedOptions::default()
     }
 }
 

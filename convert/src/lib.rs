@@ -44,6 +44,7 @@ mod stamp;
 mod synthesize;
 mod trit_rows;
 mod value_type;
+mod words;
 mod write;
 
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! Chat templates: known formats, recognized by a piece of their text, and whether one can be used.
 
 use sterna_convert::Source;
-use sterna_runtime::{ChatTemplate, Error};
+use sterna_runtime::{ChatTemplate, Error, Tokenizer};
 
 /// Formats by a piece of their templates.
 const FORMATS: [(&str, &str); 6] = [
@@ -32,6 +32,18 @@ pub fn trouble(source: &dyn Source) -> Option<String> {
         Ok(()) | Err(Error::NoChatTemplate) => None,
         Err(error) => Some(error.to_string()),
     }
+}
+
+/// The id and name of the token that the chat template writes after an answer; none if the model
+/// has no usable template or tokenizer, or if the template writes no token there.
+pub fn end_of_turn(source: &dyn Source) -> Option<(u32, String)> {
+    let (config, files) = (source.config(), source.files());
+    let file = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, b)| &**b);
+    let tokenizer = Tokenizer::of_files(config, file).ok()?;
+    let template = ChatTemplate::of_files(file).ok()?;
+    let id = tokenizer.end_of_turn(&template)?;
+    let name = tokenizer.token(id).map_or(id.to_string(), |(name, _)| name);
+    Some((id, name))
 }
 
 #[cfg(test)]
