@@ -13,7 +13,6 @@ use sterna_runtime::{
 };
 
 use self::input::{Input, is_person};
-use crate::generate::{append, describe};
 use crate::output::{note, out, outln};
 use crate::terminal::{self, Stoppable};
 
@@ -121,7 +120,7 @@ impl Chat<'_> {
             }
             "/save" => self.save(argument),
             "/speed" => {
-                let last = self.last.as_ref().map(describe);
+                let last = self.last.as_ref().map(Summary::describe);
                 say(&last.unwrap_or("there is no answer yet".into()))
             }
             _ if name.starts_with('/') => Err(anyhow::anyhow!(
@@ -188,7 +187,7 @@ impl Chat<'_> {
         let summary = generation.summary();
         if self.args.json {
             let mut object = json!({"text": answer, "ids": generation.generated()});
-            append(&mut object, &summary);
+            summary.add_to(&mut object);
             outln!("{object}")?;
         } else {
             outln!("")?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::json;
-use sterna_runtime::{KvCache, Logits, Model, Part, Tokenizer};
+use sterna_runtime::{Model, Tokenizer, embed};
 
 use crate::output::outln;
 
@@ -110,18 +110,9 @@ impl Batch<'_> {
     /// Computes and prints the vectors of the batch.
     fn finish(&mut self) -> anyhow::Result<()> {
         let texts = std::mem::take(&mut self.texts);
-        let caches = texts.iter().map(|ids| self.model.new_cache(ids.len()));
-        let mut caches = caches.collect::<Result<Vec<KvCache>, _>>()?;
-        let parts = caches.iter_mut().zip(&texts).map(|(cache, ids)| Part {
-            cache,
-            ids,
-            logits: Logits::Last,
-        });
-        let mut hidden = self.model.hidden_many(&mut parts.collect::<Vec<_>>())?;
-        let vectors = hidden.chunks_exact_mut(self.model.config().hidden_size);
-        for (vector, ids) in vectors.zip(&texts) {
+        for (mut vector, ids) in embed::vectors(self.model, &texts)?.into_iter().zip(&texts) {
             if !self.args.no_normalize {
-                normalize(vector);
+                embed::normalize(&mut vector);
             }
             if self.args.json {
                 let object = json!({"index": self.done, "embedding": vector, "tokens": ids.len()});
@@ -133,34 +124,5 @@ impl Batch<'_> {
             self.done += 1;
         }
         Ok(())
-    }
-}
-
-/// Scales a vector to length one. A vector of zeros does not change.
-fn normalize(vector: &mut [f32]) {
-    let squares: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
-    if squares > 0.0 {
-        let length = squares.sqrt();
-        vector
-            .iter_mut()
-            .for_each(|x| *x = (f64::from(*x) / length) as f32);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::normalize;
-
-    #[test]
-    fn vectors_get_length_one() {
-        let mut vector = [3.0, 0.0, -4.0];
-        normalize(&mut vector);
-        assert_eq!(vector, [0.6, 0.0, -0.8]);
-        let mut large = [f32::MAX, f32::MAX];
-        normalize(&mut large);
-        assert_eq!(large, [0.5f32.sqrt(); 2]);
-        let mut zeros = [0.0; 3];
-        normalize(&mut zeros);
-        assert_eq!(zeros, [0.0; 3]);
     }
 }

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use serde_json::{Value, json};
-use sterna_runtime::{Generation, Message, Model, StopReason, Summary, Tokenizer};
+use serde_json::json;
+use sterna_runtime::{Generation, Message, Model, Tokenizer};
 
 use crate::exit::BadInput;
 use crate::output::{note, out, outln};
@@ -76,11 +76,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "text": text,
             "ids": generation.generated(),
         });
-        append(&mut object, &summary);
+        summary.add_to(&mut object);
         outln!("{object}")?;
     } else {
         outln!("")?;
-        note!("{}", describe(&summary));
+        note!("{}", summary.describe());
     }
     Ok(())
 }
@@ -136,51 +136,4 @@ impl Args {
         let text = model.chat_template()?.render(&messages, true)?;
         Ok(tokenizer.encode(&text, false)?)
     }
-}
-
-/// Adds counts and speed to a JSON object.
-pub fn append(object: &mut Value, s: &Summary) {
-    object["stop"] = s.stop.map_or("an interruption", reason).into();
-    object["cached_tokens"] = s.cached_tokens.into();
-    object["prompt_tokens"] = s.prompt_tokens.into();
-    object["generated_tokens"] = s.generated_tokens.into();
-    object["prompt_tokens_per_second"] = prompt_rate(s).into();
-    object["decode_tokens_per_second"] = decode_rate(s).into();
-}
-
-/// Tokens per second of the prompt; none if it was not computed.
-fn prompt_rate(s: &Summary) -> Option<f64> {
-    (s.generated_tokens > 0).then(|| rate(s.prompt_tokens, s.prompt_time))
-}
-
-/// Tokens per second after the first, which comes with the prompt; none without a second one.
-fn decode_rate(s: &Summary) -> Option<f64> {
-    (s.generated_tokens > 1).then(|| rate(s.generated_tokens - 1, s.generated_time))
-}
-
-pub fn describe(s: &Summary) -> String {
-    let cached = match s.cached_tokens {
-        0 => String::new(),
-        n => format!("{n} tokens were in the cache, "),
-    };
-    let prompt = prompt_rate(s).map_or(String::new(), |rate| format!(" at {rate:.0} tokens/s"));
-    let decode = decode_rate(s).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
-    format!(
-        "{cached}{} prompt tokens{prompt}, {} new ones{decode}; ended by {}",
-        s.prompt_tokens,
-        s.generated_tokens,
-        s.stop.map_or("an interruption", reason),
-    )
-}
-
-fn reason(stop: StopReason) -> &'static str {
-    match stop {
-        StopReason::Eos => "the model",
-        StopReason::StopText => "a stop text",
-        StopReason::Length => "length",
-    }
-}
-
-pub fn rate(tokens: usize, time: std::time::Duration) -> f64 {
-    tokens as f64 / time.as_secs_f64().max(1e-9)
 }

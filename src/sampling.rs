@@ -84,7 +84,7 @@ impl Args {
         let is_sampled = self.temperature.is_none() && sampling.temperature > 0.0;
         let is_penalized = self.repetition_penalty.is_none() && sampling.repetition_penalty != 1.0;
         if is_sampled || is_penalized {
-            let settings = describe(&chosen);
+            let settings = chosen.describe();
             note!("{settings}, as the model's generation_config.json says; flags change it");
         }
         if !ignored.is_empty() {
@@ -123,27 +123,4 @@ impl Args {
             stop: self.stop.clone(),
         }
     }
-}
-
-/// The settings in words, as `temperature 0.6, top-p 0.9`.
-fn describe(s: &Sampling) -> String {
-    let penalty = ("repetition penalty", s.repetition_penalty, 1.0);
-    let mut parts = vec![
-        ("temperature", s.temperature, 0.0),
-        ("top-k", s.top_k as f32, 0.0),
-        ("top-p", s.top_p, 1.0),
-        ("min-p", s.min_p, 0.0),
-        penalty,
-    ];
-    let mut text = "sampling with ".to_owned();
-    if s.temperature == 0.0 {
-        parts = vec![penalty]; // nothing else changes which token is the most probable
-        text = "the most probable tokens with ".to_owned();
-    }
-    parts.retain(|(_, value, neutral)| value != neutral);
-    let parts: Vec<String> = parts
-        .iter()
-        .map(|(name, value, _)| format!("{name} {value}"))
-        .collect();
-    text + &parts.join(", ")
 }

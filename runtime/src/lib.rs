@@ -23,6 +23,7 @@
 mod attention;
 mod cache;
 pub mod chat;
+pub mod embed;
 mod error;
 mod forward;
 pub mod generate;
@@ -36,6 +37,7 @@ pub mod sampler;
 mod state;
 pub mod threads;
 pub mod tokenizer;
+mod words;
 
 pub use cache::{KvCache, KvType};
 pub use chat::{ChatTemplate, Message};
