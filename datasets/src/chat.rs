@@ -45,6 +45,28 @@ pub struct ConversationCounts {
     pub left_out: u64,
 }
 
+impl ConversationCounts {
+    /// How the conversations of a side were packed, in one line.
+    pub fn describe(&self, name: &str) -> String {
+        let ConversationCounts {
+            texts,
+            rows,
+            scored,
+            cut,
+            left_out,
+        } = self;
+        let mut text =
+            format!("{name}: {texts} conversations in {rows} rows, {scored} tokens to learn");
+        if cut + left_out > 0 {
+            text += &format!(
+                "; {cut} longer than the context were cut, {left_out} without a token to learn were \
+             left out"
+            );
+        }
+        text
+    }
+}
+
 /// The files that a [`Packer`] writes.
 pub const FILES: [&str; 2] = ["train.rows", "held_out.rows"];
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use sterna_train::ranks::{Collective, Ranks, Reduction, Solo};
+use sterna_train::ranks::{Collective, Ranks, Reduction, Solo, launcher};
 use sterna_train::{Place, Processor};
 
 use crate::choice::choice;
@@ -51,7 +51,7 @@ impl Args {
         let processor = match self.device {
             Device::Cpu => Processor::Cpu,
             Device::Cuda if cfg!(feature = "cuda") => Processor::Cuda {
-                local_rank: local_rank(ranks)?,
+                local_rank: launcher::local_rank(ranks).map_err(Usage)?,
             },
             Device::Cuda => return Err(not_built_with("cuda")),
         };
@@ -65,38 +65,8 @@ fn not_built_with(feature: &str) -> anyhow::Error {
     Usage(why).into()
 }
 
-/// Variables that MPI launchers set for each rank: Open MPI, MPICH and Intel, PMIx.
-const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
-
-/// Variables with the rank of a process on its machine: PyTorch, Open MPI, MPICH and Intel.
-const LOCAL: [&str; 3] = [
-    "LOCAL_RANK",
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "MPI_LOCALRANKID",
-];
-
-fn is_launched() -> bool {
-    LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
-}
-
-/// A number in the environment; `None` if the variable is not set.
-fn number(name: &str) -> anyhow::Result<Option<usize>> {
-    let Some(value) = std::env::var_os(name) else {
-        return Ok(None);
-    };
-    let number = value.to_str().and_then(|value| value.parse().ok());
-    let why = || Usage(format!("{name} is {value:?}, expected a number"));
-    Ok(Some(number.ok_or_else(why)?))
-}
-
-/// The rank on this machine. Without a variable that says it, all ranks are on one machine.
-fn local_rank(ranks: &Ranks) -> anyhow::Result<usize> {
-    for name in LOCAL {
-        if let Some(rank) = number(name)? {
-            return Ok(rank);
-        }
-    }
-    Ok(ranks.rank())
+fn number(name: &str) -> Result<Option<usize>, Usage> {
+    launcher::number(name).map_err(Usage)
 }
 
 /// Refuses a process that a launcher other than MPI's started as one of several ranks: each process
@@ -119,7 +89,7 @@ fn refuse_lone_rank() -> anyhow::Result<()> {
 
 /// Refuses to run a verb once per rank, since all ranks would write the same files.
 pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
-    if !is_launched() {
+    if !launcher::is_mpi() {
         return refuse_lone_rank();
     }
     let why = format!("{verb} runs alone, without mpirun; `sterna train` runs on several ranks");
@@ -127,7 +97,7 @@ pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
 }
 
 fn collective() -> anyhow::Result<Rc<dyn Collective>> {
-    if is_launched() {
+    if launcher::is_mpi() {
         return mpi();
     }
     refuse_lone_rank()?;

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use sterna_datasets::chat::ConversationCounts;
 use sterna_ternary::units;
 use sterna_train::run::cost;
-use sterna_train::{Control, Evaluation, Event, InstructionSet};
+use sterna_train::{Control, Event, InstructionSet};
 
 use crate::output::{note, warning};
 use crate::preparing::Progress;
@@ -77,7 +76,7 @@ impl Watch {
                     self.warn(&line);
                 }
                 for (name, counts) in ["train", "held out"].iter().zip(&conversations.counts) {
-                    self.say(&packed(name, counts));
+                    self.say(&counts.describe(name));
                 }
             }
             Event::Idle { ranks, shards } => self.bar.suspend(|| {
@@ -127,7 +126,7 @@ impl Watch {
                 }
                 self.step(*step, of.loss, *tokens);
             }
-            Event::Evaluated { step, of } => self.say(&evaluation(*step, of)),
+            Event::Evaluated { step, of } => self.say(&of.describe(*step)),
             Event::Saved(_) => {}
         }
         terminal::control()
@@ -176,52 +175,4 @@ impl Watch {
             note!("{line}")
         }
     }
-}
-
-/// How conversations were packed, in one line.
-fn packed(name: &str, counts: &ConversationCounts) -> String {
-    let ConversationCounts {
-        texts,
-        rows,
-        scored,
-        cut,
-        left_out,
-    } = counts;
-    let mut text =
-        format!("{name}: {texts} conversations in {rows} rows, {scored} tokens to learn");
-    if cut + left_out > 0 {
-        text += &format!(
-            "; {cut} longer than the context were cut, {left_out} without a token to learn were \
-             left out"
-        );
-    }
-    text
-}
-
-/// Characters of a sample that are shown.
-const SAMPLE: usize = 90;
-
-fn evaluation(step: u64, of: &Evaluation) -> String {
-    let Evaluation {
-        loss,
-        bits_per_byte,
-        layers,
-        sample,
-    } = of;
-    let mut line =
-        format!("step {step}: held-out loss {loss:.4}, {bits_per_byte:.3} bits per byte");
-    let trits: Vec<_> = layers.iter().filter_map(|layer| layer.trits).collect();
-    if !trits.is_empty() {
-        let mean = |of: fn(&sterna_train::run::statistics::TritStatistics) -> f64| {
-            100.0 * trits.iter().map(of).sum::<f64>() / trits.len() as f64
-        };
-        let (zeros, flips) = (mean(|t| t.zeros), mean(|t| t.flips));
-        line += &format!(", {zeros:.1} % zeros, {flips:.2} % flipped");
-    }
-    if let Some((prompt, more)) = sample {
-        let more: String = more.chars().take(SAMPLE).collect();
-        let text = format!("[{prompt}]{more}").replace(['\n', '\r'], " ");
-        line += &format!("\n  {text}");
-    }
-    line
 }

@@ -57,6 +57,12 @@ impl Mix {
         &self.shares
     }
 
+    /// The share of a task.
+    pub fn share(&self, task: Task) -> f64 {
+        let shares = self.shares.iter().filter(|(of, _)| *of == task);
+        shares.map(|(_, share)| share).sum()
+    }
+
     /// The task at a point of [0, 1) on which the shares lie end to end.
     fn at(&self, mut point: f64) -> Task {
         for &(task, share) in &self.shares[..self.shares.len() - 1] {

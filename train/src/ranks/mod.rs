@@ -1,6 +1,7 @@
 //! Several processes that compute the steps of one, and the device of each.
 
 mod collective;
+pub mod launcher;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 #[cfg(feature = "nccl")]

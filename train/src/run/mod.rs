@@ -20,6 +20,7 @@ pub mod statistics;
 pub mod tensorboard;
 pub mod texts;
 mod train;
+mod words;
 
 pub use events::{Control, Evaluation, Event, Outcome, Preparing};
 pub use newest::export_newest;

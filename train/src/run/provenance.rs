@@ -4,7 +4,6 @@
 //! It holds the values of the recipe and their origins, hashes of the data and of the weights, and
 //! one entry per start of the run.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,7 +34,7 @@ pub fn record(run: &Run, folder: &Path, trainer: &Trainer) -> Result<()> {
             "seed": recipe.train.seed,
             "data": hashes(recipe, folder)?,
             "weights": weights(trainer)?,
-            "values": values(run),
+            "values": run.values(),
             "sessions": [],
         }),
     };
@@ -55,20 +54,6 @@ fn weights(trainer: &Trainer) -> Result<Value> {
     };
     let teacher = trainer.teacher.as_ref();
     Ok(json!({"began": began, "teacher": teacher.map(|teacher| &teacher.sum)}))
-}
-
-/// Every value of the recipe by its key, with its origin.
-fn values(run: &Run) -> Value {
-    let values = run.recipe().flat().into_iter();
-    let with_origin = |(key, value): (String, toml::Value)| {
-        let origin = run.origins().of(&key).to_owned();
-        (key, json!({"value": value, "from": origin}))
-    };
-    values
-        .map(with_origin)
-        .collect::<BTreeMap<_, _>>()
-        .into_iter()
-        .collect()
 }
 
 /// SHA-256 of the files that the run reads, by path; files in folders are left out.
