@@ -1,13 +1,12 @@
 //! `sterna plot`: the loss curves of runs as a picture.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::Value;
 use sterna_ternary::Output;
 use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
-use crate::exit::{BadInput, Usage};
+use crate::exit::Usage;
 use crate::output::outln;
 
 /// Draw the loss curves of runs into one picture.
@@ -34,10 +33,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         None => args.runs[0].join("loss.svg"),
     };
-    let curves = args.runs.iter().map(|run| curve(run));
+    let curves = args.runs.iter().map(|run| Curve::of_run(run));
     let chart = Chart {
         size: LARGE,
-        curves: curves.collect::<anyhow::Result<_>>()?,
+        curves: curves.collect::<Result<_, _>>()?,
         x: Scale::linear("step", Reach::Zero),
         y: Scale::linear("loss, nats per token", Reach::Settled),
     };
@@ -46,44 +45,4 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .write(|file| file.write_all(svg.as_bytes()).map_err(anyhow::Error::from))?;
     outln!("{}", path.display())?;
     Ok(())
-}
-
-/// The losses in the metrics of a run.
-fn curve(run: &Path) -> anyhow::Result<Curve> {
-    let path = run.join("metrics.jsonl");
-    let refuse = |why: String| BadInput(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
-    let name = run.file_name().unwrap_or(run.as_os_str());
-    let mut curve = Curve {
-        name: name.to_string_lossy().into_owned(),
-        ..Curve::default()
-    };
-    // A run that goes on may be in the middle of its last line.
-    for (i, line) in text
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .enumerate()
-    {
-        let value: Value = serde_json::from_str(line).map_err(|e| {
-            refuse(format!(
-                "line {}: {e}; expected the metrics of a run",
-                i + 1
-            ))
-        })?;
-        let point = |key: &str| Some((value["step"].as_f64()?, value[key].as_f64()?));
-        curve.line.extend(point("loss"));
-        curve.dots.extend(point("held_out_loss"));
-    }
-    if curve.line.is_empty() {
-        return Err(refuse("no step was taken yet".into()).into());
-    }
-    curve.smooth();
-    let last = |points: &[(f64, f64)]| points.last().map(|(_, loss)| *loss);
-    if let Some(loss) = last(&curve.line) {
-        curve.name += &format!(": {loss:.3}");
-    }
-    if let Some(loss) = last(&curve.dots) {
-        curve.name += &format!(", held-out {loss:.3}");
-    }
-    Ok(curve)
 }

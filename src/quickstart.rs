@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sterna_datasets::Task;
-use sterna_runtime::{Message, Model, Options, Sampling, Settings, Tokenizer};
+use sterna_runtime::{Model, Options};
 use sterna_ternary::units;
 use sterna_train::{Origins, Place, Recipe};
 use sterna_validate::generated::{self, Partner};
+use sterna_validate::plot::sparkline;
 
 use crate::output::{note, out, outln};
-use crate::terminal;
 use crate::{convert, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
         note!(
             "   loss {first:.2} {} {last:.2}",
-            terminal::sparkline(&trained.losses, 60)
+            sparkline(&trained.losses, 60)
         );
     }
     let packed = args.out.join("model.sterna");
@@ -121,14 +121,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
     )?;
     let tokenizer = model.tokenizer()?;
-    let samples = samples(&model, &tokenizer)?;
+    let samples = generated::samples(&model, &tokenizer)?;
     let seed = recipe.data.seed;
     let sums = generated::problems(&model, &tokenizer, Task::Addition2, seed, PROBLEMS)?;
-    let share = share_of_stories(recipe);
+    let mix = recipe.data.mix.as_ref();
+    let share = mix.map_or(0.0, |mix| mix.share(Task::Stories));
     let stories = generated::stories(&model, &tokenizer, share, seed, STORIES)?;
     let mut partner = Partner::new(&model, &tokenizer)?;
     let chat_accuracy = partner.accuracy(seed, CONVERSATIONS)?;
-    let conversation = conversation(Partner::new(&model, &tokenizer)?)?;
+    let conversation = Partner::new(&model, &tokenizer)?.talk(&SAID, LONGEST_ANSWER)?;
     let results = Results {
         addition2_accuracy: sums.accuracy,
         stories_loss: stories.loss,
@@ -140,58 +141,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         seconds: start.elapsed().as_secs_f64(),
     };
     show(&args.out, &samples, &conversation, &results, args.json)
-}
-
-/// Texts that the packed model writes: (prompt, continuation).
-fn samples(model: &Model, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(String, String)>> {
-    let sampled = |seed| Sampling {
-        temperature: 0.7,
-        top_p: 0.95,
-        seed,
-        ..Sampling::default()
-    };
-    [
-        ("Once Mia", sampled(1)),
-        ("Once Tom sat in the barn. Ivy", sampled(2)),
-        ("47+38=", Sampling::default()),
-    ]
-    .into_iter()
-    .map(|(prompt, sampling)| {
-        let stop = if prompt.ends_with('=') {
-            vec!["\n".to_owned()]
-        } else {
-            Vec::new()
-        };
-        let settings = Settings {
-            max_tokens: None,
-            sampling,
-            stop,
-        };
-        let (text, _) = generated::complete(model, tokenizer, prompt, settings)?;
-        Ok((prompt.to_owned(), text))
-    })
-    .collect()
-}
-
-fn share_of_stories(recipe: &Recipe) -> f64 {
-    let shares = recipe.data.mix.iter().flat_map(|mix| mix.shares());
-    let stories = shares.filter(|(task, _)| *task == Task::Stories);
-    stories.map(|(_, share)| share).sum()
-}
-
-/// What the packed model answers to [`SAID`], turn by turn, until its context is full: a model of a
-/// few steps does not end its answers.
-fn conversation(mut partner: Partner) -> anyhow::Result<Vec<(String, String)>> {
-    let (mut messages, mut turns) = (Vec::new(), Vec::new());
-    for said in SAID {
-        messages.push(Message::new("user", said));
-        let Some(answer) = partner.answer(&messages, LONGEST_ANSWER)? else {
-            break;
-        };
-        messages.push(Message::new("assistant", &answer));
-        turns.push((said.to_owned(), answer));
-    }
-    Ok(turns)
 }
 
 fn show(

@@ -11,12 +11,10 @@ use sterna_runtime::{Kernels, Options, threads};
 use sterna_ternary::TemporaryFolder;
 use sterna_validate::accuracy::NEGLIGIBLE;
 use sterna_validate::gate::Scope;
-use sterna_validate::report::{Accuracy, ModelReport, Setting};
+use sterna_validate::report::{ModelReport, Setting};
 use sterna_validate::speed::Machine;
 use sterna_validate::speed::{self, SpeedPlan};
-use sterna_validate::{
-    Convention, Gate, Judgment, Passage, Report, Subject, Text, exam, judge, tasks,
-};
+use sterna_validate::{Convention, Gate, Passage, Report, Subject, Text, exam, judge, tasks};
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
@@ -279,7 +277,7 @@ impl Work<'_> {
                 progress.see(done, total)
             })?;
             progress.finish();
-            add(&mut self.report, &passage, &judgments.ok_or(Interrupted)?);
+            self.report.add(&passage, &judgments.ok_or(Interrupted)?);
         }
         Ok(())
     }
@@ -329,26 +327,11 @@ fn exams(args: &Args) -> anyhow::Result<Vec<tasks::AccuracyTask>> {
 /// Says how each task asks, and refuses models that cannot answer, before hours of work.
 fn announce(exams: &[tasks::AccuracyTask], subjects: &[Subject]) -> anyhow::Result<()> {
     for task in exams {
-        let room = task.check_room(longest(subjects));
+        let room = task.check_room(judge::longest_context(subjects));
         room.map_err(sterna_validate::Error::from)?;
         note!("{}", task.summary().describe(task.name()));
     }
     Ok(())
-}
-
-/// Adds the figures of one convention to each model.
-fn add(report: &mut Report, passage: &Passage, judgments: &[Judgment]) {
-    let negligible = report.setting.negligible;
-    for (model, judgment) in report.models.iter_mut().zip(judgments) {
-        let scored = judgment.scored(passage);
-        let reference = judgment.is_compared.then_some(&judgments[0].positions);
-        model.accuracy.push(Accuracy {
-            convention: passage.convention,
-            meaning: passage.convention.describe(),
-            perplexity: scored.perplexity(),
-            divergence: reference.and_then(|positions| scored.divergence(positions, negligible)),
-        });
-    }
 }
 
 fn setting(args: &Args, options: Options, text: &Text) -> Setting {
@@ -375,7 +358,7 @@ fn main_threads(args: &Args) -> usize {
 
 /// The conventions that were asked for, with what all models take as the context.
 fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Convention>> {
-    let most = longest(subjects);
+    let most = judge::longest_context(subjects);
     let convention = |usual: &Convention| {
         let context = match args.context {
             Some(context) if !(4..=most).contains(&context) => {
@@ -398,17 +381,9 @@ fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Conventi
     args.convention.iter().map(convention).collect()
 }
 
-/// The longest context that every model takes.
-fn longest(subjects: &[Subject]) -> usize {
-    let longest = subjects
-        .iter()
-        .map(|s| s.model.config().max_position_embeddings);
-    longest.min().unwrap_or(1)
-}
-
 /// What is measured: as `sterna bench` does, or shorter where a model takes less.
 fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
-    let most = longest(subjects);
+    let most = judge::longest_context(subjects);
     let given = args.speed_threads.iter().map(|n| model::check_threads(*n));
     let mut threads: Vec<usize> = given.collect::<Result<_, _>>()?;
     if threads.is_empty() {

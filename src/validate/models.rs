@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sterna_convert::{HeadType, is_gguf};
 use sterna_runtime::Options;
 use sterna_ternary::{Dense, LinearType, Packing};
-use sterna_validate::Subject;
+use sterna_validate::judge::{Subject, names};
 
 use crate::exit::BadInput;
 use crate::locate::{Want, locate};
@@ -70,36 +70,5 @@ fn check_masters(path: &Path) -> anyhow::Result<()> {
             );
             Err(BadInput(why).into())
         }
-    }
-}
-
-/// Names for the report: the last part of each path, with a number if two are equal.
-fn names(given: &[PathBuf]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for path in given {
-        let stem = match path.is_dir() {
-            true => path.file_name(),
-            false => path.file_stem(),
-        };
-        let stem = stem
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy()
-            .into_owned();
-        let numbered = (2..).map(|i| format!("{stem} ({i})"));
-        let mut candidates = std::iter::once(stem.clone()).chain(numbered);
-        let free = candidates.find(|name| !names.contains(name));
-        names.push(free.expect("numbers do not end"));
-    }
-    names
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_short_and_different() {
-        let given = ["a/model.sterna", "b/model.sterna", "org/name"].map(PathBuf::from);
-        assert_eq!(names(&given), ["model", "model (2)", "name"]);
     }
 }

@@ -16,6 +16,14 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The metrics of a run cannot be drawn.
+    #[error("{path}: {why}")]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The system has no memory for a measurement.
     #[error(
         "{bytes} bytes to measure how fast memory is read: {source}; allow this process more memory"
@@ -91,6 +99,7 @@ impl Error {
             Data(error) => error.is_bad_input(),
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             NoText { .. } | TooShort { .. } | NotFinite { .. } | NoPrefix | Task(_) => true,
+            Metrics { .. } => true,
             Gate { .. } | Memory { .. } => false,
         }
     }

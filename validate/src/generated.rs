@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{
-    ChatTemplate, Generation, KvCache, Message, Model, Settings, Summary, Tokenizer,
+    ChatTemplate, Generation, KvCache, Message, Model, Sampling, Settings, Summary, Tokenizer,
 };
 
 use crate::pass::losses;
@@ -48,6 +48,40 @@ pub fn complete(
     let mut generation = Generation::new(model, tokenizer, &mut cache, &ids, settings)?;
     let text = generation.by_ref().collect::<Result<String, _>>()?;
     Ok((text, generation.summary()))
+}
+
+/// Texts that a model writes: (prompt, continuation).
+///
+/// # Errors
+/// Those of [`complete`].
+pub fn samples(model: &Model, tokenizer: &Tokenizer) -> Result<Vec<(String, String)>> {
+    let sampled = |seed| Sampling {
+        temperature: 0.7,
+        top_p: 0.95,
+        seed,
+        ..Sampling::default()
+    };
+    [
+        ("Once Mia", sampled(1)),
+        ("Once Tom sat in the barn. Ivy", sampled(2)),
+        ("47+38=", Sampling::default()),
+    ]
+    .into_iter()
+    .map(|(prompt, sampling)| {
+        let stop = if prompt.ends_with('=') {
+            vec!["\n".to_owned()]
+        } else {
+            Vec::new()
+        };
+        let settings = Settings {
+            max_tokens: None,
+            sampling,
+            stop,
+        };
+        let (text, _) = complete(model, tokenizer, prompt, settings)?;
+        Ok((prompt.to_owned(), text))
+    })
+    .collect()
 }
 
 /// Solves `count` held-out problems of a task that has problems, such as sums.
@@ -136,6 +170,24 @@ impl<'a> Partner<'a> {
             template: model.chat_template()?,
             cache: new_cache(model)?,
         })
+    }
+
+    /// What the model answers to messages of a user, turn by turn, until its context is full: a model
+    /// of a few steps does not end its answers.
+    ///
+    /// # Errors
+    /// Those of [`Partner::answer`].
+    pub fn talk(&mut self, said: &[&str], max_tokens: usize) -> Result<Vec<(String, String)>> {
+        let (mut messages, mut turns) = (Vec::new(), Vec::new());
+        for said in said {
+            messages.push(Message::new("user", said));
+            let Some(answer) = self.answer(&messages, max_tokens)? else {
+                break;
+            };
+            messages.push(Message::new("assistant", &answer));
+            turns.push((said.to_string(), answer));
+        }
+        Ok(turns)
     }
 
     /// The answer to a conversation that ends with a message of the user, cut after `max_tokens`;

@@ -52,6 +52,34 @@ impl Subject {
     }
 }
 
+/// The longest context that every model takes.
+pub fn longest_context(subjects: &[Subject]) -> usize {
+    let longest = subjects
+        .iter()
+        .map(|s| s.model.config().max_position_embeddings);
+    longest.min().unwrap_or(1)
+}
+
+/// Names for the report: the last part of each path, with a number if two are equal.
+pub fn names(given: &[PathBuf]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for path in given {
+        let stem = match path.is_dir() {
+            true => path.file_name(),
+            false => path.file_stem(),
+        };
+        let stem = stem
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        let numbered = (2..).map(|i| format!("{stem} ({i})"));
+        let mut candidates = std::iter::once(stem.clone()).chain(numbered);
+        let free = candidates.find(|name| !names.contains(name));
+        names.push(free.expect("numbers do not end"));
+    }
+    names
+}
+
 /// A text and how it is scored.
 #[derive(Debug, Clone, Copy)]
 pub struct Passage<'a> {
@@ -248,5 +276,16 @@ fn fill(
         if !goes_on {
             return Ok(false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_different() {
+        let given = ["a/model.sterna", "b/model.sterna", "org/name"].map(PathBuf::from);
+        assert_eq!(names(&given), ["model", "model (2)", "name"]);
     }
 }

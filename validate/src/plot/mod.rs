@@ -5,7 +5,10 @@
 //! are the viewer's.
 
 mod chart;
+mod losses;
 mod picture;
+mod sparkline;
 
 pub use chart::{Chart, Curve, LARGE, LEGEND_ROW, Reach, SMALL, Scale};
 pub use picture::{Anchor, Color, Mark, Picture};
+pub use sparkline::sparkline;

@@ -17,7 +17,7 @@ use sterna_ternary::layout::{self, Role};
 
 use crate::accuracy::{Divergence, Perplexity};
 use crate::exam::Exam;
-use crate::judge::Subject;
+use crate::judge::{Judgment, Passage, Subject};
 use crate::speed::Speed;
 use crate::text::TextSource;
 use crate::windows::Convention;
@@ -189,6 +189,22 @@ impl Report {
         self.answer = answer::of(&self);
         self.notes = answer::notes(&self);
         self
+    }
+
+    /// Adds the figures of one convention to each model.
+    pub fn add(&mut self, passage: &Passage, judgments: &[Judgment]) {
+        let negligible = self.setting.negligible;
+        for (model, judgment) in self.models.iter_mut().zip(judgments) {
+            let scored = judgment.scored(passage);
+            let reference = judgment.is_compared.then_some(&judgments[0].positions);
+            model.accuracy.push(Accuracy {
+                convention: passage.convention,
+                meaning: passage.convention.describe(),
+                perplexity: scored.perplexity(),
+                divergence: reference
+                    .and_then(|positions| scored.divergence(positions, negligible)),
+            });
+        }
     }
 
     /// As a table in plain text, for a terminal.
