@@ -114,7 +114,7 @@ pub struct Args {
     /// Print every value of the recipe and where it comes from, and stop.
     #[arg(long, group = "instead", help_heading = "Instead of training")]
     print_config: bool,
-    /// Time two steps and the preparation of data, print memory, speed and hours, and stop.
+    /// Time two steps and preparation, print memory, speed and hours, stop.
     #[arg(long, group = "instead", help_heading = "Instead of training")]
     plan: bool,
     /// Time the parts of a step, print them and their limits, and stop.
