@@ -10,6 +10,8 @@ pub(super) struct Class {
     pub defaults: &'static [(&'static str, &'static str)],
     /// Whether spaces are written `▁`, as in Llama. Other classes are byte-level.
     pub has_metaspace: bool,
+    /// Whether special tokens have no properties but that, whatever the files state.
+    pub has_plain_specials: bool,
 }
 
 const END: &str = "<|endoftext|>";
@@ -22,16 +24,19 @@ pub(super) const CLASSES: [Class; 4] = [
             ("eos_token", "</s>"),
         ],
         has_metaspace: true,
+        has_plain_specials: false,
     },
     Class {
         name: "Qwen2Tokenizer",
         defaults: &[("unk_token", END), ("eos_token", END), ("pad_token", END)],
         has_metaspace: false,
+        has_plain_specials: true,
     },
     Class {
         name: "GPT2Tokenizer",
         defaults: &[("unk_token", END), ("bos_token", END), ("eos_token", END)],
         has_metaspace: false,
+        has_plain_specials: false,
     },
     Class {
         name: "GPTNeoXTokenizer",
@@ -42,6 +47,7 @@ pub(super) const CLASSES: [Class; 4] = [
             ("pad_token", "<|padding|>"),
         ],
         has_metaspace: false,
+        has_plain_specials: false,
     },
 ];
 

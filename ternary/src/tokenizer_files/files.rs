@@ -1,6 +1,6 @@
 //! What the small files of a tokenizer say of its tokens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -46,34 +46,27 @@ impl Files {
         kept: &[(u64, Added)],
         class: Option<&Class>,
     ) -> Result<(WithIds, HashMap<String, u64>)> {
-        let (named, extra) = self.special_tokens(class)?;
-        let stated = self.stated(own, &named, &extra)?;
+        let special = self.special_tokens(class)?;
+        let stated = self.stated(own, &special.as_texts)?;
         let mut missing: Vec<(u64, Added)> = Vec::new();
         for (id, token) in &stated {
             if !kept.iter().any(|(_, kept)| kept == token) {
                 missing.push((*id, token.clone()));
             }
         }
-        let is_known = |content: &str, missing: &[(u64, Added)]| {
-            kept.iter()
-                .chain(missing)
-                .any(|(_, token)| token.content == content)
-        };
-        // A named token has the properties that the files state elsewhere.
-        let of_named = |token: &Added| {
-            let stated = stated
-                .values()
-                .find(|stated| stated.content == token.content);
-            stated.unwrap_or(token).clone()
-        };
+        let known = kept.iter().chain(&missing);
+        let known: HashSet<String> = known.map(|(_, token)| token.content.clone()).collect();
+        // A token that is listed twice has the properties of the last place.
+        let tokens = special.named.iter().chain(&special.unnamed);
+        let tokens = tokens.filter(|token| !known.contains(&token.content));
+        missing.extend(tokens.map(|token| (0, token.clone())));
         for (_, token) in &mut missing {
-            token.special |= named.iter().any(|named| named.content == token.content);
+            let mut named = special.named.iter();
+            token.special |= named.any(|named| named.content == token.content);
         }
-        for mut token in named.iter().map(of_named).chain(extra) {
-            if !is_known(&token.content, &missing) {
-                token.special = true;
-                missing.push((0, token));
-            }
+        if class.is_some_and(|class| class.has_plain_specials) {
+            let tokens = special.named.iter().chain(&special.unnamed);
+            missing.extend(tokens.map(|token| (0, Added::special(&token.content))));
         }
         let ids = stated.into_iter().map(|(id, token)| (token.content, id));
         Ok((missing, ids.collect()))
@@ -83,8 +76,7 @@ impl Files {
     fn stated(
         &self,
         own: &[(u64, Added)],
-        named: &[Added],
-        extra: &[Added],
+        special: &HashSet<String>,
     ) -> Result<BTreeMap<u64, Added>> {
         let mut stated = BTreeMap::new();
         match &self.settings["added_tokens_decoder"] {
@@ -108,10 +100,7 @@ impl Files {
             }
         }
         for (content, id) in self.added.as_object().into_iter().flatten() {
-            let is_special = named
-                .iter()
-                .chain(extra)
-                .any(|token| token.content == *content);
+            let is_special = special.contains(content);
             let mut token = Added::special(content);
             (token.special, token.normalized) = (is_special, Some(!is_special));
             let why = || malformed(ADDED_TOKENS, format!("{content:?}: expected an id"));
@@ -121,50 +110,105 @@ impl Files {
         Ok(stated)
     }
 
-    /// The special tokens with a name such as `eos_token`, and those without.
-    fn special_tokens(&self, class: Option<&Class>) -> Result<(Vec<Added>, Vec<Added>)> {
+    /// The special tokens that tokenizer_config.json and special_tokens_map.json list.
+    fn special_tokens(&self, class: Option<&Class>) -> Result<Special> {
         let mut keys: Map<String, Value> = Map::new();
         keys.extend(self.settings.as_object().into_iter().flatten().map(owned));
-        let defaults = class.map_or(&[][..], |class| class.defaults);
-        for (key, token) in defaults {
-            keys.entry(*key).or_insert_with(|| (*token).into());
+        // The older name of the list counts if the newer one has nothing.
+        if keys.get(EXTRA).is_none_or(is_empty)
+            && let Some(tokens) = keys.remove(ADDITIONAL)
+        {
+            keys.insert(EXTRA.to_owned(), tokens);
         }
+        let mut by_name: Vec<Value> = Vec::new();
+        take_names(&mut keys, &mut by_name);
         // transformers reads the other file only if this one does not list tokens by their ids.
         if keys.get("added_tokens_decoder").is_none() {
-            keys.extend(self.special.as_object().into_iter().flatten().map(owned));
+            for (key, value) in self.special.as_object().into_iter().flatten() {
+                match (keys.get_mut(EXTRA), value) {
+                    (Some(Value::Array(list)), Value::Array(more)) if key == EXTRA => {
+                        let more = more.iter().filter(|token| !list.contains(token));
+                        list.extend(more.cloned().collect::<Vec<_>>());
+                    }
+                    _ => drop(keys.insert(key.clone(), value.clone())),
+                }
+            }
+            take_names(&mut keys, &mut by_name);
         }
-        let is_absent = |value: Option<&Value>| match value {
-            Some(Value::Array(list)) => list.is_empty(),
-            value => value.is_none_or(Value::is_null),
-        };
-        let mut extra = keys.get("extra_special_tokens");
-        if is_absent(extra) {
-            extra = keys.get("additional_special_tokens");
+        let texts = NAMED.iter().filter_map(|key| keys.get(*key));
+        let texts = texts.chain(
+            keys.get(EXTRA)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten(),
+        );
+        let as_texts = texts.filter_map(Value::as_str).map(str::to_owned).collect();
+        if !keys.contains_key(EXTRA)
+            && let Some(tokens) = keys.remove(ADDITIONAL)
+        {
+            keys.insert(EXTRA.to_owned(), tokens);
+        }
+        for (key, token) in class.map_or(&[][..], |class| class.defaults) {
+            keys.entry(*key).or_insert_with(|| (*token).into());
         }
         let mut named: Vec<&Value> = NAMED.iter().filter_map(|key| keys.get(*key)).collect();
         // Names that only this model has, such as `image_token`.
         let others = keys.iter().filter(|(key, _)| key.ends_with("_token"));
         let others = others.filter(|(key, value)| !NAMED.contains(&&***key) && value.is_string());
         named.extend(others.map(|(_, value)| value));
-        let mut unnamed = Vec::new();
-        match extra {
-            Some(Value::Object(names)) => named.extend(names.values()),
-            Some(Value::Array(list)) => unnamed.extend(list),
-            None | Some(Value::Null) => {}
+        named.extend(&by_name);
+        let unnamed = match keys.get(EXTRA) {
+            Some(Value::Array(list)) => list.iter().collect(),
+            None | Some(Value::Null) => Vec::new(),
             Some(_) => {
                 let why = "`extra_special_tokens`: expected a list or an object of tokens";
                 return Err(malformed(SETTINGS, why));
             }
-        }
-        let tokens = |values: Vec<&Value>| -> Result<Vec<Added>> {
-            let values = values.into_iter().filter(|value| !value.is_null());
-            let token = |value| {
-                let why = || malformed(SETTINGS, format!("a special token is {value}"));
-                Added::of(value).ok_or_else(why)
-            };
-            values.map(token).collect()
         };
-        Ok((tokens(named)?, tokens(unnamed)?))
+        Ok(Special {
+            named: tokens(named)?,
+            unnamed: tokens(unnamed)?,
+            as_texts,
+        })
+    }
+}
+
+const EXTRA: &str = "extra_special_tokens";
+const ADDITIONAL: &str = "additional_special_tokens";
+
+/// The special tokens of a tokenizer.
+struct Special {
+    /// Those with a name such as `eos_token`.
+    named: Vec<Added>,
+    unnamed: Vec<Added>,
+    /// Those of which a file gives only the text, without properties.
+    as_texts: HashSet<String>,
+}
+
+/// Moves special tokens with names, `{"image_token": "<image>"}`, out of the list of the others.
+fn take_names(keys: &mut Map<String, Value>, names: &mut Vec<Value>) {
+    if keys.get(EXTRA).is_some_and(Value::is_object)
+        && let Some(Value::Object(tokens)) = keys.remove(EXTRA)
+    {
+        names.extend(tokens.into_iter().map(|(_, token)| token));
+    }
+}
+
+fn tokens(values: Vec<&Value>) -> Result<Vec<Added>> {
+    let values = values.into_iter().filter(|value| !value.is_null());
+    let token = |value| {
+        let why = || malformed(SETTINGS, format!("a special token is {value}"));
+        Added::of(value).ok_or_else(why)
+    };
+    values.map(token).collect()
+}
+
+/// Whether Python counts a value as false.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        value => value.is_null(),
     }
 }
 
