@@ -82,7 +82,9 @@ impl Claim {
             }
             file.set_len(0)?;
             file.rewind()?;
-            writeln!(file, "{}", std::process::id())?;
+            if let Some(id) = process_id() {
+                writeln!(file, "{id}")?;
+            }
             return Ok(Claim {
                 lock: lock.to_owned(),
                 file: is_locked.then_some(file),
@@ -105,6 +107,12 @@ impl Drop for Claim {
             let _ = fs::remove_file(&self.lock); // an empty file that stays is harmless
         }
     }
+}
+
+/// The id of this process; none on a system without processes, such as WASI, where
+/// [`std::process::id`] panics.
+fn process_id() -> Option<u32> {
+    (!cfg!(target_family = "wasm")).then(std::process::id)
 }
 
 /// Whether an open file still has this path.
@@ -132,7 +140,7 @@ mod tests {
         fs::write(&lock, "123456789\n").unwrap();
         let first = Claim::new(&lock).unwrap();
         assert!(first.is_exclusive());
-        let own = Some(std::process::id());
+        let own = process_id();
         match Claim::new(&lock) {
             Err(Refusal::Taken { process }) if cfg!(unix) => assert_eq!(process, own),
             Err(Refusal::Taken { .. }) => {}
