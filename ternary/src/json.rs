@@ -8,16 +8,29 @@ use serde_json::Value;
 /// to 45 000.
 const MOST_VALUES: usize = 50_000;
 
+/// Most values of a tokenizer.json. A vocabulary of 262 144 tokens with its merges has two million.
+const MOST_TOKENIZER_VALUES: usize = 5_000_000;
+
 /// Parses a small file.
 ///
 /// # Errors
 /// The message of serde_json, or a message that the file holds too many values.
 pub fn parse(bytes: &[u8]) -> Result<Value, String> {
+    parse_at_most(bytes, MOST_VALUES)
+}
+
+/// Parses a tokenizer.json with its vocabulary and merges.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_tokenizer(bytes: &[u8]) -> Result<Value, String> {
+    parse_at_most(bytes, MOST_TOKENIZER_VALUES)
+}
+
+fn parse_at_most(bytes: &[u8], most: usize) -> Result<Value, String> {
     let found = count(bytes);
-    if found > MOST_VALUES {
-        return Err(format!(
-            "it holds {found} values, expected at most {MOST_VALUES}"
-        ));
+    if found > most {
+        return Err(format!("it holds {found} values, expected at most {most}"));
     }
     serde_json::from_slice(bytes).map_err(|e| e.to_string())
 }

@@ -162,16 +162,39 @@ fn check_text(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Parses a JSON object.
+/// Parses a JSON object; a tokenizer.json may be large.
 pub(crate) fn parse_object(path: &Path, bytes: &[u8]) -> Result<Value> {
     let error = |why: String| Error::File {
         path: path.to_owned(),
         why,
     };
-    let json = json::parse(bytes).map_err(|e| error(format!("it is not JSON ({e})")))?;
+    let is_tokenizer = path
+        .file_name()
+        .is_some_and(|name| name == "tokenizer.json");
+    let json = match is_tokenizer {
+        true => json::parse_tokenizer(bytes),
+        false => json::parse(bytes),
+    };
+    let json = json.map_err(|e| error(format!("it is not JSON ({e})")))?;
     if json.is_object() {
         Ok(json)
     } else {
         Err(error("it is not a JSON object".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_may_hold_more_values_than_settings() {
+        let tokens: Vec<String> = (0..60_000).map(|id| format!("\"{id}\": {id}")).collect();
+        let text = format!("{{\"vocab\": {{{}}}}}", tokens.join(", "));
+        let parsed = parse_object(Path::new("m/tokenizer.json"), text.as_bytes()).unwrap();
+        assert_eq!(parsed["vocab"]["59999"], 59_999);
+        let refused = parse_object(Path::new("m/config.json"), text.as_bytes());
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("expected at most 50000"), "{message}");
     }
 }
