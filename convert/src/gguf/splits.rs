@@ -288,6 +288,9 @@ impl SplitRule {
 }
 
 #[cfg(test)]
+mod words;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
