@@ -129,7 +129,8 @@ impl Significance {
 }
 
 /// How large a difference is, by the nats per token that a model adds: the KL divergence or, if it
-/// is significant, the difference of losses, whichever is more.
+/// is significant, the difference of losses, whichever is more. A drop of the loss by less than
+/// [`GAIN`] does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
@@ -364,8 +365,9 @@ fn significance(difference: &Estimate, kl: &Estimate) -> Significance {
 
 /// The nats per token that a model adds.
 fn size(difference: &Estimate, kl: &Estimate) -> f64 {
+    let counts = difference.mean > 0.0 || difference.mean <= -GAIN;
     match is_significant(difference) {
-        Some(true) => kl.mean.max(difference.mean.abs()),
+        Some(true) if counts => kl.mean.max(difference.mean.abs()),
         _ => kl.mean,
     }
 }
@@ -534,6 +536,25 @@ mod tests {
             1e-3,
             ("not significant", "none", AccuracyVerdict::Identical),
         );
+    }
+
+    #[test]
+    fn a_small_drop_of_the_loss_is_no_difference_where_predictions_are_alike() {
+        let reference = scored(40, |_| 0.0);
+        let check = |more: fn(usize) -> f64, expected| {
+            let mut parts = scored(40, more);
+            let all = parts.2.iter_mut().flatten();
+            all.for_each(|p| p.apart.as_mut().unwrap().kl = 1e-5);
+            let found = of(&parts).divergence(&reference.2, NEGLIGIBLE).unwrap();
+            assert!(found.p_value < Some(SIGNIFICANT), "{found:?}");
+            assert_eq!((found.effect.name(), found.verdict), expected);
+        };
+        let none = AccuracyVerdict::NoPracticalDifference;
+        check(|i| -0.002 - 1e-4 * (i % 2) as f64, ("negligible", none));
+        let worse = ("small", AccuracyVerdict::Worse);
+        check(|i| 0.002 + 1e-4 * (i % 2) as f64, worse);
+        let better = ("clear", AccuracyVerdict::Better);
+        check(|i| -0.02 - 1e-4 * (i % 2) as f64, better);
     }
 
     #[test]
