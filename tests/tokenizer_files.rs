@@ -113,6 +113,45 @@ fn tokens_of_other_files_are_tokens() {
 }
 
 #[test]
+fn a_folder_whose_files_disagree_is_written_with_one_meaning() {
+    let token = |lstrip: bool| {
+        json!({"content": "<x>", "special": true, "lstrip": lstrip, "rstrip": false,
+            "single_word": false, "normalized": false})
+    };
+    let model = || Model::new().without(4);
+    let map = |file: &mut Value| {
+        *file = json!({"eos_token": "<d>", "additional_special_tokens": ["<c>"]});
+    };
+    for model in [
+        model().edit("tokenizer_config.json", |file| {
+            file["added_tokens_decoder"] = json!({"5": token(false), "296": token(true)});
+        }),
+        model()
+            .edit("tokenizer_config.json", |file| {
+                file["eos_token"] = "<a>".into();
+                file["additional_special_tokens"] = json!(["<b>", "<c>"]);
+            })
+            .edit("special_tokens_map.json", map),
+    ] {
+        let [first, second] = ["first", "second"].map(|name| model.folder.path().join(name));
+        let convert = |from: &str, to: &std::path::Path| {
+            let output = sterna(&["convert", from, "--to", "hf", "--out", text(to)]);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{stderr}");
+            stderr
+        };
+        let warnings = convert(&model.source(), &first);
+        assert!(warnings.contains("tokenizer: "), "{warnings}");
+        let warnings = convert(text(&first), &second);
+        assert!(!warnings.contains("tokenizer: "), "{warnings}");
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            let [first, second] = [&first, &second].map(|f| std::fs::read(f.join(name)).unwrap());
+            assert_eq!(first, second, "{name}");
+        }
+    }
+}
+
+#[test]
 fn an_added_token_without_a_row_is_told_and_refused_in_texts_alone() {
     let model = Model::new().edit("tokenizer_config.json", |file| {
         file["pad_token"] = "<pad>".into();

@@ -84,13 +84,13 @@ impl Tokenizer {
     /// `tokenizer_config.json` names none, as for Qwen3.
     pub fn load_with(path: &Path, fallback: Option<u32>) -> Result<Self> {
         let path = &json_path(path);
-        let json = read_completed(path)?;
+        let (json, settings) = read_completed(path)?;
         let config_path = path.with_file_name("tokenizer_config.json");
         let fail = |reason: String| Error::Tokenizer {
             path: path.clone(),
             reason,
         };
-        let (bos, eos) = match fs::read(&config_path) {
+        let (bos, eos) = match settings.map_or_else(|| fs::read(&config_path), Ok) {
             Ok(bytes) => {
                 let config: Value =
                     serde_json::from_slice(&bytes).map_err(|error| Error::Tokenizer {
@@ -266,14 +266,15 @@ impl Tokenizer {
 
 /// SHA-256 of `tokenizer.json`, or of the one in a folder; equals [`Tokenizer::hash`].
 pub fn hash(path: &Path) -> Result<[u8; 32]> {
-    Ok(Sha256::digest(read_completed(&json_path(path))?).into())
+    Ok(Sha256::digest(read_completed(&json_path(path))?.0).into())
 }
 
-/// Reads `tokenizer.json`, with the tokens that only the files beside it name.
-fn read_completed(path: &Path) -> Result<Vec<u8>> {
+/// Reads `tokenizer.json`, with the tokens that only the files beside it name; also the
+/// `tokenizer_config.json` that those files change.
+fn read_completed(path: &Path) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     let json = fs::read(path).map_err(Error::io(path, "read"))?;
     if path.file_name().is_none_or(|name| name != "tokenizer.json") {
-        return Ok(json); // a file alone, of another name
+        return Ok((json, None)); // a file alone, of another name
     }
     let names = ["config.json", "tokenizer_config.json"].into_iter();
     let mut files = HashMap::new();
@@ -294,7 +295,7 @@ fn read_completed(path: &Path) -> Result<Vec<u8>> {
     let json = files
         .remove("tokenizer.json")
         .expect("it was inserted above");
-    Ok(completed.map_or(json, |completed| completed.json))
+    Ok(completed.map_or((json, None), |new| (new.json, new.settings)))
 }
 
 /// The file of a tokenizer, given its path or that of its folder.

@@ -10,6 +10,31 @@ use tokenizers::Tokenizer;
 
 const EXPECTED: &str = include_str!("fixtures/tokenizer_files.json");
 
+/// The files that mean the same without added_tokens.json and special_tokens_map.json.
+fn alone(tokenizer: &Value, files: &Value) -> (Value, Value) {
+    let given = |name: &str| match name {
+        "tokenizer.json" => Some(tokenizer.to_string()),
+        name => files.get(name).map(Value::to_string),
+    };
+    let names = ["tokenizer.json", "tokenizer_config.json", "config.json"];
+    let names = names
+        .into_iter()
+        .chain(["added_tokens.json", "special_tokens_map.json"]);
+    let texts: BTreeMap<_, _> = names.filter_map(|n| Some((n, given(n)?))).collect();
+    let completed = complete(|name| texts.get(name).map(String::as_bytes)).unwrap();
+    let mut left = files.clone();
+    for name in ["added_tokens.json", "special_tokens_map.json"] {
+        left.as_object_mut().unwrap().remove(name);
+    }
+    let Some(completed) = completed else {
+        return (tokenizer.clone(), left);
+    };
+    if let Some(settings) = completed.settings {
+        left["tokenizer_config.json"] = serde_json::from_slice(&settings).unwrap();
+    }
+    (serde_json::from_slice(&completed.json).unwrap(), left)
+}
+
 /// tokenizer.json as the runtime sees it.
 fn completed(tokenizer: &Value, files: &Value) -> (Vec<u8>, Vec<String>) {
     let mut bytes: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
@@ -45,12 +70,73 @@ fn tokens_and_ids_are_those_of_transformers() {
             assert_eq!(Value::from(found.get_ids()), *ids, "{name}: {text:?}");
         }
         // Completing twice changes nothing.
-        let again: Value = serde_json::from_slice(&json).unwrap();
-        let (_, more) = completed(&again, &case["files"]);
+        let (again, files) = alone(&expected["tokenizers"][kind], &case["files"]);
+        let (same, more) = completed(&again, &files);
         assert_eq!(more.len(), 0, "{name}: {more:?}");
+        let same: Value = serde_json::from_slice(&same).unwrap();
+        assert_eq!(same, again, "{name}");
         changed += usize::from(!changes.is_empty());
     }
     assert!(changed > 30, "{changed}");
+}
+
+#[test]
+fn files_that_disagree_mean_the_same_when_written_and_read_again() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let bytes = &expected["tokenizers"]["spm"];
+    let check = |files: Value| {
+        let (once, left) = alone(bytes, &files);
+        assert!(left.get("special_tokens_map.json").is_none());
+        let (twice, more) = completed(&once, &left);
+        assert_eq!(more.len(), 0, "{files}: {more:?}");
+        assert_eq!(serde_json::from_slice::<Value>(&twice).unwrap(), once);
+        (once, left["tokenizer_config.json"].clone())
+    };
+    let token = |content: &str, lstrip: bool| {
+        serde_json::json!({"content": content, "lstrip": lstrip, "rstrip": false,
+            "normalized": false, "single_word": false, "special": true})
+    };
+    let names = |tokenizer: &Value| {
+        let added = tokenizer["added_tokens"].as_array().unwrap().iter();
+        let names = added.map(|token| token["content"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+
+    // Of a token listed twice, the later place counts.
+    let (once, _) = check(serde_json::json!({"tokenizer_config.json": {
+        "added_tokens_decoder": {"5": token("<x>", false), "276": token("<x>", true)},
+    }}));
+    let added = once["added_tokens"].as_array().unwrap();
+    let x = added
+        .iter()
+        .find(|token| token["content"] == "<x>")
+        .unwrap();
+    assert_eq!(x["lstrip"], true);
+
+    // special_tokens_map.json has another end and another list.
+    for class in [None, Some("LlamaTokenizer"), Some("Qwen2Tokenizer")] {
+        let mut settings = serde_json::json!({"eos_token": "<a>", "extra_special_tokens": {
+            "image_token": "<image>"}, "additional_special_tokens": ["<b>", "<c>"]});
+        if let Some(class) = class {
+            settings["tokenizer_class"] = class.into();
+        }
+        let map = serde_json::json!({"eos_token": "<d>", "additional_special_tokens": ["<c>"]});
+        let files = serde_json::json!({"tokenizer_config.json": settings,
+            "special_tokens_map.json": map});
+        let (once, settings) = check(files.clone());
+        let names = names(&once);
+        for (name, is_token) in [("<a>", false), ("<b>", false), ("<c>", true), ("<d>", true)] {
+            assert_eq!(
+                names.iter().any(|n| n == name),
+                is_token,
+                "{class:?}: {name}"
+            );
+        }
+        assert_eq!(settings["eos_token"], "<d>");
+        let (_, changes) = completed(bytes, &files);
+        let told = "special_tokens_map.json overrides tokenizer_config.json";
+        assert!(changes.iter().any(|c| c.contains(told)), "{changes:?}");
+    }
 }
 
 #[test]

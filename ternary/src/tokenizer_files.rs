@@ -14,6 +14,7 @@ mod added;
 mod class;
 mod files;
 mod parts;
+mod restated;
 mod table;
 
 use serde_json::Value;
@@ -37,6 +38,9 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 pub struct Completed {
     /// The new tokenizer.json.
     pub json: Vec<u8>,
+    /// The new tokenizer_config.json, if the given one would change the meaning of `json` in a
+    /// folder without the [`LEGACY`] files.
+    pub settings: Option<Vec<u8>>,
     /// A sentence for each change.
     pub changes: Vec<String>,
 }
@@ -56,8 +60,9 @@ type Result<T> = std::result::Result<T, Malformed>;
 /// Added tokens with their ids.
 type WithIds = Vec<(u64, Added)>;
 
-/// The tokenizer.json that transformers would make of these files; None if it is the given one.
-/// `file` gives the bytes of a file by its name.
+/// The files that transformers would make of these: they mean the same without the [`LEGACY`] files,
+/// and when they are completed again. None if they are the given ones. `file` gives the bytes of a
+/// file by its name.
 ///
 /// # Errors
 /// [`Malformed`] names the file that is not as transformers expects it.
@@ -75,6 +80,35 @@ pub fn complete<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Option<Co
         added: small(ADDED_TOKENS)?,
         config: small("config.json")?,
     };
+    let tokenizer = complete_tokenizer(bytes, &files)?;
+    if tokenizer.is_none() && !files.counts_legacy() {
+        return Ok(None);
+    }
+    let is_same = tokenizer.is_none();
+    let (json, mut changes) = tokenizer.unwrap_or_else(|| (bytes.to_vec(), Vec::new()));
+    let overridden = files.overridden();
+    let settings = match overridden.is_empty()
+        && complete_tokenizer(&json, &files.without_legacy())?.is_none()
+    {
+        true => None,
+        false => Some(files.settings_of(&Parts::read(&json)?.added()?)),
+    };
+    if !overridden.is_empty() {
+        changes.push(format!(
+            "special_tokens_map.json overrides tokenizer_config.json, as in transformers: {}",
+            overridden.join(", ")
+        ));
+    }
+    let completed = Completed {
+        json,
+        settings,
+        changes,
+    };
+    Ok((!is_same || completed.settings.is_some()).then_some(completed))
+}
+
+/// The completed tokenizer.json, and a sentence for each change.
+fn complete_tokenizer(bytes: &[u8], files: &Files) -> Result<Option<(Vec<u8>, Vec<String>)>> {
     let mut tokenizer = Parts::read(bytes)?;
     if tokenizer.model.is_none() {
         return Ok(None);
@@ -99,8 +133,7 @@ pub fn complete<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Option<Co
         return Ok(None);
     }
     tokenizer.values.insert("added_tokens".into(), table.json());
-    let json = tokenizer.written();
-    Ok(Some(Completed { json, changes }))
+    Ok(Some((tokenizer.written(), changes)))
 }
 
 /// The tokens of a tokenizer.json for which a model with `rows` rows in its embedding has none.

@@ -95,6 +95,18 @@ impl Embedded {
         Ok(())
     }
 
+    /// Replaces a file, or adds it in the order of all files.
+    fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        if let Some((_, old)) = self.files.iter_mut().find(|(n, _)| n == name) {
+            *old = bytes;
+            return;
+        }
+        let place = |name: &str| FILES.iter().position(|file| *file == name);
+        let before = |(n, _): &(String, Vec<u8>)| place(n) < place(name);
+        let index = self.files.partition_point(before);
+        self.files.insert(index, (name.to_owned(), bytes));
+    }
+
     /// Puts the tokens that only other files name into tokenizer.json.
     fn complete_tokenizer(&mut self, folder: &Path) -> Result<()> {
         let mut legacy = Vec::new();
@@ -117,8 +129,10 @@ impl Embedded {
             why: e.why,
         })?;
         if let Some(completed) = completed {
-            let tokenizer = self.files.iter_mut().find(|(n, _)| n == "tokenizer.json");
-            tokenizer.expect("only an existing file is completed").1 = completed.json;
+            self.put("tokenizer.json", completed.json);
+            if let Some(settings) = completed.settings {
+                self.put("tokenizer_config.json", settings);
+            }
             let changes = completed.changes.into_iter();
             self.warnings
                 .extend(changes.map(|change| format!("tokenizer: {change}")));

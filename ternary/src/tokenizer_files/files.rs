@@ -9,7 +9,7 @@ use super::class::{CLASSES, Class};
 use super::{ADDED_TOKENS, Result, SETTINGS, WithIds, malformed};
 
 /// Special tokens that every tokenizer of transformers can have.
-const NAMED: [&str; 7] = [
+pub(super) const NAMED: [&str; 7] = [
     "bos_token",
     "eos_token",
     "unk_token",
@@ -110,8 +110,9 @@ impl Files {
         Ok(stated)
     }
 
-    /// The special tokens that tokenizer_config.json and special_tokens_map.json list.
-    fn special_tokens(&self, class: Option<&Class>) -> Result<Special> {
+    /// The settings with those of special_tokens_map.json, and the tokens that have names of their
+    /// own.
+    pub(super) fn merged(&self) -> (Map<String, Value>, Vec<Value>) {
         let mut keys: Map<String, Value> = Map::new();
         keys.extend(self.settings.as_object().into_iter().flatten().map(owned));
         // The older name of the list counts if the newer one has nothing.
@@ -123,7 +124,7 @@ impl Files {
         let mut by_name: Vec<Value> = Vec::new();
         take_names(&mut keys, &mut by_name);
         // transformers reads the other file only if this one does not list tokens by their ids.
-        if keys.get("added_tokens_decoder").is_none() {
+        if self.counts_legacy() {
             for (key, value) in self.special.as_object().into_iter().flatten() {
                 match (keys.get_mut(EXTRA), value) {
                     (Some(Value::Array(list)), Value::Array(more)) if key == EXTRA => {
@@ -135,6 +136,12 @@ impl Files {
             }
             take_names(&mut keys, &mut by_name);
         }
+        (keys, by_name)
+    }
+
+    /// The special tokens that tokenizer_config.json and special_tokens_map.json list.
+    fn special_tokens(&self, class: Option<&Class>) -> Result<Special> {
+        let (mut keys, by_name) = self.merged();
         let texts = NAMED.iter().filter_map(|key| keys.get(*key));
         let texts = texts.chain(
             keys.get(EXTRA)
@@ -173,8 +180,8 @@ impl Files {
     }
 }
 
-const EXTRA: &str = "extra_special_tokens";
-const ADDITIONAL: &str = "additional_special_tokens";
+pub(super) const EXTRA: &str = "extra_special_tokens";
+pub(super) const ADDITIONAL: &str = "additional_special_tokens";
 
 /// The special tokens of a tokenizer.
 struct Special {
