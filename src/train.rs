@@ -3,7 +3,6 @@
 mod answers;
 mod find_rate;
 mod place;
-mod presets;
 mod profile;
 mod show;
 pub mod start;
@@ -16,6 +15,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use sterna_datasets::Layout;
 use sterna_train::live::Page;
+use sterna_train::recipe::presets;
 use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Event, Outcome, Place, Run};
 

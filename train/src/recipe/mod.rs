@@ -5,6 +5,7 @@ mod defaults;
 mod draft;
 mod origins;
 mod places;
+pub mod presets;
 mod schema;
 
 pub use draft::Draft;

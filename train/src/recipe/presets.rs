@@ -1,26 +1,38 @@
 //! The recipes inside the program, from 1M to 100M parameters.
 
-use anyhow::Context;
-use sterna_train::Draft;
+use std::path::PathBuf;
+
+use super::Draft;
+use crate::{Error, Result};
 
 /// Names of `--preset` and their recipes, the smallest first.
 const PRESETS: [(&str, &str); 5] = [
-    ("tiny-1m", include_str!("../../configs/tiny-1m.toml")),
-    ("5m", include_str!("../../configs/5m.toml")),
-    ("15m", include_str!("../../configs/15m.toml")),
-    ("30m", include_str!("../../configs/30m.toml")),
-    ("100m", include_str!("../../configs/100m.toml")),
+    ("tiny-1m", include_str!("../../../configs/tiny-1m.toml")),
+    ("5m", include_str!("../../../configs/5m.toml")),
+    ("15m", include_str!("../../../configs/15m.toml")),
+    ("30m", include_str!("../../../configs/30m.toml")),
+    ("100m", include_str!("../../../configs/100m.toml")),
 ];
 
-/// The names.
+/// The names, the smallest first.
 pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.into_iter().map(|(name, _)| name)
 }
 
 /// A draft that begins with a preset.
-pub fn draft(name: &str) -> anyhow::Result<Draft> {
+///
+/// # Errors
+/// [`Error::Recipe`] if no preset has this name.
+pub fn draft(name: &str) -> Result<Draft> {
     let preset = PRESETS.into_iter().find(|(preset, _)| *preset == name);
-    let (_, text) = preset.with_context(|| format!("no preset {name}"))?;
+    let unknown = || Error::Recipe {
+        path: PathBuf::from(name),
+        why: format!(
+            "no preset; expected one of {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    let (_, text) = preset.ok_or_else(unknown)?;
     let mut draft = Draft::default();
     draft.add(text, &format!("preset {name}"))?;
     Ok(draft)
@@ -28,7 +40,7 @@ pub fn draft(name: &str) -> anyhow::Result<Draft> {
 
 #[cfg(test)]
 mod tests {
-    use sterna_train::{Opened, Run};
+    use crate::{Opened, Run};
 
     use super::*;
 
