@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::json;
-use sterna_convert::Synthetic;
+use sterna_convert::{Synthetic, shapes};
 use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout, units};
 
 use crate::choice::choice;
@@ -67,36 +67,9 @@ const HEADS: [(TableType, &str); 9] = [
     (TableType::Q4, "4 bits per value"),
 ];
 
-/// Shapes by name; each is a config.json.
-const SHAPES: [(&str, &str); 6] = [
-    (
-        "bitnet-2b4t",
-        include_str!("../configs/shapes/bitnet-2b4t.json"),
-    ),
-    (
-        "falcon-e-1b",
-        include_str!("../configs/shapes/falcon-e-1b.json"),
-    ),
-    (
-        "falcon3-1b",
-        include_str!("../configs/shapes/falcon3-1b.json"),
-    ),
-    (
-        "falcon3-7b",
-        include_str!("../configs/shapes/falcon3-7b.json"),
-    ),
-    (
-        "llama3-8b",
-        include_str!("../configs/shapes/llama3-8b.json"),
-    ),
-    (
-        "bitnet-100b",
-        include_str!("../configs/shapes/bitnet-100b.json"),
-    ),
-];
-
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let model = Synthetic::new(Path::new(&args.shape), &shape(&args.shape)?, args.seed)?;
+    let shape = shapes::read(&args.shape).map_err(Usage)?;
+    let model = Synthetic::new(Path::new(&args.shape), &shape, args.seed)?;
     let bar = terminal::bar(0, "  writing {wide_bar} {percent}%");
     let mut progress = |done, total| {
         bar.set_length(total);
@@ -146,16 +119,4 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// The config.json of a shape or file.
-fn shape(name: &str) -> anyhow::Result<Vec<u8>> {
-    if let Some((_, json)) = SHAPES.iter().find(|(known, _)| *known == name) {
-        return Ok(json.as_bytes().to_vec());
-    }
-    let known = SHAPES.map(|(name, _)| name).join(", ");
-    std::fs::read(name).map_err(|e| {
-        let why = format!("{name}: not a shape and not a config.json ({e}); shapes: {known}");
-        Usage(why).into()
-    })
 }

@@ -68,7 +68,7 @@ pub use value_type::ValueType;
 
 use crate::compare::Rule;
 use crate::progress::ProgressCounter;
-pub use synthesize::Synthetic;
+pub use synthesize::{Synthetic, shapes};
 pub use write::gguf::{GgufOptions, GgufType};
 pub use write::repack::repack;
 pub use write::table::HeadType;

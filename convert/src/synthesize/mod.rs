@@ -12,6 +12,7 @@
 
 mod huggingface;
 mod random;
+pub mod shapes;
 mod tokenizer;
 
 use std::collections::HashMap;
