@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sterna_diagnose::doctor::{Examination, Stage, examine};
-
+use sterna_diagnose::doctor::{Stage, examine};
 use sterna_ternary::TemporaryFolder;
 
 use crate::locate::{Want, locate};
@@ -47,33 +46,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         outln!("{}", serde_json::to_string(&report)?)?;
     } else {
-        out!("{}", describe(&report))?;
+        out!("{}", report.describe())?;
     }
     Ok(match report.broken {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
-}
-
-fn describe(report: &Examination) -> String {
-    let family = report.family.map(|name| format!(", family {name}"));
-    let mut text = format!("{}{}\n", report.path.display(), family.unwrap_or_default());
-    for line in &report.checks {
-        text += &format!(
-            "{:<8} {:<20} {}\n",
-            line.verdict.name(),
-            line.check,
-            line.why
-        );
-        if let Some(fix) = line.fix {
-            text += &format!("{:<8} {:<20} fix: {fix}\n", "", "");
-        }
-    }
-    for warning in &report.warnings {
-        text += &format!("note     {warning}\n");
-    }
-    text + &match (report.broken, report.suspect) {
-        (0, 0) => "nothing is broken\n".to_owned(),
-        (broken, suspect) => format!("{broken} broken, {suspect} suspect\n"),
-    }
 }

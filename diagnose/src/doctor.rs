@@ -143,6 +143,30 @@ impl Examination {
                 .collect(),
         }
     }
+
+    /// Lines for a person: each check, its reason and what to do.
+    pub fn describe(&self) -> String {
+        let family = self.family.map(|name| format!(", family {name}"));
+        let mut text = format!("{}{}\n", self.path.display(), family.unwrap_or_default());
+        for line in &self.checks {
+            text += &format!(
+                "{:<8} {:<20} {}\n",
+                line.verdict.name(),
+                line.check,
+                line.why
+            );
+            if let Some(fix) = line.fix {
+                text += &format!("{:<8} {:<20} fix: {fix}\n", "", "");
+            }
+        }
+        for warning in &self.warnings {
+            text += &format!("note     {warning}\n");
+        }
+        text + &match (self.broken, self.suspect) {
+            (0, 0) => "nothing is broken\n".to_owned(),
+            (broken, suspect) => format!("{broken} broken, {suspect} suspect\n"),
+        }
+    }
 }
 
 #[cfg(test)]
