@@ -65,32 +65,10 @@ fn not_built_with(feature: &str) -> anyhow::Error {
     Usage(why).into()
 }
 
-fn number(name: &str) -> Result<Option<usize>, Usage> {
-    launcher::number(name).map_err(Usage)
-}
-
-/// Refuses a process that a launcher other than MPI's started as one of several ranks: each process
-/// would train the whole run alone, and all would write the same files.
-fn refuse_lone_rank() -> anyhow::Result<()> {
-    let (rank, size) = (number("RANK")?, number("WORLD_SIZE")?);
-    if size.unwrap_or(1) <= 1 && rank.unwrap_or(0) == 0 {
-        return Ok(());
-    }
-    let (name, value) = match size {
-        Some(size) => ("WORLD_SIZE", size),
-        None => ("RANK", rank.unwrap_or(0)),
-    };
-    Err(Usage(format!(
-        "{name} is {value}, but ranks find each other through MPI: start them with \
-         `mpirun -np N sterna train …`, or unset RANK and WORLD_SIZE to train in one process"
-    ))
-    .into())
-}
-
 /// Refuses to run a verb once per rank, since all ranks would write the same files.
 pub fn refuse_ranks(verb: &str) -> anyhow::Result<()> {
     if !launcher::is_mpi() {
-        return refuse_lone_rank();
+        return Ok(launcher::refuse_lone_rank().map_err(Usage)?);
     }
     let why = format!("{verb} runs alone, without mpirun; `sterna train` runs on several ranks");
     Err(Usage(why).into())
@@ -100,7 +78,7 @@ fn collective() -> anyhow::Result<Rc<dyn Collective>> {
     if launcher::is_mpi() {
         return mpi();
     }
-    refuse_lone_rank()?;
+    launcher::refuse_lone_rank().map_err(Usage)?;
     Ok(Rc::new(Solo))
 }
 

@@ -21,7 +21,7 @@ pub fn is_mpi() -> bool {
 ///
 /// # Errors
 /// What is wrong with the variable.
-pub fn number(name: &str) -> Result<Option<usize>, String> {
+fn number(name: &str) -> Result<Option<usize>, String> {
     let Some(value) = std::env::var_os(name) else {
         return Ok(None);
     };
@@ -33,7 +33,7 @@ pub fn number(name: &str) -> Result<Option<usize>, String> {
 /// The rank on this machine. Without a variable that says it, all ranks are on one machine.
 ///
 /// # Errors
-/// Those of [`number`].
+/// What is wrong with a variable.
 pub fn local_rank(ranks: &Ranks) -> Result<usize, String> {
     for name in LOCAL {
         if let Some(rank) = number(name)? {
@@ -41,4 +41,24 @@ pub fn local_rank(ranks: &Ranks) -> Result<usize, String> {
         }
     }
     Ok(ranks.rank())
+}
+
+/// Refuses a process that a launcher other than MPI's started as one of several ranks: each process
+/// would train the whole run alone, and all would write the same files.
+///
+/// # Errors
+/// What to do instead, or what is wrong with a variable.
+pub fn refuse_lone_rank() -> Result<(), String> {
+    let (rank, size) = (number("RANK")?, number("WORLD_SIZE")?);
+    if size.unwrap_or(1) <= 1 && rank.unwrap_or(0) == 0 {
+        return Ok(());
+    }
+    let (name, value) = match size {
+        Some(size) => ("WORLD_SIZE", size),
+        None => ("RANK", rank.unwrap_or(0)),
+    };
+    Err(format!(
+        "{name} is {value}, but ranks find each other through MPI: start them with \
+         `mpirun -np N sterna train …`, or unset RANK and WORLD_SIZE to train in one process"
+    ))
 }
