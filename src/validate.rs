@@ -6,14 +6,13 @@ mod progress;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use sterna_runtime::{Kernels, Options, threads};
-use sterna_ternary::TemporaryFolder;
 use sterna_validate::accuracy::NEGLIGIBLE;
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{ModelReport, Setting};
 use sterna_validate::speed::Machine;
 use sterna_validate::speed::{self, SpeedPlan};
+use sterna_validate::store::State;
 use sterna_validate::{Convention, Gate, Passage, Report, Subject, Text, exam, judge, tasks};
 
 use crate::choice::choice;
@@ -220,7 +219,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut work = Work {
         args,
         subjects: &models.subjects,
-        state: &state.folder,
+        state: state.folder(),
         report,
     };
     work.predict(&text)?;
@@ -359,26 +358,9 @@ fn main_threads(args: &Args) -> usize {
 /// The conventions that were asked for, with what all models take as the context.
 fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Convention>> {
     let most = judge::longest_context(subjects);
-    let convention = |usual: &Convention| {
-        let context = match args.context {
-            Some(context) if !(4..=most).contains(&context) => {
-                let why = format!("expected 4 to {most}, which all models take");
-                return Err(Usage(format!("--context {context}: {why}")).into());
-            }
-            given => given.unwrap_or(usual.context().min(most)),
-        };
-        match (usual.with_context(context), args.stride) {
-            (Convention::Strided { .. }, Some(stride)) if !(1..=context).contains(&stride) => {
-                let why = format!("--stride {stride}: expected 1 to {context}, the context");
-                Err(Usage(why).into())
-            }
-            (Convention::Strided { .. }, Some(stride)) => {
-                Ok(Convention::Strided { context, stride })
-            }
-            (convention, _) => Ok(convention),
-        }
-    };
-    args.convention.iter().map(convention).collect()
+    let fit = |usual: &Convention| usual.fitted(most, args.context, args.stride);
+    let fitted: Result<_, _> = args.convention.iter().map(fit).collect();
+    Ok(fitted.map_err(Usage)?)
 }
 
 /// What is measured: as `sterna bench` does, or shorter where a model takes less.
@@ -402,29 +384,4 @@ fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
         batches: args.batch.clone(),
         repetitions: args.repetitions,
     })
-}
-
-/// The folder of intermediate results.
-struct State {
-    folder: PathBuf,
-    /// Without --out the folder is removed at the end of the process.
-    _temporary: Option<TemporaryFolder>,
-}
-
-impl State {
-    fn open(out: Option<&Path>) -> anyhow::Result<State> {
-        let Some(out) = out else {
-            let temporary = TemporaryFolder::new().context("a temporary folder cannot be made")?;
-            return Ok(State {
-                folder: temporary.path().to_owned(),
-                _temporary: Some(temporary),
-            });
-        };
-        let folder = out.join("state");
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(State {
-            folder,
-            _temporary: None,
-        })
-    }
 }

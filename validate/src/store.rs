@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use sterna_ternary::TemporaryFolder;
 use sterna_ternary::sha256::{Digest, Sha256, hex};
 
 use crate::pass::{Apart, Position};
@@ -22,6 +23,45 @@ pub struct Store {
     file: File,
     /// For each window that was scored its positions.
     pub windows: Vec<Vec<Position>>,
+}
+
+/// The folder of intermediate results: `state` in the folder of a report, or one that is removed
+/// when this is dropped.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    _temporary: Option<TemporaryFolder>,
+}
+
+impl State {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if that fails.
+    pub fn open(report: Option<&Path>) -> Result<State> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            |source| Error::Io { path, source }
+        };
+        let Some(report) = report else {
+            let temporary = TemporaryFolder::new().map_err(io(&std::env::temp_dir()))?;
+            return Ok(State {
+                folder: temporary.path().to_owned(),
+                _temporary: Some(temporary),
+            });
+        };
+        let folder = report.join("state");
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        Ok(State {
+            folder,
+            _temporary: None,
+        })
+    }
+
+    /// Its path.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 const POSITION: usize = 26;

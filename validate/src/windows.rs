@@ -78,6 +78,36 @@ impl Convention {
         }
     }
 
+    /// The convention with a context that models with room for `most` tokens take, or with the given
+    /// context and stride.
+    ///
+    /// # Errors
+    /// What was expected of the given numbers.
+    pub fn fitted(
+        self,
+        most: usize,
+        context: Option<usize>,
+        stride: Option<usize>,
+    ) -> std::result::Result<Convention, String> {
+        let context = match context {
+            Some(context) if !(4..=most).contains(&context) => {
+                return Err(format!(
+                    "--context {context}: expected 4 to {most}, which all models take"
+                ));
+            }
+            given => given.unwrap_or(self.context().min(most)),
+        };
+        match (self.with_context(context), stride) {
+            (Convention::Strided { .. }, Some(stride)) if !(1..=context).contains(&stride) => Err(
+                format!("--stride {stride}: expected 1 to {context}, the context"),
+            ),
+            (Convention::Strided { .. }, Some(stride)) => {
+                Ok(Convention::Strided { context, stride })
+            }
+            (convention, _) => Ok(convention),
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
