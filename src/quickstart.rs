@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::Serialize;
 use sterna_datasets::Task;
 use sterna_runtime::{Model, Options};
-use sterna_ternary::units;
 use sterna_train::{Origins, Place, Recipe};
-use sterna_validate::generated::{self, Partner};
+use sterna_validate::generated::{self, Abilities, Partner};
 use sterna_validate::plot::sparkline;
 
 use crate::output::{note, out, outln};
@@ -54,23 +52,6 @@ pub struct Args {
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
-}
-
-/// What the packed model can do.
-#[derive(Serialize)]
-struct Results {
-    /// Share of held-out two-digit sums that are exactly right.
-    addition2_accuracy: f64,
-    /// Nats per token on held-out stories.
-    stories_loss: f64,
-    /// The least possible loss in nats per token: the entropy of the generator's choices.
-    stories_entropy: f64,
-    /// Share of the answers in held-out conversations that are exactly right.
-    chat_accuracy: f64,
-    decode_tokens_per_second: f64,
-    bytes_master: u64,
-    bytes_packed: u64,
-    seconds: f64,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -130,7 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut partner = Partner::new(&model, &tokenizer)?;
     let chat_accuracy = partner.accuracy(seed, CONVERSATIONS)?;
     let conversation = Partner::new(&model, &tokenizer)?.talk(&SAID, LONGEST_ANSWER)?;
-    let results = Results {
+    let results = Abilities {
         addition2_accuracy: sums.accuracy,
         stories_loss: stories.loss,
         stories_entropy: stories.entropy,
@@ -140,49 +121,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bytes_packed: report.bytes_out,
         seconds: start.elapsed().as_secs_f64(),
     };
-    show(&args.out, &samples, &conversation, &results, args.json)
+    let text = results.describe(&samples, &conversation) + &next(&args.out);
+    if args.json {
+        note!("{text}");
+        outln!("{}", serde_json::to_string(&results)?)?;
+    } else {
+        out!("{text}")?;
+    }
+    Ok(())
 }
 
-fn show(
-    out: &Path,
-    samples: &[(String, String)],
-    conversation: &[(String, String)],
-    results: &Results,
-    as_json: bool,
-) -> anyhow::Result<()> {
-    let mut text =
-        String::from("\nWhat the packed model writes (sums are written lowest digit first):\n");
-    for (prompt, continuation) in samples {
-        text += &format!("  [{prompt}]{}\n", continuation.replace('\n', " / "));
-    }
-    text += "\nA conversation with the packed model:\n";
-    for (said, answer) in conversation {
-        text += &format!("  > {said}\n  {answer}\n");
-    }
-    let Results {
-        bytes_master,
-        bytes_packed,
-        ..
-    } = *results;
-    text += &format!(
-        "\nheld-out two-digit sums  {:.1} % exactly right\n\
-         held-out stories         {:.3} nats per token; {:.3} is the entropy of their choices\n\
-         held-out conversations   {:.1} % of their answers exactly right\n\
-         size                     {} of master weights, {} packed ({:.1} x smaller)\n\
-         speed                    {:.0} tokens/s decoded one by one\n\
-         time                     {:.0} s\n",
-        100.0 * results.addition2_accuracy,
-        results.stories_loss,
-        results.stories_entropy,
-        100.0 * results.chat_accuracy,
-        units::bytes(bytes_master),
-        units::bytes(bytes_packed),
-        bytes_master as f64 / bytes_packed as f64,
-        results.decode_tokens_per_second,
-        results.seconds,
-    );
+/// What is in the folder, and what to do next.
+fn next(out: &Path) -> String {
     let packed = out.join("model.sterna");
-    text += &format!(
+    format!(
         "\nfiles in {}: model/ (Hugging Face folder), model.sterna (packed), \
          metrics.jsonl (loss curve),\n\
          checkpoints/, data/ (tokenizer and tokens), recipe.toml\n\
@@ -194,12 +146,5 @@ fn show(
         out.display(),
         packed.display(),
         packed.display(),
-    );
-    if as_json {
-        note!("{text}");
-        outln!("{}", serde_json::to_string(results)?)?;
-    } else {
-        out!("{text}")?;
-    }
-    Ok(())
+    )
 }

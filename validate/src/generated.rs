@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use sterna_datasets::{Split, Task, generate};
 use sterna_runtime::{
     ChatTemplate, Generation, KvCache, Message, Model, Sampling, Settings, Summary, Tokenizer,
 };
+use sterna_ternary::units;
 
 use crate::pass::losses;
 use crate::windows::Window;
@@ -241,4 +243,58 @@ impl<'a> Partner<'a> {
 
 fn new_cache(model: &Model) -> Result<KvCache> {
     Ok(model.new_cache(model.config().max_position_embeddings)?)
+}
+
+/// What the packed model can do.
+#[derive(Debug, Serialize)]
+pub struct Abilities {
+    /// Share of held-out two-digit sums that are exactly right.
+    pub addition2_accuracy: f64,
+    /// Nats per token on held-out stories.
+    pub stories_loss: f64,
+    /// The least possible loss in nats per token: the entropy of the generator's choices.
+    pub stories_entropy: f64,
+    /// Share of the answers in held-out conversations that are exactly right.
+    pub chat_accuracy: f64,
+    /// Speed of writing.
+    pub decode_tokens_per_second: f64,
+    /// Bytes of the checkpoint.
+    pub bytes_master: u64,
+    /// Bytes of the packed file.
+    pub bytes_packed: u64,
+    /// Time of all that.
+    pub seconds: f64,
+}
+
+impl Abilities {
+    /// Samples and a conversation, each of prompt and answer, and the figures.
+    pub fn describe(&self, samples: &[(String, String)], talk: &[(String, String)]) -> String {
+        let mut text =
+            String::from("\nWhat the packed model writes (sums are written lowest digit first):\n");
+        for (prompt, continuation) in samples {
+            text += &format!("  [{prompt}]{}\n", continuation.replace('\n', " / "));
+        }
+        text += "\nA conversation with the packed model:\n";
+        for (said, answer) in talk {
+            text += &format!("  > {said}\n  {answer}\n");
+        }
+        text += &format!(
+            "\nheld-out two-digit sums  {:.1} % exactly right\n\
+             held-out stories         {:.3} nats per token; {:.3} is the entropy of their choices\n\
+             held-out conversations   {:.1} % of their answers exactly right\n\
+             size                     {} of master weights, {} packed ({:.1} x smaller)\n\
+             speed                    {:.0} tokens/s decoded one by one\n\
+             time                     {:.0} s\n",
+            100.0 * self.addition2_accuracy,
+            self.stories_loss,
+            self.stories_entropy,
+            100.0 * self.chat_accuracy,
+            units::bytes(self.bytes_master),
+            units::bytes(self.bytes_packed),
+            self.bytes_master as f64 / self.bytes_packed as f64,
+            self.decode_tokens_per_second,
+            self.seconds,
+        );
+        text
+    }
 }
