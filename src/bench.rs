@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
-use sterna_ternary::{LinearType, Output, PackedFile, Packing, TemporaryFolder};
+use sterna_ternary::{Output, PackedFile, TemporaryFolder};
 use sterna_validate::speed::bench::{self, Benchmark};
 use sterna_validate::speed::{Generation, Head, Listing, Subject, Test};
 
@@ -278,14 +278,7 @@ fn cut_defaults(args: &Args, tests: &mut Vec<Test>, room: usize) {
 
 /// The model in all other packings, in a folder that is removed when it is dropped.
 fn repack(path: &Path) -> anyhow::Result<(TemporaryFolder, Vec<PathBuf>)> {
-    let file = PackedFile::open(path)?;
     let folder = TemporaryFolder::new().context("a temporary folder cannot be made")?;
-    let mut paths = Vec::new();
-    let others = Packing::ALL.into_iter();
-    for packing in others.filter(|p| LinearType::Ternary(*p) != file.packing) {
-        let out = folder.path().join(packing.name());
-        sterna_convert::repack(&file, packing, &Output::new(&out)?)?;
-        paths.push(out);
-    }
+    let paths = sterna_convert::repack_others(path, folder.path())?;
     Ok((folder, paths))
 }

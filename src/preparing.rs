@@ -81,7 +81,7 @@ impl Progress {
             0 => terminal::bar(0, "  {spinner} {msg}"),
             total => terminal::bar(total, &format!("  {{msg}} {{wide_bar}} {rate}")),
         };
-        bar.set_message(name(what));
+        bar.set_message(what.name());
         if total == 0 && terminal::is_terminal() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -105,7 +105,7 @@ impl Progress {
             let rate = done as f64 / self.start.elapsed().as_secs_f64();
             let left = units::duration((total - done.min(total)) as f64 / rate);
             let [done, total, rate] = [done, total, rate as u64].map(units::bytes);
-            note!("{}: {done} of {total}, {rate}/s, ETA {left}", name(what));
+            note!("{}: {done} of {total}, {rate}/s, ETA {left}", what.name());
         }
     }
 
@@ -129,14 +129,5 @@ impl Progress {
 
     pub fn finish(&self) {
         self.bar.finish_and_clear();
-    }
-}
-
-fn name(what: Preparing) -> &'static str {
-    match what {
-        Preparing::Data => "preparing the data",
-        Preparing::Words => "counting words",
-        Preparing::Merges => "training the tokenizer",
-        Preparing::Tokens => "encoding",
     }
 }

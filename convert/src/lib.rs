@@ -70,7 +70,7 @@ use crate::compare::Rule;
 use crate::progress::ProgressCounter;
 pub use synthesize::{Synthetic, shapes};
 pub use write::gguf::{GgufOptions, GgufType};
-pub use write::repack::repack;
+pub use write::repack::{repack, repack_others};
 pub use write::table::HeadType;
 
 /// Options of a conversion to a packed file.

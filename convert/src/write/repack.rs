@@ -1,13 +1,30 @@
 //! Changes the packing of a packed file. Trits, scales, tables and files stay the same.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use sterna_ternary::file::{Description, FILES};
 use sterna_ternary::layout::{self, Role};
-use sterna_ternary::{Output, PackedFile, PackedWriter, Packing};
+use sterna_ternary::{LinearType, Output, PackedFile, PackedWriter, Packing};
 
 use crate::write::stream;
 use crate::{Error, Result};
+
+/// Writes a packed file in all other packings into a folder, and returns the paths.
+///
+/// # Errors
+/// Those of [`repack`], and of opening the file.
+pub fn repack_others(path: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+    let file = PackedFile::open(path)?;
+    let others = Packing::ALL.into_iter();
+    let others = others.filter(|p| LinearType::Ternary(*p) != file.packing);
+    let others = others.map(|packing| {
+        let out = folder.join(packing.name());
+        repack(&file, packing, &Output::new(&out)?)?;
+        Ok(out)
+    });
+    others.collect()
+}
 
 /// Writes the model of `file` to `out` with its trits in `packing`.
 ///

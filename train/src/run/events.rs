@@ -79,6 +79,18 @@ pub enum Preparing {
     Tokens,
 }
 
+impl Preparing {
+    /// The work in a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preparing::Data => "preparing the data",
+            Preparing::Words => "counting words",
+            Preparing::Merges => "training the tokenizer",
+            Preparing::Tokens => "encoding",
+        }
+    }
+}
+
 /// An evaluation of the model as it will be exported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
