@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use sterna_runtime::{Kernels, threads};
 use sterna_ternary::{Output, PackedFile, TemporaryFolder};
 use sterna_validate::speed::bench::{self, Benchmark};
-use sterna_validate::speed::{Generation, Head, Listing, Subject, Test};
+use sterna_validate::speed::{ChosenTests, Head, Listing, Subject};
 
 use crate::exit::Usage;
 use crate::output::{note, out, outln};
@@ -98,12 +98,6 @@ pub struct Args {
     plot: Option<PathBuf>,
 }
 
-/// Default lengths of prompts and of generated texts.
-const PROMPTS: [usize; 2] = [128, 512];
-const GENERATIONS: [usize; 1] = [64];
-/// The same of each of several sequences.
-const OF_SEVERAL: [usize; 1] = [16];
-
 #[derive(Clone, Copy, ValueEnum)]
 enum Packings {
     All,
@@ -125,7 +119,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some((_, others)) = &repacked {
         paths.extend_from_slice(others);
     }
-    cut_defaults(args, &mut plan.tests, room(&paths, plan.depth)?);
+    let room = room(&paths, plan.depth)?;
+    if chosen_tests(args).fit(&mut plan.tests, room) {
+        note!("the context has room for {room} tokens, so no default test has more");
+    }
     let bar = terminal::bar(0, "  measuring {wide_bar} {pos}/{len}");
     let borrowed: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let report = bench::measure(&borrowed, &plan, &mut |done, total| {
@@ -178,10 +175,10 @@ fn plot(path: &Path, plan: &Benchmark) -> anyhow::Result<Output> {
 }
 
 fn plan(args: &Args) -> anyhow::Result<Benchmark> {
-    let tests = match args.batch[..] {
-        [] => tests(args),
-        _ => batch_tests(args)?,
-    };
+    if args.batch.contains(&0) {
+        return Err(Usage("--batch 0: expected numbers of at least 1".into()).into());
+    }
+    let tests = chosen_tests(args).tests();
     if tests.is_empty() || args.repetitions == 0 {
         let why =
             "nothing to measure: expected a --pp or --tg above 0 and --repetitions of at least 1";
@@ -206,45 +203,16 @@ fn plan(args: &Args) -> anyhow::Result<Benchmark> {
     })
 }
 
-fn tests(args: &Args) -> Vec<Test> {
-    let head = match args.full_head {
-        true => Head::Full,
-        false => Head::Screened,
-    };
-    let prompts = chosen(&args.pp, &PROMPTS).map(Test::Prompt);
-    let generations = chosen(&args.tg, &GENERATIONS).map(|tokens| {
-        Test::Generate(Generation {
-            tokens,
-            sequences: 1,
-            head,
-        })
-    });
-    prompts.chain(generations).collect()
-}
-
-fn batch_tests(args: &Args) -> anyhow::Result<Vec<Test>> {
-    if args.batch.contains(&0) {
-        return Err(Usage("--batch 0: expected numbers of at least 1".into()).into());
+fn chosen_tests(args: &Args) -> ChosenTests<'_> {
+    ChosenTests {
+        prompts: &args.pp,
+        generations: &args.tg,
+        batches: &args.batch,
+        head: match args.full_head {
+            true => Head::Full,
+            false => Head::Screened,
+        },
     }
-    let mut tests = Vec::new();
-    for tokens in chosen(&args.tg, &OF_SEVERAL) {
-        for head in [Head::Screened, Head::Full] {
-            tests.extend(args.batch.iter().map(|sequences| {
-                Test::Generate(Generation {
-                    tokens,
-                    sequences: *sequences,
-                    head,
-                })
-            }));
-        }
-    }
-    Ok(tests)
-}
-
-/// What was given or, without it, the default; zeros left out.
-fn chosen<'a>(given: &'a [usize], default: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
-    let lengths = if given.is_empty() { default } else { given };
-    lengths.iter().copied().filter(|n| *n > 0)
 }
 
 /// Tokens that fit into the context of every model after `depth` tokens.
@@ -254,26 +222,6 @@ fn room(paths: &[PathBuf], depth: usize) -> anyhow::Result<usize> {
         context = context.min(PackedFile::open(path)?.config.max_position_embeddings);
     }
     Ok(context.saturating_sub(depth))
-}
-
-/// Cuts tests that the user did not choose to `room` tokens, and says so. Without any room nothing
-/// changes; then the measurement refuses the depth.
-fn cut_defaults(args: &Args, tests: &mut Vec<Test>, room: usize) {
-    let mut is_cut = false;
-    for test in tests.iter_mut() {
-        let is_default = match test {
-            Test::Prompt(_) => args.pp.is_empty(),
-            Test::Generate(_) => args.tg.is_empty(),
-        };
-        let (Test::Prompt(tokens) | Test::Generate(Generation { tokens, .. })) = test;
-        if is_default && room > 0 && *tokens > room {
-            (*tokens, is_cut) = (room, true);
-        }
-    }
-    tests.dedup();
-    if is_cut {
-        note!("the context has room for {room} tokens, so no default test has more");
-    }
 }
 
 /// The model in all other packings, in a folder that is removed when it is dropped.

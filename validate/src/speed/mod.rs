@@ -7,6 +7,7 @@
 //! first round warms up and is dropped.
 
 pub mod bench;
+mod chosen;
 mod energy;
 mod kept;
 mod limits;
@@ -17,6 +18,7 @@ mod memory;
 mod spread;
 mod work;
 
+pub use chosen::ChosenTests;
 pub use energy::Energy;
 pub use kept::measure_once;
 pub use limits::{MachineLimits, Meter};
