@@ -209,7 +209,13 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<ShardFile>> {
     }
     let mut shards: Vec<ShardFile> = Vec::new();
     for (file, tensors) in files {
-        let shard = ShardFile::open(folder.join(file))?;
+        let path = folder.join(file);
+        if !path.exists() {
+            return Err(error(format!(
+                "it names {file}, which is not in the folder"
+            )));
+        }
+        let shard = ShardFile::open(path)?;
         if let Some(absent) = tensors.iter().find(|t| !shard.tensors.contains_key(**t)) {
             let absent = shown(absent);
             return Err(error(format!("{absent} should be in {file} and is not")));

@@ -131,7 +131,7 @@ pub const LIES: &[Lie] = &[
     (
         "a file that is not there",
         |f| f.index(|m| m[NORM] = json!("three.safetensors")),
-        &["three.safetensors"],
+        &["index.json", "names three.safetensors", "not in the folder"],
     ),
     (
         "a file of another kind",
