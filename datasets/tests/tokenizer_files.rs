@@ -120,7 +120,8 @@ fn files_that_disagree_mean_the_same_when_written_and_read_again() {
         if let Some(class) = class {
             settings["tokenizer_class"] = class.into();
         }
-        let map = serde_json::json!({"eos_token": "<d>", "additional_special_tokens": ["<c>"]});
+        let map = serde_json::json!({"eos_token": token("<d>", true),
+            "additional_special_tokens": ["<c>"]});
         let files = serde_json::json!({"tokenizer_config.json": settings,
             "special_tokens_map.json": map});
         let (once, settings) = check(files.clone());
@@ -132,7 +133,8 @@ fn files_that_disagree_mean_the_same_when_written_and_read_again() {
                 "{class:?}: {name}"
             );
         }
-        assert_eq!(settings["eos_token"], "<d>");
+        assert_eq!(settings["eos_token"]["content"], "<d>");
+        assert_eq!(settings["eos_token"]["__type"], "AddedToken");
         let (_, changes) = completed(bytes, &files);
         let told = "special_tokens_map.json overrides tokenizer_config.json";
         assert!(changes.iter().any(|c| c.contains(told)), "{changes:?}");

@@ -45,7 +45,11 @@ impl Files {
         if self.counts_legacy() {
             let (mut merged, _) = self.merged();
             for key in NAMED {
-                settings.extend(merged.remove_entry(key));
+                settings.extend(
+                    merged
+                        .remove_entry(key)
+                        .map(|(key, token)| (key, typed(token))),
+                );
             }
             let has_list = settings.get(EXTRA).is_some_and(is_filled_list);
             let list = match has_list {
@@ -53,6 +57,10 @@ impl Files {
                 false => merged.remove(EXTRA).or(merged.remove(ADDITIONAL)),
             };
             if let Some(list) = list {
+                let list = match list {
+                    Value::Array(list) => list.into_iter().map(typed).collect(),
+                    other => other,
+                };
                 settings.insert(if has_list { EXTRA } else { ADDITIONAL }.into(), list);
             }
         }
@@ -66,6 +74,14 @@ impl Files {
         settings.insert(BY_ID.into(), by_id.collect::<Map<_, _>>().into());
         format!("{:#}\n", json!(settings)).into_bytes()
     }
+}
+
+/// A special token as tokenizer_config.json has it: an object states its type there.
+fn typed(mut token: Value) -> Value {
+    if let Some(token) = token.as_object_mut() {
+        token.insert("__type".into(), "AddedToken".into());
+    }
+    token
 }
 
 fn is_filled_list(value: &Value) -> bool {
