@@ -351,7 +351,7 @@ fn indexes_that_lie() {
     check(error, &["again should be in copy"]);
     check(
         with(&|index| index["weight_map"][Q] = "gone".into()),
-        &["gone", "No such file"],
+        &["gone", "which is not in the folder"],
     );
     let empty = with(&|index| index["weight_map"] = json!({}));
     check(empty, &["empty"]);
