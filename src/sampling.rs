@@ -78,6 +78,7 @@ impl Args {
                 .repetition_penalty
                 .unwrap_or(sampling.repetition_penalty),
             seed: self.seed,
+            ..sampling
         };
         Sampler::new(chosen).map_err(|error| Usage(error.to_string()))?;
         // Cuts of the file do not matter for the most probable token.

@@ -2,14 +2,16 @@
 
 mod blocks;
 
+use std::sync::Arc;
+
 use half::f16;
 use sterna_ternary::Config;
 
 use crate::error::Location;
 use crate::threads::Pool;
 use crate::{Error, Result};
-pub(crate) use blocks::{BLOCK, Block, padded};
-use blocks::{Blocks, CacheShape};
+pub(crate) use blocks::{BLOCK, Block, PageCount, padded};
+use blocks::{Blocks, CacheShape, Page};
 
 /// Element type of a cache. Logits depend on it, as it says how keys and values are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +56,33 @@ enum Elements {
     Q8(Blocks<i8>),
 }
 
+/// Keys and values of [`KvPage::TOKENS`] positions, shared by the caches that begin with the same
+/// tokens. A page in a cache that writes to it is copied first.
+#[derive(Debug, Clone)]
+pub struct KvPage(AnyPage);
+
+#[derive(Debug, Clone)]
+enum AnyPage {
+    F32(Arc<Page<f32>>),
+    F16(Arc<Page<f16>>),
+    Q8(Arc<Page<i8>>),
+}
+
+impl KvPage {
+    /// Positions of a page.
+    pub const TOKENS: usize = BLOCK;
+
+    /// Whether a cache or another handle has the page too.
+    pub fn is_shared(&self) -> bool {
+        let count = match &self.0 {
+            AnyPage::F32(page) => Arc::strong_count(page),
+            AnyPage::F16(page) => Arc::strong_count(page),
+            AnyPage::Q8(page) => Arc::strong_count(page),
+        };
+        count > 1
+    }
+}
+
 /// Some positions of one head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AnyBlock<'a> {
@@ -67,7 +96,12 @@ const F16_MAX: f32 = 65504.0;
 
 impl KvCache {
     /// An empty cache for `capacity` tokens. Memory is taken as it is used.
-    pub(crate) fn new(config: &Config, kv_type: KvType, capacity: usize) -> Result<KvCache> {
+    pub(crate) fn new(
+        config: &Config,
+        kv_type: KvType,
+        capacity: usize,
+        count: &PageCount,
+    ) -> Result<KvCache> {
         let expected = config.max_position_embeddings;
         if !(1..=expected).contains(&capacity) {
             return Err(Error::ContextLength {
@@ -76,10 +110,11 @@ impl KvCache {
             });
         }
         let shape = CacheShape::of(config);
+        let count = count.clone();
         let elements = match kv_type {
-            KvType::F32 => Elements::F32(Blocks::new(shape)),
-            KvType::F16 => Elements::F16(Blocks::new(shape)),
-            KvType::Q8 => Elements::Q8(Blocks::new(shape)),
+            KvType::F32 => Elements::F32(Blocks::new(shape, count)),
+            KvType::F16 => Elements::F16(Blocks::new(shape, count)),
+            KvType::Q8 => Elements::Q8(Blocks::new(shape, count)),
         };
         Ok(KvCache {
             shape,
@@ -87,6 +122,58 @@ impl KvCache {
             capacity,
             elements,
         })
+    }
+
+    /// Fills an empty cache with `tokens`, whose keys and values are in `pages`. Where the last
+    /// page holds more positions than there are tokens, the others are ignored.
+    ///
+    /// # Panics
+    /// If the cache is not empty, if the tokens do not fit into it or into the pages, or if pages
+    /// are of another element type.
+    pub fn fill(&mut self, tokens: &[u32], pages: &[KvPage]) {
+        assert!(self.is_empty() && tokens.len() <= self.capacity);
+        assert_eq!(pages.len(), tokens.len().div_ceil(BLOCK));
+        self.shrink();
+        for KvPage(page) in pages {
+            match (&mut self.elements, page) {
+                (Elements::F32(blocks), AnyPage::F32(page)) => blocks.push(page.clone()),
+                (Elements::F16(blocks), AnyPage::F16(page)) => blocks.push(page.clone()),
+                (Elements::Q8(blocks), AnyPage::Q8(page)) => blocks.push(page.clone()),
+                _ => panic!("pages of another element type"),
+            }
+        }
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    /// A handle to the page of the positions from `index` · [`KvPage::TOKENS`] on.
+    pub fn page(&self, index: usize) -> Option<KvPage> {
+        let page = match &self.elements {
+            Elements::F32(blocks) => AnyPage::F32(blocks.page(index)?),
+            Elements::F16(blocks) => AnyPage::F16(blocks.page(index)?),
+            Elements::Q8(blocks) => AnyPage::Q8(blocks.page(index)?),
+        };
+        Some(KvPage(page))
+    }
+
+    /// Pages of memory that `new` more tokens take: those that are not there yet, and copies of
+    /// pages that others share.
+    pub fn new_pages(&self, new: usize) -> usize {
+        let first = self.len();
+        match &self.elements {
+            Elements::F32(blocks) => blocks.new_pages(first, new),
+            Elements::F16(blocks) => blocks.new_pages(first, new),
+            Elements::Q8(blocks) => blocks.new_pages(first, new),
+        }
+    }
+
+    /// Frees pages that hold none of the tokens.
+    pub fn shrink(&mut self) {
+        let len = self.len();
+        match &mut self.elements {
+            Elements::F32(blocks) => blocks.shrink(len),
+            Elements::F16(blocks) => blocks.shrink(len),
+            Elements::Q8(blocks) => blocks.shrink(len),
+        }
     }
 
     /// Tokens in the cache.
@@ -117,6 +204,11 @@ impl KvCache {
             KvType::F16 => Blocks::<f16>::bytes_for(shape, capacity),
             KvType::Q8 => Blocks::<i8>::bytes_for(shape, capacity),
         }
+    }
+
+    /// Bytes of a page, which holds [`KvPage::TOKENS`] positions.
+    pub fn page_bytes(config: &Config, kv_type: KvType) -> usize {
+        KvCache::bytes_for(config, kv_type, BLOCK)
     }
 
     /// Bytes when full.

@@ -459,6 +459,11 @@ impl Model {
 }
 
 impl Logits<'_> {
+    /// How many of `tokens` tokens get logits.
+    pub fn count(self, tokens: usize) -> usize {
+        self.of(tokens).len()
+    }
+
     /// Which of `tokens` tokens get logits.
     fn of(self, tokens: usize) -> Range<usize> {
         match self {

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::answer::{Answer, StopReason};
 use crate::cache::KvCache;
 use crate::forward::Logits;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
-use crate::tokenizer::{TextStream, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// When to stop, and how to choose tokens.
@@ -18,17 +19,6 @@ pub struct Settings {
     pub sampling: Sampling,
     /// Texts and special tokens by name that end the generation and are not part of it.
     pub stop: Vec<String>,
-}
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// The model chose a token that ends a text.
-    Eos,
-    /// The text contains a stop text, or the model chose a special token that is one.
-    StopText,
-    /// `max_tokens` were generated, or the cache is full.
-    Length,
 }
 
 /// Counts and times of a generation.
@@ -52,13 +42,9 @@ pub struct Summary {
 /// character.
 pub struct Generation<'a> {
     model: &'a Model,
-    tokenizer: &'a Tokenizer,
     cache: &'a mut KvCache,
     sampler: Sampler,
-    stream: Option<TextStream<'a>>,
-    stops: StopTexts,
-    /// Special tokens that are stop texts.
-    stop_tokens: Vec<u32>,
+    answer: Answer<'a>,
     /// The tokens in the cache, then the prompt, then the generated tokens.
     tokens: Vec<u32>,
     /// How many of `tokens` are not in the cache yet.
@@ -89,12 +75,9 @@ impl<'a> Generation<'a> {
         cache.check(model.config(), new)?;
         let room = cache.capacity() - cache.len() - prompt.len() + 1;
         let cached_tokens = cache.len();
-        let (stop_tokens, texts) = stops(tokenizer, settings.stop)?;
         Ok(Generation {
-            sampler: Sampler::new(settings.sampling)?,
-            stream: Some(tokenizer.stream()),
-            stops: StopTexts::new(texts),
-            stop_tokens,
+            sampler: Sampler::new(settings.sampling)?.with_answer_after(cache.len() + prompt.len()),
+            answer: Answer::new(tokenizer, settings.stop)?,
             tokens: [cache.tokens(), prompt].concat(),
             pending: prompt.len(),
             max_tokens: settings.max_tokens.unwrap_or(room),
@@ -104,7 +87,6 @@ impl<'a> Generation<'a> {
                 ..Summary::default()
             },
             model,
-            tokenizer,
             cache,
         })
     }
@@ -138,11 +120,13 @@ impl<'a> Generation<'a> {
     /// Computes one token and returns the text that may be shown with it.
     fn step(&mut self) -> Result<String> {
         if self.summary.generated_tokens == self.max_tokens {
-            return self.end(StopReason::Length);
+            let text = self.answer.end();
+            self.summary.stop = Some(self.answer.stop().unwrap_or(StopReason::Length));
+            return text;
         }
         let start = Instant::now();
         let new = &self.tokens[self.tokens.len() - self.pending..];
-        let screen = self.sampler.sampling().screen(&self.tokens);
+        let screen = self.sampler.screen(&self.tokens);
         let wanted = screen.as_ref().map_or(Logits::Last, Logits::Screened);
         let mut logits = self.model.forward(self.cache, new, wanted)?;
         let prefill = self.summary.generated_tokens == 0;
@@ -154,40 +138,10 @@ impl<'a> Generation<'a> {
         self.tokens.push(id);
         self.pending = 1;
         self.summary.generated_tokens += 1;
-        let text = if self.tokenizer.eos().contains(&id) {
-            self.end(StopReason::Eos)
-        } else if self.stop_tokens.contains(&id) {
-            self.end(StopReason::StopText)
-        } else {
-            let stream = self.stream.as_mut().expect("it is there until the end");
-            stream.push(id).map(|text| self.show(&text))
-        };
+        let text = self.answer.push(id);
+        self.summary.stop = self.answer.stop();
         self.summary.generated_time += decode.elapsed();
         text
-    }
-
-    /// Filters text through the search for stop texts.
-    fn show(&mut self, text: &str) -> String {
-        let (shown, stopped) = self.stops.push(text);
-        if stopped {
-            self.summary.stop = Some(StopReason::StopText);
-        }
-        shown
-    }
-
-    /// Ends the generation and returns the text that was held back.
-    fn end(&mut self, reason: StopReason) -> Result<String> {
-        self.summary.stop = Some(reason);
-        let rest = self
-            .stream
-            .take()
-            .map_or(Ok(String::new()), TextStream::finish)?;
-        let (shown, is_stopped) = self.stops.push(&rest);
-        if is_stopped {
-            self.summary.stop = Some(StopReason::StopText);
-            return Ok(shown);
-        }
-        Ok(shown + &self.stops.finish())
     }
 }
 
@@ -207,108 +161,5 @@ impl Iterator for Generation<'_> {
             }
         }
         None
-    }
-}
-
-/// Separates stop texts that name a special token from the others. Generated text does not contain
-/// special tokens, so they are recognized by their ids.
-fn stops(tokenizer: &Tokenizer, stops: Vec<String>) -> Result<(Vec<u32>, Vec<String>)> {
-    let (mut tokens, mut texts) = (Vec::new(), Vec::new());
-    for stop in stops {
-        match tokenizer.special_in(&stop) {
-            None => texts.push(stop),
-            Some((id, name)) if name == stop.trim() => tokens.push(id),
-            Some((_, token)) => return Err(Error::StopText { stop, token }),
-        }
-    }
-    Ok((tokens, texts))
-}
-
-/// Finds stop texts in a stream. It holds back text that may become one.
-#[derive(Debug)]
-struct StopTexts {
-    stops: Vec<String>,
-    held: String,
-}
-
-impl StopTexts {
-    fn new(mut stops: Vec<String>) -> StopTexts {
-        stops.retain(|stop| !stop.is_empty());
-        StopTexts {
-            stops,
-            held: String::new(),
-        }
-    }
-
-    /// The text that may be shown, and whether a stop text follows it.
-    fn push(&mut self, text: &str) -> (String, bool) {
-        self.held.push_str(text);
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min();
-        if let Some(at) = found {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
-        }
-        let starts_a_stop = |at: &usize| {
-            self.stops
-                .iter()
-                .any(|stop| stop.starts_with(&self.held[*at..]))
-        };
-        let mut starts = self.held.char_indices().map(|(at, _)| at);
-        let keep = starts.find(starts_a_stop).unwrap_or(self.held.len());
-        let rest = self.held.split_off(keep);
-        (std::mem::replace(&mut self.held, rest), false)
-    }
-
-    fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(stops: &[&str], pieces: &[&str], expected: &[&str], stopped: bool) {
-        let mut texts = StopTexts::new(stops.iter().map(|s| s.to_string()).collect());
-        let mut shown = Vec::new();
-        for piece in pieces {
-            let (text, stop) = texts.push(piece);
-            shown.push(text);
-            if stop {
-                assert!(stopped, "{shown:?}");
-                assert_eq!(shown, expected);
-                return;
-            }
-        }
-        shown.push(texts.finish());
-        assert!(!stopped, "{shown:?}");
-        assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn no_part_of_a_stop_text_is_shown() {
-        check(&["END"], &["a E", "N", "D b"], &["a ", "", ""], true);
-        check(&["END"], &["a E", "N", "x"], &["a ", "", "ENx", ""], false);
-        check(&["END"], &["a EN"], &["a ", "EN"], false);
-        check(&["aab"], &["aa", "ab"], &["", "a"], true);
-        check(
-            &["long stop", "st"],
-            &["a lon", "g stop"],
-            &["a ", ""],
-            true,
-        );
-        check(
-            &["long stop", "st"],
-            &["a lon", "g st"],
-            &["a ", "long "],
-            true,
-        );
-        check(&["é!"], &["caf", "é", "?"], &["caf", "", "é?", ""], false);
-        check(&[""], &["a", "b"], &["a", "b", ""], false);
-        check(&[], &["a"], &["a", ""], false);
     }
 }

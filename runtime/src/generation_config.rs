@@ -169,7 +169,7 @@ mod tests {
             top_p: 0.95,
             min_p: 0.0,
             repetition_penalty: 1.05,
-            seed: 0,
+            ..Sampling::default()
         };
         assert_eq!((found.sampling, found.ignored.len()), (expected, 0));
         let plain = read(json!({"do_sample": true, "top_k": null}));

@@ -20,6 +20,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod answer;
 mod attention;
 mod cache;
 pub mod chat;
@@ -39,14 +40,19 @@ pub mod threads;
 pub mod tokenizer;
 mod words;
 
-pub use cache::{KvCache, KvType};
+pub use answer::{Answer, StopReason};
+pub use cache::{KvCache, KvPage, KvType};
 pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Location, Result};
 pub use forward::{Logits, Part};
-pub use generate::{Generation, Settings, StopReason, Summary};
+pub use generate::{Generation, Settings, Summary};
 pub use generation_config::GenerationConfig;
 pub use head::Screen;
 pub use kernels::Kernels;
 pub use model::{Model, Options};
 pub use sampler::{Sampler, Sampling};
 pub use tokenizer::{TextStream, Tokenizer};
+
+/// The version of the order of float operations in logits and of the choice of tokens. Two programs
+/// with the same number compute the same answers.
+pub const NUMERICS: u32 = 1;

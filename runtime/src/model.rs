@@ -12,7 +12,7 @@ use sterna_ternary::{
 };
 
 use crate::Result;
-use crate::cache::{KvCache, KvType};
+use crate::cache::{KvCache, KvType, PageCount};
 use crate::chat::ChatTemplate;
 use crate::generation_config::{GENERATION_CONFIG, GenerationConfig};
 use crate::kernels::Kernels;
@@ -49,6 +49,7 @@ pub struct Model {
     pub(crate) pool: Pool,
     pub(crate) state: Mutex<State>,
     kv_type: KvType,
+    pages: PageCount,
 }
 
 /// Where the tensors are in [`PackedFile::data`], so that the forward pass looks up no names.
@@ -149,6 +150,7 @@ impl Model {
             pool: Pool::new(options.threads)?,
             state: Mutex::new(State::default()),
             kv_type: options.kv_type,
+            pages: PageCount::default(),
             file,
         })
     }
@@ -184,7 +186,17 @@ impl Model {
     /// # Errors
     /// A context of zero or above `max_position_embeddings`.
     pub fn new_cache(&self, context: usize) -> Result<KvCache> {
-        KvCache::new(self.config(), self.kv_type, context)
+        KvCache::new(self.config(), self.kv_type, context, &self.pages)
+    }
+
+    /// Element type of the KV caches.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Pages of memory in all KV caches, a shared one once; see [`KvCache::page_bytes`].
+    pub fn pages(&self) -> usize {
+        self.pages.get()
     }
 
     /// The tokenizer inside the file.

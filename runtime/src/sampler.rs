@@ -1,8 +1,9 @@
 //! From logits to the next token: greedy, or drawn after the filters of `transformers`, in its
 //! order.
 //!
-//! Repetition penalty, then temperature, top-k, top-p, min-p. The same logits and seed give the
-//! same token on every machine; between equal logits the lower id wins. A sampler that needs only
+//! Bias, repetition penalty, frequency and presence penalty, then temperature, top-k, top-p, min-p.
+//! The same logits and seed give the same token on every machine; between equal logits the lower id
+//! wins. A token takes one random number, so the number of a token depends on its position alone. A sampler that needs only
 //! the most probable tokens says so ([`Sampling::screen`]); the head is then read only in part. The
 //! filters are written here, because their order and the treatment of ties must be those of
 //! `transformers` and must not change with the version of a crate.
@@ -30,8 +31,14 @@ pub struct Sampling {
     /// Penalty for tokens that already occurred: positive logits are divided by it, negative ones
     /// multiplied; 1 for none.
     pub repetition_penalty: f32,
+    /// Subtracted from a logit for each time that the answer already has the token; 0 for none.
+    pub frequency_penalty: f32,
+    /// Subtracted once from the logits of tokens that the answer already has; 0 for none.
+    pub presence_penalty: f32,
     /// Seed of the random numbers.
     pub seed: u64,
+    /// Which of the independent streams of random numbers of the seed.
+    pub stream: u64,
 }
 
 impl Default for Sampling {
@@ -43,17 +50,20 @@ impl Default for Sampling {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             seed: 0,
+            stream: 0,
         }
     }
 }
 
 impl Sampling {
-    /// The logits that the choice of the token after `tokens` depends on; `None` if it depends on
-    /// all.
+    /// The logits that the choice of the token after `tokens` depends on, where the answer is all
+    /// of `tokens`; `None` if it depends on all.
     pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
-        let penalized = self.repetition_penalty != 1.0;
-        let exact = if penalized { tokens } else { &[] };
+        let is_penalized = self.repetition_penalty != 1.0 || self.penalizes_answer();
+        let exact = if is_penalized { tokens } else { &[] };
         let screen = |top, within| {
             Some(Screen {
                 top,
@@ -75,12 +85,20 @@ impl Sampling {
             top => screen(top, within),
         }
     }
+
+    fn penalizes_answer(&self) -> bool {
+        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
 }
 
 /// Chooses tokens one after the other.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    /// What is added to logits of tokens, one number a token.
+    bias: Vec<(u32, f32)>,
+    /// Tokens before the answer.
+    before: usize,
     random: ChaCha8Rng,
     candidates: Vec<Candidate>,
 }
@@ -135,11 +153,33 @@ impl Sampler {
             s.repetition_penalty,
             positive(s.repetition_penalty),
         )?;
+        for (name, penalty) in [
+            ("frequency_penalty", s.frequency_penalty),
+            ("presence_penalty", s.presence_penalty),
+        ] {
+            let is_in_range = (-2.0..=2.0).contains(&penalty);
+            check(name, "from -2 to 2", penalty, is_in_range)?;
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
+        random.set_stream(sampling.stream);
         Ok(Sampler {
-            random: ChaCha8Rng::seed_from_u64(sampling.seed),
             sampling,
+            bias: Vec::new(),
+            before: 0,
+            random,
             candidates: Vec::new(),
         })
+    }
+
+    /// Adds these numbers to the logits of tokens before anything else; −∞ forbids a token. Each id
+    /// may be there once.
+    pub fn with_bias(self, bias: Vec<(u32, f32)>) -> Sampler {
+        Sampler { bias, ..self }
+    }
+
+    /// The answer begins after this number of tokens. Frequency and presence count in the answer.
+    pub fn with_answer_after(self, before: usize) -> Sampler {
+        Sampler { before, ..self }
     }
 
     /// The parameters.
@@ -147,13 +187,36 @@ impl Sampler {
         &self.sampling
     }
 
+    /// The logits that the choice of the token after `tokens` depends on; `None` if it depends on
+    /// all.
+    pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
+        // The repetition penalty counts in all tokens, the others in the answer.
+        let counted = match self.sampling.repetition_penalty {
+            1.0 => self.answer(tokens),
+            _ => tokens,
+        };
+        let mut screen = self.sampling.screen(counted)?;
+        screen.exact.extend(self.bias.iter().map(|(id, _)| id));
+        Some(screen)
+    }
+
+    fn answer<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {
+        &tokens[self.before.min(tokens.len())..]
+    }
+
     /// The next token after `tokens`, from the logits (vocab_size) of the last one, at least those
-    /// that [`Sampling::screen`] asks for.
+    /// that [`Sampler::screen`] asks for.
     ///
     /// # Panics
     /// If `logits` is empty or has fewer elements than an id in `tokens` needs.
     pub fn sample(&mut self, logits: &mut [f32], tokens: &[u32]) -> u32 {
+        for (id, bias) in &self.bias {
+            logits[*id as usize] += bias;
+        }
         penalize(logits, tokens, self.sampling.repetition_penalty);
+        if self.sampling.penalizes_answer() {
+            penalize_answer(logits, self.answer(tokens), &self.sampling);
+        }
         if self.sampling.temperature == 0.0 {
             return greedy(logits);
         }
@@ -216,6 +279,16 @@ fn penalize(logits: &mut [f32], tokens: &[u32], penalty: f32) {
         } else {
             *logit * penalty
         };
+    }
+}
+
+/// OpenAI's penalties: `frequency_penalty` · (times in the answer) + `presence_penalty`.
+fn penalize_answer(logits: &mut [f32], answer: &[u32], sampling: &Sampling) {
+    let mut seen = answer.to_vec();
+    seen.sort_unstable();
+    for same in seen.chunk_by(|a, b| a == b) {
+        let penalty = sampling.frequency_penalty * same.len() as f32;
+        logits[same[0] as usize] -= penalty + sampling.presence_penalty;
     }
 }
 
@@ -296,7 +369,10 @@ mod tests {
         top_p: 1.0,
         min_p: 0.0,
         repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
         seed: 7,
+        stream: 0,
     };
 
     #[test]
@@ -376,6 +452,47 @@ mod tests {
         let mut logits = [4.0, -4.0, 1.0];
         penalize(&mut logits, &[0, 1, 0, 0], 2.0);
         assert_eq!(logits, [2.0, -8.0, 1.0]);
+    }
+
+    #[test]
+    fn frequency_and_presence_count_in_the_answer() {
+        let sampling = Sampling {
+            frequency_penalty: 0.5,
+            presence_penalty: 1.0,
+            ..Sampling::default()
+        };
+        let mut sampler = Sampler::new(sampling).unwrap().with_answer_after(2);
+        // Token 0 is in the prompt alone; token 1 is twice in the answer and loses 2.
+        let tokens = [0, 0, 1, 1];
+        assert_eq!(sampler.screen(&tokens).unwrap().exact, [1, 1]);
+        assert_eq!(sampler.sample(&mut [1.0, 3.1], &tokens), 1);
+        assert_eq!(sampler.sample(&mut [1.0, 2.9], &tokens), 0);
+    }
+
+    #[test]
+    fn bias_comes_first() {
+        let bias = vec![(0, 2.0), (2, f32::NEG_INFINITY)];
+        let penalized = Sampling {
+            repetition_penalty: 2.0,
+            ..Sampling::default()
+        };
+        let mut sampler = Sampler::new(penalized).unwrap().with_bias(bias);
+        // (1 + 2) / 2 is above 1.4 and below 1.6; token 2 is forbidden.
+        assert_eq!(sampler.sample(&mut [1.0, 1.4, 9.0], &[0]), 0);
+        assert_eq!(sampler.sample(&mut [1.0, 1.6, 9.0], &[0]), 1);
+        assert_eq!(sampler.screen(&[5]).unwrap().exact, [5, 0, 2]);
+    }
+
+    #[test]
+    fn streams_of_a_seed_are_independent() {
+        let logits = [0.0; 50];
+        let draws = |stream| {
+            let mut sampler = Sampler::new(Sampling { stream, ..WARM }).unwrap();
+            let draw = |_| sampler.sample(&mut logits.clone(), &[]);
+            (0..20).map(draw).collect::<Vec<u32>>()
+        };
+        assert_eq!(draws(0), draws(0));
+        assert_ne!(draws(0), draws(1));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! ids do not begin with the beginning-of-sequence token, texts begin with it; with
 //! `"add_eos_token": true` the end-of-sequence token ends them.
 
+mod bytes;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use sterna_ternary::{Config, PackedFile};
@@ -13,6 +16,7 @@ use sterna_ternary::{Config, PackedFile};
 use crate::chat::ChatTemplate;
 use crate::generation_config::GENERATION_CONFIG;
 use crate::{Error, Result};
+use bytes::TokenBytes;
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Tokenizer {
     /// Tokens that end every text.
     end: Option<u32>,
     eos: Vec<u32>,
+    /// Made when it is first needed.
+    bytes: OnceLock<TokenBytes>,
 }
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -82,6 +88,7 @@ impl Tokenizer {
             bos,
             end,
             eos,
+            bytes: OnceLock::new(),
         };
         let template = ChatTemplate::of_files(&file).ok();
         let end_of_turn = template.and_then(|template| tokenizer.end_of_turn(&template));
@@ -143,11 +150,33 @@ impl Tokenizer {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(Error::Encoding)
     }
 
+    /// The text of token ids with the names of special tokens.
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String> {
+        guarded(|| self.tokenizer.decode(ids, false)).map_err(Error::Encoding)
+    }
+
     /// The text of a token as the vocabulary has it, and whether it is a special one.
     pub fn token(&self, id: u32) -> Option<(String, bool)> {
         let special = self.tokenizer.get_added_tokens_decoder();
         let is_special = special.get(&id).is_some_and(|token| token.special);
         Some((self.tokenizer.id_to_token(id)?, is_special))
+    }
+
+    /// The bytes that a token stands for; none for an id without a token. A special token stands for
+    /// its name. [`Tokenizer::decode`] leaves special tokens out, and with some tokenizers the space
+    /// at the start of a text.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        self.token_bytes().of(id)
+    }
+
+    /// Whether a token is a special one, which texts do not show.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.token_bytes().is_special(id)
+    }
+
+    fn token_bytes(&self) -> &TokenBytes {
+        let bytes = &self.bytes;
+        bytes.get_or_init(|| TokenBytes::new(&self.tokenizer))
     }
 
     /// Tokens that end a text: those of config.json, generation_config.json and
@@ -196,6 +225,26 @@ impl Tokenizer {
             emitted: 0,
             before: 0,
         }
+    }
+
+    /// A decoder for ids that continue the text of `prompt`: its pieces follow that text, so a
+    /// space that decoders drop at the start of a text stays.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
+    pub fn stream_after(&self, prompt: &[u32]) -> Result<TextStream<'_>> {
+        let ids = prompt[prompt.len().saturating_sub(LONGEST_WAIT)..].to_vec();
+        let text = self.decode(&ids)?;
+        // The rest of a character that the prompt cuts cannot be separated from it.
+        if text.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(self.stream());
+        }
+        Ok(TextStream {
+            tokenizer: self,
+            emitted: ids.len(),
+            ids,
+            before: text.len(),
+        })
     }
 }
 

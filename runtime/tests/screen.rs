@@ -13,7 +13,10 @@ const ALL: Sampling = Sampling {
     top_p: 1.0,
     min_p: 0.0,
     repetition_penalty: 1.0,
+    frequency_penalty: 0.0,
+    presence_penalty: 0.0,
     seed: 3,
+    stream: 0,
 };
 
 fn samplings() -> Vec<Sampling> {

@@ -7,7 +7,8 @@ use std::path::Path;
 use random_model::{odd, write};
 use serde_json::{Value, json};
 use sterna_runtime::{
-    Error, Generation, Logits, Model, Options, Sampling, Settings, StopReason, Tokenizer,
+    Error, Generation, Logits, Model, Options, Sampling, Settings, StopReason, TextStream,
+    Tokenizer,
 };
 use sterna_ternary::{Packing, TableType};
 
@@ -490,4 +491,59 @@ fn a_stop_text_may_name_a_special_token() {
     assert_eq!(stop, Some(StopReason::StopText));
     let first = ids.iter().position(|id| *id == ids[2]).unwrap();
     assert_eq!(found, ids[..=first]);
+}
+
+/// A tokenizer that writes spaces as `▁` and drops the one at the start of a text.
+fn spaces_json() -> Value {
+    let vocab = ["<s>", "</s>", "▁once", "▁upon", "a"];
+    let vocab: serde_json::Map<String, Value> = vocab
+        .iter()
+        .zip(0..)
+        .map(|(token, id)| (token.to_string(), json!(id)))
+        .collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"},
+    })
+}
+
+#[test]
+fn an_answer_keeps_the_space_after_its_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(
+        folder.path(),
+        spaces_json().to_string().as_bytes(),
+        "{}",
+        "{}",
+    );
+    let tokenizer = model.tokenizer().unwrap();
+    let text = |mut stream: TextStream, ids: &[u32]| {
+        let pieces = ids
+            .iter()
+            .map(|id| stream.push(*id).unwrap())
+            .collect::<String>();
+        pieces + &stream.finish().unwrap()
+    };
+    assert_eq!(text(tokenizer.stream(), &[3, 2]), "upon once");
+    let after = |prompt: &[u32]| tokenizer.stream_after(prompt).unwrap();
+    assert_eq!(text(after(&[2]), &[3, 2]), " upon once");
+    assert_eq!(text(after(&[2; 20]), &[3, 2]), " upon once");
+    assert_eq!(text(after(&[]), &[3, 2]), "upon once");
+}
+
+#[test]
+fn an_answer_after_a_part_of_a_character_is_as_without_a_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = plain_model(folder.path());
+    let tokenizer = model.tokenizer().unwrap();
+    let ids = tokenizer.encode("é!", false).unwrap();
+    let mut stream = tokenizer.stream_after(&ids[..1]).unwrap();
+    let text = stream.push(ids[1]).unwrap() + &stream.push(ids[2]).unwrap();
+    assert_eq!(text, "\u{fffd}!");
 }

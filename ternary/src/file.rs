@@ -23,7 +23,7 @@ use crate::planes::{Numbers, Planes};
 use crate::scales::ScaleValues;
 use crate::table::Codes;
 use crate::trits::Trits;
-use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType};
+use crate::{Activations, Config, Error, LinearType, Result, Scaling, TableType, sha256};
 
 use expected::{compare, expected_layout, read_config, seldom_read};
 pub use writer::{Description, PackedWriter};
@@ -198,6 +198,13 @@ impl PackedFile {
     /// Always false: an empty file cannot be opened.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
+    }
+
+    /// The SHA-256 of the header, which holds the sums of all other parts, so that two files with
+    /// the same sum have the same bytes. Nothing else is read; [`PackedFile::verify`] compares the
+    /// sum of the matrices with their bytes.
+    pub fn sum(&self) -> String {
+        sha256::of(&self.map[..self.data_start])
     }
 
     /// Names, types, shapes and offsets of all tensors.

@@ -6,7 +6,7 @@ use sterna_ternary::Config;
 
 use super::*;
 use crate::Error;
-use crate::cache::KvType;
+use crate::cache::{KvType, PageCount};
 use crate::kernels::tests::Noise;
 
 const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
@@ -33,7 +33,7 @@ fn cache([heads, kv_heads, head_dim]: Shape, kv_type: KvType, capacity: usize) -
         "rope_theta": 10000.0, "tie_word_embeddings": true,
     });
     let config = Config::from_json(&config).unwrap();
-    KvCache::new(&config, kv_type, capacity).unwrap()
+    KvCache::new(&config, kv_type, capacity, &PageCount::default()).unwrap()
 }
 
 /// Queries, keys and values of some tokens.

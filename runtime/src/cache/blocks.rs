@@ -7,6 +7,7 @@
 //! it is written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::Pod;
 use half::f16;
@@ -71,19 +72,37 @@ impl CacheShape {
     }
 }
 
+/// How many pages there are, in all caches of a model.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PageCount(Arc<AtomicUsize>);
+
+impl PageCount {
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The pages of one sequence, as many as were written.
 #[derive(Debug, Clone)]
 pub(crate) struct Blocks<T> {
     pages: Vec<Arc<Page<T>>>,
     shape: CacheShape,
+    count: PageCount,
 }
 
 /// Keys and values of [`BLOCK`] positions: (layers, kv_heads, block).
 #[derive(Debug)]
-struct Page<T> {
+pub(crate) struct Page<T> {
     memory: Vec<T>,
     /// Unused elements at the start, for alignment.
     skip: usize,
+    count: PageCount,
+}
+
+impl<T> Drop for Page<T> {
+    fn drop(&mut self) {
+        self.count.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One head's keys and values of [`BLOCK`] positions.
@@ -102,11 +121,38 @@ const MANY: usize = 8;
 
 impl<T: Element> Blocks<T> {
     /// No pages.
-    pub fn new(shape: CacheShape) -> Blocks<T> {
+    pub fn new(shape: CacheShape, count: PageCount) -> Blocks<T> {
         Blocks {
             pages: Vec::new(),
             shape,
+            count,
         }
+    }
+
+    /// Adds a page of another cache.
+    pub fn push(&mut self, page: Arc<Page<T>>) {
+        self.pages.push(page);
+    }
+
+    /// The page of the positions from `index` · [`BLOCK`] on, if it was written.
+    pub fn page(&self, index: usize) -> Option<Arc<Page<T>>> {
+        self.pages.get(index).cloned()
+    }
+
+    /// Frees the pages of positions from `len` on.
+    pub fn shrink(&mut self, len: usize) {
+        self.pages.truncate(len.div_ceil(BLOCK));
+    }
+
+    /// Pages that `new` tokens from position `first` on take: those that are not there, and copies
+    /// of shared ones.
+    pub fn new_pages(&self, first: usize, new: usize) -> usize {
+        let written = first / BLOCK..(first + new).div_ceil(BLOCK);
+        let is_new = |index: &usize| match self.pages.get(*index) {
+            None => true,
+            Some(page) => Arc::strong_count(page) > 1,
+        };
+        written.filter(is_new).count()
     }
 
     /// Bytes of all pages of a cache for `capacity` tokens.
@@ -117,7 +163,7 @@ impl<T: Element> Blocks<T> {
     pub fn block(&self, layer: usize, kv_head: usize, index: usize) -> Block<'_, T> {
         let d = self.shape.head_dim;
         let len = block_len::<T>(d);
-        let Page { memory, skip } = &*self.pages[index];
+        let Page { memory, skip, .. } = &*self.pages[index];
         let at = skip + (layer * self.shape.kv_heads + kv_head) * len;
         let (scales, rest) = memory[at..][..len].split_at(BLOCK * T::SCALES);
         let (keys, values) = rest.split_at(BLOCK * d);
@@ -160,7 +206,8 @@ impl<T: Element> Blocks<T> {
         let blocks = starts
             .zip(&mut self.pages[written])
             .flat_map(|(start, page)| {
-                let Page { memory, skip } = Arc::get_mut(page).expect("the page was made writable");
+                let page = Arc::get_mut(page).expect("the page was made writable");
+                let Page { memory, skip, .. } = page;
                 let of_layer = &mut memory[*skip + layer * kv_heads * len..][..kv_heads * len];
                 let blocks = of_layer.chunks_exact_mut(len).enumerate();
                 blocks.map(move |(h, block)| (start, h, block))
@@ -179,13 +226,14 @@ impl<T: Element> Blocks<T> {
     /// Makes a page one that no other cache has. Positions of a shared page are kept if `is_begun`.
     fn make_writable(&mut self, index: usize, is_begun: bool) {
         if index == self.pages.len() {
-            self.pages.push(Arc::new(Page::zeros(self.shape)));
+            let page = Page::zeros(self.shape, &self.count);
+            self.pages.push(Arc::new(page));
         }
         let page = &mut self.pages[index];
         if Arc::get_mut(page).is_none() {
             let own = match is_begun {
                 true => page.copy(),
-                false => Page::zeros(self.shape),
+                false => Page::zeros(self.shape, &self.count),
             };
             *page = Arc::new(own);
         }
@@ -199,16 +247,26 @@ impl<T: Element> Page<T> {
     }
 
     /// Zeros, for which the operating system finds memory when they are first written.
-    fn zeros(shape: CacheShape) -> Page<T> {
-        let (memory, skip) = aligned_zeros(Self::len(shape));
-        Page { memory, skip }
+    fn zeros(shape: CacheShape, count: &PageCount) -> Page<T> {
+        Page::of_len(Self::len(shape), count)
+    }
+
+    fn of_len(len: usize, count: &PageCount) -> Page<T> {
+        let (memory, skip) = aligned_zeros(len);
+        count.0.fetch_add(1, Ordering::Relaxed);
+        Page {
+            memory,
+            skip,
+            count: count.clone(),
+        }
     }
 
     fn copy(&self) -> Page<T> {
         // Another vector has another alignment.
-        let (mut memory, skip) = aligned_zeros(self.memory.len() - self.skip);
-        memory[skip..].copy_from_slice(&self.memory[self.skip..]);
-        Page { memory, skip }
+        let mut copy = Page::of_len(self.memory.len() - self.skip, &self.count);
+        let skip = copy.skip;
+        copy.memory[skip..].copy_from_slice(&self.memory[self.skip..]);
+        copy
     }
 }
 
@@ -311,7 +369,8 @@ mod tests {
 
     #[test]
     fn clones_share_pages_until_one_of_them_writes() {
-        let mut one = Blocks::new(SHAPE);
+        let count = PageCount::default();
+        let mut one = Blocks::new(SHAPE, count.clone());
         store(&mut one, 0, 2 * BLOCK + 10, 0.0);
         let mut two = one.clone();
         let is_shared = |one: &Blocks<f32>, two: &Blocks<f32>, index: usize| {
@@ -319,9 +378,12 @@ mod tests {
         };
         assert!((0..3).all(|index| is_shared(&one, &two, index)));
         // The page that has begun is copied, full ones stay shared.
+        assert_eq!((count.get(), two.new_pages(2 * BLOCK + 10, 5)), (3, 1));
         store(&mut two, 2 * BLOCK + 10, 5, 1000.0);
         let shared: Vec<bool> = (0..3).map(|index| is_shared(&one, &two, index)).collect();
         assert_eq!(shared, [true, true, false]);
+        assert_eq!((count.get(), two.new_pages(2 * BLOCK + 15, 5)), (4, 0));
+        assert_eq!(two.new_pages(2 * BLOCK + 15, BLOCK), 1);
         let at = 2 * BLOCK + 9;
         assert_eq!([key(&one, at), key(&two, at)], [at as f32; 2]);
         assert_eq!(key(&two, at + 1), 1000.0 + (at + 1) as f32);
@@ -330,5 +392,11 @@ mod tests {
         store(&mut one, BLOCK, 1, 7.0);
         assert_eq!(key(&one, BLOCK), 7.0 + BLOCK as f32);
         assert_eq!([key(&two, BLOCK), key(&two, BLOCK + 1)], [128.0, 129.0]);
+        // Each has two pages of its own, beside the first one.
+        assert_eq!(count.get(), 5);
+        two.shrink(BLOCK);
+        assert_eq!(count.get(), 3);
+        drop((one, two));
+        assert_eq!(count.get(), 0);
     }
 }
