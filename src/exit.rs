@@ -6,7 +6,7 @@ use anyhow::Error;
 
 use crate::output;
 
-const FAILED: u8 = 1;
+pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 const BAD_INPUT: u8 = 3;
 pub const INTERRUPTED: u8 = 130;

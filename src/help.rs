@@ -23,7 +23,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "Get and convert models",
         &["pull", "models", "convert", "verify"],
     ),
-    ("Run a model", &["generate", "chat", "embed", "logits"]),
+    (
+        "Run a model",
+        &["generate", "chat", "serve", "replay", "embed", "logits"],
+    ),
     ("Judge a model", &["inspect", "doctor", "bench", "validate"]),
     ("This machine", &["cpu", "completions", "man"]),
 ];
@@ -39,7 +42,7 @@ pub fn template() -> String {
     let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n\n");
     for (heading, names) in GROUPS {
         writeln!(text, "{header}{heading}:{header:#}").expect("a string grows");
-        // Without the feature `hub` its verbs are absent.
+        // Without the features `hub` and `serve` their verbs are absent.
         for verb in names.iter().filter_map(|name| verbs.find_subcommand(name)) {
             let (name, about) = (
                 verb.get_name(),

@@ -33,7 +33,11 @@ mod preparing;
 #[cfg(feature = "hub")]
 mod pull;
 mod quickstart;
+#[cfg(feature = "serve")]
+mod replay;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod synthesize;
 mod terminal;
 mod tokenizer;
@@ -98,6 +102,10 @@ enum Verb {
     Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Args>),
+    #[cfg(feature = "serve")]
+    Replay(replay::Args),
     Embed(embed::Args),
     Logits(logits::Args),
     Bench(bench::Args),
@@ -136,6 +144,10 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => return doctor::run(&args).unwrap_or_else(|e| exit::report(&e)),
         Verb::Generate(args) => generate::run(&args),
         Verb::Chat(args) => chat::run(&args),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => serve::run(&args),
+        #[cfg(feature = "serve")]
+        Verb::Replay(args) => replay::run(&args),
         Verb::Embed(args) => embed::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
@@ -217,8 +229,8 @@ const FOREIGN: [(&[&str], &str); 8] = [
         "`sterna train --from MODEL --chat FILE` trains a model further",
     ),
     (
-        &["serve", "server", "api"],
-        "there is no server; `sterna chat MODEL` answers the lines of a pipe",
+        &["server", "api", "listen"],
+        "`sterna serve MODEL` answers programs over HTTP",
     ),
 ];
 

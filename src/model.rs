@@ -44,9 +44,9 @@ pub struct Choices {
     pub memory: Memory,
 }
 
-const KV_TYPES: [(KvType, &str); 3] = [(KvType::F32, ""), (KvType::F16, ""), (KvType::Q8, "")];
+pub const KV_TYPES: [(KvType, &str); 3] = [(KvType::F32, ""), (KvType::F16, ""), (KvType::Q8, "")];
 
-const MEMORY: [(Memory, &str); 3] = [
+pub const MEMORY: [(Memory, &str); 3] = [
     (
         Memory::Auto,
         "Map the file, or copy it if that gives huge pages and memory is free",
@@ -85,7 +85,7 @@ impl Args {
 
 impl Choices {
     pub fn kernels(&self) -> Result<Option<&'static Kernels>, Usage> {
-        self.kernels.as_deref().map(find).transpose()
+        self.kernels.as_deref().map(find_kernels).transpose()
     }
 }
 
@@ -96,7 +96,7 @@ pub fn check_threads(threads: usize) -> Result<usize, Usage> {
     }
 }
 
-fn find(name: &str) -> Result<&'static Kernels, Usage> {
+pub fn find_kernels(name: &str) -> Result<&'static Kernels, Usage> {
     let known: Vec<&str> = Kernels::available().iter().map(|k| k.name).collect();
     let why = || {
         Usage(format!(

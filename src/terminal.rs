@@ -100,6 +100,8 @@ enum OnSignal {
     FinishStep,
     /// The first asks for the end of the current answer, the second ends the process.
     StopAnswer,
+    /// The first begins the drain of a server, the second ends the process.
+    Drain,
 }
 
 static ON_SIGNAL: AtomicU8 = AtomicU8::new(OnSignal::End as u8);
@@ -108,6 +110,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static FIRST: Mutex<Option<Instant>> = Mutex::new(None);
 /// Signals that follow the first one in this time count as one: `timeout` sends two.
 const ONE: Duration = Duration::from_secs(1);
+/// The same for a server, to which a second signal is sent on purpose.
+const ONE_DRAIN: Duration = Duration::from_millis(100);
+/// What begins the drain of a server.
+static BEGIN_DRAIN: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
 
 /// Catches Ctrl-C, SIGTERM and SIGHUP, so that a process that they end leaves no temporary files.
 /// A SIGHUP that is ignored, as under nohup, stays ignored.
@@ -127,7 +133,11 @@ pub fn catch_signals() -> anyhow::Result<()> {
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes); // it ends anyway
         }
         temporary::remove_all();
-        std::process::exit(i32::from(crate::exit::INTERRUPTED));
+        let is_drained = ON_SIGNAL.load(Ordering::Relaxed) == OnSignal::Drain as u8;
+        std::process::exit(match is_drained {
+            true => i32::from(crate::exit::FAILED),
+            false => i32::from(crate::exit::INTERRUPTED),
+        });
     })?;
     #[cfg(unix)]
     if is_hangup_ignored {
@@ -146,11 +156,21 @@ fn is_end() -> bool {
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     if INTERRUPTED.swap(true, Ordering::Relaxed) {
-        return first.is_none_or(|first| first.elapsed() > ONE);
+        let one = match on_signal == OnSignal::Drain as u8 {
+            true => ONE_DRAIN,
+            false => ONE,
+        };
+        return first.is_none_or(|first| first.elapsed() > one);
     }
     *first = Some(Instant::now());
     if on_signal == OnSignal::FinishStep as u8 {
         note!("\nstopping after this step; again to stop at once");
+    }
+    if on_signal == OnSignal::Drain as u8 {
+        note!("\nno new requests, waiting for answers; again to stop at once");
+        let begin = BEGIN_DRAIN.lock();
+        let begin = begin.unwrap_or_else(|poisoned| poisoned.into_inner());
+        begin.as_ref().inspect(|begin| begin());
     }
     false
 }
@@ -171,6 +191,15 @@ impl Stoppable {
     /// Work that stops after its current step.
     pub fn work() -> Stoppable {
         ON_SIGNAL.store(OnSignal::FinishStep as u8, Ordering::Relaxed);
+        Stoppable(())
+    }
+
+    /// A server, which drains.
+    #[cfg(feature = "serve")]
+    pub fn serving(begin: impl Fn() + Send + 'static) -> Stoppable {
+        let drain = BEGIN_DRAIN.lock();
+        *drain.unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Box::new(begin));
+        ON_SIGNAL.store(OnSignal::Drain as u8, Ordering::Relaxed);
         Stoppable(())
     }
 

@@ -247,7 +247,7 @@ fn verbs_of_other_programs_get_a_hint() {
         ("run", "sterna generate"),
         ("list", "sterna models"),
         ("eval", "sterna validate"),
-        ("serve", "sterna chat"),
+        ("server", "sterna serve"),
         ("quantize", "sterna convert"),
     ] {
         let output = sterna(&[verb]);

@@ -64,6 +64,8 @@ impl Files {
             &files.path("embedding"),
         ]);
         std::fs::write(files.path("recipe"), RECIPE).unwrap();
+        let line = "{\"fingerprint\": \"st-000000000000\", \"route\": \"/v1/completions\"}\n";
+        std::fs::write(files.path("log"), line).unwrap();
         stdout(&[
             "train",
             "--config",
@@ -123,6 +125,8 @@ impl Files {
             "doctor" => "doctor @model",
             "generate" => "generate @model --prompt Once -n 2",
             "chat" => "chat @model --max-tokens 2",
+            "serve" => "serve @model --port 0",
+            "replay" => "replay @log @model",
             "embed" => "embed @embedding --text Once",
             "logits" => "logits @model --ids 1,2 --out @logits",
             "bench" => "bench @model --pp 2 --tg 2 --repetitions 1",

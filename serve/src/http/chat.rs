@@ -1,0 +1,213 @@
+//! `/v1/chat/completions`: answers to conversations.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::answers::{Answers, Choice, TokenTexts, finish_reason, logprob};
+use super::conversation;
+use super::error::{ApiError, ApiResult};
+use super::fields::{self, Fields};
+use super::form::{DONE, Form, Piece, event};
+use super::generate::{MOST_LOGPROBS, Wish};
+use super::job::{Job, unique};
+use super::read::Reader;
+use super::served::Served;
+use super::stream_options::StreamOptions;
+use crate::engine::{End, Token};
+
+/// Reads a request.
+///
+/// # Errors
+/// 400 and the field that is wrong.
+pub fn job(
+    served: Arc<Served>,
+    mut body: Map<String, Value>,
+    key: usize,
+    is_strict: bool,
+) -> ApiResult<Job> {
+    let ignored = fields::ignored(&body, Fields::Chat, is_strict)?;
+    let reader = Reader(&body);
+    let options = StreamOptions::read(reader)?;
+    let mut wish = Wish::read(reader, &served)?;
+    wish.check_tokens()?;
+    let has_logprobs = reader.flag("logprobs")?;
+    let top = reader.integer("top_logprobs", 0..=MOST_LOGPROBS)?;
+    match (has_logprobs, top) {
+        (true, top) => wish.score_answer(top.unwrap_or(0) as usize),
+        (false, Some(1..)) => {
+            let message = "top_logprobs is there without logprobs; send \"logprobs\": true too";
+            return Err(ApiError::invalid("top_logprobs", message));
+        }
+        _ => {}
+    }
+    let (prompt, is_continued) = conversation::tokens(&served, reader)?;
+    if is_continued {
+        wish.continue_text();
+    }
+    let form = Chat {
+        id: format!("chatcmpl-{}", unique()?),
+        created: super::clock::unix(),
+        has_logprobs,
+        has_usage: options.has_usage,
+        has_ids: reader.flag("return_token_ids")?,
+        seed: wish.seed,
+    };
+    let request = wish.request(&served, key, prompt);
+    body.insert("seed".into(), wish.seed.into());
+    Ok(Job {
+        served,
+        route: "/v1/chat/completions",
+        requests: vec![request],
+        form: Box::new(form),
+        is_streamed: options.is_streamed,
+        ignored,
+        body,
+    })
+}
+
+/// OpenAI's form of answers to conversations.
+struct Chat {
+    id: String,
+    created: u64,
+    has_logprobs: bool,
+    has_usage: bool,
+    has_ids: bool,
+    seed: i64,
+}
+
+impl Chat {
+    fn choice(&self, served: &Served, index: usize, choice: &Choice) -> Value {
+        let end = choice.end.as_ref();
+        let mut object = json!({
+            "index": index,
+            "message": {"role": "assistant", "content": choice.text, "refusal": null},
+            "logprobs": self.logprobs(served, &choice.tokens),
+            "finish_reason": end.map(|end| finish_reason(end.reason)),
+        });
+        if self.has_ids {
+            let last = end.and_then(|end| end.last.as_ref());
+            object["token_ids"] = token_ids(choice.tokens.iter().chain(last));
+        }
+        object
+    }
+
+    /// Scores of tokens, or null where they were not asked for.
+    fn logprobs(&self, served: &Served, tokens: &[Token]) -> Value {
+        if !self.has_logprobs {
+            return Value::Null;
+        }
+        let content: Vec<Value> = tokens.iter().map(|token| scored(served, token)).collect();
+        json!({"content": content, "refusal": null})
+    }
+
+    fn chunk(&self, served: &Served, choices: Value) -> Value {
+        let mut chunk = json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+            "choices": choices,
+        });
+        if self.has_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    fn delta(&self, served: &Served, index: usize, delta: Value, rest: Value) -> Value {
+        let mut choice = json!({
+            "index": index, "delta": delta, "logprobs": null, "finish_reason": null,
+        });
+        for (name, value) in rest.as_object().into_iter().flatten() {
+            choice[name] = value.clone();
+        }
+        self.chunk(served, json!([choice]))
+    }
+}
+
+impl Form for Chat {
+    fn whole(&self, served: &Served, answers: &Answers) -> Value {
+        let choices = answers.choices.iter().enumerate();
+        let choices = choices.map(|(index, choice)| self.choice(served, index, choice));
+        let mut object = json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+            "choices": choices.collect::<Vec<_>>(),
+            "usage": answers.usage(),
+            "sterna": {"seed": self.seed},
+        });
+        if self.has_ids {
+            object["prompt_token_ids"] = json!(answers.prompts[0]);
+        }
+        object
+    }
+
+    fn begin(&mut self, served: &Served, answers: &Answers, out: &mut String) {
+        for index in 0..answers.choices.len() {
+            let delta = json!({"role": "assistant", "content": ""});
+            let mut chunk = self.delta(served, index, delta, Value::Null);
+            chunk["sterna"] = json!({"seed": self.seed});
+            if self.has_ids && index == 0 {
+                chunk["prompt_token_ids"] = json!(answers.prompts[0]);
+            }
+            event(out, &chunk);
+        }
+    }
+
+    fn piece(&mut self, served: &Served, _: &Answers, piece: Piece, out: &mut String) {
+        let is_needed = self.has_logprobs || self.has_ids;
+        if piece.text.is_empty() && (!is_needed || piece.tokens.is_empty()) {
+            return;
+        }
+        let mut rest = json!({"logprobs": self.logprobs(served, piece.tokens)});
+        if self.has_ids {
+            rest["token_ids"] = token_ids(piece.tokens);
+        }
+        let delta = json!({"content": piece.text});
+        event(out, &self.delta(served, piece.index, delta, rest));
+    }
+
+    fn end(&mut self, served: &Served, _: &Answers, index: usize, end: &End, out: &mut String) {
+        let mut rest = json!({"finish_reason": finish_reason(end.reason)});
+        if self.has_ids {
+            rest["token_ids"] = token_ids(&end.last);
+        }
+        event(out, &self.delta(served, index, json!({}), rest));
+    }
+
+    fn finish(&mut self, served: &Served, answers: &Answers, out: &mut String) {
+        if self.has_usage {
+            let mut chunk = self.chunk(served, json!([]));
+            chunk["usage"] = answers.usage();
+            event(out, &chunk);
+        }
+        out.push_str(DONE);
+    }
+}
+
+/// The ids of tokens.
+pub fn token_ids<'t>(tokens: impl IntoIterator<Item = &'t Token>) -> Value {
+    tokens.into_iter().map(|token| token.id).collect()
+}
+
+/// A token with its score.
+pub fn scored(served: &Served, token: &Token) -> Value {
+    let texts = TokenTexts(served);
+    let entry = |id: u32, probability: f64| {
+        json!({
+            "token": texts.text(id),
+            "logprob": logprob(probability),
+            "bytes": texts.bytes(id),
+        })
+    };
+    let score = token.score.as_ref().expect("scores were asked for");
+    let mut object = entry(token.id, score.logprob);
+    let top = score.top.iter().map(|(id, logprob)| entry(*id, *logprob));
+    object["top_logprobs"] = top.collect();
+    object
+}

@@ -1,0 +1,283 @@
+//! From the messages of a request to the tokens of a prompt, by the model's chat template.
+
+use serde_json::{Map, Value};
+use sterna_ternary::json::shown;
+
+use super::error::{ApiError, ApiResult};
+use super::read::{Reader, wrong};
+use super::served::Served;
+
+/// What no message contains. It marks where the last message ends in the text of a conversation.
+const MARK: &str = "\u{f8ff}sterna:continue\u{f8ff}";
+/// Names of `chat_template_kwargs` that are not the client's to set.
+const RESERVED: [&str; 5] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+];
+/// Most bytes of `chat_template_kwargs`.
+const MOST_KWARGS: usize = 16 << 10;
+
+/// The tokens of a conversation, checked against the context, and whether an answer continues its
+/// last message.
+///
+/// # Errors
+/// 400: a message that is wrong, one that the template refuses, or too many tokens.
+pub fn tokens(served: &Served, fields: Reader) -> ApiResult<(Vec<u32>, bool)> {
+    let (text, is_continued) = text(served, fields)?;
+    let special = fields.flag("add_special_tokens")?;
+    let tokens = served.encode("messages", &text, special)?;
+    served.check("messages", &tokens)?;
+    Ok((tokens, is_continued))
+}
+
+/// The text of a conversation, and whether an answer continues its last message.
+///
+/// # Errors
+/// 400.
+pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
+    let mut messages = messages(fields)?;
+    let template = served.template()?;
+    let is_continued = is_continued(fields, &messages)?;
+    let mut variables = variables(fields)?;
+    if is_continued {
+        let last = messages.last_mut().expect("there is at least one");
+        let content = last["content"].as_str().unwrap_or_default();
+        last.insert("content".into(), format!("{content}{MARK}").into());
+    }
+    let messages = messages.into_iter().map(Value::Object).collect();
+    variables.insert("messages".into(), Value::Array(messages));
+    let add_prompt = match is_continued {
+        true => false,
+        false => fields.boolean("add_generation_prompt")?.unwrap_or(true),
+    };
+    let rendered = template.render_with(&variables, add_prompt);
+    let mut text = rendered.map_err(|error| ApiError::runtime("messages", &error))?;
+    if is_continued {
+        let end = text.rfind(MARK).ok_or_else(|| {
+            let message = "the chat template does not write the last message, so it cannot be \
+                           continued; send \"continue_final_message\": false";
+            ApiError::template(message.into())
+        })?;
+        text.truncate(end);
+    }
+    Ok((text, is_continued))
+}
+
+/// Whether the answer continues the last message: where that is said, and where that message is the
+/// assistant's and nothing else is said.
+fn is_continued(fields: Reader, messages: &[Map<String, Value>]) -> ApiResult<bool> {
+    let last = messages.last().expect("there is at least one");
+    let is_answer = last["role"] == "assistant" && !last.contains_key("tool_calls");
+    let said = fields.boolean("continue_final_message")?;
+    let adds = fields.boolean("add_generation_prompt")?;
+    match (said, adds) {
+        (Some(true), Some(true)) => {
+            let message = "continue_final_message and add_generation_prompt are both true, \
+                           expected one of them";
+            Err(ApiError::invalid("continue_final_message", message))
+        }
+        (Some(true), _) if !is_answer => {
+            let message = "continue_final_message is true, and the last message is not a text of \
+                           the assistant";
+            Err(ApiError::invalid("continue_final_message", message))
+        }
+        (Some(said), _) => Ok(said),
+        (None, Some(_)) => Ok(false),
+        (None, None) => Ok(is_answer),
+    }
+}
+
+/// Variables of the template beside the messages.
+fn variables(fields: Reader) -> ApiResult<Map<String, Value>> {
+    let mut variables = Map::new();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    let Some(kwargs) = fields.object("chat_template_kwargs")? else {
+        return Ok(variables);
+    };
+    if Value::Object(kwargs.clone()).to_string().len() > MOST_KWARGS {
+        let message = format!("chat_template_kwargs is larger than {MOST_KWARGS} bytes");
+        return Err(ApiError::invalid("chat_template_kwargs", message));
+    }
+    for (name, value) in kwargs {
+        if RESERVED.contains(&name.as_str()) || name.ends_with("_token") {
+            let message = format!("chat_template_kwargs sets {name}, which is not its to set");
+            return Err(ApiError::invalid("chat_template_kwargs", message));
+        }
+        variables.insert(name.clone(), value.clone());
+    }
+    Ok(variables)
+}
+
+/// The messages as templates expect them: `developer` is `system`, and content is a string.
+fn messages(fields: Reader) -> ApiResult<Vec<Map<String, Value>>> {
+    const EXPECTED: &str = "a list of at least one message";
+    let Some(value) = fields.value("messages") else {
+        let message = format!("messages is missing, expected {EXPECTED}");
+        return Err(ApiError::invalid("messages", message));
+    };
+    let list = value.as_array().filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| wrong("messages", value, EXPECTED))?;
+    list.iter()
+        .enumerate()
+        .map(|(i, m)| message(i, m))
+        .collect()
+}
+
+fn message(index: usize, value: &Value) -> ApiResult<Map<String, Value>> {
+    let at = format!("messages[{index}]");
+    let expected = "an object with role and content";
+    let object = value
+        .as_object()
+        .ok_or_else(|| wrong(&at, value, expected))?;
+    let role = object.get("role").unwrap_or(&Value::Null);
+    let role = match role.as_str() {
+        Some("developer") => "system",
+        Some(role @ ("system" | "user" | "assistant" | "tool")) => role,
+        _ => {
+            let expected = "system, developer, user, assistant or tool";
+            return Err(wrong(format!("{at}.role"), role, expected));
+        }
+    };
+    let calls = object.get("tool_calls").filter(|calls| !is_empty(calls));
+    let content = object.get("content").unwrap_or(&Value::Null);
+    let content = match content {
+        Value::String(text) => Value::String(text.clone()),
+        Value::Array(parts) => joined(&format!("{at}.content"), parts)?.into(),
+        Value::Null if role == "assistant" && calls.is_some() => Value::Null,
+        other => {
+            let expected = "a string, or a list of parts of type text";
+            return Err(wrong(format!("{at}.content"), other, expected));
+        }
+    };
+    if content.as_str().is_some_and(|text| text.contains(MARK)) {
+        let message = format!("{at}.content has a text that the server reserves");
+        return Err(ApiError::invalid(format!("{at}.content"), message));
+    }
+    let mut message = object.clone();
+    message.retain(|name, value| name != "refusal" && !(name == "tool_calls" && is_empty(value)));
+    message.insert("role".into(), role.into());
+    message.insert("content".into(), content);
+    Ok(message)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// The text of a list of parts, one line each.
+fn joined(at: &str, parts: &[Value]) -> ApiResult<String> {
+    fn text(at: String, part: &Value) -> ApiResult<&str> {
+        let kind = part["type"].as_str();
+        let key = match kind {
+            Some("text" | "input_text" | "output_text") => "text",
+            Some("refusal") => "refusal",
+            Some(kind) => {
+                let message = format!(
+                    "{at} is of type {}, and the model reads text only",
+                    shown(kind)
+                );
+                return Err(ApiError::unsupported(at, message));
+            }
+            None => return Err(wrong(at, part, "an object with type and text")),
+        };
+        let text = part[key].as_str();
+        text.ok_or_else(|| wrong(format!("{at}.{key}"), &part[key], "a string"))
+    }
+    let parts = parts.iter().enumerate();
+    let texts = parts.map(|(index, part)| text(format!("{at}[{index}]"), part));
+    let texts: ApiResult<Vec<&str>> = texts.collect();
+    Ok(texts?.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(list: Value) -> ApiResult<Vec<Map<String, Value>>> {
+        let body = json!({"messages": list});
+        messages(Reader(body.as_object().unwrap()))
+    }
+
+    #[test]
+    fn roles_and_parts_become_what_templates_know() {
+        let found = read(json!([
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [
+                {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}], "refusal": null},
+            {"role": "tool", "content": "3", "tool_call_id": "1"},
+        ]))
+        .unwrap();
+        let found: Vec<Value> = found.into_iter().map(Value::Object).collect();
+        assert_eq!(
+            Value::Array(found),
+            json!([
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "a\nb"},
+                {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]},
+                {"role": "tool", "content": "3", "tool_call_id": "1"},
+            ])
+        );
+    }
+
+    #[test]
+    fn wrong_messages_are_refused_by_place() {
+        for (list, param) in [
+            (json!([]), "messages"),
+            (json!("hi"), "messages"),
+            (json!(["hi"]), "messages[0]"),
+            (json!([{"content": "x"}]), "messages[0].role"),
+            (
+                json!([{"role": "king", "content": "x"}]),
+                "messages[0].role",
+            ),
+            (json!([{"role": "user"}]), "messages[0].content"),
+            (
+                json!([{"role": "user", "content": 3}]),
+                "messages[0].content",
+            ),
+            (
+                json!([{"role": "assistant", "content": null}]),
+                "messages[0].content",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+                "messages[0].content[0]",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "text", "text": 3}]}]),
+                "messages[0].content[0].text",
+            ),
+            (
+                json!([{"role": "user", "content": MARK}]),
+                "messages[0].content",
+            ),
+        ] {
+            let error = read(list.clone()).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{list}");
+        }
+    }
+
+    #[test]
+    fn the_last_answer_is_continued_unless_told() {
+        let user = json!({"role": "user", "content": "x"});
+        let answer = json!({"role": "assistant", "content": "y"});
+        let check = |last: &Value, fields: Value| {
+            let list = [last.as_object().unwrap().clone()];
+            is_continued(Reader(fields.as_object().unwrap()), &list)
+        };
+        assert!(!check(&user, json!({})).unwrap());
+        assert!(check(&answer, json!({})).unwrap());
+        assert!(!check(&answer, json!({"continue_final_message": false})).unwrap());
+        assert!(!check(&answer, json!({"add_generation_prompt": true})).unwrap());
+        let both = json!({"continue_final_message": true, "add_generation_prompt": true});
+        assert!(check(&answer, both).is_err());
+        assert!(check(&user, json!({"continue_final_message": true})).is_err());
+    }
+}

@@ -1,0 +1,371 @@
+//! The fields of requests, as data: which have an effect, which have none, and which are refused.
+//!
+//! Clients and routers send fields of other servers with every request, so most unknown names must
+//! not be an error. A field that would change the answer is different: without its effect the
+//! client would get what it did not ask for, so it is refused unless its value asks for nothing.
+
+use serde_json::{Map, Value};
+use sterna_ternary::json::shown;
+
+use super::error::{ApiError, ApiResult};
+use super::read::brief;
+
+/// Requests by their fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Fields {
+    /// `/v1/chat/completions`.
+    Chat = 1,
+    /// `/v1/completions`.
+    Completions = 2,
+    /// `/v1/embeddings`.
+    Embeddings = 4,
+    /// `/tokenize`.
+    Tokenize = 8,
+    /// `/detokenize`.
+    Detokenize = 16,
+    /// `/apply-template`.
+    Template = 32,
+    /// `/v1/responses` and `/v1/responses/input_tokens`.
+    Responses = 64,
+    /// `/v1/messages` and `/v1/messages/count_tokens`.
+    Messages = 128,
+    /// `/api/chat`.
+    OllamaChat = 256,
+    /// `/api/generate`.
+    OllamaGenerate = 512,
+    /// The `options` of both.
+    OllamaOptions = 1024,
+    /// `/api/show`.
+    OllamaShow = 2048,
+    /// `/api/embed`.
+    OllamaEmbed = 4096,
+}
+
+const CHAT: u16 = Fields::Chat as u16;
+const COMPLETIONS: u16 = Fields::Completions as u16;
+const EMBEDDINGS: u16 = Fields::Embeddings as u16;
+const TOKENIZE: u16 = Fields::Tokenize as u16;
+const DETOKENIZE: u16 = Fields::Detokenize as u16;
+const TEMPLATE: u16 = Fields::Template as u16;
+const RESPONSES: u16 = Fields::Responses as u16;
+const MESSAGES: u16 = Fields::Messages as u16;
+const OLLAMA_CHAT: u16 = Fields::OllamaChat as u16;
+const OLLAMA_GENERATE: u16 = Fields::OllamaGenerate as u16;
+const OPTIONS: u16 = Fields::OllamaOptions as u16;
+const SHOW: u16 = Fields::OllamaShow as u16;
+const EMBED: u16 = Fields::OllamaEmbed as u16;
+const GENERATE: u16 = CHAT | COMPLETIONS;
+const RENDER: u16 = CHAT | TEMPLATE | TOKENIZE;
+const FORMS: u16 = RESPONSES | MESSAGES;
+const OLLAMA: u16 = OLLAMA_CHAT | OLLAMA_GENERATE;
+const SAMPLED: u16 = GENERATE | FORMS | OPTIONS;
+const ALL: u16 = !OPTIONS;
+
+/// Fields that have an effect, and the routes where they do.
+const DONE: &[(&str, u16)] = &[
+    ("add_generation_prompt", RENDER),
+    ("add_special", TOKENIZE),
+    (
+        "add_special_tokens",
+        GENERATE | EMBEDDINGS | EMBED | TOKENIZE | TEMPLATE,
+    ),
+    ("cache_prompt", GENERATE | FORMS),
+    ("chat_template_kwargs", RENDER | FORMS),
+    ("content", TOKENIZE),
+    ("continue_final_message", RENDER | FORMS),
+    ("dimensions", EMBEDDINGS | EMBED),
+    ("echo", COMPLETIONS),
+    ("encoding_format", EMBEDDINGS),
+    ("frequency_penalty", SAMPLED),
+    ("ignore_eos", GENERATE | FORMS),
+    ("include", RESPONSES),
+    ("input", EMBEDDINGS | RESPONSES | EMBED),
+    ("instructions", RESPONSES),
+    ("logit_bias", GENERATE | FORMS),
+    ("logprobs", GENERATE | OLLAMA),
+    ("max_completion_tokens", GENERATE),
+    ("max_output_tokens", RESPONSES),
+    ("max_tokens", GENERATE | MESSAGES),
+    ("messages", RENDER | MESSAGES | OLLAMA_CHAT),
+    ("metadata", RESPONSES),
+    ("min_p", SAMPLED),
+    ("model", ALL),
+    ("n", GENERATE),
+    ("n_predict", GENERATE),
+    ("name", SHOW),
+    ("num_predict", OPTIONS),
+    ("options", OLLAMA),
+    ("output_config", MESSAGES),
+    ("presence_penalty", SAMPLED),
+    ("prompt", COMPLETIONS | TOKENIZE | OLLAMA_GENERATE),
+    ("raw", OLLAMA_GENERATE),
+    ("reasoning", RESPONSES),
+    ("reasoning_effort", RENDER | FORMS),
+    ("repeat_penalty", SAMPLED),
+    ("repetition_penalty", GENERATE | FORMS),
+    ("return_token_ids", GENERATE),
+    ("return_token_strs", TOKENIZE),
+    ("seed", SAMPLED),
+    ("stop", GENERATE | RESPONSES | OPTIONS),
+    ("stop_sequences", MESSAGES),
+    ("stop_token_ids", GENERATE | FORMS),
+    ("stream", GENERATE | FORMS | OLLAMA),
+    ("stream_options", GENERATE),
+    ("system", MESSAGES | OLLAMA_GENERATE),
+    ("temperature", SAMPLED),
+    ("text", RESPONSES),
+    ("think", OLLAMA),
+    ("thinking", MESSAGES),
+    ("tokens", DETOKENIZE),
+    ("top_k", SAMPLED),
+    ("top_logprobs", CHAT | RESPONSES | OLLAMA),
+    ("top_p", SAMPLED),
+    ("with_pieces", TOKENIZE),
+];
+
+/// Fields that are known and do not change an answer.
+const NEUTRAL: &[&str] = &[
+    "context_management",
+    "id_slot",
+    "keep_alive",
+    "low_vram",
+    "main_gpu",
+    "max_tool_calls",
+    "mirostat_eta",
+    "mirostat_tau",
+    "n_cache_reuse",
+    "num_batch",
+    "num_ctx",
+    "num_gpu",
+    "num_keep",
+    "num_thread",
+    "numa",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "separate_reasoning",
+    "service_tier",
+    "shift",
+    "spaces_between_special_tokens",
+    "store",
+    "stream_reasoning",
+    "timings_per_token",
+    "truncate",
+    "truncation",
+    "use_mlock",
+    "use_mmap",
+    "user",
+    "verbosity",
+];
+
+/// Fields that would change an answer and are not supported, and the values, as JSON, at which they
+/// would not. At null, false, "" and at an empty list or object none of them does.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("allowed_token_ids", &[]),
+    ("audio", &[]),
+    ("background", &[]),
+    ("bad_words", &[]),
+    ("best_of", &["1"]),
+    ("chat_template", &[]),
+    ("container", &[]),
+    ("context", &[]),
+    ("conversation", &[]),
+    ("documents", &[]),
+    ("dry_multiplier", &["0"]),
+    ("dynatemp_range", &["0"]),
+    ("format", &[]),
+    ("function_call", &["\"none\""]),
+    ("functions", &[]),
+    ("grammar", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("images", &[]),
+    ("include_stop_str_in_output", &[]),
+    ("json_schema", &[]),
+    ("length_penalty", &["1"]),
+    ("lora", &[]),
+    ("mcp_servers", &[]),
+    ("min_tokens", &["0"]),
+    ("mirostat", &["0"]),
+    ("modalities", &["[\"text\"]"]),
+    ("moderation", &[]),
+    ("no_stop_trim", &[]),
+    ("output_format", &[]),
+    ("penalize_newline", &["true"]),
+    ("previous_response_id", &[]),
+    ("prompt_logprobs", &[]),
+    ("regex", &[]),
+    ("repeat_last_n", &["-1"]),
+    ("response_format", &["{\"type\":\"text\"}"]),
+    ("return_hidden_states", &[]),
+    ("skip_special_tokens", &["true"]),
+    ("structured_outputs", &[]),
+    ("suffix", &[]),
+    ("template", &[]),
+    ("tfs_z", &["1"]),
+    (
+        "tool_choice",
+        &[
+            "\"none\"",
+            "\"auto\"",
+            "{\"type\":\"auto\"}",
+            "{\"type\":\"none\"}",
+        ],
+    ),
+    ("tools", &[]),
+    ("top_n_sigma", &["-1", "0"]),
+    ("truncate_prompt_tokens", &[]),
+    ("typical_p", &["1"]),
+    ("use_beam_search", &[]),
+    ("web_search_options", &[]),
+    ("xtc_probability", &["0"]),
+];
+
+/// The fields of a request that have no effect, in the order of the body.
+///
+/// # Errors
+/// 400 for a field that would change the answer, and with `is_strict` for an unknown one.
+pub fn ignored(
+    body: &Map<String, Value>,
+    route: Fields,
+    is_strict: bool,
+) -> ApiResult<Vec<String>> {
+    let mut ignored = Vec::new();
+    for (name, value) in body {
+        let done = DONE.iter().find(|(done, _)| done == name);
+        if done.is_some_and(|(_, routes)| routes & route as u16 != 0) {
+            continue;
+        }
+        if let Some((_, neutral)) = UNSUPPORTED.iter().find(|(known, _)| known == name) {
+            if asks_for_something(value, neutral) {
+                let value = brief(value);
+                let message = format!(
+                    "{name} is {value}, which this server does not support; leave {name} out"
+                );
+                return Err(ApiError::unsupported(name, message));
+            }
+        } else if is_strict && done.is_none() && !NEUTRAL.contains(&name.as_str()) {
+            let name = shown(name);
+            let message = format!("{name} is not a field of this route; the server is strict");
+            return Err(ApiError::unsupported(name, message));
+        }
+        ignored.push(name.clone());
+    }
+    Ok(ignored)
+}
+
+/// The fields that have an effect on a route.
+#[cfg(test)]
+pub fn done(route: Fields) -> Vec<&'static str> {
+    let has_effect = |(_, routes): &&(&str, u16)| routes & route as u16 != 0;
+    DONE.iter()
+        .filter(has_effect)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+fn asks_for_something(value: &Value, neutral: &[&str]) -> bool {
+    let is_empty = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    };
+    let is_neutral = |neutral: &&str| {
+        let neutral: Value = serde_json::from_str(neutral).expect("the table holds JSON");
+        match (neutral.as_f64(), value.as_f64()) {
+            (Some(neutral), Some(value)) => neutral == value,
+            _ => neutral == *value,
+        }
+    };
+    !is_empty && !neutral.iter().any(is_neutral)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::docs;
+    use super::*;
+    use serde_json::json;
+
+    fn check(body: Value, route: Fields, is_strict: bool) -> ApiResult<Vec<String>> {
+        ignored(body.as_object().unwrap(), route, is_strict)
+    }
+
+    #[test]
+    fn the_tables_are_sorted_and_apart() {
+        let done: Vec<&str> = DONE.iter().map(|(name, _)| *name).collect();
+        let unsupported: Vec<&str> = UNSUPPORTED.iter().map(|(name, _)| *name).collect();
+        for table in [&done, &unsupported, &NEUTRAL.to_vec()] {
+            assert!(table.is_sorted(), "{table:?}");
+        }
+        let both = done
+            .iter()
+            .filter(|name| unsupported.contains(name) || NEUTRAL.contains(name));
+        assert_eq!(both.count(), 0);
+        assert!(!NEUTRAL.iter().any(|name| unsupported.contains(name)));
+        for (_, neutral) in UNSUPPORTED {
+            for value in *neutral {
+                serde_json::from_str::<Value>(value).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn fields_without_effect_are_named() {
+        let body = json!({"model": "m", "user": "u", "messages": [], "n": 1, "mine": 3,
+            "tools": [], "tool_choice": null, "typical_p": 1.0, "echo": true});
+        let found = check(body, Fields::Chat, false).unwrap();
+        assert_eq!(
+            found,
+            ["user", "mine", "tools", "tool_choice", "typical_p", "echo"]
+        );
+        let error = check(json!({"user": "u", "mine": 3}), Fields::Chat, true).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn fields_that_would_change_the_answer_are_refused() {
+        for body in [
+            json!({"tools": [{"type": "function"}]}),
+            json!({"response_format": {"type": "json_object"}}),
+            json!({"best_of": 2}),
+            json!({"suffix": "x"}),
+            json!({"skip_special_tokens": false, "include_stop_str_in_output": true}),
+            json!({"mirostat": 2}),
+            json!({"tool_choice": "required"}),
+        ] {
+            let (name, _) = body.as_object().unwrap().iter().next_back().unwrap();
+            let (name, body) = (name.clone(), body);
+            let error = check(body, Fields::Completions, false).unwrap_err();
+            assert_eq!(error.code, Some("unsupported_parameter"));
+            assert_eq!(error.param, Some(name));
+        }
+        // What sglang-router adds to each request asks for nothing.
+        let added = json!({"logprobs": false, "stream": false, "no_stop_trim": false,
+            "ignore_eos": false, "continue_final_message": false, "skip_special_tokens": true,
+            "separate_reasoning": true, "stream_reasoning": true, "return_hidden_states": false});
+        assert!(check(added, Fields::Chat, false).is_ok());
+    }
+
+    #[test]
+    fn the_page_has_every_field_in_its_class() {
+        let page = docs::page();
+        let rows = docs::table(&page, "| class | what happens | fields |");
+        let done = DONE.iter().map(|(name, _)| *name);
+        let unsupported = UNSUPPORTED.iter().map(|(name, _)| *name);
+        let tables: [Vec<&str>; 3] = [done.collect(), NEUTRAL.to_vec(), unsupported.collect()];
+        assert_eq!(rows.len(), tables.len());
+        for (row, table) in rows.iter().zip(tables) {
+            let fields = row[2].replace("`--strict`", "");
+            let table = table.into_iter().map(str::to_owned).collect();
+            assert_eq!(docs::quoted(&fields), table, "{}", row[0]);
+        }
+    }
+}

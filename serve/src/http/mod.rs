@@ -1,0 +1,58 @@
+//! The HTTP side: OpenAI's routes, those of other APIs as forms of chat (`meaning.rs`), and those
+//! that routers and other clients expect (`openapi.json`).
+//!
+//! A request passes the guard (`guard.rs`: host, key, origin), is read on one of few threads
+//! (`json.rs`, `fields.rs`, then the file of its route) and becomes a [`job::Job`]. The engine's
+//! events come back through a channel (`events.rs`), are put together (`answers.rs`) and written in
+//! the form of the route (`form.rs`), at once or as a stream. When the client leaves, the channel
+//! is dropped, and the engine stops its work.
+
+mod answers;
+mod app;
+mod body;
+mod chat;
+mod clock;
+mod completions;
+mod conversation;
+#[cfg(test)]
+mod docs;
+mod embeddings;
+mod error;
+mod events;
+mod explained;
+mod fields;
+mod form;
+mod generate;
+mod guard;
+mod job;
+mod json;
+mod keys;
+mod listen;
+mod log;
+mod meaning;
+mod messages;
+mod metrics;
+mod ollama;
+mod openapi;
+mod pace;
+mod prompts;
+mod read;
+mod replay;
+mod reply;
+mod responses;
+mod routes;
+mod scores;
+mod served;
+mod settings;
+mod status;
+mod stream_options;
+mod style;
+mod texts;
+
+pub use error::ApiError;
+pub use keys::{BadKey, Keys};
+pub use listen::{BadServer, Drain, Server};
+pub use log::RequestLog;
+pub use replay::{BadLine, Replayed, replay};
+pub use served::{BadModel, Options, Served, fingerprint};
+pub use settings::{Replied, Settings};

@@ -1,0 +1,217 @@
+//! A model that is served: its engine, and everything that turns a request into tokens.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sterna_runtime::{
+    ChatTemplate, Error as RuntimeError, KvPage, Model, NUMERICS, Sampling, Tokenizer,
+};
+use sterna_ternary::sha256;
+
+use super::error::{ApiError, ApiResult};
+use crate::engine::{Handle, Limits};
+
+/// Bytes of a long text that are encoded to see whether it may be a prompt.
+const PIECE: usize = 16 << 10;
+/// Tokens that a cut inside of a text may add to it.
+const CUT: usize = 64;
+
+/// A model under its name.
+pub struct Served {
+    /// The name in requests and answers.
+    pub name: String,
+    /// The model.
+    pub model: Arc<Model>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template; without one it cannot chat.
+    pub template: Result<ChatTemplate, RuntimeError>,
+    /// How tokens are chosen where a request does not say it.
+    pub sampling: Sampling,
+    /// Most tokens of a prompt and its answer.
+    pub context: usize,
+    /// Names the bytes of the model, the type of the cache, and the numerics of the runtime: the
+    /// same fingerprint and the same request give the same bytes.
+    pub fingerprint: String,
+    /// The bounds of the engine.
+    pub limits: Limits,
+    /// The engine.
+    pub engine: Handle,
+}
+
+/// How a model is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The name in requests and answers.
+    pub name: String,
+    /// Most tokens of a prompt and its answer; by default what model and memory allow.
+    pub context: Option<usize>,
+    /// The bounds of the engine.
+    pub limits: Limits,
+}
+
+/// A model that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BadModel {
+    /// Its tokenizer or its settings.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The thread of its engine.
+    #[error("starting the thread of the engine: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A context that the model or the memory does not have.
+    #[error(
+        "a context of {found} tokens: expected 1 to {longest}, as the model was made for {model} \
+         tokens and the memory of keys and values holds {memory}; change --context or --kv-memory"
+    )]
+    Context {
+        /// The context that was asked for.
+        found: usize,
+        /// What is possible.
+        longest: usize,
+        /// What the model was made for.
+        model: usize,
+        /// What fits into memory.
+        memory: usize,
+    },
+}
+
+impl Served {
+    /// Starts the engine of a model.
+    ///
+    /// # Errors
+    /// [`BadModel`].
+    pub fn start(model: Arc<Model>, options: Options) -> Result<Served, BadModel> {
+        let tokenizer = Arc::new(model.tokenizer()?);
+        let context = context(&model, &options)?;
+        let sampling = defaults(&model)?;
+        let limits = options.limits.clone();
+        let engine = Handle::start(Arc::clone(&model), Arc::clone(&tokenizer), options.limits)?;
+        Ok(Served {
+            name: options.name,
+            template: model.chat_template(),
+            sampling,
+            context,
+            fingerprint: fingerprint(&model),
+            limits,
+            engine,
+            model,
+            tokenizer,
+        })
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// 400 where there is none that can be used.
+    pub fn template(&self) -> ApiResult<&ChatTemplate> {
+        let template = self.template.as_ref();
+        template.map_err(|error| ApiError::runtime("messages", error))
+    }
+
+    /// A JSON file of the checkpoint; null where it is absent.
+    pub fn embedded(&self, name: &str) -> Value {
+        let bytes = self.model.file().file(name);
+        let parsed = bytes.and_then(|bytes| sterna_ternary::json::parse(bytes).ok());
+        parsed.unwrap_or_default()
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    /// Token ids of a text that is to be a prompt.
+    ///
+    /// # Errors
+    /// 400 for a text that the tokenizer cannot encode, and for one that is much longer than the
+    /// context: it is not encoded to its end.
+    pub fn encode(&self, param: &str, text: &str, special: bool) -> ApiResult<Vec<u32>> {
+        let (mut rest, mut tokens, mut cuts) = (text, 0, 0);
+        while rest.len() > PIECE {
+            let mut end = PIECE;
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            tokens += self.encode_all(param, &rest[..end], false)?.len();
+            (rest, cuts) = (&rest[end..], cuts + 1);
+            if tokens > self.context + self.context / 4 + CUT * cuts {
+                return Err(ApiError::context(
+                    param,
+                    &format!("over {tokens}"),
+                    self.context,
+                ));
+            }
+        }
+        self.encode_all(param, text, special)
+    }
+
+    /// Token ids of a text of any length.
+    ///
+    /// # Errors
+    /// 400 for a text that the tokenizer cannot encode.
+    pub fn encode_all(&self, param: &str, text: &str, special: bool) -> ApiResult<Vec<u32>> {
+        let ids = self.tokenizer.encode(text, special);
+        ids.map_err(|error| ApiError::runtime(param, &error))
+    }
+
+    /// Refuses a prompt that is empty or longer than the context.
+    ///
+    /// # Errors
+    /// 400 with both numbers.
+    pub fn check(&self, param: &str, prompt: &[u32]) -> ApiResult<()> {
+        match prompt.len() {
+            0 => {
+                let message = format!("{param} has no tokens, expected at least one");
+                Err(ApiError::invalid(param, message))
+            }
+            tokens if tokens > self.context => {
+                Err(ApiError::context(param, &tokens.to_string(), self.context))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn context(model: &Model, options: &Options) -> Result<usize, BadModel> {
+    let longest = model.config().max_position_embeddings;
+    // The engine keeps one page for the copy of a shared one.
+    let memory = options.limits.pages.saturating_sub(1) * KvPage::TOKENS;
+    let possible = longest.min(memory);
+    let found = options.context.unwrap_or(possible);
+    match (1..=possible).contains(&found) {
+        true => Ok(found),
+        false => Err(BadModel::Context {
+            found,
+            longest: possible,
+            model: longest,
+            memory,
+        }),
+    }
+}
+
+/// The fingerprint of a model in this program.
+pub fn fingerprint(model: &Model) -> String {
+    let parts = [
+        model.file().sum(),
+        model.kv_type().name().to_owned(),
+        NUMERICS.to_string(),
+    ];
+    format!("st-{}", &sha256::of(parts.join("\n").as_bytes())[..12])
+}
+
+/// What the makers of the model say about sampling; what OpenAI's API does where they say nothing.
+fn defaults(model: &Model) -> Result<Sampling, RuntimeError> {
+    let config = model.generation_config()?.sampling;
+    let said = ["do_sample", "temperature", "top_k", "top_p", "min_p"];
+    let file = model.file().file("generation_config.json");
+    let settings = file.and_then(|bytes| sterna_ternary::json::parse(bytes).ok());
+    let says = settings.is_some_and(|settings| said.iter().any(|key| !settings[key].is_null()));
+    Ok(match says {
+        true => config,
+        false => Sampling {
+            temperature: 1.0,
+            ..config
+        },
+    })
+}

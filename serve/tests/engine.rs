@@ -1,0 +1,478 @@
+//! The scheduler against answers that are computed alone: random schedules, storms, limits.
+//!
+//! The clock is one that tests hold: it goes on by a random time with each look at it.
+
+#[path = "../../runtime/tests/random_model/mod.rs"]
+mod random_model;
+mod requests;
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use requests::{Outcome, expected, pool};
+use sterna_runtime::{KvPage, Model, Options, StopReason, Tokenizer};
+use sterna_serve::engine::{
+    Clock, Engine, Event, Failure, Generate, Limits, Load, Reader, Request, Sink, Work,
+};
+use sterna_serve::metrics::{BOUNDS, Metrics};
+
+/// Random schedules; STERNA_SCHEDULES asks for more.
+const SCHEDULES: u64 = 2000;
+
+/// A clock that goes on by up to `most` at each look.
+struct Held {
+    now: Cell<Duration>,
+    most: Duration,
+    random: RefCell<ChaCha8Rng>,
+}
+
+impl Held {
+    fn new(seed: u64, most: Duration) -> Held {
+        Held {
+            now: Cell::default(),
+            most,
+            random: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
+        }
+    }
+}
+
+impl Clock for Held {
+    fn now(&self) -> Duration {
+        let part = f64::from(self.random.borrow_mut().next_u32()) / f64::from(u32::MAX);
+        self.now.set(self.now.get() + self.most.mul_f64(part));
+        self.now.get()
+    }
+}
+
+/// A client: what it heard, and whether it reads.
+#[derive(Clone, Default)]
+struct Ear {
+    heard: Arc<Mutex<Vec<Event>>>,
+    reader: Arc<AtomicU8>,
+}
+
+impl Ear {
+    fn set(&self, reader: Reader) {
+        self.reader.store(reader as u8, Ordering::Relaxed);
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Ear {
+    fn send(&mut self, event: Event) {
+        self.heard.lock().unwrap().push(event);
+    }
+
+    fn reader(&self) -> Reader {
+        match self.reader.load(Ordering::Relaxed) {
+            0 => Reader::Ready,
+            1 => Reader::Slow,
+            _ => Reader::Gone,
+        }
+    }
+}
+
+fn below(random: &mut ChaCha8Rng, n: usize) -> usize {
+    random.next_u32() as usize % n
+}
+
+fn limits(parallel: usize, pages: usize) -> Limits {
+    Limits {
+        parallel,
+        step: Some(Duration::from_millis(50)),
+        pages,
+        queue: 1000,
+        queue_tokens: 1_000_000,
+        queue_timeout: Duration::from_secs(1_000_000),
+        timeout: Duration::from_secs(1_000_000),
+        weights: vec![1.0, 2.0],
+    }
+}
+
+/// An engine with what it shares.
+struct Bench<'t> {
+    engine: Engine<'t>,
+    load: Arc<Load>,
+    metrics: Arc<Metrics>,
+}
+
+impl<'t> Bench<'t> {
+    fn new(
+        model: &'t Model,
+        tokenizer: &'t Tokenizer,
+        clock: &'t dyn Clock,
+        limits: &Limits,
+    ) -> Bench<'t> {
+        let (load, metrics) = (Arc::new(Load::new(limits)), Arc::<Metrics>::default());
+        let shared = (Arc::clone(&load), Arc::clone(&metrics));
+        let engine = Engine::new(model, tokenizer, clock, limits.clone(), shared.0, shared.1);
+        Bench {
+            engine,
+            load,
+            metrics,
+        }
+    }
+
+    fn submit(&mut self, request: &Request) -> Ear {
+        let ear = Ear::default();
+        self.load.enter(request).unwrap();
+        self.engine.submit(request.clone(), Box::new(ear.clone()));
+        ear
+    }
+
+    /// Steps until nothing is left.
+    fn finish(&mut self) {
+        for _ in 0..100_000 {
+            if self.engine.is_idle() {
+                return;
+            }
+            self.engine.step();
+        }
+        panic!("the engine does not come to an end");
+    }
+}
+
+fn open(path: &Path, threads: usize) -> (Model, Tokenizer) {
+    let options = Options {
+        threads: Some(threads),
+        ..Options::default()
+    };
+    let model = Model::open(path, options).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    (model, tokenizer)
+}
+
+#[test]
+fn random_schedules_give_the_bits_of_serial_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = requests::model(folder.path());
+    let models = [1, 2, 3, 4].map(|threads| open(&path, threads));
+    let (model, tokenizer) = &models[0];
+    let requests = pool(40);
+    let expected: Vec<Outcome> = requests
+        .iter()
+        .map(|request| expected(model, tokenizer, request))
+        .collect();
+    let schedules = std::env::var("STERNA_SCHEDULES").map_or(SCHEDULES, |n| n.parse().unwrap());
+    let mut totals = [0; 3];
+    for seed in 0..schedules {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let (model, tokenizer) = &models[below(&mut random, models.len())];
+        let clock = Held::new(
+            seed,
+            Duration::from_millis(below(&mut random, 60) as u64 + 1),
+        );
+        let limits = limits(3 + below(&mut random, 5), 5 + below(&mut random, 12));
+        let mut bench = Bench::new(model, tokenizer, &clock, &limits);
+        let mut ears = Vec::new();
+        for _ in 0..2 + below(&mut random, 6) {
+            let index = below(&mut random, requests.len());
+            let request = Request {
+                key: below(&mut random, 2),
+                reads_cache: below(&mut random, 6) > 0,
+                ..requests[index].clone()
+            };
+            ears.push((index, bench.submit(&request)));
+            for _ in 0..below(&mut random, 12) {
+                // Now and then a client stops to read, reads again or leaves.
+                let (_, ear) = &ears[below(&mut random, ears.len())];
+                match below(&mut random, 30) {
+                    0 if ear.reader() == Reader::Ready => ear.set(Reader::Slow),
+                    1 => ear.set(Reader::Gone),
+                    _ => {}
+                }
+                bench.engine.step();
+                assert!(
+                    model.pages() <= limits.pages,
+                    "seed {seed}: more pages than allowed"
+                );
+            }
+            for (_, ear) in &ears {
+                if ear.reader() == Reader::Slow {
+                    ear.set(Reader::Ready);
+                }
+            }
+        }
+        bench.finish();
+        for (index, ear) in &ears {
+            let outcome = Outcome::of(&ear.events());
+            match ear.reader() {
+                Reader::Gone => outcome.assert_begins(&expected[*index], seed),
+                _ => outcome.assert_equal(&expected[*index], &requests[*index], seed),
+            }
+        }
+        assert_eq!(bench.load.waiting(), Default::default(), "seed {seed}");
+        totals[0] += bench.metrics.preemptions.get();
+        totals[1] += bench.metrics.evictions.get();
+        totals[2] += bench.metrics.cached_tokens.get();
+        drop(bench);
+        assert_eq!(model.pages(), 0, "seed {seed}: pages that nobody has");
+    }
+    // The schedules have seen what they are for.
+    assert!(totals.iter().all(|total| *total > 20), "{totals:?}");
+}
+
+#[test]
+fn a_storm_of_preemptions_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 2);
+    let clock = Held::new(1, Duration::from_millis(20));
+    // 12 sequences that grow from 1 page to 5 have 9 pages.
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(12, 9));
+    let requests: Vec<Request> = (0..12).map(|i| requests::growing(i, 60, 500)).collect();
+    let ears: Vec<Ear> = requests
+        .iter()
+        .map(|request| bench.submit(request))
+        .collect();
+    bench.finish();
+    assert!(
+        bench.metrics.preemptions.get() > 20,
+        "{}",
+        bench.metrics.preemptions.get()
+    );
+    for (request, ear) in requests.iter().zip(&ears) {
+        let expected = expected(&model, &tokenizer, request);
+        Outcome::of(&ear.events()).assert_equal(&expected, request, 0);
+    }
+}
+
+#[test]
+fn a_common_beginning_is_computed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 2);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(16, 200));
+    // All of them come at once: a system prompt of 300 tokens, a question of 10.
+    let requests: Vec<Request> = (0..16)
+        .map(|i| requests::after_system(300, i, 10))
+        .collect();
+    let ears: Vec<Ear> = requests
+        .iter()
+        .map(|request| bench.submit(request))
+        .collect();
+    bench.finish();
+    let computed = bench.metrics.prompt_tokens.get();
+    assert!(
+        computed <= (300 + 16 * 10) * 105 / 100,
+        "{computed} tokens were computed"
+    );
+    for (request, ear) in requests.iter().zip(&ears) {
+        let expected = expected(&model, &tokenizer, request);
+        Outcome::of(&ear.events()).assert_equal(&expected, request, 0);
+    }
+    // The next turn of a conversation computes its own tokens, and the last one of the answer.
+    let first = Outcome::of(&ears[0].events());
+    let mut next = requests[0].clone();
+    next.prompt.extend(first.ids(0));
+    next.prompt.extend([70, 71, 72, 73]);
+    let before = bench.metrics.prompt_tokens.get();
+    bench.submit(&next);
+    bench.finish();
+    assert_eq!(bench.metrics.prompt_tokens.get() - before, 5);
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_for_a_long_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Steady(Cell::default());
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(8, 100));
+    // The engine learns how long a token takes: more than 8 do not fit into a step.
+    bench.submit(&requests::growing(0, 20, 2));
+    bench.finish();
+    let long = bench.submit(&requests::growing(1, 550, 2));
+    bench.engine.step();
+    let metrics = Arc::clone(&bench.metrics);
+    let first_tokens = || metrics.first_token.cumulative()[BOUNDS.len()];
+    let (before, mut steps) = (first_tokens(), 0);
+    bench.submit(&requests::growing(2, 20, 2));
+    while first_tokens() == before {
+        bench.engine.step();
+        steps += 1;
+    }
+    // Its 20 tokens take three steps, and the long prompt has one between each two.
+    assert!(steps <= 6, "{steps} steps until the first token");
+    assert!(long.events().is_empty());
+    bench.finish();
+}
+
+/// A clock that goes on by 100 ms at each look.
+struct Steady(Cell<Duration>);
+
+impl Clock for Steady {
+    fn now(&self) -> Duration {
+        self.0.set(self.0.get() + Duration::from_millis(100));
+        self.0.get()
+    }
+}
+
+#[test]
+fn a_key_that_floods_the_queue_does_not_keep_others_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(4, 200));
+    let flood: Vec<Request> = (0..60).map(|i| requests::growing(i, 40, 60)).collect();
+    let ears: Vec<Ear> = flood.iter().map(|request| bench.submit(request)).collect();
+    (0..10).for_each(|_| assert!(bench.engine.step()));
+    let other = Request {
+        key: 1,
+        ..requests::growing(100, 30, 10)
+    };
+    let ear = bench.submit(&other);
+    let mut steps = 0;
+    while !ear
+        .events()
+        .iter()
+        .any(|event| matches!(event, Event::End(_)))
+    {
+        bench.engine.step();
+        steps += 1;
+    }
+    // Ten tokens, the prompt, and what the others have between.
+    assert!(steps <= 20, "{steps} steps");
+    bench.finish();
+    for (request, ear) in flood.iter().zip(&ears).take(8) {
+        let expected = expected(&model, &tokenizer, request);
+        Outcome::of(&ear.events()).assert_equal(&expected, request, 0);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place_within_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(1, 100));
+    let gone = bench.submit(&requests::growing(1, 300, 100));
+    let waiting = bench.submit(&requests::growing(2, 30, 5));
+    let queued = bench.submit(&requests::growing(3, 30, 5));
+    bench.engine.step();
+    gone.set(Reader::Gone);
+    queued.set(Reader::Gone);
+    bench.engine.step();
+    assert_eq!(bench.metrics.cancelled.get(), 2);
+    assert_eq!(bench.load.waiting().choices, 0);
+    bench.finish();
+    let events = waiting.events();
+    assert!(matches!(events.last(), Some(Event::End(_))));
+    assert_eq!(queued.events(), []);
+}
+
+#[test]
+fn a_slow_reader_is_parked_and_then_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Steady(Cell::default());
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(4, 100));
+    let ear = bench.submit(&requests::growing(1, 30, 100));
+    (0..3).for_each(|_| assert!(bench.engine.step()));
+    ear.set(Reader::Slow);
+    assert!(!bench.engine.step());
+    let heard = ear.events().len();
+    (0..5).for_each(|_| assert!(!bench.engine.step()));
+    assert_eq!(ear.events().len(), heard);
+    bench.finish();
+    assert_eq!(
+        ear.events().last(),
+        Some(&Event::Failed(Failure::SlowReader(60)))
+    );
+}
+
+#[test]
+fn requests_that_wait_or_run_too_long_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Steady(Cell::default());
+    let limits = Limits {
+        queue_timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(5),
+        ..limits(1, 100)
+    };
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits);
+    let running = bench.submit(&requests::growing(1, 30, 500));
+    let waiting = bench.submit(&requests::growing(2, 30, 5));
+    bench.finish();
+    assert_eq!(
+        running.events().last(),
+        Some(&Event::Failed(Failure::Timeout(5)))
+    );
+    assert_eq!(waiting.events(), [Event::Failed(Failure::QueueTimeout(2))]);
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(4, 3));
+    let fine = bench.submit(&requests::growing(1, 30, 5));
+    // Four pages, and there are three.
+    let large = bench.submit(&requests::growing(2, 3 * KvPage::TOKENS, 5));
+    let events = large.events();
+    assert!(
+        matches!(&events[..], [Event::Failed(Failure::Refused(_))]),
+        "{events:?}"
+    );
+    // An id that the vocabulary does not have spoils its own request alone.
+    let mut bad = requests::growing(3, 30, 5);
+    bad.prompt[7] = 100_000;
+    let bad = bench.submit(&bad);
+    bench.finish();
+    let events = bad.events();
+    assert!(
+        matches!(&events[..], [Event::Failed(Failure::Numeric(_))]),
+        "{events:?}"
+    );
+    assert!(matches!(fine.events().last(), Some(Event::End(_))));
+}
+
+#[test]
+fn the_queue_is_bounded_in_answers_and_in_tokens() {
+    let limits = Limits {
+        queue: 3,
+        queue_tokens: 100,
+        ..limits(1, 100)
+    };
+    let load = Load::new(&limits);
+    let request = |tokens| requests::growing(1, tokens, 5);
+    // A request that finds nobody waiting may be of any size.
+    load.enter(&request(500)).unwrap();
+    let full = load.enter(&request(1)).unwrap_err();
+    assert_eq!((full.waiting.choices, full.waiting.tokens), (1, 500));
+    assert!((1..=60).contains(&full.retry_after.as_secs()));
+    let load = Load::new(&limits);
+    let three = (0..3).map(|_| load.enter(&request(1)));
+    assert!(three.into_iter().all(|entered| entered.is_ok()));
+    assert!(load.enter(&request(1)).is_err());
+}
+
+#[test]
+fn a_prompt_that_is_only_scored_has_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(4, 100));
+    let request = requests::growing(1, 200, 0);
+    let Work::Generate(generate) = &request.work else {
+        unreachable!("it generates");
+    };
+    let work = Work::Generate(Generate {
+        prompt_logprobs: Some(2),
+        ..generate.clone()
+    });
+    let ear = bench.submit(&Request { work, ..request });
+    bench.finish();
+    let outcome = Outcome::of(&ear.events());
+    assert_eq!(outcome.prompt.len(), 199);
+    let end = outcome.ends[0].as_ref().unwrap();
+    assert_eq!((end.reason, end.generated_tokens), (StopReason::Length, 0));
+}

@@ -1,0 +1,257 @@
+//! `/openapi.json` against live answers: every operation is asked, and what it answers is what the
+//! document says.
+
+mod schema;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+
+use schema::Schemas;
+use serde_json::{Value, json};
+use support::{Reply, Test};
+
+/// Requests with a body that are answered, at least one for each operation.
+fn requests() -> Vec<(&'static str, Value)> {
+    let messages = json!([{"role": "user", "content": "Once Mia sat"}]);
+    let parts = json!([{"role": "user", "content": [{"type": "text", "text": "Once"}]}]);
+    let items = json!([{"type": "message", "role": "user",
+        "content": [{"type": "input_text", "text": "Once"}]}]);
+    let scores = json!(["message.output_text.logprobs"]);
+    vec![
+        ("/tokenize", json!({"prompt": "Once é"})),
+        (
+            "/tokenize",
+            json!({"content": "Once é", "with_pieces": true}),
+        ),
+        (
+            "/tokenize",
+            json!({"messages": messages, "return_token_strs": true}),
+        ),
+        ("/detokenize", json!({"tokens": [5, 6]})),
+        ("/apply-template", json!({"messages": messages})),
+        (
+            "/v1/chat/completions",
+            json!({"messages": messages, "max_tokens": 3}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": parts, "max_tokens": 3, "logprobs": true,
+            "top_logprobs": 2, "return_token_ids": true, "n": 2, "stop": ["x"], "seed": 3}),
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "Once", "max_tokens": 3}),
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": [[5, 6], [7]], "max_tokens": 3, "logprobs": 2,
+            "echo": true, "return_token_ids": true}),
+        ),
+        ("/v1/embeddings", json!({"input": "Once"})),
+        (
+            "/v1/embeddings",
+            json!({"input": ["Once", "Mia"], "encoding_format": "base64"}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "Once Mia sat", "max_output_tokens": 3}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": items, "instructions": "Be brief.", "include": scores,
+            "max_output_tokens": 3, "metadata": {"a": "b"}, "temperature": 0.7}),
+        ),
+        ("/v1/responses/input_tokens", json!({"input": "Once"})),
+        (
+            "/v1/messages",
+            json!({"messages": messages, "max_tokens": 3}),
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": parts, "max_tokens": 3, "stop_sequences": ["x"],
+            "system": [{"type": "text", "text": "Be brief."}]}),
+        ),
+        ("/v1/messages/count_tokens", json!({"messages": messages})),
+        ("/api/show", json!({"model": "stories"})),
+        (
+            "/api/chat",
+            json!({"messages": messages, "stream": false, "logprobs": true,
+            "options": {"num_predict": 3, "temperature": 0.5}}),
+        ),
+        ("/api/chat", json!({"stream": false})),
+        (
+            "/api/generate",
+            json!({"prompt": "Once", "stream": false,
+            "options": {"num_predict": 3}}),
+        ),
+        ("/api/embed", json!({"input": ["Once", "Mia"]})),
+    ]
+}
+
+fn document(test: &Test) -> Value {
+    let reply = test.get("/openapi.json");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    reply.json()
+}
+
+/// The schema of a reply, as the operation describes it.
+fn described<'d>(document: &'d Value, operation: &'d Value, reply: &Reply) -> &'d Value {
+    let class = format!("{}XX", reply.status / 100);
+    let responses = &operation["responses"];
+    let response = responses
+        .get(reply.status.to_string())
+        .or(responses.get(class));
+    let response = response.unwrap_or_else(|| panic!("{} is not described", reply.status));
+    let response = response
+        .get("$ref")
+        .map_or(response, |name| Schemas(document).target(name));
+    let media = reply
+        .header("content-type")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    let content = &response["content"];
+    let content = content
+        .get(media)
+        .unwrap_or_else(|| panic!("{media} is not in {content}"));
+    &content["schema"]
+}
+
+fn check(document: &Value, operation: &Value, reply: &Reply) {
+    let schema = described(document, operation, reply);
+    let media = reply.header("content-type").unwrap();
+    let value = match media.starts_with("application/json") {
+        true => reply.json(),
+        false => reply.body.clone().into(),
+    };
+    let checked = Schemas(document).check(schema, &value);
+    assert_eq!(
+        checked,
+        Ok(()),
+        "{} {}",
+        operation["operationId"],
+        reply.body
+    );
+}
+
+#[test]
+fn the_document_has_the_form_of_openapi() {
+    let test = Test::start();
+    let document = document(&test);
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let ids = document["paths"].as_object().unwrap().values().map(|item| {
+        let (method, operation) = item.as_object().unwrap().iter().next().unwrap();
+        assert!(["get", "post", "delete"].contains(&method.as_str()));
+        operation["operationId"].as_str().unwrap()
+    });
+    assert_eq!(
+        ids.collect::<BTreeSet<_>>().len(),
+        document["paths"].as_object().unwrap().len()
+    );
+}
+
+#[test]
+fn every_operation_answers_what_the_document_says() {
+    let test = Test::start();
+    let document = document(&test);
+    let mut asked = BTreeSet::new();
+    for (path, body) in requests() {
+        let operation = &document["paths"][path]["post"];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(
+            Schemas(&document).check(schema, &body),
+            Ok(()),
+            "{path} {body}"
+        );
+        let reply = test.post(path, &body);
+        assert_eq!(reply.status, 200, "{path} {body}: {}", reply.body);
+        check(&document, operation, &reply);
+        let content = operation["responses"]["200"]["content"]
+            .as_object()
+            .unwrap();
+        if content.len() == 2 {
+            let mut body = body;
+            body["stream"] = true.into();
+            check(&document, operation, &test.post(path, &body));
+        }
+        asked.insert(("post".to_owned(), path.to_owned()));
+    }
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let place = path.replace("{name}", "stories");
+            match method.as_str() {
+                "get" => {
+                    let reply = test.get(&place);
+                    assert_eq!(reply.status, 200, "{path}");
+                    check(&document, operation, &reply);
+                }
+                _ if operation.get("requestBody").is_none() => {
+                    let reply = test.request(&method.to_uppercase(), path, &[], "{}");
+                    assert_eq!(reply.status, 501, "{path}");
+                    check(&document, operation, &reply);
+                }
+                _ => assert!(asked.contains(&(method.clone(), path.clone())), "{path}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_are_what_the_document_says() {
+    let keys = sterna_serve::http::Keys::parse("a-long-key").unwrap();
+    let models = vec![support::served("stories", support::limits())];
+    let closed = Test::with(|settings| settings.keys = keys, models);
+    let test = Test::start();
+    let document = document(&test);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let (method, operation) = item.as_object().unwrap().iter().next().unwrap();
+        let (verb, place) = (method.to_uppercase(), path.replace("{name}", "stories"));
+        let reply = closed.request(&verb, &place, &["content-type: application/json"], "{}");
+        match operation["security"] == json!([]) {
+            true => assert_eq!(reply.status, 200, "{path}"),
+            false => assert_eq!(reply.status, 401, "{path}"),
+        }
+        check(&document, operation, &reply);
+        if operation.get("requestBody").is_some() {
+            for body in ["{\"model\": 3}", "[]", "{\"model\": \"other\"}"] {
+                let reply = test.post_text(path, body);
+                assert!([400, 404].contains(&reply.status), "{path} {body}");
+                check(&document, operation, &reply);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_check_of_schemas_finds_what_is_wrong() {
+    let document = json!({"s": {"type": "object", "required": ["a"], "properties": {
+        "a": {"type": ["integer", "null"], "minimum": 1}, "b": {"$ref": "#/t"}}},
+        "t": {"type": "array", "items": {"anyOf": [{"const": "x"}, {"enum": [1, 2]}]},
+            "maxItems": 2},
+        "u": {"allOf": [{"$ref": "#/v"}], "properties": {"c": {"minLength": 2}}},
+        "v": {"properties": {"a": {"type": "null"}}},
+        "m": {"type": "object", "additionalProperties": {"type": "number"}}});
+    let check = |name: &str, value: Value| Schemas(&document).check(&document[name], &value);
+    assert_eq!(check("s", json!({"a": 1, "b": ["x", 2]})), Ok(()));
+    assert_eq!(check("u", json!({"a": null, "c": "ab"})), Ok(()));
+    assert_eq!(check("m", json!({"any": 1.5})), Ok(()));
+    for (name, value, says) in [
+        ("s", json!([]), "type"),
+        ("s", json!({}), "required"),
+        ("s", json!({"a": 0}), "minimum"),
+        ("s", json!({"a": 1.5}), "type"),
+        ("s", json!({"a": 1, "z": 2}), "/z is not described"),
+        ("s", json!({"a": 1, "b": ["y"]}), "/b/0"),
+        ("s", json!({"a": 1, "b": [1, 1, 1]}), "maxItems"),
+        ("u", json!({"a": null, "c": "a"}), "minLength"),
+        ("u", json!({"a": 1}), "/a"),
+        ("m", json!({"any": "x"}), "/any"),
+    ] {
+        let error = check(name, value.clone()).unwrap_err();
+        assert!(error.contains(says), "{value}: {error}");
+    }
+}

@@ -1,0 +1,283 @@
+//! `sterna serve`: models over HTTP.
+
+mod memory;
+mod options;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sterna_runtime::{KvCache, KvType, Model};
+use sterna_serve::engine::Limits;
+use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings};
+use sterna_ternary::{Memory, units};
+
+use self::options::{Options, named, size};
+use crate::exit::{BadInput, Usage};
+use crate::model::{KV_TYPES, MEMORY, check_threads, find_kernels};
+use crate::output::{detail, note, outln, warning};
+use crate::packed::packed;
+use crate::terminal::Stoppable;
+
+/// Answer programs over HTTP, with OpenAI's API.
+///
+/// The same fingerprint and the same request give the same bytes, on any machine and under any
+/// load. Ctrl-C or SIGTERM refuses new requests and waits for answers in progress; a second one
+/// ends the server at once.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// A TOML file with these options as keys; flags are stronger.
+    ///
+    /// Keys are the names of the flags without dashes in front; `models` and `names` are lists.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where `sterna quickstart` puts its model.
+const QUICKSTART: &str = "runs/quickstart";
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let mut options = match &args.config {
+        Some(path) => args.options.over_file(path)?,
+        None => args.options.clone(),
+    };
+    if options.models.is_empty() {
+        options.models.push(quickstart()?);
+    }
+    let settings = settings(&options)?;
+    let keys = settings.keys.len();
+    let server = Server::start(settings)?;
+    let drain = server.drain();
+    let draining = Stoppable::serving(move || drain.begin());
+    let models = open(&options, keys)?;
+    let lines = lines(&models, server.address(), keys);
+    server.serve(models);
+    outln!("{lines}")?;
+    let cut = server.wait();
+    drop(draining);
+    match cut {
+        0 => note!("all requests were answered"),
+        cut => warning!("{cut} requests were not finished in time"),
+    }
+    Ok(())
+}
+
+/// Pages of keys and values for one model.
+pub fn pages(model: &Model) -> Result<usize, Usage> {
+    Ok(memory::pages(&[model], None, None)?[0])
+}
+
+/// The model that `sterna quickstart` made here.
+fn quickstart() -> Result<PathBuf, Usage> {
+    let run = Path::new(QUICKSTART);
+    match run.join("model.sterna").exists() {
+        true => Ok(run.join("model.sterna")),
+        false => Err(Usage(format!(
+            "no model is given, and {QUICKSTART} has none: run `sterna serve MODEL`, or first \
+             `sterna quickstart`"
+        ))),
+    }
+}
+
+fn settings(options: &Options) -> anyhow::Result<Settings> {
+    let host = options.host.unwrap_or([127, 0, 0, 1].into());
+    let mut settings = Settings::new(SocketAddr::new(host, options.port.unwrap_or(8080)));
+    settings.keys = keys(options)?;
+    settings.is_open = options.no_key;
+    settings.hosts.clone_from(&options.allow_hosts);
+    settings.origins.clone_from(&options.cors_origins);
+    settings.is_strict = options.strict;
+    settings.any_model = options.any_model;
+    settings.has_metrics = !options.no_metrics;
+    settings.drain = Duration::from_secs(options.drain.unwrap_or(30));
+    if let Some(path) = &options.log_requests {
+        let log = RequestLog::open(path);
+        let log = log.map_err(|e| BadInput(format!("{}: {e}", path.display())))?;
+        settings.log = Some(Arc::new(log));
+    }
+    settings.on_reply = Some(Box::new(|reply| {
+        let (method, path) = (&reply.method, sterna_ternary::json::shown(&reply.path));
+        let millis = reply.time.as_millis();
+        match reply.status {
+            500 => warning!("{method} {path}: 500, request {}", reply.id),
+            status => detail!(
+                "{method} {path}: {status} in {millis} ms, request {}",
+                reply.id
+            ),
+        }
+    }));
+    Ok(settings)
+}
+
+/// The keys of a file, then those of a variable.
+fn keys(options: &Options) -> anyhow::Result<Keys> {
+    let mut text = String::new();
+    if let Some(path) = &options.api_key_file {
+        let read = std::fs::read_to_string(path);
+        text += &read.map_err(|e| BadInput(format!("{}: {e}", path.display())))?;
+        text += "\n";
+    }
+    if let Some(name) = &options.api_key_env {
+        let read = std::env::var(name);
+        text += &read.map_err(|e| Usage(format!("--api-key-env {name}: {e}")))?;
+    }
+    let keys = Keys::parse(&text).map_err(|e| BadInput(e.to_string()))?;
+    let is_asked = options.api_key_file.is_some() || options.api_key_env.is_some();
+    if is_asked && keys.is_empty() {
+        return Err(BadInput("there are no keys, expected at least one per line".into()).into());
+    }
+    Ok(keys)
+}
+
+/// Opens the models and starts their engines.
+fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
+    let run = sterna_runtime::Options {
+        threads: options.threads.map(check_threads).transpose()?,
+        kernels: options.kernels.as_deref().map(find_kernels).transpose()?,
+        kv_type: named("--kv", options.kv.as_ref(), KV_TYPES, KvType::name)?.unwrap_or_default(),
+        memory: named("--memory", options.memory.as_ref(), MEMORY, Memory::name)?
+            .unwrap_or_default(),
+    };
+    let names = names(options)?;
+    let open = |path: &PathBuf| anyhow::Ok(Model::open(&packed(path)?, run)?);
+    let models = options.models.iter().map(open);
+    let models: Vec<Model> = models.collect::<anyhow::Result<_>>()?;
+    let given = options.kv_memory.as_deref().map(|text| {
+        size(text).ok_or_else(|| {
+            Usage(format!(
+                "--kv-memory is {text:?}, expected a size like 2GiB or 500MB"
+            ))
+        })
+    });
+    let all: Vec<&Model> = models.iter().collect();
+    let pages = memory::pages(&all, given.transpose()?, options.context)?;
+    let mut served = Vec::new();
+    for ((model, name), pages) in models.into_iter().zip(names).zip(pages) {
+        let options = sterna_serve::http::Options {
+            name,
+            context: options.context,
+            limits: limits(options, keys, pages)?,
+        };
+        served.push(Served::start(Arc::new(model), options)?);
+    }
+    Ok(served)
+}
+
+fn limits(options: &Options, keys: usize, pages: usize) -> Result<Limits, Usage> {
+    let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
+    let at_least_one = |flag: &str, given: Option<usize>, default| match given {
+        Some(0) => Err(Usage(format!("{flag} is 0, expected at least 1"))),
+        given => Ok(given.unwrap_or(default)),
+    };
+    let weights = &options.key_weights;
+    let count = keys.max(1);
+    let is_fine = |weight: &f64| *weight > 0.0 && weight.is_finite();
+    if !weights.is_empty() && (weights.len() != count || !weights.iter().all(is_fine)) {
+        return Err(Usage(format!(
+            "--key-weights has {} numbers, expected one above 0 for each of {count} keys",
+            weights.len()
+        )));
+    }
+    Ok(Limits {
+        parallel: at_least_one("--parallel", options.parallel, 32)?,
+        step: options.step.map(Duration::from_millis),
+        pages,
+        queue: at_least_one("--queue", options.queue, 256)?,
+        queue_tokens: at_least_one("--queue-tokens", options.queue_tokens, 131_072)?,
+        queue_timeout: seconds(options.queue_timeout, 120),
+        timeout: seconds(options.timeout, 3600),
+        weights: match weights.is_empty() {
+            true => vec![1.0; count],
+            false => weights.clone(),
+        },
+    })
+}
+
+/// The names of the models: those given, and for the others that of the file or folder.
+fn names(options: &Options) -> Result<Vec<String>, Usage> {
+    if options.names.len() > options.models.len() {
+        return Err(Usage(format!(
+            "--name is given {} times for {} models",
+            options.names.len(),
+            options.models.len()
+        )));
+    }
+    let mut names = options.names.clone();
+    for path in &options.models[names.len()..] {
+        names.push(name(path));
+    }
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() || names[..i].contains(name) {
+            return Err(Usage(format!(
+                "the name {name:?} is empty or there twice; name each model with --name"
+            )));
+        }
+    }
+    Ok(names)
+}
+
+/// What a model is called: a name of the hub as it is, a path by its last part. The file of a run
+/// is called like the run.
+fn name(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if !path.exists() {
+        return text.into_owned();
+    }
+    let stem = |path: &Path| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    match (path.is_dir(), &*stem(path), path.parent()) {
+        (true, ..) => {
+            let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            full.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        }
+        (false, "model", Some(run)) if run.join("recipe.toml").exists() => stem(run),
+        (false, stem, _) => stem.to_owned(),
+    }
+}
+
+/// What is served, and how to try it.
+fn lines(models: &[Served], address: SocketAddr, keys: usize) -> String {
+    let mut lines = format!("http://{address}\n");
+    for served in models {
+        let model = &served.model;
+        let page = KvCache::page_bytes(model.config(), model.kv_type());
+        lines += &format!(
+            "  {}: context {}, {} for keys and values, fingerprint {}\n",
+            served.name,
+            served.context,
+            units::bytes((served.limits.pages * page) as u64),
+            served.fingerprint,
+        );
+        if let Err(error) = &served.template {
+            note!("{} cannot chat: {error}", served.name);
+        }
+    }
+    let served = &models[0];
+    let key = match keys {
+        0 => "",
+        _ => " -H 'Authorization: Bearer KEY'",
+    };
+    let (path, rest) = match served.template.is_ok() {
+        true => (
+            "chat/completions",
+            r#""messages": [{"role": "user", "content": "Hello!"}]"#,
+        ),
+        false => ("completions", r#""prompt": "Once", "max_tokens": 40"#),
+    };
+    lines
+        + &format!(
+            "\ncurl http://{address}/v1/{path}{key} -H 'Content-Type: application/json' \\\n  \
+             -d '{{\"model\": \"{}\", {rest}}}'",
+            served.name,
+        )
+}

@@ -1,0 +1,112 @@
+//! How much memory there is for keys and values.
+
+use std::path::Path;
+
+use sterna_runtime::{KvCache, KvPage, Model};
+use sterna_ternary::units;
+
+use crate::exit::Usage;
+
+/// Memory that is left to the rest of the program.
+const RESERVED: u64 = 1 << 30;
+/// Tokens of a context that fits where the quarter is smaller.
+const CONTEXT: usize = 8192;
+/// Memory where the system does not say how much there is.
+const UNKNOWN: u64 = 4 << 30;
+
+/// Pages of keys and values for each model.
+///
+/// # Errors
+/// Too little for one context, with the number that is needed.
+pub fn pages(
+    models: &[&Model],
+    given: Option<u64>,
+    context: Option<usize>,
+) -> Result<Vec<usize>, Usage> {
+    let size: u64 = models.iter().map(|model| model.file().len() as u64).sum();
+    let memory = available();
+    let share = |model: &&Model| {
+        let config = model.config();
+        let page = KvCache::page_bytes(config, model.kv_type()) as u64;
+        let longest = config.max_position_embeddings;
+        let pages_of = |tokens: usize| tokens.min(longest).div_ceil(KvPage::TOKENS) as u64 + 1;
+        // Without a wish for a context any will do.
+        let least = pages_of(context.unwrap_or(1));
+        let bytes = match given {
+            Some(bytes) => bytes,
+            None => {
+                let wanted = (memory / 4).max(page * pages_of(context.unwrap_or(CONTEXT)));
+                wanted.min(memory.saturating_sub(size + RESERVED))
+            }
+        };
+        let pages = bytes / models.len() as u64 / page;
+        if pages < least {
+            return Err(Usage(format!(
+                "{}: keys and values of one context take {}, and there are {} for them; give \
+                 --kv-memory or a smaller --context",
+                model.file().path().display(),
+                units::bytes(least * page),
+                units::bytes(bytes / models.len() as u64),
+            )));
+        }
+        Ok(pages as usize)
+    };
+    models.iter().map(share).collect()
+}
+
+/// Memory that this process may use: what the system has available, or the limit of its container.
+fn available() -> u64 {
+    let system = std::fs::read_to_string("/proc/meminfo").ok();
+    let system = system.and_then(|text| meminfo(&text));
+    let group = std::fs::read_to_string("/proc/self/cgroup").ok();
+    let group = group.and_then(|text| limit(Path::new("/sys/fs/cgroup"), &text));
+    system.into_iter().chain(group).min().unwrap_or(UNKNOWN)
+}
+
+/// `MemAvailable` in bytes.
+fn meminfo(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+/// The least limit of the groups that a process is in, of version 2.
+fn limit(root: &Path, groups: &str) -> Option<u64> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = root.join(path);
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let limits = groups.filter_map(|group| {
+        let text = std::fs::read_to_string(group.join("memory.max")).ok()?;
+        text.trim().parse().ok()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_limit_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        assert_eq!(limit(root, "0::/a/b\n"), None);
+        std::fs::write(root.join("a/b/memory.max"), "max\n").unwrap();
+        std::fs::write(root.join("a/memory.max"), "3000\n").unwrap();
+        assert_eq!(limit(root, "0::/a/b\n"), Some(3000));
+        std::fs::write(root.join("a/b/memory.max"), "2000\n").unwrap();
+        assert_eq!(limit(root, "1:name=x:/y\n0::/a/b\n"), Some(2000));
+        assert_eq!(limit(root, "0::/\n"), None);
+        assert_eq!(limit(root, "1:memory:/a\n"), None);
+    }
+
+    #[test]
+    fn available_memory_is_read() {
+        let text = "MemTotal:  100 kB\nMemAvailable:   42 kB\n";
+        assert_eq!(meminfo(text), Some(42 << 10));
+        assert_eq!(meminfo("MemTotal: 100 kB"), None);
+    }
+}
