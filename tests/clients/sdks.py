@@ -1,0 +1,287 @@
+"""The clients that people use, each against the same requests sent with Python's standard library.
+
+A client must get the same text, whole and in parts, and errors as the exceptions that it documents.
+"""
+
+import asyncio
+import base64
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from server import Server, until
+
+QUESTION = "What is 3+4?"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+CHAT = {"model": "m", "messages": MESSAGES, "max_tokens": 24, "seed": 7}
+TEXT = {"model": "m", "prompt": "Once", "max_tokens": 24, "seed": 7}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+class Expected:
+    """What the server answers without a client between."""
+
+    def __init__(self, server):
+        self.chat = self.answer(server, "/v1/chat/completions", CHAT)
+        self.text = self.answer(server, "/v1/completions", TEXT)
+        body = {"model": "m", "input": ["a", "Once"]}
+        data = self.answer(server, "/v1/embeddings", body)["data"]
+        self.vectors = [one["embedding"] for one in data]
+        self.message = self.chat["choices"][0]["message"]["content"]
+        assert self.message.strip(), "the model answers nothing, so nothing can be compared"
+
+    @staticmethod
+    def answer(server, path, body):
+        status, _, reply = server.post(path, body)
+        assert status == 200, reply
+        return reply
+
+
+def raised(kind, call):
+    """The exception of a call, which must be of this kind."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"nothing was raised, expected {kind.__name__}")
+
+
+def openai(server, expected):
+    import openai
+
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    reply = client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3)
+    choice = reply.choices[0]
+    assert choice.message.content == expected.message and choice.message.refusal is None
+    assert reply.system_fingerprint == expected.chat["system_fingerprint"]
+    assert reply.usage.total_tokens == expected.chat["usage"]["total_tokens"]
+    for token in choice.logprobs.content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+    with client.chat.completions.create(**CHAT, **STREAM) as stream:
+        chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == expected.message
+    assert chunks[-1].choices == [] and chunks[-1].usage == reply.usage
+    assert chunks[-2].choices[0].finish_reason == choice.finish_reason
+    assert len({chunk.id for chunk in chunks}) == 1
+    text = expected.text["choices"][0]["text"]
+    assert client.completions.create(**TEXT).choices[0].text == text
+    echo = client.completions.create(**TEXT | {"prompt": [[5, 6, 7]]}, echo=True, logprobs=2)
+    assert len(echo.choices[0].logprobs.token_logprobs) == 3 + echo.usage.completion_tokens
+    # It asks for base64, and reads it.
+    vectors = client.embeddings.create(model="m", input=["a", "Once"]).data
+    assert [one.embedding for one in vectors] == as_f32(expected.vectors)
+    raw = client.embeddings.create(model="m", input="a", encoding_format="base64").data[0].embedding
+    assert len(base64.b64decode(raw)) == 4 * len(expected.vectors[0])
+    assert [model.id for model in client.models.list()] == ["m"]
+    assert client.models.retrieve("m").owned_by == "sterna"
+    raised(openai.NotFoundError, lambda: client.chat.completions.create(**CHAT | {"model": "x"}))
+    error = raised(openai.BadRequestError, lambda: client.completions.create(**TEXT | {"top_p": 7}))
+    assert error.param == "top_p" and error.code == "invalid_value", error
+    long = TEXT | {"prompt": "Once " * 4000}
+    error = raised(openai.BadRequestError, lambda: client.completions.create(**long))
+    assert error.code == "context_length_exceeded", error
+    openai_leaves(server, client)
+    asyncio.run(openai_async(server, expected))
+
+
+def as_f32(vectors):
+    """Numbers of JSON as the single precision that base64 holds."""
+    size = len(vectors[0])
+    return [list(struct.unpack(f"<{size}f", struct.pack(f"<{size}f", *one))) for one in vectors]
+
+
+def openai_leaves(server, client):
+    """A stream that is closed is work that ends."""
+    before = server.metrics()["sterna_cancelled_total"]
+    stream = client.completions.create(**TEXT | {"prompt": ["Once"] * 200, "n": 8}, stream=True)
+    next(iter(stream))
+    stream.close()
+    until(lambda: server.metrics()["sterna_cancelled_total"] > before, "cancelled")
+    server.until_idle()
+
+
+async def openai_async(server, expected):
+    """Eight at a time."""
+    import openai
+
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        replies = await asyncio.gather(*(client.chat.completions.create(**CHAT) for _ in range(8)))
+    assert {reply.choices[0].message.content for reply in replies} == {expected.message}
+
+
+def langchain(server, expected):
+    import openai
+    from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+    from pydantic import BaseModel
+
+    class Sum(BaseModel):
+        result: int
+
+    where = {"model": "m", "base_url": f"{server.url}/v1", "api_key": "none"}
+    chat = ChatOpenAI(**where, max_tokens=24, seed=7, stream_usage=True)
+    reply = chat.invoke(QUESTION)
+    assert reply.content == expected.message
+    assert reply.usage_metadata["total_tokens"] == expected.chat["usage"]["total_tokens"]
+    parts = list(chat.stream([("human", QUESTION)]))
+    assert "".join(part.content for part in parts) == expected.message
+    assert [reply.content for reply in chat.batch([QUESTION] * 3)] == [expected.message] * 3
+    embeddings = OpenAIEmbeddings(**where, check_embedding_ctx_length=False)
+    assert embeddings.embed_documents(["a", "Once"]) == as_f32(expected.vectors)
+    # What is not supported is said, and not answered with something else.
+    raised(openai.BadRequestError, lambda: chat.with_structured_output(Sum).invoke(QUESTION))
+    raised(openai.BadRequestError, lambda: chat.bind_tools([Sum]).invoke(QUESTION))
+
+
+def litellm(server, expected):
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    where = {"api_base": f"{server.url}/v1", "api_key": "none"}
+    chat = CHAT | {"model": "openai/m"} | where
+    assert litellm.completion(**chat).choices[0].message.content == expected.message
+    parts = list(litellm.completion(**chat, **STREAM))
+    text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+    assert text == expected.message
+    usage = [part.usage for part in parts if getattr(part, "usage", None)]
+    assert usage[-1].total_tokens == expected.chat["usage"]["total_tokens"]
+    text = TEXT | {"model": "text-completion-openai/m"} | where
+    found = litellm.text_completion(**text).choices[0].text
+    assert found == expected.text["choices"][0]["text"]
+    where |= {"encoding_format": "float"}
+    vectors = litellm.embedding(model="openai/m", input=["a"], **where).data
+    assert vectors[0]["embedding"] == expected.vectors[0]
+    raised(litellm.NotFoundError, lambda: litellm.completion(**chat | {"model": "openai/x"}))
+
+
+def instructor(server, expected):
+    """Its modes that force JSON are refused by name, and it says so."""
+    import instructor
+    import openai
+    from pydantic import BaseModel
+
+    class Sum(BaseModel):
+        result: int
+
+    plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    modes = {instructor.Mode.TOOLS: "tool_choice", instructor.Mode.JSON_SCHEMA: "response_format"}
+    for mode, field in modes.items():
+        client = instructor.from_openai(plain, mode=mode)
+        error = raised(
+            Exception,
+            lambda: client.chat.completions.create(**CHAT, response_model=Sum, max_retries=0),
+        )
+        assert field in str(error) and "unsupported_parameter" in str(error), error
+    client = instructor.from_openai(plain, mode=instructor.Mode.JSON_SCHEMA)
+    reply = client.chat.completions.create(**CHAT, response_model=None)
+    assert reply.choices[0].message.content == expected.message
+
+
+def llm(server, expected):
+    """The command line of a user."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = f"- model_id: sterna\n  model_name: m\n  api_base: {server.url}/v1\n"
+        (Path(folder) / "extra-openai-models.yaml").write_text(model)
+        options = ["-o", "seed", "7", "-o", "max_tokens", "24", "--key", "none", "--no-log"]
+        command = [sys.executable, "-m", "llm", "-m", "sterna", *options, QUESTION]
+        for more in [], ["--no-stream"]:
+            env = os.environ | {"LLM_USER_PATH": folder}
+            found = subprocess.run(command + more, env=env, capture_output=True, text=True)
+            assert found.returncode == 0, found.stderr
+            shown = found.stdout.strip()
+            assert shown == expected.message.strip(), (shown, expected.message)
+
+
+def anthropic(server, expected):
+    import anthropic
+
+    client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
+    # Without a seed only what is most probable can be compared.
+    body = {"model": "m", "messages": MESSAGES, "max_tokens": 24}
+    status, _, greedy = server.post("/v1/chat/completions", body | {"temperature": 0})
+    assert status == 200, greedy
+    text = greedy["choices"][0]["message"]["content"]
+    body |= {"extra_body": {"temperature": 0}}
+    reply = client.messages.create(**body)
+    assert reply.content[0].text == text and reply.role == "assistant"
+    # Tokens of the cache are not input tokens here.
+    read = reply.usage.input_tokens + (reply.usage.cache_read_input_tokens or 0)
+    assert read == greedy["usage"]["prompt_tokens"], reply.usage
+    with client.messages.stream(**body) as stream:
+        assert "".join(stream.text_stream) == text
+        assert stream.get_final_message().stop_reason == reply.stop_reason
+    counted = client.messages.count_tokens(model="m", messages=MESSAGES)
+    assert counted.input_tokens == greedy["usage"]["prompt_tokens"]
+    raised(anthropic.NotFoundError, lambda: client.messages.create(**body | {"model": "x"}))
+    wrong = body | {"max_tokens": -1}
+    error = raised(anthropic.BadRequestError, lambda: client.messages.create(**wrong))
+    assert error.body["error"]["type"] == "invalid_request_error", error.body
+
+
+def ollama(server, expected):
+    import ollama
+
+    client = ollama.Client(host=server.url)
+    options = {"seed": 7, "num_predict": 24}
+    assert client.chat("m", MESSAGES, options=options).message.content == expected.message
+    parts = list(client.chat("m", MESSAGES, options=options, stream=True))
+    assert "".join(part.message.content for part in parts) == expected.message
+    assert parts[-1].done and parts[-1].eval_count > 0
+    raw = client.generate("m", "Once", raw=True, options=options).response
+    assert raw == expected.text["choices"][0]["text"]
+    vectors = [list(vector) for vector in client.embed("m", ["a", "Once"]).embeddings]
+    assert vectors == expected.vectors
+    assert "m" in [model.model.removesuffix(":latest") for model in client.list().models]
+    assert client.show("m").modelinfo
+    raised(ollama.ResponseError, lambda: client.chat("x", MESSAGES))
+
+
+def responses(server, expected):
+    import openai
+
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    body = {"model": "m", "input": QUESTION, "max_output_tokens": 24, "temperature": 0}
+    reply = client.responses.create(**body)
+    greedy = client.chat.completions.create(**CHAT | {"temperature": 0}).choices[0].message.content
+    assert reply.output_text == greedy
+    with client.responses.stream(**body) as stream:
+        events = list(stream)
+    assert events[0].type == "response.created", events[0]
+    # An answer that its limit ends is not complete.
+    end = "completed" if reply.status == "completed" else "incomplete"
+    assert events[-1].type == f"response.{end}", events[-1]
+    assert events[-1].response.output_text == greedy
+    parts = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(parts) == greedy
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    raised(
+        openai.BadRequestError,
+        lambda: client.responses.create(**body, previous_response_id="resp_1"),
+    )
+
+
+def main():
+    clients = [openai, langchain, litellm, instructor, llm, anthropic, ollama, responses]
+    names = sys.argv[3:] or [client.__name__ for client in clients]
+    failed = []
+    with Server() as server:
+        expected = Expected(server)
+        for client in clients:
+            if client.__name__ not in names:
+                continue
+            try:
+                client(server, expected)
+                server.until_idle()
+            except Exception:
+                failed.append(client.__name__)
+                print(f"{client.__name__}: failed", file=sys.stderr)
+                sys.excepthook(*sys.exc_info())
+            else:
+                print(f"{client.__name__}: fine", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+main()
