@@ -3,9 +3,10 @@
 //!
 //! Bias, repetition penalty, frequency and presence penalty, then temperature, top-k, top-p, min-p.
 //! The same logits and seed give the same token on every machine; between equal logits the lower id
-//! wins. A token takes one random number, so the number of a token depends on its position alone. A sampler that needs only
-//! the most probable tokens says so ([`Sampling::screen`]); the head is then read only in part. The
-//! filters are written here, because their order and the treatment of ties must be those of
+//! wins. A token takes one random number, so the number of a token depends on its position alone.
+//! A sampler that needs only the most probable tokens says so ([`Sampling::screen`]); the head is
+//! then read only in part. The filters are written here, because their order and the treatment of
+//! ties must be those of
 //! `transformers` and must not change with the version of a crate.
 
 use std::cmp::Ordering;

@@ -162,9 +162,9 @@ impl Tokenizer {
         Some((self.tokenizer.id_to_token(id)?, is_special))
     }
 
-    /// The bytes that a token stands for; none for an id without a token. A special token stands for
-    /// its name. [`Tokenizer::decode`] leaves special tokens out, and with some tokenizers the space
-    /// at the start of a text.
+    /// The bytes that a token stands for; none for an id without a token. A special token stands
+    /// for its name. [`Tokenizer::decode`] leaves special tokens out, and with some tokenizers the
+    /// space at the start of a text.
     pub fn bytes(&self, id: u32) -> &[u8] {
         self.token_bytes().of(id)
     }

@@ -171,8 +171,8 @@ impl<'t> Engine<'t> {
         self.served[key] = self.served[key].max(least.unwrap_or(0.0));
     }
 
-    /// Computes the next tokens. Returns whether there were any: there are none while clients do not
-    /// read.
+    /// Computes the next tokens. Returns whether there were any: there are none while clients do
+    /// not read.
     pub fn step(&mut self) -> bool {
         self.steps += 1;
         self.drop_gone();

@@ -1,7 +1,7 @@
 //! Reasons for what hyper refuses by itself.
 //!
 //! Bytes that are not HTTP never reach a route: hyper answers them with a status and without a
-//! body. This stream, between hyper and the socket, gives such a reply the JSON of all other errors.
+//! body. This stream, between hyper and the socket, gives such a reply the JSON of other errors.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -79,7 +79,8 @@ fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
         reply += "\r\n";
     }
     reply += &format!(
-        "content-type: application/json\r\nx-should-retry: false\r\ncontent-length: {}\r\n\r\n{body}",
+        "content-type: application/json\r\nx-should-retry: false\r\n\
+         content-length: {}\r\n\r\n{body}",
         body.len()
     );
     Some(reply.into_bytes())
