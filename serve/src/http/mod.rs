@@ -2,7 +2,7 @@
 //! that routers and other clients expect (`openapi.json`).
 //!
 //! A request passes the guard (`guard.rs`: host, key, origin), is read on one of few threads
-//! (`json.rs`, `fields.rs`, then the file of its route) and becomes a [`job::Job`]. The engine's
+//! (`json.rs`, `fields.rs`, then the file of its route) and becomes a `Job`. The engine's
 //! events come back through a channel (`events.rs`), are put together (`answers.rs`) and written in
 //! the form of the route (`form.rs`), at once or as a stream. When the client leaves, the channel
 //! is dropped, and the engine stops its work.
