@@ -224,7 +224,7 @@ fn exponent(x: f64, precision: usize) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// The shorter of both notations, with so many significant digits.
+/// The shorter of both notations, with this number of significant digits.
 fn general(x: f64, precision: usize, keep_zeros: bool) -> String {
     let scientific = exponent(x, precision - 1);
     let power: i32 = scientific
