@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::Event;
 use serde_json::{Value, json};
 
-const PAGE: &str = include_str!("live.html");
+const PAGE: &str = include_str!("../../serve/src/page/live.html");
 /// Bytes of a request that are read; browsers send less.
 const LARGEST_REQUEST: u64 = 16 << 10;
 /// A connection whose client is slower than this in sending or receiving is closed.
