@@ -5,7 +5,10 @@
 //! and Infinity are read as null, and the half as U+FFFD. `serde_json` has no option for this, so a
 //! text that it refuses is repaired and parsed once more.
 
+use std::ops::Range;
+
 use serde_json::Value;
+use sterna_ternary::json::{LARGE_INTEGER, large_integers};
 
 /// A value, and whether its text had to be repaired.
 pub(crate) struct Parsed {
@@ -13,8 +16,32 @@ pub(crate) struct Parsed {
     pub is_repaired: bool,
 }
 
-/// Parses a text, or says what is wrong with it.
+/// Parses a text, or says what is wrong with it. Integers beyond 64 bits become objects, see
+/// [`LARGE_INTEGER`].
 pub(crate) fn parse(text: &[u8]) -> Result<Parsed, String> {
+    let large = large_integers(text);
+    if !large.is_empty() {
+        return parse_repaired(&with_large(text, large));
+    }
+    parse_repaired(text)
+}
+
+/// A text with its integers beyond 64 bits as objects.
+fn with_large(text: &[u8], large: Vec<Range<usize>>) -> Vec<u8> {
+    let key = Value::from(LARGE_INTEGER);
+    let (mut out, mut at) = (Vec::with_capacity(text.len() + 32 * large.len()), 0);
+    for Range { start, end } in large {
+        out.extend_from_slice(&text[at..start]);
+        out.extend_from_slice(format!("{{{key}:\"").as_bytes());
+        out.extend_from_slice(&text[start..end]);
+        out.extend_from_slice(b"\"}");
+        at = end;
+    }
+    out.extend_from_slice(&text[at..]);
+    out
+}
+
+fn parse_repaired(text: &[u8]) -> Result<Parsed, String> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => {
             return Ok(Parsed {
@@ -86,6 +113,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_keep_their_digits() {
+        let large = |digits: &str| json!({LARGE_INTEGER: digits});
+        for (text, expected) in [
+            ("1180591620717411303424", large("1180591620717411303424")),
+            ("-9223372036854775809", large("-9223372036854775809")),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            (
+                r#""a 1180591620717411303424""#,
+                json!("a 1180591620717411303424"),
+            ),
+            ("1e30", json!(1e30)),
+            ("1180591620717411303424.0", json!(1180591620717411303424.0)),
+            (
+                r#"{"a":[1,99999999999999999999,NaN]}"#,
+                json!({"a": [1, large("99999999999999999999"), null]}),
+            ),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().value, expected, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_and_halves_of_python_are_read() {

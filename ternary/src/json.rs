@@ -2,6 +2,8 @@
 //! values are counted before parsing. `serde_json` limits the depth but not the number of values,
 //! so the count is done here.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 /// Most values in a file that is parsed into a [`Value`]. Settings of published tokenizers have up
@@ -49,6 +51,40 @@ pub fn count(bytes: &[u8]) -> usize {
         }
     }
     values
+}
+
+/// The key of an object that stands for an integer beyond 64 bits; its value is the digits.
+/// `serde_json` would make a float of such an integer.
+pub const LARGE_INTEGER: &str = "\0integer";
+
+/// Places of the integers beyond 64 bits.
+pub fn large_integers(text: &[u8]) -> Vec<Range<usize>> {
+    let (mut found, mut in_string, mut at) = (Vec::new(), false, 0);
+    while at < text.len() {
+        match text[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_part = |b: &&u8| b.is_ascii_digit() || b"+-.eE".contains(b);
+                let end = at + text[at..].iter().take_while(is_part).count();
+                if is_large(&text[at..end]) {
+                    found.push(at..end);
+                }
+                at = end - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Whether a number is an integer that 64 bits do not hold.
+fn is_large(number: &[u8]) -> bool {
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
+    let is_integer = digits.len() >= 19 && digits.iter().all(u8::is_ascii_digit);
+    let text = str::from_utf8(number).unwrap_or_default();
+    is_integer && text.parse::<i64>().is_err() && text.parse::<u64>().is_err()
 }
 
 /// The members of an object with the text of each value, so that a large one need not become a
@@ -123,6 +159,19 @@ mod tests {
         assert_eq!(count(b"3"), 1);
         assert_eq!(count(br#"{"a": [1, 2], "b, [\", {": "\\"}"#), 5);
         assert_eq!(parse(br#"["a, b"]"#).unwrap()[0], "a, b");
+    }
+
+    #[test]
+    fn integers_beyond_64_bits_are_found() {
+        let text = br#"{"a\" 99999999999999999999": [18446744073709551616, -9223372036854775809,
+            18446744073709551615, -9223372036854775808, 1e30, 99999999999999999999.0, 7]}"#;
+        let found = large_integers(text).into_iter();
+        let found: Vec<&[u8]> = found.map(|place| &text[place]).collect();
+        assert_eq!(
+            found,
+            [&b"18446744073709551616"[..], b"-9223372036854775809"]
+        );
+        assert!(large_integers(b"\"1\\").is_empty() && large_integers(b"").is_empty());
     }
 
     #[test]

@@ -488,7 +488,8 @@ fn joined(mut prompt: Vec<Message>, completion: Vec<Message>) -> Vec<Message> {
 fn list(value: &Value) -> Option<std::borrow::Cow<'_, [Value]>> {
     match value {
         Value::Array(list) => Some(list.into()),
-        Value::String(text) => match serde_json::from_str(text) {
+        Value::String(text) => match crate::json::parse(text.as_bytes()).map(|parsed| parsed.value)
+        {
             Ok(Value::Array(list)) => Some(list.into()),
             _ => None,
         },

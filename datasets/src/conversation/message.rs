@@ -175,7 +175,9 @@ fn is_learned(fields: &mut Fields) -> Result<bool, String> {
 
 /// A call of ShareGPT, `{"name": …, "arguments": …}` as text, as `tool_calls`.
 fn calls(text: &Option<Value>) -> Option<Value> {
-    let function: Value = serde_json::from_str(text.as_ref()?.as_str()?).ok()?;
+    let function = crate::json::parse(text.as_ref()?.as_str()?.as_bytes())
+        .ok()?
+        .value;
     let is_call = function["name"].is_string();
     is_call.then(|| json!([{"type": "function", "function": function}]))
 }

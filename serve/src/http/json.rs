@@ -9,7 +9,7 @@ use std::fmt::{self, Formatter};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use sterna_ternary::json::{count, shown};
+use sterna_ternary::json::{count, large_integers, shown};
 
 use super::error::{ApiError, ApiResult};
 
@@ -29,7 +29,10 @@ pub fn object(bytes: &[u8]) -> ApiResult<Map<String, Value>> {
         let message = format!("the body holds {found} JSON values, expected at most {MOST_VALUES}");
         return Err(ApiError::json(None, message));
     }
-    let state = State::default();
+    let state = State {
+        has_large: !large_integers(bytes).is_empty(),
+        ..State::default()
+    };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict(&state).deserialize(&mut reader);
     let value = value.and_then(|value| reader.end().map(|()| value));
@@ -59,6 +62,8 @@ struct State {
     path: RefCell<Vec<String>>,
     /// Lists and objects so far.
     containers: Cell<usize>,
+    /// Whether the body holds an integer beyond 64 bits, which the reader makes a float.
+    has_large: bool,
 }
 
 /// Reads a value.
@@ -110,6 +115,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        if self.0.has_large && value.abs() >= 2f64.powi(63) {
+            return Err(E::custom("an integer beyond 64 bits; send it as a string"));
+        }
         let number = Number::from_f64(value);
         number
             .map(Value::Number)
@@ -185,6 +193,12 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_name_their_member() {
+        refused(
+            r#"{"messages": [{"id": 18446744073709551616}]}"#,
+            Some("messages.id"),
+            "beyond 64 bits",
+        );
+        object(br#"{"a": 1e30, "b": "18446744073709551616"}"#).unwrap();
         refused(
             r#"{"temperature": 1e400}"#,
             Some("temperature"),
