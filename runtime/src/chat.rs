@@ -13,6 +13,8 @@
 //! error. Contents of messages are data and never parsed.
 
 mod arguments;
+mod categories;
+mod cycler;
 mod ends;
 mod environment;
 mod expression;
@@ -25,6 +27,7 @@ mod lexer;
 mod limits;
 mod methods;
 mod operators;
+mod range;
 mod strftime;
 mod strings;
 mod text;
@@ -33,7 +36,7 @@ mod value_tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minijinja::value::{Serde, Value};
+use minijinja::value::Value;
 use serde::{Deserialize, Serialize};
 use sterna_ternary::PackedFile;
 
@@ -214,8 +217,8 @@ impl ChatTemplate {
         values.extend(tokens.map(|(name, text)| (&**name, Value::from(&**text))));
         for (name, value) in variables {
             let value = match name == "messages" {
-                true => Value::from(Serde(normalized(value))),
-                false => Value::from(Serde(value)),
+                true => json::variable(&normalized(value))?,
+                false => json::variable(value)?,
             };
             values.insert(name, value);
         }

@@ -15,7 +15,11 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Divides what the interpreter passes.
     pub fn of(passed: Passed) -> Result<Arguments, Error> {
-        let mut positional = passed.into_values();
+        Arguments::of_values(passed.into_values())
+    }
+
+    /// Divides values of which the last may hold all that are given by name.
+    pub fn of_values(mut positional: Vec<Value>) -> Result<Arguments, Error> {
         let named = match positional.last().is_some_and(Value::is_kwargs) {
             true => positional.pop().map(Kwargs::try_from).transpose()?,
             false => None,

@@ -8,7 +8,7 @@ use minijinja::{AutoEscape, Environment, Error, State};
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::{self, RenderUsage};
-use super::{filters, json, methods, operators, strftime, text, value_tests};
+use super::{cycler, filters, json, methods, operators, range, strftime, text, value_tests};
 
 /// An environment for one rendering.
 pub(super) fn environment(usage: &Arc<RenderUsage>) -> Environment<'static> {
@@ -68,6 +68,10 @@ fn operators_of(environment: &mut Environment<'static>, watch: &Watch) {
     environment.add_function("__sign", |sign: &str, value: &Value| {
         operators::sign(sign, value)
     });
+    let w = watch.clone();
+    environment.add_function("__dict", move |parts: Rest<Value>| {
+        w.watch(|| operators::literal(parts))
+    });
     environment.add_function("__iter", operators::iter);
     environment.add_function("__attr", |value: &Value, name: &str| {
         operators::attr(value, name)
@@ -96,10 +100,7 @@ fn functions(environment: &mut Environment<'static>, watch: &Watch) {
     environment.add_function("strftime_now", |format: &str| {
         strftime::strftime_now(format)
     });
-    environment.add_function(
-        "range",
-        |first: i64, second: Option<i64>, step: Option<i64>| operators::range(first, second, step),
-    );
+    environment.add_function("range", range::range);
     let w = watch.clone();
     environment.add_function("namespace", move |args: Passed| {
         let values = w.watch(|| dict(args))?;
@@ -114,14 +115,12 @@ fn functions(environment: &mut Environment<'static>, watch: &Watch) {
     });
     let w = watch.clone();
     environment.add_function("dict", move |args: Passed| w.watch(|| dict(args)));
-    environment.add_function("cycler", |items: Rest<Value>| match items.is_empty() {
-        true => Err(error("cycler: expected at least one item")),
-        false => minijinja_contrib::globals::cycler(items.0),
-    });
+    environment.add_function("cycler", |items: Rest<Value>| cycler::cycler(items.0));
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
-    for name in ["debug", "lipsum"] {
-        environment.remove_global(name);
-    }
+    environment.remove_global("debug");
+    environment.add_function("lipsum", |_: Passed| -> Result<Value, Error> {
+        Err(error("`lipsum` makes random text, which is not supported"))
+    });
 }
 
 /// `dict(pairs or dictionary, name=value …)`
@@ -147,5 +146,5 @@ fn dict(args: Passed) -> Result<Value, Error> {
         let value = args.named(&name).unwrap_or_default();
         pairs.push((Value::from(name), value));
     }
-    Ok(Value::from_pairs(pairs))
+    operators::dictionary(pairs)
 }

@@ -6,17 +6,20 @@
 //! `__method(m, "items")`. Their functions are in `operators.rs` and `methods.rs`. What has one
 //! meaning (names, literals, filters, tests, `and`, `or`, `if`) stays.
 
+use std::cell::{Cell, RefCell};
+
 use super::lexer::{Kind, Token, lex, unescape};
 use super::methods;
 
 /// Functions that rewritten templates call. Templates cannot use these names.
-pub(super) const FUNCTIONS: [&str; 10] = [
+pub(super) const FUNCTIONS: [&str; 11] = [
     "__arith",
     "__attr",
     "__bound",
     "__compare",
     "__concat",
     "__item",
+    "__dict",
     "__iter",
     "__method",
     "__sign",
@@ -309,6 +312,11 @@ impl<'a> Parser<'a> {
                     let why = format!("`{name}` of macros is not supported");
                     return Err(malformed(token.at, why));
                 }
+                // Only the blocks of `self` have a meaning.
+                if name == "self" && !self.is(".") {
+                    let why = "`self` is not a value here; expected `self.` and a block";
+                    return Err(malformed(token.at, why));
+                }
                 Ok(name.to_owned())
             }
             Kind::Number => {
@@ -338,14 +346,7 @@ impl<'a> Parser<'a> {
             }
             Kind::Operator if token.text == "{" => {
                 self.take();
-                let items = self.deeper(|p| {
-                    p.list("}", |p| {
-                        let key = p.expression()?;
-                        p.expect(":")?;
-                        Ok(format!("{key}: {}", p.expression()?))
-                    })
-                })?;
-                Ok(format!("{{{items}}}"))
+                self.dictionary()
             }
             _ => Err(self.unexpected("a value")),
         }
@@ -364,6 +365,30 @@ impl<'a> Parser<'a> {
             items.push(item(self)?);
         }
         Ok(items.join(", "))
+    }
+
+    /// A dictionary, after the opening bracket. Keys that may be equal or no keys are checked later.
+    fn dictionary(&mut self) -> Result<String> {
+        let (plain, pairs) = (Cell::new(true), RefCell::new(Vec::new()));
+        self.deeper(|p| {
+            p.list("}", |p| {
+                let is_text = p.peek().kind == Kind::Text && p.is_second(":");
+                plain.set(plain.get() && is_text);
+                let key = p.expression()?;
+                p.expect(":")?;
+                pairs.borrow_mut().push((key, p.expression()?));
+                Ok(String::new())
+            })
+        })?;
+        let written = |(key, value): (String, String)| match plain.get() {
+            true => format!("{key}: {value}"),
+            false => format!("{key}, {value}"),
+        };
+        let items: Vec<String> = pairs.into_inner().into_iter().map(written).collect();
+        Ok(match plain.get() {
+            true => format!("{{{}}}", items.join(", ")),
+            false => format!("__dict({})", items.join(", ")),
+        })
     }
 
     /// The arguments of a call, after the opening bracket.
@@ -420,6 +445,7 @@ impl<'a> Parser<'a> {
 
     fn subscript(&mut self, value: &str) -> Result<String> {
         let (mut parts, mut is_slice) = (vec![String::from("none")], false);
+        let is_empty = self.is("]");
         while !self.skip("]") {
             if self.skip(":") {
                 is_slice = true;
@@ -430,7 +456,7 @@ impl<'a> Parser<'a> {
             *last = self.tuple(true)?;
         }
         match (is_slice, parts.len()) {
-            (false, _) if parts[0] != "none" => Ok(format!("__item({value}, {})", parts[0])),
+            (false, _) if !is_empty => Ok(format!("__item({value}, {})", parts[0])),
             (true, 2 | 3) => Ok(format!("__slice({value}, {})", parts.join(", "))),
             _ => Err(self.unexpected("a subscript")),
         }
@@ -445,7 +471,14 @@ impl<'a> Parser<'a> {
             } else if self.skip("is") {
                 self.nest()?;
                 let not = if self.skip("not") { "not " } else { "" };
-                value = format!("({value} is {not}{})", self.test()?);
+                let test = match self.test()? {
+                    // One name is one object; the test itself sees only values.
+                    test if is_name(&value) && test == format!("sameas({value})") => {
+                        format!("sameas({value}, true)")
+                    }
+                    test => test,
+                };
+                value = format!("({value} is {not}{test})");
             } else if self.skip("(") {
                 self.nest()?;
                 value = format!("({value})({})", self.arguments()?);
@@ -488,6 +521,11 @@ impl<'a> Parser<'a> {
             false => Ok(name.to_owned()),
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.chars().all(is_part) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// A call, unless there is only one part.

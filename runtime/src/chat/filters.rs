@@ -2,6 +2,7 @@
 
 mod lists;
 mod numbers;
+mod select;
 mod texts;
 mod wrap;
 
@@ -99,6 +100,7 @@ pub(super) fn register(environment: &mut Environment<'static>, limits: &super::W
             })
         });
     }
+    select::register(environment, limits);
     // Names that Jinja2 does not have, and one whose result is random.
     for name in ["bool", "lines", "split", "chain", "zip", "random"] {
         environment.remove_filter(name);

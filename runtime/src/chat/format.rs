@@ -6,7 +6,7 @@ use minijinja::value::{Value, ValueKind};
 
 use super::arguments::{Arguments, error};
 use super::limits::check_size;
-use super::operators::{self, Number, is_dict, is_list, type_name};
+use super::operators::{self, Number, is_dict, is_sequence, type_name};
 use super::text;
 
 /// A field: `[[fill]align][sign][#][0][width][,][.precision][type]`.
@@ -321,7 +321,7 @@ pub(super) fn percent(format: &Value, values: &Value) -> Result<Value, Error> {
         check_size(out.len())?;
     }
     // Python checks this only for a tuple or a value without items.
-    let has_items = !values.is_tuple() && (is_list(values) || is_dict(values));
+    let has_items = !values.is_tuple() && (is_sequence(values) || is_dict(values));
     let is_used = values_left.next().is_none() || has_keys || has_items || values.is_undefined();
     match is_used {
         true if is_safe => Ok(Value::from_safe_string(out + rest)),

@@ -2,12 +2,40 @@
 //! Jinja's own filter it escapes nothing for HTML.
 
 use minijinja::Error;
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Serde, Value, ValueKind};
+use sterna_ternary::json::LARGE_INTEGER;
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::check_size;
 use super::operators::{Number, integer, is_dict, is_list, order, type_name};
 use super::text;
+
+/// A variable of the caller. Integers beyond 64 bits are those of `sterna_ternary::json`.
+pub(super) fn variable(json: &serde_json::Value) -> Result<Value, Error> {
+    use serde_json::Value as Json;
+    Ok(match json {
+        Json::Null => Value::from(()),
+        Json::Array(items) => {
+            Value::from(items.iter().map(variable).collect::<Result<Vec<_>, _>>()?)
+        }
+        Json::Object(members) => match (members.len(), members.get(LARGE_INTEGER)) {
+            (1, Some(Json::String(digits))) => match digits.parse::<i128>() {
+                Ok(n) => Value::from(n),
+                Err(_) => {
+                    return Err(error(format!(
+                        "the integer {digits} has more than 128 bits"
+                    )));
+                }
+            },
+            _ => {
+                let pair = |(name, value): (&String, &Json)| Ok((name.clone(), variable(value)?));
+                let pairs: Result<Vec<_>, Error> = members.iter().map(pair).collect();
+                Value::from_pairs(pairs?)
+            }
+        },
+        plain => Value::from(Serde(plain)),
+    })
+}
 
 /// `tojson(value, ensure_ascii=false, indent=none, separators=none, sort_keys=false)`
 pub(super) fn tojson(value: &Value, args: Passed) -> Result<Value, Error> {

@@ -1,5 +1,7 @@
 //! Large and small letters as Python's `str` converts them.
 
+use super::categories;
+
 /// The first letter large, all others small.
 pub(super) fn capitalize(text: &str) -> String {
     let mut chars = text.char_indices();
@@ -41,7 +43,7 @@ pub(super) fn fold(c: char) -> Vec<char> {
 }
 
 fn is_cased(c: char) -> bool {
-    c.is_uppercase() || c.is_lowercase() || matches!(c, 'ǅ' | 'ǈ' | 'ǋ' | 'ǲ')
+    c.is_uppercase() || c.is_lowercase() || categories::is_title(c)
 }
 
 /// A letter at the beginning of a word: of several letters only the first is large.

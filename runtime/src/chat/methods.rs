@@ -5,11 +5,15 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, State};
 
 use super::arguments::{Arguments, Passed, error};
-use super::operators::{Number, View, equal, integer, is_dict, is_list, type_name, undefined};
+use super::operators::{
+    Number, View, check_key, dictionary as dictionary_of, equal, int, integer, is_dict, is_list,
+    is_object, is_sequence, lookup, type_name, undefined,
+};
+use super::range::Range;
 use super::{format, strings, text};
 
 /// Methods of strings.
-const OF_STRINGS: [&str; 46] = [
+const OF_STRINGS: [&str; 47] = [
     "capitalize",
     "casefold",
     "center",
@@ -54,12 +58,32 @@ const OF_STRINGS: [&str; 46] = [
     "strip",
     "swapcase",
     "title",
+    "translate",
     "upper",
     "zfill",
 ];
 const OF_DICTS: [&str; 5] = ["copy", "get", "items", "keys", "values"];
 const OF_LISTS: [&str; 3] = ["copy", "count", "index"];
-const OF_NUMBERS: [&str; 2] = ["bit_length", "is_integer"];
+const OF_NUMBERS: [&str; 5] = [
+    "as_integer_ratio",
+    "bit_count",
+    "bit_length",
+    "conjugate",
+    "is_integer",
+];
+/// Attributes that are not methods: of numbers, ranges and macros.
+const PROPERTIES: [&str; 10] = [
+    "catch_kwargs",
+    "catch_varargs",
+    "real",
+    "imag",
+    "numerator",
+    "denominator",
+    "start",
+    "stop",
+    "step",
+    "arguments",
+];
 /// Methods whose arguments may be given by name.
 const WITH_NAMES: [&str; 7] = [
     "encode",
@@ -73,9 +97,15 @@ const WITH_NAMES: [&str; 7] = [
 /// The method of the type `dict` itself.
 const FROM_KEYS: &str = "fromkeys";
 
-/// Whether some type has a method of this name. Attributes with other names are keys.
+/// Whether some type has an attribute of this name. Attributes with other names are keys.
 pub(super) fn is_name(name: &str) -> bool {
-    let lists = [&OF_STRINGS[..], &OF_DICTS, &OF_LISTS, &OF_NUMBERS];
+    let lists = [
+        &OF_STRINGS[..],
+        &OF_DICTS,
+        &OF_LISTS,
+        &OF_NUMBERS,
+        &PROPERTIES,
+    ];
     name == FROM_KEYS || lists.iter().any(|names| names.contains(&name))
 }
 
@@ -83,13 +113,35 @@ pub(super) fn is_name(name: &str) -> bool {
 pub(super) fn has(value: &Value, name: &str) -> bool {
     match value.kind() {
         ValueKind::String => OF_STRINGS.contains(&name),
-        ValueKind::Map => is_dict(value) && OF_DICTS.contains(&name),
-        ValueKind::Seq | ValueKind::Iterable if value.is_tuple() => {
+        ValueKind::Map => is_dict(value) && (name == FROM_KEYS || OF_DICTS.contains(&name)),
+        ValueKind::Seq | ValueKind::Iterable if value.is_tuple() || Range::of(value).is_some() => {
             name != "copy" && OF_LISTS.contains(&name)
         }
         ValueKind::Seq | ValueKind::Iterable => is_list(value) && OF_LISTS.contains(&name),
-        ValueKind::Number => OF_NUMBERS.contains(&name),
+        ValueKind::Bool | ValueKind::Number => OF_NUMBERS.contains(&name),
         _ => false,
+    }
+}
+
+/// An attribute that is not a method; none if the value does not have it.
+pub(super) fn property(value: &Value, name: &str) -> Option<Value> {
+    match (Number::of(value), name) {
+        (Some(Number::Int(n)), "real" | "numerator") => Some(int(n)),
+        (Some(Number::Int(_)), "imag") => Some(int(0)),
+        (Some(Number::Int(_)), "denominator") => Some(int(1)),
+        (Some(Number::Float(x)), "real") => Some(Value::from(x)),
+        (Some(Number::Float(_)), "imag") => Some(Value::from(0.0)),
+        (None, "arguments") if is_object(value, "Macro") => {
+            let names = value.get_attr(name).ok()?;
+            Some(Value::from(Tuple::from(
+                names.try_iter().ok()?.collect::<Vec<_>>(),
+            )))
+        }
+        (None, "catch_kwargs" | "catch_varargs") if is_object(value, "Macro") => {
+            Some(Value::from(false))
+        }
+        (None, _) => Range::of(value)?.attribute(name).map(Value::from),
+        _ => None,
     }
 }
 
@@ -126,8 +178,8 @@ pub(super) fn call(
         Some(text) if value.is_safe() => strings::safe_string(text, name, args),
         Some(text) => strings::string(text, name, &args),
         None if value.kind() == ValueKind::Map => dictionary(value, name, &args),
-        None if is_list(value) => list(value, name, &args),
-        None => number(value, name),
+        None if is_sequence(value) => list(value, name, &args),
+        None => number(value, name, &args),
     };
     result.map_err(|e| match e.detail() {
         Some(why) => error(format!("`{name}`: {why}")),
@@ -136,9 +188,14 @@ pub(super) fn call(
 }
 
 fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
+    if name == FROM_KEYS {
+        return from_keys(args);
+    }
     if name == "get" {
         let [key, default] = args.bind(["key", "default"])?;
-        let found = value.get_item(&key.ok_or_else(|| error("expected a key"))?)?;
+        let key = key.ok_or_else(|| error("expected a key"))?;
+        check_key(&key)?;
+        let found = lookup(value, &key)?;
         return Ok(match found.is_undefined() {
             true => default.unwrap_or(Value::from(())),
             false => found,
@@ -154,9 +211,17 @@ fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Erro
         "keys" => Ok(keys.collect()),
         "values" => keys.map(|key| value.get_item(&key)).collect(),
         "items" => keys.map(pair).collect(),
-        _ => return Ok(value.clone()),
+        _ => return copied(value),
     };
     Ok(View::made(name, values?))
+}
+
+/// Another dictionary with the same items.
+fn copied(value: &Value) -> Result<Value, Error> {
+    let keys: Vec<Value> = value.try_iter()?.collect();
+    let pair = |key: Value| Ok((key.clone(), value.get_item(&key)?));
+    let pairs: Result<Vec<_>, Error> = keys.into_iter().map(pair).collect();
+    Ok(Value::from_pairs(pairs?))
 }
 
 fn from_keys(args: &Arguments) -> Result<Value, Error> {
@@ -164,13 +229,13 @@ fn from_keys(args: &Arguments) -> Result<Value, Error> {
     let keys = keys.ok_or_else(|| error("expected a list of keys"))?;
     let value = value.unwrap_or(Value::from(()));
     let pairs: Vec<_> = keys.try_iter()?.map(|key| (key, value.clone())).collect();
-    Ok(Value::from_pairs(pairs))
+    dictionary_of(pairs)
 }
 
 fn list(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
     if name == "copy" {
         args.bind([])?;
-        return Ok(value.clone());
+        return Ok(value.try_iter()?.collect());
     }
     let [wanted, start, stop] = args.bind(["value", "start", "stop"])?;
     let wanted = wanted.ok_or_else(|| error("expected a value"))?;
@@ -194,14 +259,35 @@ fn list(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
     }
 }
 
-fn number(value: &Value, name: &str) -> Result<Value, Error> {
+fn number(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {
+    args.bind([])?;
     match (Number::of(value), name) {
         (Some(Number::Int(n)), "bit_length") => {
             Ok(Value::from(128 - n.unsigned_abs().leading_zeros()))
         }
+        (Some(Number::Int(n)), "bit_count") => Ok(Value::from(n.unsigned_abs().count_ones())),
+        (Some(Number::Int(n)), "conjugate") => Ok(int(n)),
+        (Some(Number::Float(x)), "conjugate") => Ok(Value::from(x)),
+        (Some(Number::Int(n)), "as_integer_ratio") => Ok(Tuple::from([int(n), int(1)]).into()),
+        (Some(Number::Float(x)), "as_integer_ratio") => ratio(x),
         (Some(Number::Float(x)), "is_integer") => Ok(Value::from(x.fract() == 0.0)),
         (Some(Number::Int(_)), "is_integer") => Ok(Value::from(true)),
         _ => Err(error(format!("'{}' has no such method", type_name(value)))),
+    }
+}
+
+/// The fraction that a float is.
+fn ratio(x: f64) -> Result<Value, Error> {
+    if !x.is_finite() {
+        return Err(error("expected a finite number"));
+    }
+    let (mut above, mut below) = (x, 1i128);
+    while above.fract() != 0.0 && below < 1 << 120 {
+        (above, below) = (above * 2.0, below * 2);
+    }
+    match above.fract() == 0.0 && above.abs() < 1e36 {
+        true => Ok(Tuple::from([int(above as i128), int(below)]).into()),
+        false => Err(error("a part of the fraction is too large")),
     }
 }
 

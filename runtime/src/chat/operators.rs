@@ -8,7 +8,8 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, Value
 use minijinja::{Error, ErrorKind, State};
 
 use super::arguments::{Passed, error};
-use super::limits::{self, check_size};
+use super::limits::check_size;
+use super::range::Range;
 use super::text;
 
 /// Name of the type in Python.
@@ -21,6 +22,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number => "float",
         ValueKind::String => "str",
         ValueKind::Seq if value.is_tuple() => "tuple",
+        ValueKind::Seq if Range::of(value).is_some() => "range",
         ValueKind::Iterable if View::of(value).is_some() => View::name(value),
         ValueKind::Seq | ValueKind::Iterable => "list",
         ValueKind::Map => "dict",
@@ -28,7 +30,13 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// Whether a value is a list or a tuple.
 pub(super) fn is_list(value: &Value) -> bool {
+    is_sequence(value) && Range::of(value).is_none()
+}
+
+/// Whether a value has items with indices.
+pub(super) fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) && View::of(value).is_none()
 }
 
@@ -80,9 +88,65 @@ pub(super) fn safe_like(model: &Value, text: String) -> Value {
 
 /// Whether a value is a dictionary, not an object with names, such as a namespace.
 pub(super) fn is_dict(value: &Value) -> bool {
-    let is_named = |name: &str| name.ends_with("Namespace") || name.ends_with("Loop");
-    let object = value.as_object();
-    value.kind() == ValueKind::Map && !object.is_some_and(|o| is_named(o.type_name()))
+    let others = ["Namespace", "Loop", "Macro"];
+    value.kind() == ValueKind::Map && !others.iter().any(|name| is_object(value, name))
+}
+
+/// Whether a value is an object of this type of the interpreter.
+pub(super) fn is_object(value: &Value, name: &str) -> bool {
+    value
+        .as_object()
+        .is_some_and(|object| object.type_name().ends_with(name))
+}
+
+/// The value under a key; undefined if there is none. In Python true is the key 1, and false 0.
+pub(super) fn lookup(dict: &Value, key: &Value) -> Result<Value, Error> {
+    let found = dict.get_item(key)?;
+    let other = match (key.kind(), key.as_i64()) {
+        (ValueKind::Bool, _) => Value::from(i64::from(key.is_true())),
+        (ValueKind::Number, Some(n @ (0 | 1))) => Value::from(n == 1),
+        _ => return Ok(found),
+    };
+    match found.is_undefined() {
+        true => dict.get_item(&other),
+        false => Ok(found),
+    }
+}
+
+/// A dictionary of pairs. Like Python, which keeps the first of equal keys and the last value.
+pub(super) fn dictionary(pairs: Vec<(Value, Value)>) -> Result<Value, Error> {
+    let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        check_key(&key)?;
+        let is_one = |n: i64| n == 0 || n == 1;
+        let may_equal = key.kind() == ValueKind::Bool || key.as_i64().is_some_and(is_one);
+        let place = |(other, _): &&mut (Value, Value)| equal(other, &key).unwrap_or(false);
+        match may_equal.then(|| kept.iter_mut().find(place)).flatten() {
+            Some(pair) => pair.1 = value,
+            None => kept.push((key, value)),
+        }
+    }
+    Ok(Value::from_pairs(kept))
+}
+
+/// `__dict(key, value, key, value …)`
+pub(super) fn literal(parts: Rest<Value>) -> Result<Value, Error> {
+    let pairs = parts
+        .chunks_exact(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()));
+    dictionary(pairs.collect())
+}
+
+/// Refuses a key that Python refuses: a list, a dictionary, or a tuple with one.
+pub(super) fn check_key(key: &Value) -> Result<(), Error> {
+    let is_mutable = is_list(key) && !key.is_tuple()
+        || is_dict(key)
+        || View::of(key).is_some_and(|view| view.name != "dict_values");
+    match is_mutable {
+        true => Err(error(format!("unhashable type: '{}'", type_name(key)))),
+        false if key.is_tuple() => key.try_iter()?.try_for_each(|part| check_key(&part)),
+        false => Ok(()),
+    }
 }
 
 /// A number; booleans count as 0 and 1.
@@ -361,7 +425,7 @@ pub(super) fn equal(a: &Value, b: &Value) -> Result<bool, Error> {
         }
         return Ok(true);
     }
-    Ok(a.kind() == b.kind() && a == b)
+    Ok(type_name(a) == type_name(b) && a == b)
 }
 
 /// The order of two values; None if Python has none for their types.
@@ -402,7 +466,10 @@ pub(super) fn contains(values: &Value, value: &Value) -> Result<bool, Error> {
         return Ok(text.contains(part));
     }
     match values.kind() {
-        ValueKind::Map => Ok(!values.get_item(value)?.is_undefined()),
+        ValueKind::Map if is_dict(values) => {
+            check_key(value)?;
+            Ok(!lookup(values, value)?.is_undefined())
+        }
         ValueKind::Seq | ValueKind::Iterable => {
             for item in values.try_iter()? {
                 if equal(&item, value)? {
@@ -423,6 +490,7 @@ pub(super) fn iter(values: Value) -> Result<Value, Error> {
             "'{}' object is not iterable",
             type_name(&values)
         ))),
+        ValueKind::Map if !is_dict(&values) => Err(error("an object without items")),
         _ => Ok(values),
     }
 }
@@ -432,6 +500,9 @@ pub(super) fn iter(values: Value) -> Result<Value, Error> {
 pub(super) fn attr(value: &Value, name: &str) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(undefined());
+    }
+    if let Some(property) = super::methods::property(value, name) {
+        return Ok(property);
     }
     if name.starts_with('_') || !super::methods::has(value, name) {
         return match name.starts_with("__") {
@@ -454,7 +525,7 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
         return Ok(Value::UNDEFINED);
     }
     let is_text = value.as_str().is_some();
-    let Some(Number::Int(at)) = Number::of(key).filter(|_| is_text || is_list(value)) else {
+    let Some(Number::Int(at)) = Number::of(key).filter(|_| is_text || is_sequence(value)) else {
         return match key.as_str() {
             // Like Jinja2, which looks for an attribute if there is no such key.
             Some(name) if value.kind() != ValueKind::Map => attr(value, name),
@@ -466,8 +537,8 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
                 }
             }
             // Only integers are indices.
-            None if is_text || is_list(value) => Ok(Value::UNDEFINED),
-            None => value.get_item(key),
+            None if is_text || is_sequence(value) => Ok(Value::UNDEFINED),
+            None => lookup(value, key),
         };
     };
     let found = match (
@@ -508,7 +579,7 @@ pub(super) fn slice(
     stop: &Value,
     step: Option<&Value>,
 ) -> Result<Value, Error> {
-    if value.as_str().is_none() && !is_list(value) {
+    if value.as_str().is_none() && !is_sequence(value) {
         return match value.is_undefined() {
             true => Err(undefined()),
             false => Err(error(format!("'{}' cannot be sliced", type_name(value)))),
@@ -543,6 +614,9 @@ pub(super) fn slice(
     };
     let (first, last) = if step > 0 { (low, high) } else { (high, low) };
     let (mut at, stop) = (end(start, first)?, end(stop, last)?);
+    if let Some(range) = Range::of(value) {
+        return range.slice(at, stop, step);
+    }
     let mut taken = Vec::new();
     while if step > 0 { at < stop } else { at > stop } {
         taken.push(items[at as usize].clone());
@@ -555,21 +629,4 @@ pub(super) fn slice(
         )),
         None => Ok(like(value, taken)),
     }
-}
-
-/// Python's `range`, with the limit of Jinja's sandbox.
-pub(super) fn range(first: i64, second: Option<i64>, step: Option<i64>) -> Result<Value, Error> {
-    const LONGEST: i128 = 100_000;
-    let (start, stop) = second.map_or((0, first), |stop| (first, stop));
-    let step = step.unwrap_or(1);
-    if step == 0 {
-        return Err(error("range() arg 3 must not be zero"));
-    }
-    let span = i128::from(stop) - i128::from(start);
-    let count = (span / i128::from(step) + i128::from(span % i128::from(step) != 0)).max(0);
-    let count = if (span > 0) == (step > 0) { count } else { 0 };
-    if count > LONGEST {
-        return Err(limits::refuse("range has more than 100000 numbers"));
-    }
-    Ok((0..count as i64).map(|i| start + i * step).collect())
 }

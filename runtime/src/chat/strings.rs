@@ -6,8 +6,8 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use super::arguments::{Arguments, error};
 use super::limits::check_size;
 use super::methods::bounds;
-use super::operators::{integer, type_name};
-use super::{letters, text};
+use super::operators::{dictionary, integer, is_dict, lookup, type_name};
+use super::{categories, letters};
 
 /// A string argument.
 fn needed(value: &Option<Value>) -> Result<&str, Error> {
@@ -50,11 +50,6 @@ pub(super) fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, 
         args.bind([])?;
         Ok(Value::from(!text.is_empty() && text.chars().all(test)))
     };
-    let cased = |test: fn(char) -> bool, other: fn(char) -> bool| {
-        Ok(Value::from(
-            text.chars().any(test) && !text.chars().any(other),
-        ))
-    };
     let converted = |converted: String| {
         args.bind([])?;
         Ok(Value::from(converted))
@@ -66,23 +61,21 @@ pub(super) fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, 
         "capitalize" => converted(letters::capitalize(text)),
         "title" => converted(letters::title(text)),
         "swapcase" => converted(letters::swap_case(text)),
-        "isalpha" => is_all(char::is_alphabetic),
-        "isalnum" => is_all(char::is_alphanumeric),
-        "isdecimal" => is_all(is_decimal),
-        "isdigit" => is_all(|c| is_decimal(c) || "²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉".contains(c)),
-        "isnumeric" => is_all(char::is_numeric),
+        "isalpha" => is_all(categories::is_alpha),
+        "isalnum" => is_all(categories::is_alnum),
+        "isdecimal" => is_all(categories::is_decimal),
+        "isdigit" => is_all(categories::is_digit),
+        "isnumeric" => is_all(categories::is_numeric),
         "isspace" => is_all(is_space),
         "isascii" => Ok(Value::from(text.is_ascii())),
-        "isprintable" => Ok(Value::from(text.chars().all(text::is_printable))),
-        "isidentifier" => {
-            let starts = text.starts_with(|c: char| c.is_alphabetic() || c == '_');
-            let rest = text.chars().all(|c| c.is_alphanumeric() || c == '_');
-            Ok(Value::from(starts && rest))
-        }
-        "islower" => cased(char::is_lowercase, char::is_uppercase),
-        "isupper" => cased(char::is_uppercase, char::is_lowercase),
+        "isprintable" => Ok(Value::from(text.chars().all(categories::is_printable))),
+        "isidentifier" => Ok(Value::from(categories::is_identifier(text))),
+        "islower" => Ok(Value::from(categories::is_lower(text))),
+        "isupper" => Ok(Value::from(categories::is_upper(text))),
         "istitle" => {
-            let is_cased = text.chars().any(|c| c.is_uppercase());
+            let is_cased = text
+                .chars()
+                .any(|c| c.is_uppercase() || categories::is_title(c));
             Ok(Value::from(is_cased && letters::title(text) == text))
         }
         "strip" | "lstrip" | "rstrip" => {
@@ -126,7 +119,15 @@ pub(super) fn string(text: &str, name: &str, args: &Arguments) -> Result<Value, 
             let [size] = args.bind(["tabsize"])?;
             expand_tabs(text, size.as_ref().map_or(Ok(8), integer)?)
         }
-        _ => Err(error("this method is not supported")),
+        "translate" => {
+            let [table] = args.bind(["table"])?;
+            translate(text, &table.ok_or_else(|| error("expected a table"))?)
+        }
+        "maketrans" => {
+            let [from, to, removed] = args.bind(["x", "y", "z"])?;
+            make_table(from, to, removed)
+        }
+        _ => Err(error("bytes are not supported")),
     }
 }
 
@@ -168,18 +169,6 @@ fn within<'t>(
             .map_or(text.len(), |(byte, _)| byte)
     };
     Ok(text.get(byte(start)..byte(stop)).unwrap_or_default())
-}
-
-/// Whether a character is a digit from 0 to 9 in one of the widespread scripts.
-fn is_decimal(c: char) -> bool {
-    const ZEROS: [char; 19] = [
-        '0', '\u{660}', '\u{6f0}', '\u{7c0}', '\u{966}', '\u{9e6}', '\u{a66}', '\u{ae6}',
-        '\u{b66}', '\u{be6}', '\u{c66}', '\u{ce6}', '\u{d66}', '\u{e50}', '\u{ed0}', '\u{f20}',
-        '\u{1040}', '\u{17e0}', '\u{ff10}',
-    ];
-    ZEROS
-        .iter()
-        .any(|zero| (0..10).contains(&u32::from(c).wrapping_sub(u32::from(*zero))))
 }
 
 /// Whitespace of Python's `str`.
@@ -397,4 +386,68 @@ fn expand_tabs(text: &str, size: i64) -> Result<Value, Error> {
         }
     }
     Ok(Value::from(out))
+}
+
+/// Characters as a table says: of the number of a character, a text, a number, or none.
+fn translate(text: &str, table: &Value) -> Result<Value, Error> {
+    if !is_dict(table) {
+        return Err(error("expected a dictionary"));
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        let found = lookup(table, &Value::from(u32::from(c)))?;
+        match (found.kind(), found.as_str()) {
+            (ValueKind::Undefined, _) => out.push(c),
+            (ValueKind::None, _) => {}
+            (_, Some(text)) => out += text,
+            _ => {
+                let code = u32::try_from(integer(&found)?)
+                    .ok()
+                    .and_then(char::from_u32);
+                out.push(code.ok_or_else(|| error("a number that is not a character"))?);
+            }
+        }
+        check_size(out.len())?;
+    }
+    Ok(Value::from(out))
+}
+
+/// The table of `str.maketrans`: of a dictionary, or of two texts and one of what is removed.
+fn make_table(
+    from: Option<Value>,
+    to: Option<Value>,
+    removed: Option<Value>,
+) -> Result<Value, Error> {
+    let code = |c: char| Value::from(u32::from(c));
+    let mut pairs = Vec::new();
+    let Some(to) = to else {
+        let table = from
+            .filter(is_dict)
+            .ok_or_else(|| error("expected a dictionary"))?;
+        for key in table.try_iter()? {
+            let value = table.get_item(&key)?;
+            let mut chars = key.as_str().unwrap_or_default().chars();
+            pairs.push(match (key.as_str(), chars.next(), chars.next()) {
+                (None, ..) => (Value::from(integer(&key)?), value),
+                (_, Some(c), None) => (code(c), value),
+                _ => return Err(error("expected keys of one character")),
+            });
+        }
+        return dictionary(pairs);
+    };
+    let (from, to) = (needed(&from)?.to_owned(), Some(to));
+    let to = needed(&to)?;
+    if from.chars().count() != to.chars().count() {
+        return Err(error("expected two texts of equal length"));
+    }
+    pairs.extend(
+        from.chars()
+            .zip(to.chars())
+            .map(|(from, to)| (code(from), code(to))),
+    );
+    if removed.is_some() {
+        let none = |c: char| (code(c), Value::from(()));
+        pairs.extend(needed(&removed)?.chars().map(none));
+    }
+    dictionary(pairs)
 }

@@ -71,6 +71,21 @@ fn any_key_of_messages_and_any_variable_reaches_the_template() {
 }
 
 #[test]
+fn integers_beyond_64_bits_keep_their_digits() {
+    let template = parse("{{ n | tojson }} {{ n + 1 }} {{ n is integer }}").unwrap();
+    let render = |digits: &str| {
+        let variables = json!({"n": {sterna_ternary::json::LARGE_INTEGER: digits}});
+        template.render_with(variables.as_object().unwrap(), false)
+    };
+    assert_eq!(
+        render("1180591620717411303424").unwrap(),
+        "1180591620717411303424 1180591620717411303425 True"
+    );
+    let message = render(&"9".repeat(40)).unwrap_err().to_string();
+    assert!(message.contains("more than 128 bits"), "{message}");
+}
+
+#[test]
 fn line_ends_of_a_template_are_of_one_kind() {
     let template = parse("a\r\n{% if true %}\r\n{{ 'b\r\nc' }}\r{% endif %}\rd").unwrap();
     // By transformers 5.24.

@@ -4,8 +4,10 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, Output};
 
 use super::arguments::error;
+use super::categories::is_printable;
 use super::limits::{RenderUsage, check_size};
-use super::operators::{View, is_dict};
+use super::operators::{View, is_dict, is_object};
+use super::range::Range;
 
 /// Prints a value as Python's `str` writes it.
 pub(super) fn print(out: &mut Output, limits: &RenderUsage, value: &Value) -> Result<(), Error> {
@@ -34,6 +36,7 @@ fn repr(value: &Value, out: &mut String) -> Result<(), Error> {
     check_size(out.len())?;
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => return container(value, out),
+        ValueKind::Plain => return Err(error("a function has no text")),
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool if value.is_true() => out.push_str("True"),
@@ -54,9 +57,16 @@ fn container(value: &Value, out: &mut String) -> Result<(), Error> {
     let [before, after] = match (View::of(value), is_map && !is_dict(value)) {
         (Some(_), _) => [View::name(value), ")"],
         (None, true) if name.ends_with("Namespace") => ["<Namespace ", ">"],
-        (None, true) => return Err(error("only the attributes of `loop` have a text")),
+        (None, true) => {
+            out.push_str(&object(value)?);
+            return Ok(());
+        }
         (None, false) => ["", ""],
     };
+    if let Some(range) = Range::of(value) {
+        out.push_str(&range.text());
+        return Ok(());
+    }
     out.push_str(before);
     out.push_str(if after == ")" { "(" } else { "" });
     // The groups of the filter `groupby` are tuples in Python.
@@ -81,6 +91,19 @@ fn container(value: &Value, out: &mut String) -> Result<(), Error> {
     out.push(close);
     out.push_str(after);
     Ok(())
+}
+
+/// A macro or the `loop` of a loop.
+fn object(value: &Value) -> Result<String, Error> {
+    if is_object(value, "Macro") {
+        return Ok(format!("<Macro {}>", shown(&value.get_attr("name")?)?));
+    }
+    let [index, length] = ["index", "length"].map(|name| value.get_attr(name));
+    Ok(format!(
+        "<LoopContext {}/{}>",
+        shown(&index?)?,
+        shown(&length?)?
+    ))
 }
 
 /// The shortest digits that give the number again.
@@ -126,22 +149,6 @@ fn quote(text: &str, out: &mut String) {
         }
     }
     out.push(mark);
-}
-
-/// Whether `repr` writes a character as it is.
-pub(super) fn is_printable(c: char) -> bool {
-    let is_hidden = matches!(
-        c,
-        '\u{ad}'
-            | '\u{a0}'
-            | '\u{2000}'..='\u{200f}'
-            | '\u{2028}'..='\u{202f}'
-            | '\u{205f}'..='\u{206f}'
-            | '\u{3000}'
-            | '\u{feff}'
-            | '\u{e000}'..='\u{f8ff}'
-    );
-    !c.is_control() && !is_hidden
 }
 
 /// Only ASCII: other characters as Python escapes them.

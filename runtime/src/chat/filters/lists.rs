@@ -7,18 +7,24 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, Value
 
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
-use super::super::operators::{self, Number, is_dict, is_list, type_name};
+use super::super::operators::{self, Number, is_dict, is_object, type_name};
 use super::super::text;
 use super::{elements, is_true, number};
 
 pub(super) fn batch(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [count, fill] = args.bind(["linecount", "fill_with"])?;
-    let count = usize::try_from(number(count.as_ref(), 0)?).unwrap_or(0);
-    check_size(count)?;
-    if count == 0 {
-        return Err(error("expected a number of items"));
-    }
+    let count = count.filter(|count| !count.is_none());
+    let count = operators::integer(&count.ok_or_else(|| error("expected a number of items"))?)?;
     let items = elements(value)?;
+    let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else {
+        // Python begins a row when the one before has this length.
+        let first = (count == 0 && !items.is_empty()).then(Vec::new);
+        let rest = Some(items).filter(|items| !items.is_empty());
+        return Ok(Value::from(
+            first.into_iter().chain(rest).collect::<Vec<_>>(),
+        ));
+    };
+    check_size(count)?;
     let mut rows: Vec<Vec<Value>> = items.chunks(count).map(<[Value]>::to_vec).collect();
     if let (Some(fill), Some(last)) = (fill.filter(|fill| !fill.is_none()), rows.last_mut()) {
         last.resize(count, fill);
@@ -73,20 +79,32 @@ pub(super) fn items(value: &Value, args: &Arguments) -> Result<Value, Error> {
     value.try_iter()?.map(pair).collect()
 }
 
-/// The attribute `a.b.0` of a value; the value itself without a name.
-fn attribute(value: &Value, name: Option<&Value>) -> Result<Value, Error> {
+/// The attribute `a.b.0` of a value; the value itself without a name. The default stands for each
+/// part that is not there.
+pub(super) fn attribute(
+    value: &Value,
+    name: Option<&Value>,
+    default: Option<&Value>,
+) -> Result<Value, Error> {
     let Some(name) = name.filter(|name| !name.is_none()) else {
         return Ok(value.clone());
     };
+    let part_of = |value: &Value, key: &Value| -> Result<Value, Error> {
+        let found = operators::item(value, key)?;
+        Ok(match default.filter(|default| !default.is_none()) {
+            Some(default) if found.is_undefined() => default.clone(),
+            _ => found,
+        })
+    };
     let Some(path) = name.as_str() else {
-        return operators::item(value, name);
+        return part_of(value, name);
     };
     let mut value = value.clone();
     for part in path.split('.') {
         let key = part
             .parse::<i64>()
             .map_or_else(|_| Value::from(part), Value::from);
-        value = operators::item(&value, &key)?;
+        value = part_of(&value, &key)?;
     }
     Ok(value)
 }
@@ -101,7 +119,7 @@ pub(super) fn join(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let mut joined = String::new();
     for (i, item) in operators::iter(value.clone())?.try_iter()?.enumerate() {
         joined += if i > 0 { &separator } else { "" };
-        joined += &text::plain(&attribute(&item, name.as_ref())?)?;
+        joined += &text::plain(&attribute(&item, name.as_ref(), None)?)?;
         check_size(joined.len())?;
     }
     Ok(Value::from(joined))
@@ -112,6 +130,8 @@ pub(super) fn length(value: &Value, args: &Arguments) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(Value::from(0)),
         ValueKind::String => Ok(Value::from(value.as_str().map_or(0, |t| t.chars().count()))),
+        ValueKind::Map if is_object(value, "Loop") => value.get_attr("length"),
+        ValueKind::Map if !is_dict(value) => Err(error("an object without a length")),
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
             Ok(Value::from(match value.len() {
                 Some(length) => length,
@@ -144,7 +164,7 @@ pub(super) fn reverse(value: &Value, args: &Arguments) -> Result<Value, Error> {
 
 /// The value by which an item is compared: an attribute, in small letters unless case counts.
 fn key(item: &Value, name: Option<&Value>, case: bool) -> Result<Value, Error> {
-    let key = attribute(item, name)?;
+    let key = attribute(item, name, None)?;
     Ok(match key.as_str() {
         Some(text) if !case => Value::from(text.to_lowercase()),
         _ => key,
@@ -254,13 +274,8 @@ impl Object for Group {
 pub(super) fn group_by(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [name, default, case] = args.bind(["attribute", "default", "case_sensitive"])?;
     let name = name.ok_or_else(|| error("expected an attribute"))?;
-    let grouper = |item: &Value| -> Result<Value, Error> {
-        let found = attribute(item, Some(&name))?;
-        Ok(match (found.is_undefined(), &default) {
-            (true, Some(default)) => default.clone(),
-            _ => found,
-        })
-    };
+    let grouper =
+        |item: &Value| -> Result<Value, Error> { attribute(item, Some(&name), default.as_ref()) };
     let mut keyed = Vec::new();
     for item in elements(value)? {
         let by = key(&grouper(&item)?, None, is_true(&case))?;
@@ -312,7 +327,7 @@ pub(super) fn sum(value: &Value, args: &Arguments) -> Result<Value, Error> {
     let [name, start] = args.bind(["attribute", "start"])?;
     let mut total = start.unwrap_or_else(|| Value::from(0));
     for item in elements(value)? {
-        let item = attribute(&item, name.as_ref())?;
+        let item = attribute(&item, name.as_ref(), None)?;
         total = operators::arith(Rest(vec![total, Value::from("+"), item]))?;
     }
     Ok(total)
@@ -326,7 +341,7 @@ pub(super) fn unique(value: &Value, args: &Arguments) -> Result<Value, Error> {
         // Equal numbers are one value, whatever their type.
         let shown = match Number::of(&key) {
             Some(number) => text::shown(&Value::from(number.float()))?,
-            None if is_dict(&key) || is_list(&key) && !key.is_tuple() => {
+            None if operators::check_key(&key).is_err() => {
                 return Err(error(format!("unhashable type: '{}'", type_name(&key))));
             }
             None => text::shown(&key)?,

@@ -1,13 +1,13 @@
 //! Filters of texts.
 
 use minijinja::Error;
-use minijinja::value::{Tuple, Value};
+use minijinja::value::{Tuple, Value, ValueKind};
 
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
-use super::super::operators::{self, is_dict, is_list};
+use super::super::operators::{self, is_dict, is_list, is_sequence};
 use super::super::strings::{self, is_space};
-use super::super::{format, text};
+use super::super::{categories, format, text};
 use super::lists::{self, items};
 use super::wrap::Wrapping;
 use super::{elements, is_true, needed, number};
@@ -198,11 +198,14 @@ pub(super) fn truncate(value: &Value, args: &Arguments) -> Result<Value, Error> 
     let length = usize::try_from(number(length.as_ref(), 255)?).unwrap_or(0);
     let leeway = usize::try_from(number(leeway.as_ref(), 5)?).unwrap_or(0);
     let end = end.as_ref().map_or(Ok("...".into()), text::plain)?;
-    let text = match is_list(value) || is_dict(value) || value.is_undefined() {
-        true => text::plain(value)?,
-        false => needed(value)?.to_owned(),
-    };
-    if text.chars().count() <= length.saturating_add(leeway) {
+    let is_short = |count: usize| count <= length.saturating_add(leeway);
+    // A list that is short enough stays a list in Python.
+    let has_items = is_sequence(value) || is_dict(value) || value.is_undefined();
+    if has_items && is_short(elements(value)?.len()) {
+        return Ok(value.clone());
+    }
+    let text = needed(value)?.to_owned();
+    if is_short(text.chars().count()) {
         return Ok(Value::from(text));
     }
     let kept = length.checked_sub(end.chars().count());
@@ -230,7 +233,8 @@ pub(super) fn urlencode(value: &Value, args: &Arguments) -> Result<Value, Error>
         check_size(out.len())?;
         Ok(out)
     };
-    if !is_dict(value) && !is_list(value) {
+    let has_items = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    if !is_dict(value) && !has_items {
         return quoted(value, "/").map(Value::from);
     }
     let pairs = match is_dict(value) {
@@ -256,7 +260,7 @@ pub(super) fn urlencode(value: &Value, args: &Arguments) -> Result<Value, Error>
 pub(super) fn word_count(value: &Value, args: &Arguments) -> Result<Value, Error> {
     args.bind([])?;
     let text = text::plain(value)?;
-    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let words = text.split(|c: char| !categories::is_alnum(c) && c != '_');
     Ok(Value::from(words.filter(|word| !word.is_empty()).count()))
 }
 

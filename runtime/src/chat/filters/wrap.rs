@@ -1,5 +1,6 @@
 //! The filter `wordwrap`: lines of a width, as Python's `textwrap` breaks them.
 
+use super::super::categories;
 use super::super::strings::is_space;
 
 /// How lines are broken.
@@ -84,8 +85,9 @@ fn divides(text: &[char], start: usize, at: usize) -> bool {
     let is = |at: Option<usize>, test: fn(char) -> bool| {
         at.and_then(|at| text.get(at)).is_some_and(|c| test(*c))
     };
-    let is_word: fn(char) -> bool = |c| c.is_alphanumeric() || c == '_';
-    let is_letter: fn(char) -> bool = |c| (c.is_alphanumeric() || c == '_') && !c.is_numeric();
+    let is_word: fn(char) -> bool = |c| categories::is_alnum(c) || c == '_';
+    let is_letter: fn(char) -> bool =
+        |c| categories::is_alnum(c) && !categories::is_decimal(c) || c == '_';
     let is_hyphen: fn(char) -> bool = |c| c == '-';
     let before = |back: usize| at.checked_sub(back);
     // After a hyphen between letters: two before it, or one after another hyphen, and two after it.
@@ -99,7 +101,7 @@ fn divides(text: &[char], start: usize, at: usize) -> bool {
         return true;
     }
     // Before and after a dash of several hyphens between words.
-    let ends_word: fn(char) -> bool = |c| c.is_alphanumeric() || "_!\"'&.,?".contains(c);
+    let ends_word: fn(char) -> bool = |c| categories::is_alnum(c) || "_!\"'&.,?".contains(c);
     let dashes = |from: usize| text[from..].iter().take_while(|c| **c == '-').count();
     let is_dash = |from: usize| {
         let count = dashes(from);
