@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sterna_convert::PackedOptions;
 use sterna_runtime::{KvPage, Model};
 use sterna_serve::engine::Limits;
-use sterna_serve::http::{Options, Served, Server, Settings};
+use sterna_serve::http::{Keys, Options, Served, Server, Settings};
 
 /// A template under which the model, which knows stories only, goes on with what the user says.
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}\
@@ -71,6 +71,27 @@ pub fn limits() -> Limits {
         queue_timeout: Duration::from_secs(600),
         timeout: Duration::from_secs(600),
         weights: vec![1.0],
+    }
+}
+
+/// The route of most tests that do not care about it.
+pub const COMPLETIONS: &str = "/v1/completions";
+
+/// A request for it that is soon answered.
+pub fn short() -> Value {
+    json!({"prompt": "Once Mia", "max_tokens": 3, "temperature": 0})
+}
+
+/// Sets two keys.
+pub fn with_keys(settings: &mut Settings) {
+    settings.keys = Keys::parse("the-first-key\nthe-second-key").unwrap();
+}
+
+/// Bounds of a server with two keys.
+pub fn two_keys() -> Limits {
+    Limits {
+        weights: vec![1.0, 2.0],
+        ..limits()
     }
 }
 
