@@ -368,6 +368,84 @@ fn a_client_that_leaves_frees_its_place_within_a_step() {
 }
 
 #[test]
+fn others_keep_their_pace_when_many_clients_leave_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Steady(Cell::default());
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(24, 400));
+    let stay: Vec<Request> = (0..4).map(|i| requests::growing(i, 8, 120)).collect();
+    let ears: Vec<Ear> = stay.iter().map(|request| bench.submit(request)).collect();
+    while bench.metrics.first_token.cumulative()[BOUNDS.len()] < 4 {
+        bench.engine.step();
+    }
+    // Some of those that leave answer, some have long prompts, and some wait.
+    let leave = |i| match i % 3 {
+        0 => requests::growing(i, 500, 20),
+        _ => requests::growing(i, 8, 400),
+    };
+    let leavers: Vec<Ear> = (10..60).map(|i| bench.submit(&leave(i))).collect();
+    let metrics = Arc::clone(&bench.metrics);
+    let mut step = || {
+        let (tokens, start) = (metrics.generated_tokens.get(), clock.0.get());
+        assert!(bench.engine.step());
+        (
+            metrics.generated_tokens.get() - tokens,
+            clock.0.get() - start,
+        )
+    };
+    let before: Vec<(u64, Duration)> = (0..40).map(|_| step()).collect();
+    assert!(before.iter().all(|(tokens, _)| *tokens >= 4));
+    assert!(before.last().unwrap().0 > 8);
+    leavers.iter().for_each(|ear| ear.set(Reader::Gone));
+    // The step that drops them is one of the others: a token for each, in the time of any step.
+    let longest = before.iter().map(|(_, took)| *took).max().unwrap();
+    for _ in 0..20 {
+        let (tokens, took) = step();
+        assert_eq!(tokens, 4);
+        assert!(took <= longest, "{took:?} after {longest:?}");
+    }
+    assert_eq!(metrics.cancelled.get(), 50);
+    assert_eq!(bench.load.waiting(), Default::default());
+    bench.finish();
+    for (request, ear) in stay.iter().zip(&ears) {
+        let expected = expected(&model, &tokenizer, request);
+        Outcome::of(&ear.events()).assert_equal(&expected, request, 0);
+    }
+}
+
+#[test]
+fn no_more_answers_run_at_once_than_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    for parallel in [1, 2] {
+        let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(parallel, 100));
+        // One request for three answers, begun when nothing else runs, and one that comes later.
+        let mut three = requests::growing(1, 150, 30);
+        let Work::Generate(generate) = &mut three.work else {
+            unreachable!("it generates");
+        };
+        generate.choices = 3;
+        generate.sampling.temperature = 1.0;
+        let requests = [three, requests::growing(2, 30, 5)];
+        let ears = requests.each_ref().map(|request| bench.submit(request));
+        let mut most = 0;
+        while !bench.engine.is_idle() {
+            bench.engine.step();
+            most = most.max(bench.load.running());
+        }
+        assert_eq!(most, parallel as u64);
+        assert_eq!(bench.metrics.preemptions.get(), 0);
+        // The prompt was computed once; an answer that goes on later computes its own token again.
+        assert!(bench.metrics.prompt_tokens.get() <= 150 + 30);
+        for (request, ear) in requests.iter().zip(&ears) {
+            let expected = expected(&model, &tokenizer, request);
+            Outcome::of(&ear.events()).assert_equal(&expected, request, 0);
+        }
+    }
+}
+
+#[test]
 fn a_slow_reader_is_parked_and_then_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let (model, tokenizer) = open(&requests::model(folder.path()), 1);

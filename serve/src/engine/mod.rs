@@ -185,6 +185,7 @@ impl<'t> Engine<'t> {
         if is_computed {
             let start = self.clock.now();
             self.compute(&tokens);
+            self.hold_back();
             let took = self.clock.now().saturating_sub(start);
             self.speed.learn(answers, prompts, took);
             self.metrics.steps.add(1);
@@ -340,15 +341,28 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// Sends a sequence back to the queue. The tree keeps its pages as long as there is room.
+    /// Sends answers back to the queue that are more than may run. A request for more answers than
+    /// that is begun when nothing else runs, and has all of them once its prompt is computed.
+    fn hold_back(&mut self) {
+        while self.running.len() > self.limits.parallel {
+            self.send_back(self.running.len() - 1);
+        }
+    }
+
+    /// Takes the place of a sequence for others.
     fn preempt(&mut self, index: usize) {
+        self.send_back(index);
+        self.metrics.preemptions.add(1);
+    }
+
+    /// Sends a sequence back to the queue. The tree keeps its pages as long as there is room.
+    fn send_back(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
         self.tree.insert(&sequence.cache);
         sequence.cache.clear();
         sequence.cache.shrink();
         let at = self.queue.partition_point(|s| s.order < sequence.order);
         self.queue.insert(at, sequence);
-        self.metrics.preemptions.add(1);
     }
 
     fn insert_running(&mut self, sequence: Sequence<'t>) {
