@@ -38,6 +38,8 @@ pub struct Args {
 
 /// Where `sterna quickstart` puts its model.
 const QUICKSTART: &str = "runs/quickstart";
+/// Seconds that answers in progress have when the server is told to end.
+const DRAIN: u64 = 30;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = match &args.config {
@@ -53,15 +55,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let drain = server.drain();
     let draining = Stoppable::serving(move || drain.begin());
     let models = open(&options, keys)?;
-    let lines = lines(&models, server.address(), keys);
+    let address = server.address();
+    let lines = lines(&models, address, keys);
     server.serve(models);
-    outln!("{lines}")?;
+    // Clients do not depend on who reads the lines: a launcher may close them after the first one.
+    if let Err(error) = outln!("{lines}") {
+        warning!("{error}; the server answers at http://{address}");
+    }
     let cut = server.wait();
     drop(draining);
-    match cut {
-        0 => note!("all requests were answered"),
-        cut => warning!("{cut} requests were not finished in time"),
+    if cut > 0 {
+        let drain = options.drain.unwrap_or(DRAIN);
+        anyhow::bail!("requests that were cut off, not finished in {drain} s (--drain): {cut}");
     }
+    note!("all requests were answered");
     Ok(())
 }
 
@@ -92,7 +99,7 @@ fn settings(options: &Options) -> anyhow::Result<Settings> {
     settings.is_strict = options.strict;
     settings.any_model = options.any_model;
     settings.has_metrics = !options.no_metrics;
-    settings.drain = Duration::from_secs(options.drain.unwrap_or(30));
+    settings.drain = Duration::from_secs(options.drain.unwrap_or(DRAIN));
     if let Some(path) = &options.log_requests {
         let log = RequestLog::open(path);
         let log = log.map_err(|e| BadInput(format!("{}: {e}", path.display())))?;

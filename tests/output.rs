@@ -125,7 +125,6 @@ impl Files {
             "doctor" => "doctor @model",
             "generate" => "generate @model --prompt Once -n 2",
             "chat" => "chat @model --max-tokens 2",
-            "serve" => "serve @model --port 0",
             "replay" => "replay @log @model",
             "embed" => "embed @embedding --text Once",
             "logits" => "logits @model --ids 1,2 --out @logits",
@@ -222,6 +221,9 @@ fn no_verb_panics_where_its_output_cannot_be_written() {
         check(&files, &help, &format!("{verb} --help"));
         if ["data", "tokenizer"].contains(&verb.as_str()) {
             continue; // these have only nested verbs
+        }
+        if verb == "serve" {
+            continue; // it goes on, which tests/serve.rs checks
         }
         check(&files, &files.arguments(verb), verb);
     }

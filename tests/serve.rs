@@ -212,6 +212,66 @@ fn the_first_signal_drains_and_the_second_ends() {
 }
 
 #[test]
+fn answers_that_the_drain_cuts_off_are_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = packed(folder.path());
+    let mut server = Server::start(&[&model, "--drain", "0"]);
+    server.printed();
+    let mut open = TcpStream::connect(&server.address).unwrap();
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n";
+    write!(open, "{head}content-type: application/json\r\n\r\n{{").unwrap();
+    while !server
+        .ask("/metrics", "")
+        .1
+        .contains("sterna_requests_open 2")
+    {}
+    server.signal("TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(1));
+    let stderr = server.stderr();
+    assert!(stderr.contains("cut off, not finished in 0 s"), "{stderr}");
+}
+
+/// A launcher may close the pipe as soon as it has the address, and a log's device may be full.
+#[test]
+fn a_server_answers_whether_its_lines_can_be_printed_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = packed(folder.path());
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut outputs = vec![Stdio::from(closed)];
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        outputs.push(full.into());
+    }
+    for stdout in outputs {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sterna"))
+            .args(["serve", "--port", "0", &model])
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("http://") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+        assert!(
+            line.starts_with("warning: standard output cannot be written"),
+            "{line}"
+        );
+        let address = line.trim().rsplit_once("http://").unwrap().1;
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /ready HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
+        assert_eq!(reply(stream).0, 200);
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = packed(folder.path());

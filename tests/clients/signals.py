@@ -69,7 +69,7 @@ def second_signal():
 
 
 def cut_off():
-    """What is not finished in time hears so."""
+    """What is not finished in time hears so, and the exit code says it."""
     server = Server("--drain", "1")
     with contextlib.closing(server.open(TEXT, LONG | {"stream": True})) as link:
         assert link.recv(500)
@@ -79,7 +79,8 @@ def cut_off():
             text += part
     assert b'"code":"draining"' in text, text[-500:]
     code = server.process.wait(PATIENCE)
-    print(f"an answer that did not end in time hears it; exit code {code}")
+    assert code == 1, f"exit code {code}"
+    print("an answer that did not end in time hears it, exit code 1")
 
 
 def killed():
