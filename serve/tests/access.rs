@@ -120,3 +120,97 @@ fn other_hosts_and_origins_are_refused() {
             .contains("authorization")
     );
 }
+
+/// What the clients of OpenAI and Anthropic for JavaScript send from a page.
+#[test]
+fn clients_in_a_page_may_send_their_headers() {
+    let page = "https://page.example";
+    let change = |settings: &mut Settings| {
+        with_keys(settings);
+        settings.origins = vec![page.into()];
+    };
+    let test = Test::with(change, vec![served("stories", two_keys())]);
+    let origin = format!("origin: {page}");
+    let stainless = [
+        "x-stainless-arch",
+        "x-stainless-async",
+        "x-stainless-helper-method",
+        "x-stainless-lang",
+        "x-stainless-os",
+        "x-stainless-package-version",
+        "x-stainless-retry-count",
+        "x-stainless-runtime",
+        "x-stainless-runtime-version",
+        "x-stainless-timeout",
+    ];
+    let openai = [
+        "authorization",
+        "content-type",
+        "openai-organization",
+        "openai-project",
+        "openai-beta",
+        "user-agent",
+    ];
+    let anthropic = [
+        "anthropic-beta",
+        "anthropic-dangerous-direct-browser-access",
+        "anthropic-version",
+        "content-type",
+        "x-api-key",
+    ];
+    for (path, own) in [
+        (COMPLETIONS, &openai[..]),
+        ("/v1/messages", &anthropic),
+        (
+            "/v1/models",
+            &["x-request-id", "x-session", "idempotency-key"],
+        ),
+    ] {
+        let asked: Vec<&str> = own.iter().chain(&stainless).copied().collect();
+        let asks = format!("access-control-request-headers: {}", asked.join(","));
+        let method = "access-control-request-method: POST";
+        let reply = test.request("OPTIONS", path, &[&origin, method, &asks], "");
+        assert_eq!(reply.status, 204, "{path}");
+        assert_eq!(reply.header("access-control-allow-origin"), Some(page));
+        let allowed = reply.header("access-control-allow-headers").unwrap();
+        let allowed: Vec<&str> = allowed.split(", ").collect();
+        for name in asked {
+            assert!(allowed.contains(&name), "{path}: {name} in {allowed:?}");
+        }
+    }
+    // Other headers are not allowed, and other origins nothing.
+    let asks = "access-control-request-headers: Cookie, X-Stainless-OS, x mine, x-other";
+    let reply = test.request("OPTIONS", COMPLETIONS, &[&origin, asks], "");
+    let allowed = reply.header("access-control-allow-headers").unwrap();
+    assert!(allowed.ends_with(", x-stainless-os"), "{allowed}");
+    assert!(
+        !allowed.contains("cookie") && !allowed.contains("other"),
+        "{allowed}"
+    );
+    let reply = test.request(
+        "OPTIONS",
+        COMPLETIONS,
+        &["origin: https://other.example", asks],
+        "",
+    );
+    assert_eq!(reply.status, 405);
+    assert_eq!(reply.header("access-control-allow-headers"), None);
+    // A reply says which of its headers the page may read, also where it is an error.
+    let key = "authorization: Bearer the-first-key";
+    let json = "content-type: application/json";
+    let body = r#"{"prompt": "Once", "max_tokens": 1, "user": "me"}"#;
+    for (headers, status) in [(&[&*origin, json, key][..], 200), (&[&origin, json], 401)] {
+        let reply = test.request("POST", COMPLETIONS, headers, body);
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.header("x-sterna-ignored").is_some(), status == 200);
+        let read = reply.header("access-control-expose-headers").unwrap();
+        for name in [
+            "retry-after",
+            "x-request-id",
+            "x-sterna-ignored",
+            "x-should-retry",
+        ] {
+            assert!(read.contains(name), "{name} in {read}");
+        }
+    }
+}

@@ -17,6 +17,14 @@ use super::keys::Keys;
 use super::settings::{Replied, Settings};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Headers that pages of allowed origins may send: those of the API and of clients in browsers.
+const SENT: &str = "accept, authorization, content-type, idempotency-key, user-agent, x-api-key, \
+                    x-client-request-id, x-request-id, x-session";
+/// Beginnings of names that they may send, too. Clients send their versions and settings in them.
+const SENT_PREFIXES: [&str; 3] = ["anthropic-", "openai-", "x-stainless-"];
+/// Headers of replies that they may read.
+const READ: &str = "retry-after, x-request-id, x-should-retry, x-sterna-cached-tokens, \
+                    x-sterna-ignored";
 /// Longest id of a request that is taken from the client.
 const LONGEST_ID: usize = 128;
 /// Most bytes of path and headers. The connection's own bound is looser.
@@ -53,7 +61,7 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match check(&app.settings, &request) {
         Err(error) => error.reply(&path),
-        Ok(()) if method == Method::OPTIONS && origin.is_some() => preflight(),
+        Ok(()) if method == Method::OPTIONS && origin.is_some() => preflight(request.headers()),
         Ok(()) => next.run(request).await,
     };
     let headers = response.headers_mut();
@@ -61,7 +69,7 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-request-id, x-sterna-ignored, x-sterna-cached-tokens"),
+            HeaderValue::from_static(READ),
         );
     }
     if !app.settings.origins.is_empty() {
@@ -130,16 +138,29 @@ fn allowed_origin(settings: &Settings, headers: &HeaderMap) -> Option<HeaderValu
     is_allowed.then(|| origin.clone())
 }
 
-fn preflight() -> Response {
+/// Says which methods and headers a page may send. A browser compares every header that it asks
+/// for, and `*` would not stand for `authorization`.
+fn preflight(asks: &HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     let mut say = |name, value| headers.insert(name, HeaderValue::from_static(value));
     say(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST");
-    say(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "authorization, content-type, x-api-key, x-request-id",
-    );
     say(header::ACCESS_CONTROL_MAX_AGE, "600");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sendable(asks));
     response
+}
+
+/// Those of the headers that a page asks for that it may send, beside those that it always may.
+fn sendable(asks: &HeaderMap) -> HeaderValue {
+    let asked = asks.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let asked = asked.flat_map(|names| names.as_bytes().split(|byte| *byte == b','));
+    let names = asked.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    let is_known = |name: &HeaderName| SENT_PREFIXES.iter().any(|p| name.as_str().starts_with(p));
+    let mut list = SENT.to_owned();
+    for name in names.filter(is_known) {
+        list += ", ";
+        list += name.as_str();
+    }
+    HeaderValue::from_str(&list).expect("names of headers are ASCII")
 }
