@@ -69,6 +69,12 @@ impl<'a> Answer<'a> {
         Ok(Answer { stream, ..self })
     }
 
+    /// Ends after stop texts instead of before them, and after stop tokens that have a text.
+    pub fn with_stop_kept(mut self) -> Answer<'a> {
+        self.stops.is_kept = true;
+        self
+    }
+
     /// Goes on after tokens that end a text; they have no text.
     pub fn without_eos(self) -> Answer<'a> {
         Answer {
@@ -91,18 +97,30 @@ impl<'a> Answer<'a> {
             self.end_with(StopReason::Eos)
         } else if self.stop_tokens.contains(&id) {
             self.stop_token = self.tokenizer.token(id).map(|(name, _)| name);
-            self.end_with(StopReason::StopText)
+            if !self.stops.is_kept || self.tokenizer.is_special(id) {
+                return self.end_with(StopReason::StopText);
+            }
+            let shown = self.text(id)?;
+            match self.stop.replace(StopReason::StopText) {
+                Some(_) => Ok(shown), // a stop text ends inside of it
+                None => Ok(shown + &self.end()?),
+            }
         } else {
-            let Some(stream) = &mut self.stream else {
-                return Ok(String::new());
-            };
-            let text = stream.push(id)?;
-            let (shown, is_stopped) = self.stops.push(&text);
-            self.stop = is_stopped.then_some(StopReason::StopText);
-            self.decoded += text.len();
-            self.shown += shown.len();
-            Ok(shown)
+            self.text(id)
         }
+    }
+
+    /// The text that may be shown after a token that does not end the answer by itself.
+    fn text(&mut self, id: u32) -> Result<String> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(String::new());
+        };
+        let text = stream.push(id)?;
+        let (shown, is_stopped) = self.stops.push(&text);
+        self.stop = is_stopped.then_some(StopReason::StopText);
+        self.decoded += text.len();
+        self.shown += shown.len();
+        Ok(shown)
     }
 
     /// The stop text that ended the answer, or the name of the token that did.
@@ -170,6 +188,8 @@ fn stops(tokenizer: &Tokenizer, stops: Vec<String>) -> Result<(Vec<u32>, Vec<Str
 #[derive(Debug)]
 struct StopTexts {
     stops: Vec<String>,
+    /// Whether a stop text is shown.
+    is_kept: bool,
     held: String,
     /// The one that was found.
     found: Option<String>,
@@ -180,6 +200,7 @@ impl StopTexts {
         stops.retain(|stop| !stop.is_empty());
         StopTexts {
             stops,
+            is_kept: false,
             held: String::new(),
             found: None,
         }
@@ -195,7 +216,8 @@ impl StopTexts {
             .min_by_key(|(at, _)| *at);
         if let Some((at, stop)) = found {
             self.found = Some(stop.clone());
-            self.held.truncate(at);
+            self.held
+                .truncate(at + if self.is_kept { stop.len() } else { 0 });
             return (std::mem::take(&mut self.held), true);
         }
         let starts_a_stop = |at: &usize| {
@@ -243,6 +265,15 @@ mod tests {
         assert_eq!(texts.found, None);
         assert_eq!(texts.push("c ENDb"), ("c ".into(), true));
         assert_eq!(texts.found.as_deref(), Some("END"));
+    }
+
+    #[test]
+    fn a_stop_text_is_shown_where_it_is_kept() {
+        let mut texts = StopTexts::new(vec!["END".into()]);
+        texts.is_kept = true;
+        assert_eq!(texts.push("a E"), ("a ".into(), false));
+        assert_eq!(texts.push("NDb"), ("END".into(), true));
+        assert_eq!(texts.finish(), "");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::Test;
+use support::{Test, over};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -13,11 +13,7 @@ fn hello() -> Value {
 }
 
 fn with(fields: Value) -> Value {
-    let mut body = hello();
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    over(hello(), &fields)
 }
 
 #[test]
@@ -247,6 +243,12 @@ fn fields_without_effect_are_named_in_the_reply() {
         Some("user,store,mine,tools")
     );
     assert_eq!(test.post(CHAT, &hello()).header("x-sterna-ignored"), None);
+    let options = json!({"include_usage": true, "include_obfuscation": false, "mine": 1});
+    let body = with(json!({"stream": true, "stream_options": options}));
+    assert_eq!(
+        test.post(CHAT, &body).header("x-sterna-ignored"),
+        Some("stream_options.include_obfuscation,stream_options.mine")
+    );
     let strict = Test::with(
         |settings| settings.is_strict = true,
         vec![support::served("stories", support::limits())],
@@ -254,6 +256,10 @@ fn fields_without_effect_are_named_in_the_reply() {
     let error = strict.error(CHAT, &with(json!({"user": "u", "mine": 1})), 400);
     assert_eq!(error["param"], "mine");
     assert_eq!(error["code"], "unsupported_parameter");
+    assert_eq!(
+        strict.error(CHAT, &body, 400)["param"],
+        "stream_options.mine"
+    );
     strict.json(CHAT, &with(json!({"user": "u"})));
 }
 

@@ -5,7 +5,7 @@ mod support;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use support::Test;
+use support::{Test, over};
 
 const COMPLETIONS: &str = "/v1/completions";
 
@@ -114,6 +114,121 @@ fn echo_has_an_entry_for_each_token() {
         }
         assert_eq!(reply["usage"]["completion_tokens"], max_tokens);
     }
+}
+
+#[test]
+fn scores_of_a_prompt_have_vllms_form_too() {
+    let test = Test::start();
+    let text = "Once Mia sat in";
+    let ids = tokens(&test, text);
+    let echoed = test.json(
+        COMPLETIONS,
+        &json!({"prompt": text, "echo": true, "logprobs": 0, "max_tokens": 1,
+        "prompt_logprobs": 3}),
+    );
+    let echoed = &echoed["choices"][0];
+    let top = echoed["logprobs"]["top_logprobs"][1].as_object().unwrap();
+    assert_eq!(top.len(), 1, "logprobs says how many there are");
+    let chat = json!({"messages": [{"role": "user", "content": text}], "max_tokens": 1,
+        "prompt_logprobs": 3});
+    let chat = test.json("/v1/chat/completions", &chat);
+    assert_eq!(chat["prompt_logprobs"], echoed["prompt_logprobs"]);
+    for most in [0, 1, 3] {
+        let body = json!({"prompt": [text, "Tom"], "prompt_logprobs": most, "max_tokens": 1,
+            "n": 2, "seed": 1});
+        let choices = &test.json(COMPLETIONS, &body)["choices"];
+        assert_eq!(choices[0]["prompt_logprobs"], choices[1]["prompt_logprobs"]);
+        let other = choices[2]["prompt_logprobs"].as_array().unwrap();
+        assert_eq!(other.len(), tokens(&test, "Tom").len());
+        let scores = choices[0]["prompt_logprobs"].as_array().unwrap();
+        assert_eq!(scores.len(), ids.len());
+        assert!(scores[0].is_null());
+        for (i, score) in scores.iter().enumerate().skip(1) {
+            let own = &score[ids[i].to_string()];
+            assert_eq!(own["logprob"], echoed["logprobs"]["token_logprobs"][i]);
+            assert_eq!(own["decoded_token"], echoed["logprobs"]["tokens"][i]);
+            let rank = own["rank"].as_u64().unwrap() as usize;
+            let entries = score.as_object().unwrap();
+            assert_eq!(entries.len(), most + usize::from(rank > most), "{score}");
+            for other in entries.values() {
+                let is_before = other["rank"].as_u64() < own["rank"].as_u64();
+                assert_eq!(
+                    is_before,
+                    other["logprob"].as_f64() > own["logprob"].as_f64()
+                );
+            }
+        }
+    }
+    for (fields, says) in [
+        (json!({"prompt_logprobs": 21}), "0 to 20"),
+        (json!({"prompt_logprobs": -1}), "0 to 20"),
+        (json!({"prompt_logprobs": 0, "stream": true}), "stream"),
+    ] {
+        let body = over(json!({"prompt": text, "max_tokens": 1}), &fields);
+        let error = test.error(COMPLETIONS, &body, 400);
+        assert_eq!(error["param"], "prompt_logprobs");
+        assert!(error["message"].as_str().unwrap().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn what_ended_an_answer_stays_in_it_if_it_is_asked_for() {
+    let test = Test::start();
+    let body = |fields: Value| {
+        let body = json!({"prompt": "Once Mia", "max_tokens": 12, "temperature": 0,
+            "return_token_ids": true});
+        over(body, &fields)
+    };
+    let choice = |fields| test.json(COMPLETIONS, &body(fields))["choices"][0].clone();
+    let whole = choice(json!({}));
+    let text = whole["text"].as_str().unwrap();
+    let stop: String = text.chars().skip(5).take(3).collect();
+    let at = text.find(&stop).unwrap();
+    let without = choice(json!({"stop": stop}));
+    let fields = json!({"stop": stop, "include_stop_str_in_output": true, "logprobs": 0});
+    let with = choice(fields.clone());
+    assert_eq!(without["text"], text[..at]);
+    assert_eq!(with["text"], text[..at + stop.len()]);
+    assert_eq!(
+        (&with["finish_reason"], &without["finish_reason"]),
+        (&json!("stop"), &json!("stop"))
+    );
+    // The tokens are those of the text, the last of which may go on.
+    let count = |choice: &Value| choice["token_ids"].as_array().unwrap().len();
+    assert!(count(&with) > count(&without));
+    let tokens: Vec<&str> = with["logprobs"]["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token.as_str().unwrap())
+        .collect();
+    assert!(
+        tokens.concat().starts_with(with["text"].as_str().unwrap()),
+        "{tokens:?}"
+    );
+    let mut streamed = body(fields);
+    streamed["stream"] = true.into();
+    let events = test.events(COMPLETIONS, &streamed);
+    let parts = events
+        .iter()
+        .map(|event| event["choices"][0]["text"].as_str().unwrap());
+    assert_eq!(parts.collect::<String>(), with["text"]);
+    // A token that ends an answer stays if it has a text.
+    let id = &whole["token_ids"][4];
+    let fields = json!({"stop_token_ids": [id], "include_stop_str_in_output": true});
+    let with = choice(fields);
+    let ids = with["token_ids"].as_array().unwrap();
+    assert_eq!(
+        ids.iter().position(|other| other == id),
+        Some(ids.len() - 1)
+    );
+    assert_eq!(whole["token_ids"].as_array().unwrap()[..ids.len()], ids[..]);
+    let shown = with["text"].as_str().unwrap();
+    let without = choice(json!({"stop_token_ids": [id]}));
+    let before = without["text"].as_str().unwrap();
+    assert!(text.starts_with(shown) && shown.starts_with(before) && shown > before);
+    let end = choice(json!({"logit_bias": {"1": 100}, "include_stop_str_in_output": true}));
+    assert_eq!(end["text"], "");
 }
 
 #[test]

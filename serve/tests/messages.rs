@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Test, named_events};
+use support::{Test, named_events, over};
 
 const MESSAGES: &str = "/v1/messages";
 
@@ -13,11 +13,7 @@ fn hello() -> Value {
 }
 
 fn with(fields: Value) -> Value {
-    let mut body = hello();
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    over(hello(), &fields)
 }
 
 /// The answer of chat to the same question.

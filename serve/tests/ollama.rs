@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Reply, Test};
+use support::{Reply, Test, over};
 
 fn hello() -> Value {
     json!({"model": "stories:latest", "messages": [{"role": "user", "content": "Once Mia sat"}],
@@ -11,11 +11,7 @@ fn hello() -> Value {
 }
 
 fn with(body: Value, fields: Value) -> Value {
-    let mut body = body;
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    over(body, &fields)
 }
 
 /// The answer of chat to the same question.

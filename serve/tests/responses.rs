@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Test, named_events};
+use support::{Test, named_events, over};
 
 const RESPONSES: &str = "/v1/responses";
 
@@ -12,11 +12,7 @@ fn hello() -> Value {
 }
 
 fn with(fields: Value) -> Value {
-    let mut body = hello();
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    over(hello(), &fields)
 }
 
 fn text(response: &Value) -> &str {

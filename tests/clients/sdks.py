@@ -166,7 +166,7 @@ def instructor(server, expected):
         result: int
 
     plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
-    modes = {instructor.Mode.TOOLS: "tool_choice", instructor.Mode.JSON_SCHEMA: "response_format"}
+    modes = {instructor.Mode.TOOLS: "tools", instructor.Mode.JSON_SCHEMA: "response_format"}
     for mode, field in modes.items():
         client = instructor.from_openai(plain, mode=mode)
         error = raised(

@@ -297,8 +297,10 @@ fn score(logits: &[f32], id: u32, top: usize) -> Score {
         best.truncate(top);
         best.sort_unstable_by(order);
     }
+    let is_better = |other: &u32| order(other, &id).is_lt();
     Score {
         logprob: logprob(id),
+        rank: 1 + (0..logits.len() as u32).filter(is_better).count(),
         top: best.into_iter().map(|id| (id, logprob(id))).collect(),
     }
 }

@@ -35,10 +35,12 @@ pub struct Generate {
     pub sampling: Sampling,
     /// Numbers that are added to logits of tokens; −∞ forbids one. Each id once.
     pub bias: Vec<(u32, f32)>,
-    /// Texts and special tokens by name that end an answer and are not part of it.
+    /// Texts and special tokens by name that end an answer.
     pub stop: Vec<String>,
-    /// Tokens that end an answer and are not part of it.
+    /// Tokens that end an answer.
     pub stop_tokens: Vec<u32>,
+    /// What ended the answer is part of it, if it has a text.
+    pub keeps_stop: bool,
     /// The text of the answer follows that of the prompt: a space that it begins with stays.
     pub continues_text: bool,
     /// Go on after tokens that end a text.
@@ -80,7 +82,7 @@ pub enum Event {
         choice: usize,
         /// Text that may be shown; can be empty where tokens wait for the rest of a character.
         text: String,
-        /// The tokens since the last piece, without those of a stop text.
+        /// The tokens since the last piece, without those of a stop text that is not kept.
         tokens: Vec<Token>,
     },
     /// An answer is complete.
@@ -127,6 +129,8 @@ pub struct Token {
 pub struct Score {
     /// Natural logarithm of its probability.
     pub logprob: f64,
+    /// 1 if it is the most probable token, 2 for the next one. Of equals, lower ids come first.
+    pub rank: usize,
     /// The most probable tokens and the logarithms of their probabilities, best first.
     pub top: Vec<(u32, f64)>,
 }

@@ -261,6 +261,9 @@ impl<'t> Continuation<'t> {
             .with_answer_after(prompt.len());
         let mut text = Answer::new(tokenizer, generate.stop.clone())?;
         text = text.with_stop_tokens(&generate.stop_tokens);
+        if generate.keeps_stop {
+            text = text.with_stop_kept();
+        }
         if generate.continues_text {
             text = text.after(prompt)?;
         }

@@ -6,12 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::answers::{Answers, Choice, TokenTexts, finish_reason, logprob};
 use super::conversation;
+use super::envelope::Envelope;
 use super::error::{ApiError, ApiResult};
 use super::fields::{self, Fields};
-use super::form::{DONE, Form, Piece, event};
+use super::form::{Form, Piece, event};
 use super::generate::{MOST_LOGPROBS, Wish};
-use super::job::{Job, unique};
+use super::job::Job;
 use super::read::Reader;
+use super::scores;
 use super::served::Served;
 use super::stream_options::StreamOptions;
 use crate::engine::{End, Token};
@@ -26,9 +28,9 @@ pub fn job(
     key: usize,
     is_strict: bool,
 ) -> ApiResult<Job> {
-    let ignored = fields::ignored(&body, Fields::Chat, is_strict)?;
+    let mut ignored = fields::ignored(&body, Fields::Chat, is_strict)?;
     let reader = Reader(&body);
-    let options = StreamOptions::read(reader)?;
+    let options = StreamOptions::read(reader, &mut ignored, is_strict)?;
     let mut wish = Wish::read(reader, &served)?;
     wish.check_tokens()?;
     let has_logprobs = reader.flag("logprobs")?;
@@ -41,17 +43,16 @@ pub fn job(
         }
         _ => {}
     }
+    let prompt_logprobs = wish.read_prompt_logprobs(reader, options.is_streamed)?;
     let (prompt, is_continued) = conversation::tokens(&served, reader)?;
     if is_continued {
         wish.continue_text();
     }
     let form = Chat {
-        id: format!("chatcmpl-{}", unique()?),
-        created: super::clock::unix(),
+        envelope: Envelope::new("chatcmpl", OBJECTS, wish.seed, options.has_usage)?,
         has_logprobs,
-        has_usage: options.has_usage,
+        prompt_logprobs,
         has_ids: reader.flag("return_token_ids")?,
-        seed: wish.seed,
     };
     let request = wish.request(&served, key, prompt);
     body.insert("seed".into(), wish.seed.into());
@@ -66,14 +67,15 @@ pub fn job(
     })
 }
 
+const OBJECTS: (&str, &str) = ("chat.completion", "chat.completion.chunk");
+
 /// OpenAI's form of answers to conversations.
 struct Chat {
-    id: String,
-    created: u64,
+    envelope: Envelope,
     has_logprobs: bool,
-    has_usage: bool,
+    /// Most probable tokens that are listed beside each token of the prompt, if any are.
+    prompt_logprobs: Option<usize>,
     has_ids: bool,
-    seed: i64,
 }
 
 impl Chat {
@@ -101,21 +103,6 @@ impl Chat {
         json!({"content": content, "refusal": null})
     }
 
-    fn chunk(&self, served: &Served, choices: Value) -> Value {
-        let mut chunk = json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
-            "choices": choices,
-        });
-        if self.has_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
-    }
-
     fn delta(&self, served: &Served, index: usize, delta: Value, rest: Value) -> Value {
         let mut choice = json!({
             "index": index, "delta": delta, "logprobs": null, "finish_reason": null,
@@ -123,7 +110,7 @@ impl Chat {
         for (name, value) in rest.as_object().into_iter().flatten() {
             choice[name] = value.clone();
         }
-        self.chunk(served, json!([choice]))
+        self.envelope.chunk(served, json!([choice]))
     }
 }
 
@@ -131,18 +118,13 @@ impl Form for Chat {
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
         let choices = answers.choices.iter().enumerate();
         let choices = choices.map(|(index, choice)| self.choice(served, index, choice));
-        let mut object = json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
-            "choices": choices.collect::<Vec<_>>(),
-            "usage": answers.usage(),
-            "sterna": {"seed": self.seed},
-        });
+        let mut object = self.envelope.whole(served, answers, choices.collect());
         if self.has_ids {
             object["prompt_token_ids"] = json!(answers.prompts[0]);
+        }
+        if let Some(most) = self.prompt_logprobs {
+            let prompt = answers.prompt(0);
+            object["prompt_logprobs"] = scores::of_prompt(TokenTexts(served), prompt, most);
         }
         object
     }
@@ -151,7 +133,7 @@ impl Form for Chat {
         for index in 0..answers.choices.len() {
             let delta = json!({"role": "assistant", "content": ""});
             let mut chunk = self.delta(served, index, delta, Value::Null);
-            chunk["sterna"] = json!({"seed": self.seed});
+            chunk["sterna"] = self.envelope.seed();
             if self.has_ids && index == 0 {
                 chunk["prompt_token_ids"] = json!(answers.prompts[0]);
             }
@@ -181,12 +163,7 @@ impl Form for Chat {
     }
 
     fn finish(&mut self, served: &Served, answers: &Answers, out: &mut String) {
-        if self.has_usage {
-            let mut chunk = self.chunk(served, json!([]));
-            chunk["usage"] = answers.usage();
-            event(out, &chunk);
-        }
-        out.push_str(DONE);
+        self.envelope.finish(served, answers, out);
     }
 }
 

@@ -6,14 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::answers::{Answers, Choice, TokenTexts, finish_reason};
 use super::chat::token_ids;
+use super::envelope::Envelope;
 use super::error::ApiResult;
 use super::fields::{self, Fields};
-use super::form::{DONE, Form, Piece, event};
+use super::form::{Form, Piece, event};
 use super::generate::{MOST_LOGPROBS, Wish};
-use super::job::{Job, unique};
+use super::job::Job;
 use super::prompts::prompts;
 use super::read::{Reader, wrong};
-use super::scores::{Offsets, Scores};
+use super::scores::{self, Offsets, Scores};
 use super::served::Served;
 use super::stream_options::StreamOptions;
 use crate::engine::{End, Token};
@@ -31,9 +32,9 @@ pub fn job(
     key: usize,
     is_strict: bool,
 ) -> ApiResult<Job> {
-    let ignored = fields::ignored(&body, Fields::Completions, is_strict)?;
+    let mut ignored = fields::ignored(&body, Fields::Completions, is_strict)?;
     let reader = Reader(&body);
-    let options = StreamOptions::read(reader)?;
+    let options = StreamOptions::read(reader, &mut ignored, is_strict)?;
     let mut wish = Wish::read(reader, &served)?;
     wish.continue_text();
     let has_echo = reader.flag("echo")?;
@@ -44,6 +45,7 @@ pub fn job(
             wish.score_prompt(top);
         }
     }
+    let prompt_logprobs = wish.read_prompt_logprobs(reader, options.is_streamed)?;
     let special = reader.boolean("add_special_tokens")?.unwrap_or(true);
     let prompts = prompts(&served, reader, "prompt", special, MOST_PROMPTS)?;
     let mut texts = Vec::new();
@@ -52,13 +54,11 @@ pub fn job(
         texts = text.collect::<ApiResult<_>>()?;
     }
     let form = Completions {
-        id: format!("cmpl-{}", unique()?),
-        created: super::clock::unix(),
-        has_logprobs: logprobs.is_some(),
-        has_usage: options.has_usage,
+        envelope: Envelope::new("cmpl", OBJECTS, wish.seed, options.has_usage)?,
+        logprobs,
+        prompt_logprobs,
         has_ids: reader.flag("return_token_ids")?,
         echo: has_echo.then_some(texts),
-        seed: wish.seed,
         offsets: vec![None; prompts.len() * wish.choices()],
     };
     let request = |prompt: super::prompts::Prompt| wish.request(&served, key, prompt.ids);
@@ -90,21 +90,28 @@ fn logprobs(fields: Reader) -> ApiResult<Option<usize>> {
     }
 }
 
+const OBJECTS: (&str, &str) = ("text_completion", "text_completion");
+
 /// OpenAI's form of continuations.
 struct Completions {
-    id: String,
-    created: u64,
-    has_logprobs: bool,
-    has_usage: bool,
+    envelope: Envelope,
+    /// Most probable tokens that are listed beside each token, if any are.
+    logprobs: Option<usize>,
+    /// The same for each token of the prompt, in vLLM's form.
+    prompt_logprobs: Option<usize>,
     has_ids: bool,
     /// The texts of the prompts, if answers begin with them.
     echo: Option<Vec<String>>,
-    seed: i64,
     /// Where the next token of each answer of a stream begins, once its first part was sent.
     offsets: Vec<Option<Offsets>>,
 }
 
 impl Completions {
+    /// Empty lists of scores.
+    fn scores<'s>(&self, served: &'s Served) -> Scores<'s> {
+        Scores::new(TokenTexts(served), self.logprobs.unwrap_or(0))
+    }
+
     /// The text that an answer begins with.
     fn echoed(&self, request: usize) -> &str {
         self.echo.as_ref().map_or("", |texts| &texts[request])
@@ -115,8 +122,8 @@ impl Completions {
         let text = format!("{}{}", self.echoed(request), choice.text);
         let end = choice.end.as_ref();
         let last = end.and_then(|end| end.last.as_ref());
-        let mut scores = Scores::new(TokenTexts(served));
-        if self.has_logprobs {
+        let mut scores = self.scores(served);
+        if self.logprobs.is_some() {
             let mut offsets = Offsets::default();
             if self.echo.is_some() {
                 scores.add(answers.prompt(request), self.echoed(request), &mut offsets);
@@ -126,41 +133,28 @@ impl Completions {
         let mut object = json!({
             "index": index,
             "text": text,
-            "logprobs": self.has_logprobs.then(|| scores.object()),
+            "logprobs": self.logprobs.map(|_| scores.object()),
             "finish_reason": end.map(|end| finish_reason(end.reason)),
         });
         if self.has_ids {
             object["token_ids"] = token_ids(choice.tokens.iter().chain(last));
             object["prompt_token_ids"] = json!(answers.prompts[request]);
         }
+        if let Some(most) = self.prompt_logprobs {
+            let prompt = answers.prompt(request);
+            object["prompt_logprobs"] = scores::of_prompt(TokenTexts(served), prompt, most);
+        }
         object
     }
 
-    fn chunk(&self, served: &Served, choices: Value) -> Value {
-        let mut chunk = json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
-            "choices": choices,
-        });
-        if self.has_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
-    }
-
     fn part(&self, served: &Served, index: usize, text: &str, scores: &Scores) -> Value {
-        json!({
+        let part = json!({
             "index": index,
             "text": text,
-            "logprobs": (self.has_logprobs && !scores.is_empty()).then(|| scores.object()),
+            "logprobs": (self.logprobs.is_some() && !scores.is_empty()).then(|| scores.object()),
             "finish_reason": null,
-        })
-        .as_object()
-        .map(|part| self.chunk(served, json!([part])))
-        .expect("it is an object")
+        });
+        self.envelope.chunk(served, json!([part]))
     }
 
     /// Sends the first part of an answer before the second one: the prompt, if it is asked for.
@@ -169,12 +163,12 @@ impl Completions {
             return;
         }
         let request = answers.request(index);
-        let (mut offsets, mut scores) = (Offsets::default(), Scores::new(TokenTexts(served)));
-        if self.has_logprobs && self.echo.is_some() {
+        let (mut offsets, mut scores) = (Offsets::default(), self.scores(served));
+        if self.logprobs.is_some() && self.echo.is_some() {
             scores.add(answers.prompt(request), self.echoed(request), &mut offsets);
         }
         let mut chunk = self.part(served, index, self.echoed(request), &scores);
-        chunk["sterna"] = json!({"seed": self.seed});
+        chunk["sterna"] = self.envelope.seed();
         if self.has_ids {
             chunk["choices"][0]["prompt_token_ids"] = json!(answers.prompts[request]);
         }
@@ -190,8 +184,8 @@ impl Completions {
         tokens: impl IntoIterator<Item = &'t Token>,
         text: &str,
     ) -> Scores<'s> {
-        let mut scores = Scores::new(TokenTexts(served));
-        if self.has_logprobs {
+        let mut scores = self.scores(served);
+        if self.logprobs.is_some() {
             let offsets = self.offsets[index].get_or_insert_default();
             scores.add(tokens, text, offsets);
         }
@@ -203,21 +197,12 @@ impl Form for Completions {
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
         let choices = answers.choices.iter().enumerate();
         let choices = choices.map(|(index, choice)| self.choice(served, answers, index, choice));
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
-            "choices": choices.collect::<Vec<_>>(),
-            "usage": answers.usage(),
-            "sterna": {"seed": self.seed},
-        })
+        self.envelope.whole(served, answers, choices.collect())
     }
 
     fn piece(&mut self, served: &Served, answers: &Answers, piece: Piece, out: &mut String) {
         self.first(served, answers, piece.index, out);
-        let is_needed = self.has_logprobs || self.has_ids;
+        let is_needed = self.logprobs.is_some() || self.has_ids;
         if piece.text.is_empty() && (!is_needed || piece.tokens.is_empty()) {
             return;
         }
@@ -248,11 +233,6 @@ impl Form for Completions {
     }
 
     fn finish(&mut self, served: &Served, answers: &Answers, out: &mut String) {
-        if self.has_usage {
-            let mut chunk = self.chunk(served, json!([]));
-            chunk["usage"] = answers.usage();
-            event(out, &chunk);
-        }
-        out.push_str(DONE);
+        self.envelope.finish(served, answers, out);
     }
 }

@@ -86,6 +86,13 @@ impl ApiError {
         error.coded("unsupported_parameter")
     }
 
+    /// 400: a field that no route has, where such fields are refused.
+    pub fn unknown(name: &str) -> ApiError {
+        let name = sterna_ternary::json::shown(name);
+        let message = format!("{name} is not a field of this route; the server is strict");
+        ApiError::unsupported(name, message)
+    }
+
     /// 400: the prompt is longer than the context.
     pub fn context(param: &str, tokens: &str, context: usize) -> ApiError {
         let message = format!(

@@ -5,7 +5,6 @@
 //! client would get what it did not ask for, so it is refused unless its value asks for nothing.
 
 use serde_json::{Map, Value};
-use sterna_ternary::json::shown;
 
 use super::error::{ApiError, ApiResult};
 use super::read::brief;
@@ -80,6 +79,7 @@ const DONE: &[(&str, u16)] = &[
     ("frequency_penalty", SAMPLED),
     ("ignore_eos", GENERATE | FORMS),
     ("include", RESPONSES),
+    ("include_stop_str_in_output", GENERATE | FORMS),
     ("input", EMBEDDINGS | RESPONSES | EMBED),
     ("instructions", RESPONSES),
     ("logit_bias", GENERATE | FORMS),
@@ -99,6 +99,7 @@ const DONE: &[(&str, u16)] = &[
     ("output_config", MESSAGES),
     ("presence_penalty", SAMPLED),
     ("prompt", COMPLETIONS | TOKENIZE | OLLAMA_GENERATE),
+    ("prompt_logprobs", GENERATE),
     ("raw", OLLAMA_GENERATE),
     ("reasoning", RESPONSES),
     ("reasoning_effort", RENDER | FORMS),
@@ -163,7 +164,8 @@ const NEUTRAL: &[&str] = &[
 ];
 
 /// Fields that would change an answer and are not supported, and the values, as JSON, at which they
-/// would not. At null, false, "" and at an empty list or object none of them does.
+/// would not. At null, "" and at an empty list or object none of them does; at false none either,
+/// unless true is one of those values.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("allowed_token_ids", &[]),
     ("audio", &[]),
@@ -186,29 +188,33 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("guided_json", &[]),
     ("guided_regex", &[]),
     ("images", &[]),
-    ("include_stop_str_in_output", &[]),
     ("json_schema", &[]),
     ("length_penalty", &["1"]),
+    ("logits_processors", &[]),
+    ("logprob_token_ids", &[]),
     ("lora", &[]),
     ("mcp_servers", &[]),
     ("min_tokens", &["0"]),
     ("mirostat", &["0"]),
     ("modalities", &["[\"text\"]"]),
     ("moderation", &[]),
+    ("n_probs", &["0"]),
     ("no_stop_trim", &[]),
     ("output_format", &[]),
     ("penalize_newline", &["true"]),
     ("previous_response_id", &[]),
-    ("prompt_logprobs", &[]),
+    ("prompt_embeds", &[]),
     ("regex", &[]),
     ("repeat_last_n", &["-1"]),
     ("response_format", &["{\"type\":\"text\"}"]),
     ("return_hidden_states", &[]),
+    ("samplers", &[]),
     ("skip_special_tokens", &["true"]),
     ("structured_outputs", &[]),
     ("suffix", &[]),
     ("template", &[]),
     ("tfs_z", &["1"]),
+    ("thinking_token_budget", &[]),
     (
         "tool_choice",
         &[
@@ -227,6 +233,9 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("xtc_probability", &["0"]),
 ];
 
+/// Unsupported fields without which others mean nothing. A refusal names them first.
+const FIRST: [&str; 2] = ["functions", "tools"];
+
 /// The fields of a request that have no effect, in the order of the body.
 ///
 /// # Errors
@@ -236,7 +245,7 @@ pub fn ignored(
     route: Fields,
     is_strict: bool,
 ) -> ApiResult<Vec<String>> {
-    let mut ignored = Vec::new();
+    let (mut ignored, mut refused) = (Vec::new(), Vec::new());
     for (name, value) in body {
         let done = DONE.iter().find(|(done, _)| done == name);
         if done.is_some_and(|(_, routes)| routes & route as u16 != 0) {
@@ -244,20 +253,24 @@ pub fn ignored(
         }
         if let Some((_, neutral)) = UNSUPPORTED.iter().find(|(known, _)| known == name) {
             if asks_for_something(value, neutral) {
-                let value = brief(value);
-                let message = format!(
-                    "{name} is {value}, which this server does not support; leave {name} out"
-                );
-                return Err(ApiError::unsupported(name, message));
+                refused.push((name.as_str(), value));
             }
         } else if is_strict && done.is_none() && !NEUTRAL.contains(&name.as_str()) {
-            let name = shown(name);
-            let message = format!("{name} is not a field of this route; the server is strict");
-            return Err(ApiError::unsupported(name, message));
+            return Err(ApiError::unknown(name));
         }
         ignored.push(name.clone());
     }
-    Ok(ignored)
+    refused.sort_by_key(|(name, _)| !FIRST.contains(name));
+    match refused.first() {
+        None => Ok(ignored),
+        Some((name, value)) => {
+            let names: Vec<&str> = refused.iter().map(|(name, _)| *name).collect();
+            let (value, names) = (brief(value), names.join(", "));
+            let message =
+                format!("{name} is {value}, which this server does not support; leave {names} out");
+            Err(ApiError::unsupported(*name, message))
+        }
+    }
 }
 
 /// The fields that have an effect on a route.
@@ -272,7 +285,8 @@ pub fn done(route: Fields) -> Vec<&'static str> {
 
 fn asks_for_something(value: &Value, neutral: &[&str]) -> bool {
     let is_empty = match value {
-        Value::Null | Value::Bool(false) => true,
+        Value::Null => true,
+        Value::Bool(false) => !neutral.contains(&"true"),
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
@@ -337,8 +351,9 @@ mod tests {
             json!({"response_format": {"type": "json_object"}}),
             json!({"best_of": 2}),
             json!({"suffix": "x"}),
-            json!({"skip_special_tokens": false, "include_stop_str_in_output": true}),
+            json!({"include_stop_str_in_output": true, "skip_special_tokens": false}),
             json!({"mirostat": 2}),
+            json!({"skip_special_tokens": false}),
             json!({"tool_choice": "required"}),
         ] {
             let (name, _) = body.as_object().unwrap().iter().next_back().unwrap();
@@ -347,6 +362,14 @@ mod tests {
             assert_eq!(error.code, Some("unsupported_parameter"));
             assert_eq!(error.param, Some(name));
         }
+        // A choice among tools is only there because of the tools.
+        let body =
+            json!({"tool_choice": {"type": "function"}, "n": 1, "tools": [1], "suffix": "x"});
+        let error = check(body, Fields::Chat, false).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("tools"));
+        let says = "tools is [1], which this server does not support; leave tools, tool_choice, \
+                    suffix out";
+        assert_eq!(error.message, says);
         // What sglang-router adds to each request asks for nothing.
         let added = json!({"logprobs": false, "stream": false, "no_stop_trim": false,
             "ignore_eos": false, "continue_final_message": false, "skip_special_tokens": true,

@@ -56,6 +56,7 @@ impl Wish {
                 bias: bias(fields, served.vocab_size())?,
                 stop: stop(fields, served)?,
                 stop_tokens: stop_tokens(fields, served.vocab_size())?,
+                keeps_stop: fields.flag("include_stop_str_in_output")?,
                 continues_text: false,
                 ignores_eos: fields.flag("ignore_eos")?,
                 logprobs: None,
@@ -87,9 +88,32 @@ impl Wish {
         self.generate.continues_text = true;
     }
 
-    /// Scores the tokens of the prompt as well.
+    /// Scores the tokens of the prompt as well, beside at least this number of the most probable
+    /// ones.
     pub fn score_prompt(&mut self, top: usize) {
-        self.generate.prompt_logprobs = Some(top);
+        self.generate.prompt_logprobs = self.generate.prompt_logprobs.max(Some(top));
+    }
+
+    /// Reads vLLM's `prompt_logprobs`: the number of the most probable tokens beside each one.
+    ///
+    /// # Errors
+    /// 400, also for a stream, in which these scores have no place.
+    pub fn read_prompt_logprobs(
+        &mut self,
+        fields: Reader,
+        is_streamed: bool,
+    ) -> ApiResult<Option<usize>> {
+        let top = fields.integer("prompt_logprobs", 0..=MOST_LOGPROBS)?;
+        let Some(top) = top.map(|top| top as usize) else {
+            return Ok(None);
+        };
+        if is_streamed {
+            let message = "prompt_logprobs is there, and the reply is a stream; send it with \
+                           \"stream\": false";
+            return Err(ApiError::invalid("prompt_logprobs", message));
+        }
+        self.score_prompt(top);
+        Ok(Some(top))
     }
 
     /// The request for a prompt that was checked. The answer is at most as long as the context

@@ -10,12 +10,13 @@ use super::read::Reader;
 use super::served::Served;
 
 /// Fields that mean the same in chat and in every API that has them.
-const SAME: [&str; 16] = [
+const SAME: [&str; 17] = [
     "cache_prompt",
     "chat_template_kwargs",
     "continue_final_message",
     "frequency_penalty",
     "ignore_eos",
+    "include_stop_str_in_output",
     "logit_bias",
     "min_p",
     "presence_penalty",
@@ -108,6 +109,8 @@ impl Meaning {
     /// # Errors
     /// 400 with the client's name of the field.
     pub fn count(mut self, served: &Served, own: &str) -> ApiResult<usize> {
+        // Also the fields that only an answer needs may not be wrong.
+        self.wish(served)?;
         self.converse(own);
         let text = conversation::text(served, Reader(&self.fields));
         let tokens = text.and_then(|(text, _)| served.encode("messages", &text, false));

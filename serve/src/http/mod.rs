@@ -17,6 +17,7 @@ mod conversation;
 #[cfg(test)]
 mod docs;
 mod embeddings;
+mod envelope;
 mod error;
 mod events;
 mod explained;

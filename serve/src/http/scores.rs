@@ -1,4 +1,5 @@
-//! Log-probabilities in the form of OpenAI's completions: four lists, one entry for each token.
+//! Log-probabilities in the form of OpenAI's completions: four lists, one entry for each token; and
+//! those of a prompt in the form of vLLM.
 
 use serde_json::{Map, Value, json};
 
@@ -15,6 +16,8 @@ pub struct Offsets {
 /// The four lists.
 pub struct Scores<'s> {
     texts: TokenTexts<'s>,
+    /// Most probable tokens that are listed beside each one.
+    most: usize,
     tokens: Vec<String>,
     logprobs: Vec<Option<f64>>,
     top: Vec<Value>,
@@ -23,9 +26,10 @@ pub struct Scores<'s> {
 
 impl<'s> Scores<'s> {
     /// Empty lists.
-    pub fn new(texts: TokenTexts<'s>) -> Scores<'s> {
+    pub fn new(texts: TokenTexts<'s>, most: usize) -> Scores<'s> {
         Scores {
             texts,
+            most,
             tokens: Vec::new(),
             logprobs: Vec::new(),
             top: Vec::new(),
@@ -54,7 +58,7 @@ impl<'s> Scores<'s> {
             self.logprobs
                 .push(score.map(|score| logprob(score.logprob)));
             self.top.push(score.map_or(Value::Null, |score| {
-                let entries = score.top.iter().map(|(id, logprob)| (*id, *logprob));
+                let entries = score.top.iter().take(self.most).copied();
                 self.top(entries.chain([(token.id, score.logprob)]))
             }));
             if self.texts.is_special(token.id) {
@@ -93,4 +97,24 @@ impl<'s> Scores<'s> {
             "text_offset": self.offsets,
         })
     }
+}
+
+/// vLLM's list for the tokens of a prompt: the token and the most probable ones by their ids, and
+/// null for the first token.
+pub fn of_prompt(texts: TokenTexts, prompt: &[Token], most: usize) -> Value {
+    let entry = |(id, probability, rank): (u32, f64, usize)| {
+        let text = texts.text(id);
+        let entry = json!({"logprob": logprob(probability), "rank": rank, "decoded_token": text});
+        (id.to_string(), entry)
+    };
+    let object = |token: &Token| {
+        let Some(score) = &token.score else {
+            return Value::Null;
+        };
+        let top = score.top.iter().take(most).enumerate();
+        let top = top.map(|(index, (id, logprob))| (*id, *logprob, index + 1));
+        let own = (token.id, score.logprob, score.rank);
+        Value::Object([own].into_iter().chain(top).map(entry).collect())
+    };
+    prompt.iter().map(object).collect()
 }

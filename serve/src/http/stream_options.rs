@@ -3,6 +3,10 @@
 use super::error::{ApiError, ApiResult};
 use super::read::Reader;
 
+/// Options that are known and do not change an answer: vLLM's counts in every part of a stream, and
+/// OpenAI's padding of parts.
+const NEUTRAL: [&str; 2] = ["continuous_usage_stats", "include_obfuscation"];
+
 /// Whether and how a reply is a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -13,11 +17,15 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Reads `stream` and `stream_options`.
+    /// Reads `stream` and `stream_options`. Adds options without effect to `ignored`.
     ///
     /// # Errors
-    /// 400 for options without a stream.
-    pub fn read(fields: Reader) -> ApiResult<StreamOptions> {
+    /// 400 for options without a stream, and with `is_strict` for unknown ones.
+    pub fn read(
+        fields: Reader,
+        ignored: &mut Vec<String>,
+        is_strict: bool,
+    ) -> ApiResult<StreamOptions> {
         let is_streamed = fields.flag("stream")?;
         let options = fields.object("stream_options")?;
         if options.is_some() && !is_streamed {
@@ -25,10 +33,17 @@ impl StreamOptions {
                            \"stream\": true";
             return Err(ApiError::invalid("stream_options", message));
         }
-        let has_usage = match options {
-            Some(options) => Reader(options).flag("include_usage")?,
-            None => false,
-        };
+        let mut has_usage = false;
+        if let Some(options) = options {
+            has_usage = Reader(options).flag("include_usage")?;
+            for name in options.keys().filter(|name| *name != "include_usage") {
+                let full = format!("stream_options.{name}");
+                if is_strict && !NEUTRAL.contains(&name.as_str()) {
+                    return Err(ApiError::unknown(&full));
+                }
+                ignored.push(full);
+            }
+        }
         Ok(StreamOptions {
             is_streamed,
             has_usage,

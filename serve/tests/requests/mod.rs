@@ -87,6 +87,7 @@ fn greedy(max_tokens: usize) -> Generate {
         bias: Vec::new(),
         stop: Vec::new(),
         stop_tokens: Vec::new(),
+        keeps_stop: false,
         continues_text: false,
         ignores_eos: true,
         logprobs: None,
@@ -164,6 +165,7 @@ fn any(random: &mut Random, beginnings: &[Vec<u32>], seed: u64) -> Request {
     if random.below(3) == 0 {
         generate.stop = ["e", "a", "th"].map(str::to_owned)[..1 + random.below(3)].to_vec();
         generate.stop_tokens = vec![100];
+        generate.keeps_stop = random.below(2) == 0;
     }
     generate.continues_text = random.below(2) == 0;
     generate.ignores_eos = random.below(2) == 0;
@@ -310,6 +312,9 @@ fn answer(
         .with_answer_after(request.prompt.len());
     let mut text = Answer::new(tokenizer, generate.stop.clone()).unwrap();
     text = text.with_stop_tokens(&generate.stop_tokens);
+    if generate.keeps_stop {
+        text = text.with_stop_kept();
+    }
     if generate.continues_text {
         text = text.after(&request.prompt).unwrap();
     }
@@ -375,6 +380,7 @@ fn scored(logits: &[f32], id: u32, top: Option<usize>) -> Token {
         id,
         score: top.map(|top| Score {
             logprob: logprob(id),
+            rank: 1 + best.iter().position(|other| *other == id).unwrap(),
             top: best[..top].iter().map(|id| (*id, logprob(*id))).collect(),
         }),
     }

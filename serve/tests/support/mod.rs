@@ -82,6 +82,14 @@ pub fn short() -> Value {
     json!({"prompt": "Once Mia", "max_tokens": 3, "temperature": 0})
 }
 
+/// A body with more fields.
+pub fn over(mut body: Value, fields: &Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
 /// Sets two keys.
 pub fn with_keys(settings: &mut Settings) {
     settings.keys = Keys::parse("the-first-key\nthe-second-key").unwrap();
