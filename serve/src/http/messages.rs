@@ -59,7 +59,9 @@ pub fn job(
 /// # Errors
 /// 400.
 pub fn count_tokens(served: &Served, body: &Map<String, Value>) -> ApiResult<Value> {
-    let tokens = meaning(Reader(body))?.count(served, "messages")?;
+    let reader = Reader(body);
+    reader.flag("stream")?;
+    let tokens = meaning(reader)?.count(served, "messages")?;
     Ok(json!({"input_tokens": tokens}))
 }
 

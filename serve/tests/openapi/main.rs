@@ -37,7 +37,8 @@ fn requests() -> Vec<(&'static str, Value)> {
         (
             "/v1/chat/completions",
             json!({"messages": parts, "max_tokens": 3, "logprobs": true,
-            "top_logprobs": 2, "return_token_ids": true, "n": 2, "stop": ["x"], "seed": 3}),
+            "top_logprobs": 2, "return_token_ids": true, "n": 2, "stop": ["x"], "seed": 3,
+            "prompt_logprobs": 1}),
         ),
         (
             "/v1/completions",
@@ -46,7 +47,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         (
             "/v1/completions",
             json!({"prompt": [[5, 6], [7]], "max_tokens": 3, "logprobs": 2,
-            "echo": true, "return_token_ids": true}),
+            "echo": true, "return_token_ids": true, "prompt_logprobs": 1}),
         ),
         ("/v1/embeddings", json!({"input": "Once"})),
         (
@@ -96,17 +97,31 @@ fn document(test: &Test) -> Value {
     reply.json()
 }
 
+/// A part of the document, or what it refers to.
+fn resolved<'d>(document: &'d Value, part: &'d Value) -> &'d Value {
+    part.get("$ref")
+        .map_or(part, |name| Schemas(document).target(name))
+}
+
 /// The schema of a reply, as the operation describes it.
 fn described<'d>(document: &'d Value, operation: &'d Value, reply: &Reply) -> &'d Value {
-    let class = format!("{}XX", reply.status / 100);
-    let responses = &operation["responses"];
-    let response = responses
-        .get(reply.status.to_string())
-        .or(responses.get(class));
+    let response = operation["responses"].get(reply.status.to_string());
     let response = response.unwrap_or_else(|| panic!("{} is not described", reply.status));
-    let response = response
-        .get("$ref")
-        .map_or(response, |name| Schemas(document).target(name));
+    let response = resolved(document, response);
+    for (name, header) in response["headers"].as_object().unwrap() {
+        let header = resolved(document, header);
+        let found = reply.header(&name.to_lowercase());
+        let Some(text) = found else {
+            assert!(header["required"] != true, "{name} is not in {reply:?}");
+            continue;
+        };
+        let value = match header["schema"]["type"] == "integer" {
+            true => text.parse::<u64>().unwrap().into(),
+            false => Value::from(text),
+        };
+        let checked = Schemas(document).check(&header["schema"], &value);
+        assert_eq!(checked, Ok(()), "{name}");
+    }
     let media = reply
         .header("content-type")
         .unwrap()
@@ -206,6 +221,7 @@ fn errors_are_what_the_document_says() {
     let models = vec![support::served("stories", support::limits())];
     let closed = Test::with(|settings| settings.keys = keys, models);
     let test = Test::start();
+    let loading = Test::loading(|_| {});
     let document = document(&test);
     for (path, item) in document["paths"].as_object().unwrap() {
         let (method, operation) = item.as_object().unwrap().iter().next().unwrap();
@@ -222,8 +238,38 @@ fn errors_are_what_the_document_says() {
                 assert!([400, 404].contains(&reply.status), "{path} {body}");
                 check(&document, operation, &reply);
             }
+            let reply = test.request("POST", path, &[], "{}");
+            assert_eq!(reply.status, 415, "{path}");
+            check(&document, operation, &reply);
+            let length = "content-length: 10000000";
+            let reply = test.request(
+                "POST",
+                path,
+                &["content-type: application/json", length],
+                "",
+            );
+            assert_eq!(reply.status, 413, "{path}");
+            check(&document, operation, &reply);
         }
+        for (header, status) in [("host: other", 403), (&long_header(), 431)] {
+            let reply = test.request(&verb, &place, &[header], "");
+            assert_eq!(reply.status, status, "{path}");
+            check(&document, operation, &reply);
+        }
+        let loading = loading.request(&verb, &place, &["content-type: application/json"], "{}");
+        check(&document, operation, &loading);
+        let is_described = operation["responses"].get("503").is_some();
+        let is_always = loading.status == 200 || loading.status == 501;
+        assert!(
+            is_described != is_always || path.ends_with("/health"),
+            "{path}"
+        );
     }
+}
+
+/// A head that is too large.
+fn long_header() -> String {
+    format!("x: {}", "x".repeat(33 << 10))
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `/openapi.json`: the description of all routes, for programs that make clients and tests.
 //!
 //! Paths, methods and keys come from the table of routes; `operations.json` says what each route
-//! reads and answers, in terms of the schemas of `requests.json` and `answers.json`.
+//! reads and answers, in terms of the schemas of `requests.json` and `answers.json`. Which errors a
+//! route has follows from what answers it; `operations.json` has those of the exceptions.
 
 use std::sync::LazyLock;
 
@@ -12,11 +13,41 @@ use serde_json::{Map, Value, json};
 use super::app::App;
 use super::error::ApiResult;
 use super::reply;
-use super::routes::{Access, ROUTES, Route};
+use super::routes::{Access, Answer, ROUTES, Route};
 use super::style::Style;
 
 /// The document.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+
+const JSON: &str = "application/json";
+
+/// What the statuses of errors mean.
+const ERRORS: [(u16, &str); 13] = [
+    (400, "The request is wrong."),
+    (401, "There is no key, or a wrong one."),
+    (403, "The request is for a host that the server is not."),
+    (404, "There is no such model, or the route is turned off."),
+    (408, "The body came too slowly."),
+    (413, "The body is too large."),
+    (415, "The body is not JSON."),
+    (429, "Too much waits."),
+    (431, "Path and headers are too large."),
+    (500, "The server has a fault."),
+    (501, "What the route stands for is not done."),
+    (
+        503,
+        "The model is loaded, the server ends, or the request waited too long.",
+    ),
+    (504, "The answer took too long."),
+];
+/// Errors of every route.
+const OF_ALL: [u64; 2] = [403, 431];
+/// Errors of routes that need a key.
+const OF_KEYED: [u64; 1] = [401];
+/// Errors of routes that read a body.
+const OF_BODIES: [u64; 7] = [400, 404, 408, 413, 415, 500, 503];
+/// Errors of routes that use the engine, beside these.
+const OF_JOBS: [u64; 2] = [429, 504];
 
 /// The document.
 ///
@@ -35,14 +66,12 @@ fn document() -> Value {
     let operations = object(include_str!("operations.json"));
     let mut schemas = object(include_str!("requests.json"));
     schemas.extend(object(include_str!("answers.json")));
-    let mut paths = Map::new();
+    let (mut paths, mut responses) = (Map::new(), Map::new());
     for route in ROUTES {
         let path = route.path.replace("{*", "{");
-        let operation = operation(route, &operations[&path]);
+        let operation = operation(route, &operations[&path], &mut responses);
         paths.insert(path, json!({route.verb(): operation}));
     }
-    let errors = ["Error", "AnthropicError", "OllamaError"];
-    let errors = errors.map(|name| (name.to_owned(), answer("The error.", [(JSON, name)])));
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -57,16 +86,15 @@ fn document() -> Value {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
-            "responses": Map::from_iter(errors),
+            "headers": headers(),
+            "responses": responses,
             "schemas": schemas,
         },
     })
 }
 
-const JSON: &str = "application/json";
-
-/// A route as the document describes it.
-fn operation(route: &Route, says: &Value) -> Value {
+/// A route as the document describes it. Its errors are added to `responses`.
+fn operation(route: &Route, says: &Value, responses: &mut Map<String, Value>) -> Value {
     let text = |name: &str| says[name].as_str();
     let mut operation = json!({"operationId": says["id"], "summary": says["summary"]});
     if route.access == Access::Open {
@@ -78,34 +106,121 @@ fn operation(route: &Route, says: &Value) -> Value {
         operation["parameters"] = json!([name]);
     }
     if let Some(body) = text("body") {
-        let content = json!({JSON: {"schema": schema(body)}});
+        let content = json!({JSON: {"schema": reference("schemas", body)}});
         operation["requestBody"] = json!({"required": true, "content": content});
     }
-    let error = match Style::of(route.path) {
+    let mut own = Map::new();
+    if let Some(name) = text("answer") {
+        let whole = (text("media").unwrap_or(JSON), name);
+        let stream = text("stream").map(|media| (media, "Stream"));
+        let content = [whole].into_iter().chain(stream);
+        let mut headers = vec!["X-Request-Id"];
+        match route.answer {
+            Answer::Object(..) => headers.push("X-Sterna-Ignored"),
+            Answer::Job(_) => headers.extend(["X-Sterna-Ignored", "X-Sterna-Cached-Tokens"]),
+            _ => {}
+        }
+        own.insert("200".into(), answer("The answer.", content, &headers));
+    }
+    for status in errors(route, says) {
+        let (name, error) = error(Style::of(route.path), status);
+        own.insert(status.to_string(), reference("responses", &name));
+        responses.insert(name, error);
+    }
+    operation["responses"] = own.into();
+    operation
+}
+
+/// The statuses of a route's errors.
+fn errors(route: &Route, says: &Value) -> Vec<u64> {
+    let mut statuses = OF_ALL.to_vec();
+    if route.access == Access::Keyed {
+        statuses.extend(OF_KEYED);
+    }
+    match route.answer {
+        Answer::Object(..) => statuses.extend(OF_BODIES),
+        Answer::Job(_) => statuses.extend(OF_BODIES.into_iter().chain(OF_JOBS)),
+        Answer::Absent(..) => statuses.push(501),
+        Answer::Named(_) => statuses.extend([404, 503]),
+        Answer::Status(_) => match says["errors"].as_array() {
+            Some(own) => statuses.extend(own.iter().filter_map(Value::as_u64)),
+            None => statuses.push(503),
+        },
+    }
+    statuses.sort_unstable();
+    statuses
+}
+
+/// The name and the description of an error of an API.
+fn error(style: Style, status: u64) -> (String, Value) {
+    let schema = match style {
         Style::OpenAi => "Error",
         Style::Anthropic => "AnthropicError",
         Style::Ollama => "OllamaError",
     };
-    let error = json!({"$ref": format!("#/components/responses/{error}")});
-    let mut responses = json!({"4XX": error, "5XX": error});
-    if let Some(name) = text("answer") {
-        let whole = (text("media").unwrap_or(JSON), name);
-        let stream = text("stream").map(|media| (media, "Stream"));
-        responses["200"] = answer("The answer.", [whole].into_iter().chain(stream));
-    }
-    operation["responses"] = responses;
-    operation
+    let known = ERRORS.iter().find(|(known, _)| u64::from(*known) == status);
+    let (_, says) = known.expect("tests read the statuses of all routes");
+    let headers: &[&str] = match status {
+        401 => &["X-Request-Id", "X-Should-Retry", "WWW-Authenticate"],
+        429 | 503 => &["X-Request-Id", "Retry-After"],
+        400..500 => &["X-Request-Id", "X-Should-Retry"],
+        _ => &["X-Request-Id"],
+    };
+    let name = format!("{schema}{status}");
+    (name, answer(says, [(JSON, schema)], headers))
 }
 
-/// A reply with these schemas by media type.
-fn answer<'a>(says: &str, content: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
+/// The headers of replies. Those that may be absent say when they are there.
+fn headers() -> Value {
+    let text = json!({"type": "string"});
+    let count = json!({"type": "integer", "minimum": 0});
+    json!({
+        "X-Request-Id": {
+            "description": "The id of the request, which it may bring along.",
+            "required": true, "schema": text,
+        },
+        "X-Sterna-Ignored": {
+            "description": "Fields of the request that had no effect, if there were any.",
+            "schema": text,
+        },
+        "X-Sterna-Cached-Tokens": {
+            "description": "Tokens of prompts that were not computed. Streams do not have it.",
+            "schema": count,
+        },
+        "X-Should-Retry": {
+            "description": "The same request would fail again.",
+            "required": true, "schema": {"const": "false"},
+        },
+        "Retry-After": {
+            "description": "Seconds after which the request may succeed.",
+            "required": true, "schema": {"type": "integer", "minimum": 1, "maximum": 60},
+        },
+        "WWW-Authenticate": {
+            "description": "How keys are sent.", "required": true, "schema": {"const": "Bearer"},
+        },
+    })
+}
+
+/// A reply with these schemas by media type, and these headers.
+fn answer<'a>(
+    says: &str,
+    content: impl IntoIterator<Item = (&'a str, &'a str)>,
+    headers: &[&str],
+) -> Value {
     let content = content.into_iter();
-    let content = content.map(|(media, name)| (media.to_owned(), json!({"schema": schema(name)})));
-    json!({"description": says, "content": content.collect::<Map<_, _>>()})
+    let schema = |name| json!({"schema": reference("schemas", name)});
+    let content = content.map(|(media, name)| (media.to_owned(), schema(name)));
+    let headers = headers.iter();
+    let headers = headers.map(|name| (name.to_string(), reference("headers", name)));
+    json!({
+        "description": says,
+        "headers": headers.collect::<Map<_, _>>(),
+        "content": content.collect::<Map<_, _>>(),
+    })
 }
 
-fn schema(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
+fn reference(kind: &str, name: &str) -> Value {
+    json!({"$ref": format!("#/components/{kind}/{name}")})
 }
 
 #[cfg(test)]
@@ -113,7 +228,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::fields::{self, Fields};
-    use super::super::routes::Answer;
     use super::*;
 
     #[test]
@@ -159,7 +273,7 @@ mod tests {
         let document = &*DOCUMENT;
         let mut found = BTreeSet::new();
         references(document, &mut found);
-        for kind in ["schemas", "responses"] {
+        for kind in ["headers", "schemas", "responses"] {
             for name in document["components"][kind].as_object().unwrap().keys() {
                 let name = format!("#/components/{kind}/{name}");
                 assert!(found.remove(&name), "{name} is not used");

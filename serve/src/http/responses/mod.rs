@@ -102,7 +102,16 @@ pub fn job(
 /// # Errors
 /// 400.
 pub fn input_tokens(served: &Served, body: &Map<String, Value>) -> ApiResult<Value> {
-    let tokens = meaning(Reader(body))?.count(served, "input")?;
+    let reader = Reader(body);
+    let meaning = meaning(reader)?;
+    score(
+        &mut meaning.wish(served)?,
+        reader,
+        includes_logprobs(reader)?,
+    )?;
+    reader.object("metadata")?;
+    reader.flag("stream")?;
+    let tokens = meaning.count(served, "input")?;
     Ok(json!({"object": "response.input_tokens", "input_tokens": tokens}))
 }
 
