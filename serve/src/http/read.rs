@@ -122,7 +122,7 @@ fn integer(value: &Value) -> Option<i64> {
 /// Token ids of a list, each below the vocabulary size.
 pub fn ids(name: &str, list: &[Value], vocab_size: usize) -> ApiResult<Vec<u32>> {
     let id = |(index, value): (usize, &Value)| {
-        let id = value.as_u64().filter(|id| *id < vocab_size as u64);
+        let id = integer(value).filter(|id| (0..vocab_size as i64).contains(id));
         let expected = format!("a token id from 0 to {}", vocab_size - 1);
         id.map(|id| id as u32)
             .ok_or_else(|| wrong(format!("{name}[{index}]"), value, expected))
@@ -189,6 +189,7 @@ mod tests {
     fn ids_are_those_of_the_vocabulary() {
         let list = [json!(0), json!(9)];
         assert_eq!(ids("prompt", &list, 10).unwrap(), [0, 9]);
+        assert_eq!(ids("prompt", &[json!(3.0)], 10).unwrap(), [3]);
         for bad in [json!(10), json!(-1), json!(1.5), json!("1"), json!(null)] {
             let error = ids("prompt", &[json!(0), bad], 10).unwrap_err();
             assert_eq!(error.param.as_deref(), Some("prompt[1]"));

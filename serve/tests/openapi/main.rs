@@ -138,18 +138,27 @@ fn described<'d>(document: &'d Value, operation: &'d Value, reply: &Reply) -> &'
 fn check(document: &Value, operation: &Value, reply: &Reply) {
     let schema = described(document, operation, reply);
     let media = reply.header("content-type").unwrap();
-    let value = match media.starts_with("application/json") {
-        true => reply.json(),
-        false => reply.body.clone().into(),
+    let values = match media {
+        "application/json" => vec![reply.json()],
+        "text/event-stream" => events(&reply.body),
+        _ => vec![reply.body.clone().into()],
     };
-    let checked = Schemas(document).check(schema, &value);
-    assert_eq!(
-        checked,
-        Ok(()),
-        "{} {}",
-        operation["operationId"],
-        reply.body
-    );
+    for value in values {
+        let checked = Schemas(document).check(schema, &value);
+        assert_eq!(checked, Ok(()), "{} {value}", operation["operationId"]);
+    }
+}
+
+/// The events of a stream as objects of their fields.
+fn events(text: &str) -> Vec<Value> {
+    let events = text.strip_suffix("\n\n").unwrap().split("\n\n");
+    let field = |line: &str| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_owned(), Value::from(value))
+    };
+    events
+        .map(|event| event.lines().map(field).collect())
+        .collect()
 }
 
 #[test]

@@ -112,7 +112,10 @@ fn operation(route: &Route, says: &Value, responses: &mut Map<String, Value>) ->
     let mut own = Map::new();
     if let Some(name) = text("answer") {
         let whole = (text("media").unwrap_or(JSON), name);
-        let stream = text("stream").map(|media| (media, "Stream"));
+        let stream = text("stream").map(|media| match media {
+            "text/event-stream" => (media, "Event"),
+            _ => (media, "Lines"),
+        });
         let content = [whole].into_iter().chain(stream);
         let mut headers = vec!["X-Request-Id"];
         match route.answer {
