@@ -4,6 +4,7 @@ It sends requests that follow the document and requests that break it. An answer
 a media type, headers and a body that the document has, and what breaks the document is refused.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def main():
         if found.returncode != 0:
             sys.exit(found.stdout + found.stderr)
         server.until_idle()
-    print(found.stdout.strip().splitlines()[-1])
+    (cases,) = re.findall(r"^ *(\d+ generated.*)$", found.stdout, re.MULTILINE)
+    print(f"schemathesis: {cases}")
 
 
 main()
