@@ -107,6 +107,19 @@ fn id(headers: &HeaderMap) -> HeaderValue {
 
 /// Refuses heads that are too large, and hosts that the server is not.
 fn check(settings: &Settings, request: &Request) -> ApiResult<()> {
+    check_size(request)?;
+    let host = host(request);
+    match settings.answers_for(&host) {
+        true => Ok(()),
+        false => Err(ApiError::host(&host)),
+    }
+}
+
+/// Refuses heads that are too large.
+///
+/// # Errors
+/// 431.
+pub fn check_size(request: &Request) -> ApiResult<()> {
     let lines = request.headers().iter();
     let size: usize = lines
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
@@ -115,18 +128,18 @@ fn check(settings: &Settings, request: &Request) -> ApiResult<()> {
     if size + path.map_or(0, |path| path.as_str().len()) > HEAD {
         return Err(ApiError::head(HEAD));
     }
-    let header = request.headers().get(header::HOST);
-    let host = match header {
+    Ok(())
+}
+
+/// The host that a request is for; empty if it names none.
+pub fn host(request: &Request) -> String {
+    match request.headers().get(header::HOST) {
         Some(host) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
         // The target of a request may be a whole address.
         None => request
             .uri()
             .authority()
             .map_or(String::new(), ToString::to_string),
-    };
-    match settings.answers_for(&host) {
-        true => Ok(()),
-        false => Err(ApiError::host(&host)),
     }
 }
 

@@ -132,7 +132,7 @@ impl Drain {
     }
 }
 
-/// Accepts connections until the drain is over.
+/// Answers connections until the drain is over.
 async fn run(
     listener: TcpListener,
     app: Arc<App>,
@@ -155,17 +155,24 @@ async fn run(
         let _late = timeout(FLUSH, places.acquire_many(CONNECTIONS as u32)).await;
         cut
     };
-    tokio::pin!(drained);
+    tokio::select! {
+        cut = drained => {
+            // Nobody may wait for it.
+            let _gone = end.send(cut);
+        }
+        () = accept(listener, router, Arc::clone(&places), closing) => {}
+    }
+}
+
+/// Accepts connections without end, as many at a time as there are places.
+pub async fn accept(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+) {
     loop {
-        let accepted = tokio::select! {
-            cut = &mut drained => {
-                // Nobody may wait for it.
-                let _gone = end.send(cut);
-                return;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, _)) = listener.accept().await else {
             // The process has no more file descriptors, or the client was gone at once.
             sleep(Duration::from_millis(10)).await;
             continue;

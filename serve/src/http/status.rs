@@ -9,7 +9,7 @@ use super::app::App;
 use super::error::ApiResult;
 use super::reply;
 use super::served::Served;
-use crate::page;
+use crate::page::{self, Page};
 
 /// Name of this program in answers that ask who made a model.
 const OWNER: &str = "sterna";
@@ -23,7 +23,11 @@ fn ok(body: &Value) -> ApiResult<Response> {
 /// # Errors
 /// None.
 pub fn page(_: &App) -> ApiResult<Response> {
-    let page = page::page();
+    Ok(document(page::page()))
+}
+
+/// A page with its policy.
+pub fn document(page: &'static Page) -> Response {
     let html = page.html.as_str();
     let mut response = reply::of_type(StatusCode::OK, "text/html; charset=utf-8", html);
     let headers = response.headers_mut();
@@ -33,7 +37,7 @@ pub fn page(_: &App) -> ApiResult<Response> {
         header::REFERRER_POLICY,
         HeaderValue::from_static("no-referrer"),
     );
-    Ok(response)
+    response
 }
 
 /// Whether the process works, also while a model is loaded and while the server drains.
