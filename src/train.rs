@@ -2,6 +2,7 @@
 
 mod answers;
 mod find_rate;
+mod page;
 mod place;
 mod profile;
 mod show;
@@ -14,14 +15,13 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use sterna_datasets::Layout;
-use sterna_train::live::Page;
 use sterna_train::recipe::presets;
 use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Event, Outcome, Place, Run};
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
-use crate::output::{note, outln, warning};
+use crate::output::outln;
 use crate::terminal::{self, Stoppable};
 
 pub use place::refuse_ranks;
@@ -172,6 +172,9 @@ impl Args {
         }
         if self.out.is_none() && self.is_training() {
             return Err(Usage("no --out: give the folder of the run".into()));
+        }
+        if self.watch.is_some() && !cfg!(feature = "serve") {
+            return Err(place::not_built_with("--watch", "serve"));
         }
         Ok(())
     }
@@ -338,12 +341,12 @@ pub fn train(
     }
     let mut watch = Watch::new(run.recipe().train.steps);
     let mut board = Board::new(&folder.join("tensorboard"));
-    let page = port.and_then(|port| page(port, run, folder));
+    let page = port.and_then(|port| page::open(port, run, folder));
     let mut failed = None;
     let outcome = sterna_train::train(run, folder, place, |event| {
         let control = watch.see(&event);
-        if let Some(page) = &page {
-            page.see(&event, folder);
+        if let Some((feed, _)) = &page {
+            feed.see(&event, folder);
         }
         if let Err(error) = board.see(&event) {
             failed.get_or_insert(error);
@@ -359,18 +362,4 @@ pub fn train(
         return Err(error.into());
     }
     Ok(Trained::new(outcome, losses, run))
-}
-
-/// A page about a run. If it cannot be opened, training goes on without it, after a warning.
-fn page(port: u16, run: &Run, folder: &Path) -> Option<Page> {
-    match Page::open(port, folder, run.recipe().train.steps) {
-        Ok(page) => {
-            note!("watch at http://{}/", page.address);
-            Some(page)
-        }
-        Err(error) => {
-            warning!("no page to watch on port {port}: {error}; training goes on without");
-            None
-        }
-    }
 }

@@ -380,6 +380,29 @@ fn a_rank_that_mpi_did_not_start_is_refused_at_once() {
     }
 }
 
+/// It would train for hours without the page that was asked for.
+#[cfg(not(feature = "serve"))]
+#[test]
+fn a_program_without_the_server_refuses_to_be_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let args = [
+        "train",
+        "--preset",
+        "tiny-1m",
+        "--watch",
+        "--out",
+        text(&out),
+    ];
+    let stderr = refused(2, &args);
+    assert!(
+        stderr.contains("--watch") && stderr.contains("--features serve"),
+        "{stderr}"
+    );
+    assert!(!out.exists());
+}
+
+#[cfg(feature = "serve")]
 #[test]
 fn a_run_can_be_watched_and_needs_no_page() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
-//! The page that the server shows to people: one document without requests to other hosts.
+//! The pages that people see, each one document without requests to other hosts: the chat, and the
+//! curves of a run that is trained.
 //!
-//! [`page`] puts the files of this folder together. Comments and indentation stay behind, so that
+//! [`page`] puts the files of the chat together. Comments and indentation stay behind, so that
 //! the document is small. The policy names the hashes of its script and style: the browser runs
 //! nothing else, not even if the text of a model got into the document as HTML.
 
@@ -11,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use sterna_ternary::sha256::{Digest, Sha256};
 
 const DOCUMENT: &str = include_str!("index.html");
+const LIVE: &str = include_str!("live.html");
 const STYLE: &str = include_str!("style.css");
 /// Later files use what earlier ones define.
 const SCRIPTS: [&str; 9] = [
@@ -40,18 +42,42 @@ pub fn page() -> &'static Page {
     &PAGE
 }
 
+/// The page that shows a run while it is trained.
+pub fn live() -> &'static Page {
+    static PAGE: LazyLock<Page> = LazyLock::new(|| Page::of(LIVE.into()));
+    &PAGE
+}
+
 fn assembled() -> Page {
     let (style, script) = (without_comments(STYLE), without_comments(&SCRIPTS.concat()));
-    let (style_hash, script_hash) = (hash(&style), hash(&script));
     let html = without_comments(DOCUMENT)
         .replace("<style></style>", &format!("<style>{style}</style>"))
         .replace("></script>", &format!(">{script}</script>"));
-    let policy = format!(
-        "default-src 'none'; connect-src 'self'; img-src data:; style-src {style_hash}; \
-         script-src {script_hash}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-         require-trusted-types-for 'script'; trusted-types 'none'"
-    );
-    Page { html, policy }
+    Page::of(html)
+}
+
+impl Page {
+    /// A document with one style and one script, which may do what these two do and nothing else.
+    fn of(html: String) -> Page {
+        let hash_of = |tag, end| hash(inside(&html, tag, end).expect("the document has it"));
+        let (style, script) = (
+            hash_of("<style", "</style>"),
+            hash_of("<script", "</script>"),
+        );
+        let policy = format!(
+            "default-src 'none'; connect-src 'self'; img-src data:; style-src {style}; \
+             script-src {script}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'; trusted-types 'none'"
+        );
+        Page { html, policy }
+    }
+}
+
+/// The text of the first element of a kind.
+fn inside<'a>(html: &'a str, tag: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = html.split_once(tag)?;
+    let (_, rest) = rest.split_once('>')?;
+    rest.split_once(end).map(|(text, _)| text)
 }
 
 /// The lines that are code. A comment has lines of its own.
@@ -86,21 +112,31 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_no_other_host() {
-        let html = &page().html;
-        for address in ["://", "\"//", "'//", "`//", "@import", "url("] {
-            assert!(!html.contains(address), "{address}");
+    fn the_pages_name_no_other_host() {
+        for Page { html, .. } in [page(), live()] {
+            // A name of SVG, which nothing is loaded from.
+            let html = html.replace("\"http://www.w3.org/2000/svg\"", "");
+            for address in ["://", "\"//", "'//", "`//", "@import", "url("] {
+                assert!(!html.contains(address), "{address}");
+            }
+            let mut loaded = html
+                .match_indices(" src=")
+                .chain(html.match_indices(" href="));
+            let is_here = |(at, name): (usize, &str)| {
+                let value = &html[at + name.len()..];
+                value.starts_with("\"data:,\"")
+            };
+            assert!(loaded.all(is_here));
         }
-        let mut loaded = html
-            .match_indices(" src=")
-            .chain(html.match_indices(" href="));
-        let is_here = |(at, name): (usize, &str)| html[at + name.len()..].starts_with("\"data:,\"");
-        assert!(loaded.all(is_here));
     }
 
     #[test]
     fn texts_cannot_become_code() {
-        let Page { html, policy } = page();
+        check_texts_are_texts(page(), "<script type=\"module\">");
+        check_texts_are_texts(live(), "<script>");
+    }
+
+    fn check_texts_are_texts(Page { html, policy }: &Page, script: &str) {
         for way in [
             "innerHTML",
             "outerHTML",
@@ -119,7 +155,7 @@ mod tests {
         );
         for (tag, end, directive) in [
             ("<style>", "</style>", "style-src"),
-            ("<script type=\"module\">", "</script>", "script-src"),
+            (script, "</script>", "script-src"),
         ] {
             let (_, rest) = html.split_once(tag).unwrap();
             let (text, _) = rest.split_once(end).unwrap();
