@@ -10,8 +10,9 @@ use serde_json::json;
 use sterna_runtime::{KvCache, KvPage};
 use sterna_serve::engine::Limits;
 use sterna_serve::http::{Options, Replayed, Served, replay};
+use sterna_serve::memory;
 
-use crate::exit::BadInput;
+use crate::exit::{BadInput, Usage};
 use crate::output::{note, outln};
 
 /// Compute logged requests again and compare every byte.
@@ -96,7 +97,8 @@ fn served(model: sterna_runtime::Model) -> anyhow::Result<Served> {
     // Several answers to one prompt are computed at the same time.
     let most = 8 * (context.div_ceil(KvPage::TOKENS) + 1);
     let page = KvCache::page_bytes(config, model.kv_type());
-    let pages = crate::serve::pages(&model)?.min(most);
+    let pages = memory::pages(&[&model], None, None);
+    let pages = pages.map_err(|error| Usage(error.to_string()))?[0].min(most);
     let hour = Duration::from_secs(3600);
     crate::output::detail!("{pages} pages of {page} bytes for keys and values");
     let limits = Limits {

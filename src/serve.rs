@@ -1,6 +1,5 @@
 //! `sterna serve`: models over HTTP.
 
-mod memory;
 mod options;
 
 use std::net::SocketAddr;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use sterna_runtime::{KvCache, KvType, Model};
 use sterna_serve::engine::Limits;
 use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings};
+use sterna_serve::memory;
 use sterna_ternary::{Memory, units};
 
 use self::options::{Options, named, size};
@@ -70,11 +70,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     note!("all requests were answered");
     Ok(())
-}
-
-/// Pages of keys and values for one model.
-pub fn pages(model: &Model) -> Result<usize, Usage> {
-    Ok(memory::pages(&[model], None, None)?[0])
 }
 
 /// The model that `sterna quickstart` made here.
@@ -160,7 +155,8 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
         })
     });
     let all: Vec<&Model> = models.iter().collect();
-    let pages = memory::pages(&all, given.transpose()?, options.context)?;
+    let pages = memory::pages(&all, given.transpose()?, options.context);
+    let pages = pages.map_err(|error| Usage(error.to_string()))?;
     let mut served = Vec::new();
     for ((model, name), pages) in models.into_iter().zip(names).zip(pages) {
         let options = sterna_serve::http::Options {

@@ -6,5 +6,6 @@
 
 pub mod engine;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod page;

@@ -1,11 +1,9 @@
 //! How much memory there is for keys and values.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sterna_runtime::{KvCache, KvPage, Model};
 use sterna_ternary::units;
-
-use crate::exit::Usage;
 
 /// Memory that is left to the rest of the program.
 const RESERVED: u64 = 1 << 30;
@@ -14,15 +12,32 @@ const CONTEXT: usize = 8192;
 /// Memory where the system does not say how much there is.
 const UNKNOWN: u64 = 4 << 30;
 
-/// Pages of keys and values for each model.
+/// Too little memory for one context.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: keys and values of one context take {}, and there are {} for them; give --kv-memory or a \
+     smaller --context",
+    path.display(), units::bytes(*needed), units::bytes(*found)
+)]
+pub struct NoRoom {
+    /// The model's file.
+    pub path: PathBuf,
+    /// Bytes of one context.
+    pub needed: u64,
+    /// Bytes that the model can have.
+    pub found: u64,
+}
+
+/// Pages of keys and values for each model: in `given` bytes, or in a quarter of the memory, with
+/// room for one `context`.
 ///
 /// # Errors
-/// Too little for one context, with the number that is needed.
+/// [`NoRoom`].
 pub fn pages(
     models: &[&Model],
     given: Option<u64>,
     context: Option<usize>,
-) -> Result<Vec<usize>, Usage> {
+) -> Result<Vec<usize>, NoRoom> {
     let size: u64 = models.iter().map(|model| model.file().len() as u64).sum();
     let memory = available();
     let share = |model: &&Model| {
@@ -41,13 +56,11 @@ pub fn pages(
         };
         let pages = bytes / models.len() as u64 / page;
         if pages < least {
-            return Err(Usage(format!(
-                "{}: keys and values of one context take {}, and there are {} for them; give \
-                 --kv-memory or a smaller --context",
-                model.file().path().display(),
-                units::bytes(least * page),
-                units::bytes(bytes / models.len() as u64),
-            )));
+            return Err(NoRoom {
+                path: model.file().path().to_owned(),
+                needed: least * page,
+                found: bytes / models.len() as u64,
+            });
         }
         Ok(pages as usize)
     };
