@@ -170,33 +170,24 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
 }
 
 fn limits(options: &Options, keys: usize, pages: usize) -> Result<Limits, Usage> {
-    let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
-    let at_least_one = |flag: &str, given: Option<usize>, default| match given {
-        Some(0) => Err(Usage(format!("{flag} is 0, expected at least 1"))),
-        given => Ok(given.unwrap_or(default)),
-    };
-    let weights = &options.key_weights;
-    let count = keys.max(1);
-    let is_fine = |weight: &f64| *weight > 0.0 && weight.is_finite();
-    if !weights.is_empty() && (weights.len() != count || !weights.iter().all(is_fine)) {
-        return Err(Usage(format!(
-            "--key-weights has {} numbers, expected one above 0 for each of {count} keys",
-            weights.len()
-        )));
-    }
-    Ok(Limits {
-        parallel: at_least_one("--parallel", options.parallel, 32)?,
+    let usual = Limits::usual(pages, keys);
+    let seconds = |given: Option<u64>| given.map(Duration::from_secs);
+    let limits = Limits {
+        parallel: options.parallel.unwrap_or(usual.parallel),
         step: options.step.map(Duration::from_millis),
         pages,
-        queue: at_least_one("--queue", options.queue, 256)?,
-        queue_tokens: at_least_one("--queue-tokens", options.queue_tokens, 131_072)?,
-        queue_timeout: seconds(options.queue_timeout, 120),
-        timeout: seconds(options.timeout, 3600),
-        weights: match weights.is_empty() {
-            true => vec![1.0; count],
-            false => weights.clone(),
+        queue: options.queue.unwrap_or(usual.queue),
+        queue_tokens: options.queue_tokens.unwrap_or(usual.queue_tokens),
+        queue_timeout: seconds(options.queue_timeout).unwrap_or(usual.queue_timeout),
+        timeout: seconds(options.timeout).unwrap_or(usual.timeout),
+        weights: match options.key_weights.is_empty() {
+            true => usual.weights,
+            false => options.key_weights.clone(),
         },
-    })
+    };
+    let checked = limits.check(keys);
+    checked.map_err(|error| Usage(error.to_string()))?;
+    Ok(limits)
 }
 
 /// The names of the models: those given, and for the others that of the file or folder.

@@ -14,6 +14,7 @@
 
 mod compute;
 mod handle;
+mod limits;
 mod load;
 mod plan;
 mod request;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use sterna_runtime::{KvPage, Model, Tokenizer};
 
 pub use handle::Handle;
+pub use limits::{BadLimits, Limits};
 pub use load::{Full, Load, Waiting};
 pub use request::{End, Event, Failure, Generate, Reader, Request, Score, Sink, Token, Work};
 
@@ -35,28 +37,6 @@ use plan::View;
 use sequence::{Client, Sequence};
 use speed::Speed;
 use tree::{Tree, common};
-
-/// What bounds the engine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Most answers that are computed at the same time.
-    pub parallel: usize,
-    /// Time of a step that prompts may fill; by default twice that of a token, as it is measured.
-    pub step: Option<Duration>,
-    /// Pages of keys and values; each holds [`sterna_runtime::KvPage::TOKENS`] positions. One more
-    /// than the longest request needs, at least.
-    pub pages: usize,
-    /// Most answers that wait.
-    pub queue: usize,
-    /// Most tokens of prompts that wait.
-    pub queue_tokens: usize,
-    /// Longest time until a request is begun.
-    pub queue_timeout: Duration,
-    /// Longest time of a request.
-    pub timeout: Duration,
-    /// Share of the machine for each key, by index; all are above 0.
-    pub weights: Vec<f64>,
-}
 
 /// A clock. Answers do not depend on it.
 pub trait Clock {
