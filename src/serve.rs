@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sterna_runtime::{KvCache, KvType, Model};
+use sterna_runtime::{KvType, Model};
 use sterna_serve::engine::Limits;
-use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings};
+use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
-use sterna_ternary::{Memory, units};
+use sterna_ternary::Memory;
 
 use self::options::{Options, named, size};
 use crate::exit::{BadInput, Usage};
@@ -56,7 +56,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let draining = Stoppable::serving(move || drain.begin());
     let models = open(&options, keys)?;
     let address = server.address();
-    let lines = lines(&models, address, keys);
+    let mut lines = format!("http://{address}\n");
+    for served in &models {
+        lines += &format!("  {}\n", served.describe());
+        if let Err(error) = &served.template {
+            note!("{} cannot chat: {error}", served.name);
+        }
+    }
+    lines += &curl(address, &models[0], keys > 0);
     server.serve(models);
     // Clients do not depend on who reads the lines: a launcher may close them after the first one.
     if let Err(error) = outln!("{lines}") {
@@ -143,7 +150,8 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
         memory: named("--memory", options.memory.as_ref(), MEMORY, Memory::name)?
             .unwrap_or_default(),
     };
-    let names = names(options)?;
+    let names = names(&options.names, &options.models);
+    let names = names.map_err(|error| Usage(error.to_string()))?;
     let open = |path: &PathBuf| anyhow::Ok(Model::open(&packed(path)?, run)?);
     let models = options.models.iter().map(open);
     let models: Vec<Model> = models.collect::<anyhow::Result<_>>()?;
@@ -188,90 +196,4 @@ fn limits(options: &Options, keys: usize, pages: usize) -> Result<Limits, Usage>
     let checked = limits.check(keys);
     checked.map_err(|error| Usage(error.to_string()))?;
     Ok(limits)
-}
-
-/// The names of the models: those given, and for the others that of the file or folder.
-fn names(options: &Options) -> Result<Vec<String>, Usage> {
-    if options.names.len() > options.models.len() {
-        return Err(Usage(format!(
-            "--name is given {} times for {} models",
-            options.names.len(),
-            options.models.len()
-        )));
-    }
-    let mut names = options.names.clone();
-    for path in &options.models[names.len()..] {
-        names.push(name(path));
-    }
-    for (i, name) in names.iter().enumerate() {
-        if name.is_empty() || names[..i].contains(name) {
-            return Err(Usage(format!(
-                "the name {name:?} is empty or there twice; name each model with --name"
-            )));
-        }
-    }
-    Ok(names)
-}
-
-/// What a model is called: a name of the hub as it is, a path by its last part. The file of a run
-/// is called like the run.
-fn name(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if !path.exists() {
-        return text.into_owned();
-    }
-    let stem = |path: &Path| {
-        path.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    match (path.is_dir(), &*stem(path), path.parent()) {
-        (true, ..) => {
-            let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            full.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned()
-        }
-        (false, "model", Some(run)) if run.join("recipe.toml").exists() => stem(run),
-        (false, stem, _) => stem.to_owned(),
-    }
-}
-
-/// What is served, and how to try it.
-fn lines(models: &[Served], address: SocketAddr, keys: usize) -> String {
-    let mut lines = format!("http://{address}\n");
-    for served in models {
-        let model = &served.model;
-        let page = KvCache::page_bytes(model.config(), model.kv_type());
-        lines += &format!(
-            "  {}: context {}, {} for keys and values, fingerprint {}\n",
-            served.name,
-            served.context,
-            units::bytes((served.limits.pages * page) as u64),
-            served.fingerprint,
-        );
-        if let Err(error) = &served.template {
-            note!("{} cannot chat: {error}", served.name);
-        }
-    }
-    let served = &models[0];
-    let key = match keys {
-        0 => "",
-        _ => " -H 'Authorization: Bearer KEY'",
-    };
-    let (path, rest) = match served.template.is_ok() {
-        true => (
-            "chat/completions",
-            r#""messages": [{"role": "user", "content": "Hello!"}]"#,
-        ),
-        false => ("completions", r#""prompt": "Once", "max_tokens": 40"#),
-    };
-    lines
-        + &format!(
-            "\ncurl http://{address}/v1/{path}{key} -H 'Content-Type: application/json' \\\n  \
-             -d '{{\"model\": \"{}\", {rest}}}'",
-            served.name,
-        )
 }

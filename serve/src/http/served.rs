@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sterna_runtime::{
-    ChatTemplate, Error as RuntimeError, KvPage, Model, NUMERICS, Sampling, Tokenizer,
+    ChatTemplate, Error as RuntimeError, KvCache, KvPage, Model, NUMERICS, Sampling, Tokenizer,
 };
-use sterna_ternary::sha256;
+use sterna_ternary::{sha256, units};
 
 use super::error::{ApiError, ApiResult};
 use crate::engine::{Handle, Limits};
@@ -98,6 +98,18 @@ impl Served {
             model,
             tokenizer,
         })
+    }
+
+    /// Its name and what bounds a request for it, in one line.
+    pub fn describe(&self) -> String {
+        let page = KvCache::page_bytes(self.model.config(), self.model.kv_type());
+        format!(
+            "{}: context {}, {} for keys and values, fingerprint {}",
+            self.name,
+            self.context,
+            units::bytes((self.limits.pages * page) as u64),
+            self.fingerprint,
+        )
     }
 
     /// The chat template.
