@@ -11,9 +11,9 @@ use sterna_runtime::{KvType, Model};
 use sterna_serve::engine::Limits;
 use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
-use sterna_ternary::Memory;
+use sterna_ternary::{Memory, units};
 
-use self::options::{Options, named, size};
+use self::options::{Options, named};
 use crate::exit::{BadInput, Usage};
 use crate::model::{KV_TYPES, MEMORY, check_threads, find_kernels};
 use crate::output::{detail, note, outln, warning};
@@ -156,7 +156,7 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
     let models = options.models.iter().map(open);
     let models: Vec<Model> = models.collect::<anyhow::Result<_>>()?;
     let given = options.kv_memory.as_deref().map(|text| {
-        size(text).ok_or_else(|| {
+        units::parse_bytes(text).ok_or_else(|| {
             Usage(format!(
                 "--kv-memory is {text:?}, expected a size like 2GiB or 500MB"
             ))

@@ -6,6 +6,7 @@ use clap::builder::TypedValueParser;
 use serde::{Deserialize, Serialize};
 use sterna_runtime::KvType;
 use sterna_ternary::Memory;
+use toml::Value;
 
 use crate::choice::choice;
 use crate::exit::BadInput;
@@ -21,109 +22,89 @@ pub struct Options {
     /// Each is served under the name of its file or folder; --name gives other names. What is not
     /// packed is packed once and kept.
     #[arg(value_name = "MODEL")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<PathBuf>,
     /// The name of a model in requests; repeatable, in the order of the models.
     #[arg(long = "name", value_name = "NAME")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
     /// Answer for every name of a model, if one is served.
     #[arg(long)]
-    #[serde(skip_serializing_if = "is_false")]
     pub any_model: bool,
 
     /// The address [default: 127.0.0.1].
     ///
     /// Another one than a loopback address needs keys, or --no-key.
     #[arg(long, value_name = "ADDRESS", help_heading = "Server")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<std::net::IpAddr>,
     /// The port [default: 8080]; 0 takes a free one.
     #[arg(long, short, value_name = "N", help_heading = "Server")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Refuse requests with unknown fields.
     ///
     /// Without it they are ignored and named in the header X-Sterna-Ignored.
     #[arg(long, help_heading = "Server")]
-    #[serde(skip_serializing_if = "is_false")]
     pub strict: bool,
     /// Do not answer GET /metrics.
     #[arg(long, help_heading = "Server")]
-    #[serde(skip_serializing_if = "is_false")]
     pub no_metrics: bool,
     /// Append requests and answers to a file, for `sterna replay`.
     #[arg(long, value_name = "FILE", help_heading = "Server")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_requests: Option<PathBuf>,
     /// Seconds that a signal leaves to answers in progress [default: 30].
     ///
     /// A second signal ends the server at once.
     #[arg(long, value_name = "S", help_heading = "Server")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<u64>,
 
     /// A file with one key of a client per line.
     #[arg(long, value_name = "FILE", help_heading = "Security")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
     /// An environment variable with keys, one per line.
     #[arg(long, value_name = "NAME", help_heading = "Security")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
     /// Answer everybody who reaches the address.
     #[arg(long, help_heading = "Security")]
-    #[serde(skip_serializing_if = "is_false")]
     pub no_key: bool,
     /// Another name of this server while no key is set; repeatable.
     ///
     /// Names of loopback are always answered. Others are refused, because a page of another site
     /// can send requests under a name that it controls.
     #[arg(long = "allow-host", value_name = "NAME", help_heading = "Security")]
-    #[serde(rename = "allow-host", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "allow-host")]
     pub allow_hosts: Vec<String>,
     /// An origin whose pages may read answers; repeatable.
     #[arg(long = "cors-origin", value_name = "URL", help_heading = "Security")]
-    #[serde(rename = "cors-origin", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "cors-origin")]
     pub cors_origins: Vec<String>,
 
     /// Tokens of prompt and answer [default: what model and memory allow].
     #[arg(long, value_name = "N", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
     /// Memory of keys and values, like 2GiB [default: a quarter of the memory].
     ///
     /// The default leaves room for the model and 1 GiB. A limit of the container counts as the
     /// memory.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_memory: Option<String>,
     /// Answers that are computed at the same time [default: 32].
     #[arg(long, value_name = "N", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<usize>,
     /// Milliseconds of a step that prompts may fill [default: two tokens].
     ///
     /// The default is twice the time of one token, as measured, and at least 50.
     /// Less makes answers smoother while a prompt is computed, more makes prompts faster.
     #[arg(long, value_name = "MS", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
     /// Answers that may wait; more are refused with 429 [default: 256].
     #[arg(long, value_name = "N", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<usize>,
     /// Tokens of prompts that may wait [default: 131072].
     #[arg(long, value_name = "N", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_tokens: Option<usize>,
     /// Longest wait in seconds until an answer begins [default: 120].
     #[arg(long, value_name = "S", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<u64>,
     /// Longest time of an answer in seconds [default: 3600].
     #[arg(long, value_name = "S", help_heading = "Limits")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
     /// Shares of the keys, like 3,1, in the order of the keys [default: equal].
     #[arg(
@@ -132,33 +113,24 @@ pub struct Options {
         value_delimiter = ',',
         help_heading = "Limits"
     )]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key_weights: Vec<f64>,
 
     /// Threads [default: one per physical core that this process may use].
     #[arg(long, value_name = "N", help_heading = "Memory and kernels")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Kernel table by name [default: the fastest]; results are the same.
     #[arg(long, value_name = "NAME", help_heading = "Memory and kernels")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<String>,
     /// Element type of the KV cache [default: f16].
     ///
     /// Results depend on it, and the fingerprint with them.
     #[arg(long, help_heading = "Memory and kernels")]
     #[arg(value_parser = choice(KV_TYPES, KvType::name).map(|kv| kv.name().to_owned()))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kv: Option<String>,
     /// How the model is loaded [default: auto].
     #[arg(long, help_heading = "Memory and kernels")]
     #[arg(value_parser = choice(MEMORY, Memory::name).map(|memory| memory.name().to_owned()))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 impl Options {
@@ -176,7 +148,13 @@ impl Options {
         let _: Options = toml::from_str(text).map_err(|e| e.to_string())?;
         let mut merged: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
         let flags = toml::Table::try_from(self).map_err(|e| e.to_string())?;
-        merged.extend(flags);
+        // A flag that is not given is false, an empty list, or absent.
+        let is_given = |value: &Value| match value {
+            Value::Boolean(flag) => *flag,
+            Value::Array(list) => !list.is_empty(),
+            _ => true,
+        };
+        merged.extend(flags.into_iter().filter(|(_, value)| is_given(value)));
         merged
             .try_into()
             .map_err(|e: toml::de::Error| e.to_string())
@@ -199,24 +177,6 @@ pub fn named<T: Copy, const N: usize>(
         let known = known.join(", ");
         crate::exit::Usage(format!("{flag} is {given:?}, expected one of {known}"))
     })
-}
-
-/// Bytes of a size like 512MiB, 2GB or 1000000.
-pub fn size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        _ => return None,
-    };
-    let number: f64 = number.parse().ok()?;
-    Some((number * factor as f64) as u64)
 }
 
 #[cfg(test)]
@@ -271,25 +231,5 @@ mod tests {
                 .unwrap_err();
             assert!(!error.contains("unknown field"), "{name}: {error}");
         }
-    }
-
-    #[test]
-    fn sizes() {
-        let read = [
-            "1000", "2GiB", "1.5 GB", "512m", "7kB", "x", "2TB", "", "-1",
-        ]
-        .map(size);
-        let expected = [
-            Some(1000),
-            Some(2 << 30),
-            Some(1_500_000_000),
-            Some(512 << 20),
-            Some(7000),
-            None,
-            None,
-            None,
-            None,
-        ];
-        assert_eq!(read, expected);
     }
 }
