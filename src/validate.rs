@@ -3,17 +3,16 @@
 mod models;
 mod progress;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sterna_runtime::{Kernels, Options, threads};
 use sterna_validate::accuracy::NEGLIGIBLE;
 use sterna_validate::gate::Scope;
-use sterna_validate::report::{ModelReport, Setting};
-use sterna_validate::speed::Machine;
-use sterna_validate::speed::{self, SpeedPlan};
+use sterna_validate::report::{ModelReport, Plan, Setting};
+use sterna_validate::speed::{Machine, SpeedPlan};
 use sterna_validate::store::State;
-use sterna_validate::{Convention, Gate, Passage, Report, Subject, Text, exam, judge, tasks};
+use sterna_validate::{Convention, Gate, Report, Subject, Text, judge, tasks};
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage};
@@ -203,31 +202,32 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state = State::open(args.out.as_deref())?;
     let models = Models::open(&args.models, args.masters, options)?;
     announce(&exams, &models.subjects)?;
-    let _stoppable = Stoppable::work();
-    let report = Report {
+    let measured = Plan {
+        text: &text,
+        conventions: &conventions(args, &models.subjects)?,
+        most_tokens: args.tokens,
+        exams: &exams,
+        speed: (!args.no_speed)
+            .then(|| anyhow::Ok((plan(args, &models.subjects)?, options)))
+            .transpose()?,
+        state: state.folder(),
+    };
+    let given = models.subjects.iter().zip(&models.given);
+    let mut report = Report {
         answer: Vec::new(),
         notes: Vec::new(),
         setting: setting(args, options, &text),
-        models: models
-            .subjects
-            .iter()
-            .zip(&models.given)
-            .map(|(s, path)| ModelReport::of(s, path))
-            .collect(),
+        models: given.map(|(s, path)| ModelReport::of(s, path)).collect(),
         gates: Vec::new(),
     };
-    let mut work = Work {
-        args,
-        subjects: &models.subjects,
-        state: state.folder(),
-        report,
-    };
-    work.predict(&text)?;
-    work.solve(&exams)?;
-    if !args.no_speed {
-        work.measure_speed(options)?;
+    let _stoppable = Stoppable::work();
+    let mut progress = Progress::new();
+    let see = &mut |what: &str, done, total| progress.see(what, done, total);
+    let is_whole = report.measure(&models.subjects, &measured, see)?;
+    progress.finish();
+    if !is_whole {
+        return Err(Interrupted.into());
     }
-    let mut report = work.report;
     for gate in &gates {
         report.gates.extend(gate.check(&report.models));
     }
@@ -250,66 +250,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
-}
-
-/// The models, and the report that gets their figures.
-struct Work<'a> {
-    args: &'a Args,
-    subjects: &'a [Subject],
-    /// The folder of intermediate results.
-    state: &'a Path,
-    report: Report,
-}
-
-impl Work<'_> {
-    /// Perplexity and divergence under each convention.
-    fn predict(&mut self, text: &Text) -> anyhow::Result<()> {
-        for convention in conventions(self.args, self.subjects)? {
-            let passage = Passage {
-                text,
-                convention,
-                most_tokens: self.args.tokens,
-                state: self.state,
-            };
-            let mut progress = Progress::new(&format!("{} tokens", convention.name()));
-            let judgments = judge(self.subjects, &passage, &mut |done, total| {
-                progress.see(done, total)
-            })?;
-            progress.finish();
-            self.report.add(&passage, &judgments.ok_or(Interrupted)?);
-        }
-        Ok(())
-    }
-
-    /// Scores of the tasks.
-    fn solve(&mut self, exams: &[tasks::AccuracyTask]) -> anyhow::Result<()> {
-        for task in exams {
-            let mut progress = Progress::new(&format!("items of {}", task.name()));
-            let found = exam::examine(self.subjects, task, self.state, &mut |done, total| {
-                progress.see(done, total)
-            })?;
-            progress.finish();
-            for (model, exam) in self.report.models.iter_mut().zip(found.ok_or(Interrupted)?) {
-                model.tasks.push(exam);
-            }
-        }
-        Ok(())
-    }
-
-    fn measure_speed(&mut self, options: Options) -> anyhow::Result<()> {
-        let plan = plan(self.args, self.subjects)?;
-        let mut progress = Progress::new("measurements of speed");
-        let see = &mut |done, total| progress.see(done, total);
-        let speeds = speed::measure_once(self.state, self.subjects, &plan, options, see)?;
-        progress.finish();
-        let (speeds, energy) = speeds.ok_or(Interrupted)?;
-        for (model, speed) in self.report.models.iter_mut().zip(speeds) {
-            model.speed = Some(speed);
-        }
-        self.report.setting.energy = energy;
-        self.report.setting.speed_tokens = (plan.prompt, plan.generate);
-        Ok(())
-    }
 }
 
 /// The tasks that were asked for.

@@ -23,11 +23,13 @@ pub struct Progress {
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
+    /// Progress of work of which nothing is known yet.
+    pub fn new() -> Progress {
+        Progress::of("", ProgressBar::hidden())
+    }
+
     /// Progress of work that is counted in `what`.
-    pub fn new(what: &str) -> Progress {
-        let template = "  {wide_bar} {pos}/{len} {msg}  ETA {eta}";
-        let bar = terminal::bar(0, template);
-        bar.set_message(what.to_owned());
+    fn of(what: &str, bar: ProgressBar) -> Progress {
         Progress {
             bar,
             what: what.to_owned(),
@@ -38,8 +40,15 @@ impl Progress {
         }
     }
 
-    /// Shows how much is done, and returns whether to go on: until Ctrl-C.
-    pub fn see(&mut self, done: usize, total: usize) -> bool {
+    /// Shows how much is done, and returns whether to go on: until Ctrl-C. Other work begins a new
+    /// bar.
+    pub fn see(&mut self, what: &str, done: usize, total: usize) -> bool {
+        if what != self.what {
+            self.bar.finish_and_clear();
+            let bar = terminal::bar(0, "  {wide_bar} {pos}/{len} {msg}  ETA {eta}");
+            bar.set_message(what.to_owned());
+            *self = Progress::of(what, bar);
+        }
         if done == self.last {
             return !terminal::interrupted(); // called per token of a measurement, so it is fast
         }

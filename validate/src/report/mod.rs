@@ -5,6 +5,7 @@ mod answer;
 mod document;
 mod html;
 mod markdown;
+mod measure;
 mod plots;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ use crate::speed::Speed;
 use crate::text::TextSource;
 use crate::windows::Convention;
 use crate::{Error, Result};
+
+pub use measure::{Plan, Seen};
 
 /// What was measured of some models. The first one is the reference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
