@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::json;
-use sterna_hub::{self as hub, HubSettings, Name, StoredRepo};
+use sterna_hub::{self as hub, HubSettings, Name};
 use sterna_ternary::units;
 
 use crate::exit::Usage;
@@ -65,7 +65,7 @@ fn list(cache: &Path, as_json: bool) -> anyhow::Result<()> {
         note!("no models or data sets in {}", cache.display());
     }
     for model in models.iter().filter(|_| !as_json) {
-        out!("{}", describe(model))?;
+        out!("{}", model.describe())?;
     }
     Ok(())
 }
@@ -89,25 +89,4 @@ fn remove(cache: &Path, args: &Remove) -> anyhow::Result<()> {
         outln!("{name}: removed, {} freed", units::bytes(freed))?;
     }
     Ok(())
-}
-
-fn describe(model: &StoredRepo) -> String {
-    let incomplete = match model.incomplete_bytes {
-        0 => String::new(),
-        bytes => format!(", {} of it incomplete", units::bytes(bytes)),
-    };
-    let mut text = format!(
-        "{}  {}{incomplete}\n",
-        model.name,
-        units::bytes(model.bytes)
-    );
-    for revision in &model.revisions {
-        let files = revision.files.len();
-        text += &format!(
-            "    {} {} ({files} files)\n",
-            revision.commit,
-            revision.refs.join(" ")
-        );
-    }
-    text
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use sterna_ternary::units;
 
 use super::cache::Repo;
 use super::name::{Name, is_commit};
@@ -35,6 +36,24 @@ pub struct Revision {
     pub files: Vec<String>,
     /// The folder with links to them.
     pub path: PathBuf,
+}
+
+impl StoredRepo {
+    /// Name and size, then a line for each revision.
+    pub fn describe(&self) -> String {
+        let incomplete = match self.incomplete_bytes {
+            0 => String::new(),
+            bytes => format!(", {} of it incomplete", units::bytes(bytes)),
+        };
+        let (name, bytes) = (&self.name, units::bytes(self.bytes));
+        let mut text = format!("{name}  {bytes}{incomplete}\n");
+        for revision in &self.revisions {
+            let (commit, refs) = (&revision.commit, revision.refs.join(" "));
+            let files = revision.files.len();
+            text += &format!("    {commit} {refs} ({files} files)\n");
+        }
+        text
+    }
 }
 
 /// All models in the cache by name, then all data sets.
