@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sterna_convert::{
-    ConversionReport, GgufOptions, GgufType, HeadType, HuggingFace, PackedOptions, Source,
+    ConversionReport, GgufOptions, GgufType, HeadType, HuggingFace, PackedOptions, Source, Target,
 };
 use sterna_ternary::{Activations, Dense, LinearType, Output, OutputFolder, Packing};
 
@@ -254,15 +254,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-enum Target {
-    Packed(Output, PackedOptions),
-    Gguf(Output, GgufOptions),
-    HuggingFace {
-        out: OutputFolder,
-        allow_missing: bool,
-    },
-}
-
 /// Converts like `sterna convert` without options.
 pub fn convert_with_defaults(source: &Path, out: &Path) -> anyhow::Result<ConversionReport> {
     convert(
@@ -275,12 +266,7 @@ fn convert(
     open: impl FnOnce(bool) -> sterna_convert::Result<Box<dyn Source>>,
     target: &Target,
 ) -> anyhow::Result<ConversionReport> {
-    let allow_missing = match target {
-        Target::Packed(_, options) => options.allow_missing,
-        Target::Gguf(_, options) => options.allow_missing,
-        Target::HuggingFace { allow_missing, .. } => *allow_missing,
-    };
-    let mut source = open(allow_missing)?;
+    let mut source = open(target.allow_missing())?;
     if let Some((id, name)) = sterna_diagnose::template::end_of_turn(&*source)
         && sterna_convert::add_end_of_turn(&mut *source, id)?
     {
@@ -294,11 +280,7 @@ fn convert(
         bar.set_length(total);
         bar.set_position(done);
     };
-    let report = match target {
-        Target::Packed(out, options) => sterna_convert::write_packed(&*source, out, options, show),
-        Target::Gguf(out, options) => sterna_convert::write_gguf(&*source, out, options, show),
-        Target::HuggingFace { out, .. } => sterna_convert::write_huggingface(&*source, out, show),
-    };
+    let report = target.write(&*source, show);
     bar.finish_and_clear();
     let report = report?;
     for warning in &report.warnings {
