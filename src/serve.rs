@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sterna_runtime::{KvType, Model};
+use sterna_runtime::Model;
 use sterna_serve::engine::Limits;
 use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
-use sterna_ternary::{Memory, units};
+use sterna_ternary::units;
 
-use self::options::{Options, named};
+use self::options::Options;
 use crate::exit::{BadInput, Usage};
-use crate::model::{KV_TYPES, MEMORY, check_threads, find_kernels};
+use crate::model::{check_threads, find_kernels};
 use crate::output::{detail, note, outln, warning};
 use crate::packed::packed;
 use crate::terminal::Stoppable;
@@ -146,9 +146,8 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
     let run = sterna_runtime::Options {
         threads: options.threads.map(check_threads).transpose()?,
         kernels: options.kernels.as_deref().map(find_kernels).transpose()?,
-        kv_type: named("--kv", options.kv.as_ref(), KV_TYPES, KvType::name)?.unwrap_or_default(),
-        memory: named("--memory", options.memory.as_ref(), MEMORY, Memory::name)?
-            .unwrap_or_default(),
+        kv_type: options.kv.unwrap_or_default(),
+        memory: options.memory.unwrap_or_default(),
     };
     let names = names(&options.names, &options.models);
     let names = names.map_err(|error| Usage(error.to_string()))?;

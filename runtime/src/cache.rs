@@ -5,6 +5,7 @@ mod blocks;
 use std::sync::Arc;
 
 use half::f16;
+use serde::{Deserialize, Serialize};
 use sterna_ternary::Config;
 
 use crate::error::Location;
@@ -14,7 +15,8 @@ pub(crate) use blocks::{BLOCK, Block, PageCount, padded};
 use blocks::{Blocks, CacheShape, Page};
 
 /// Element type of a cache. Logits depend on it, as it says how keys and values are rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// Single precision: nothing is rounded.
     F32,

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::TypedValueParser;
 use serde::{Deserialize, Serialize};
 use sterna_runtime::KvType;
 use sterna_ternary::Memory;
@@ -125,12 +124,12 @@ pub struct Options {
     ///
     /// Results depend on it, and the fingerprint with them.
     #[arg(long, help_heading = "Memory and kernels")]
-    #[arg(value_parser = choice(KV_TYPES, KvType::name).map(|kv| kv.name().to_owned()))]
-    pub kv: Option<String>,
+    #[arg(value_parser = choice(KV_TYPES, KvType::name))]
+    pub kv: Option<KvType>,
     /// How the model is loaded [default: auto].
     #[arg(long, help_heading = "Memory and kernels")]
-    #[arg(value_parser = choice(MEMORY, Memory::name).map(|memory| memory.name().to_owned()))]
-    pub memory: Option<String>,
+    #[arg(value_parser = choice(MEMORY, Memory::name))]
+    pub memory: Option<Memory>,
 }
 
 impl Options {
@@ -161,24 +160,6 @@ impl Options {
     }
 }
 
-/// The value of a list with this name.
-pub fn named<T: Copy, const N: usize>(
-    flag: &str,
-    given: Option<&String>,
-    values: [(T, &'static str); N],
-    name: fn(T) -> &'static str,
-) -> Result<Option<T>, crate::exit::Usage> {
-    let Some(given) = given else {
-        return Ok(None);
-    };
-    let found = values.iter().find(|(value, _)| name(*value) == given);
-    let known: Vec<&str> = values.iter().map(|(value, _)| name(*value)).collect();
-    found.map(|(value, _)| Some(*value)).ok_or_else(|| {
-        let known = known.join(", ");
-        crate::exit::Usage(format!("{flag} is {given:?}, expected one of {known}"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +179,7 @@ mod tests {
             queue: Some(3),
             models: vec!["a".into(), "b".into()],
             allow_hosts: vec!["x".into()],
-            kv: Some("q8".into()),
+            kv: Some(KvType::Q8),
             ..Options::default()
         };
         assert_eq!(merged, expected);
@@ -213,9 +194,23 @@ mod tests {
             ("port = 70000", "70000"),
             ("host = 'nowhere'", "host"),
             ("config = 'other.toml'", "config"),
+            ("kv = 'q4'", "`f32`, `f16`, `q8`"),
+            ("memory = 'disk'", "`auto`, `map`, `copy`"),
         ] {
             let error = none.over(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_flags() {
+        for (kv, _) in KV_TYPES {
+            let options = Options::default().over(&format!("kv = '{}'", kv.name()));
+            assert_eq!(options.unwrap().kv, Some(kv));
+        }
+        for (memory, _) in MEMORY {
+            let options = Options::default().over(&format!("memory = '{}'", memory.name()));
+            assert_eq!(options.unwrap().memory, Some(memory));
         }
     }
 

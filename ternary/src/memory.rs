@@ -15,9 +15,11 @@ use std::io;
 use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{Mmap, MmapMut};
+use serde::{Deserialize, Serialize};
 
 /// How a packed file is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Memory {
     /// Map the file, or copy it into huge pages if the mapping has none and enough memory is free.
     #[default]
