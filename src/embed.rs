@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::json;
-use sterna_runtime::{Model, Tokenizer, embed};
+use sterna_runtime::embed::{self, Batch, Embedded};
+use sterna_runtime::{Model, Tokenizer};
 
 use crate::output::outln;
 
@@ -38,23 +39,15 @@ pub struct Args {
     json: bool,
 }
 
-/// Most tokens of a batch; a longer text is a batch of its own.
-const BATCH: usize = 1024;
-
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.open()?;
     let tokenizer = model.tokenizer()?;
-    let mut batch = Batch {
-        model: &model,
-        args,
-        texts: Vec::new(),
-        done: 0,
-    };
+    let (mut batch, mut done) = (Batch::new(&model), 0);
     for (index, text) in args.texts()?.enumerate() {
         let ids = ids(&model, &tokenizer, &text?).with_context(|| format!("text {index}"))?;
-        batch.push(ids)?;
+        args.print(batch.push(ids)?, &mut done)?;
     }
-    batch.finish()
+    args.print(batch.finish()?, &mut done)
 }
 
 impl Args {
@@ -70,6 +63,26 @@ impl Args {
         let file = std::fs::File::open(path).with_context(name)?;
         let lines = BufReader::new(file).lines();
         Ok(Box::new(lines.map(move |line| line.with_context(name))))
+    }
+
+    /// Prints the vectors of texts after those that are done.
+    fn print(&self, vectors: Vec<Embedded>, done: &mut usize) -> anyhow::Result<()> {
+        for (mut vector, tokens) in vectors {
+            if !self.no_normalize {
+                embed::normalize(&mut vector);
+            }
+            if self.json {
+                outln!(
+                    "{}",
+                    json!({"index": *done, "embedding": vector, "tokens": tokens})
+                )?;
+            } else {
+                let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
+                outln!("{}", numbers.join(" "))?;
+            }
+            *done += 1;
+        }
+        Ok(())
     }
 }
 
@@ -87,42 +100,4 @@ fn ids(model: &Model, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u
         ids.len()
     );
     Ok(ids)
-}
-
-/// Texts that are computed together.
-struct Batch<'a> {
-    model: &'a Model,
-    args: &'a Args,
-    texts: Vec<Vec<u32>>,
-    done: usize,
-}
-
-impl Batch<'_> {
-    fn push(&mut self, ids: Vec<u32>) -> anyhow::Result<()> {
-        let waiting: usize = self.texts.iter().map(Vec::len).sum();
-        if waiting + ids.len() > BATCH {
-            self.finish()?;
-        }
-        self.texts.push(ids);
-        Ok(())
-    }
-
-    /// Computes and prints the vectors of the batch.
-    fn finish(&mut self) -> anyhow::Result<()> {
-        let texts = std::mem::take(&mut self.texts);
-        for (mut vector, ids) in embed::vectors(self.model, &texts)?.into_iter().zip(&texts) {
-            if !self.args.no_normalize {
-                embed::normalize(&mut vector);
-            }
-            if self.args.json {
-                let object = json!({"index": self.done, "embedding": vector, "tokens": ids.len()});
-                outln!("{object}")?;
-            } else {
-                let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
-                outln!("{}", numbers.join(" "))?;
-            }
-            self.done += 1;
-        }
-        Ok(())
-    }
 }

@@ -19,6 +19,55 @@ pub fn vectors(model: &Model, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
     Ok(vectors.map(<[f32]>::to_vec).collect())
 }
 
+/// Most tokens of a batch; a longer text is a batch of its own.
+const BATCH: usize = 1024;
+
+/// Texts whose vectors are computed together. The bits of a vector do not depend on it.
+pub struct Batch<'a> {
+    model: &'a Model,
+    texts: Vec<Vec<u32>>,
+}
+
+/// A vector (hidden_size) and the number of tokens of its text.
+pub type Embedded = (Vec<f32>, usize);
+
+impl<'a> Batch<'a> {
+    /// No texts.
+    pub fn new(model: &'a Model) -> Batch<'a> {
+        Batch {
+            model,
+            texts: Vec::new(),
+        }
+    }
+
+    /// Adds a text. Returns the vectors of those before it, if it does not fit beside them.
+    ///
+    /// # Errors
+    /// Those of [`vectors`].
+    pub fn push(&mut self, ids: Vec<u32>) -> Result<Vec<Embedded>> {
+        let waiting: usize = self.texts.iter().map(Vec::len).sum();
+        let done = match waiting + ids.len() > BATCH {
+            true => self.finish()?,
+            false => Vec::new(),
+        };
+        self.texts.push(ids);
+        Ok(done)
+    }
+
+    /// The vectors of the texts that wait.
+    ///
+    /// # Errors
+    /// Those of [`vectors`].
+    pub fn finish(&mut self) -> Result<Vec<Embedded>> {
+        let texts = std::mem::take(&mut self.texts);
+        let vectors = vectors(self.model, &texts)?;
+        Ok(vectors
+            .into_iter()
+            .zip(texts.iter().map(Vec::len))
+            .collect())
+    }
+}
+
 /// Scales a vector to length one. A vector of zeros does not change.
 pub fn normalize(vector: &mut [f32]) {
     let squares: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
