@@ -164,6 +164,35 @@ impl Machine {
         );
         text
     }
+
+    /// As one JSON object, with all kernel tables and the one that is used.
+    pub fn json_with_kernels(&self) -> Value {
+        let tables = self.tables();
+        let tables = tables.iter().map(|table| {
+            json!({
+                "name": table.name, "runs": table.missing.is_empty(), "missing": table.missing,
+            })
+        });
+        json!({
+            "machine": self.json(),
+            "kernels": Kernels::best().name,
+            "tables": tables.collect::<Value>(),
+        })
+    }
+
+    /// The kernel tables, one per line.
+    pub fn describe_kernels(&self) -> String {
+        let mut text = String::new();
+        for table in self.tables() {
+            let why = match table.missing.as_slice() {
+                [] if table.name == Kernels::best().name => "runs; chosen, the fastest".to_owned(),
+                [] => "runs".to_owned(),
+                missing => format!("does not run: no {}", missing.join(", ")),
+            };
+            text += &format!("kernels      {:<8} {why}\n", table.name);
+        }
+        text
+    }
 }
 
 /// What the kernel tables need, to say why one cannot run; [`Kernels::available`] decides whether
