@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::json;
 use sterna_convert::{Synthetic, shapes};
-use sterna_ternary::{LinearType, Output, OutputFolder, Packing, Role, TableType, layout, units};
+use sterna_ternary::{LinearType, Output, OutputFolder, Packing, TableType, layout, units};
 
 use crate::choice::choice;
 use crate::convert::PACKINGS;
@@ -95,10 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     bar.finish_and_clear();
-    let weights = layout::weights(model.config());
-    let ternary = weights.iter().filter(|w| w.role == Role::Linear);
-    let ternary: usize = ternary.map(|w| w.rows * w.columns).sum();
-    let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
+    let (parameters, ternary) = layout::counts(model.config());
     let bytes = file.metadata()?.len();
     if args.json {
         let (out, seed) = (&args.out, args.seed);

@@ -89,6 +89,14 @@ pub const HEAD: &str = "lm_head.weight";
 /// Name of the norm before the head.
 pub const FINAL_NORM: &str = "model.norm.weight";
 
+/// Number of weights of a model, and of those in its linear layers.
+pub fn counts(config: &Config) -> (usize, usize) {
+    let weights = weights(config);
+    let size = |w: &Weight| w.rows * w.columns;
+    let linear = weights.iter().filter(|w| w.role == Role::Linear);
+    (weights.iter().map(size).sum(), linear.map(size).sum())
+}
+
 /// All tensors of a model in the order of the forward pass; the head is last.
 pub fn weights(config: &Config) -> Vec<Weight> {
     let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);

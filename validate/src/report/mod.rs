@@ -131,10 +131,9 @@ impl ModelReport {
     pub fn of(subject: &Subject, path: &Path) -> ModelReport {
         let file = subject.model.file();
         let weights = layout::weights(&file.config);
-        let parameters: usize = weights.iter().map(|w| w.rows * w.columns).sum();
-        let linear = || weights.iter().filter(|w| w.role == Role::Linear);
-        let in_layers: usize = linear().map(|w| w.rows * w.columns).sum();
-        let stored = linear().flat_map(|w| [w.name.clone(), layout::scale_name(&w.name)]);
+        let (parameters, in_layers) = layout::counts(&file.config);
+        let linear = weights.iter().filter(|w| w.role == Role::Linear);
+        let stored = linear.flat_map(|w| [w.name.clone(), layout::scale_name(&w.name)]);
         let stored = stored.filter_map(|name| file.layout().find(&name));
         let stored: usize = stored.map(|entry| entry.len).sum();
         ModelReport {
