@@ -11,7 +11,7 @@ use sterna_train::Preparing;
 
 use crate::locate::texts;
 use crate::output::{note, warning};
-use crate::terminal;
+use crate::terminal::{self, LogLine};
 
 /// How documents are found in files.
 #[derive(clap::Args)]
@@ -67,11 +67,8 @@ pub struct Progress {
     what: Preparing,
     bar: ProgressBar,
     start: Instant,
-    last_line: Instant,
+    log: LogLine,
 }
-
-/// Time between two lines of a log.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
     /// Begins a part of the work that reads this many bytes; 0 if that is not known.
@@ -89,7 +86,7 @@ impl Progress {
             what,
             bar,
             start: Instant::now(),
-            last_line: Instant::now(),
+            log: LogLine::new(),
         }
     }
 
@@ -100,8 +97,7 @@ impl Progress {
             *self = Progress::new(what, total);
         }
         self.bar.set_position(done);
-        if !terminal::is_terminal() && total > 0 && self.last_line.elapsed() > LINE_EVERY {
-            self.last_line = Instant::now();
+        if total > 0 && self.log.is_due() {
             let rate = done as f64 / self.start.elapsed().as_secs_f64();
             let left = units::duration((total - done.min(total)) as f64 / rate);
             let [done, total, rate] = [done, total, rate as u64].map(units::bytes);

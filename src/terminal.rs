@@ -36,6 +36,28 @@ pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// When a line of progress is due in a log, where no terminal shows a bar.
+pub struct LogLine(Instant);
+
+impl LogLine {
+    /// Time between two lines.
+    const EVERY: Duration = Duration::from_secs(10);
+
+    /// The first line is due after that time.
+    pub fn new() -> LogLine {
+        LogLine(Instant::now())
+    }
+
+    /// Whether a line is due now, which begins the wait for the next one.
+    pub fn is_due(&mut self) -> bool {
+        let is_due = !is_terminal() && self.0.elapsed() > LogLine::EVERY;
+        if is_due {
+            self.0 = Instant::now();
+        }
+        is_due
+    }
+}
+
 /// As many of the parts, from the first, as fit into a line of the terminal beside `taken` columns
 /// of a bar. Two spaces are between parts.
 pub fn fitting(parts: &[String], taken: usize) -> String {

@@ -1,6 +1,6 @@
 //! Progress of a run on stderr: a bar on a terminal, a line every ten seconds in a log.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 use sterna_ternary::units;
@@ -9,7 +9,7 @@ use sterna_train::{Control, Event, InstructionSet};
 
 use crate::output::{note, warning};
 use crate::preparing::Progress;
-use crate::terminal::{self, Stoppable};
+use crate::terminal::{self, LogLine, Stoppable};
 
 /// The progress of a run.
 pub struct Watch {
@@ -25,14 +25,11 @@ pub struct Watch {
     flops_per_token: f64,
     /// Of this machine, measured when the run starts.
     peak_flops: f64,
-    last_line: Instant,
+    log: LogLine,
     preparing: Option<Progress>,
     /// From the first step on, a signal asks for a checkpoint. Before, there is nothing to save.
     stoppable: Option<Stoppable>,
 }
-
-/// Time between two lines of a log.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub fn new(steps: u64) -> Watch {
@@ -47,7 +44,7 @@ impl Watch {
             tokens: 0,
             flops_per_token: 0.0,
             peak_flops: f64::INFINITY,
-            last_line: Instant::now(),
+            log: LogLine::new(),
             preparing: None,
             stoppable: None,
         }
@@ -145,8 +142,7 @@ impl Watch {
             format!("{rate:.0} tokens/s"),
             format!("{share:.0} % of f32 peak"),
         ];
-        if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY {
-            self.last_line = Instant::now();
+        if self.log.is_due() {
             let left = seconds / (step - self.first_step) as f64 * (self.steps - step) as f64;
             let left = units::duration(left);
             note!(

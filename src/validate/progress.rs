@@ -1,26 +1,23 @@
 //! Progress of a measurement on stderr: a bar on a terminal, a line every ten seconds in a log.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 use sterna_ternary::units;
 
 use crate::output::note;
-use crate::terminal;
+use crate::terminal::{self, LogLine};
 
 pub struct Progress {
     bar: ProgressBar,
     what: String,
     start: Instant,
-    last_line: Instant,
+    log: LogLine,
     /// How much was done when this process began.
     first: Option<usize>,
     /// How much was done at the last call.
     last: usize,
 }
-
-/// Time between two lines of a log.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
     /// Progress of work of which nothing is known yet.
@@ -34,7 +31,7 @@ impl Progress {
             bar,
             what: what.to_owned(),
             start: Instant::now(),
-            last_line: Instant::now(),
+            log: LogLine::new(),
             first: None,
             last: usize::MAX,
         }
@@ -56,8 +53,7 @@ impl Progress {
         let first = *self.first.get_or_insert(done);
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
-        if !terminal::is_terminal() && self.last_line.elapsed() > LINE_EVERY && done > first {
-            self.last_line = Instant::now();
+        if done > first && self.log.is_due() {
             let each = self.start.elapsed().as_secs_f64() / (done - first) as f64;
             let left = units::duration(each * total.saturating_sub(done) as f64);
             note!("{done}/{total} {}  ETA {left}", self.what);
