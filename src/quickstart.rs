@@ -6,27 +6,13 @@ use std::time::Instant;
 use sterna_datasets::Task;
 use sterna_runtime::{Model, Options};
 use sterna_train::{Origins, Place, Recipe};
-use sterna_validate::generated::{self, Abilities, Partner};
+use sterna_validate::generated::Trial;
 use sterna_validate::plot::sparkline;
 
 use crate::output::{note, out, outln};
 use crate::{convert, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
-/// Held-out documents that the packed model is scored on.
-const PROBLEMS: u64 = 500;
-const STORIES: u64 = 200;
-const CONVERSATIONS: u64 = 200;
-/// What is said to the packed model in the conversation that ends the command.
-const SAID: [&str; 5] = [
-    "Hello!",
-    "What is 47+38?",
-    "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
-    "What colour is the key?",
-    "Thanks!",
-];
-/// Most tokens of an answer to it; what the model learned is shorter.
-const LONGEST_ANSWER: usize = 32;
 
 /// Train, pack and try a small ternary model, in minutes and offline.
 ///
@@ -101,27 +87,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             ..Options::default()
         },
     )?;
-    let tokenizer = model.tokenizer()?;
-    let samples = generated::samples(&model, &tokenizer)?;
-    let seed = recipe.data.seed;
-    let sums = generated::problems(&model, &tokenizer, Task::Addition2, seed, PROBLEMS)?;
     let mix = recipe.data.mix.as_ref();
     let share = mix.map_or(0.0, |mix| mix.share(Task::Stories));
-    let stories = generated::stories(&model, &tokenizer, share, seed, STORIES)?;
-    let mut partner = Partner::new(&model, &tokenizer)?;
-    let chat_accuracy = partner.accuracy(seed, CONVERSATIONS)?;
-    let conversation = Partner::new(&model, &tokenizer)?.talk(&SAID, LONGEST_ANSWER)?;
-    let results = Abilities {
-        addition2_accuracy: sums.accuracy,
-        stories_loss: stories.loss,
-        stories_entropy: stories.entropy,
-        chat_accuracy,
-        decode_tokens_per_second: sums.tokens_per_second,
-        bytes_master: report.bytes_in,
-        bytes_packed: report.bytes_out,
-        seconds: start.elapsed().as_secs_f64(),
-    };
-    let text = results.describe(&samples, &conversation) + &next(&args.out);
+    let trial = Trial::of(&model, recipe.data.seed, share)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let results = trial.abilities(report.bytes_in, report.bytes_out, seconds);
+    let text = results.describe(&trial.samples, &trial.conversation) + &next(&args.out);
     if args.json {
         note!("{text}");
         outln!("{}", serde_json::to_string(&results)?)?;

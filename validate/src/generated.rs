@@ -241,6 +241,63 @@ impl<'a> Partner<'a> {
     }
 }
 
+/// Held-out documents of each kind that a model is scored on.
+const PROBLEMS: u64 = 500;
+const STORIES: u64 = 200;
+const CONVERSATIONS: u64 = 200;
+/// What is said to a model in the conversation that shows it.
+const SAID: [&str; 5] = [
+    "Hello!",
+    "What is 47+38?",
+    "Once Mia sat in the barn. Tom was in the park. Tom found a red key. Who has the key?",
+    "What colour is the key?",
+    "Thanks!",
+];
+/// Most tokens of an answer to it; what the model learned is shorter.
+const LONGEST_ANSWER: usize = 32;
+
+/// Everything that a model of `sterna quickstart` is tried with.
+pub struct Trial {
+    /// Texts that it writes, each of prompt and continuation.
+    pub samples: Vec<(String, String)>,
+    /// A conversation, each of what is said and the answer.
+    pub conversation: Vec<(String, String)>,
+    sums: Problems,
+    stories: Stories,
+    chat_accuracy: f64,
+}
+
+impl Trial {
+    /// Tries a model that was trained on data of this seed, of which `share` are stories.
+    ///
+    /// # Errors
+    /// Those of [`samples`], [`problems`], [`stories`] and [`Partner`].
+    pub fn of(model: &Model, seed: u64, share: f64) -> Result<Trial> {
+        let tokenizer = model.tokenizer()?;
+        Ok(Trial {
+            samples: samples(model, &tokenizer)?,
+            sums: problems(model, &tokenizer, Task::Addition2, seed, PROBLEMS)?,
+            stories: stories(model, &tokenizer, share, seed, STORIES)?,
+            chat_accuracy: Partner::new(model, &tokenizer)?.accuracy(seed, CONVERSATIONS)?,
+            conversation: Partner::new(model, &tokenizer)?.talk(&SAID, LONGEST_ANSWER)?,
+        })
+    }
+
+    /// The figures, with the sizes of checkpoint and packed file and the time of the whole command.
+    pub fn abilities(&self, bytes_master: u64, bytes_packed: u64, seconds: f64) -> Abilities {
+        Abilities {
+            addition2_accuracy: self.sums.accuracy,
+            stories_loss: self.stories.loss,
+            stories_entropy: self.stories.entropy,
+            chat_accuracy: self.chat_accuracy,
+            decode_tokens_per_second: self.sums.tokens_per_second,
+            bytes_master,
+            bytes_packed,
+            seconds,
+        }
+    }
+}
+
 fn new_cache(model: &Model) -> Result<KvCache> {
     Ok(model.new_cache(model.config().max_position_embeddings)?)
 }
