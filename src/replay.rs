@@ -3,17 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
-use sterna_runtime::{KvCache, KvPage};
-use sterna_serve::engine::Limits;
-use sterna_serve::http::{Options, Replayed, Served, replay};
-use sterna_serve::memory;
+use sterna_serve::http::{BadModel, Replayed, Served, replay};
 
 use crate::exit::{BadInput, Usage};
-use crate::output::{note, outln};
+use crate::output::{detail, note, outln};
 
 /// Compute logged requests again and compare every byte.
 ///
@@ -42,7 +38,12 @@ struct Counts {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let name = args.log.display();
     let file = std::fs::File::open(&args.log).map_err(|e| BadInput(format!("{name}: {e}")))?;
-    let served = Arc::new(served(args.model.open()?)?);
+    let served = Served::alone(args.model.open()?).map_err(|error| match error {
+        BadModel::Memory(error) => anyhow::Error::from(Usage(error.to_string())),
+        error => error.into(),
+    })?;
+    detail!("{}", served.describe());
+    let served = Arc::new(served);
     let mut counts = Counts::default();
     for (line, number) in BufReader::new(file).lines().zip(1..) {
         let line = line.with_context(|| format!("{name}, line {number}"))?;
@@ -88,33 +89,4 @@ fn show(args: &Args, counts: &Counts) -> anyhow::Result<()> {
         outln!("{same} answers are the same, {different} differ, {foreign} lines are of others")?;
     }
     Ok(())
-}
-
-/// The model with an engine of its own, for one request after the other.
-fn served(model: sterna_runtime::Model) -> anyhow::Result<Served> {
-    let config = model.config();
-    let context = config.max_position_embeddings;
-    // Several answers to one prompt are computed at the same time.
-    let most = 8 * (context.div_ceil(KvPage::TOKENS) + 1);
-    let page = KvCache::page_bytes(config, model.kv_type());
-    let pages = memory::pages(&[&model], None, None);
-    let pages = pages.map_err(|error| Usage(error.to_string()))?[0].min(most);
-    let hour = Duration::from_secs(3600);
-    crate::output::detail!("{pages} pages of {page} bytes for keys and values");
-    let limits = Limits {
-        parallel: 8,
-        step: None,
-        pages,
-        queue: 4096,
-        queue_tokens: usize::MAX / 2,
-        queue_timeout: 24 * hour,
-        timeout: 24 * hour,
-        weights: vec![1.0],
-    };
-    let options = Options {
-        name: "replay".into(),
-        context: None,
-        limits,
-    };
-    Ok(Served::start(Arc::new(model), options)?)
 }

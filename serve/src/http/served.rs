@@ -1,6 +1,7 @@
 //! A model that is served: its engine, and everything that turns a request into tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sterna_runtime::{
@@ -10,6 +11,7 @@ use sterna_ternary::{sha256, units};
 
 use super::error::{ApiError, ApiResult};
 use crate::engine::{Handle, Limits};
+use crate::memory::{self, NoRoom};
 
 /// Bytes of a long text that are encoded to see whether it may be a prompt.
 const PIECE: usize = 16 << 10;
@@ -56,6 +58,9 @@ pub enum BadModel {
     /// Its tokenizer or its settings.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The memory for keys and values.
+    #[error(transparent)]
+    Memory(#[from] NoRoom),
     /// The thread of its engine.
     #[error("starting the thread of the engine: {0}")]
     Thread(#[from] std::io::Error),
@@ -98,6 +103,32 @@ impl Served {
             model,
             tokenizer,
         })
+    }
+
+    /// A model with an engine that computes one request after the other, for a replay.
+    ///
+    /// # Errors
+    /// [`BadModel`].
+    pub fn alone(model: Model) -> Result<Served, BadModel> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let context = model.config().max_position_embeddings;
+        // Several answers to one prompt are computed at the same time.
+        let most = 8 * (context.div_ceil(KvPage::TOKENS) + 1);
+        let pages = memory::pages(&[&model], None, None)?[0].min(most);
+        let limits = Limits {
+            parallel: 8,
+            queue: 4096,
+            queue_tokens: usize::MAX / 2,
+            queue_timeout: 24 * HOUR,
+            timeout: 24 * HOUR,
+            ..Limits::usual(pages, 0)
+        };
+        let options = Options {
+            name: "replay".into(),
+            context: None,
+            limits,
+        };
+        Served::start(Arc::new(model), options)
     }
 
     /// Its name and what bounds a request for it, in one line.
