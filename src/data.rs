@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
-use sterna_datasets::{Corpus, Message, Mix, Split, Tokenizer, prepare};
+use sterna_datasets::{Corpus, Mix, Split, Tokenizer, prepare};
 use sterna_train::Preparing;
 
 use crate::choice::choice;
@@ -91,17 +91,7 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
         split: args.split,
     };
     for index in 0..args.documents {
-        let (task, document) = corpus.document(index);
-        let mut line = json!({"task": task});
-        match task.is_conversation() {
-            true => {
-                let message = |m: &Message| json!(m.fields);
-                line["messages"] = document.messages.iter().map(message).collect();
-            }
-            false => line["text"] = document.text.into(),
-        }
-        line["entropy"] = document.entropy.into();
-        outln!("{line}")?;
+        outln!("{}", corpus.record(index))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{Document, Split, Task, document};
 use crate::random::Draws;
@@ -149,6 +150,21 @@ impl Corpus {
         let mut draws = Draws::new(0, self.seed, index, self.split as u64);
         let task = self.mix.at(draws.unit());
         (task, document(task, self.seed, index, self.split))
+    }
+
+    /// Document `index` as a record: task, text or messages, entropy.
+    pub fn record(&self, index: u64) -> Value {
+        let (task, document) = self.document(index);
+        let mut record = json!({"task": task});
+        match task.is_conversation() {
+            true => {
+                let messages = document.messages.iter();
+                record["messages"] = messages.map(|m| json!(m.fields)).collect();
+            }
+            false => record["text"] = document.text.into(),
+        }
+        record["entropy"] = document.entropy.into();
+        record
     }
 
     /// The texts of documents 0, 1, 2 and so on, without end.
