@@ -6,11 +6,11 @@ mod progress;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sterna_runtime::{Kernels, Options, threads};
+use sterna_runtime::{Options, threads};
 use sterna_validate::accuracy::NEGLIGIBLE;
 use sterna_validate::gate::Scope;
 use sterna_validate::report::{ModelReport, Plan, Setting};
-use sterna_validate::speed::{Machine, SpeedPlan};
+use sterna_validate::speed::SpeedPlan;
 use sterna_validate::store::State;
 use sterna_validate::{Convention, Gate, Report, Subject, Text, judge, tasks};
 
@@ -274,25 +274,9 @@ fn announce(exams: &[tasks::AccuracyTask], subjects: &[Subject]) -> anyhow::Resu
 }
 
 fn setting(args: &Args, options: Options, text: &Text) -> Setting {
-    let machine = Machine::detect();
     let command: Vec<String> = std::env::args().skip(1).collect();
-    Setting {
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: format!("sterna {}", command.join(" ")),
-        cpu: machine.cpu,
-        cores: machine.usable_cores,
-        kernels: options.kernels.unwrap_or_else(Kernels::best).name.into(),
-        threads: main_threads(args),
-        kv_type: options.kv_type.name().into(),
-        energy: "not measured".into(),
-        speed_tokens: (0, 0),
-        text: text.source(),
-        negligible: args.negligible,
-    }
-}
-
-fn main_threads(args: &Args) -> usize {
-    args.threads.unwrap_or_else(threads::physical_cores)
+    let command = format!("sterna {}", command.join(" "));
+    Setting::of(command, options, text, args.negligible)
 }
 
 /// The conventions that were asked for, with what all models take as the context.
@@ -303,13 +287,12 @@ fn conventions(args: &Args, subjects: &[Subject]) -> anyhow::Result<Vec<Conventi
     Ok(fitted.map_err(Usage)?)
 }
 
-/// What is measured: as `sterna bench` does, or shorter where a model takes less.
 fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
     let most = judge::longest_context(subjects);
     let given = args.speed_threads.iter().map(|n| model::check_threads(*n));
     let mut threads: Vec<usize> = given.collect::<Result<_, _>>()?;
     if threads.is_empty() {
-        threads = vec![1, main_threads(args)];
+        threads = vec![1, args.threads.unwrap_or_else(threads::physical_cores)];
     }
     threads.sort_unstable();
     threads.dedup();
@@ -317,11 +300,6 @@ fn plan(args: &Args, subjects: &[Subject]) -> anyhow::Result<SpeedPlan> {
         let why = "--repetitions and --batch: expected numbers of at least 1";
         return Err(Usage(why.into()).into());
     }
-    Ok(SpeedPlan {
-        prompt: 128.min(most / 2),
-        generate: 64.min(most / 2),
-        threads,
-        batches: args.batch.clone(),
-        repetitions: args.repetitions,
-    })
+    let (batches, repetitions) = (args.batch.clone(), args.repetitions);
+    Ok(SpeedPlan::within(most, threads, batches, repetitions))
 }

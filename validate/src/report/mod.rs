@@ -13,14 +13,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sterna_runtime::{Kernels, Options, threads};
 use sterna_ternary::PackedFile;
 use sterna_ternary::layout::{self, Role};
 
 use crate::accuracy::{Divergence, Perplexity};
 use crate::exam::Exam;
 use crate::judge::{Judgment, Passage, Subject};
-use crate::speed::Speed;
-use crate::text::TextSource;
+use crate::speed::{Machine, Speed};
+use crate::text::{Text, TextSource};
 use crate::windows::Convention;
 use crate::{Error, Result};
 
@@ -80,6 +81,27 @@ pub struct Setting {
     pub text: TextSource,
     /// A difference below this, in nats per token, does not matter.
     pub negligible: f64,
+}
+
+impl Setting {
+    /// This machine, this version, and how models are run on it. Energy and the tokens of speed are
+    /// added where speed is measured.
+    pub fn of(command: String, options: Options, text: &Text, negligible: f64) -> Setting {
+        let machine = Machine::detect();
+        Setting {
+            version: env!("CARGO_PKG_VERSION").into(),
+            command,
+            cpu: machine.cpu,
+            cores: machine.usable_cores,
+            kernels: options.kernels.unwrap_or_else(Kernels::best).name.into(),
+            threads: options.threads.unwrap_or_else(threads::physical_cores),
+            kv_type: options.kv_type.name().into(),
+            energy: "not measured".into(),
+            speed_tokens: (0, 0),
+            text: text.source(),
+            negligible,
+        }
+    }
 }
 
 /// What was measured of one model.

@@ -27,6 +27,24 @@ pub struct SpeedPlan {
     pub repetitions: usize,
 }
 
+impl SpeedPlan {
+    /// As `sterna bench` measures, or shorter where a model takes `most` tokens.
+    pub fn within(
+        most: usize,
+        threads: Vec<usize>,
+        batches: Vec<usize>,
+        repetitions: usize,
+    ) -> SpeedPlan {
+        SpeedPlan {
+            prompt: 128.min(most / 2),
+            generate: 64.min(most / 2),
+            threads,
+            batches,
+            repetitions,
+        }
+    }
+}
+
 /// How fast a model is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Speed {
