@@ -232,7 +232,9 @@ impl Sampler {
             best(candidates, self.sampling.top_k);
             candidates.truncate(self.sampling.top_k);
         }
-        weigh(candidates);
+        if !weigh(candidates) {
+            return greedy(logits);
+        }
         if self.sampling.top_p < 1.0 {
             nucleus(candidates, self.sampling.top_p);
         }
@@ -306,14 +308,16 @@ fn best(candidates: &mut [Candidate], k: usize) {
     candidates[..k].sort_unstable_by(order);
 }
 
-/// Turns logits into weights.
-fn weigh(candidates: &mut [Candidate]) {
+/// Turns logits into weights. Returns false where the largest one is not finite, as after a division
+/// by a very small temperature or penalty: then no weight is a number.
+fn weigh(candidates: &mut [Candidate]) -> bool {
     let max = candidates
         .iter()
         .fold(f32::NEG_INFINITY, |max, c| c.value.max(max));
     for c in candidates.iter_mut() {
         c.value = exp(c.value - max);
     }
+    max.is_finite()
 }
 
 /// Keeps the fewest most probable candidates whose probabilities reach `top_p`.
@@ -362,6 +366,31 @@ mod tests {
             counts[sampler.sample(&mut logits.to_vec(), &[]) as usize] += 1;
         }
         counts
+    }
+
+    #[test]
+    fn very_small_divisors_choose_the_most_probable_token() {
+        for (logits, expected) in [([3.0, 7.0, -2.0], 1), ([-3.0, -7.0, -2.0], 2)] {
+            for temperature in [1e-45, 1e-40, 1e-38, f32::MIN_POSITIVE] {
+                for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (2, 0.9, 0.1), (0, 0.5, 1.0)] {
+                    let sampling = Sampling {
+                        temperature,
+                        top_k,
+                        top_p,
+                        min_p,
+                        ..WARM
+                    };
+                    let mut sampler = Sampler::new(sampling).unwrap();
+                    assert_eq!(sampler.sample(&mut logits.to_vec(), &[]), expected);
+                }
+            }
+        }
+        let sampling = Sampling {
+            repetition_penalty: 1e-45,
+            ..WARM
+        };
+        let mut sampler = Sampler::new(sampling).unwrap();
+        assert_eq!(sampler.sample(&mut [3.0, 7.0, -2.0], &[0]), 0);
     }
 
     const WARM: Sampling = Sampling {

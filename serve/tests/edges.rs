@@ -49,6 +49,7 @@ fn settings_that_change_nothing_and_that_mean_the_most_probable_token() {
         json!({"top_k": 1}),
         json!({"top_p": 1e-6}),
         json!({"min_p": 1}),
+        json!({"temperature": 1e-40}),
         json!({"temperature": 0, "seed": 99}),
         json!({"temperature": 0, "top_k": 5, "top_p": 0.5}),
     ] {
@@ -398,6 +399,21 @@ fn prompts_have_their_tokens_with_and_without_special_ones() {
             "/tokenize",
             json!({"prompt": "a", "content": "b"}),
             "prompt",
+        ),
+        (
+            "/tokenize",
+            json!({"prompt": "a", "messages": []}),
+            "prompt",
+        ),
+        (
+            "/tokenize",
+            json!({"prompt": "a", "add_generation_prompt": "yes"}),
+            "add_generation_prompt",
+        ),
+        (
+            "/tokenize",
+            json!({"content": "a", "reasoning_effort": [1]}),
+            "reasoning_effort",
         ),
         (
             "/tokenize",

@@ -66,6 +66,16 @@ pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
     Ok((text, is_continued))
 }
 
+/// Refuses fields of conversations that are of the wrong type, also where there is none.
+///
+/// # Errors
+/// 400.
+pub fn check_types(fields: Reader) -> ApiResult<()> {
+    fields.boolean("add_generation_prompt")?;
+    fields.boolean("continue_final_message")?;
+    variables(fields).map(|_| ())
+}
+
 /// Whether the answer continues the last message: where that is said, and where that message is the
 /// assistant's and nothing else is said.
 fn is_continued(fields: Reader, messages: &[Map<String, Value>]) -> ApiResult<bool> {

@@ -27,17 +27,17 @@ pub fn tokenize(served: &Served, body: &Map<String, Value>) -> ApiResult<Value> 
         Some(special) => Some(special),
         None => fields.boolean("add_special")?,
     };
+    conversation::check_types(fields)?;
+    let has_messages = fields.value("messages").is_some();
     let tokens = match (fields.text("prompt")?, fields.text("content")?) {
+        (Some(_), _) | (_, Some(_)) if has_messages => return Err(not_one()),
         (Some(text), None) => encode(served, "prompt", text, special.unwrap_or(true))?,
         (None, Some(text)) => encode(served, "content", text, special.unwrap_or(false))?,
         (None, None) if body.contains_key("messages") => {
             let (text, _) = conversation::text(served, fields)?;
             encode(served, "messages", &text, special.unwrap_or(false))?
         }
-        _ => {
-            let message = "expected one of prompt, content and messages";
-            return Err(ApiError::invalid("prompt", message));
-        }
+        _ => return Err(not_one()),
     };
     let texts = TokenTexts(served);
     let mut object = json!({
@@ -58,6 +58,10 @@ pub fn tokenize(served: &Served, body: &Map<String, Value>) -> ApiResult<Value> 
         object["tokens"] = tokens.iter().map(piece).collect();
     }
     Ok(object)
+}
+
+fn not_one() -> ApiError {
+    ApiError::invalid("prompt", "expected one of prompt, content and messages")
 }
 
 /// Token ids of a text, which may be longer than the context.
