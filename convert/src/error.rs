@@ -38,6 +38,14 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// An adapter, or a model with one that is not merged into it.
+    #[error("{path}: {why}")]
+    Adapter {
+        /// The path given.
+        path: PathBuf,
+        /// The reason, and what to do.
+        why: String,
+    },
     /// The vocabulary has a token without a row in the embedding.
     #[error(
         "{path}: token {token:?} has id {id}, expected ids below {rows}, the rows of the embedding: \
@@ -211,7 +219,7 @@ impl Error {
             Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Packed(error) => error.is_bad_input(),
             Config { .. } | Input { .. } | MissingFile { .. } | File { .. } => true,
-            Vocabulary { .. } => true,
+            Vocabulary { .. } | Adapter { .. } => true,
             Safetensors { .. } | Gguf { .. } | Kernels { .. } | Index { .. } => true,
             Tensor { .. } | UnknownTensor { .. } | Value { .. } | Code { .. } => true,
             Shapes { .. } | Differs { .. } => false,

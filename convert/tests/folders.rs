@@ -85,9 +85,12 @@ fn an_adapter_is_not_a_model_and_not_ignored() {
         "merge_and_unload",
     ];
     check(&without(&["model.safetensors"]).unwrap_err(), &parts);
-    check(
-        &without(&["model.safetensors", "config.json"]).unwrap_err(),
-        &parts,
+    let error = without(&["model.safetensors", "config.json"]).unwrap_err();
+    check(&error, &parts);
+    // One advice, not also that of other folders.
+    assert!(
+        !error.to_string().contains("give a") && error.is_bad_input(),
+        "{error}"
     );
 
     let mut unmerged = new();

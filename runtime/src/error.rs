@@ -118,8 +118,28 @@ pub enum Error {
         /// What is wrong, with its line.
         why: String,
     },
+    /// A text has a token that the model has no row for.
+    #[error(
+        "the text has the token {token:?} with id {id}, but the model's embedding has {rows} rows: \
+         ids without a row in \
+         tokenizer.json are {without}; leave the token out of the text, or \
+         convert the checkpoint again with the tokenizer.json that it was trained with"
+    )]
+    TokenWithoutRow {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+        /// All tokens without a row, in words.
+        without: String,
+    },
     /// The tokenizer failed on a text or on ids.
-    #[error("the tokenizer failed: {0}; report the text with the tokenizer.json")]
+    #[error(
+        "the tokenizer failed: {0}; compare tokenizer.json with that of the published model and \
+         convert the checkpoint again"
+    )]
     Encoding(String),
     /// A sampling parameter out of range.
     #[error("{name} is {found}, expected {expected}")]
@@ -142,7 +162,7 @@ impl Error {
             Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
             Threads { .. } | TokenId { .. } | NoTokens | ContextFull { .. } => false,
             ContextLength { .. } | ForeignCache | CacheOverflow { .. } => false,
-            Encoding(_) | Sampling { .. } | StopText { .. } => false,
+            TokenWithoutRow { .. } | Encoding(_) | Sampling { .. } | StopText { .. } => false,
         }
     }
 }

@@ -117,15 +117,29 @@ impl Tokenizer {
         }
         match ids.iter().find(|id| **id as usize >= self.vocab_size) {
             None => Ok(ids),
-            Some(id) => {
-                let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
-                let why = format!(
-                    "it has the token {token:?} with id {id}, but the model's embedding has {} rows",
-                    self.vocab_size
-                );
-                Err(Error::Encoding(why))
+            Some(id) => Err(Error::TokenWithoutRow {
+                token: self.tokenizer.id_to_token(*id).unwrap_or_default(),
+                id: *id,
+                rows: self.vocab_size,
+                without: self.ids_beyond(),
+            }),
+        }
+    }
+
+    /// The ids of [`Tokenizer::beyond`] in words: `300 to 302, 310`.
+    fn ids_beyond(&self) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for (id, _) in self.beyond() {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == id => *last = id,
+                _ => ranges.push((id, id)),
             }
         }
+        let words = ranges.iter().map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first} to {last}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
     }
 
     /// Added tokens without a row in the model's embedding, by id. transformers accepts them too,

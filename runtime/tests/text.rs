@@ -223,6 +223,31 @@ fn files_that_lie_are_refused() {
     assert!(error.to_string().contains("found nothing"), "{error}");
 }
 
+#[test]
+fn a_token_without_a_row_is_named_where_a_text_has_it() {
+    let mut json = tokenizer_json();
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    for (id, content) in [(261, "<one>"), (262, "<two>"), (270, "<far>")] {
+        added.push(
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}),
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path(), json.to_string().as_bytes(), "{}", "{}");
+    let tokenizer = model.tokenizer().unwrap();
+    tokenizer.encode("the tern", false).unwrap();
+    let error = tokenizer.encode("the <two> tern", false).unwrap_err();
+    let parts = [
+        "\"<two>\" with id ",
+        "has 261 rows",
+        "leave the token out",
+        "tokenizer.json",
+    ];
+    let message = error.to_string();
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+}
+
 /// Runs a generation to its end.
 fn generate(model: &Model, settings: Settings) -> (String, Vec<u32>, sterna_runtime::Summary) {
     let tokenizer = model.tokenizer().unwrap();

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 use sterna_ternary::json::shown;
 
-use crate::Result;
 use crate::read::embedded;
+use crate::{Error, Result};
 
 /// File name of an adapter's description.
 const CONFIG: &str = "adapter_config.json";
@@ -36,11 +36,14 @@ impl Adapter {
     }
 
     /// Why a folder without a model is refused.
-    pub fn alone(&self) -> String {
-        format!(
-            "there is {} and not the model that it changes; {ADVICE}",
-            self.described
-        )
+    pub fn alone(&self, folder: &Path) -> Error {
+        Error::Adapter {
+            path: folder.to_owned(),
+            why: format!(
+                "there is {} and not the model that it changes; {ADVICE}",
+                self.described
+            ),
+        }
     }
 
     /// What is said where the folder has a model too.
@@ -65,7 +68,12 @@ pub(super) fn is_unmerged(name: &str) -> bool {
 }
 
 /// Why such a checkpoint is refused.
-pub(super) fn unmerged(name: &str) -> String {
+pub(super) fn unmerged(path: &Path, name: &str) -> Error {
     let name = shown(name);
-    format!("tensor {name} is a part of an adapter that is not merged into its model; {ADVICE}")
+    Error::Adapter {
+        path: path.to_owned(),
+        why: format!(
+            "tensor {name} is a part of an adapter that is not merged into its model; {ADVICE}"
+        ),
+    }
 }

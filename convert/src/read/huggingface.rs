@@ -62,10 +62,12 @@ impl HuggingFace {
     pub fn open(folder: &Path, allow_missing: bool) -> Result<HuggingFace> {
         let path = folder.join("config.json");
         let Some(config_bytes) = embedded::read(&path)? else {
-            let adapter = Adapter::find(folder)?.map(|adapter| adapter.alone());
-            return Err(Error::Input {
-                path: folder.to_owned(),
-                why: adapter.unwrap_or("there is no config.json".into()),
+            return Err(match Adapter::find(folder)? {
+                Some(adapter) => adapter.alone(folder),
+                None => Error::Input {
+                    path: folder.to_owned(),
+                    why: "there is no config.json".into(),
+                },
             });
         };
         let json = parse_object(&path, &config_bytes)?;

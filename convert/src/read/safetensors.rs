@@ -77,9 +77,7 @@ impl SafetensorsFiles {
         } else if index.exists() {
             open_shards(folder, &index)?
         } else {
-            let why = nothing(folder)?;
-            let path = folder.to_owned();
-            return Err(Error::Input { path, why });
+            return Err(nothing(folder)?);
         };
         SafetensorsFiles::named(folder, shards, warnings)
     }
@@ -99,7 +97,7 @@ impl SafetensorsFiles {
             why,
         };
         if let Some((_, name)) = stored.iter().find(|(_, name)| adapter::is_unmerged(name)) {
-            return Err(input(adapter::unmerged(name)));
+            return Err(adapter::unmerged(folder, name));
         }
         let plain = unwrapped(stored.iter().map(|(_, name)| name.as_str()));
         if let Some((plain, (_, stored))) = plain.iter().zip(&stored).find(|(a, b)| *a != b.1) {
@@ -162,9 +160,9 @@ struct Index {
 }
 
 /// Why a folder without weights that can be read is refused.
-fn nothing(folder: &Path) -> Result<String> {
+fn nothing(folder: &Path) -> Result<Error> {
     if let Some(adapter) = Adapter::find(folder)? {
-        return Ok(adapter.alone());
+        return Ok(adapter.alone(folder));
     }
     let entries = folder.read_dir().map_err(Error::io(folder))?.flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -181,7 +179,10 @@ fn nothing(folder: &Path) -> Result<String> {
         ),
         None => String::new(),
     };
-    Ok(format!("there is neither {SINGLE} nor {INDEX}{advice}"))
+    Ok(Error::Input {
+        path: folder.to_owned(),
+        why: format!("there is neither {SINGLE} nor {INDEX}{advice}"),
+    })
 }
 
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<ShardFile>> {
