@@ -18,7 +18,7 @@ pub(super) const LOSSES: usize = 128;
 
 /// Tokens of one chunk, a multiple of [`LOSSES`]: as many as a shard usually has, so that the head
 /// is packed once for all of them; fewer if their logits take more than 32 MiB.
-pub(super) fn chunk_tokens(vocabulary: usize) -> usize {
+pub(crate) fn chunk_tokens(vocabulary: usize) -> usize {
     const MOST_LOGITS: usize = 8 << 20;
     let tokens = (MOST_LOGITS / vocabulary).clamp(LOSSES, SHARD_TOKENS);
     tokens / LOSSES * LOSSES

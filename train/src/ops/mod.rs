@@ -26,6 +26,7 @@ pub mod reference;
 mod rms_norm;
 
 pub use attention::{AttentionShape, DocumentStarts, RopeTable, attention};
+pub(crate) use cross_entropy::chunk_tokens as logits_tokens;
 pub use cross_entropy::{Gradients, UNSCORED, cross_entropy};
 pub use distillation::{Distillation, Student, distillation};
 pub use embedding::embedding;

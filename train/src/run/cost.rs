@@ -25,6 +25,10 @@ pub struct RunCost {
     pub tokens: f64,
     /// Bytes of weights, moments and one gradient. Activations need more.
     pub state_bytes: u64,
+    /// Bytes of memory that a step needs at its peak, estimated.
+    pub estimated_bytes: u64,
+    /// Bytes of memory that this process can have; none if the system does not report them.
+    pub limit_bytes: Option<u64>,
     /// The largest memory of this process so far in bytes, after the timed steps; none if the
     /// system does not report it.
     pub peak_bytes: Option<u64>,
@@ -81,6 +85,8 @@ pub fn measure(run: &Run) -> Result<RunCost> {
         tokens: step_tokens as f64 * train.steps as f64,
         // Four f32 per parameter: weight, two moments and a gradient.
         state_bytes: 16 * parameters as u64,
+        estimated_bytes: memory::of_step(run, &Place::default()).bytes() as u64,
+        limit_bytes: memory::limit().map(|bytes| bytes as u64),
         peak_bytes: peak_bytes(),
         // Three f32 per parameter, and four trits per byte.
         checkpoint_bytes: (12 * parameters + ternary_parameters / 4) as u64,

@@ -41,7 +41,9 @@ pub fn train(
     mut observe: impl FnMut(Event) -> Control,
 ) -> Result<Outcome> {
     let (recipe, ranks) = (run.recipe(), &place.ranks);
-    memory::check(run, place)?;
+    if let Some(warning) = memory::check(run, place)? {
+        observe(Event::Warning(&warning));
+    }
     let _claim = ranks.is_first().then(|| claimed(folder)).transpose()?;
     let data = prepared(run, folder, ranks, &mut observe)?;
     let (mut trainer, mut statistics) = resumed(run, folder, place, &data, &mut observe)?;

@@ -50,6 +50,7 @@ impl RunCost {
         });
         json!({"parameters": self.parameters, "ternary_parameters": self.ternary_parameters,
             "tokens": self.tokens, "state_bytes": self.state_bytes,
+            "estimated_bytes": self.estimated_bytes, "limit_bytes": self.limit_bytes,
             "peak_bytes": self.peak_bytes, "checkpoint_bytes": self.checkpoint_bytes,
             "tokens_per_second": self.tokens_per_second,
             "share_of_peak": self.share_of_peak, "hours": self.hours(),
@@ -59,7 +60,11 @@ impl RunCost {
     /// The cost of training with these settings in words.
     pub fn describe(&self, train: &TrainRecipe) -> String {
         let peak = match self.peak_bytes {
-            Some(bytes) => format!("{} at the peak, measured; ", units::bytes(bytes)),
+            Some(bytes) => format!(", {} measured", units::bytes(bytes)),
+            None => String::new(),
+        };
+        let limit = match self.limit_bytes {
+            Some(bytes) => format!(" of {}", units::bytes(bytes)),
             None => String::new(),
         };
         let prepared = self.preparation.as_ref().map(Preparation::describe);
@@ -67,7 +72,8 @@ impl RunCost {
         format!(
             "parameters   {:.2} M, {:.2} M of them ternary\n\
              tokens       {:.1} M: {} steps of {}, {:.1} for each parameter\n\
-             memory       {peak}{} are weights, moments and a gradient\n\
+             memory       {}{limit} estimated at the peak{peak}; {} are weights, moments and a \
+             gradient\n\
              checkpoints  {} each\n\
              {prepared}\
              speed        {:.0} tokens/s, {:.0} % of the peak of matrix products; \
@@ -79,6 +85,7 @@ impl RunCost {
             train.steps,
             self.step_tokens,
             self.tokens / self.parameters as f64,
+            units::bytes(self.estimated_bytes),
             units::bytes(self.state_bytes),
             units::bytes(self.checkpoint_bytes),
             self.tokens_per_second,
