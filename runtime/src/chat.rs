@@ -22,6 +22,7 @@ mod filters;
 mod format;
 mod guard;
 mod json;
+mod keys;
 mod letters;
 mod lexer;
 mod limits;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::value::{Rest, Tuple, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, State};
 
 use super::arguments::{Arguments, Passed, error};
 use super::limits::{self, RenderUsage};
-use super::{cycler, filters, json, methods, operators, range, strftime, text, value_tests};
+use super::{cycler, filters, json, keys, methods, operators, range, strftime, text, value_tests};
 
 /// An environment for one rendering.
 pub(super) fn environment(usage: &Arc<RenderUsage>) -> Environment<'static> {
@@ -70,7 +70,7 @@ fn operators_of(environment: &mut Environment<'static>, watch: &Watch) {
     });
     let w = watch.clone();
     environment.add_function("__dict", move |parts: Rest<Value>| {
-        w.watch(|| operators::literal(parts))
+        w.watch(|| keys::literal(parts))
     });
     environment.add_function("__iter", operators::iter);
     environment.add_function("__attr", |value: &Value, name: &str| {
@@ -90,6 +90,58 @@ fn operators_of(environment: &mut Environment<'static>, watch: &Watch) {
         w.watch(|| methods::call(state, value, name, args))
     };
     environment.add_function("__method", method);
+    let w = watch.clone();
+    environment.add_function("__variadic", move |described: &str, args: Passed| {
+        w.watch(|| variadic(described, args))
+    });
+}
+
+/// `__variadic(macro, arguments …)`: the arguments of a macro by name, with what is beyond its
+/// parameters as `varargs` and `kwargs`.
+fn variadic(described: &str, args: Passed) -> Result<Value, Error> {
+    let (parameters, caught) = described.split_once(';').unwrap_or((described, ""));
+    let parameters: Vec<&str> = parameters
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .collect();
+    let catches = |name: &str| caught.split(',').any(|caught| caught == name);
+    let mut args = Arguments::of(args)?;
+    let names = args.names();
+    let more = args
+        .positional
+        .split_off(args.positional.len().min(parameters.len()));
+    let mut bound: Vec<(&str, Value)> = Vec::new();
+    bound.extend(
+        parameters
+            .iter()
+            .copied()
+            .zip(args.positional.iter().cloned()),
+    );
+    match catches("varargs") {
+        true => bound.push(("varargs", Value::from(Tuple::from(more)))),
+        false if more.is_empty() => {}
+        false => {
+            return Err(error(format!(
+                "expected at most {} arguments",
+                parameters.len()
+            )));
+        }
+    }
+    let mut others: Vec<(&str, Value)> = Vec::new();
+    for name in &names {
+        let value = args.named(name).unwrap_or_default();
+        let is_bound = bound.iter().any(|(bound, _)| bound == name);
+        match parameters.contains(&&**name) {
+            true if is_bound => return Err(error(format!("argument `{name}` is there twice"))),
+            true => bound.push((name, value)),
+            false if catches("kwargs") => others.push((name, value)),
+            false => return Err(error(format!("unexpected argument `{name}`"))),
+        }
+    }
+    if catches("kwargs") {
+        bound.push(("kwargs", Value::from_pairs(others)));
+    }
+    Ok(Value::from_pairs(bound))
 }
 
 /// The functions of Jinja2 and of transformers.
@@ -146,5 +198,5 @@ fn dict(args: Passed) -> Result<Value, Error> {
         let value = args.named(&name).unwrap_or_default();
         pairs.push((Value::from(name), value));
     }
-    operators::dictionary(pairs)
+    keys::dictionary(pairs)
 }

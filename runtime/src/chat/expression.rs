@@ -7,12 +7,13 @@
 //! meaning (names, literals, filters, tests, `and`, `or`, `if`) stays.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use super::lexer::{Kind, Token, lex, unescape};
 use super::methods;
 
 /// Functions that rewritten templates call. Templates cannot use these names.
-pub(super) const FUNCTIONS: [&str; 11] = [
+pub(super) const FUNCTIONS: [&str; 12] = [
     "__arith",
     "__attr",
     "__bound",
@@ -24,12 +25,20 @@ pub(super) const FUNCTIONS: [&str; 11] = [
     "__method",
     "__sign",
     "__slice",
+    "__variadic",
 ];
 
 /// Levels of expressions in one another: the parsers recurse.
 const DEEPEST: usize = 60;
 /// Operators of one tag that the interpreter nests in one another, on the stack.
 const MOST_OPERATORS: usize = 256;
+
+/// Macros that take more arguments than they have parameters, by name: the parameters, and after a
+/// semicolon which of [`EXTRA`] the body reads.
+pub(super) type Variadic = BTreeMap<String, String>;
+
+/// What a macro gets beyond its parameters.
+pub(super) const EXTRA: [&str; 2] = ["varargs", "kwargs"];
 
 /// What went wrong, and where in the tag: an offset in bytes.
 #[derive(Debug, PartialEq)]
@@ -46,6 +55,9 @@ pub(super) struct Parser<'a> {
     next: usize,
     depth: usize,
     operators: usize,
+    variadic: &'a Variadic,
+    /// Which of [`EXTRA`] the tag reads.
+    pub reads: [bool; 2],
 }
 
 pub(super) fn malformed(at: usize, why: impl Into<String>) -> Malformed {
@@ -54,12 +66,14 @@ pub(super) fn malformed(at: usize, why: impl Into<String>) -> Malformed {
 }
 
 impl<'a> Parser<'a> {
-    pub fn new(source: &'a str) -> Result<Parser<'a>> {
+    pub fn new(source: &'a str, variadic: &'a Variadic) -> Result<Parser<'a>> {
         Ok(Parser {
             tokens: lex(source)?,
             next: 0,
             depth: 0,
             operators: 0,
+            variadic,
+            reads: [false; 2],
         })
     }
 
@@ -307,10 +321,8 @@ impl<'a> Parser<'a> {
                     let why = format!("expected a value, found `{name}`");
                     return Err(malformed(token.at, why));
                 }
-                // What a macro gets beyond its parameters; the interpreter refuses such calls.
-                if ["varargs", "kwargs"].contains(&name) {
-                    let why = format!("`{name}` of macros is not supported");
-                    return Err(malformed(token.at, why));
+                for (reads, extra) in self.reads.iter_mut().zip(EXTRA) {
+                    *reads |= name == extra;
                 }
                 // Only the blocks of `self` have a meaning.
                 if name == "self" && !self.is(".") {
@@ -436,7 +448,14 @@ impl<'a> Parser<'a> {
                 value = self.deeper(|p| p.subscript(&value))?;
             } else if self.skip("(") {
                 self.nest()?;
-                value = format!("{value}({})", self.arguments()?);
+                let arguments = self.arguments()?;
+                value = match self.variadic.get(&value) {
+                    None => format!("{value}({arguments})"),
+                    Some(macro_) => {
+                        let comma = if arguments.is_empty() { "" } else { ", " };
+                        format!("{value}(**__variadic(\"{macro_}\"{comma}{arguments}))")
+                    }
+                };
             } else {
                 return Ok(value);
             }
@@ -551,70 +570,4 @@ fn literal(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expressions_become_calls() {
-        let check = |source: &str, expected: &str| {
-            let mut parser = Parser::new(source).unwrap();
-            let found = parser.tuple(true).unwrap();
-            parser.end().unwrap();
-            assert_eq!(found, expected, "{source}");
-        };
-        check(
-            "a + b - 1 * c",
-            r#"__arith(a, "+", b, "-", __arith(1, "*", c))"#,
-        );
-        check("a ~ 'x' 'y'", r#"__concat(a, "xy")"#);
-        check("not a in b", r#"(not __compare(a, "in", b))"#);
-        check("a not in b and c", r#"(__compare(a, "not in", b) and c)"#);
-        check("0 < x <= 9", r#"__compare(0, "<", x, "<=", 9)"#);
-        check("-1", "(-1)");
-        check("-x | abs", r#"__sign("-", x) | abs"#);
-        check("m.items()", r#"__method(m, "items")"#);
-        check("m.items", r#"__attr(m, "items")"#);
-        check("m.role.x(1, b=2)", "m.role.x(1, b=2)");
-        check("m['a'][1:]", r#"__slice(__item(m, "a"), 1, none)"#);
-        check("m[::-1]", "__slice(m, none, none, (-1))");
-        check("a if b else c if d", "(a if b else (c if d))");
-        check("x is divisibleby 3 or y", "((x is divisibleby(3)) or y)");
-        check("x is not none", "(x is not none)");
-        check("1, 2", "(1, 2)");
-        check("(1,)", "(1,)");
-        check("{'a': [1, 2,]}", r#"{"a": [1, 2]}"#);
-        check("f(*a, **b)", "f(*a, **b)");
-        check(r"'\x41\u00e9\'\d\n'", r#""Aé'\\d\n""#);
-        check("a\n+\nb", r#"__arith(a, "+", b)"#);
-        check("1.5e-3", "1.5e-3");
-    }
-
-    #[test]
-    fn mistakes_have_a_place() {
-        let check = |source: &str, at: usize, why: &str| {
-            let parsed = Parser::new(source).and_then(|mut p| {
-                p.tuple(true)?;
-                p.end()
-            });
-            let error = parsed.unwrap_err();
-            assert!(error.at == at && error.why.contains(why), "{error:?}");
-        };
-        check("a + ", 4, "expected a value, found the end of the tag");
-        check("a b", 2, "expected the end of the tag, found `b`");
-        check("f(a", 3, "`,`");
-        check("'a", 0, "string without its end");
-        check("a $ b", 2, "'$'");
-        check("__bound(x)", 0, "taken");
-        check("x[]", 3, "subscript");
-        check(
-            &format!("{}1{}", "(".repeat(50), ")".repeat(50)),
-            30,
-            "deeper than 60",
-        );
-        check(
-            &format!("x{}", ".a".repeat(300)),
-            514,
-            "more than 256 operators",
-        );
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod lists;
 mod numbers;
+mod pretty;
 mod select;
 mod texts;
 mod wrap;

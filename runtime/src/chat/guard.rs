@@ -2,7 +2,7 @@
 //! (`expression.rs`), and after every tag that binds names a call of [`BOUND`] with these names is
 //! inserted. Everything else stays, so the lines of errors are those of the template.
 
-use super::expression::{Malformed, Parser};
+use super::expression::{EXTRA, Malformed, Parser, Variadic};
 use super::lexer::quoted;
 use super::limits::BOUND;
 
@@ -24,11 +24,24 @@ pub(super) fn guard(source: &str) -> Result<String, String> {
     }
     // Like Jinja2, which knows one kind of line ends.
     let source = &*source.replace("\r\n", "\n").replace('\r', "\n");
+    // Calls are written when it is known which macros take more arguments than parameters.
+    let (text, found) = rewritten(source, &Variadic::new())?;
+    match found.is_empty() {
+        true => Ok(text),
+        false => rewritten(source, &found).map(|(text, _)| text),
+    }
+}
+
+/// The template, and its macros that take more arguments than parameters.
+fn rewritten(source: &str, variadic: &Variadic) -> Result<(String, Variadic), String> {
     let mut guard = Guard {
         source,
         out: String::with_capacity(source.len() * 2),
         captures: Vec::new(),
         branches: 0,
+        variadic,
+        macros: Vec::new(),
+        found: Variadic::new(),
     };
     let mut at = 0;
     while let Some(start) = opening(&source[at..]) {
@@ -36,11 +49,22 @@ pub(super) fn guard(source: &str) -> Result<String, String> {
         at = guard.tag(at + start)?;
     }
     match guard.branches {
-        0..=MOST_BRANCHES => Ok(guard.out + &source[at..]),
+        0..=MOST_BRANCHES => Ok((guard.out + &source[at..], guard.found)),
         branches => Err(format!(
             "{branches} `elif`: expected at most {MOST_BRANCHES}"
         )),
     }
+}
+
+/// A macro whose end is not reached.
+struct Macro {
+    name: String,
+    /// Names with commas.
+    parameters: String,
+    /// Where in the output its parameters end.
+    end: usize,
+    /// Which of [`EXTRA`] its body reads.
+    reads: [bool; 2],
 }
 
 struct Guard<'a> {
@@ -49,6 +73,10 @@ struct Guard<'a> {
     /// Names of `{% set name %}` blocks that are open.
     captures: Vec<String>,
     branches: usize,
+    variadic: &'a Variadic,
+    /// Macros that are open, the innermost last.
+    macros: Vec<Macro>,
+    found: Variadic,
 }
 
 impl Guard<'_> {
@@ -84,7 +112,7 @@ impl Guard<'_> {
         let close = close - usize::from(close > open && whole[..close].ends_with(['-', '+']));
         let inner = &whole[open..close];
         let written = match closing {
-            "}}" => print(inner),
+            "}}" => self.print(inner),
             _ => self.statement(inner),
         };
         let error = |e: Malformed| place(at + open + e.at, e.why);
@@ -94,6 +122,10 @@ impl Guard<'_> {
             let end = end.ok_or_else(|| place(at, "`raw` without `endraw`".into()))?;
             self.out += &rest[..length + end];
             return Ok(at + length + end);
+        }
+        if let Some(macro_) = self.macros.last_mut().filter(|m| m.end == 0) {
+            // Before the closing bracket of the parameters.
+            macro_.end = self.out.len() + open + 1 + written.text.len() - 1;
         }
         // Line breaks in the tag, so that the lines of errors stay those of the template.
         let lines = "\n".repeat(inner.matches('\n').count());
@@ -113,7 +145,7 @@ impl Guard<'_> {
 
     /// A statement, `{% … %}`.
     fn statement(&mut self, inner: &str) -> Result<Written, Malformed> {
-        let mut parser = Parser::new(inner)?;
+        let mut parser = Parser::new(inner, self.variadic)?;
         let p = &mut parser;
         let word = p.name()?;
         let mut bound = None;
@@ -169,6 +201,12 @@ impl Guard<'_> {
             "macro" => {
                 let name = p.name()?;
                 let (text, names) = parameters(p)?;
+                self.macros.push(Macro {
+                    name: name.to_owned(),
+                    parameters: names.replace(' ', ""),
+                    end: 0,
+                    reads: [false; 2],
+                });
                 bound = Some(names);
                 format!("{name}{text}")
             }
@@ -191,6 +229,10 @@ impl Guard<'_> {
             "autoescape" | "extends" | "include" | "import" | "from" | "block" => {
                 return Ok(Written::plain(inner.trim().to_owned()));
             }
+            "endmacro" => {
+                self.end_macro();
+                return Ok(Written::plain(inner.trim().to_owned()));
+            }
             // `else`, `endif`, `endblock name`, `break` and so on, or an unknown word.
             _ if p.end().is_err() => {
                 return Ok(Written::plain(inner.trim().to_owned()));
@@ -198,6 +240,8 @@ impl Guard<'_> {
             _ => String::new(),
         };
         p.end()?;
+        let reads = p.reads;
+        self.read(reads);
         let text = format!("{word} {rest}");
         let is_raw = false;
         Ok(Written {
@@ -205,6 +249,51 @@ impl Guard<'_> {
             bound,
             is_raw,
         })
+    }
+}
+
+impl Guard<'_> {
+    /// Notes what a tag reads of what a macro gets beyond its parameters.
+    fn read(&mut self, reads: [bool; 2]) {
+        for macro_ in &mut self.macros {
+            let parameters: Vec<&str> = macro_.parameters.split(',').collect();
+            for ((is, reads), extra) in macro_.reads.iter_mut().zip(reads).zip(EXTRA) {
+                *is |= reads && !parameters.contains(&extra);
+            }
+        }
+    }
+
+    /// Gives a macro that reads more than its parameters these as parameters.
+    fn end_macro(&mut self) {
+        let Some(macro_) = self.macros.pop().filter(|m| m.reads.contains(&true)) else {
+            return;
+        };
+        let defaults = ["varargs=()", "kwargs={}"].iter().zip(macro_.reads);
+        let mut more: Vec<&str> = defaults
+            .filter(|(_, is)| *is)
+            .map(|(text, _)| *text)
+            .collect();
+        if !macro_.parameters.is_empty() {
+            more.insert(0, "");
+        }
+        self.out.insert_str(macro_.end, &more.join(", "));
+        let caught: Vec<&str> = EXTRA
+            .into_iter()
+            .zip(macro_.reads)
+            .filter_map(|(extra, is)| is.then_some(extra))
+            .collect();
+        let described = format!("{};{}", macro_.parameters, caught.join(","));
+        self.found.insert(macro_.name, described);
+    }
+
+    /// An expression that is printed, `{{ … }}`.
+    fn print(&mut self, inner: &str) -> Result<Written, Malformed> {
+        let mut p = Parser::new(inner, self.variadic)?;
+        let text = p.tuple(true)?;
+        p.end()?;
+        let reads = p.reads;
+        self.read(reads);
+        Ok(Written::plain(text))
     }
 }
 
@@ -224,14 +313,6 @@ impl Written {
             is_raw: false,
         }
     }
-}
-
-/// An expression that is printed, `{{ … }}`.
-fn print(inner: &str) -> Result<Written, Malformed> {
-    let mut p = Parser::new(inner)?;
-    let text = p.tuple(true)?;
-    p.end()?;
-    Ok(Written::plain(text))
 }
 
 /// The targets of an assignment or of a loop: names, attributes of a namespace, tuples.

@@ -5,12 +5,13 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, State};
 
 use super::arguments::{Arguments, Passed, error};
+use super::expression::EXTRA;
 use super::operators::{
-    Number, View, check_key, dictionary as dictionary_of, equal, int, integer, is_dict, is_list,
-    is_object, is_sequence, lookup, type_name, undefined,
+    Number, View, equal, int, integer, is_dict, is_list, is_object, is_sequence, type_name,
+    undefined,
 };
 use super::range::Range;
-use super::{format, strings, text};
+use super::{format, keys, strings, text};
 
 /// Methods of strings.
 const OF_STRINGS: [&str; 47] = [
@@ -132,17 +133,24 @@ pub(super) fn property(value: &Value, name: &str) -> Option<Value> {
         (Some(Number::Float(x)), "real") => Some(Value::from(x)),
         (Some(Number::Float(_)), "imag") => Some(Value::from(0.0)),
         (None, "arguments") if is_object(value, "Macro") => {
-            let names = value.get_attr(name).ok()?;
-            Some(Value::from(Tuple::from(
-                names.try_iter().ok()?.collect::<Vec<_>>(),
-            )))
+            let names = parameters(value)?.into_iter();
+            let own = names.filter(|name| !EXTRA.iter().any(|extra| name.as_str() == Some(extra)));
+            Some(Value::from(Tuple::from(own.collect::<Vec<_>>())))
         }
         (None, "catch_kwargs" | "catch_varargs") if is_object(value, "Macro") => {
-            Some(Value::from(false))
+            let extra = name.replace("catch_", "");
+            let is_extra = |name: &Value| name.as_str() == Some(&extra);
+            Some(Value::from(parameters(value)?.iter().any(is_extra)))
         }
         (None, _) => Range::of(value)?.attribute(name).map(Value::from),
         _ => None,
     }
+}
+
+/// The parameters of a macro, with those that [`super::guard`] adds.
+fn parameters(value: &Value) -> Option<Vec<Value>> {
+    let names = value.get_attr("arguments").ok()?;
+    Some(names.try_iter().ok()?.collect())
 }
 
 /// Calls a method.
@@ -194,8 +202,8 @@ fn dictionary(value: &Value, name: &str, args: &Arguments) -> Result<Value, Erro
     if name == "get" {
         let [key, default] = args.bind(["key", "default"])?;
         let key = key.ok_or_else(|| error("expected a key"))?;
-        check_key(&key)?;
-        let found = lookup(value, &key)?;
+        keys::check(&key)?;
+        let found = keys::lookup(value, &key)?;
         return Ok(match found.is_undefined() {
             true => default.unwrap_or(Value::from(())),
             false => found,
@@ -229,7 +237,7 @@ fn from_keys(args: &Arguments) -> Result<Value, Error> {
     let keys = keys.ok_or_else(|| error("expected a list of keys"))?;
     let value = value.unwrap_or(Value::from(()));
     let pairs: Vec<_> = keys.try_iter()?.map(|key| (key, value.clone())).collect();
-    dictionary_of(pairs)
+    keys::dictionary(pairs)
 }
 
 fn list(value: &Value, name: &str, args: &Arguments) -> Result<Value, Error> {

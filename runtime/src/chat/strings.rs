@@ -6,8 +6,8 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use super::arguments::{Arguments, error};
 use super::limits::check_size;
 use super::methods::bounds;
-use super::operators::{dictionary, integer, is_dict, lookup, type_name};
-use super::{categories, letters};
+use super::operators::{integer, is_dict, type_name};
+use super::{categories, keys, letters};
 
 /// A string argument.
 fn needed(value: &Option<Value>) -> Result<&str, Error> {
@@ -395,7 +395,7 @@ fn translate(text: &str, table: &Value) -> Result<Value, Error> {
     }
     let mut out = String::new();
     for c in text.chars() {
-        let found = lookup(table, &Value::from(u32::from(c)))?;
+        let found = keys::lookup(table, &Value::from(u32::from(c)))?;
         match (found.kind(), found.as_str()) {
             (ValueKind::Undefined, _) => out.push(c),
             (ValueKind::None, _) => {}
@@ -433,7 +433,7 @@ fn make_table(
                 _ => return Err(error("expected keys of one character")),
             });
         }
-        return dictionary(pairs);
+        return keys::dictionary(pairs);
     };
     let (from, to) = (needed(&from)?.to_owned(), Some(to));
     let to = needed(&to)?;
@@ -449,5 +449,5 @@ fn make_table(
         let none = |c: char| (code(c), Value::from(()));
         pairs.extend(needed(&removed)?.chars().map(none));
     }
-    dictionary(pairs)
+    keys::dictionary(pairs)
 }

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, State};
 
 use super::arguments::error;
 use super::operators::{self, View, is_dict, is_object, relates, type_name};
-use super::{categories, text};
+use super::{categories, keys, text};
 
 /// Registers all tests whose meaning differs from the interpreter's own.
 pub(super) fn register(environment: &mut Environment<'static>) {
@@ -70,7 +70,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     }
     for (name, is_filter) in [("filter", true), ("test", false)] {
         environment.add_test(name, move |state: &mut State, value: &Value| {
-            operators::check_key(value)?;
+            keys::check(value)?;
             let name = value.as_str().unwrap_or_default();
             Ok::<bool, Error>(match is_filter {
                 true => minijinja::tests::is_filter(state, name),

@@ -8,7 +8,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Tuple, Value, Value
 use super::super::arguments::{Arguments, error};
 use super::super::limits::check_size;
 use super::super::operators::{self, Number, is_dict, is_object, type_name};
-use super::super::text;
+use super::super::{keys, text};
 use super::{elements, is_true, number};
 
 pub(super) fn batch(value: &Value, args: &Arguments) -> Result<Value, Error> {
@@ -341,7 +341,7 @@ pub(super) fn unique(value: &Value, args: &Arguments) -> Result<Value, Error> {
         // Equal numbers are one value, whatever their type.
         let shown = match Number::of(&key) {
             Some(number) => text::shown(&Value::from(number.float()))?,
-            None if operators::check_key(&key).is_err() => {
+            None if keys::check(&key).is_err() => {
                 return Err(error(format!("unhashable type: '{}'", type_name(&key))));
             }
             None => text::shown(&key)?,

@@ -9,6 +9,7 @@ use super::super::operators::{self, is_dict, is_list, is_sequence};
 use super::super::strings::{self, is_space};
 use super::super::{categories, format, text};
 use super::lists::{self, items};
+use super::pretty;
 use super::wrap::Wrapping;
 use super::{elements, is_true, needed, number};
 
@@ -111,11 +112,7 @@ pub(super) fn indent(value: &Value, args: &Arguments) -> Result<Value, Error> {
 
 pub(super) fn pprint(value: &Value, args: &Arguments) -> Result<Value, Error> {
     args.bind([])?;
-    let shown = text::shown(&sorted(value)?)?;
-    match shown.chars().count() {
-        0..80 => Ok(Value::from(shown)),
-        _ => Err(error("values that need several lines are not supported")),
-    }
+    pretty::printed(&sorted(value)?).map(Value::from)
 }
 
 /// Dictionaries in the order of their keys.
