@@ -252,6 +252,7 @@ fn a_plan_is_measured_and_rates_are_tried() {
     let number = |key: &str| plan[key].as_f64().unwrap();
     assert_eq!(number("tokens"), 12.0 * 4.0 * 96.0);
     assert_eq!(number("state_bytes"), 16.0 * number("parameters"));
+    assert!(number("estimated_bytes") > number("state_bytes"));
     assert!(number("tokens_per_second") > 0.0 && number("hours") > 0.0);
     let preparation = &plan["preparation"];
     let bytes = std::fs::metadata(&book).unwrap().len();
