@@ -397,6 +397,8 @@ mod tests {
             let line: toml::Table = line.parse().unwrap();
             table[part].as_table_mut().unwrap().extend(line);
         }
+        let data = table["data"].as_table_mut().unwrap();
+        data.insert("mix".into(), "addition2=1".into());
         let recipe = Recipe::parse(&table.to_string(), Path::new("preset.toml")).unwrap();
         Needed::new(&recipe, 2, 1)
     }
