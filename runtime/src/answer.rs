@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model chose a token that ends a text.
+    /// The model chose a token that ends a text, or a constraint allows nothing more.
     Eos,
     /// The text contains a stop text, or the model chose a special token that is one.
     StopText,

@@ -44,6 +44,9 @@ pub enum Error {
         /// The special token in it.
         token: String,
     },
+    /// A constraint of an answer that cannot be followed.
+    #[error("the constraint of the answer: {0}")]
+    Constraint(String),
     /// More positions than the cache has.
     #[error(
         "{cached} tokens in the cache and {new} new ones: expected at most {capacity} together; \
@@ -162,7 +165,8 @@ impl Error {
             Tokenizer { .. } | NoChatTemplate | ChatTemplate { .. } | NonFinite { .. } => true,
             Threads { .. } | TokenId { .. } | NoTokens | ContextFull { .. } => false,
             ContextLength { .. } | ForeignCache | CacheOverflow { .. } => false,
-            TokenWithoutRow { .. } | Encoding(_) | Sampling { .. } | StopText { .. } => false,
+            TokenWithoutRow { .. } | Constraint(_) | Encoding(_) => false,
+            Sampling { .. } | StopText { .. } => false,
         }
     }
 }

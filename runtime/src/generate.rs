@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, StopReason};
 use crate::cache::KvCache;
+use crate::constraint::Constraint;
 use crate::forward::Logits;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
@@ -19,6 +20,8 @@ pub struct Settings {
     pub sampling: Sampling,
     /// Texts and special tokens by name that end the generation and are not part of it.
     pub stop: Vec<String>,
+    /// What the answer must keep to.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Counts and times of a generation.
@@ -59,7 +62,8 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     /// An empty prompt, one that does not fit into the cache together with `max_tokens`, sampling
-    /// parameters out of range, and a stop text that mixes a special token with text.
+    /// parameters out of range, a stop text that mixes a special token with text, and a constraint
+    /// that no token keeps.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -75,8 +79,13 @@ impl<'a> Generation<'a> {
         cache.check(model.config(), new)?;
         let room = cache.capacity() - cache.len() - prompt.len() + 1;
         let cached_tokens = cache.len();
+        let mut sampler = Sampler::new(settings.sampling)?;
+        sampler = sampler.with_answer_after(cache.len() + prompt.len());
+        if let Some(constraint) = settings.constraint {
+            sampler = sampler.with_constraint(constraint, model.config().vocab_size)?;
+        }
         Ok(Generation {
-            sampler: Sampler::new(settings.sampling)?.with_answer_after(cache.len() + prompt.len()),
+            sampler,
             answer: Answer::new(tokenizer, settings.stop)?,
             tokens: [cache.tokens(), prompt].concat(),
             pending: prompt.len(),
@@ -134,14 +143,18 @@ impl<'a> Generation<'a> {
             self.summary.prompt_time = start.elapsed();
         }
         let decode = if prefill { Instant::now() } else { start };
-        let id = self.sampler.sample(&mut logits, &self.tokens);
+        let id = self.sampler.sample(&mut logits, &self.tokens)?;
         self.tokens.push(id);
         self.pending = 1;
         self.summary.generated_tokens += 1;
-        let text = self.answer.push(id);
+        let mut text = self.answer.push(id)?;
         self.summary.stop = self.answer.stop();
+        if self.summary.stop.is_none() && self.sampler.is_complete() {
+            text += &self.answer.end()?;
+            self.summary.stop = Some(self.answer.stop().unwrap_or(StopReason::Eos));
+        }
         self.summary.generated_time += decode.elapsed();
-        text
+        Ok(text)
     }
 }
 

@@ -1,7 +1,8 @@
 //! From logits to the next token: greedy, or drawn after the filters of `transformers`, in its
 //! order.
 //!
-//! Bias, repetition penalty, frequency and presence penalty, then temperature, top-k, top-p, min-p.
+//! The tokens that a constraint forbids are left out first. Then come bias, repetition penalty,
+//! frequency and presence penalty, then temperature, top-k, top-p, min-p.
 //! The same logits and seed give the same token on every machine; between equal logits the lower id
 //! wins. A token takes one random number, so the number of a token depends on its position alone.
 //! A sampler that needs only the most probable tokens says so ([`Sampling::screen`]); the head is
@@ -15,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sterna_ternary::random::unit;
 
+use crate::constraint::{Allowed, Constraint};
 use crate::kernels::exp;
 use crate::{Error, Result, Screen};
 
@@ -102,6 +104,8 @@ pub struct Sampler {
     before: usize,
     random: ChaCha8Rng,
     candidates: Vec<Candidate>,
+    /// The rule for the answer, and the tokens that it allows next.
+    constraint: Option<(Box<dyn Constraint>, Allowed)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +173,29 @@ impl Sampler {
             before: 0,
             random,
             candidates: Vec::new(),
+            constraint: None,
         })
+    }
+
+    /// Chooses only tokens that a constraint allows, of a vocabulary of this size.
+    ///
+    /// # Errors
+    /// Those of [`Constraint::allow`].
+    pub fn with_constraint(
+        self,
+        mut constraint: Box<dyn Constraint>,
+        vocab_size: usize,
+    ) -> Result<Sampler> {
+        let mut allowed = Allowed::none(vocab_size);
+        allow(&mut *constraint, &mut allowed)?;
+        let constraint = Some((constraint, allowed));
+        Ok(Sampler { constraint, ..self })
+    }
+
+    /// Whether a constraint allows nothing but the end of the answer.
+    pub fn is_complete(&self) -> bool {
+        let constraint = self.constraint.as_ref();
+        constraint.is_some_and(|(constraint, _)| constraint.is_complete())
     }
 
     /// Adds these numbers to the logits of tokens before anything else; −∞ forbids a token. Each id
@@ -191,6 +217,9 @@ impl Sampler {
     /// The logits that the choice of the token after `tokens` depends on; `None` if it depends on
     /// all.
     pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
+        if let Some((_, allowed)) = &self.constraint {
+            return allowed.few().map(Screen::only);
+        }
         // The repetition penalty counts in all tokens, the others in the answer.
         let counted = match self.sampling.repetition_penalty {
             1.0 => self.answer(tokens),
@@ -208,9 +237,26 @@ impl Sampler {
     /// The next token after `tokens`, from the logits (vocab_size) of the last one, at least those
     /// that [`Sampler::screen`] asks for.
     ///
+    /// # Errors
+    /// [`Error::Constraint`].
+    ///
     /// # Panics
     /// If `logits` is empty or has fewer elements than an id in `tokens` needs.
-    pub fn sample(&mut self, logits: &mut [f32], tokens: &[u32]) -> u32 {
+    pub fn sample(&mut self, logits: &mut [f32], tokens: &[u32]) -> Result<u32> {
+        if let Some((_, allowed)) = &self.constraint {
+            allowed.forbid_others(logits);
+        }
+        let id = self.choose(logits, tokens);
+        if let Some((constraint, allowed)) = &mut self.constraint {
+            constraint.accept(id)?;
+            if !constraint.is_complete() {
+                allow(&mut **constraint, allowed)?;
+            }
+        }
+        Ok(id)
+    }
+
+    fn choose(&mut self, logits: &mut [f32], tokens: &[u32]) -> u32 {
         for (id, bias) in &self.bias {
             logits[*id as usize] += bias;
         }
@@ -244,6 +290,18 @@ impl Sampler {
         // 53 random bits are a uniform number in 0..1.
         let uniform = unit(self.random.next_u64());
         draw(candidates, uniform)
+    }
+}
+
+/// Sets `allowed` to the tokens that a constraint allows.
+fn allow(constraint: &mut dyn Constraint, allowed: &mut Allowed) -> Result<()> {
+    allowed.clear();
+    constraint.allow(allowed)?;
+    match allowed.count() {
+        0 => Err(Error::Constraint(
+            "it allows no token of the vocabulary".into(),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -363,7 +421,7 @@ mod tests {
         let mut sampler = Sampler::new(sampling).unwrap();
         let mut counts = vec![0; logits.len()];
         for _ in 0..4000 {
-            counts[sampler.sample(&mut logits.to_vec(), &[]) as usize] += 1;
+            counts[sampler.sample(&mut logits.to_vec(), &[]).unwrap() as usize] += 1;
         }
         counts
     }
@@ -381,7 +439,7 @@ mod tests {
                         ..WARM
                     };
                     let mut sampler = Sampler::new(sampling).unwrap();
-                    assert_eq!(sampler.sample(&mut logits.to_vec(), &[]), expected);
+                    assert_eq!(sampler.sample(&mut logits.to_vec(), &[]).unwrap(), expected);
                 }
             }
         }
@@ -390,7 +448,7 @@ mod tests {
             ..WARM
         };
         let mut sampler = Sampler::new(sampling).unwrap();
-        assert_eq!(sampler.sample(&mut [3.0, 7.0, -2.0], &[0]), 0);
+        assert_eq!(sampler.sample(&mut [3.0, 7.0, -2.0], &[0]).unwrap(), 0);
     }
 
     const WARM: Sampling = Sampling {
@@ -409,7 +467,7 @@ mod tests {
     fn greedy_takes_the_lowest_of_equals() {
         assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
         let mut sampler = Sampler::new(Sampling::default()).unwrap();
-        assert_eq!(sampler.sample(&mut [-1.0, -1.0], &[]), 0);
+        assert_eq!(sampler.sample(&mut [-1.0, -1.0], &[]).unwrap(), 0);
     }
 
     #[test]
@@ -495,8 +553,8 @@ mod tests {
         // Token 0 is in the prompt alone; token 1 is twice in the answer and loses 2.
         let tokens = [0, 0, 1, 1];
         assert_eq!(sampler.screen(&tokens).unwrap().exact, [1, 1]);
-        assert_eq!(sampler.sample(&mut [1.0, 3.1], &tokens), 1);
-        assert_eq!(sampler.sample(&mut [1.0, 2.9], &tokens), 0);
+        assert_eq!(sampler.sample(&mut [1.0, 3.1], &tokens).unwrap(), 1);
+        assert_eq!(sampler.sample(&mut [1.0, 2.9], &tokens).unwrap(), 0);
     }
 
     #[test]
@@ -508,8 +566,8 @@ mod tests {
         };
         let mut sampler = Sampler::new(penalized).unwrap().with_bias(bias);
         // (1 + 2) / 2 is above 1.4 and below 1.6; token 2 is forbidden.
-        assert_eq!(sampler.sample(&mut [1.0, 1.4, 9.0], &[0]), 0);
-        assert_eq!(sampler.sample(&mut [1.0, 1.6, 9.0], &[0]), 1);
+        assert_eq!(sampler.sample(&mut [1.0, 1.4, 9.0], &[0]).unwrap(), 0);
+        assert_eq!(sampler.sample(&mut [1.0, 1.6, 9.0], &[0]).unwrap(), 1);
         assert_eq!(sampler.screen(&[5]).unwrap().exact, [5, 0, 2]);
     }
 
@@ -518,7 +576,7 @@ mod tests {
         let logits = [0.0; 50];
         let draws = |stream| {
             let mut sampler = Sampler::new(Sampling { stream, ..WARM }).unwrap();
-            let draw = |_| sampler.sample(&mut logits.clone(), &[]);
+            let draw = |_| sampler.sample(&mut logits.clone(), &[]).unwrap();
             (0..20).map(draw).collect::<Vec<u32>>()
         };
         assert_eq!(draws(0), draws(0));

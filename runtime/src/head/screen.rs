@@ -31,10 +31,25 @@ use crate::state::{Best, HeadState};
 pub struct Screen {
     /// How many of the largest logits.
     pub top: usize,
-    /// How far below the largest logit they may be.
+    /// How far below the largest logit they may be; −∞ asks for none but `exact`.
     pub within: f32,
     /// Ids that are always computed; they do not count among the largest.
     pub exact: Vec<u32>,
+}
+
+impl Screen {
+    /// The logits of these ids and no others.
+    pub fn only(ids: Vec<u32>) -> Screen {
+        Screen {
+            top: 0,
+            within: f32::NEG_INFINITY,
+            exact: ids,
+        }
+    }
+
+    fn is_only(&self) -> bool {
+        self.within == f32::NEG_INFINITY
+    }
 }
 
 impl Model {
@@ -78,7 +93,10 @@ impl Model {
             screen: screens[t],
             x: &x[t * columns..][..columns],
             q: &q[t],
-            threshold: f64::NEG_INFINITY,
+            threshold: match screens[t].is_only() {
+                true => f64::MAX,
+                false => f64::NEG_INFINITY,
+            },
         };
         let mut tokens: Vec<Token> = (0..n).map(token).collect();
         let high = HighPlanes::new(self.kernels, codes);
@@ -212,6 +230,9 @@ impl Token<'_> {
     /// smallest of `top` of them, as at least `top` rows reach it; and to the largest less
     /// `within`.
     fn raise(&mut self, lowest: impl Iterator<Item = f64>) {
+        if self.screen.is_only() {
+            return;
+        }
         let begin = (0, f64::INFINITY, f64::NEG_INFINITY);
         let (count, smallest, largest) =
             lowest.fold(begin, |(n, a, b), x| (n + 1, a.min(x), b.max(x)));
@@ -286,6 +307,10 @@ impl<'a> Screening<'a> {
         let sums = &mut sums[..tokens.len() * rows.len()];
         let row_bytes = self.high.groups * (PLANE_BYTES[plane] + 1);
         let read = match plane {
+            0 if tokens.iter().all(|token| token.screen.is_only()) => {
+                self.drop_others(rows.clone(), sums);
+                self.add_to_staying(0, rows.clone(), sums)
+            }
             0 => {
                 self.high.add(0, self.x, rows.start, sums);
                 rows.len()
@@ -327,6 +352,25 @@ impl<'a> Screening<'a> {
                 }
             }
         }
+        self.add_to_staying(plane, first..first + len, sums)
+    }
+
+    /// Drops the rows of a block that no token needs in any case.
+    fn drop_others(&self, rows: Range<usize>, sums: &mut [i64]) {
+        let of_tokens = self.forced(rows.start).iter();
+        for (forced, sums) in of_tokens.zip(sums.chunks_exact_mut(rows.len())) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                if forced >> i & 1 == 0 {
+                    *sum = DROPPED;
+                }
+            }
+        }
+    }
+
+    /// Adds a plane to the rows of a block that were not dropped. Returns how many rows of the
+    /// plane were read.
+    fn add_to_staying(&self, plane: usize, rows: Range<usize>, sums: &mut [i64]) -> usize {
+        let (first, len) = (rows.start, rows.len());
         if !sums.contains(&DROPPED) {
             self.high.add(plane, self.x, first, sums);
             return len;
