@@ -81,14 +81,14 @@ impl<'t> Engine<'t> {
 
     /// The further answers to a prompt that is computed; they begin with its logits.
     fn forks(&mut self, index: usize) -> Vec<Sequence<'t>> {
-        let tokenizer = self.tokenizer;
+        let (model, tokenizer) = (self.model, self.tokenizer);
         let sequence = &mut self.running[index];
         if sequence.forks == 0 || sequence.left() > 0 || sequence.output.is_empty() {
             return Vec::new();
         }
         let choices = 1..=std::mem::take(&mut sequence.forks);
         choices
-            .map(|choice| sequence.fork(tokenizer, choice))
+            .map(|choice| sequence.fork(model, tokenizer, choice))
             .collect()
     }
 
@@ -100,7 +100,7 @@ impl<'t> Engine<'t> {
         // Filters sort, and scores sum over the vocabulary: that is work for all threads.
         let pool = self.model.pool();
         pool.chunks_mut(&mut choices, 1, |_, choice| choice[0].choose());
-        let tokens: Vec<Option<Token>> = choices.into_iter().map(|choice| choice.token).collect();
+        let tokens: Vec<_> = choices.into_iter().map(|choice| choice.token).collect();
 
         let now = self.clock.now();
         let mut failed = Vec::new();
@@ -108,10 +108,17 @@ impl<'t> Engine<'t> {
         for (sequence, token) in ready.zip(tokens) {
             sequence.output.clear();
             let end = (sequence.order, sequence.choice);
-            let Some(token) = token else {
-                sequence.end_empty();
-                ends.push(end);
-                continue;
+            let token = match token {
+                None => {
+                    sequence.end_empty();
+                    ends.push(end);
+                    continue;
+                }
+                Some(Ok(token)) => token,
+                Some(Err(error)) => {
+                    failed.push((sequence.order, Failure::Constraint(error.to_string())));
+                    continue;
+                }
             };
             match sequence.last_token.replace(now) {
                 Some(last) => self.metrics.next_token.observe(now.saturating_sub(last)),
@@ -260,7 +267,7 @@ pub(super) struct Choice<'a> {
     pub is_wanted: bool,
     pub logprobs: Option<usize>,
     /// What was chosen.
-    pub token: Option<Token>,
+    pub token: Option<Result<Token, Error>>,
 }
 
 impl Choice<'_> {
@@ -270,12 +277,12 @@ impl Choice<'_> {
         }
         // Scores are those before penalties and filters.
         let before = self.logprobs.map(|_| self.logits.to_vec());
-        let id = self.sampler.sample(self.logits, self.tokens);
         let top = self.logprobs.unwrap_or(0);
-        self.token = Some(Token {
+        let id = self.sampler.sample(self.logits, self.tokens);
+        self.token = Some(id.map(|id| Token {
             id,
             score: before.map(|logits| score(&logits, id, top)),
-        });
+        }));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client asks of the engine, and what it hears.
 
-use sterna_runtime::{Sampling, StopReason};
+use sterna_runtime::{Constraint, Sampling, StopReason};
 
 /// One request: a prompt and what to do with it.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Generate {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer keeps to.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Numbers that are added to logits of tokens; −∞ forbids one. Each id once.
     pub bias: Vec<(u32, f32)>,
     /// Texts and special tokens by name that end an answer.
@@ -144,6 +146,9 @@ pub enum Failure {
     /// The tokenizer cannot decode what was generated.
     #[error("{0}")]
     Decoding(String),
+    /// The constraint of the answer cannot be followed.
+    #[error("{0}")]
+    Constraint(String),
     /// The computation produced NaN or an infinity.
     #[error("{0}")]
     Numeric(String),

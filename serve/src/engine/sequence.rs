@@ -86,7 +86,8 @@ impl<'t> Sequence<'t> {
         let refused = |error: sterna_runtime::Error| Failure::Refused(error.to_string());
         let answer = match &request.work {
             Work::Generate(generate) => {
-                Some(Continuation::new(tokenizer, generate, &request.prompt, 0).map_err(refused)?)
+                let answer = Continuation::new(model, tokenizer, generate, &request.prompt, 0);
+                Some(answer.map_err(refused)?)
             }
             Work::Embed => None,
         };
@@ -110,10 +111,10 @@ impl<'t> Sequence<'t> {
     }
 
     /// Another answer to the same prompt, which is computed.
-    pub fn fork(&self, tokenizer: &'t Tokenizer, choice: usize) -> Sequence<'t> {
+    pub fn fork(&self, model: &Model, tokenizer: &'t Tokenizer, choice: usize) -> Sequence<'t> {
         let prompt = &self.request.prompt;
         let answer = self.generate().map(|generate| {
-            Continuation::new(tokenizer, generate, prompt, choice)
+            Continuation::new(model, tokenizer, generate, prompt, choice)
                 .expect("the settings of the first answer were fine")
         });
         Sequence {
@@ -203,12 +204,15 @@ impl<'t> Sequence<'t> {
             true => last = Some(token),
             false => answer.unsent.push((before, token)),
         }
-        let is_full = answer.text.stop().is_none() && generated == most;
-        if is_full {
+        // Nothing can follow what a constraint calls complete.
+        let end = match answer.sampler.is_complete() {
+            true => Some(StopReason::Eos),
+            false => (generated == most).then_some(StopReason::Length),
+        };
+        if answer.text.stop().is_none() && end.is_some() {
             text += &answer.text.end().map_err(failed)?;
         }
-        let stop = answer.text.stop();
-        let reason = stop.or(is_full.then_some(StopReason::Length));
+        let reason = answer.text.stop().or(end);
         let stop_text = answer.text.stop_text().map(str::to_owned);
         let tokens = answer.sendable(reason);
         if !text.is_empty() || !tokens.is_empty() {
@@ -247,6 +251,7 @@ impl<'t> Sequence<'t> {
 
 impl<'t> Continuation<'t> {
     fn new(
+        model: &Model,
         tokenizer: &'t Tokenizer,
         generate: &Generate,
         prompt: &[u32],
@@ -256,9 +261,12 @@ impl<'t> Continuation<'t> {
             stream: choice as u64,
             ..generate.sampling
         };
-        let sampler = Sampler::new(sampling)?
+        let mut sampler = Sampler::new(sampling)?
             .with_bias(generate.bias.clone())
             .with_answer_after(prompt.len());
+        if let Some(constraint) = generate.constraint.clone() {
+            sampler = sampler.with_constraint(constraint, model.config().vocab_size)?;
+        }
         let mut text = Answer::new(tokenizer, generate.stop.clone())?;
         text = text.with_stop_tokens(&generate.stop_tokens);
         if generate.keeps_stop {

@@ -53,6 +53,7 @@ impl Wish {
                 choices: fields.integer("n", 1..=MOST_CHOICES)?.unwrap_or(1) as usize,
                 max_tokens: 0,
                 sampling: sampling(fields, served.sampling, seed as u64)?,
+                constraint: None,
                 bias: bias(fields, served.vocab_size())?,
                 stop: stop(fields, served)?,
                 stop_tokens: stop_tokens(fields, served.vocab_size())?,

@@ -84,6 +84,7 @@ fn greedy(max_tokens: usize) -> Generate {
         choices: 1,
         max_tokens,
         sampling: Sampling::default(),
+        constraint: None,
         bias: Vec::new(),
         stop: Vec::new(),
         stop_tokens: Vec::new(),
@@ -327,7 +328,7 @@ fn answer(
     let mut last = None;
     while answered.len() < generate.max_tokens && text.stop().is_none() {
         let before = logits.clone();
-        let id = sampler.sample(&mut logits, &tokens);
+        let id = sampler.sample(&mut logits, &tokens).unwrap();
         let token = scored(&before, id, generate.logprobs);
         tokens.push(id);
         starts.push(text.decoded());
