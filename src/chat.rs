@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 use sterna_runtime::{
-    ChatTemplate, Error, Generation, KvCache, Message, Model, Sampling, StopReason, Summary,
-    Tokenizer,
+    ChatTemplate, Constraint, Error, Generation, KvCache, Message, Model, Sampling, StopReason,
+    Summary, Tokenizer,
 };
 
 use self::input::{Input, is_person};
@@ -34,6 +34,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    rule: crate::rule::Args,
+    #[command(flatten)]
     sampling: crate::sampling::Args,
 }
 
@@ -47,9 +49,11 @@ const HELP: &str = "\
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.open()?;
+    let tokenizer = &model.tokenizer()?;
     let mut chat = Chat {
         args,
-        tokenizer: &model.tokenizer()?,
+        tokenizer,
+        constraint: args.rule.constraint(&model, tokenizer)?,
         template: model.chat_template()?,
         cache: args.sampling.cache(&model, 0)?,
         sampling: args.sampling.sampling(Some(&model))?,
@@ -88,6 +92,8 @@ struct Chat<'a> {
     template: ChatTemplate,
     cache: KvCache,
     sampling: Sampling,
+    /// What every answer keeps to.
+    constraint: Option<Box<dyn Constraint>>,
     messages: Vec<Message>,
     turns: u64,
     last: Option<Summary>,
@@ -167,7 +173,8 @@ impl Chat<'_> {
         let prompt = self.tokenizer.encode(&text, false)?;
         let capacity = self.cache.capacity();
         let args = &self.args.sampling;
-        let settings = args.settings(self.sampling, self.turns, prompt.len(), capacity);
+        let mut settings = args.settings(self.sampling, self.turns, prompt.len(), capacity);
+        settings.constraint.clone_from(&self.constraint);
         let generation = Generation::resume(
             self.model,
             self.tokenizer,

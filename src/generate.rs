@@ -29,6 +29,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    rule: crate::rule::Args,
+    #[command(flatten)]
     sampling: crate::sampling::Args,
 }
 
@@ -56,9 +58,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = args.tokens(&given, &model, &tokenizer)?;
     let mut cache = args.sampling.cache(&model, prompt.len())?;
     let sampling = args.sampling.sampling(args.chat.then_some(&model))?;
-    let settings = args
+    let mut settings = args
         .sampling
         .settings(sampling, 0, prompt.len(), cache.capacity());
+    settings.constraint = args.rule.constraint(&model, &tokenizer)?;
     let mut generation = Generation::new(&model, &tokenizer, &mut cache, &prompt, settings)?;
     let mut text = String::new();
     for piece in generation.by_ref() {

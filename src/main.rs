@@ -35,6 +35,7 @@ mod pull;
 mod quickstart;
 #[cfg(feature = "serve")]
 mod replay;
+mod rule;
 mod sampling;
 #[cfg(feature = "serve")]
 mod serve;

@@ -122,6 +122,7 @@ impl Args {
                 ..sampling
             },
             stop: self.stop.clone(),
+            constraint: None,
         }
     }
 }

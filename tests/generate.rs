@@ -124,6 +124,68 @@ fn a_prompt_is_an_argument_a_flag_a_file_or_a_pipe() {
 }
 
 #[test]
+#[cfg(feature = "grammar")]
+fn an_answer_keeps_to_a_rule() {
+    let model = Model::new();
+    let schema = model.at("schema.json");
+    let write = |rule: Value| std::fs::write(&schema, rule.to_string()).unwrap();
+    write(json!({
+        "type": "object", "required": ["ok", "n"], "additionalProperties": false,
+        "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "minimum": 10,
+            "maximum": 99}}, "titel": "no keyword",
+    }));
+    let args = [
+        PROMPT,
+        "--schema",
+        text(&schema),
+        "--temperature",
+        "1",
+        "--seed",
+    ];
+    for seed in ["1", "2", "3"] {
+        let found = model.generate(&[&args[..], &[seed]].concat());
+        let object: Value = serde_json::from_str(found["text"].as_str().unwrap()).unwrap();
+        assert!(object["ok"].is_boolean(), "{object}");
+        assert!(
+            (10..=99).contains(&object["n"].as_u64().unwrap()),
+            "{object}"
+        );
+        assert_eq!(found["stop"], "the model", "{found}");
+    }
+    let output = model.piped(&["--schema", text(&schema), "-n", "3"], b"Once");
+    assert!(stderr(&output).contains("#/titel"), "{}", stderr(&output));
+
+    let found = model.generate(&[PROMPT, "--regex", "[ab]{3}-[0-9]{2}"]);
+    let found = found["text"].as_str().unwrap();
+    assert!(found.len() == 6 && found.as_bytes()[3] == b'-', "{found}");
+    let lark = model.at("grammar.lark");
+    std::fs::write(&lark, "start: \"yes\" | \"no\"").unwrap();
+    let found = model.generate(&[PROMPT, "--grammar", text(&lark)]);
+    assert!(found["text"] == "yes" || found["text"] == "no", "{found}");
+
+    write(json!({"type": "array", "uniqueItems": true}));
+    for (args, word) in [
+        (&["--schema", text(&schema)][..], "uniqueItems"),
+        (&["--regex", "a("], "--regex"),
+        (
+            &["--regex", "a", "--grammar", text(&lark)],
+            "cannot be used with",
+        ),
+    ] {
+        let error = refused(2, &[&["generate", &model.path(), PROMPT], args].concat());
+        assert!(error.contains(word), "{error}");
+    }
+    let absent = [
+        "generate",
+        &model.path(),
+        PROMPT,
+        "--schema",
+        "no-such-file",
+    ];
+    assert!(refused(3, &absent).contains("no-such-file"));
+}
+
+#[test]
 fn a_conversation_samples_as_the_checkpoint_says() {
     let model = Model::with(json!({
         "eos_token_id": 1, "do_sample": true, "temperature": 0.9, "top_p": 0.95,
