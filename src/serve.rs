@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sterna_runtime::Model;
+use sterna_runtime::{Model, Tokenizer};
 use sterna_serve::engine::Limits;
 use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
@@ -151,9 +151,9 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
     };
     let names = names(&options.names, &options.models);
     let names = names.map_err(|error| Usage(error.to_string()))?;
-    let open = |path: &PathBuf| anyhow::Ok(Model::open(&packed(path)?, run)?);
+    let open = |path: &PathBuf| anyhow::Ok(Model::open_with_tokenizer(&packed(path)?, run)?);
     let models = options.models.iter().map(open);
-    let models: Vec<Model> = models.collect::<anyhow::Result<_>>()?;
+    let models: Vec<(Model, Tokenizer)> = models.collect::<anyhow::Result<_>>()?;
     let given = options.kv_memory.as_deref().map(|text| {
         units::parse_bytes(text).ok_or_else(|| {
             Usage(format!(
@@ -161,17 +161,17 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
             ))
         })
     });
-    let all: Vec<&Model> = models.iter().collect();
+    let all: Vec<&Model> = models.iter().map(|(model, _)| model).collect();
     let pages = memory::pages(&all, given.transpose()?, options.context);
     let pages = pages.map_err(|error| Usage(error.to_string()))?;
     let mut served = Vec::new();
-    for ((model, name), pages) in models.into_iter().zip(names).zip(pages) {
+    for (((model, tokenizer), name), pages) in models.into_iter().zip(names).zip(pages) {
         let options = sterna_serve::http::Options {
             name,
             context: options.context,
             limits: limits(options, keys, pages)?,
         };
-        served.push(Served::start(Arc::new(model), options)?);
+        served.push(Served::start_with(Arc::new(model), tokenizer, options)?);
     }
     Ok(served)
 }

@@ -155,6 +155,21 @@ impl Model {
         })
     }
 
+    /// [`Model::open`] and [`Model::tokenizer`] at the same time: a large vocabulary takes as long
+    /// to read as the weights to copy.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn open_with_tokenizer(path: &Path, options: Options) -> Result<(Model, Tokenizer)> {
+        std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::open(&PackedFile::open(path)?));
+            let model = Model::open(path, options);
+            let tokenizer = tokenizer.join();
+            let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((model?, tokenizer?))
+        })
+    }
+
     /// Shape and constants.
     pub fn config(&self) -> &Config {
         &self.file.config

@@ -87,7 +87,20 @@ impl Served {
     /// # Errors
     /// [`BadModel`].
     pub fn start(model: Arc<Model>, options: Options) -> Result<Served, BadModel> {
-        let tokenizer = Arc::new(model.tokenizer()?);
+        let tokenizer = model.tokenizer()?;
+        Served::start_with(model, tokenizer, options)
+    }
+
+    /// [`Served::start`] with the tokenizer of the model.
+    ///
+    /// # Errors
+    /// [`BadModel`].
+    pub fn start_with(
+        model: Arc<Model>,
+        tokenizer: Tokenizer,
+        options: Options,
+    ) -> Result<Served, BadModel> {
+        let tokenizer = Arc::new(tokenizer);
         let context = context(&model, &options)?;
         let sampling = defaults(&model)?;
         let limits = options.limits.clone();
