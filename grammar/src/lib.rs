@@ -145,6 +145,19 @@ impl Debug for Grammars {
 }
 
 impl Rule {
+    /// One of these texts, and nothing else.
+    pub fn one_of(texts: &[String]) -> Rule {
+        let escaped = |text: &String| -> String {
+            let escape = |c: char| match c.is_alphanumeric() {
+                true => c.to_string(),
+                false => format!("\\x{{{:x}}}", u32::from(c)),
+            };
+            text.chars().map(escape).collect()
+        };
+        let texts: Vec<String> = texts.iter().map(escaped).collect();
+        Rule::Regex(texts.join("|"))
+    }
+
     /// What kind of rule it is.
     pub fn what(&self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use crate::Result;
 const FEW: usize = 512;
 
 /// A rule for the tokens of one answer, which it follows from the first token on.
-pub trait Constraint: Debug + Send {
+pub trait Constraint: Debug + Send + Sync {
     /// Adds the tokens that may come next, at least one. Those that end a text are among them where
     /// the answer may end.
     ///

@@ -315,8 +315,8 @@ fn wrong_fields_are_refused_by_name() {
         ),
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (
-            json!({"response_format": {"type": "json_object"}}),
-            "response_format",
+            json!({"response_format": {"type": "sound"}}),
+            "response_format.type",
         ),
         (json!({"chat_template": "{{ x }}"}), "chat_template"),
         (json!({"model": 3}), "model"),

@@ -323,12 +323,6 @@ fn what_would_change_an_answer_is_refused() {
     let test = Test::start();
     let message = json!({"messages": [{"role": "user", "content": "Once"}]});
     for fields in [
-        json!({"response_format": {"type": "sound"}}),
-        json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
-        json!({"json_schema": {"const": "42"}}),
-        json!({"grammar": "root ::= \"a\""}),
-        json!({"guided_choice": ["a", "b"]}),
-        json!({"structured_outputs": {"regex": "a"}}),
         json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
         json!({"tool_choice": "required"}),
         json!({"functions": [{"name": "f"}]}),

@@ -190,7 +190,7 @@ fn errors_have_anthropics_shape() {
         ),
         (
             json!({"output_config": {"format": {"type": "json_schema"}}}),
-            "output_config.format",
+            "output_config.format.json_schema.schema is absent",
         ),
         (json!({"stream": 1}), "stream is 1"),
     ] {

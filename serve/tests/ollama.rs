@@ -223,7 +223,7 @@ fn errors_have_ollamas_shape() {
         400,
         "messages[0].role",
     );
-    error(&chat(json!({"format": "json"})), 400, "format");
+    error(&chat(json!({"format": "xml"})), 400, "format is \"xml\"");
     error(&chat(json!({"tools": [{}]})), 400, "tools");
     error(&chat(json!({"think": true})), 400, "think");
     error(&chat(json!({"options": 3})), 400, "options is 3");

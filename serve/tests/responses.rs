@@ -197,10 +197,6 @@ fn what_is_not_stored_or_done_is_refused_by_name() {
         (json!({"background": true}), "background"),
         (json!({"prompt": {"id": "pmpt_1"}}), "prompt"),
         (json!({"tools": [{"type": "web_search"}]}), "tools"),
-        (
-            json!({"text": {"format": {"type": "json_object"}}}),
-            "text.format",
-        ),
         (json!({"input": image}), "input[0].content[0]"),
         (json!({"input": call}), "input[0]"),
     ] {

@@ -76,9 +76,9 @@ pub fn samples(model: &Model, tokenizer: &Tokenizer) -> Result<Vec<(String, Stri
             Vec::new()
         };
         let settings = Settings {
-            max_tokens: None,
             sampling,
             stop,
+            ..Settings::default()
         };
         let (text, _) = complete(model, tokenizer, prompt, settings)?;
         Ok((prompt.to_owned(), text))

@@ -239,7 +239,7 @@ impl From<Failure> for ApiError {
         let server = |status| ApiError::new(status, "server_error", message.clone());
         match failure {
             Failure::Refused(_) => ApiError::bad(message),
-            Failure::Decoding(_) => ApiError::internal(message),
+            Failure::Constraint(_) | Failure::Decoding(_) => ApiError::internal(message),
             Failure::Numeric(_) => ApiError::internal(message).coded("numeric_error"),
             Failure::QueueTimeout(_) => ApiError {
                 retry_after: Some(5),

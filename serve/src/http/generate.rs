@@ -5,6 +5,7 @@ use sterna_runtime::{Answer, Sampler, Sampling};
 
 use super::error::{ApiError, ApiResult};
 use super::read::{Reader, ids, wrong};
+use super::rule;
 use super::served::Served;
 use crate::engine::{Generate, Request, Work};
 
@@ -53,7 +54,7 @@ impl Wish {
                 choices: fields.integer("n", 1..=MOST_CHOICES)?.unwrap_or(1) as usize,
                 max_tokens: 0,
                 sampling: sampling(fields, served.sampling, seed as u64)?,
-                constraint: None,
+                constraint: rule::read(fields, served)?,
                 bias: bias(fields, served.vocab_size())?,
                 stop: stop(fields, served)?,
                 stop_tokens: stop_tokens(fields, served.vocab_size())?,

@@ -7,6 +7,7 @@ use super::conversation;
 use super::error::{ApiError, ApiResult};
 use super::generate::{MOST_LOGPROBS, Wish};
 use super::read::Reader;
+use super::rule;
 use super::served::Served;
 
 /// Fields that mean the same in chat and in every API that has them.
@@ -42,7 +43,8 @@ pub struct Meaning {
 impl Meaning {
     /// The fields of a body that mean the same in chat.
     pub fn of(body: &Map<String, Value>) -> Meaning {
-        let same = body.iter().filter(|(name, _)| SAME.contains(&&***name));
+        let is_same = |name: &str| SAME.contains(&name) || rule::FIELDS.contains(&name);
+        let same = body.iter().filter(|(name, _)| is_same(name));
         Meaning {
             fields: same.map(|(n, v)| (n.clone(), v.clone())).collect(),
             ..Meaning::default()
@@ -59,6 +61,28 @@ impl Meaning {
     pub fn copy(&mut self, name: &str, own: &str, body: &Map<String, Value>) {
         if let Some(value) = body.get(own) {
             self.set(name, own, value.clone());
+        }
+    }
+
+    /// Sets chat's `response_format` from the client's field `own`.
+    ///
+    /// # Errors
+    /// 400: the client has set both.
+    pub fn set_format(&mut self, own: &str, format: Value) -> ApiResult<()> {
+        if self.fields.contains_key("response_format") {
+            let message = format!(
+                "{own} and response_format both say what the answer keeps to; leave one of them out"
+            );
+            return Err(ApiError::invalid(own, message));
+        }
+        self.set("response_format", own, format);
+        Ok(())
+    }
+
+    /// Copies the fields that ask for a rule.
+    pub fn copy_rules(&mut self, body: &Map<String, Value>) {
+        for name in rule::FIELDS {
+            self.copy(name, name, body);
         }
     }
 

@@ -77,7 +77,7 @@ fn meaning(fields: Reader) -> ApiResult<Meaning> {
         meaning.set("stop", "stop_sequences", stop.clone());
     }
     check_thinking(fields)?;
-    check_output(fields)?;
+    output(fields, &mut meaning)?;
     match fields.value("system") {
         None => {}
         Some(Value::String(text)) if text.is_empty() => {}
@@ -118,16 +118,11 @@ fn check_thinking(fields: Reader) -> ApiResult<()> {
     }
 }
 
-fn check_output(fields: Reader) -> ApiResult<()> {
+fn output(fields: Reader, meaning: &mut Meaning) -> ApiResult<()> {
     let config = fields.object("output_config")?;
-    let format = config.and_then(|config| config.get("format"));
-    match format.is_none_or(Value::is_null) {
-        true => Ok(()),
-        false => {
-            let name = "output_config.format";
-            let message = format!("{name} is not supported by this server; leave it out");
-            Err(ApiError::unsupported(name, message))
-        }
+    match config.and_then(|config| config.get("format")) {
+        None | Some(Value::Null) => Ok(()),
+        Some(format) => meaning.set_format("output_config.format", format.clone()),
     }
 }
 

@@ -44,6 +44,7 @@ mod replay;
 mod reply;
 mod responses;
 mod routes;
+mod rule;
 mod scores;
 mod served;
 mod settings;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sterna_runtime::{
-    ChatTemplate, Error as RuntimeError, KvCache, KvPage, Model, NUMERICS, Sampling, Tokenizer,
+    ChatTemplate, Constraint, Error as RuntimeError, KvCache, KvPage, Model, NUMERICS, Sampling,
+    Tokenizer,
 };
 use sterna_ternary::{sha256, units};
 
 use super::error::{ApiError, ApiResult};
+use super::rule::{self, Rule};
 use crate::engine::{Handle, Limits};
 use crate::memory::{self, NoRoom};
 
@@ -39,6 +41,9 @@ pub struct Served {
     pub limits: Limits,
     /// The engine.
     pub engine: Handle,
+    /// The vocabulary for rules of answers, which the first rule makes.
+    #[cfg(feature = "grammar")]
+    grammars: std::sync::OnceLock<Result<sterna_grammar::Grammars, sterna_grammar::Error>>,
 }
 
 /// How a model is served.
@@ -115,6 +120,8 @@ impl Served {
             engine,
             model,
             tokenizer,
+            #[cfg(feature = "grammar")]
+            grammars: std::sync::OnceLock::new(),
         })
     }
 
@@ -163,6 +170,30 @@ impl Served {
     pub fn template(&self) -> ApiResult<&ChatTemplate> {
         let template = self.template.as_ref();
         template.map_err(|error| ApiError::runtime("messages", error))
+    }
+
+    /// The constraint of a rule that the field `param` asks for.
+    ///
+    /// # Errors
+    /// 400: the rule cannot be enforced in full.
+    #[cfg(feature = "grammar")]
+    pub fn constraint(&self, param: &str, rule: Rule) -> ApiResult<Box<dyn Constraint>> {
+        let make = || sterna_grammar::Grammars::new(&self.tokenizer, self.vocab_size());
+        match self.grammars.get_or_init(make) {
+            Ok(grammars) => rule::compile(grammars, param, rule),
+            Err(error) => Err(ApiError::unsupported(param, format!("{param}: {error}"))),
+        }
+    }
+
+    /// This program was built without rules.
+    ///
+    /// # Errors
+    /// 400.
+    #[cfg(not(feature = "grammar"))]
+    pub fn constraint(&self, param: &str, _: Rule) -> ApiResult<Box<dyn Constraint>> {
+        let message =
+            format!("{param} needs a server that was built with the feature grammar; leave it out");
+        Err(ApiError::unsupported(param, message))
     }
 
     /// A JSON file of the checkpoint; null where it is absent.

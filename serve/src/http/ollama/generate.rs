@@ -139,6 +139,8 @@ impl Read {
         let ignored = fields::ignored(&options, Fields::OllamaOptions, self.is_strict)?;
         self.ignored.extend(ignored);
         set_options(&mut meaning, &options)?;
+        meaning.copy_rules(&self.body);
+        format(fields, &mut meaning)?;
         think(fields, &self.served, &mut meaning)?;
         let mut wish = meaning.wish(&self.served)?;
         let has_logprobs = score(&mut wish, fields, fields.flag("logprobs")?)?;
@@ -191,6 +193,18 @@ fn set_options(meaning: &mut Meaning, options: &Map<String, Value>) -> ApiResult
         meaning.set("max_tokens", "options.num_predict", limit.into());
     }
     Ok(())
+}
+
+/// What the answer keeps to: any JSON object, or a schema.
+fn format(fields: Reader, meaning: &mut Meaning) -> ApiResult<()> {
+    let format = match fields.value("format") {
+        None => return Ok(()),
+        Some(Value::String(text)) if text.is_empty() => return Ok(()),
+        Some(Value::String(text)) if text == "json" => json!({"type": "json_object"}),
+        Some(schema @ Value::Object(_)) => json!({"type": "json_schema", "schema": schema}),
+        Some(other) => return Err(wrong("format", other, "\"json\" or a JSON schema")),
+    };
+    meaning.set_format("format", format)
 }
 
 /// Tells a template that knows thoughts whether they are wanted.

@@ -73,7 +73,7 @@ pub fn job(
         "top_p": number(sampling.top_p),
         "presence_penalty": number(sampling.presence_penalty),
         "frequency_penalty": number(sampling.frequency_penalty),
-        "text": {"format": {"type": "text"}},
+        "text": {"format": asked_format(reader)?.cloned().unwrap_or(json!({"type": "text"}))},
         "tool_choice": "none",
         "tools": [],
         "top_logprobs": reader.value("top_logprobs").cloned().unwrap_or_else(|| 0.into()),
@@ -125,7 +125,7 @@ fn meaning(fields: Reader) -> ApiResult<Meaning> {
                        as instructions and input";
         return Err(ApiError::unsupported("prompt", message));
     }
-    check_format(fields)?;
+    format(fields, &mut meaning)?;
     if let Some(effort) = effort(fields)? {
         meaning.set("reasoning_effort", "reasoning.effort", effort.into());
     }
@@ -200,20 +200,18 @@ fn effort(fields: Reader<'_>) -> ApiResult<Option<&str>> {
     }
 }
 
-fn check_format(fields: Reader) -> ApiResult<()> {
+fn format(fields: Reader, meaning: &mut Meaning) -> ApiResult<()> {
+    match asked_format(fields)? {
+        None => Ok(()),
+        Some(format) => meaning.set_format("text.format", format.clone()),
+    }
+}
+
+/// What the answer keeps to, as the client has said it.
+fn asked_format(fields: Reader<'_>) -> ApiResult<Option<&Value>> {
     let text = fields.object("text")?;
     let format = text.and_then(|text| text.get("format"));
-    match format {
-        None | Some(Value::Null) => Ok(()),
-        Some(format) if format["type"] == "text" => Ok(()),
-        Some(format) => {
-            let message = format!(
-                "text.format is {}, and this server answers in plain text; leave it out",
-                shown(&format.to_string())
-            );
-            Err(ApiError::unsupported("text.format", message))
-        }
-    }
+    Ok(format.filter(|format| !format.is_null()))
 }
 
 /// Whether scores of tokens are among the parts of an answer that are asked for.
