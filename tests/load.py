@@ -36,6 +36,10 @@ class Answer:
         self.usage = {}
 
     @property
+    def tokens(self):
+        return self.usage.get("completion_tokens", 0)
+
+    @property
     def first(self):
         return self.times[0] - self.start
 
@@ -87,8 +91,8 @@ class Server:
             answer.start = time.perf_counter()
             connection.sendall(request.encode())
             self.read(connection.makefile("rb"), answer)
-        if must and len(answer.times) < tokens:
-            raise SystemExit(f"status {answer.status}, {len(answer.times)} tokens of {tokens}: "
+        if must and answer.tokens < tokens:
+            raise SystemExit(f"status {answer.status}, {answer.tokens} tokens of {tokens}: "
                              f"{answer.text[:300]!r}")
         return answer
 
@@ -151,13 +155,14 @@ def show(**figures):
 
 
 def speed(answers):
-    """Tokens per second while all streams run."""
+    """Tokens per second while all streams run. An event may hold several tokens."""
     begin = max(answer.times[0] for answer in answers)
     end = min(answer.times[-1] for answer in answers)
     if begin >= end:
         raise SystemExit("the streams do not overlap; give more --tokens")
-    count = sum(begin < time <= end for answer in answers for time in answer.times)
-    return count / (end - begin)
+    events = [sum(begin < time <= end for time in answer.times) for answer in answers]
+    per_event = [answer.tokens / len(answer.times) for answer in answers]
+    return sum(n * tokens for n, tokens in zip(events, per_event)) / (end - begin)
 
 
 def users(server, args):
@@ -282,7 +287,7 @@ def overload(server, args):
             refused_ms_max=max(refused, default=0.0),
             first_token_s_median=statistics.median(answer.first for answer in done),
             first_token_s_max=max(answer.first for answer in done),
-            tokens_per_second=sum(len(answer.times) for answer in done) / took,
+            tokens_per_second=sum(answer.tokens for answer in done) / took,
         )
 
 

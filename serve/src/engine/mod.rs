@@ -64,8 +64,10 @@ pub struct Engine<'t> {
     steps: u64,
 }
 
-/// Fewest tokens that a prompt gets in a step.
-const LEAST: usize = 8;
+/// Fewest tokens that a prompt gets in a step, beside answers.
+const LEAST: usize = 4;
+/// Fewest tokens that a prompt gets in a step without answers: enough for each to cost little.
+const ALONE: usize = 64;
 /// Most tokens of prompts in a step.
 const MOST: usize = 256;
 /// Most tokens of a prompt in a step that all get logits: these are large.
@@ -357,12 +359,12 @@ impl<'t> Engine<'t> {
         let answers = views.iter().filter(|v| v.left == 1 && !v.is_parked).count();
         // Without answers nobody waits for a next token, so a step may be twice as long.
         let step = self.limits.step.unwrap_or_else(|| self.speed.step());
-        let step = match answers {
-            0 => step * 2,
-            _ => step,
+        let (step, least) = match answers {
+            0 => (step * 2, ALONE),
+            _ => (step, LEAST),
         };
         let room = self.speed.room(step, answers).min(MOST);
-        let tokens = plan::plan(&views, room, LEAST, &self.served, self.steps);
+        let tokens = plan::plan(&views, room, least, &self.served, self.steps);
         // A sequence that begins looks once more for tokens that others have computed meanwhile.
         for (index, n) in tokens.iter().enumerate() {
             if *n > 0 && self.running[index].left() > 1 {

@@ -1,8 +1,9 @@
 //! How long a step takes, learned from the steps before.
 //!
 //! A step of `b` answers and `p` tokens of prompts takes about T(b) + c · p: the weights are read
-//! once, and each token costs arithmetic. T is remembered for each number of answers, c is one
-//! number. Both follow the machine with a moving average, so a wrong first guess is soon gone.
+//! once, and each token costs arithmetic. T is remembered for each number of answers. c is two
+//! numbers, as a token costs less among many: without VNNI, half as much. All follow the machine
+//! with a moving average, so a wrong first guess is soon gone.
 
 use std::time::Duration;
 
@@ -13,15 +14,17 @@ const NEW: f64 = 0.2;
 /// Shortest step that prompts may fill.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Fewest tokens of prompts whose time says something about c.
-const ENOUGH: usize = 8;
+const ENOUGH: usize = 4;
+/// Fewest tokens that are many.
+const MANY: usize = 32;
 
 /// What was learned, in seconds.
 #[derive(Debug, Clone)]
 pub struct Speed {
     /// T(b) where it is known, at index b.
     answers: [Option<f64>; SIZES],
-    /// c; none before the first prompt.
-    prompt_token: Option<f64>,
+    /// c among few tokens and among many; none before the first prompt.
+    prompt_token: [Option<f64>; 2],
 }
 
 impl Speed {
@@ -29,7 +32,7 @@ impl Speed {
     pub fn new() -> Speed {
         Speed {
             answers: [None; SIZES],
-            prompt_token: None,
+            prompt_token: [None; 2],
         }
     }
 
@@ -40,7 +43,8 @@ impl Speed {
             average(&mut self.answers[answers.min(SIZES - 1)], took);
         } else if prompt_tokens >= ENOUGH {
             let rest = (took - self.answers(answers)).max(0.0);
-            average(&mut self.prompt_token, rest / prompt_tokens as f64);
+            let c = &mut self.prompt_token[usize::from(prompt_tokens >= MANY)];
+            average(c, rest / prompt_tokens as f64);
         }
     }
 
@@ -57,9 +61,10 @@ impl Speed {
         nearest.map_or(0.0, |(n, time)| time * (answers as f64 / n as f64).max(1.0))
     }
 
-    /// Time that a token of a prompt takes; zero if it is not known.
+    /// Time that a token of a prompt takes among many; zero if it is not known.
     pub fn prompt_token(&self) -> Duration {
-        Duration::from_secs_f64(self.prompt_token.unwrap_or(0.0))
+        let [few, many] = self.prompt_token;
+        Duration::from_secs_f64(many.or(few).unwrap_or(0.0))
     }
 
     /// Time of a step that costs the answers in it little patience: twice that of one token, and at
@@ -72,9 +77,14 @@ impl Speed {
     /// Tokens of prompts that fit into a step of this length beside these answers.
     pub fn room(&self, step: Duration, answers: usize) -> usize {
         let left = step.as_secs_f64() - self.answers(answers);
-        match self.prompt_token {
+        let tokens = |c: Option<f64>| match c {
             Some(time) if time > 0.0 => (left / time).max(0.0) as usize,
             _ => usize::MAX,
+        };
+        let [few, many] = self.prompt_token;
+        match tokens(many.or(few)) {
+            room if room >= MANY => room,
+            _ => tokens(few.or(many)).min(MANY - 1),
         }
     }
 }
@@ -106,6 +116,20 @@ mod tests {
         assert_eq!(speed.room(101 * MS, 3), 4);
         assert_eq!(speed.room(101 * MS, 8), 2);
         assert_eq!(speed.room(30 * MS, 4), 0);
+    }
+
+    #[test]
+    fn many_tokens_cost_less_each() {
+        let mut speed = Speed::new();
+        speed.learn(0, 10, 200 * MS);
+        // Nothing is known of many: as if they cost the same.
+        assert_eq!(speed.room(1000 * MS, 0), 50);
+        speed.learn(0, 100, 1000 * MS);
+        assert_eq!(speed.room(1000 * MS, 0), 100);
+        assert_eq!(speed.room(330 * MS, 0), 33);
+        // Too few to be many.
+        assert_eq!(speed.room(310 * MS, 0), 15);
+        assert_eq!(speed.prompt_token(), 10 * MS);
     }
 
     #[test]
