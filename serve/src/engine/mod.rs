@@ -68,6 +68,8 @@ pub struct Engine<'t> {
 const LEAST: usize = 4;
 /// Fewest tokens that a prompt gets in a step without answers: enough for each to cost little.
 const ALONE: usize = 64;
+/// Most prompts that make a step longer.
+const CROWD: usize = 8;
 /// Most tokens of prompts in a step.
 const MOST: usize = 256;
 /// Most tokens of a prompt in a step that all get logits: these are large.
@@ -357,11 +359,13 @@ impl<'t> Engine<'t> {
     fn plan(&mut self) -> Vec<usize> {
         let views: Vec<View> = (0..self.running.len()).map(|i| self.view(i)).collect();
         let answers = views.iter().filter(|v| v.left == 1 && !v.is_parked).count();
-        // Without answers nobody waits for a next token, so a step may be twice as long.
+        let prompts = views.iter().filter(|v| v.left > 1 && !v.is_parked).count();
         let step = self.limits.step.unwrap_or_else(|| self.speed.step());
+        // Without answers nobody waits for a next token, so a step may be twice as long. The more
+        // clients wait for a first token, the longer answers may pause for them.
         let (step, least) = match answers {
             0 => (step * 2, ALONE),
-            _ => (step, LEAST),
+            _ => (step * prompts.clamp(1, CROWD) as u32, LEAST),
         };
         let room = self.speed.room(step, answers).min(MOST);
         let tokens = plan::plan(&views, room, least, &self.served, self.steps);
