@@ -380,7 +380,7 @@ fn others_keep_their_pace_when_many_clients_leave_at_once() {
     }
     // Some of those that leave answer, some have long prompts, and some wait.
     let leave = |i| match i % 3 {
-        0 => requests::growing(i, 500, 20),
+        0 => requests::growing(i, 500, 60),
         _ => requests::growing(i, 8, 400),
     };
     let leavers: Vec<Ear> = (10..60).map(|i| bench.submit(&leave(i))).collect();

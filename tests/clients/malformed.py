@@ -46,7 +46,7 @@ FIELDS_OF_ALL = [
     {"logit_bias": {"99999999": 1}}, {"stop_token_ids": [-1]}, {"stop_token_ids": 2}, {"model": 1},
     {"best_of": 2}, {"suffix": "a"}, {"model": ""}, {"model": "x"},
     {"stream_options": []}, {"stream_options": {"include_usage": True}},
-    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "sound"}},
     {"tools": [{"type": "function", "function": {"name": "f"}}]},
     {"tool_choice": "required"}, {"logit_bias": {"1": "a"}}, {"functions": [{"name": "f"}]},
     {"stop": [1]}, {"stop": {}}, {"stop_token_ids": [1.5]}, {"ignore_eos": 1},
