@@ -117,7 +117,7 @@ def langchain(server, expected):
     from langchain_openai import ChatOpenAI, OpenAIEmbeddings
     from pydantic import BaseModel, Field
 
-    class Sum(BaseModel):
+    class Sum(BaseModel, extra="forbid"):
         result: int = Field(ge=10, le=99)
 
     where = {"model": "m", "base_url": f"{server.url}/v1", "api_key": "none"}
@@ -163,7 +163,7 @@ def instructor(server, expected):
     import openai
     from pydantic import BaseModel, Field
 
-    class Sum(BaseModel):
+    class Sum(BaseModel, extra="forbid"):
         result: int = Field(ge=10, le=99)
 
     plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
