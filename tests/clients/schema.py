@@ -34,7 +34,7 @@ def main():
         command = [program, "run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS)]
         command += ["--seed", str(SEED), "--max-examples", str(EXAMPLES), "--no-color"]
         command += ["--generation-deterministic"]
-        command += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
+        command += ["--phases", "examples,coverage,fuzzing"]
         command += ["--exclude-path-regex", ABSENT, "--continue-on-failure", "--request-timeout", "60"]
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if found.returncode != 0:
