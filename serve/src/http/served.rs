@@ -11,7 +11,7 @@ use sterna_runtime::{
 use sterna_ternary::{sha256, units};
 
 use super::error::{ApiError, ApiResult};
-use super::rule::{self, Rule};
+use super::rule::Rule;
 use crate::engine::{Handle, Limits};
 use crate::memory::{self, NoRoom};
 
@@ -180,7 +180,7 @@ impl Served {
     pub fn constraint(&self, param: &str, rule: Rule) -> ApiResult<Box<dyn Constraint>> {
         let make = || sterna_grammar::Grammars::new(&self.tokenizer, self.vocab_size());
         match self.grammars.get_or_init(make) {
-            Ok(grammars) => rule::compile(grammars, param, rule),
+            Ok(grammars) => super::rule::compile(grammars, param, rule),
             Err(error) => Err(ApiError::unsupported(param, format!("{param}: {error}"))),
         }
     }
