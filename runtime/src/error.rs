@@ -124,8 +124,7 @@ pub enum Error {
     /// A text has a token that the model has no row for.
     #[error(
         "the text has the token {token:?} with id {id}, but the model's embedding has {rows} rows: \
-         ids without a row in \
-         tokenizer.json are {without}; leave the token out of the text, or \
+         ids without a row in tokenizer.json are {without}; leave the token out of the text, or \
          convert the checkpoint again with the tokenizer.json that it was trained with"
     )]
     TokenWithoutRow {

@@ -366,8 +366,8 @@ fn best(candidates: &mut [Candidate], k: usize) {
     candidates[..k].sort_unstable_by(order);
 }
 
-/// Turns logits into weights. Returns false where the largest one is not finite, as after a division
-/// by a very small temperature or penalty: then no weight is a number.
+/// Turns logits into weights. Returns false where the largest one is not finite, as after a
+/// division by a very small temperature or penalty: then no weight is a number.
 fn weigh(candidates: &mut [Candidate]) -> bool {
     let max = candidates
         .iter()

@@ -35,7 +35,8 @@ def main():
         command += ["--seed", str(SEED), "--max-examples", str(EXAMPLES), "--no-color"]
         command += ["--generation-deterministic"]
         command += ["--phases", "examples,coverage,fuzzing"]
-        command += ["--exclude-path-regex", ABSENT, "--continue-on-failure", "--request-timeout", "60"]
+        command += ["--exclude-path-regex", ABSENT, "--continue-on-failure"]
+        command += ["--request-timeout", "60"]
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if found.returncode != 0:
             sys.exit(found.stdout + found.stderr)

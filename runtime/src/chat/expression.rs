@@ -379,7 +379,8 @@ impl<'a> Parser<'a> {
         Ok(items.join(", "))
     }
 
-    /// A dictionary, after the opening bracket. Keys that may be equal or no keys are checked later.
+    /// A dictionary, after the opening bracket. Keys that may be equal or no keys are checked
+    /// later.
     fn dictionary(&mut self) -> Result<String> {
         let (plain, pairs) = (Cell::new(true), RefCell::new(Vec::new()));
         self.deeper(|p| {

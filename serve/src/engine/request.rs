@@ -1,5 +1,7 @@
 //! What a client asks of the engine, and what it hears.
 
+use std::sync::Arc;
+
 use sterna_runtime::{Constraint, Sampling, StopReason};
 
 /// One request: a prompt and what to do with it.
@@ -33,8 +35,8 @@ pub struct Generate {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// What the answer keeps to.
-    pub constraint: Option<Box<dyn Constraint>>,
+    /// What every answer keeps to, at its beginning.
+    pub constraint: Option<Arc<dyn Constraint>>,
     /// Numbers that are added to logits of tokens; −∞ forbids one. Each id once.
     pub bias: Vec<(u32, f32)>,
     /// Texts and special tokens by name that end an answer.

@@ -264,8 +264,8 @@ impl<'t> Continuation<'t> {
         let mut sampler = Sampler::new(sampling)?
             .with_bias(generate.bias.clone())
             .with_answer_after(prompt.len());
-        if let Some(constraint) = generate.constraint.clone() {
-            sampler = sampler.with_constraint(constraint, model.config().vocab_size)?;
+        if let Some(constraint) = &generate.constraint {
+            sampler = sampler.with_constraint(constraint.fork(), model.config().vocab_size)?;
         }
         let mut text = Answer::new(tokenizer, generate.stop.clone())?;
         text = text.with_stop_tokens(&generate.stop_tokens);

@@ -1,5 +1,7 @@
 //! The fields that say how an answer is generated, which chat and completions share.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use sterna_runtime::{Answer, Sampler, Sampling};
 
@@ -54,7 +56,7 @@ impl Wish {
                 choices: fields.integer("n", 1..=MOST_CHOICES)?.unwrap_or(1) as usize,
                 max_tokens: 0,
                 sampling: sampling(fields, served.sampling, seed as u64)?,
-                constraint: rule::read(fields, served)?,
+                constraint: rule::read(fields, served)?.map(Arc::from),
                 bias: bias(fields, served.vocab_size())?,
                 stop: stop(fields, served)?,
                 stop_tokens: stop_tokens(fields, served.vocab_size())?,

@@ -2,9 +2,9 @@
 //!
 //! The peak is at the beginning of the backward pass: every shard that is computed at this time
 //! holds its activations and the first gradients of activations. The terms here follow the
-//! operations of [`crate::ops`], tensor by tensor. For fifteen recipes of 1 to 31
-//! million parameters, from 49 MB to 1.19 GB, the estimate was 3 to 15 % above the largest memory of
-//! the process.
+//! operations of [`crate::ops`], tensor by tensor. For fifteen recipes of 1 to 31 million
+//! parameters, from 49 MB to 1.19 GB, the estimate was 3 to 15 % above the largest memory of the
+//! process.
 
 use sterna_ternary::family::FAMILIES;
 use sterna_ternary::layout;
@@ -97,7 +97,8 @@ impl Needed {
             ActivationStorage::Keep => layers(m) * widths.kept(quantized),
             ActivationStorage::Recompute => layers(m) * widths.hidden + widths.kept(quantized),
         };
-        // The embedded tokens, the input of the head and its gradient; then those of the last layer.
+        // The embedded tokens, the input of the head and its gradient; then those of the last
+        // layer.
         let per_token = per_token + 3.0 * widths.hidden + widths.backward();
         let ids = 2.0 * batch * train.accumulate as f64 * (context + 1.0);
         Needed {
