@@ -21,6 +21,13 @@ pub struct Interrupted;
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// Refuses what another build of the program does.
+pub fn not_built_with(what: &str, feature: &str) -> Usage {
+    Usage(format!(
+        "{what}: this program was built without {feature}; build it with --features {feature}"
+    ))
+}
+
 /// An input file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -21,32 +21,12 @@ pub struct Args {
     grammar: Option<PathBuf>,
 }
 
+#[cfg(not(feature = "grammar"))]
 impl Args {
-    /// The constraint of an answer, if one is asked for.
+    /// No constraint.
     ///
     /// # Errors
-    /// A file that cannot be read, and a rule that cannot be enforced in full.
-    #[cfg(feature = "grammar")]
-    pub fn constraint(
-        &self,
-        model: &Model,
-        tokenizer: &Tokenizer,
-    ) -> anyhow::Result<Option<Box<dyn Constraint>>> {
-        let Some(rule) = self.rule()? else {
-            return Ok(None);
-        };
-        let grammars = sterna_grammar::Grammars::new(tokenizer, model.config().vocab_size)?;
-        let compiled = grammars.compile(&rule);
-        Ok(Some(compiled.map_err(|e| {
-            crate::exit::Usage(self.named(&e.to_string()))
-        })?))
-    }
-
-    /// This program was built without grammars.
-    ///
-    /// # Errors
-    /// Any of these flags.
-    #[cfg(not(feature = "grammar"))]
+    /// Any of these flags: this program was built without grammars.
     pub fn constraint(
         &self,
         _: &Model,
@@ -54,51 +34,56 @@ impl Args {
     ) -> anyhow::Result<Option<Box<dyn Constraint>>> {
         let is_asked = self.schema.is_some() || self.regex.is_some() || self.grammar.is_some();
         match is_asked {
-            true => Err(crate::exit::Usage(
-                "--schema, --regex and --grammar need a program that was built with the feature \
-                 `grammar`"
-                    .into(),
-            )
-            .into()),
+            true => Err(crate::exit::not_built_with("the form of an answer", "grammar").into()),
             false => Ok(None),
         }
     }
+}
 
-    #[cfg(feature = "grammar")]
-    fn rule(&self) -> anyhow::Result<Option<sterna_grammar::Rule>> {
-        use sterna_grammar::Rule;
-
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .map_err(|e| crate::exit::BadInput(format!("{}: {e}", path.display())))
+#[cfg(feature = "grammar")]
+impl Args {
+    /// The constraint of an answer, if one is asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and a rule that cannot be enforced in full.
+    pub fn constraint(
+        &self,
+        model: &Model,
+        tokenizer: &Tokenizer,
+    ) -> anyhow::Result<Option<Box<dyn Constraint>>> {
+        let Some((source, rule)) = self.rule()? else {
+            return Ok(None);
         };
-        if let Some(path) = &self.schema {
-            let text = read(path)?;
-            let schema = sterna_ternary::json::parse(text.as_bytes()).map_err(|e| {
-                crate::exit::BadInput(format!("{}: expected JSON: {e}", path.display()))
-            })?;
-            let unknown = sterna_grammar::unknown_keywords(&schema);
-            if !unknown.is_empty() {
-                crate::output::warning!(
-                    "{}: these keywords are not of JSON Schema and have no effect: {}",
-                    path.display(),
-                    unknown.join(", ")
-                );
-            }
-            return Ok(Some(Rule::JsonSchema(schema)));
-        }
-        if let Some(path) = &self.grammar {
-            return Ok(Some(Rule::Lark(read(path)?)));
-        }
-        Ok(self.regex.clone().map(Rule::Regex))
+        let grammars = sterna_grammar::Grammars::new(tokenizer, model.config().vocab_size)?;
+        let compiled = grammars.compile(&rule);
+        let compiled = compiled.map_err(|e| crate::exit::Usage(format!("{source}: {e}")))?;
+        Ok(Some(compiled))
     }
 
-    /// An error with the file that it is about.
-    #[cfg(feature = "grammar")]
-    fn named(&self, error: &str) -> String {
-        match self.schema.as_ref().or(self.grammar.as_ref()) {
-            Some(path) => format!("{}: {error}", path.display()),
-            None => format!("--regex: {error}"),
+    /// The rule, and where it comes from.
+    fn rule(&self) -> anyhow::Result<Option<(String, sterna_grammar::Rule)>> {
+        use crate::exit::BadInput;
+        use sterna_grammar::Rule;
+
+        if let Some(regex) = &self.regex {
+            return Ok(Some(("--regex".into(), Rule::Regex(regex.clone()))));
         }
+        let Some(path) = self.schema.as_ref().or(self.grammar.as_ref()) else {
+            return Ok(None);
+        };
+        let source = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| BadInput(format!("{source}: {e}")))?;
+        if self.grammar.is_some() {
+            return Ok(Some((source, Rule::Lark(text))));
+        }
+        let schema = sterna_ternary::json::parse(text.as_bytes())
+            .map_err(|e| BadInput(format!("{source}: expected JSON: {e}")))?;
+        let unknown = sterna_grammar::unknown_keywords(&schema).join(", ");
+        if !unknown.is_empty() {
+            crate::output::warning!(
+                "{source}: these keywords are not of JSON Schema and have no effect: {unknown}"
+            );
+        }
+        Ok(Some((source, Rule::JsonSchema(schema))))
     }
 }

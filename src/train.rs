@@ -20,7 +20,7 @@ use sterna_train::run::tensorboard::Board;
 use sterna_train::{Control, Draft, Event, Outcome, Place, Run};
 
 use crate::choice::choice;
-use crate::exit::{Interrupted, Usage};
+use crate::exit::{Interrupted, Usage, not_built_with};
 use crate::output::outln;
 use crate::terminal::{self, Stoppable};
 
@@ -174,7 +174,7 @@ impl Args {
             return Err(Usage("no --out: give the folder of the run".into()));
         }
         if self.watch.is_some() && !cfg!(feature = "serve") {
-            return Err(place::not_built_with("--watch", "serve"));
+            return Err(not_built_with("--watch", "serve"));
         }
         Ok(())
     }

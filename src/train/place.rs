@@ -53,17 +53,10 @@ impl Args {
             Device::Cuda if cfg!(feature = "cuda") => Processor::Cuda {
                 local_rank: launcher::local_rank(ranks).map_err(Usage)?,
             },
-            Device::Cuda => return Err(not_built_with("--device cuda", "cuda").into()),
+            Device::Cuda => return Err(exit::not_built_with("--device cuda", "cuda").into()),
         };
         Ok(Place::new(ranks.clone(), processor)?)
     }
-}
-
-/// Refuses what another build of the program does.
-pub fn not_built_with(what: &str, feature: &str) -> Usage {
-    Usage(format!(
-        "{what}: this program was built without {feature}; build it with --features {feature}"
-    ))
 }
 
 /// Refuses to run a verb once per rank, since all ranks would write the same files.
@@ -91,7 +84,7 @@ fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
 /// Without MPI every process would train the whole run alone, and all would write the same files.
 #[cfg(not(feature = "mpi"))]
 fn mpi() -> anyhow::Result<Rc<dyn Collective>> {
-    Err(not_built_with("mpirun", "mpi").into())
+    Err(exit::not_built_with("mpirun", "mpi").into())
 }
 
 /// The result of a rank. A failure ends all ranks, since the others would wait for this one.
