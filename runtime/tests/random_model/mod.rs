@@ -1,6 +1,8 @@
 //! Small packed models of random weights, with the weights beside them.
 #![allow(dead_code)] // not every test file uses everything
 
+pub mod tokenizer;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
