@@ -14,6 +14,7 @@ use sterna_runtime::{
 
 use self::input::{Input, is_person};
 use crate::output::{note, out, outln};
+use crate::speculation::Guessing;
 use crate::terminal::{self, Stoppable};
 
 /// Talk with a model in the terminal, or answer the lines of a pipe.
@@ -37,6 +38,8 @@ pub struct Args {
     rule: crate::rule::Args,
     #[command(flatten)]
     sampling: crate::sampling::Args,
+    #[command(flatten)]
+    speculation: crate::speculation::Args,
 }
 
 const HELP: &str = "\
@@ -54,6 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args,
         tokenizer,
         constraint: args.rule.constraint(&model, tokenizer)?,
+        guessing: args.speculation.open(&model, tokenizer)?,
         template: model.chat_template()?,
         cache: args.sampling.cache(&model, 0)?,
         sampling: args.sampling.sampling(Some(&model))?,
@@ -94,6 +98,7 @@ struct Chat<'a> {
     sampling: Sampling,
     /// What every answer keeps to.
     constraint: Option<Box<dyn Constraint>>,
+    guessing: Guessing,
     messages: Vec<Message>,
     turns: u64,
     last: Option<Summary>,
@@ -182,7 +187,8 @@ impl Chat<'_> {
             &prompt,
             settings,
         );
-        let mut generation = generation.map_err(|e| full(e, prompt.len(), capacity))?;
+        let generation = generation.map_err(|e| full(e, prompt.len(), capacity))?;
+        let mut generation = self.guessing.add_to(generation, prompt.len(), capacity)?;
         let mut answer = String::new();
         for piece in generation.by_ref().take_while(|_| !terminal::interrupted()) {
             let piece = piece?;
@@ -199,6 +205,7 @@ impl Chat<'_> {
         } else {
             outln!("")?;
         }
+        drop(generation);
         if summary.stop == Some(StopReason::Length) && self.cache.len() == capacity {
             note!("the context of {capacity} tokens is full; /reset begins a new conversation");
         }

@@ -32,6 +32,8 @@ pub struct Args {
     rule: crate::rule::Args,
     #[command(flatten)]
     sampling: crate::sampling::Args,
+    #[command(flatten)]
+    speculation: crate::speculation::Args,
 }
 
 /// Where the prompt comes from.
@@ -62,7 +64,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .sampling
         .settings(sampling, 0, prompt.len(), cache.capacity());
     settings.constraint = args.rule.constraint(&model, &tokenizer)?;
-    let mut generation = Generation::new(&model, &tokenizer, &mut cache, &prompt, settings)?;
+    let guessing = args.speculation.open(&model, &tokenizer)?;
+    let capacity = cache.capacity();
+    let generation = Generation::new(&model, &tokenizer, &mut cache, &prompt, settings)?;
+    let mut generation = guessing.add_to(generation, prompt.len(), capacity)?;
     let mut text = String::new();
     for piece in generation.by_ref() {
         let piece = piece?;

@@ -39,6 +39,7 @@ mod rule;
 mod sampling;
 #[cfg(feature = "serve")]
 mod serve;
+mod speculation;
 mod synthesize;
 mod terminal;
 mod tokenizer;

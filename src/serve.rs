@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_runtime::{Model, Tokenizer};
-use sterna_serve::engine::Limits;
+use sterna_serve::engine::{Guesses, Limits};
 use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
 use sterna_ternary::units;
@@ -161,8 +161,16 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
             ))
         })
     });
+    if options.draft.is_some() && models.len() > 1 {
+        let models = models.len();
+        let why = format!("--draft guesses for one model, and {models} are served");
+        return Err(Usage(why).into());
+    }
+    let draft = options.draft.as_ref();
+    let draft = draft.map(|path| anyhow::Ok(Arc::new(Model::open(&packed(path)?, run)?)));
+    let draft = draft.transpose()?;
     let all: Vec<&Model> = models.iter().map(|(model, _)| model).collect();
-    let pages = memory::pages(&all, given.transpose()?, options.context);
+    let pages = memory::pages(&all, draft.as_deref(), given.transpose()?, options.context);
     let pages = pages.map_err(|error| Usage(error.to_string()))?;
     let mut served = Vec::new();
     for (((model, tokenizer), name), pages) in models.into_iter().zip(names).zip(pages) {
@@ -170,6 +178,7 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
             name,
             context: options.context,
             limits: limits(options, keys, pages)?,
+            draft: draft.clone(),
         };
         served.push(Served::start_with(Arc::new(model), tokenizer, options)?);
     }
@@ -190,6 +199,10 @@ fn limits(options: &Options, keys: usize, pages: usize) -> Result<Limits, Usage>
         weights: match options.key_weights.is_empty() {
             true => usual.weights,
             false => options.key_weights.clone(),
+        },
+        guesses: match options.no_lookup {
+            true => Guesses::No,
+            false => Guesses::Worth,
         },
     };
     let checked = limits.check(keys);

@@ -15,7 +15,7 @@ use std::fmt::{self, Debug};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::SimpleVob;
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Matcher, ParserFactory, TokenParser};
 use serde_json::{Value, json};
 use sterna_runtime::{Allowed, Constraint, Tokenizer};
 
@@ -121,12 +121,17 @@ impl Grammars {
 
     fn follower(&self, grammar: TopLevelGrammar) -> Result<Follower, String> {
         let parser = self.factory.create_parser(grammar);
+        let spec = |parser: &TokenParser| parser.parser.grammar().lexer_spec().can_rollback();
+        let can_rollback = parser.as_ref().is_ok_and(spec);
         let mut matcher = Matcher::new(parser);
         // The first mask shows errors that the parser finds only then.
         matcher.compute_mask().map_err(|e| short(&e.to_string()))?;
         match matcher.grammar_warnings().into_iter().next() {
             Some(warning) => Err(warning),
-            None => Ok(Follower(matcher)),
+            None => Ok(Follower {
+                matcher,
+                can_rollback,
+            }),
         }
     }
 
@@ -204,25 +209,43 @@ fn short(error: &str) -> String {
 }
 
 /// A place in a rule.
-struct Follower(Matcher);
+struct Follower {
+    matcher: Matcher,
+    /// Whether its lexemes can be taken back: not those that end where another text begins.
+    can_rollback: bool,
+}
 
 impl Constraint for Follower {
     fn allow(&mut self, allowed: &mut Allowed) -> sterna_runtime::Result<()> {
-        let mask: SimpleVob = self.0.compute_mask_or_eos().map_err(|e| broken(&e))?;
+        let mask: SimpleVob = self.matcher.compute_mask_or_eos().map_err(|e| broken(&e))?;
         allowed.insert_bits(mask.as_slice());
         Ok(())
     }
 
     fn accept(&mut self, id: u32) -> sterna_runtime::Result<()> {
-        self.0.consume_token(id).map_err(|e| broken(&e))
+        self.matcher.consume_token(id).map_err(|e| broken(&e))
+    }
+
+    fn rollback(&mut self, n: usize) -> sterna_runtime::Result<bool> {
+        if self.can_rollback {
+            self.matcher.rollback(n).map_err(|e| broken(&e))?;
+        }
+        Ok(self.can_rollback)
+    }
+
+    fn forced(&mut self) -> Vec<u32> {
+        self.matcher.compute_ff_tokens()
     }
 
     fn is_complete(&self) -> bool {
-        self.0.is_stopped()
+        self.matcher.is_stopped()
     }
 
     fn fork(&self) -> Box<dyn Constraint> {
-        Box::new(Follower(self.0.deep_clone()))
+        Box::new(Follower {
+            matcher: self.matcher.deep_clone(),
+            can_rollback: self.can_rollback,
+        })
     }
 }
 

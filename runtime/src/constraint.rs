@@ -25,6 +25,17 @@ pub trait Constraint: Debug + Send + Sync {
     /// [`crate::Error::Constraint`].
     fn accept(&mut self, id: u32) -> Result<()>;
 
+    /// Takes back the last `n` accepted tokens. Returns false, whatever `n` is, if this kind of rule
+    /// cannot: then nothing has changed, and answers are not speculated about.
+    ///
+    /// # Errors
+    /// [`crate::Error::Constraint`]: the rule cannot be followed further.
+    fn rollback(&mut self, n: usize) -> Result<bool>;
+
+    /// Tokens that are likely to come next because the rule leaves no other text; empty where it
+    /// leaves a choice. They are guesses: other tokens can have the same text.
+    fn forced(&mut self) -> Vec<u32>;
+
     /// Whether the answer is complete: nothing can follow but its end.
     fn is_complete(&self) -> bool;
 
@@ -99,6 +110,11 @@ impl Allowed {
     /// The allowed tokens if they are so few that only their rows of the head are worth reading.
     pub(crate) fn few(&self) -> Option<Vec<u32>> {
         (self.count() <= FEW).then(|| self.ids().collect())
+    }
+
+    /// The bits of ids 64 · `index` and following, from the lowest bit on.
+    pub(crate) fn word(&self, index: usize) -> u64 {
+        self.words[index]
     }
 
     /// Sets the logits (vocab_size) of all other tokens to −∞.

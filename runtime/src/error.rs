@@ -47,6 +47,9 @@ pub enum Error {
     /// A constraint of an answer that cannot be followed.
     #[error("the constraint of the answer: {0}")]
     Constraint(String),
+    /// A model that cannot guess tokens for another one.
+    #[error("the draft model: {0}; it must have the tokens of the model")]
+    Draft(String),
     /// More positions than the cache has.
     #[error(
         "{cached} tokens in the cache and {new} new ones: expected at most {capacity} together; \
@@ -165,7 +168,7 @@ impl Error {
             Threads { .. } | TokenId { .. } | NoTokens | ContextFull { .. } => false,
             ContextLength { .. } | ForeignCache | CacheOverflow { .. } => false,
             TokenWithoutRow { .. } | Constraint(_) | Encoding(_) => false,
-            Sampling { .. } | StopText { .. } => false,
+            Sampling { .. } | StopText { .. } | Draft(_) => false,
         }
     }
 }

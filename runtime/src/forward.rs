@@ -45,9 +45,9 @@ pub enum Logits<'a> {
     All,
     /// The last one.
     Last,
-    /// The last token gets the logits that the screen asks for; others may be −∞. A coded head is
-    /// then read only in part, unless other tokens of the batch need all of it.
-    Screened(&'a Screen),
+    /// The last tokens, one for each screen, get the logits that it asks for; others may be −∞. A
+    /// coded head is then read only in part, unless other tokens of the batch need all of it.
+    Screened(&'a [Screen]),
 }
 
 /// What a pass returns for each requested token.
@@ -71,7 +71,8 @@ impl Model {
     /// all, and NaN or infinities anywhere. The cache is then unchanged.
     ///
     /// # Panics
-    /// If a screen names an id that the vocabulary does not have.
+    /// If a screen names an id that the vocabulary does not have, or if there are more screens than
+    /// tokens.
     pub fn forward(&self, cache: &mut KvCache, ids: &[u32], logits: Logits) -> Result<Vec<f32>> {
         self.forward_many(&mut [Part { cache, ids, logits }])
     }
@@ -91,7 +92,7 @@ impl Model {
 
     /// [`Model::forward_many`] without the head: the hidden states after the last norm, (tokens
     /// that are asked for, hidden_size), which the head would turn into logits. A screen asks for
-    /// the one of the last token.
+    /// the one of its token.
     ///
     /// # Errors
     /// Those of [`Model::forward_many`].
@@ -312,11 +313,14 @@ impl Model {
         let mut wanted = Vec::new();
         let mut first = 0;
         for run in runs {
-            for token in run.logits.of(run.ids.len()) {
+            for (i, token) in run.logits.of(run.ids.len()).enumerate() {
                 let from = (first + token) * hidden;
                 let to = wanted.len() * hidden;
                 state.normed[to..to + hidden].copy_from_slice(&state.x[from..from + hidden]);
-                wanted.push(run.logits);
+                wanted.push(match run.logits {
+                    Logits::Screened(screens) => Some(&screens[i]),
+                    _ => None,
+                });
             }
             first += run.ids.len();
         }
@@ -324,11 +328,7 @@ impl Model {
             return Ok(());
         }
         // If one token needs all logits, the whole head is read, for the others too.
-        let screens = wanted.iter().map(|logits| match logits {
-            Logits::Screened(screen) => Some(*screen),
-            _ => None,
-        });
-        let screens: Option<Vec<&Screen>> = screens.collect();
+        let screens: Option<Vec<&Screen>> = wanted.iter().copied().collect();
         let x = &mut state.normed[..wanted.len() * hidden];
         self.rms_norm(x, &self.weights.norm);
         let y = missing.split_off_mut(..wanted.len() * self.width(output));
@@ -469,7 +469,8 @@ impl Logits<'_> {
         match self {
             Logits::None => tokens..tokens,
             Logits::All => 0..tokens,
-            Logits::Last | Logits::Screened(_) => tokens - 1..tokens,
+            Logits::Last => tokens - 1..tokens,
+            Logits::Screened(screens) => tokens - screens.len()..tokens,
         }
     }
 }
@@ -494,6 +495,11 @@ fn runs<'a>(parts: &'a mut [Part], batch: Range<usize>) -> Vec<SequenceTokens<'a
                 ids: &part.ids[ids.start - start..ids.end - start],
                 logits: match part.logits {
                     Logits::All => Logits::All,
+                    Logits::Screened(screens) => {
+                        let first = end - screens.len();
+                        let of_batch = ids.start.max(first)..ids.end.max(first);
+                        Logits::Screened(&screens[of_batch.start - first..of_batch.end - first])
+                    }
                     of_last if ids.end == end => of_last,
                     _ => Logits::None,
                 },

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::answer::{Answer, StopReason};
 use crate::cache::KvCache;
 use crate::constraint::Constraint;
+use crate::draft::{Drafter, Pace, Speculation};
 use crate::forward::Logits;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
@@ -39,6 +40,10 @@ pub struct Summary {
     pub generated_tokens: usize,
     /// Time after that.
     pub generated_time: Duration,
+    /// Tokens that were guessed and computed.
+    pub drafted_tokens: usize,
+    /// Those of them that became tokens of the answer.
+    pub accepted_tokens: usize,
 }
 
 /// A generation in progress. Each item is a piece of text, never empty and never a broken
@@ -53,6 +58,10 @@ pub struct Generation<'a> {
     /// How many of `tokens` are not in the cache yet.
     pending: usize,
     max_tokens: usize,
+    /// Guesses of the next tokens, and the times of passes.
+    speculation: (Speculation<'a>, Pace),
+    /// The error that comes after the text of the tokens before it.
+    error: Option<Error>,
     summary: Summary,
 }
 
@@ -90,6 +99,8 @@ impl<'a> Generation<'a> {
             tokens: [cache.tokens(), prompt].concat(),
             pending: prompt.len(),
             max_tokens: settings.max_tokens.unwrap_or(room),
+            speculation: (Speculation::new(Vec::new()), Pace::new()),
+            error: None,
             summary: Summary {
                 cached_tokens,
                 prompt_tokens: prompt.len(),
@@ -116,6 +127,17 @@ impl<'a> Generation<'a> {
         Generation::new(model, tokenizer, cache, &text[kept..], settings)
     }
 
+    /// Guesses the next tokens, so that a pass can give several; `pace` decides how many. Text and
+    /// tokens stay the same. Without drafters, only what a constraint forces is guessed.
+    pub fn with_drafters(
+        mut self,
+        drafters: Vec<Box<dyn Drafter + 'a>>,
+        pace: Pace,
+    ) -> Generation<'a> {
+        self.speculation = (Speculation::new(drafters), pace);
+        self
+    }
+
     /// Counts and times so far.
     pub fn summary(&self) -> Summary {
         self.summary
@@ -126,26 +148,96 @@ impl<'a> Generation<'a> {
         &self.tokens[self.summary.cached_tokens + self.summary.prompt_tokens..]
     }
 
-    /// Computes one token and returns the text that may be shown with it.
+    /// Computes the next token, and more if guesses are right. Returns the text that may be shown
+    /// with them.
     fn step(&mut self) -> Result<String> {
         if self.summary.generated_tokens == self.max_tokens {
             let text = self.answer.end();
             self.summary.stop = Some(self.answer.stop().unwrap_or(StopReason::Length));
             return text;
         }
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
         let start = Instant::now();
-        let new = &self.tokens[self.tokens.len() - self.pending..];
-        let screen = self.sampler.screen(&self.tokens);
-        let wanted = screen.as_ref().map_or(Logits::Last, Logits::Screened);
-        let mut logits = self.model.forward(self.cache, new, wanted)?;
+        let mut drafts = self.guess()?;
+        // Logits (1 + drafts, vocab_size), of the last token and of each draft.
+        let mut logits = match self.compute(&mut drafts) {
+            // The error can be that of a draft, which the answer may not have.
+            Err(_) if !drafts.is_empty() => {
+                drafts.clear();
+                self.compute(&mut drafts)?
+            }
+            logits => logits?,
+        };
         let prefill = self.summary.generated_tokens == 0;
         if prefill {
             self.summary.prompt_time = start.elapsed();
         }
         let decode = if prefill { Instant::now() } else { start };
-        let id = self.sampler.sample(&mut logits, &self.tokens)?;
-        self.tokens.push(id);
+        self.summary.drafted_tokens += drafts.len();
+        let mut text = String::new();
+        let vocab_size = self.model.config().vocab_size;
+        for (i, logits) in logits.chunks_exact_mut(vocab_size).enumerate() {
+            let pushed = self.sampler.sample(logits, &self.tokens);
+            let pushed = pushed.and_then(|id| Ok((id, self.push(id)?)));
+            let id = match pushed {
+                Ok((id, piece)) => {
+                    text += &piece;
+                    id
+                }
+                Err(error) if i == 0 => return Err(error),
+                Err(error) => {
+                    self.error = Some(error);
+                    break;
+                }
+            };
+            if self.summary.stop.is_some() || drafts.get(i) != Some(&id) {
+                break;
+            }
+            self.summary.accepted_tokens += 1;
+        }
+        // The last token is not computed yet, nor are guesses that were wrong part of the text.
         self.pending = 1;
+        self.cache.truncate(self.tokens.len() - 1);
+        self.summary.generated_time += decode.elapsed();
+        if !prefill {
+            let pace = &mut self.speculation.1;
+            pace.learn(1 + drafts.len(), start.elapsed().as_secs_f64());
+        }
+        Ok(text)
+    }
+
+    /// The guesses of the next tokens that are worth computing.
+    fn guess(&mut self) -> Result<Vec<u32>> {
+        let (speculation, pace) = &mut self.speculation;
+        // Room for the last token and the guesses; the token after them is not computed.
+        let room = self.cache.capacity() - self.cache.len() - self.pending;
+        let most = room.min(self.max_tokens - self.summary.generated_tokens - 1);
+        let most = if self.pending == 1 { most } else { 0 };
+        let (guesses, each) = speculation.guess(&self.tokens, &mut self.sampler, most, pace)?;
+        let probabilities: Vec<f32> = guesses.iter().map(|guess| guess.probability).collect();
+        let worth = pace.choose(1, &probabilities, each);
+        Ok(guesses[..worth].iter().map(|guess| guess.id).collect())
+    }
+
+    /// The logits that the choices of the next tokens need. Drafts that the constraint does not
+    /// allow are taken out.
+    fn compute(&mut self, drafts: &mut Vec<u32>) -> Result<Vec<f32>> {
+        let screens = self.sampler.screens(&self.tokens, drafts)?;
+        let pending = &self.tokens[self.tokens.len() - self.pending..];
+        let new = [pending, &drafts[..]].concat();
+        let wanted = match &screens {
+            Some(screens) => Logits::Screened(screens),
+            None if drafts.is_empty() => Logits::Last,
+            None => Logits::All, // one token is pending where there are drafts
+        };
+        self.model.forward(self.cache, &new, wanted)
+    }
+
+    /// Adds a token. Returns the text that may be shown with it.
+    fn push(&mut self, id: u32) -> Result<String> {
+        self.tokens.push(id);
         self.summary.generated_tokens += 1;
         let mut text = self.answer.push(id)?;
         self.summary.stop = self.answer.stop();
@@ -153,7 +245,6 @@ impl<'a> Generation<'a> {
             text += &self.answer.end()?;
             self.summary.stop = Some(self.answer.stop().unwrap_or(StopReason::Eos));
         }
-        self.summary.generated_time += decode.elapsed();
         Ok(text)
     }
 }

@@ -72,6 +72,7 @@ impl Sampling {
                 top,
                 within,
                 exact: exact.to_vec(),
+                among: None,
             })
         };
         if self.temperature == 0.0 {
@@ -104,8 +105,20 @@ pub struct Sampler {
     before: usize,
     random: ChaCha8Rng,
     candidates: Vec<Candidate>,
-    /// The rule for the answer, and the tokens that it allows next.
-    constraint: Option<(Box<dyn Constraint>, Allowed)>,
+    /// The rule for the answer.
+    rule: Option<Rule>,
+}
+
+/// A rule and the place in it.
+#[derive(Debug)]
+struct Rule {
+    /// The rule at the beginning of the answer.
+    begin: Box<dyn Constraint>,
+    constraint: Box<dyn Constraint>,
+    /// The tokens that it allows next.
+    allowed: Allowed,
+    /// The tokens that it allows after each of some drafts, the last one first.
+    ahead: Vec<(u32, Allowed)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +186,7 @@ impl Sampler {
             before: 0,
             random,
             candidates: Vec::new(),
-            constraint: None,
+            rule: None,
         })
     }
 
@@ -187,15 +200,41 @@ impl Sampler {
         vocab_size: usize,
     ) -> Result<Sampler> {
         let mut allowed = Allowed::none(vocab_size);
+        let begin = constraint.fork();
         allow(&mut *constraint, &mut allowed)?;
-        let constraint = Some((constraint, allowed));
-        Ok(Sampler { constraint, ..self })
+        let rule = Some(Rule {
+            begin,
+            constraint,
+            allowed,
+            ahead: Vec::new(),
+        });
+        Ok(Sampler { rule, ..self })
     }
 
     /// Whether a constraint allows nothing but the end of the answer.
     pub fn is_complete(&self) -> bool {
-        let constraint = self.constraint.as_ref();
-        constraint.is_some_and(|(constraint, _)| constraint.is_complete())
+        let rule = self.rule.as_ref();
+        rule.is_some_and(|rule| rule.constraint.is_complete())
+    }
+
+    /// A sampler that would choose the same tokens, if there were no constraint.
+    pub fn without_constraint(&self) -> Sampler {
+        Sampler {
+            sampling: self.sampling,
+            bias: self.bias.clone(),
+            before: self.before,
+            random: self.random.clone(),
+            candidates: Vec::new(),
+            rule: None,
+        }
+    }
+
+    /// Tokens that are likely to come next, because a constraint leaves no other text.
+    pub fn forced(&mut self) -> Vec<u32> {
+        match &mut self.rule {
+            Some(rule) if !rule.constraint.is_complete() => rule.constraint.forced(),
+            _ => Vec::new(),
+        }
     }
 
     /// Adds these numbers to the logits of tokens before anything else; −∞ forbids a token. Each id
@@ -217,8 +256,38 @@ impl Sampler {
     /// The logits that the choice of the token after `tokens` depends on; `None` if it depends on
     /// all.
     pub fn screen(&self, tokens: &[u32]) -> Option<Screen> {
-        if let Some((_, allowed)) = &self.constraint {
-            return allowed.few().map(Screen::only);
+        self.screen_among(tokens, self.rule.as_ref().map(|rule| &rule.allowed))
+    }
+
+    /// The logits that the choices of the next tokens depend on, if the first of them are `drafts`:
+    /// one screen for the token after `tokens`, and one for the token after each draft; `None` if
+    /// any depends on all logits. Drafts that a constraint does not allow are taken out, with those
+    /// after them.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`].
+    pub fn screens(
+        &mut self,
+        tokens: &[u32],
+        drafts: &mut Vec<u32>,
+    ) -> Result<Option<Vec<Screen>>> {
+        if let Some(rule) = &mut self.rule {
+            rule.look_ahead(self.before, tokens, drafts)?;
+        }
+        let mut tokens = tokens.to_vec();
+        let mut screens = vec![self.screen(&tokens)];
+        for (i, draft) in drafts.iter().enumerate() {
+            tokens.push(*draft);
+            let rule = self.rule.as_ref();
+            let allowed = rule.map(|rule| &rule.ahead[drafts.len() - 1 - i].1);
+            screens.push(self.screen_among(&tokens, allowed));
+        }
+        Ok(screens.into_iter().collect())
+    }
+
+    fn screen_among(&self, tokens: &[u32], allowed: Option<&Allowed>) -> Option<Screen> {
+        if let Some(few) = allowed.and_then(Allowed::few) {
+            return Some(Screen::only(few));
         }
         // The repetition penalty counts in all tokens, the others in the answer.
         let counted = match self.sampling.repetition_penalty {
@@ -227,6 +296,7 @@ impl Sampler {
         };
         let mut screen = self.sampling.screen(counted)?;
         screen.exact.extend(self.bias.iter().map(|(id, _)| id));
+        screen.among = allowed.cloned();
         Some(screen)
     }
 
@@ -243,15 +313,12 @@ impl Sampler {
     /// # Panics
     /// If `logits` is empty or has fewer elements than an id in `tokens` needs.
     pub fn sample(&mut self, logits: &mut [f32], tokens: &[u32]) -> Result<u32> {
-        if let Some((_, allowed)) = &self.constraint {
-            allowed.forbid_others(logits);
+        if let Some(rule) = &self.rule {
+            rule.allowed.forbid_others(logits);
         }
         let id = self.choose(logits, tokens);
-        if let Some((constraint, allowed)) = &mut self.constraint {
-            constraint.accept(id)?;
-            if !constraint.is_complete() {
-                allow(&mut **constraint, allowed)?;
-            }
+        if let Some(rule) = &mut self.rule {
+            rule.accept(id)?;
         }
         Ok(id)
     }
@@ -290,6 +357,67 @@ impl Sampler {
         // 53 random bits are a uniform number in 0..1.
         let uniform = unit(self.random.next_u64());
         draw(candidates, uniform)
+    }
+}
+
+impl Rule {
+    /// Goes on by a token, and finds out which ones may follow it.
+    fn accept(&mut self, id: u32) -> Result<()> {
+        self.constraint.accept(id)?;
+        match self.ahead.pop() {
+            Some((draft, allowed)) if draft == id => self.allowed = allowed,
+            _ => {
+                self.ahead.clear();
+                if !self.constraint.is_complete() {
+                    allow(&mut *self.constraint, &mut self.allowed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts `drafts` to the tokens that may follow, and finds out which ones may follow each. The
+    /// answer begins after the first `before` of `tokens`.
+    fn look_ahead(&mut self, before: usize, tokens: &[u32], drafts: &mut Vec<u32>) -> Result<()> {
+        self.ahead.clear();
+        if drafts.is_empty() || !self.constraint.rollback(0)? {
+            drafts.clear();
+            return Ok(());
+        }
+        let mut is_broken = false;
+        for id in drafts.iter() {
+            let allowed = self.ahead.last().map_or(&self.allowed, |ahead| &ahead.1);
+            if self.constraint.is_complete() || !allowed.contains(*id) {
+                break;
+            }
+            let mut next = self.allowed.clone();
+            next.clear();
+            let followed = match self.constraint.accept(*id) {
+                Ok(()) if self.constraint.is_complete() => Ok(()),
+                Ok(()) => allow(&mut *self.constraint, &mut next),
+                Err(error) => Err(error),
+            };
+            if followed.is_err() {
+                is_broken = true;
+                break;
+            }
+            self.ahead.push((*id, next));
+        }
+        if is_broken {
+            // Only a draft leads to where the rule cannot be followed: the answer may not get there.
+            self.constraint = self.begin.fork();
+            let answer = tokens.iter().skip(before);
+            answer
+                .into_iter()
+                .try_for_each(|id| self.constraint.accept(*id))?;
+            allow(&mut *self.constraint, &mut self.allowed)?;
+            self.ahead.clear();
+        } else {
+            self.constraint.rollback(self.ahead.len())?;
+        }
+        drafts.truncate(self.ahead.len());
+        self.ahead.reverse();
+        Ok(())
     }
 }
 

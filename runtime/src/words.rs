@@ -15,6 +15,8 @@ impl Summary {
         object["generated_tokens"] = self.generated_tokens.into();
         object["prompt_tokens_per_second"] = prompt_rate(self).into();
         object["decode_tokens_per_second"] = decode_rate(self).into();
+        object["drafted_tokens"] = self.drafted_tokens.into();
+        object["accepted_tokens"] = self.accepted_tokens.into();
     }
 
     /// Counts, speed and the reason of the end in words.
@@ -27,8 +29,12 @@ impl Summary {
             prompt_rate(self).map_or(String::new(), |rate| format!(" at {rate:.0} tokens/s"));
         let decode =
             decode_rate(self).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
+        let guessed = match self.drafted_tokens {
+            0 => String::new(),
+            n => format!(", {} of {n} guesses were right", self.accepted_tokens),
+        };
         format!(
-            "{cached}{} prompt tokens{prompt}, {} new ones{decode}; ended by {}",
+            "{cached}{} prompt tokens{prompt}, {} new ones{decode}{guessed}; ended by {}",
             self.prompt_tokens,
             self.generated_tokens,
             self.stop.map_or("an interruption", reason),

@@ -90,6 +90,7 @@ impl Wants {
             1 => Wants::All,
             2 => Wants::Last,
             _ => Wants::Screened(Screen {
+                among: None,
                 top: 3,
                 within: f32::INFINITY,
                 exact: vec![random.below(VOCAB_SIZE) as u32],
@@ -102,7 +103,7 @@ impl Wants {
             Wants::Nothing => Logits::None,
             Wants::All => Logits::All,
             Wants::Last => Logits::Last,
-            Wants::Screened(screen) => Logits::Screened(screen),
+            Wants::Screened(screen) => Logits::Screened(std::slice::from_ref(screen)),
         }
     }
 }

@@ -85,7 +85,11 @@ fn tokens_are_those_of_the_full_head() {
                         .screen(&tokens)
                         .expect("these samplers can be screened");
                     let mut some = model
-                        .forward(&mut other, &pending, Logits::Screened(&screen))
+                        .forward(
+                            &mut other,
+                            &pending,
+                            Logits::Screened(std::slice::from_ref(&screen)),
+                        )
                         .unwrap();
                     for (a, b) in logits.iter().zip(&some) {
                         assert!(a.to_bits() == b.to_bits() || *b == f32::NEG_INFINITY);
@@ -167,6 +171,7 @@ fn asked(logits: &[f32], screen: &Screen) -> Vec<bool> {
 fn tables_in_planes_give_the_logits_of_plain_tables() {
     let folder = tempfile::tempdir().unwrap();
     let screen = |top, within, exact: &[u32]| Screen {
+        among: None,
         top,
         within,
         exact: exact.to_vec(),
@@ -209,7 +214,9 @@ fn tables_in_planes_give_the_logits_of_plain_tables() {
                 let parts = caches.iter_mut().enumerate().map(|(t, cache)| Part {
                     cache,
                     ids: &ids[..=t],
-                    logits: Logits::Screened(&screens[(t + kind) % screens.len()]),
+                    logits: Logits::Screened(std::slice::from_ref(
+                        &screens[(t + kind) % screens.len()],
+                    )),
                 });
                 let mut parts: Vec<Part> = parts.collect();
                 let found = model.forward_many(&mut parts).unwrap();
@@ -244,11 +251,12 @@ fn logits_that_overflow_are_refused_by_every_head() {
         let (path, _) = write(&recipe, Packing::I2, folder.path(), table.name());
         let model = Model::open(&path, Options::default()).unwrap();
         let screen = Screen {
+            among: None,
             top: 1,
             within: f32::INFINITY,
             exact: Vec::new(),
         };
-        for logits in [Logits::All, Logits::Screened(&screen)] {
+        for logits in [Logits::All, Logits::Screened(std::slice::from_ref(&screen))] {
             let mut cache = model.new_cache(3).unwrap();
             let error = model.forward(&mut cache, &[1, 2], logits).unwrap_err();
             assert!(

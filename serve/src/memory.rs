@@ -29,20 +29,23 @@ pub struct NoRoom {
 }
 
 /// Pages of keys and values for each model: in `given` bytes, or in a quarter of the memory, with
-/// room for one `context`.
+/// room for one `context`. A draft model keeps as many pages of its own in the same memory.
 ///
 /// # Errors
 /// [`NoRoom`].
 pub fn pages(
     models: &[&Model],
+    draft: Option<&Model>,
     given: Option<u64>,
     context: Option<usize>,
 ) -> Result<Vec<usize>, NoRoom> {
-    let size: u64 = models.iter().map(|model| model.file().len() as u64).sum();
+    let all = models.iter().copied().chain(draft);
+    let size: u64 = all.map(|model| model.file().len() as u64).sum();
     let memory = available();
     let share = |model: &&Model| {
         let config = model.config();
-        let page = KvCache::page_bytes(config, model.kv_type()) as u64;
+        let page = |model: &Model| KvCache::page_bytes(model.config(), model.kv_type()) as u64;
+        let page = page(model) + draft.map_or(0, page);
         let longest = config.max_position_embeddings;
         let pages_of = |tokens: usize| tokens.min(longest).div_ceil(KvPage::TOKENS) as u64 + 1;
         // Without a wish for a context any will do.

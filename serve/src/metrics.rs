@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sterna_runtime::draft::MOST;
+
 /// A number that only grows, or one that is set.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -74,6 +76,12 @@ pub struct Metrics {
     pub cached_tokens: Counter,
     /// Tokens of answers.
     pub generated_tokens: Counter,
+    /// Steps of answers with guesses.
+    pub drafts: Counter,
+    /// Tokens that were guessed and computed.
+    pub drafted_tokens: Counter,
+    /// Those of them that became tokens of answers, by their place in the guess.
+    pub accepted_tokens: [Counter; MOST],
     /// Answers that ended.
     pub finished: Counter,
     /// Requests whose client was gone before they ended.

@@ -17,7 +17,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use requests::{Outcome, expected, pool};
 use sterna_runtime::{KvPage, Model, Options, StopReason, Tokenizer};
 use sterna_serve::engine::{
-    Clock, Engine, Event, Failure, Generate, Limits, Load, Reader, Request, Sink, Work,
+    Clock, Engine, Event, Failure, Generate, Guesses, Limits, Load, Reader, Request, Sink, Work,
 };
 use sterna_serve::metrics::{BOUNDS, Metrics};
 
@@ -94,6 +94,7 @@ fn limits(parallel: usize, pages: usize) -> Limits {
         queue_timeout: Duration::from_secs(1_000_000),
         timeout: Duration::from_secs(1_000_000),
         weights: vec![1.0, 2.0],
+        guesses: Guesses::No,
     }
 }
 
@@ -156,13 +157,15 @@ fn random_schedules_give_the_bits_of_serial_answers() {
     let path = requests::model(folder.path());
     let models = [1, 2, 3, 4].map(|threads| open(&path, threads));
     let (model, tokenizer) = &models[0];
-    let requests = pool(40);
+    // It guesses for itself: that is often right where answers are greedy.
+    let draft = Arc::new(open(&path, 1).0);
+    let requests = pool(60);
     let expected: Vec<Outcome> = requests
         .iter()
         .map(|request| expected(model, tokenizer, request))
         .collect();
     let schedules = std::env::var("STERNA_SCHEDULES").map_or(SCHEDULES, |n| n.parse().unwrap());
-    let mut totals = [0; 3];
+    let mut totals = [0; 5];
     for seed in 0..schedules {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let (model, tokenizer) = &models[below(&mut random, models.len())];
@@ -170,8 +173,16 @@ fn random_schedules_give_the_bits_of_serial_answers() {
             seed,
             Duration::from_millis(below(&mut random, 60) as u64 + 1),
         );
-        let limits = limits(3 + below(&mut random, 5), 5 + below(&mut random, 12));
+        let guesses = [Guesses::No, Guesses::Worth, Guesses::All, Guesses::All];
+        let limits = Limits {
+            guesses: guesses[below(&mut random, 4)],
+            ..limits(3 + below(&mut random, 5), 5 + below(&mut random, 12))
+        };
         let mut bench = Bench::new(model, tokenizer, &clock, &limits);
+        let has_draft = below(&mut random, 3) == 0;
+        bench.engine = bench
+            .engine
+            .with_draft(has_draft.then(|| Arc::clone(&draft)));
         let mut ears = Vec::new();
         for _ in 0..2 + below(&mut random, 6) {
             let index = below(&mut random, requests.len());
@@ -213,6 +224,14 @@ fn random_schedules_give_the_bits_of_serial_answers() {
         totals[0] += bench.metrics.preemptions.get();
         totals[1] += bench.metrics.evictions.get();
         totals[2] += bench.metrics.cached_tokens.get();
+        let accepted = bench
+            .metrics
+            .accepted_tokens
+            .iter()
+            .map(|count| count.get());
+        let accepted: u64 = accepted.sum();
+        totals[3] += accepted;
+        totals[4] += bench.metrics.drafted_tokens.get() - accepted;
         drop(bench);
         assert_eq!(model.pages(), 0, "seed {seed}: pages that nobody has");
     }

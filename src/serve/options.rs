@@ -114,6 +114,18 @@ pub struct Options {
     )]
     pub key_weights: Vec<f64>,
 
+    /// Do not guess next tokens.
+    ///
+    /// Guesses come from the text, from earlier requests and from the field `prediction`. They make
+    /// answers faster and do not change them.
+    #[arg(long, help_heading = "Speculation")]
+    pub no_lookup: bool,
+    /// A small model of the same tokens that guesses next tokens.
+    ///
+    /// Like MODEL. It serves one model; `sterna train --teacher` makes such models.
+    #[arg(long, value_name = "MODEL", help_heading = "Speculation")]
+    pub draft: Option<PathBuf>,
+
     /// Threads [default: one per physical core that this process may use].
     #[arg(long, value_name = "N", help_heading = "Memory and kernels")]
     pub threads: Option<usize>,

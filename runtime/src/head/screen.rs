@@ -21,6 +21,7 @@ use sterna_ternary::planes::Planes;
 use sterna_ternary::table::{Codes, GROUP, PLANE_BYTES};
 
 use super::HighPlanes;
+use crate::constraint::Allowed;
 use crate::kernels::codes::Int16;
 use crate::kernels::screen::{DROPPED, ROWS, RowBounds, Threshold};
 use crate::model::Model;
@@ -35,6 +36,8 @@ pub struct Screen {
     pub within: f32,
     /// Ids that are always computed; they do not count among the largest.
     pub exact: Vec<u32>,
+    /// The ids that count, `exact` included; none for all.
+    pub among: Option<Allowed>,
 }
 
 impl Screen {
@@ -44,7 +47,14 @@ impl Screen {
             top: 0,
             within: f32::NEG_INFINITY,
             exact: ids,
+            among: None,
         }
+    }
+
+    /// The ids of a block of rows that do not count: a bit for each.
+    fn excluded(&self, block: usize) -> u64 {
+        let among = self.among.as_ref();
+        among.map_or(0, |among| !among.word(block))
     }
 
     fn is_only(&self) -> bool {
@@ -87,6 +97,11 @@ impl Model {
             for id in screen.exact.iter().map(|id| *id as usize) {
                 assert!(id < rows, "id {id} is not in the vocabulary");
                 forced[id / ROWS * n + t] |= 1 << (id % ROWS);
+            }
+            if screen.among.is_some() {
+                for block in 0..blocks {
+                    forced[block * n + t] &= !screen.excluded(block);
+                }
             }
         }
         let token = |t: usize| Token {
@@ -178,7 +193,7 @@ impl Model {
                 let forced = screening.forced(of_block.start);
                 let staying = (0..n).map(|t| {
                     let sums = &sums[t * of_block.len()..][..of_block.len()];
-                    screening.staying(&bounds, &tokens[t], sums, forced[t])
+                    screening.staying(&bounds, &tokens[t], sums, (of_block.start, forced[t]))
                 });
                 let staying: Vec<u64> = staying.collect();
                 for (i, row) in of_block.clone().enumerate() {
@@ -307,14 +322,7 @@ impl<'a> Screening<'a> {
         let sums = &mut sums[..tokens.len() * rows.len()];
         let row_bytes = self.high.groups * (PLANE_BYTES[plane] + 1);
         let read = match plane {
-            0 if tokens.iter().all(|token| token.screen.is_only()) => {
-                self.drop_others(rows.clone(), sums);
-                self.add_to_staying(0, rows.clone(), sums)
-            }
-            0 => {
-                self.high.add(0, self.x, rows.start, sums);
-                rows.len()
-            }
+            0 => self.first_round(rows.clone(), tokens, sums),
             _ => self.later_round(plane, rows.clone(), tokens, sums),
         };
         self.bytes.fetch_add(read * row_bytes, Ordering::Relaxed);
@@ -322,9 +330,10 @@ impl<'a> Screening<'a> {
         if plane == 0 || self.planes.is_some() {
             // The most promising row of the block, of those that are counted.
             let scales = &self.high.codes.scales[rows.clone()];
-            let of_tokens = self.forced(rows.start).iter().zip(best);
-            for ((forced, best), sums) in of_tokens.zip(sums.chunks_exact(rows.len())) {
-                let (estimate, place) = (self.high.kernels.largest)(sums, scales, *forced);
+            let of_tokens = tokens.iter().zip(self.forced(rows.start)).zip(best);
+            for (((token, forced), best), sums) in of_tokens.zip(sums.chunks_exact(rows.len())) {
+                let skipped = forced | token.screen.excluded(rows.start / ROWS);
+                let (estimate, place) = (self.high.kernels.largest)(sums, scales, skipped);
                 *best = (estimate, rows.start + place);
             }
         }
@@ -342,7 +351,7 @@ impl<'a> Screening<'a> {
         let bounds = self.bounds(rows, plane);
         let of_tokens = tokens.iter().zip(self.forced(first));
         for ((token, forced), sums) in of_tokens.zip(sums.chunks_exact_mut(len)) {
-            let staying = self.staying(&bounds, token, sums, *forced);
+            let staying = self.staying(&bounds, token, sums, (first, *forced));
             // Whole blocks are read faster than single rows.
             if staying.count_ones() as usize <= len / 2 || sums.contains(&DROPPED) {
                 for (i, sum) in sums.iter_mut().enumerate() {
@@ -355,16 +364,27 @@ impl<'a> Screening<'a> {
         self.add_to_staying(plane, first..first + len, sums)
     }
 
-    /// Drops the rows of a block that no token needs in any case.
-    fn drop_others(&self, rows: Range<usize>, sums: &mut [i64]) {
-        let of_tokens = self.forced(rows.start).iter();
-        for (forced, sums) in of_tokens.zip(sums.chunks_exact_mut(rows.len())) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                if forced >> i & 1 == 0 {
-                    *sum = DROPPED;
+    /// The first round. Returns how many rows of the plane were read.
+    fn first_round(&self, rows: Range<usize>, tokens: &[Token], sums: &mut [i64]) -> usize {
+        let (first, len) = (rows.start, rows.len());
+        let of_block = u64::MAX >> (ROWS - len);
+        let candidates = |(token, forced): (&Token, &u64)| match token.screen.is_only() {
+            true => *forced,
+            false => of_block & !token.screen.excluded(first / ROWS),
+        };
+        let of_tokens = || tokens.iter().zip(self.forced(first)).map(candidates);
+        let of_any = of_tokens().fold(0, |any, of_token| any | of_token);
+        // Whole blocks are read faster than single rows.
+        if of_any.count_ones() as usize <= len / 2 {
+            for (candidates, sums) in of_tokens().zip(sums.chunks_exact_mut(len)) {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    if candidates >> i & 1 == 0 {
+                        *sum = DROPPED;
+                    }
                 }
             }
         }
+        self.add_to_staying(0, rows, sums)
     }
 
     /// Adds a plane to the rows of a block that were not dropped. Returns how many rows of the
@@ -477,8 +497,16 @@ impl<'a> Screening<'a> {
         }
     }
 
-    /// The rows, one bit each, that can still reach the threshold or are needed in any case.
-    fn staying(&self, bounds: &RowBounds, token: &Token, sums: &[i64], forced: u64) -> u64 {
-        forced | (self.high.kernels.reaching)(sums, bounds, self.threshold(token))
+    /// The rows, one bit each, of the block from `first` on that can still reach the threshold or
+    /// are needed in any case.
+    fn staying(
+        &self,
+        bounds: &RowBounds,
+        token: &Token,
+        sums: &[i64],
+        (first, forced): (usize, u64),
+    ) -> u64 {
+        let reaching = (self.high.kernels.reaching)(sums, bounds, self.threshold(token));
+        forced | reaching & !token.screen.excluded(first / ROWS)
     }
 }

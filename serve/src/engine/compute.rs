@@ -2,7 +2,7 @@
 
 use sterna_runtime::embed::normalize;
 use sterna_runtime::sampler::log_sum_exp;
-use sterna_runtime::{Error, Logits, Part, Sampler, Screen};
+use sterna_runtime::{Error, Logits, Model, Part, Sampler, Screen};
 
 use super::Engine;
 use super::request::{Event, Failure, Score, Token, Work};
@@ -12,8 +12,9 @@ use super::sequence::Sequence;
 enum Wanted {
     /// Its tokens are the beginning of a longer prompt.
     Nothing,
-    /// Logits (vocab_size) of the last token; with a screen, those that it asks for.
-    Next(Option<Screen>),
+    /// Logits (1 + drafts, vocab_size) of the last token and of each draft; with screens, those
+    /// that they ask for.
+    Next(Option<Vec<Screen>>),
     /// Logits of every token, (tokens, vocab_size).
     Scores,
     /// The hidden state (hidden_size) of the last token.
@@ -26,13 +27,14 @@ impl<'t> Engine<'t> {
     pub(super) fn compute(&mut self, tokens: &[usize]) {
         let pairs = self.running.iter_mut().zip(tokens);
         let wanted: Vec<Wanted> = pairs.map(|(sequence, n)| sequence.wanted(*n)).collect();
+        let pairs = self.running.iter().zip(tokens);
+        let ids: Vec<Vec<u32>> = pairs.map(|(sequence, n)| sequence.next_ids(*n)).collect();
         let (mut logits, mut hidden) = (Vec::new(), Vec::new());
         for (index, (sequence, wanted)) in self.running.iter_mut().zip(&wanted).enumerate() {
-            let from = sequence.cache.len();
             let part = Part {
-                ids: &sequence.tokens[from..from + tokens[index]],
+                ids: &ids[index],
                 cache: &mut sequence.cache,
-                logits: wanted.logits(),
+                logits: wanted.logits(sequence.drafts.len()),
             };
             match wanted {
                 _ if part.ids.is_empty() => {}
@@ -45,9 +47,14 @@ impl<'t> Engine<'t> {
         self.count(tokens);
 
         let (mut failed, mut ends, mut forks) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, result) in results {
+        for (index, mut result) in results {
+            let sequence = &mut self.running[index];
+            // The error can be that of a draft, which the answer may not have.
+            if result.is_err() && !sequence.drafts.is_empty() {
+                result = sequence.compute_without_drafts(self.model);
+            }
             match result {
-                Ok(output) => self.running[index].output = output,
+                Ok(output) => sequence.output = output,
                 Err(error) => failed.push((index, error.to_string())),
             }
             match wanted[index] {
@@ -92,7 +99,7 @@ impl<'t> Engine<'t> {
             .collect()
     }
 
-    /// Chooses the next token of every sequence that has logits. Adds those that end to `ends`.
+    /// Chooses the next tokens of every sequence that has logits. Adds those that end to `ends`.
     fn choose(&mut self, ends: &mut Vec<(u64, usize)>) {
         let with_logits = |s: &&mut Sequence| !s.output.is_empty() && s.left() == 0;
         let ready = self.running.iter_mut().filter(with_logits);
@@ -100,38 +107,48 @@ impl<'t> Engine<'t> {
         // Filters sort, and scores sum over the vocabulary: that is work for all threads.
         let pool = self.model.pool();
         pool.chunks_mut(&mut choices, 1, |_, choice| choice[0].choose());
-        let tokens: Vec<_> = choices.into_iter().map(|choice| choice.token).collect();
+        let chosen = choices.into_iter();
+        let chosen: Vec<_> = chosen.map(|choice| (choice.chosen, choice.error)).collect();
 
         let now = self.clock.now();
         let mut failed = Vec::new();
         let ready = self.running.iter_mut().filter(with_logits);
-        for (sequence, token) in ready.zip(tokens) {
+        for (sequence, (chosen, error)) in ready.zip(chosen) {
             sequence.output.clear();
             let end = (sequence.order, sequence.choice);
-            let token = match token {
-                None => {
-                    sequence.end_empty();
-                    ends.push(end);
-                    continue;
-                }
-                Some(Ok(token)) => token,
-                Some(Err(error)) => {
-                    failed.push((sequence.order, Failure::Constraint(error.to_string())));
-                    continue;
-                }
-            };
-            match sequence.last_token.replace(now) {
-                Some(last) => self.metrics.next_token.observe(now.saturating_sub(last)),
-                None => self
-                    .metrics
-                    .first_token
-                    .observe(now.saturating_sub(sequence.since)),
+            if chosen.is_empty() && error.is_none() {
+                sequence.end_empty();
+                ends.push(end);
+                continue;
             }
-            self.metrics.generated_tokens.add(1);
-            match sequence.push(token) {
-                Ok(true) => ends.push(end),
-                Ok(false) => {}
-                Err(failure) => failed.push((sequence.order, failure)),
+            let mut is_end = false;
+            self.metrics
+                .drafts
+                .add(usize::from(!sequence.drafts.is_empty()));
+            self.metrics.drafted_tokens.add(sequence.drafts.len());
+            for (place, chosen) in chosen.into_iter().enumerate() {
+                match sequence.last_token.replace(now) {
+                    Some(last) => self.metrics.next_token.observe(now.saturating_sub(last)),
+                    None => {
+                        let took = now.saturating_sub(sequence.since);
+                        self.metrics.first_token.observe(took);
+                    }
+                }
+                self.metrics.generated_tokens.add(1);
+                if chosen.is_guessed {
+                    self.metrics.accepted_tokens[place].add(1);
+                }
+                match sequence.push(chosen) {
+                    Ok(false) => continue,
+                    Ok(true) => ends.push(end),
+                    Err(failure) => failed.push((sequence.order, failure)),
+                }
+                is_end = true;
+                break;
+            }
+            sequence.settle();
+            if let Some(error) = error.filter(|_| !is_end) {
+                failed.push((sequence.order, Failure::Constraint(error.to_string())));
             }
         }
         for (order, failure) in failed {
@@ -210,16 +227,35 @@ impl Sequence<'_> {
             Work::Embed => Wanted::Vector,
             // Scores are sums over all logits.
             Work::Generate(generate) if generate.logprobs.is_some() => Wanted::Next(None),
-            Work::Generate(_) => Wanted::Next(self.screen()),
+            Work::Generate(_) => Wanted::Next(self.screens.take()),
         }
+    }
+
+    /// The next `n` tokens, and guesses after them.
+    fn next_ids(&self, n: usize) -> Vec<u32> {
+        let from = self.cache.len();
+        let n = n.min(self.left());
+        [&self.tokens[from..from + n], &self.drafts[..]].concat()
+    }
+
+    /// Computes the last token alone. Its guesses are given up.
+    fn compute_without_drafts(&mut self, model: &Model) -> Result<Vec<f32>, Error> {
+        self.drafts.clear();
+        self.look_ahead()?; // the screens were taken
+        let wanted = self.wanted(1);
+        let ids = self.next_ids(1);
+        model.forward(&mut self.cache, &ids, wanted.logits(0))
     }
 }
 
 impl Wanted {
-    fn logits(&self) -> Logits<'_> {
+    /// The same for the runtime, where this number of guesses is computed.
+    fn logits(&self, drafts: usize) -> Logits<'_> {
         match self {
             Wanted::Nothing => Logits::None,
-            Wanted::Next(Some(screen)) => Logits::Screened(screen),
+            Wanted::Next(Some(screens)) => Logits::Screened(screens),
+            // One token and its guesses.
+            Wanted::Next(None) if drafts > 0 => Logits::All,
             Wanted::Next(None) | Wanted::Vector => Logits::Last,
             Wanted::Scores => Logits::All,
         }
@@ -257,32 +293,64 @@ fn pass(
     indices.into_iter().zip(results).collect()
 }
 
-/// The choice of a next token, as work for any thread.
+/// The choice of next tokens, as work for any thread.
 pub(super) struct Choice<'a> {
     pub sampler: &'a mut Sampler,
     pub tokens: &'a [u32],
-    /// (vocab_size)
+    /// Guesses of the next tokens.
+    pub drafts: &'a [u32],
+    /// (1 + drafts, vocab_size)
     pub logits: &'a mut [f32],
-    /// Whether a token is wanted, or only its prompt was.
+    /// Whether tokens are wanted, or only the prompt was.
     pub is_wanted: bool,
     pub logprobs: Option<usize>,
-    /// What was chosen.
-    pub token: Option<Result<Token, Error>>,
+    pub chosen: Vec<Chosen>,
+    /// Why no more could be chosen.
+    pub error: Option<Error>,
+}
+
+/// A token that was chosen.
+pub(super) struct Chosen {
+    pub token: Token,
+    /// Whether it was guessed, so that the logits after it are there.
+    pub is_guessed: bool,
+    /// Whether the constraint allows nothing after it.
+    pub is_complete: bool,
 }
 
 impl Choice<'_> {
+    /// Chooses the next token, and as many more as guesses were right.
     fn choose(&mut self) {
         if !self.is_wanted {
             return;
         }
-        // Scores are those before penalties and filters.
-        let before = self.logprobs.map(|_| self.logits.to_vec());
-        let top = self.logprobs.unwrap_or(0);
-        let id = self.sampler.sample(self.logits, self.tokens);
-        self.token = Some(id.map(|id| Token {
-            id,
-            score: before.map(|logits| score(&logits, id, top)),
-        }));
+        let width = self.logits.len() / (1 + self.drafts.len());
+        let mut tokens = std::borrow::Cow::Borrowed(self.tokens);
+        for (i, logits) in self.logits.chunks_exact_mut(width).enumerate() {
+            // Scores are those before penalties and filters.
+            let before = self.logprobs.map(|_| logits.to_vec());
+            let top = self.logprobs.unwrap_or(0);
+            let id = match self.sampler.sample(logits, &tokens) {
+                Ok(id) => id,
+                Err(error) => {
+                    self.error = Some(error);
+                    return;
+                }
+            };
+            let is_guessed = self.drafts.get(i) == Some(&id);
+            self.chosen.push(Chosen {
+                token: Token {
+                    id,
+                    score: before.map(|logits| score(&logits, id, top)),
+                },
+                is_guessed,
+                is_complete: self.sampler.is_complete(),
+            });
+            if !is_guessed || self.sampler.is_complete() {
+                return;
+            }
+            tokens.to_mut().push(id);
+        }
     }
 }
 

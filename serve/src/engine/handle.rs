@@ -28,13 +28,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts the thread of an engine.
+    /// Starts the thread of an engine; `draft` guesses tokens.
     ///
     /// # Errors
     /// The thread could not be started.
     pub fn start(
         model: Arc<Model>,
         tokenizer: Arc<Tokenizer>,
+        draft: Option<Arc<Model>>,
         limits: Limits,
     ) -> std::io::Result<Handle> {
         let (commands, receiver) = channel();
@@ -46,6 +47,7 @@ impl Handle {
             .spawn(move || {
                 let clock = Machine(Instant::now());
                 let engine = Engine::new(&model, &tokenizer, &clock, limits, shared, counted);
+                let engine = engine.with_draft(draft);
                 run(engine, &receiver);
             })?;
         Ok(Handle {

@@ -22,6 +22,20 @@ pub struct Limits {
     pub timeout: Duration,
     /// Share of the machine for each key, by index; all are above 0.
     pub weights: Vec<f64>,
+    /// Which guesses of next tokens are computed.
+    pub guesses: Guesses,
+}
+
+/// Which guesses of next tokens are computed. Answers do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guesses {
+    /// None.
+    No,
+    /// Those that make answers faster.
+    #[default]
+    Worth,
+    /// All: to test what they do.
+    All,
 }
 
 /// Bounds that no engine can have.
@@ -53,6 +67,7 @@ impl Limits {
             queue_timeout: Duration::from_secs(120),
             timeout: Duration::from_secs(3600),
             weights: vec![1.0; keys.max(1)],
+            guesses: Guesses::Worth,
         }
     }
 

@@ -13,6 +13,7 @@
 //! later. The oldest one is never sent back, so every request ends.
 
 mod compute;
+mod drafters;
 mod handle;
 mod limits;
 mod load;
@@ -25,10 +26,10 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sterna_runtime::{KvPage, Model, Tokenizer};
+use sterna_runtime::{Guess, KvPage, Model, Pace, Tokenizer};
 
 pub use handle::Handle;
-pub use limits::{BadLimits, Limits};
+pub use limits::{BadLimits, Guesses, Limits};
 pub use load::{Full, Load, Waiting};
 pub use request::{End, Event, Failure, Generate, Reader, Request, Score, Sink, Token, Work};
 
@@ -53,6 +54,9 @@ pub struct Engine<'t> {
     load: Arc<Load>,
     metrics: Arc<Metrics>,
     speed: Speed,
+    pace: Pace,
+    /// A small model that guesses tokens.
+    draft: Option<Arc<Model>>,
     tree: Tree,
     /// Sequences that wait, in the order of their requests.
     queue: Vec<Sequence<'t>>,
@@ -94,16 +98,27 @@ impl<'t> Engine<'t> {
             tokenizer,
             clock,
             served: vec![0.0; limits.weights.len()],
-            limits,
             load,
             metrics,
             speed: Speed::new(),
+            pace: match limits.guesses {
+                Guesses::All => Pace::eager(),
+                Guesses::No | Guesses::Worth => Pace::new(),
+            },
+            draft: None,
+            limits,
             tree: Tree::new(),
             queue: Vec::new(),
             running: Vec::new(),
             requests: 0,
             steps: 0,
         }
+    }
+
+    /// Lets a small model of the same tokens guess what answers are.
+    #[must_use]
+    pub fn with_draft(self, draft: Option<Arc<Model>>) -> Engine<'t> {
+        Engine { draft, ..self }
     }
 
     /// Whether nothing waits or runs.
@@ -162,18 +177,26 @@ impl<'t> Engine<'t> {
         self.drop_gone();
         self.admit();
         let mut tokens = self.plan();
+        let start = self.clock.now();
+        let failed = self.speculate(&mut tokens);
         self.make_room(&mut tokens);
-        let answers = tokens.iter().filter(|tokens| **tokens == 1).count();
+        let drafts: usize = self.running.iter().map(|s| s.drafts.len()).sum();
+        let answers = tokens.iter().filter(|tokens| **tokens == 1).count() + drafts;
         let prompts: usize = tokens.iter().filter(|tokens| **tokens > 1).sum();
         let is_computed = answers + prompts > 0;
         if is_computed {
-            let start = self.clock.now();
             self.compute(&tokens);
             self.hold_back();
             let took = self.clock.now().saturating_sub(start);
             self.speed.learn(answers, prompts, took);
+            if prompts == 0 {
+                self.pace.learn(answers, took.as_secs_f64());
+            }
             self.metrics.steps.add(1);
             self.metrics.step.observe(took);
+        }
+        for (order, failure) in failed {
+            self.fail(|s| (s.order == order).then(|| failure.clone()));
         }
         self.metrics.pages.set(self.model.pages());
         self.metrics.tree_pages.set(self.tree.len());
@@ -447,17 +470,63 @@ impl<'t> Engine<'t> {
         }
     }
 
+    /// Guesses tokens of the sequences that get their next one: as many as make the step faster for
+    /// each token that it gives. Sequences that fail get no tokens; returns why.
+    fn speculate(&mut self, tokens: &mut [usize]) -> Vec<(u64, Failure)> {
+        let mut failed = Vec::new();
+        let failure = |error: sterna_runtime::Error| Failure::Constraint(error.to_string());
+        // Guesses with their probabilities and the sequences that they are for.
+        let mut guesses: Vec<(Guess, usize)> = Vec::new();
+        let mut each = 0.0_f64;
+        let (tree, draft) = (&self.tree, self.draft.as_ref());
+        for (index, sequence) in self.running.iter_mut().enumerate() {
+            sequence.drafts.clear();
+            if self.limits.guesses == Guesses::No || tokens[index] != 1 {
+                continue;
+            }
+            let drafters = |sequence: &Sequence| drafters::of(sequence, tree, draft);
+            match sequence.guess(&self.pace, drafters) {
+                Ok((of_sequence, seconds)) => {
+                    guesses.extend(of_sequence.into_iter().map(|guess| (guess, index)));
+                    each = each.max(seconds);
+                }
+                Err(error) => {
+                    failed.push((sequence.order, failure(error)));
+                    tokens[index] = 0;
+                }
+            }
+        }
+        // An earlier guess of a sequence is at least as probable as a later one: they stay in order.
+        guesses.sort_by(|a, b| b.0.probability.total_cmp(&a.0.probability));
+        let probabilities: Vec<f32> = guesses.iter().map(|guess| guess.0.probability).collect();
+        let answers = tokens.iter().filter(|tokens| **tokens == 1).count();
+        let worth = self.pace.choose(answers, &probabilities, each);
+        for (guess, index) in guesses.into_iter().take(worth) {
+            self.running[index].drafts.push(guess.id);
+        }
+        for (sequence, tokens) in self.running.iter_mut().zip(tokens) {
+            let is_next = *tokens > 0 && *tokens == sequence.left();
+            if is_next && let Err(error) = sequence.look_ahead() {
+                failed.push((sequence.order, failure(error)));
+                *tokens = 0;
+            }
+        }
+        failed
+    }
+
     /// Makes room for the pages that these tokens need. Sequences that go back to the queue are
     /// taken out of `tokens`.
     fn make_room(&mut self, tokens: &mut Vec<usize>) {
         loop {
             let pairs = self.running.iter().zip(&*tokens);
-            let needed: usize = pairs.map(|(s, n)| s.cache.new_pages(*n)).sum();
-            if self.model.pages() + needed <= self.limits.pages {
+            let new = pairs.map(|(s, n)| s.cache.new_pages(n + s.drafts.len()));
+            if self.model.pages() + new.sum::<usize>() <= self.limits.pages {
                 return;
             }
             if self.tree.evict() {
                 self.metrics.evictions.add(1);
+            } else if self.running.iter().any(|s| !s.drafts.is_empty()) {
+                self.running.iter_mut().for_each(Sequence::forget_guesses);
             } else if self.running.len() > 1 {
                 let youngest = self.running.len() - 1;
                 self.preempt(youngest);

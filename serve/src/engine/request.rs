@@ -49,6 +49,8 @@ pub struct Generate {
     pub continues_text: bool,
     /// Go on after tokens that end a text.
     pub ignores_eos: bool,
+    /// The text that the answer is expected to repeat in part, as tokens: it makes it faster.
+    pub prediction: Vec<u32>,
     /// Score the tokens of answers, beside this number of the most probable ones.
     pub logprobs: Option<usize>,
     /// Score the tokens of the prompt, beside this number of the most probable ones.
@@ -117,6 +119,10 @@ pub struct End {
     pub cached_tokens: usize,
     /// Tokens of the answer, `last` and those of a stop text included.
     pub generated_tokens: usize,
+    /// Tokens that were guessed and computed.
+    pub drafted_tokens: usize,
+    /// Those of them that are tokens of the answer.
+    pub accepted_tokens: usize,
 }
 
 /// A token of a prompt or of an answer.

@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sterna_runtime::{Answer, KvCache, Model, Sampler, Sampling, Screen, StopReason, Tokenizer};
+use sterna_runtime::{
+    Answer, Drafter, Guess, KvCache, Model, Pace, Sampler, Sampling, Screen, Speculation,
+    StopReason, Tokenizer,
+};
 
-use super::compute::Choice;
+use super::compute::{Choice, Chosen};
 use super::request::{End, Event, Failure, Generate, Reader, Request, Sink, Token, Work};
 
 /// The client of a request; all answers of a request have one.
@@ -60,12 +63,21 @@ pub struct Sequence<'t> {
     pub scored: usize,
     /// When the last token was chosen.
     pub last_token: Option<Duration>,
+    /// Guesses of the next tokens, which the next pass computes after the last token.
+    pub drafts: Vec<u32>,
+    /// Which logits the choices of the next tokens depend on: a screen for the last token and one
+    /// for each guess; all without screens.
+    pub screens: Option<Vec<Screen>>,
     /// How an answer goes on; none if the prompt is embedded.
     answer: Option<Continuation<'t>>,
 }
 
 struct Continuation<'t> {
     sampler: Sampler,
+    /// Who guesses next tokens; made with the first guess.
+    speculation: Option<Speculation<'static>>,
+    /// Tokens that were guessed and computed, and those of them that were right.
+    drafted: (usize, usize),
     text: Answer<'t>,
     /// Tokens that were not sent, with the length of the text before each of them.
     unsent: Vec<(usize, Token)>,
@@ -106,6 +118,8 @@ impl<'t> Sequence<'t> {
             is_begun: false,
             scored: 1,
             last_token: None,
+            drafts: Vec::new(),
+            screens: None,
             answer,
         })
     }
@@ -125,6 +139,8 @@ impl<'t> Sequence<'t> {
             tokens: self.tokens.clone(),
             cache: self.cache.clone(),
             output: self.output.clone(),
+            drafts: Vec::new(),
+            screens: None,
             answer,
             ..*self
         }
@@ -148,9 +164,10 @@ impl<'t> Sequence<'t> {
         self.request.reads_cache && !self.is_scoring()
     }
 
-    /// Tokens that are not computed.
+    /// Tokens that are not computed, guesses aside.
     pub fn left(&self) -> usize {
-        self.tokens.len() - self.cache.len()
+        // While tokens are chosen, the cache can hold guesses too.
+        self.tokens.len().saturating_sub(self.cache.len())
     }
 
     /// Tokens of the answer.
@@ -158,25 +175,87 @@ impl<'t> Sequence<'t> {
         self.tokens.len() - self.request.prompt.len()
     }
 
-    /// The logits that the next token depends on; `None` for all.
-    pub fn screen(&self) -> Option<Screen> {
-        self.answer.as_ref()?.sampler.screen(&self.tokens)
+    /// Guesses of the next tokens, the first of which is token `tokens.len()`, and the seconds that
+    /// each took.
+    ///
+    /// # Errors
+    /// Those of the drafters.
+    pub fn guess(
+        &mut self,
+        pace: &Pace,
+        drafters: impl FnOnce(&Sequence) -> Vec<Box<dyn Drafter>>,
+    ) -> sterna_runtime::Result<(Vec<Guess>, f64)> {
+        let Work::Generate(Generate { max_tokens, .. }) = &self.request.work else {
+            return Ok((Vec::new(), 0.0));
+        };
+        // After the guesses one more token is chosen, which is not computed.
+        let most = max_tokens.saturating_sub(self.generated() + 1);
+        // Other answers to the prompt begin with the logits of its last token alone.
+        if self.left() != 1 || self.is_scoring() || self.forks > 0 || most == 0 {
+            return Ok((Vec::new(), 0.0));
+        }
+        let is_new = |answer: &Continuation| answer.speculation.is_none();
+        let new = self
+            .answer
+            .as_ref()
+            .is_some_and(is_new)
+            .then(|| drafters(self));
+        let answer = self.answer.as_mut().expect("only answers are guessed");
+        if let Some(new) = new {
+            answer.speculation = Some(Speculation::new(new));
+        }
+        let speculation = answer.speculation.as_mut().expect("it is made");
+        speculation.guess(&self.tokens, &mut answer.sampler, most, pace)
     }
 
-    /// The choice of the next token from the logits in `output`.
+    /// Finds out which logits the choices of the next tokens depend on, if the guesses are right.
+    /// Guesses that the constraint does not allow are taken out.
+    ///
+    /// # Errors
+    /// Those of the constraint.
+    pub fn look_ahead(&mut self) -> sterna_runtime::Result<()> {
+        self.screens = match &mut self.answer {
+            Some(answer) => answer.sampler.screens(&self.tokens, &mut self.drafts)?,
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Gives up the guesses of the next tokens.
+    pub fn forget_guesses(&mut self) {
+        if !self.drafts.is_empty() {
+            self.drafts.clear();
+            if let Some(screens) = &mut self.screens {
+                screens.truncate(1);
+            }
+        }
+    }
+
+    /// The choice of the next tokens from the logits in `output`.
     pub fn next_choice(&mut self) -> Option<Choice<'_>> {
         let generate = match &self.request.work {
             Work::Generate(generate) => generate,
             Work::Embed => return None,
         };
+        let answer = self.answer.as_mut()?;
+        answer.drafted.0 += self.drafts.len();
         Some(Choice {
-            sampler: &mut self.answer.as_mut()?.sampler,
+            sampler: &mut answer.sampler,
             tokens: &self.tokens,
+            drafts: &self.drafts,
             logits: &mut self.output,
             is_wanted: generate.max_tokens > 0,
             logprobs: generate.logprobs,
-            token: None,
+            chosen: Vec::new(),
+            error: None,
         })
+    }
+
+    /// Takes guesses that were not right out of the cache.
+    pub fn settle(&mut self) {
+        self.drafts.clear();
+        // The last token of an answer is not computed.
+        self.cache.truncate(self.tokens.len() - 1);
     }
 
     /// Whether tokens of the prompt have no scores yet that were asked for.
@@ -189,10 +268,13 @@ impl<'t> Sequence<'t> {
     ///
     /// # Errors
     /// The tokenizer cannot decode it.
-    pub fn push(&mut self, token: Token) -> Result<bool, Failure> {
+    pub fn push(&mut self, chosen: Chosen) -> Result<bool, Failure> {
+        let token = chosen.token;
         let generated = self.generated() + 1;
         let most = self.generate().map_or(0, |generate| generate.max_tokens);
         let answer = self.answer.as_mut().expect("only answers get tokens");
+        answer.drafted.1 += usize::from(chosen.is_guessed);
+        let drafted = answer.drafted;
         self.tokens.push(token.id);
         let failed = |error: sterna_runtime::Error| Failure::Decoding(error.to_string());
         let before = answer.text.decoded();
@@ -205,7 +287,7 @@ impl<'t> Sequence<'t> {
             false => answer.unsent.push((before, token)),
         }
         // Nothing can follow what a constraint calls complete.
-        let end = match answer.sampler.is_complete() {
+        let end = match chosen.is_complete {
             true => Some(StopReason::Eos),
             false => (generated == most).then_some(StopReason::Length),
         };
@@ -231,6 +313,8 @@ impl<'t> Sequence<'t> {
                 last,
                 cached_tokens: self.cached,
                 generated_tokens: generated,
+                drafted_tokens: drafted.0,
+                accepted_tokens: drafted.1,
             }));
         }
         Ok(reason.is_some())
@@ -245,6 +329,8 @@ impl<'t> Sequence<'t> {
             last: None,
             cached_tokens: self.cached,
             generated_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
         }));
     }
 }
@@ -280,6 +366,8 @@ impl<'t> Continuation<'t> {
         }
         Ok(Continuation {
             sampler,
+            speculation: None,
+            drafted: (0, 0),
             text,
             unsent: Vec::new(),
         })

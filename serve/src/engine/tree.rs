@@ -78,6 +78,30 @@ impl Tree {
         prefix
     }
 
+    /// Up to `most` tokens that followed these in a sequence that has ended: of several, in the one
+    /// that was used last.
+    pub fn following(&self, tokens: &[u32], most: usize) -> Vec<u32> {
+        let (mut node, mut at) = (ROOT, 0);
+        let mut following = Vec::new();
+        loop {
+            let fits = |child: &&usize| {
+                let page = &self.node(**child).tokens;
+                common(page, &tokens[at..]) == page.len().min(tokens.len() - at)
+            };
+            let children = self.node(node).children.iter().filter(fits);
+            let Some(child) = children.max_by_key(|child| self.node(**child).used) else {
+                return following;
+            };
+            let page = &self.node(*child).tokens;
+            let new = &page[page.len().min(tokens.len() - at)..];
+            following.extend(new.iter().take(most - following.len()));
+            (node, at) = (*child, tokens.len().min(at + page.len()));
+            if following.len() == most {
+                return following;
+            }
+        }
+    }
+
     /// Keeps the pages of a sequence that has ended.
     pub fn insert(&mut self, cache: &KvCache) {
         let mut node = ROOT;

@@ -129,20 +129,34 @@ impl Answers {
         ends.map(|end| end.generated_tokens).sum()
     }
 
+    /// Tokens of all answers that were guessed and right, and those that were guessed and wrong.
+    pub fn guessed_tokens(&self) -> (usize, usize) {
+        let ends = self.choices.iter().filter_map(|choice| choice.end.as_ref());
+        let counts = ends.map(|end| (end.accepted_tokens, end.drafted_tokens));
+        let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        let (right, all) = counts.fold((0, 0), add);
+        (right, all - right)
+    }
+
     /// OpenAI's object of counts.
     pub fn usage(&self) -> Value {
         let (prompt, generated) = (self.prompt_tokens(), self.generated_tokens());
+        let (right, wrong) = self.guessed_tokens();
         json!({
             "prompt_tokens": prompt,
             "completion_tokens": generated,
             "total_tokens": prompt + generated,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens()},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": right,
+                "rejected_prediction_tokens": wrong,
+            },
         })
     }
 
     /// All that the promise of a fingerprint covers: texts, ids, log-probabilities, ends and
-    /// vectors, in one form for every route, streamed or not. Counts of cached tokens are not part
-    /// of it.
+    /// vectors, in one form for every route, streamed or not. Counts of cached and of guessed tokens
+    /// are not part of it.
     pub fn promised(&self) -> Value {
         let choices = self.choices.iter().map(|choice| {
             let end = choice.end.as_ref();

@@ -65,6 +65,7 @@ impl Wish {
                 ignores_eos: fields.flag("ignore_eos")?,
                 logprobs: None,
                 prompt_logprobs: None,
+                prediction: prediction(fields, served)?,
             },
             max_tokens,
             reads_cache: fields.boolean("cache_prompt")?.unwrap_or(true),
@@ -180,6 +181,37 @@ fn sampling(fields: Reader, default: Sampling, seed: u64) -> ApiResult<Sampling>
     let checked = Sampler::new(sampling);
     checked.map_err(|error| ApiError::runtime("temperature", &error))?;
     Ok(sampling)
+}
+
+/// The tokens of OpenAI's `prediction`, a text that the answer is expected to repeat.
+fn prediction(fields: Reader, served: &Served) -> ApiResult<Vec<u32>> {
+    const EXPECTED: &str = "an object with \"type\": \"content\" and a text as `content`";
+    let Some(prediction) = fields.object("prediction")? else {
+        return Ok(Vec::new());
+    };
+    let wrong = || {
+        let value = Value::Object(prediction.clone());
+        wrong("prediction", &value, EXPECTED)
+    };
+    if prediction.get("type").and_then(Value::as_str) != Some("content") {
+        return Err(wrong());
+    }
+    let text = match prediction.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            let text = |part: &Value| match part["type"] == "text" {
+                true => part["text"].as_str().map(str::to_owned),
+                false => None,
+            };
+            parts
+                .iter()
+                .map(text)
+                .collect::<Option<String>>()
+                .ok_or_else(wrong)?
+        }
+        _ => return Err(wrong()),
+    };
+    served.encode("prediction", &text, false)
 }
 
 /// A random seed.

@@ -17,7 +17,7 @@ const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Numbers that only grow: name, meaning, where they are.
 type Count = (&'static str, &'static str, fn(&Metrics) -> &Counter);
-const COUNTERS: [Count; 9] = [
+const COUNTERS: [Count; 11] = [
     ("sterna_steps_total", "Passes over the weights", |m| {
         &m.steps
     }),
@@ -34,6 +34,16 @@ const COUNTERS: [Count; 9] = [
     ("sterna_generation_tokens_total", "Tokens of answers", |m| {
         &m.generated_tokens
     }),
+    (
+        "sterna_drafts_total",
+        "Steps of answers with guessed tokens",
+        |m| &m.drafts,
+    ),
+    (
+        "sterna_drafted_tokens_total",
+        "Tokens that were guessed and computed",
+        |m| &m.drafted_tokens,
+    ),
     ("sterna_finished_total", "Answers that ended", |m| {
         &m.finished
     }),
@@ -56,7 +66,7 @@ const COUNTERS: [Count; 9] = [
 ];
 
 /// Numbers of vLLM that only grow.
-const VLLM_COUNTERS: [Count; 3] = [
+const VLLM_COUNTERS: [Count; 5] = [
     (
         "vllm:prompt_tokens_total",
         "Tokens of prompts that were computed",
@@ -65,6 +75,16 @@ const VLLM_COUNTERS: [Count; 3] = [
     ("vllm:generation_tokens_total", "Tokens of answers", |m| {
         &m.generated_tokens
     }),
+    (
+        "vllm:spec_decode_num_drafts_total",
+        "Steps of answers with guessed tokens",
+        |m| &m.drafts,
+    ),
+    (
+        "vllm:spec_decode_num_draft_tokens_total",
+        "Tokens that were guessed and computed",
+        |m| &m.drafted_tokens,
+    ),
     (
         "vllm:num_preemptions_total",
         "Answers that were computed again",
@@ -252,12 +272,42 @@ impl Text {
                 self.line(format_args!("{name}{{{}}} {count}", label(served)));
             }
         }
+        self.accepted(&models);
         for (name, help, histogram) in HISTOGRAMS {
             self.head(name, "histogram", help);
             for served in &models {
                 let histogram = histogram(served.engine.metrics());
                 self.histogram(name, &label(served), histogram);
             }
+        }
+    }
+
+    /// Guesses that were right, by their place, and all together under vLLM's name.
+    fn accepted(&mut self, models: &[&Served]) {
+        const ALL: &str = "vllm:spec_decode_num_accepted_tokens_total";
+        let accepted = |served: &Served| {
+            let counters = &served.engine.metrics().accepted_tokens;
+            counters.each_ref().map(Counter::get)
+        };
+        let help = "Guessed tokens that became tokens of answers";
+        for name in [
+            "sterna_accepted_tokens_total",
+            "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+        ] {
+            self.head(name, "counter", help);
+            for served in models {
+                let label = label(served);
+                for (place, count) in accepted(served).into_iter().enumerate() {
+                    self.line(format_args!(
+                        "{name}{{{label},position=\"{place}\"}} {count}"
+                    ));
+                }
+            }
+        }
+        self.head(ALL, "counter", help);
+        for served in models {
+            let count: u64 = accepted(served).into_iter().sum();
+            self.line(format_args!("{ALL}{{{}}} {count}", label(served)));
         }
     }
 

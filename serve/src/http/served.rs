@@ -47,7 +47,7 @@ pub struct Served {
 }
 
 /// How a model is served.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The name in requests and answers.
     pub name: String,
@@ -55,6 +55,8 @@ pub struct Options {
     pub context: Option<usize>,
     /// The bounds of the engine.
     pub limits: Limits,
+    /// A small model of the same tokens, which guesses tokens.
+    pub draft: Option<Arc<Model>>,
 }
 
 /// A model that cannot be served.
@@ -109,7 +111,12 @@ impl Served {
         let context = context(&model, &options)?;
         let sampling = defaults(&model)?;
         let limits = options.limits.clone();
-        let engine = Handle::start(Arc::clone(&model), Arc::clone(&tokenizer), options.limits)?;
+        let draft = options
+            .draft
+            .map(|draft| check_draft(draft, &model, &tokenizer))
+            .transpose()?;
+        let shared = (Arc::clone(&model), Arc::clone(&tokenizer));
+        let engine = Handle::start(shared.0, shared.1, draft, options.limits)?;
         Ok(Served {
             name: options.name,
             template: model.chat_template(),
@@ -134,7 +141,7 @@ impl Served {
         let context = model.config().max_position_embeddings;
         // Several answers to one prompt are computed at the same time.
         let most = 8 * (context.div_ceil(KvPage::TOKENS) + 1);
-        let pages = memory::pages(&[&model], None, None)?[0].min(most);
+        let pages = memory::pages(&[&model], None, None, None)?[0].min(most);
         let limits = Limits {
             parallel: 8,
             queue: 4096,
@@ -147,6 +154,7 @@ impl Served {
             name: "replay".into(),
             context: None,
             limits,
+            draft: None,
         };
         Served::start(Arc::new(model), options)
     }
@@ -258,6 +266,17 @@ impl Served {
             _ => Ok(()),
         }
     }
+}
+
+/// A model that can guess the tokens of another one.
+fn check_draft(
+    draft: Arc<Model>,
+    model: &Model,
+    tokenizer: &Tokenizer,
+) -> Result<Arc<Model>, RuntimeError> {
+    let sizes = [model, &draft].map(|model| model.config().vocab_size);
+    sterna_runtime::draft::check_tokens(tokenizer, &draft.tokenizer()?, sizes)?;
+    Ok(draft)
 }
 
 fn context(model: &Model, options: &Options) -> Result<usize, BadModel> {

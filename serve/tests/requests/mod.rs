@@ -1,15 +1,19 @@
 //! Requests for tests of the scheduler, and their answers as the runtime gives them alone.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use serde_json::{Map, Value, json};
 use sterna_runtime::sampler::log_sum_exp;
-use sterna_runtime::{Answer, Logits, Model, Part, Sampler, Sampling, StopReason, Tokenizer};
+use sterna_runtime::{
+    Allowed, Answer, Constraint, Logits, Model, Part, Result, Sampler, Sampling, StopReason,
+    Tokenizer,
+};
 use sterna_serve::engine::{End, Event, Failure, Generate, Request, Score, Token, Work};
 use sterna_ternary::{Packing, TableType};
 
+use crate::random_model::tokenizer::tokenizer_json;
 use crate::random_model::{odd, write};
 
 pub const VOCAB_SIZE: usize = 261;
@@ -26,38 +30,46 @@ pub fn model(folder: &Path) -> PathBuf {
     write(&recipe, Packing::I2, folder, "model").0
 }
 
-/// Special tokens 0..3, then the 256 bytes as byte-level BPE spells them, then `th` and `the`.
-fn tokenizer_json() -> Value {
-    let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
-    let mut others = 256..;
-    let mut vocab: Map<String, Value> = (0..256)
-        .map(|b| match printable(&b) {
-            true => char::from_u32(b).unwrap(),
-            false => char::from_u32(others.next().unwrap()).unwrap(),
-        })
-        .zip(3..)
-        .map(|(c, id)| (c.to_string(), json!(id)))
-        .collect();
-    vocab.insert("th".into(), json!(259));
-    vocab.insert("the".into(), json!(260));
-    let special = ["<s>", "</s>", "<|eot_id|>"].iter().zip(0..);
-    let added: Vec<Value> = special
-        .map(|(content, id)| {
-            vocab.insert(content.to_string(), json!(id));
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-        "use_regex": true});
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null,
-        "decoder": byte_level,
-        "model": {"type": "BPE", "dropout": null, "unk_token": null,
-            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-            "byte_fallback": false, "vocab": vocab, "merges": ["t h", "th e"]},
-    })
+/// Allows half of the tokens, a few, or one, by the number of those before.
+#[derive(Debug, Clone)]
+struct ByPlace {
+    accepted: usize,
+    most: usize,
+}
+
+impl Constraint for ByPlace {
+    fn allow(&mut self, allowed: &mut Allowed) -> Result<()> {
+        let place = self.accepted as u32;
+        let step = [2, 30, VOCAB_SIZE as u32][place as usize % 3];
+        let ids = (3..VOCAB_SIZE as u32).filter(|id| (id + place).is_multiple_of(step));
+        ids.chain([5]).for_each(|id| allowed.insert(id));
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<()> {
+        self.accepted += 1;
+        Ok(())
+    }
+
+    fn rollback(&mut self, n: usize) -> Result<bool> {
+        self.accepted -= n;
+        Ok(true)
+    }
+
+    fn forced(&mut self) -> Vec<u32> {
+        match self.accepted % 3 {
+            2 => vec![5, 5],
+            _ => Vec::new(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.accepted == self.most
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
 }
 
 struct Random(ChaCha8Rng);
@@ -93,6 +105,7 @@ fn greedy(max_tokens: usize) -> Generate {
         ignores_eos: true,
         logprobs: None,
         prompt_logprobs: None,
+        prediction: Vec::new(),
     }
 }
 
@@ -168,6 +181,16 @@ fn any(random: &mut Random, beginnings: &[Vec<u32>], seed: u64) -> Request {
         generate.stop_tokens = vec![100];
         generate.keeps_stop = random.below(2) == 0;
     }
+    if random.below(4) == 0 {
+        generate.constraint = Some(Arc::new(ByPlace {
+            accepted: 0,
+            most: 1 + random.below(40),
+        }));
+    }
+    if random.below(3) == 0 {
+        let most = random.below(prompt.len());
+        generate.prediction = prompt[most..].to_vec();
+    }
     generate.continues_text = random.below(2) == 0;
     generate.ignores_eos = random.below(2) == 0;
     request(prompt, generate)
@@ -211,9 +234,11 @@ impl Outcome {
                 }
                 Event::End(end) => {
                     let choice = end.choice;
-                    // How much a cache held is the only thing that may differ.
+                    // What a cache held and what was guessed is all that may differ.
                     let end = End {
                         cached_tokens: 0,
+                        drafted_tokens: 0,
+                        accepted_tokens: 0,
                         ..end
                     };
                     assert_eq!(outcome.ends[choice].replace(end), None, "two ends");
@@ -326,7 +351,14 @@ fn answer(
     let mut answered = Vec::new();
     let mut starts = Vec::new();
     let mut last = None;
-    while answered.len() < generate.max_tokens && text.stop().is_none() {
+    if let Some(constraint) = &generate.constraint {
+        let constrained = sampler.with_constraint(constraint.fork(), VOCAB_SIZE);
+        sampler = constrained.unwrap();
+    }
+    let goes_on = |answered: usize, text: &Answer, sampler: &Sampler| {
+        answered < generate.max_tokens && text.stop().is_none() && !sampler.is_complete()
+    };
+    while goes_on(answered.len(), &text, &sampler) {
         let before = logits.clone();
         let id = sampler.sample(&mut logits, &tokens).unwrap();
         let token = scored(&before, id, generate.logprobs);
@@ -337,7 +369,7 @@ fn answer(
         if text.ended_by_token() {
             last = Some(token);
         }
-        if text.stop().is_none() && answered.len() < generate.max_tokens {
+        if goes_on(answered.len(), &text, &sampler) {
             logits = model.forward(cache, &[id], Logits::Last).unwrap();
         }
     }
@@ -359,11 +391,16 @@ fn answer(
     outcome.tokens[choice] = answered;
     outcome.ends[choice] = Some(End {
         choice,
-        reason: text.stop().unwrap_or(StopReason::Length),
+        reason: text.stop().unwrap_or(match sampler.is_complete() {
+            true => StopReason::Eos,
+            false => StopReason::Length,
+        }),
         stop_text: text.stop_text().map(str::to_owned),
         last,
         cached_tokens: 0,
         generated_tokens,
+        drafted_tokens: 0,
+        accepted_tokens: 0,
     });
 }
 

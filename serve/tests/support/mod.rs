@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sterna_convert::PackedOptions;
 use sterna_runtime::{KvPage, Model};
-use sterna_serve::engine::Limits;
+use sterna_serve::engine::{Guesses, Limits};
 use sterna_serve::http::{Keys, Options, Served, Server, Settings};
 
 /// A template under which the model, which knows stories only, goes on with what the user says.
@@ -71,6 +71,7 @@ pub fn limits() -> Limits {
         queue_timeout: Duration::from_secs(600),
         timeout: Duration::from_secs(600),
         weights: vec![1.0],
+        guesses: Guesses::Worth,
     }
 }
 
@@ -114,6 +115,7 @@ pub fn served_as(name: &str, model: Arc<Model>, limits: Limits) -> Served {
         name: name.into(),
         context: None,
         limits,
+        draft: None,
     };
     Served::start(model, options).unwrap()
 }

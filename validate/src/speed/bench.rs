@@ -323,7 +323,10 @@ fn generate(
         Head::Screened => Sampling::default().screen(&[]),
         Head::Full => None,
     };
-    let logits = screen.as_ref().map_or(Logits::Last, Logits::Screened);
+    let logits = match screen.as_slice() {
+        [] => Logits::Last,
+        screens => Logits::Screened(screens),
+    };
     let mut next = first[..generation.sequences].to_vec();
     for _ in 0..generation.tokens {
         if !goes_on() {
