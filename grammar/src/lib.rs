@@ -4,13 +4,21 @@
 //! [`Constraint`] of a [`Rule`], which the runtime asks before each token which ones may come next.
 //! Parsing and masks are the work of the crate `llguidance`.
 //!
+//! Rules of several threads are compiled at the same time. The parser turns its panics into
+//! errors: with the first rule it puts a hook of panics before the one of the program, which is
+//! still called for all others.
+//!
 //! Rules fail closed: what cannot be enforced is an error that names the place. Keywords of a
 //! schema that are unknown to JSON Schema have no meaning there; [`unknown_keywords`] lists them.
 #![deny(missing_docs)]
 
+mod explain;
+mod kept;
+mod lower;
 mod schema;
 mod vocabulary;
 
+use std::cell::Cell;
 use std::fmt::{self, Debug};
 
 use llguidance::api::TopLevelGrammar;
@@ -19,12 +27,38 @@ use llguidance::{Matcher, ParserFactory, TokenParser};
 use serde_json::{Value, json};
 use sterna_runtime::{Allowed, Constraint, Tokenizer};
 
+use explain::{TOO_LARGE, explained, short};
+pub use kept::KEPT;
+use kept::Kept;
+use lower::lower;
+use schema::smallest;
 pub use schema::unknown_keywords;
 
-/// Most bytes of a rule.
+/// Most bytes of a JSON schema.
 pub const LARGEST: usize = 256 << 10;
+/// Most bytes of a regular expression or a grammar.
+pub const LONGEST: usize = 64 << 10;
 /// States of the lexer take up to 2 kB each: this bounds them to some 100 MB.
 const LEXER_STATES: usize = 50_000;
+
+/// Most levels of a schema, lists and objects in each other.
+const DEEPEST: usize = 128;
+/// Bytes of the stack on which a rule is compiled. Only what is used takes memory.
+const STACK: usize = 64 << 20;
+
+/// Most bytes of the parts of a schema that are tried to find the one that fails, and what a try
+/// counts at least.
+const TRIED: usize = 64 << 10;
+const TRY: usize = 2 << 10;
+/// Most symbols of a grammar.
+const SYMBOLS: usize = 10_000;
+/// Steps that the regular expressions of a rule may take before the first token, some 50 000 in a
+/// millisecond.
+const FUEL: u64 = 200_000;
+
+/// Most steps of regular expressions, and most items of the grammar, for one mask. A mask ends
+/// within some 10 ms, or the answer ends with an error.
+const STEP: (u64, usize) = (60_000, 20_000);
 
 /// What an answer keeps to.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +78,14 @@ pub enum Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It is too large.
-    #[error("the {what} has {found} bytes, expected at most {LARGEST}")]
+    #[error("the {what} has {found} bytes, expected at most {most}; make it shorter")]
     TooLarge {
         /// What kind of rule it is.
         what: &'static str,
         /// Its size.
         found: usize,
+        /// The largest size.
+        most: usize,
     },
     /// A keyword of a schema, or its value.
     #[error("the JSON schema at {pointer}: {why}")]
@@ -67,6 +103,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The thread that compiles a rule.
+    #[error("no thread could be started to read the rule: {0}; try again later")]
+    Thread(String),
     /// The vocabulary.
     #[error("the tokenizer cannot be used with rules: {0}")]
     Vocabulary(String),
@@ -75,6 +114,7 @@ pub enum Error {
 /// Rules over the vocabulary of one model.
 pub struct Grammars {
     factory: ParserFactory,
+    kept: Kept,
 }
 
 impl Grammars {
@@ -89,33 +129,60 @@ impl Grammars {
         factory.quiet();
         let limits = factory.limits_mut();
         limits.max_lexer_states = LEXER_STATES;
+        limits.max_grammar_size = SYMBOLS;
+        limits.initial_lexer_fuel = FUEL;
+        limits.step_lexer_fuel = STEP.0;
+        limits.step_max_items = STEP.1;
         limits.verbose_errors = false;
-        Ok(Grammars { factory })
+        Ok(Grammars {
+            factory,
+            kept: Kept::default(),
+        })
     }
 
     /// The constraint of a rule, at the beginning of an answer.
+    ///
+    /// The last [`KEPT`] rules are kept, so the same rule again costs a copy.
     ///
     /// # Errors
     /// A rule that cannot be enforced in full.
     pub fn compile(&self, rule: &Rule) -> Result<Box<dyn Constraint>, Error> {
         rule.check_size()?;
-        let follower = match rule {
-            Rule::JsonObject => self.follower(of_schema(json!({"type": "object"}))),
-            Rule::JsonSchema(schema) => {
-                schema::check(schema)?;
-                let follower = self.follower(of_schema(schema.clone()));
-                return match follower {
-                    Ok(follower) => Ok(Box::new(follower)),
-                    Err(why) => Err(self.guilty(schema, why)),
-                };
-            }
-            Rule::Regex(regex) => self.follower(TopLevelGrammar::from_regex(regex)),
-            Rule::Lark(text) => self.follower(TopLevelGrammar::from_lark(text.clone())),
-        };
+        let key = rule.key();
+        if let Some(kept) = self.kept.find(&key) {
+            return Ok(kept.fork());
+        }
+        let compiled = on_large_stack(|| self.make(rule))?;
+        Ok(self.kept.keep(key, compiled))
+    }
+
+    fn make(&self, rule: &Rule) -> Result<Follower, Error> {
         let what = rule.what();
-        match follower {
-            Ok(follower) => Ok(Box::new(follower)),
-            Err(why) => Err(Error::Text { what, why }),
+        let of_text = |why| Error::Text { what, why };
+        match rule {
+            Rule::JsonObject => {
+                let schema = json!({"type": "object"});
+                self.follower(of_schema(schema)).map_err(of_text)
+            }
+            Rule::JsonSchema(schema) => {
+                let lowered = lower(schema, "#")?;
+                let tried = Cell::new(0);
+                self.part(lowered, "#").map_err(|error| {
+                    // Each part of a schema that is too large can be small.
+                    if error.to_string().contains(TOO_LARGE) {
+                        return error;
+                    }
+                    smallest(schema, error, |place| self.fails(schema, place, &tried))
+                })
+            }
+            Rule::Regex(regex) => {
+                let grammar = TopLevelGrammar::from_regex(regex);
+                self.follower(grammar).map_err(of_text)
+            }
+            Rule::Lark(text) => {
+                let grammar = TopLevelGrammar::from_lark(text.clone());
+                self.follower(grammar).map_err(of_text)
+            }
         }
     }
 
@@ -125,7 +192,15 @@ impl Grammars {
         let can_rollback = parser.as_ref().is_ok_and(spec);
         let mut matcher = Matcher::new(parser);
         // The first mask shows errors that the parser finds only then.
-        matcher.compute_mask().map_err(|e| short(&e.to_string()))?;
+        let mask = matcher.compute_mask();
+        let mask = mask.map_err(|e| explained(&e.to_string()))?;
+        // Some errors come with the first token.
+        let mut trial = matcher.deep_clone();
+        if let (false, Some(first)) = (matcher.is_stopped(), mask.first_bit_set()) {
+            let first = trial.consume_token(first as u32);
+            let second = first.and_then(|()| trial.compute_mask_or_eos());
+            second.map_err(|e| explained(&e.to_string()))?;
+        }
         match matcher.grammar_warnings().into_iter().next() {
             Some(warning) => Err(warning),
             None => Ok(Follower {
@@ -135,11 +210,27 @@ impl Grammars {
         }
     }
 
-    /// The error of the smallest part of a schema that cannot be enforced by itself.
-    fn guilty(&self, schema: &Value, why: String) -> Error {
-        let fails = |part: &Value| self.follower(of_schema(part.clone())).err();
-        let (pointer, why) = schema::smallest(schema, why, fails);
-        Error::Schema { pointer, why }
+    /// The follower of a schema that `lower` made of the one at a place.
+    fn part(&self, lowered: Value, place: &str) -> Result<Follower, Error> {
+        let follower = self.follower(of_schema(lowered));
+        follower.map_err(|why| Error::Schema {
+            pointer: place.to_owned(),
+            why,
+        })
+    }
+
+    /// The error of the part of a schema at a place, by itself. `None` if there is none, or if
+    /// parts of this size were tried before.
+    fn fails(&self, schema: &Value, place: &str, tried: &Cell<usize>) -> Option<Error> {
+        let lowered = match lower(schema, place) {
+            Ok(lowered) => lowered,
+            Err(error) => return Some(error),
+        };
+        tried.set(tried.get() + lowered.to_string().len() + TRY);
+        match tried.get() > TRIED {
+            true => None,
+            false => self.part(lowered, place).err(),
+        }
     }
 }
 
@@ -173,39 +264,78 @@ impl Rule {
     }
 
     fn check_size(&self) -> Result<(), Error> {
-        let (what, found) = match self {
+        let what = self.what();
+        let (found, most) = match self {
             Rule::JsonObject => return Ok(()),
-            Rule::JsonSchema(schema) => (self.what(), schema.to_string().len()),
-            Rule::Regex(text) | Rule::Lark(text) => (self.what(), text.len()),
+            Rule::JsonSchema(schema) => {
+                check_depth(schema)?;
+                (schema.to_string().len(), LARGEST)
+            }
+            Rule::Regex(text) | Rule::Lark(text) => (text.len(), LONGEST),
         };
-        match found > LARGEST {
-            true => Err(Error::TooLarge { what, found }),
+        match found > most {
+            true => Err(Error::TooLarge { what, found, most }),
             false => Ok(()),
         }
     }
+
+    /// Its text, which no other rule has.
+    fn key(&self) -> String {
+        match self {
+            Rule::JsonObject => "object".into(),
+            Rule::JsonSchema(schema) => format!("schema {schema}"),
+            Rule::Regex(text) => format!("regex {text}"),
+            Rule::Lark(text) => format!("lark {text}"),
+        }
+    }
+}
+
+/// Refuses a schema of many levels before anything recurses into it.
+fn check_depth(schema: &Value) -> Result<(), Error> {
+    let mut open = vec![(schema, 0)];
+    while let Some((value, level)) = open.pop() {
+        if level > DEEPEST {
+            let why = format!("it has more than {DEEPEST} levels; use $defs for the inner ones");
+            let pointer = "#".into();
+            return Err(Error::Schema { pointer, why });
+        }
+        match value {
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, level + 1))),
+            Value::Object(members) => {
+                open.extend(members.values().map(|member| (member, level + 1)));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Calls a function that recurses, on a thread with room for that.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::Thread(e.to_string()))?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Between the parts of JSON: nothing, a space, or a new line with its indentation. A weak model
 /// would else fill an answer with spaces.
 const BETWEEN: &str = r" |\n[ \t]{0,20}";
 
+/// Letters after `\` in strings. With `\u` a key could be written in another way than in
+/// `properties`, and so escape its schema.
+const ESCAPES: &str = "nrbtf\\\"";
+
 fn of_schema(mut schema: Value) -> TopLevelGrammar {
     if let Value::Object(keywords) = &mut schema {
-        let settings = json!({"whitespace_pattern": BETWEEN});
+        let settings = json!({"whitespace_pattern": BETWEEN, "json_allowed_escapes": ESCAPES});
         keywords.insert("x-guidance".into(), settings);
     }
     TopLevelGrammar::from_json_schema(schema)
-}
-
-/// An error of the parser in one line: its first one, and after a text with a mark below it what
-/// the mark means.
-fn short(error: &str) -> String {
-    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default();
-    match lines.find_map(|line| line.strip_prefix("error: ")) {
-        Some(meaning) => format!("{first} {meaning}"),
-        None => first.to_owned(),
-    }
 }
 
 /// A place in a rule.

@@ -1,8 +1,9 @@
 //! What a schema says beside what the parser checks: places of errors, and keywords without effect.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::lower::{draft, escaped, format, is_alone};
 
 /// Keywords whose value is a schema.
 const ONE: [&str; 10] = [
@@ -20,9 +21,10 @@ const ONE: [&str; 10] = [
 /// Keywords whose value is a list of schemas.
 const LIST: [&str; 5] = ["allOf", "anyOf", "items", "oneOf", "prefixItems"];
 /// Keywords whose value has a schema for each key.
-const BY_KEY: [&str; 5] = [
+const BY_KEY: [&str; 6] = [
     "$defs",
     "definitions",
+    "dependencies",
     "dependentSchemas",
     "patternProperties",
     "properties",
@@ -44,7 +46,6 @@ const OTHERS: [&str; 43] = [
     "contentMediaType",
     "contentSchema",
     "default",
-    "dependencies",
     "dependentRequired",
     "deprecated",
     "description",
@@ -72,100 +73,88 @@ const OTHERS: [&str; 43] = [
     "type",
     "unevaluatedItems",
     "uniqueItems",
+    "writeOnly",
+];
+/// Keywords that say nothing about what is valid.
+const ANNOTATIONS: [&str; 20] = [
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$dynamicAnchor",
+    "$id",
+    "$recursiveAnchor",
+    "$schema",
+    "$vocabulary",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "definitions",
+    "deprecated",
+    "description",
+    "examples",
+    "id",
+    "readOnly",
+    "title",
+    "writeOnly",
 ];
 /// Keywords of others that would change what is valid.
-const FOREIGN: [&str; 3] = ["discriminator", "nullable", "x-guidance"];
-/// Most parts of a schema that are tried when one fails.
-const TRIES: usize = 64;
+const FOREIGN: [&str; 2] = ["nullable", "x-guidance"];
 
-/// Refuses what the parser would take for something else.
-pub(crate) fn check(schema: &Value) -> Result<(), Error> {
-    let mut found = Ok(());
-    walk(schema, &mut |pointer, keywords| {
-        for keyword in FOREIGN {
-            if found.is_ok() && keywords.contains_key(keyword) {
-                found = Err(Error::Schema {
-                    pointer: format!("{pointer}/{keyword}"),
-                    why: format!(
-                        "{keyword} is not of JSON Schema, and it would change what is valid"
-                    ),
-                });
-            }
-        }
-        if let Some(Value::String(reference)) = keywords.get("$ref")
-            && found.is_ok()
-            && !reference.starts_with('#')
-        {
-            found = Err(Error::Schema {
-                pointer: format!("{pointer}/$ref"),
-                why: format!("{reference:?}: expected a reference inside of the schema"),
-            });
-        }
-    });
-    found
+/// Whether a keyword of JSON Schema says what is valid.
+pub(crate) fn asserts(keyword: &str) -> bool {
+    is_known(keyword) && !ANNOTATIONS.contains(&keyword)
 }
 
-/// The keywords of a schema that JSON Schema does not have, as JSON pointers. They have no effect.
+fn is_known(keyword: &str) -> bool {
+    [&ONE[..], &LIST, &BY_KEY, &OTHERS, &FOREIGN]
+        .iter()
+        .any(|list| list.contains(&keyword))
+}
+
+/// The keywords of a schema that have no effect, as JSON pointers: those that JSON Schema does not
+/// have, formats that it does not have, and what stands beside `$ref` in the drafts 4 to 7.
 pub fn unknown_keywords(schema: &Value) -> Vec<String> {
     let mut unknown = Vec::new();
+    let draft = draft(schema);
     walk(schema, &mut |pointer, keywords| {
-        let is_known = |keyword: &&String| {
-            let keyword = keyword.as_str();
-            [&ONE[..], &LIST, &BY_KEY, &OTHERS, &FOREIGN]
-                .iter()
-                .any(|list| list.contains(&keyword))
-        };
-        let others = keywords.keys().filter(|keyword| !is_known(keyword));
-        unknown.extend(others.map(|keyword| format!("{pointer}/{}", escaped(keyword))));
+        let is_alone = is_alone(keywords, draft);
+        for (keyword, value) in keywords {
+            let has_effect = match (keyword.as_str(), value) {
+                ("format", Value::String(name)) => format(name).is_some(),
+                (keyword, _) => is_known(keyword),
+            };
+            let is_beside = is_alone && keyword != "$ref" && asserts(keyword);
+            if !has_effect || is_beside {
+                unknown.push(format!("{pointer}/{}", escaped(keyword)));
+            }
+        }
     });
     unknown
 }
 
-/// The place and the error of the deepest part that fails by itself; `fails` says how. A part sees
-/// the definitions of the whole schema.
+/// The place and the error of the deepest part that fails by itself; `fails` says how.
 pub(crate) fn smallest(
     schema: &Value,
-    why: String,
-    fails: impl Fn(&Value) -> Option<String>,
-) -> (String, String) {
-    let mut best = ("#".to_owned(), why);
-    let mut tries = 0;
-    loop {
-        let here = schema.pointer(&best.0[1..]).unwrap_or(schema);
-        let mut next = None;
-        for (pointer, part) in children(here) {
-            tries += 1;
-            if tries > TRIES {
-                return best;
-            }
-            if let Some(why) = fails(&with_definitions(schema, part)) {
-                next = Some((format!("{}{pointer}", best.0), why));
-                break;
+    error: Error,
+    fails: impl Fn(&str) -> Option<Error>,
+) -> Error {
+    let (mut best, mut why) = ("#".to_owned(), error);
+    'deeper: loop {
+        let here = schema.pointer(&best[1..]).unwrap_or(schema);
+        for (pointer, _) in children(here) {
+            let place = format!("{best}{pointer}");
+            if let Some(error) = fails(&place) {
+                (best, why) = (place, error);
+                continue 'deeper;
             }
         }
-        match next {
-            Some(next) => best = next,
-            None => return best,
-        }
+        return why;
     }
-}
-
-/// A part with the definitions that its references name.
-fn with_definitions(whole: &Value, part: &Value) -> Value {
-    let (Value::Object(part), Value::Object(whole)) = (part, whole) else {
-        return part.clone();
-    };
-    let mut part = part.clone();
-    for key in ["$schema", "$defs", "definitions"] {
-        if let Some(value) = whole.get(key) {
-            part.entry(key).or_insert_with(|| value.clone());
-        }
-    }
-    json!(part)
 }
 
 /// Calls `visit` with the place and the keywords of each part of a schema.
-fn walk(schema: &Value, visit: &mut impl FnMut(&str, &Map<String, Value>)) {
+pub(crate) fn walk(schema: &Value, visit: &mut impl FnMut(&str, &Map<String, Value>)) {
     let mut open = vec![("#".to_owned(), schema)];
     while let Some((pointer, part)) = open.pop() {
         if let Value::Object(keywords) = part {
@@ -198,9 +187,4 @@ fn children(schema: &Value) -> Vec<(String, &Value)> {
         }
     }
     found
-}
-
-/// A key in a JSON pointer.
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

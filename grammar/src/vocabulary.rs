@@ -18,10 +18,13 @@ pub(crate) fn of(tokenizer: &Tokenizer, vocab_size: usize) -> Result<TokEnv, Err
             MOST.0
         )));
     }
+    let ends = tokenizer.eos().iter().copied();
+    let ends: Vec<u32> = ends.filter(|id| (*id as usize) < vocab_size).collect();
     let words: Vec<Vec<u8>> = (0..vocab_size as u32)
         .map(|id| {
             let bytes = tokenizer.bytes(id);
-            match tokenizer.is_special(id) {
+            // A token that ends a text is in none, even if it looks like one.
+            match tokenizer.is_special(id) || ends.contains(&id) {
                 true => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
                 false => bytes.to_vec(),
             }
@@ -34,8 +37,6 @@ pub(crate) fn of(tokenizer: &Tokenizer, vocab_size: usize) -> Result<TokEnv, Err
             MOST.1
         )));
     }
-    let ends = tokenizer.eos().iter().copied();
-    let ends: Vec<u32> = ends.filter(|id| (*id as usize) < vocab_size).collect();
     let info = TokRxInfo::new(vocab_size as u32, *ends.first().unwrap_or(&INVALID_TOKEN));
     let mut tree = TokTrie::from(&info, &words);
     if !ends.is_empty() {

@@ -1,102 +1,20 @@
 //! Rules over small vocabularies, against all texts that they allow, and with every token drawn at
 //! random: nothing but the mask makes an answer valid.
 
+mod support;
+
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
-use sterna_grammar::{Error, Grammars, LARGEST, Rule, unknown_keywords};
-use sterna_runtime::{Allowed, Constraint, Tokenizer};
-use sterna_ternary::Config;
+use sterna_grammar::{Error, Grammars, KEPT, LONGEST, Rule, unknown_keywords};
+use sterna_runtime::Tokenizer;
 use sterna_ternary::random::SplitMix64;
-
-/// `<s>`, `</s>` and `<|eot_id|>`, the 256 bytes, then these words, as byte-level BPE spells them.
-fn tokenizer(words: &[&str]) -> (Tokenizer, usize) {
-    let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
-    let mut others = 256..;
-    let spelled: Vec<char> = (0..256)
-        .map(|b| match printable(&b) {
-            true => char::from_u32(b).unwrap(),
-            false => char::from_u32(others.next().unwrap()).unwrap(),
-        })
-        .collect();
-    let word = |text: &str| -> String { text.bytes().map(|b| spelled[b as usize]).collect() };
-    let specials = ["<s>", "</s>", "<|eot_id|>"];
-    let bytes = spelled.iter().map(char::to_string);
-    let texts = specials.map(str::to_owned).into_iter().chain(bytes);
-    let texts: Vec<String> = texts.chain(words.iter().map(|text| word(text))).collect();
-    let vocab: serde_json::Map<String, Value> = texts
-        .iter()
-        .zip(0..)
-        .map(|(text, id)| (text.clone(), json!(id)))
-        .collect();
-    let added: Vec<Value> = (0..3)
-        .map(|id| {
-            json!({"id": id, "content": specials[id], "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-        "use_regex": true});
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
-        "model": {"type": "BPE", "dropout": null, "unk_token": null,
-            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-            "byte_fallback": false, "vocab": vocab, "merges": []},
-    });
-    let vocab_size = texts.len();
-    let config = json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size,
-        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": true, "eos_token_id": [1, 2],
-    });
-    let config = Config::from_json(&config).unwrap();
-    let bytes = tokenizer.to_string();
-    let file = |name: &str| (name == "tokenizer.json").then_some(bytes.as_bytes());
-    (Tokenizer::of_files(&config, file).unwrap(), vocab_size)
-}
-
-/// Words that JSON texts and regular expressions have in the middle, also parts of characters.
-const WORDS: [&str; 12] = [
-    "{\"", "\":", "\", \"", "true", "ab", "abc", "ba", "\"}", " \n", "12", "é", "aé",
-];
+use support::{WORDS, allowed, random_text, tokenizer};
 
 fn grammars(words: &[&str]) -> (Grammars, Tokenizer, usize) {
     let (tokenizer, vocab_size) = tokenizer(words);
     let grammars = Grammars::new(&tokenizer, vocab_size).unwrap();
     (grammars, tokenizer, vocab_size)
-}
-
-fn allowed(constraint: &mut dyn Constraint, vocab_size: usize) -> Allowed {
-    let mut allowed = Allowed::none(vocab_size);
-    constraint.allow(&mut allowed).unwrap();
-    allowed
-}
-
-/// Follows a constraint with tokens drawn from those it allows. `None` if the text is longer than
-/// this number of tokens.
-fn random_text(
-    mut constraint: Box<dyn Constraint>,
-    tokenizer: &Tokenizer,
-    vocab_size: usize,
-    random: &mut SplitMix64,
-    most: usize,
-) -> Option<String> {
-    let mut bytes = Vec::new();
-    for _ in 0..most {
-        if constraint.is_complete() {
-            return Some(String::from_utf8(bytes).unwrap());
-        }
-        let ids: Vec<u32> = allowed(&mut *constraint, vocab_size).ids().collect();
-        let id = ids[random.next() as usize % ids.len()];
-        constraint.accept(id).unwrap();
-        if tokenizer.eos().contains(&id) {
-            return Some(String::from_utf8(bytes).unwrap());
-        }
-        assert!(!tokenizer.is_special(id), "token {id} has no text");
-        bytes.extend(tokenizer.bytes(id));
-    }
-    None
 }
 
 #[test]
@@ -267,31 +185,52 @@ fn copies_go_their_own_ways() {
 fn what_cannot_be_enforced_is_refused_by_its_place() {
     let (grammars, ..) = grammars(&[]);
     let cases = [
+        // As a user would meet them.
         (
-            json!({"type": "object", "properties": {"a/b": {"not": {"type": "null"}}}}),
-            "#/properties/a~1b",
-            "not",
-        ),
-        (
-            json!({"type": "array", "items": {"type": "string", "format": "color"}}),
-            "#/items",
-            "color",
+            json!({"type": "object", "properties": {"a/b": {"not": {"pattern": "x"}}}}),
+            "#/properties/a~1b/not/pattern",
+            "the negation of pattern",
         ),
         (
             json!({"$defs": {"x": {"uniqueItems": true, "type": "array"}}, "type": "object",
             "properties": {"y": {"$ref": "#/$defs/x"}}}),
-            "#/$defs/x",
-            "uniqueItems",
+            "#/$defs/x/uniqueItems",
+            "leave it out",
         ),
         (
             json!({"properties": {"p": {"type": "string", "pattern": "(?=a)b"}}}),
-            "#/properties/p",
-            "look",
+            "#/properties/p/pattern",
+            "lookahead",
+        ),
+        (
+            json!({"type": "string", "pattern": r"\bword\b"}),
+            "#/pattern",
+            r"\b cannot be enforced",
+        ),
+        (
+            json!({"type": "string", "pattern": r"(a)\1"}),
+            "#/pattern",
+            "write the group again",
+        ),
+        (
+            json!({"type": "string", "pattern": "a$b"}),
+            "#",
+            "at the ends",
+        ),
+        (
+            json!({"type": "string", "pattern": 3}),
+            "#/pattern",
+            "expected a regular expression",
+        ),
+        (
+            json!({"items": {"type": "string", "format": "regex"}}),
+            "#/items/format",
+            "cannot be enforced",
         ),
         (
             json!({"type": "object", "nullable": true}),
             "#/nullable",
-            "nullable",
+            "add \"null\" to the type",
         ),
         (
             json!({"items": {"x-guidance": {"lenient": true}}}),
@@ -301,14 +240,76 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
         (
             json!({"$ref": "https://example.org/s.json"}),
             "#/$ref",
-            "example.org",
+            "copy what it names into $defs",
+        ),
+        (
+            json!({"items": {"$ref": "#/$defs/none"}}),
+            "#/items/$ref",
+            "names nothing",
         ),
         (
             json!({"type": "string", "minLength": 3, "maxLength": 2}),
             "#",
-            "",
+            "nothing is valid",
         ),
-        (json!(["not a schema"]), "#", ""),
+        (
+            json!({"type": "string", "minLength": -1}),
+            "#/minLength",
+            "a whole number",
+        ),
+        (
+            json!({"type": "array", "contains": {"type": "null"}}),
+            "#/contains",
+            "prefixItems",
+        ),
+        (json!({"type": "any"}), "#/type", "one of null, boolean"),
+        (
+            json!({"properties": {"a": {"type": "string", "required": true}}}),
+            "#/properties/a/required",
+            "list the names",
+        ),
+        (
+            json!({"$schema": "http://json-schema.org/draft-03/schema#"}),
+            "#/$schema",
+            "old draft",
+        ),
+        (
+            json!({"oneOf": [{"properties": {"a": {"pattern": "x"}}}, {"required": ["b"]}]}),
+            "#/oneOf",
+            "branches 0 and 1 can both hold",
+        ),
+        (
+            json!({"unevaluatedProperties": false, "allOf": [{"type": "object"}]}),
+            "#/unevaluatedProperties",
+            "additionalProperties",
+        ),
+        (
+            json!({"type": "integer", "multipleOf": 1e6}),
+            "#",
+            "at most 10000",
+        ),
+        (
+            json!({"const": 9007199254740993u64}),
+            "#/const",
+            "up to 2^53",
+        ),
+        (
+            json!({"minProperties": 3, "type": "object"}),
+            "#/minProperties",
+            "at most one more",
+        ),
+        (
+            json!({"patternProperties": {"a": {"type": "null"}, "b": {"type": "string"}}}),
+            "#",
+            "the same name",
+        ),
+        (
+            json!({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+            "#/$defs/a",
+            "no text keeps to it",
+        ),
+        (json!(false), "#", "nothing is valid"),
+        (json!(["not a schema"]), "#", "expected a schema"),
     ];
     for (schema, place, word) in cases {
         let error = grammars
@@ -318,6 +319,8 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
             panic!("{schema}: {error}");
         };
         assert!(pointer == place && why.contains(word), "{schema}: {error}");
+        let has_form = !why.contains("Unimplemented") && !why.ends_with('.');
+        assert!(has_form, "{error}");
         assert!(!error.to_string().contains('\n'), "{error}");
     }
     for rule in [
@@ -333,32 +336,115 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
 
 #[test]
 fn hostile_rules_end() {
-    let (grammars, ..) = grammars(&[]);
+    let (grammars, tokenizer, vocab_size) = grammars(&[]);
     let mut nested = json!({"type": "null"});
-    for _ in 0..100 {
+    for _ in 0..60 {
         nested = json!({"type": "array", "items": nested, "minItems": 1});
     }
-    let many: Vec<Value> = (0..20_000).map(|i| json!(format!("value {i}"))).collect();
-    let rules = [
-        Rule::JsonSchema(nested),
-        Rule::JsonSchema(json!({"enum": many})),
-        Rule::JsonSchema(json!({"type": "array", "minItems": 1_000_000_000u64})),
-        Rule::JsonSchema(json!({"type": "string", "maxLength": 1_000_000_000u64})),
-        Rule::JsonSchema(json!({"$ref": "#"})),
-        Rule::JsonSchema(
-            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
-            "$ref": "#/$defs/a"}),
-        ),
-        Rule::Regex("(a{1000}){1000}".into()),
-        Rule::Regex("(((a*)*)*)*b".into()),
-        Rule::Regex("x".repeat(LARGEST + 1)),
+    let strings = |n: usize| -> Vec<Value> { (0..n).map(|i| json!(format!("v{i}"))).collect() };
+    let properties =
+        |n: usize, of: Value| -> Value { (0..n).map(|i| (format!("p{i}"), of.clone())).collect() };
+    let mut deep = json!(null);
+    for _ in 0..3000 {
+        let mut around = serde_json::Map::new();
+        around.insert("items".into(), deep);
+        deep = Value::Object(around);
+    }
+    let chain = |n: usize, last: &str| {
+        let rule = |i: usize| format!("r{i}: \"a\" r{}\n", i + 1);
+        let rules: String = (0..n).map(rule).collect();
+        format!("start: r0\n{rules}r{n}: {last}")
+    };
+    let choices: Vec<Value> = (0..20)
+        .map(|i| json!({"anyOf": [{"required": [format!("a{i}")]}, {"required": ["b"]}]}))
+        .collect();
+    let schemas = [
+        nested,
+        json!({"enum": strings(100_000)}),
+        json!({"enum": strings(20_000)}),
+        json!({"enum": strings(8_000)}),
+        json!({"const": strings(20_000)}),
+        json!({"type": "array", "minItems": 1_000_000_000u64}),
+        json!({"type": "array", "maxItems": 1_000_000_000u64}),
+        json!({"type": "string", "maxLength": 1_000_000_000u64}),
+        json!({"type": "string", "pattern": "^(a|b)*a(a|b){40}$", "minLength": 1000}),
+        json!({"const": "x".repeat(4 << 20)}),
+        json!({"$ref": "#"}),
+        json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+            "propertyNames": {"$ref": "#/$defs/a"}}),
+        json!({"$defs": {"a": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}),
+        json!({"properties": properties(10_000, json!({}))}),
+        json!({"properties": properties(600, json!({"type": "string"}))}),
+        json!({"patternProperties": properties(1000, json!({"type": "string"}))}),
+        json!({"required": strings(20_000)}),
+        json!({"allOf": choices}),
+        json!({"oneOf": choices}),
+        json!({"type": "integer", "multipleOf": 4_000_000_007u64}),
+        json!({"type": "number", "minimum": -1e308, "maximum": 1e308}),
     ];
+    let regexes = [
+        "(a{1000}){1000}".to_owned(),
+        "a{1000000}".to_owned(),
+        "(((a*)*)*)*b".to_owned(),
+        "(a|b)*a(a|b){30}".to_owned(),
+        "a?".repeat(2000) + &"a".repeat(2000),
+        format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000)),
+        "x".repeat(LONGEST + 1),
+    ];
+    let grammars_of = [
+        chain(2000, "\"b\""),
+        chain(100_000, "\"b\""),
+        "start: e\ne: e \"+\" e | e e | /[0-9]+/ | ".to_owned(),
+        "start: a\na: a | b\nb: a | \"\"".to_owned(),
+        "start: (((\"x\"{1000}){1000}){1000}){1000}".to_owned(),
+        format!("start: {}\"a\"{}", "(".repeat(20_000), ")".repeat(20_000)),
+        format!(
+            "start: %json {}1{}",
+            "{\"items\":".repeat(4000),
+            "}".repeat(4000)
+        ),
+    ];
+    let rules = schemas.into_iter().map(Rule::JsonSchema);
+    let rules = rules.chain(regexes.into_iter().map(Rule::Regex));
+    let rules = rules.chain(grammars_of.into_iter().map(Rule::Lark));
+    let (mut accepted, mut refused) = (0, 0);
     for rule in rules {
-        // Accepted or refused: it comes back, and does not panic.
-        let _ended = grammars.compile(&rule);
+        let start = Instant::now();
+        let compiled = grammars.compile(&rule);
+        let took = start.elapsed();
+        // Limits of the machine count beside ours, so this is only a guard against what never ends.
+        let shown: String = format!("{rule:?}").chars().take(100).collect();
+        assert!(took < Duration::from_secs(10), "{shown}: {took:?}");
+        match compiled {
+            Ok(rule) => {
+                accepted += 1;
+                let mut random = SplitMix64(1);
+                random_text(rule, &tokenizer, vocab_size, &mut random, 100);
+            }
+            Err(error) => {
+                refused += 1;
+                let error = error.to_string();
+                assert!(
+                    !error.contains("panic") && error.len() < 500,
+                    "{shown}: {error}"
+                );
+            }
+        }
+    }
+    assert!(accepted > 10 && refused > 10, "{accepted} {refused}");
+    // What is nested too deeply is refused before it is read. The value itself is let go one level
+    // at a time, as serde_json would recurse.
+    let rule = Rule::JsonSchema(deep);
+    let error = grammars.compile(&rule).unwrap_err();
+    assert!(error.to_string().contains("levels"), "{error}");
+    let Rule::JsonSchema(mut deep) = rule else {
+        unreachable!()
+    };
+    while let Some(inner) = deep.get_mut("items").map(Value::take) {
+        deep = inner;
     }
     let error = grammars
-        .compile(&Rule::Regex("x".repeat(LARGEST + 1)))
+        .compile(&Rule::Regex("x".repeat(LONGEST + 1)))
         .unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
@@ -367,12 +453,13 @@ fn hostile_rules_end() {
 fn keywords_without_effect_are_named() {
     let schema = json!({"type": "object", "titel": "T", "uniqueItems": true, "properties": {
         "minLenght": {"type": "string", "minLenght": 3}, "a": {"items": [{"x/y": 1}]}},
-        "description": "d"});
+        "description": "d", "not": {"format": "date"}, "if": {"format": "color"}});
     let found = unknown_keywords(&schema);
     let expected = [
         "#/titel",
         "#/properties/minLenght/minLenght",
         "#/properties/a/items/0/x~1y",
+        "#/if/format",
     ];
     assert_eq!(found.len(), expected.len(), "{found:?}");
     assert!(
@@ -381,4 +468,44 @@ fn keywords_without_effect_are_named() {
             .all(|place| found.contains(&(*place).to_owned())),
         "{found:?}"
     );
+}
+
+#[test]
+fn what_stands_beside_a_reference_counts_since_2019() {
+    let mut schema = json!({"definitions": {"a": {"type": "string"}},
+        "items": {"$ref": "#/definitions/a", "maxLength": 3, "title": "T"}});
+    assert!(unknown_keywords(&schema).is_empty());
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    assert_eq!(unknown_keywords(&schema), ["#/items/maxLength"]);
+}
+
+#[test]
+fn rules_are_kept_and_do_not_disturb_each_other() {
+    let (grammars, _, vocab_size) = grammars(&WORDS);
+    let rule = |i: usize| Rule::Regex(format!("[ab]{{{}}}", i + 2));
+    // More rules than are kept, from several threads, in different orders.
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let grammars = &grammars;
+            scope.spawn(move || {
+                for i in 0..2 * KEPT {
+                    let i = (i * (2 * thread + 1)) % (KEPT + 10);
+                    let mut compiled = grammars.compile(&rule(i)).unwrap();
+                    for _ in 0..i + 2 {
+                        assert!(!compiled.is_complete());
+                        let id = allowed(&mut *compiled, vocab_size).ids().next().unwrap();
+                        compiled.accept(id).unwrap();
+                    }
+                    assert!(compiled.is_complete());
+                }
+            });
+        }
+    });
+    // The same text as a rule of another kind is another rule.
+    grammars
+        .compile(&Rule::Regex("start: \"a\"".into()))
+        .unwrap();
+    grammars
+        .compile(&Rule::Lark("start: \"a\"".into()))
+        .unwrap();
 }
