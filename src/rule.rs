@@ -81,7 +81,7 @@ impl Args {
         let unknown = sterna_grammar::unknown_keywords(&schema).join(", ");
         if !unknown.is_empty() {
             crate::output::warning!(
-                "{source}: these keywords are not of JSON Schema and have no effect: {unknown}"
+                "{source}: these keywords have no effect by JSON Schema: {unknown}"
             );
         }
         Ok(Some((source, Rule::JsonSchema(schema))))

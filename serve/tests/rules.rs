@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Test, over};
+use support::{Test, limits, over, served};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -174,4 +174,51 @@ fn what_cannot_be_enforced_is_refused() {
         test.error("/v1/responses", &twice, 400)["param"],
         "text.format"
     );
+}
+
+#[test]
+fn keywords_without_effect_are_named() {
+    let schema = json!({"type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": {"a": {"type": "boolean", "foo": 3}}});
+    let inner = json!({"type": "json_schema", "json_schema": {"schema": schema}});
+    let flat = json!({"type": "json_schema", "name": "n", "schema": schema});
+    let requests = [
+        (
+            CHAT,
+            json!({"messages": messages(), "response_format": inner}),
+            "response_format.json_schema.schema/properties/a/foo",
+        ),
+        (
+            COMPLETIONS,
+            json!({"prompt": "Once", "guided_json": schema, "user": "me"}),
+            "user,guided_json/properties/a/foo",
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "Once Mia", "text": {"format": flat}}),
+            "text.format.schema/properties/a/foo",
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": messages(), "output_config": {"format": flat},
+                "max_tokens": 50}),
+            "output_config.format.schema/properties/a/foo",
+        ),
+        (
+            "/api/chat",
+            json!({"messages": messages(), "format": schema, "stream": false}),
+            "format/properties/a/foo",
+        ),
+    ];
+    let test = Test::start();
+    for (path, body, named) in &requests {
+        let reply = test.post(path, body);
+        assert_eq!(reply.status, 200, "{path}");
+        assert_eq!(reply.header("x-sterna-ignored"), Some(*named), "{path}");
+    }
+    let models = vec![served("stories", limits())];
+    let strict = Test::with(|settings| settings.is_strict = true, models);
+    let (path, body, named) = &requests[0];
+    let error = strict.error(path, body, 400);
+    assert_eq!(error["param"], *named);
 }

@@ -32,6 +32,7 @@ pub fn job(
     let reader = Reader(&body);
     let options = StreamOptions::read(reader, &mut ignored, is_strict)?;
     let mut wish = Wish::read(reader, &served)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     wish.check_tokens()?;
     let has_logprobs = reader.flag("logprobs")?;
     let top = reader.integer("top_logprobs", 0..=MOST_LOGPROBS)?;

@@ -36,6 +36,7 @@ pub fn job(
     let reader = Reader(&body);
     let options = StreamOptions::read(reader, &mut ignored, is_strict)?;
     let mut wish = Wish::read(reader, &served)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     wish.continue_text();
     let has_echo = reader.flag("echo")?;
     let logprobs = logprobs(reader)?;

@@ -33,6 +33,8 @@ pub struct Wish {
     reads_cache: bool,
     /// The seed, as it is returned.
     pub seed: i64,
+    /// Keywords of a schema that have no effect.
+    pub unknown: Vec<String>,
 }
 
 impl Wish {
@@ -45,6 +47,11 @@ impl Wish {
             Some(seed) => seed,
             None => drawn()?,
         };
+        let rule = rule::read(fields, served)?;
+        let (constraint, unknown) = match rule {
+            Some(rule) => (Some(Arc::from(rule.constraint)), rule.unknown),
+            None => (None, Vec::new()),
+        };
         let limits = ["max_tokens", "max_completion_tokens", "n_predict"];
         let mut max_tokens = None;
         for name in limits {
@@ -56,7 +63,7 @@ impl Wish {
                 choices: fields.integer("n", 1..=MOST_CHOICES)?.unwrap_or(1) as usize,
                 max_tokens: 0,
                 sampling: sampling(fields, served.sampling, seed as u64)?,
-                constraint: rule::read(fields, served)?.map(Arc::from),
+                constraint,
                 bias: bias(fields, served.vocab_size())?,
                 stop: stop(fields, served)?,
                 stop_tokens: stop_tokens(fields, served.vocab_size())?,
@@ -70,7 +77,21 @@ impl Wish {
             max_tokens,
             reads_cache: fields.boolean("cache_prompt")?.unwrap_or(true),
             seed,
+            unknown,
         })
+    }
+
+    /// Adds keywords of a schema without effect to `ignored`.
+    ///
+    /// # Errors
+    /// 400 with `is_strict`.
+    pub fn name_ignored(&mut self, ignored: &mut Vec<String>, is_strict: bool) -> ApiResult<()> {
+        if let (true, Some(name)) = (is_strict, self.unknown.first()) {
+            let message = format!("{name} has no effect by JSON Schema; the server is strict");
+            return Err(ApiError::unsupported(name, message));
+        }
+        ignored.append(&mut self.unknown);
+        Ok(())
     }
 
     /// How tokens are chosen.

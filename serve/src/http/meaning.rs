@@ -110,7 +110,11 @@ impl Meaning {
     pub fn wish(&self, served: &Served) -> ApiResult<Wish> {
         let wish = Wish::read(Reader(&self.fields), served);
         let wish = wish.and_then(|wish| wish.check_tokens().map(|()| wish));
-        wish.map_err(|error| self.explained(error))
+        let mut wish = wish.map_err(|error| self.explained(error))?;
+        for name in &mut wish.unknown {
+            *name = self.own(name);
+        }
+        Ok(wish)
     }
 
     /// The tokens of the conversation, which fit into the context. `own` is the client's field with
@@ -167,7 +171,7 @@ impl Meaning {
     fn own(&self, name: &str) -> String {
         let own = self.names.iter().find_map(|(chat, own)| {
             let rest = name.strip_prefix(chat.as_str())?;
-            let is_part = rest.is_empty() || rest.starts_with(['.', '[']);
+            let is_part = rest.is_empty() || rest.starts_with(['.', '[', '/']);
             is_part.then(|| format!("{own}{rest}"))
         });
         own.unwrap_or_else(|| name.to_owned())

@@ -27,7 +27,7 @@ pub fn job(
     key: usize,
     is_strict: bool,
 ) -> ApiResult<Job> {
-    let ignored = fields::ignored(&body, Fields::Messages, is_strict)?;
+    let mut ignored = fields::ignored(&body, Fields::Messages, is_strict)?;
     let reader = Reader(&body);
     if reader.value("max_tokens").is_none() {
         let message = "max_tokens is missing, expected a whole number from 1";
@@ -35,6 +35,7 @@ pub fn job(
     }
     let meaning = meaning(reader)?;
     let mut wish = meaning.wish(&served)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     let prompt = meaning.prompt(&served, "messages", &mut wish)?;
     let form = Messages {
         id: format!("msg_{}", unique()?),

@@ -10,6 +10,8 @@ use serde_json::Value;
 pub const IGNORED: HeaderName = HeaderName::from_static("x-sterna-ignored");
 /// Tokens of the prompt that were not computed for this request.
 pub const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-sterna-cached-tokens");
+/// Most characters of one name.
+const LONGEST_NAME: usize = 160;
 /// Longest list of ignored fields in bytes; further ones are counted.
 const LONGEST_LIST: usize = 1000;
 
@@ -35,7 +37,7 @@ pub fn name_ignored(response: &mut Response, ignored: &[String]) {
     }
     let mut list = String::new();
     for (i, name) in ignored.iter().enumerate() {
-        let name: String = name.chars().take(64).collect();
+        let name: String = name.chars().take(LONGEST_NAME).collect();
         let name = name.escape_default().to_string().replace(',', "\\u{2c}");
         if list.len() + name.len() > LONGEST_LIST {
             list += &format!(" and {} more", ignored.len() - i);

@@ -38,11 +38,19 @@ pub enum Rule {
     Choice(Vec<String>),
 }
 
-/// The constraint that a request asks for.
+/// What an answer keeps to.
+pub struct Asked {
+    /// The constraint that follows it.
+    pub constraint: Box<dyn Constraint>,
+    /// The keywords of a schema that have no effect, below the name of their field.
+    pub unknown: Vec<String>,
+}
+
+/// What a request asks for.
 ///
 /// # Errors
 /// 400 with the name of the field: a wrong value, two rules, or one that cannot be enforced.
-pub fn read(fields: Reader, served: &Served) -> ApiResult<Option<Box<dyn Constraint>>> {
+pub fn read(fields: Reader, served: &Served) -> ApiResult<Option<Asked>> {
     let mut asked = asked(fields)?.into_iter();
     let Some((param, rule)) = asked.next() else {
         return Ok(None);
@@ -56,7 +64,12 @@ pub fn read(fields: Reader, served: &Served) -> ApiResult<Option<Box<dyn Constra
         let message = format!("ignore_eos is true, but an answer that keeps to {param} has an end");
         return Err(ApiError::invalid("ignore_eos", message));
     }
-    served.constraint(&param, rule).map(Some)
+    let unknown = unknown(&param, &rule);
+    let constraint = served.constraint(&param, rule)?;
+    Ok(Some(Asked {
+        constraint,
+        unknown,
+    }))
 }
 
 /// The rules that fields ask for, with the names of the fields.
@@ -187,6 +200,23 @@ fn member(name: &str, param: &str, value: &Value) -> ApiResult<Option<(String, R
         }
     };
     Ok(Some((param.to_owned(), rule)))
+}
+
+/// The keywords of a schema that have no effect, as `field/place`.
+#[cfg(feature = "grammar")]
+fn unknown(param: &str, rule: &Rule) -> Vec<String> {
+    let Rule::Schema(schema) = rule else {
+        return Vec::new();
+    };
+    let places = sterna_grammar::unknown_keywords(schema).into_iter();
+    places
+        .map(|place| format!("{param}{}", &place[1..]))
+        .collect()
+}
+
+#[cfg(not(feature = "grammar"))]
+fn unknown(_: &str, _: &Rule) -> Vec<String> {
+    Vec::new()
 }
 
 /// The constraint of a rule.

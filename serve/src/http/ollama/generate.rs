@@ -143,6 +143,7 @@ impl Read {
         format(fields, &mut meaning)?;
         think(fields, &self.served, &mut meaning)?;
         let mut wish = meaning.wish(&self.served)?;
+        wish.name_ignored(&mut self.ignored, self.is_strict)?;
         let has_logprobs = score(&mut wish, fields, fields.flag("logprobs")?)?;
         let is_streamed = fields.boolean("stream")?.unwrap_or(true);
         let tokens = match prompt {

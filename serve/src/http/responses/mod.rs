@@ -40,10 +40,11 @@ pub fn job(
     key: usize,
     is_strict: bool,
 ) -> ApiResult<Job> {
-    let ignored = fields::ignored(&body, Fields::Responses, is_strict)?;
+    let mut ignored = fields::ignored(&body, Fields::Responses, is_strict)?;
     let reader = Reader(&body);
     let meaning = meaning(reader)?;
     let mut wish = meaning.wish(&served)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     let has_logprobs = score(&mut wish, reader, includes_logprobs(reader)?)?;
     let prompt = meaning.prompt(&served, "input", &mut wish)?;
     let sampling = wish.sampling();
