@@ -82,6 +82,27 @@ fn batch_gives_the_same_bits() {
 }
 
 #[test]
+#[cfg(feature = "grammar")]
+fn json_keeps_to_the_schema() {
+    let (folder, model) = packed("trained/bitnet");
+    let schema = r#"{"type": "object", "properties": {"name": {"enum": ["Mia", "Tom"]},
+        "age": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["name", "age"],
+        "additionalProperties": false}"#;
+    let schema = write(folder.path(), "schema.json", schema);
+    let printed = example("json", &[&model, "Once Mia", &schema], "");
+    let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert!(
+        ["Mia", "Tom"].contains(&value["name"].as_str().unwrap()),
+        "{printed}"
+    );
+    assert!(
+        (1..=9).contains(&value["age"].as_i64().unwrap()),
+        "{printed}"
+    );
+    assert_eq!(value.as_object().unwrap().len(), 2, "{printed}");
+}
+
+#[test]
 fn logits_never_uses_the_letter() {
     let (_folder, model) = packed("trained/bitnet");
     let printed = example("logits", &[&model, "Once Mia", "e"], "");
