@@ -12,7 +12,7 @@ use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::avx2;
-use super::avx2::lut::{LOOPS, Loops};
+use super::avx2::lut::{LONG, Loops};
 use super::avx2::registers::load;
 use super::avx2::shuffle::eight_by_eight;
 use super::avx2::ternary::{digits_i2, digits_t5, product_i2, product_t5, tokens_for_tables};
@@ -22,7 +22,7 @@ use super::dot::{self, Multiply, Product, Unpack};
 use super::panels::PanelProduct;
 use super::prefetch::{Prefetch, prefetch_second};
 use super::shape::Operands;
-use super::slots::Kernels;
+use super::slots::{Kernels, MANY};
 
 /// Fewest tokens, out of those of a table, for which the tables of `avx2` take less time.
 const TABLE_TOKENS: usize = 25;
@@ -33,6 +33,7 @@ macro_rules! table {
     ($name:literal, $features:literal, $dpbusd:ident, $dpwssd:ident) => {
         pub(super) static KERNELS: Kernels = Kernels {
             name: $name,
+            table_tokens: || MANY,
             gemm_i2: slot!(gemm_i2(rows, q, q_sums, sums)),
             gemm_t5: slot!(gemm_t5(rows, q, q_sums, sums)),
             panels_i8: slot!(panels_i8(product, y)),
@@ -101,15 +102,15 @@ macro_rules! table {
             operands: Operands,
             sums: &mut [i32],
             digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
-            tables: unsafe fn(Operands, &mut [i32], Loops),
+            tables: unsafe fn(Operands, &mut [i32], &[Loops]),
         ) {
-            let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS);
+            let tokens = tokens_for_tables(operands.shape, LONG, TABLE_TOKENS);
             let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
             let [operands, rest] = operands.split_at(tokens);
             // SAFETY: this function is compiled for `$features`, which AVX2 is one of.
             unsafe {
                 if tokens > 0 {
-                    tables(operands, sums, LOOPS);
+                    tables(operands, sums, LONG);
                 }
                 if rest.shape.tokens > 0 {
                     digits::few(rest, rest_sums, Rows8, digits);

@@ -61,6 +61,8 @@ pub use softmax::{Scores, SoftmaxBlock};
 
 use std::sync::LazyLock;
 
+use slots::MANY;
+
 impl Kernels {
     /// Every table that this CPU runs, slowest first.
     pub fn available() -> &'static [&'static Kernels] {
@@ -91,12 +93,13 @@ impl Kernels {
     /// Many tokens without tables pass over stretches of some panels, and as many tokens as
     /// possible share their unpacking.
     pub(crate) fn tile(&self, tokens: usize, rows: usize, threads: usize) -> (usize, usize) {
-        /// Fewest tokens for which tables pay.
-        const MANY: usize = 20;
-        if tokens < MANY {
+        /// Fewest rows of a thread for which tables pay with less than [`MANY`] tokens.
+        const TABLE_ROWS: usize = 512;
+        let tables = (self.table_tokens)();
+        if tokens < MANY && (tokens < tables || rows < TABLE_ROWS * threads) {
             return (tokens, if tokens == 1 { 32 } else { 64 });
         }
-        if !(self.uses_tables)() {
+        if tokens < tables {
             return (tokens.min(512), (rows / (4 * threads)).clamp(64, 256) & !63);
         }
         let height = tokens.min(128);

@@ -10,7 +10,7 @@ use super::{codes, dense, float, groups, panels, screen, softmax};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
-    uses_tables: || false,
+    table_tokens: || usize::MAX,
     quantize: float::quantize,
     quantize_int16: float::quantize_int16,
     sum: float::sum,

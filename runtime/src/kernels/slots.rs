@@ -11,6 +11,9 @@ use super::panels::PanelProduct;
 use super::screen::{RowBounds, Threshold};
 use super::softmax::{Scores, SoftmaxBlock};
 
+/// Fewest tokens that are many: arithmetic bounds their products, not memory.
+pub(super) const MANY: usize = 20;
+
 /// One complete set of inner loops. All slices are row-major. A slot panics if their lengths
 /// disagree.
 #[derive(Clone, Copy)]
@@ -32,8 +35,8 @@ pub struct Kernels {
     pub gemm_i2: Gemm,
     /// Ternary matrix product for [`Packing::T5`].
     pub gemm_t5: Gemm,
-    /// Whether the products of many tokens use tables of partial sums.
-    pub(super) uses_tables: fn() -> bool,
+    /// Fewest tokens whose products use tables of partial sums, [`usize::MAX`] if none do.
+    pub(super) table_tokens: fn() -> usize,
     /// Ternary matrix product for [`Packing::I2`] with one scale per group of columns.
     pub gemm_groups: GemmGroups,
 

@@ -17,7 +17,7 @@ const ROWS: usize = 4;
 #[target_feature(enable = "avx2")]
 pub(super) fn gemm(product: GroupProduct, y: &mut [f32]) {
     let (tokens, rows) = product.shape(y);
-    let done = by_tables(product, y, TABLE_TOKENS, lut::LOOPS);
+    let done = by_tables(product, y, TABLE_TOKENS, lut::NEAR);
     for first in (0..rows).step_by(ROWS) {
         for t in (done..tokens).step_by(2) {
             match tokens - t {
@@ -34,7 +34,7 @@ pub(in super::super) fn by_tables(
     product: GroupProduct,
     y: &mut [f32],
     fewest: usize,
-    loops: lut::Loops,
+    loops: &[lut::Loops],
 ) -> usize {
     let (tokens, rows) = product.shape(y);
     let shape = GemmShape {
@@ -42,7 +42,7 @@ pub(in super::super) fn by_tables(
         rows,
         blocks: product.groups,
     };
-    let tokens = tokens_for_tables(shape, fewest);
+    let tokens = tokens_for_tables(shape, loops, fewest);
     if tokens > 0 {
         let operands = Operands {
             shape: GemmShape { tokens, ..shape },

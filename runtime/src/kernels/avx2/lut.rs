@@ -1,19 +1,20 @@
-//! Prefill: one addition in place of four multiply-adds, with tables of partial sums shared by 32
-//! tokens.
+//! Many tokens: one addition in place of four multiply-adds, with tables of partial sums shared by
+//! 16 or 32 tokens.
 //!
 //! Four trits have 81 values. For a *group* of four columns and one token, all 81 sums ±a₀ ±a₁ ±a₂
 //! ±a₃ can be tabulated once; then each row of the matrix needs one addition for four weights: of
 //! the entry that its four trits select, its *rank* 27 d₀ + 9 d₁ + 3 d₂ + d₃ with d = trit + 1. An
-//! entry holds that sum for 32 tokens, side by side in 16-bit lanes (64 bytes, one cache line), so
-//! one rank serves 32 tokens.
+//! entry holds that sum for several tokens, side by side in 16-bit lanes, so one rank serves them
+//! all: 32 tokens (64 bytes, one cache line), or 16 where there are no more. Fewer would not pay, as
+//! to find an entry takes more time than to add it.
 //!
-//! Eight groups are a *unit*, 32 columns; their tables are 41 KiB and stay in the two nearest
-//! caches while all rows pass over them. A pass over a unit adds eight entries to each row's 32
-//! running sums. An entry is at most 4 · 128 = 512 in magnitude and a 16-bit lane holds 63 of them,
-//! whatever the activations: after seven units (56 groups) the running sums are added to 32-bit
-//! sums and start again. The 32-bit sums lie tokens along the vector as well and are transposed at
-//! the end. With one scale per group of columns the running sums are scaled and added to sums in
-//! f32 instead, after the four units of each block of `i2`.
+//! Eight groups are a *unit*, 32 columns. While all rows pass over its tables, these stay in the two
+//! nearest caches (41 KiB), with 16 tokens in the nearest one (20 KiB). A pass over a unit adds
+//! eight entries to each row's running sums. An entry is at most 4 · 128 = 512 in magnitude and a
+//! 16-bit lane holds 63 of them, whatever the activations: after seven units (56 groups) the running
+//! sums are added to 32-bit sums and start again. The 32-bit sums lie tokens along the vector as
+//! well and are transposed at the end. With one scale per group of columns the running sums are
+//! scaled and added to sums in f32 instead, after the four units of each block of `i2`.
 //!
 //! Ranks are made from packed bytes once for some blocks of all rows and for two sets of tables,
 //! and are laid out in the order of the passes: for each unit, for each row, eight ranks in a u64.
@@ -26,15 +27,17 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::prefetch::prefetch_line;
 use super::super::shape::{GemmShape, Operands};
 use super::registers::{high_bytes, load, table};
 use super::shuffle::{exchange, four_by_four};
+use super::sums::Sums;
 
-/// Tokens of a table entry.
-pub(super) const TOKENS: usize = 32;
+/// Most tokens of a table entry.
+const MOST_TOKENS: usize = 32;
 /// Groups of a unit.
 const GROUPS: usize = 8;
 /// Ranks of a group.
@@ -48,77 +51,64 @@ const BLOCKS: usize = 7;
 const BLOCK_UNITS: usize = 5;
 /// Most rows that pass over one set of tables.
 const ROWS: usize = 2048;
-/// Times [`TOKENS`] tokens that share one set of ranks.
-const TILES: usize = 4;
+/// Tokens that share one set of ranks.
+const SHARING: usize = 128;
 
-/// One number for each of 32 tokens.
+/// A cache line of tables or of sums.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(in super::super) struct Narrow(pub [i16; TOKENS]);
+struct Line(#[allow(dead_code)] [i32; 16]);
 
-/// The same with room for sums of whole rows.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(in super::super) struct Wide(pub [i32; TOKENS]);
+// SAFETY: sixteen numbers, for which any bytes are right, without padding.
+unsafe impl Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl Pod for Line {}
 
-/// A [`Narrow`] in registers.
-///
-/// # Safety
-/// Every function of this trait may be called only on a CPU that has the instruction set of the
-/// implementing type: AVX2 for two registers of 256 bits, AVX-512 F and BW for one of 512 bits.
-pub(in super::super) trait Sums: Copy {
-    /// All sums zero.
-    unsafe fn zero() -> Self;
-    /// The bytes of the first and of the last 16 tokens, as 16-bit numbers.
-    unsafe fn widen(bytes: [__m128i; 2]) -> Self;
-    /// Reads 32 sums.
-    unsafe fn load(from: &Narrow) -> Self;
-    /// Writes 32 sums.
-    unsafe fn store(self, to: &mut Narrow);
-    /// The sums of lanes, modulo 2¹⁶.
-    unsafe fn add(self, other: Self) -> Self;
-    /// The differences of lanes, modulo 2¹⁶.
-    unsafe fn sub(self, other: Self) -> Self;
-    /// Adds the lanes to 32-bit sums.
-    unsafe fn add_to(self, to: &mut Wide);
-    /// Adds the lanes, as f32 times `scale`, to sums whose bits are those of f32.
-    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide);
-}
-
-/// The two inner loops, compiled for an instruction set.
+/// The two inner loops for one size of entries, compiled for an instruction set.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Loops {
+    /// Tokens of an entry.
+    pub tokens: usize,
     /// [`fill_tables`]
-    pub fill_tables: unsafe fn(Columns, &mut [Narrow]),
+    pub fill_tables: unsafe fn(Columns, &mut [i16]),
     /// [`Pass::run`]
     pub run: unsafe fn(Pass),
 }
 
-/// The loops of this instruction set.
-pub(in super::super) const LOOPS: Loops = {
-    #[target_feature(enable = "avx2")]
-    unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
-        // SAFETY: this function is compiled for AVX2.
-        unsafe { fill_tables::<[__m256i; 2]>(columns, tables) }
-    }
-    #[target_feature(enable = "avx2")]
-    unsafe fn run(pass: Pass) {
-        // SAFETY: this function is compiled for AVX2, and its caller has made the ranks.
-        unsafe { pass.run::<[__m256i; 2]>() }
-    }
-    Loops {
-        fill_tables: fill,
-        run,
-    }
-};
+/// The loops for entries of type `S`.
+macro_rules! loops {
+    ($S:ty) => {{
+        #[target_feature(enable = "avx2")]
+        unsafe fn fill(columns: Columns, tables: &mut [i16]) {
+            // SAFETY: this function is compiled for AVX2.
+            unsafe { fill_tables::<$S>(columns, tables) }
+        }
+        #[target_feature(enable = "avx2")]
+        unsafe fn run(pass: Pass) {
+            // SAFETY: this function is compiled for AVX2, and its caller has made the ranks.
+            unsafe { pass.run::<$S>() }
+        }
+        Loops {
+            tokens: <$S as Sums>::TOKENS,
+            fill_tables: fill,
+            run,
+        }
+    }};
+}
 
-/// Working memory of one thread, 1.3 MB.
+/// Loops of this instruction set, those with short entries first, whose tables stay in the nearest
+/// cache.
+pub(super) const NEAR: &[Loops] = &[loops!(__m256i), loops!([__m256i; 2])];
+/// Those with the longest entries.
+pub(in super::super) const LONG: &[Loops] = &[loops!([__m256i; 2])];
+
+/// Working memory of one thread, 1.8 MB.
 #[derive(Default)]
 struct Scratch {
-    tables: Vec<Narrow>, // (GROUPS, RANKS)
-    narrow: Vec<Narrow>, // (rows)
-    wide: Vec<Wide>,     // (TILES, rows)
-    ranks: Vec<u64>,     // (units, stride)
+    tables: Vec<Line>, // i16 (GROUPS, RANKS, tokens of an entry)
+    narrow: Vec<Line>, // i16 (rows, tokens of an entry)
+    wide: Vec<Line>,   // i32 (tiles, rows, tokens of an entry)
+    ranks: Vec<u64>,   // (units, stride)
 }
 
 thread_local! {
@@ -134,9 +124,10 @@ pub(super) fn gemm<const UNITS: usize>(
     operands: Operands,
     sums: &mut [i32],
     ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
-    loops: Loops,
+    loops: &[Loops],
     scales: Option<&[f32]>,
 ) {
+    let widest = loops[loops.len() - 1];
     let Operands { shape, rows, q, .. } = operands;
     // Units whose sums stay in 16 bits.
     let narrow_units = if scales.is_some() {
@@ -153,9 +144,15 @@ pub(super) fn gemm<const UNITS: usize>(
     let (q, _) = q.as_chunks::<8>();
     let q_row = q.len() / tokens;
     SCRATCH.with_borrow_mut(|scratch| {
-        scratch.tables.resize(GROUPS * RANKS, Narrow([0; TOKENS]));
-        scratch.narrow.resize(ROWS, Narrow([0; TOKENS]));
-        scratch.wide.resize(TILES * ROWS, Wide([0; TOKENS]));
+        let zero = Line::zeroed();
+        scratch
+            .tables
+            .resize(GROUPS * RANKS * MOST_TOKENS / 32, zero);
+        scratch.narrow.resize(ROWS * MOST_TOKENS / 32, zero);
+        scratch.wide.resize(ROWS * SHARING / 16, zero);
+        let tables: &mut [i16] = bytemuck::cast_slice_mut(&mut scratch.tables);
+        let narrow: &mut [i16] = bytemuck::cast_slice_mut(&mut scratch.narrow);
+        let wide: &mut [i32] = bytemuck::cast_slice_mut(&mut scratch.wide);
         let units = BLOCKS * BLOCK_UNITS;
         scratch.ranks.resize(units * stride(ROWS), 0);
         // Equal parts of at most ROWS, whole cache lines of results.
@@ -163,17 +160,20 @@ pub(super) fn gemm<const UNITS: usize>(
         for first_row in (0..n).step_by(part) {
             let rows = part.min(n - first_row);
             let packed = &packed[first_row * blocks..][..rows * blocks];
-            // Up to TILES tiles of TOKENS tokens share the ranks of a stretch of blocks.
-            for first_token in (0..tokens).step_by(TILES * TOKENS) {
-                let tokens = (TILES * TOKENS).min(tokens - first_token);
-                let wide = &mut scratch.wide[..tokens.div_ceil(TOKENS) * rows];
-                wide.fill(Wide([0; TOKENS]));
+            // Some tiles of tokens share the ranks of a stretch of blocks.
+            for shared in (0..tokens).step_by(SHARING) {
+                let tiles = || {
+                    let tokens = shared..tokens.min(shared + SHARING);
+                    let starts = tokens.clone().step_by(widest.tokens);
+                    starts.map(move |t| (t, widest.tokens.min(tokens.end - t)))
+                };
+                wide[..tiles().count() * rows * widest.tokens].fill(0);
                 for first in (0..blocks).step_by(BLOCKS) {
                     let stretch = first..blocks.min(first + BLOCKS);
                     fill_ranks(packed, blocks, stretch.clone(), &mut scratch.ranks, ranks);
-                    for (tile, wide) in wide.chunks_exact_mut(rows).enumerate() {
-                        let q = &q[(first_token + tile * TOKENS) * q_row..];
-                        let tokens = TOKENS.min(tokens - tile * TOKENS);
+                    let of_tiles = wide.chunks_exact_mut(rows * widest.tokens);
+                    for ((token, tokens), wide) in tiles().zip(of_tiles) {
+                        let loops = fitting(loops, tokens);
                         // Each unit: make its tables, then let all rows pass over them.
                         let units = stretch.len() * UNITS;
                         for u in 0..units {
@@ -184,19 +184,19 @@ pub(super) fn gemm<const UNITS: usize>(
                             };
                             let start = (first + u / UNITS) * UNITS * 4 + start;
                             let columns = Columns {
-                                q,
+                                q: &q[token * q_row..],
                                 q_row,
                                 tokens,
                                 start,
                                 step,
                             };
                             // SAFETY: a table of kernels has loops that its CPUs run.
-                            unsafe { (loops.fill_tables)(columns, &mut scratch.tables) };
+                            unsafe { (loops.fill_tables)(columns, tables) };
                             let pass = Pass {
-                                tables: &scratch.tables,
+                                tables,
                                 ranks: &scratch.ranks[u * stride(rows)..][..rows],
-                                narrow: &mut scratch.narrow[..rows],
-                                wide,
+                                narrow: &mut narrow[..rows * loops.tokens],
+                                wide: &mut wide[..rows * loops.tokens],
                                 first: u % narrow_units == 0,
                                 last: u % narrow_units == narrow_units - 1 || u + 1 == units,
                                 scales: scales.map(|scales| {
@@ -210,15 +210,22 @@ pub(super) fn gemm<const UNITS: usize>(
                         }
                     }
                 }
-                // The sums (rows, tokens) become results (tokens, rows).
-                for (tile, wide) in wide.chunks_exact(rows).enumerate() {
-                    let first_token = first_token + tile * TOKENS;
-                    let tokens = TOKENS.min(shape.tokens - first_token);
-                    transpose(wide, tokens, n, &mut sums[first_token * n + first_row..]);
+                // The sums (rows, tokens of an entry) become results (tokens, rows).
+                let of_tiles = wide.chunks_exact(rows * widest.tokens);
+                for ((token, tokens), wide) in tiles().zip(of_tiles) {
+                    let width = fitting(loops, tokens).tokens;
+                    let sums = &mut sums[token * n + first_row..];
+                    transpose(&wide[..rows * width], width, tokens, n, sums);
                 }
             }
         }
     });
+}
+
+/// The loops with the shortest entries that hold some tokens.
+fn fitting(loops: &[Loops], tokens: usize) -> Loops {
+    let fitting = loops.iter().find(|loops| loops.tokens >= tokens);
+    *fitting.expect("tiles have as many tokens as the longest entries")
 }
 
 /// Ranks from those of one unit to those of the next: a little more than the rows, so that the same
@@ -268,10 +275,10 @@ fn fill_ranks<const UNITS: usize>(
 
 /// One pass of rows over a unit: adds eight entries to each row's running sums.
 pub(in super::super) struct Pass<'a> {
-    tables: &'a [Narrow],     // (GROUPS, RANKS)
-    ranks: &'a [u64],         // (rows)
-    narrow: &'a mut [Narrow], // (rows): the running sums
-    wide: &'a mut [Wide],     // (rows): where they go
+    tables: &'a [i16],     // (GROUPS, RANKS, tokens of an entry)
+    ranks: &'a [u64],      // (rows)
+    narrow: &'a mut [i16], // (rows, tokens of an entry): the running sums
+    wide: &'a mut [i32],   // (rows, tokens of an entry): where they go
     /// Running sums start here.
     first: bool,
     /// Running sums are added to the wide sums.
@@ -301,18 +308,21 @@ impl Pass<'_> {
     /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
     #[inline(always)]
     unsafe fn rows<S: Sums, const FIRST: bool, const LAST: bool>(self) {
-        assert!(self.tables.len() == GROUPS * RANKS);
-        let sums = self.narrow.iter_mut().zip(self.wide);
+        assert!(self.tables.len() >= GROUPS * RANKS * S::TOKENS);
+        let narrow = self.narrow.chunks_exact_mut(S::TOKENS);
+        let sums = narrow.zip(self.wide.chunks_exact_mut(S::TOKENS));
         for (ranks, (narrow, wide)) in self.ranks.iter().zip(sums) {
             // SAFETY: the caller gives ranks below RANKS and has the instructions of `S`; there are
-            // GROUPS · RANKS entries.
+            // GROUPS · RANKS entries, and sums of as many tokens.
             unsafe {
-                let sum = if FIRST { S::zero() } else { S::load(narrow) };
+                let sum = match FIRST {
+                    true => S::zero(),
+                    false => S::load(narrow.as_ptr()),
+                };
                 let sum = add_entries(self.tables, *ranks, sum);
-                if LAST {
-                    sum.add_to(wide);
-                } else {
-                    sum.store(narrow);
+                match LAST {
+                    true => sum.add_to(wide.as_mut_ptr()),
+                    false => sum.store(narrow.as_mut_ptr()),
                 }
             }
         }
@@ -324,15 +334,17 @@ impl Pass<'_> {
     /// Every byte of the ranks is below [`RANKS`], and the CPU has the instructions of `S`.
     #[inline(always)]
     unsafe fn scaled_rows<S: Sums>(self) {
-        assert!(self.tables.len() == GROUPS * RANKS);
+        assert!(self.tables.len() >= GROUPS * RANKS * S::TOKENS);
         let scales = self.scales.unwrap_or_default();
-        let sums = self.narrow.iter_mut().zip(self.wide);
+        let narrow = self.narrow.chunks_exact_mut(S::TOKENS);
+        let sums = narrow.zip(self.wide.chunks_exact_mut(S::TOKENS));
         for ((ranks, scale), (narrow, wide)) in self.ranks.iter().zip(scales).zip(sums) {
             // SAFETY: the caller gives ranks below RANKS and has the instructions of `S`; there are
-            // GROUPS · RANKS entries.
+            // GROUPS · RANKS entries, and sums of as many tokens.
             unsafe {
-                add_entries(self.tables, *ranks, S::load(narrow)).add_scaled_to(*scale, wide)
-            };
+                add_entries(self.tables, *ranks, S::load(narrow.as_ptr()))
+                    .add_scaled_to(*scale, wide.as_mut_ptr().cast());
+            }
         }
     }
 }
@@ -343,117 +355,27 @@ impl Pass<'_> {
 /// Every byte of the ranks is below [`RANKS`], there are `GROUPS * RANKS` entries, and the CPU has
 /// the instructions of `S`.
 #[inline(always)]
-unsafe fn add_entries<S: Sums>(tables: &[Narrow], ranks: u64, mut sum: S) -> S {
+unsafe fn add_entries<S: Sums>(tables: &[i16], ranks: u64, mut sum: S) -> S {
     for g in 0..GROUPS {
-        let entry = tables.as_ptr().wrapping_byte_add(offset(ranks, g));
+        let entry = tables.as_ptr().wrapping_byte_add(offset::<S>(ranks, g));
         // SAFETY: rank g is below RANKS, so its entry is in table g; the caller has the
         // instructions of `S`.
-        sum = unsafe { sum.add(S::load(&*entry)) };
+        sum = unsafe { sum.add(S::load(entry)) };
     }
     sum
 }
 
 /// The bytes before the entry that rank `g` of a unit selects: a shift and a mask, no load.
 #[inline(always)]
-fn offset(ranks: u64, g: usize) -> usize {
-    const ENTRY_BITS: usize = size_of::<Narrow>().ilog2() as usize;
-    let rank = if g == 0 {
-        ranks << ENTRY_BITS
+fn offset<S: Sums>(ranks: u64, g: usize) -> usize {
+    let bytes = S::TOKENS * size_of::<i16>();
+    let shift = bytes.ilog2() as usize;
+    let rank = if 8 * g < shift {
+        ranks << (shift - 8 * g)
     } else {
-        ranks >> (8 * g - ENTRY_BITS)
+        ranks >> (8 * g - shift)
     };
-    (rank as usize & 0xff << ENTRY_BITS) + g * RANKS * size_of::<Narrow>()
-}
-
-impl Sums for [__m256i; 2] {
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller has AVX2, as the trait demands.
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn widen([a, b]: [__m128i; 2]) -> Self {
-        // SAFETY: the caller has AVX2, as the trait demands.
-        unsafe { [_mm256_cvtepi8_epi16(a), _mm256_cvtepi8_epi16(b)] }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: &Narrow) -> Self {
-        let from = from.0.as_ptr().cast::<__m256i>();
-        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry,
-        // which is aligned to 64 bytes.
-        unsafe { [_mm256_load_si256(from), _mm256_load_si256(from.add(1))] }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: &mut Narrow) {
-        let to = to.0.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: the caller has AVX2, as the trait demands. These are the halves of an entry,
-        // which is aligned to 64 bytes.
-        unsafe {
-            _mm256_store_si256(to, self[0]);
-            _mm256_store_si256(to.add(1), self[1]);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: the caller has AVX2, as the trait demands.
-        unsafe {
-            [
-                _mm256_add_epi16(self[0], other[0]),
-                _mm256_add_epi16(self[1], other[1]),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: the caller has AVX2, as the trait demands.
-        unsafe {
-            [
-                _mm256_sub_epi16(self[0], other[0]),
-                _mm256_sub_epi16(self[1], other[1]),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add_to(self, to: &mut Wide) {
-        let to = to.0.as_mut_ptr().cast::<__m256i>();
-        for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: the caller has AVX2, as the trait demands. These are quarters of sums that
-            // are aligned to 64 bytes.
-            unsafe {
-                let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
-                let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
-                let to = to.add(2 * half);
-                _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), low));
-                let to = to.add(1);
-                _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), high));
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
-        let to = to.0.as_mut_ptr().cast::<f32>();
-        for (half, sums) in self.into_iter().enumerate() {
-            // SAFETY: the caller has AVX2, as the trait demands. These are eighths of sums that are
-            // aligned to 64 bytes.
-            unsafe {
-                let scale = _mm256_set1_ps(scale);
-                let low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
-                let high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(sums));
-                for (i, sums) in [low, high].into_iter().enumerate() {
-                    let to = to.add(16 * half + 8 * i);
-                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
-                    _mm256_store_ps(to, _mm256_add_ps(_mm256_load_ps(to), scaled));
-                }
-            }
-        }
-    }
+    (rank as usize & 0xff << shift) + g * RANKS * bytes
 }
 
 /// The columns of a unit: four runs of eight, `step` eights apart.
@@ -471,12 +393,12 @@ pub(in super::super) struct Columns<'a> {
 /// # Safety
 /// The CPU has the instructions of `S`.
 #[inline(always)]
-pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [Narrow]) {
+pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) {
     let Columns { q, q_row, .. } = columns;
     // SAFETY: every x86-64 CPU has SSE2.
     let zero = unsafe { _mm_setzero_si128() };
     let mut a = [[[zero; 2]; GROUPS]; 4]; // (run, column, half of the tokens)
-    for half in 0..2 {
+    for half in 0..S::TOKENS.div_ceil(16) {
         for (run, a) in a.iter_mut().enumerate() {
             let mut tokens = [&q[0]; 16];
             for (t, token) in tokens.iter_mut().enumerate() {
@@ -491,15 +413,16 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
             }
         }
     }
-    let (tables, _) = tables.as_chunks_mut::<RANKS>();
-    for (g, table) in tables.iter_mut().enumerate() {
-        // SAFETY: the caller has the instructions of `S`.
+    let tables = tables.chunks_exact_mut(RANKS * S::TOKENS).take(GROUPS);
+    for (g, table) in tables.enumerate() {
+        // SAFETY: the caller has the instructions of `S`, and a table has RANKS entries.
         unsafe {
             let high = nine::<S>(a[0][g], a[1][g]);
             let low = nine::<S>(a[2][g], a[3][g]);
-            for i in 0..9 {
-                for j in 0..9 {
-                    high[i].add(low[j]).store(&mut table[i * 9 + j]);
+            for (i, high) in high.into_iter().enumerate() {
+                for (j, low) in low.into_iter().enumerate() {
+                    let entry = table.as_mut_ptr().add((i * 9 + j) * S::TOKENS);
+                    high.add(low).store(entry);
                 }
             }
         }
@@ -526,18 +449,21 @@ unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
     }
 }
 
-/// Writes sums (rows, [`TOKENS`]) as (tokens, stride).
+/// Writes sums (rows, `width`) as (tokens, stride).
 #[target_feature(enable = "avx2")]
-fn transpose(wide: &[Wide], tokens: usize, stride: usize, sums: &mut [i32]) {
-    let (wide_lines, rest) = wide.as_chunks::<16>();
-    for (i, wide) in wide_lines.iter().enumerate() {
+fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mut [i32]) {
+    let rows = wide.len() / width;
+    let lines = rows / 16 * 16;
+    for first in (0..lines).step_by(16) {
         for t in (0..tokens).step_by(4) {
             let mut columns = [[_mm_setzero_si128(); 4]; 4]; // (quarter of the rows, token)
-            for (columns, wide) in columns.iter_mut().zip(wide.as_chunks::<4>().0) {
-                *columns = four_by_four(wide.each_ref().map(|wide| &wide.0.as_chunks().0[t / 4]));
+            for (quarter, columns) in columns.iter_mut().enumerate() {
+                let row = |r: usize| &wide[(first + quarter * 4 + r) * width + t..];
+                let four = |r: usize| row(r).first_chunk().expect("entries are whole fours");
+                *columns = four_by_four([four(0), four(1), four(2), four(3)]);
             }
             for j in 0..4.min(tokens - t) {
-                let (to, _) = sums[(t + j) * stride + i * 16..][..16].as_chunks_mut::<4>();
+                let (to, _) = sums[(t + j) * stride + first..][..16].as_chunks_mut::<4>();
                 for (to, columns) in to.iter_mut().zip(&columns) {
                     // SAFETY: four sums; the store may be unaligned.
                     unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), columns[j]) };
@@ -545,8 +471,8 @@ fn transpose(wide: &[Wide], tokens: usize, stride: usize, sums: &mut [i32]) {
             }
         }
     }
-    for (r, wide) in (wide_lines.len() * 16..).zip(rest) {
-        for (t, sum) in wide.0[..tokens].iter().enumerate() {
+    for r in lines..rows {
+        for (t, sum) in wide[r * width..][..tokens].iter().enumerate() {
             sums[t * stride + r] = *sum;
         }
     }

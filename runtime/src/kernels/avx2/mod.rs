@@ -1,5 +1,6 @@
 //! AVX2: the table, and where its functions are. Ternary products add pairs of products of bytes
-//! with `vpmaddubsw` (`ternary`); many tokens share tables of partial sums (`lut`).
+//! with `vpmaddubsw` (`ternary`); from about ten tokens on these share tables of partial sums
+//! (`lut`).
 
 mod codes;
 pub(super) mod dense;
@@ -9,6 +10,7 @@ pub(super) mod lut;
 pub(super) mod panels;
 pub(super) mod registers;
 pub(super) mod shuffle;
+pub(super) mod sums;
 pub(super) mod ternary;
 
 use super::compile::{compiled_loops, slot};
@@ -16,7 +18,7 @@ use super::slots::Kernels;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "avx2",
-    uses_tables: || true,
+    table_tokens: || ternary::TABLE_TOKENS - 1,
     gemm_i2: slot!(ternary::gemm_i2(rows, q, q_sums, sums)),
     gemm_t5: slot!(ternary::gemm_t5(rows, q, q_sums, sums)),
     gemm_groups: slot!(groups::gemm(product, y)),

@@ -12,15 +12,17 @@
 //! One token: four rows at once, so that four streams are read. `i2` leaves every other code at its
 //! place, two bits up: its products are four times as large and have sums of their own.
 //!
-//! Some tokens: four rows are unpacked to digits in the first-level cache once for all tokens, and
-//! tiles of four rows by two tokens keep their sums in registers.
+//! A few tokens of `i2`: the digits of one row go straight from their unpacking to the products of
+//! up to eight tokens, whose sums stay in registers. The digits of `t5` take longer to unpack: those
+//! of four rows go to the first-level cache once for all tokens, and tiles of four rows by two
+//! tokens keep their sums in registers.
 
 use std::arch::x86_64::*;
 
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::prefetch::Prefetch;
+use super::super::prefetch::{Prefetch, prefetch_line};
 use super::super::shape::{GemmShape, Operands};
 use super::lut;
 use super::registers::{four_sums, high_bytes, load, table};
@@ -29,14 +31,14 @@ use super::registers::{four_sums, high_bytes, load, table};
 #[target_feature(enable = "avx2")]
 pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let operands = Operands::of(Packing::I2, rows, q, q_sums, sums);
-    product_i2(operands, sums, lut::LOOPS);
+    product_i2(operands, sums, lut::NEAR);
 }
 
 /// The product for `i2`; `loops` are those of `lut` for the instruction set at hand.
 #[target_feature(enable = "avx2")]
-pub(in super::super) fn product_i2(operands: Operands, sums: &mut [i32], loops: lut::Loops) {
+pub(in super::super) fn product_i2(operands: Operands, sums: &mut [i32], loops: &[lut::Loops]) {
     let (low, high) = (_mm256_set1_epi8(0b11), _mm256_set1_epi8(0b1100));
-    if operands.shape.tokens <= 3 {
+    if operands.shape.tokens == 1 {
         let add = |[once, four_times]: [__m256i; 2], codes: __m256i, q: &[[i8; 32]; 4]| {
             let upper = _mm256_srli_epi16::<4>(codes);
             let product =
@@ -52,13 +54,11 @@ pub(in super::super) fn product_i2(operands: Operands, sums: &mut [i32], loops: 
                 ),
             ]
         };
-        return singly(operands, sums, |operands, sums| {
-            gemv::<4, 8>(operands, sums, add);
-        });
+        return gemv::<4, 8>(operands, sums, add);
     }
-    let digits = |codes| digits_i2(codes);
+    let few = |operands: Operands, sums: &mut [i32]| rows(operands, sums, |codes| digits_i2(codes));
     let ranks = |rows| lut::ranks_i2(rows);
-    gemm::<4>(operands, sums, digits, ranks, loops);
+    gemm(operands, sums, TABLE_TOKENS, few, ranks, loops);
 }
 
 #[target_feature(enable = "avx2")]
@@ -78,12 +78,12 @@ pub(in super::super) fn digits_i2(codes: __m256i) -> [__m256i; 4] {
 #[target_feature(enable = "avx2")]
 pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32]) {
     let operands = Operands::of(Packing::T5, rows, q, q_sums, sums);
-    product_t5(operands, sums, lut::LOOPS);
+    product_t5(operands, sums, lut::NEAR);
 }
 
 /// The product for `t5`; `loops` are those of `lut` for the instruction set at hand.
 #[target_feature(enable = "avx2")]
-pub(in super::super) fn product_t5(operands: Operands, sums: &mut [i32], loops: lut::Loops) {
+pub(in super::super) fn product_t5(operands: Operands, sums: &mut [i32], loops: &[lut::Loops]) {
     if operands.shape.tokens == 1 {
         let add = |[once, _]: [__m256i; 2], bytes: __m256i, q: &[[i8; 32]; 5]| {
             let digits = digits_t5(bytes);
@@ -94,9 +94,10 @@ pub(in super::super) fn product_t5(operands: Operands, sums: &mut [i32], loops: 
         };
         return gemv::<5, 12>(operands, sums, add);
     }
-    let digits = |bytes| digits_t5(bytes);
+    let few =
+        |operands: Operands, sums: &mut [i32]| tiles(operands, sums, |bytes| digits_t5(bytes));
     let ranks = |rows| lut::ranks_t5(rows);
-    gemm::<5>(operands, sums, digits, ranks, loops);
+    gemm(operands, sums, TABLE_TOKENS - 1, few, ranks, loops);
 }
 
 #[target_feature(enable = "avx2")]
@@ -135,6 +136,8 @@ fn add(sum: __m256i, [a, b]: [__m256i; 2]) -> __m256i {
 
 /// Rows that are computed together.
 const ROWS: usize = 4;
+/// Rows between a load and the prefetch that runs ahead of it.
+const AHEAD: usize = 8;
 /// Steps of 32 columns that 16-bit lanes hold.
 const NARROW_STEPS: usize = 64;
 
@@ -197,68 +200,56 @@ fn dots<const STEPS: usize, const NARROW: usize, const N: usize>(
     std::array::from_fn(|r| sums[r] >> 2)
 }
 
-/// A few tokens, one after the other, while a few rows are in the first-level cache.
-#[inline(always)]
-fn singly(operands: Operands, sums: &mut [i32], gemv: impl Fn(Operands, &mut [i32])) {
-    let shape = operands.shape;
-    let row_bytes = shape.blocks * BLOCK_BYTES;
-    let q_row = operands.q.len() / shape.tokens;
-    for first in (0..shape.rows).step_by(8 * ROWS) {
-        let n = (8 * ROWS).min(shape.rows - first);
-        for t in 0..shape.tokens {
-            let part = Operands {
-                shape: GemmShape {
-                    tokens: 1,
-                    rows: n,
-                    ..shape
-                },
-                rows: &operands.rows[first * row_bytes..][..n * row_bytes],
-                q: &operands.q[t * q_row..][..q_row],
-                q_sums: &operands.q_sums[t..=t],
-            };
-            gemv(part, &mut sums[t * shape.rows + first..][..n]);
-        }
-    }
-}
-
 /// Fewest rows that are worth a table of partial sums.
 const TABLE_ROWS: usize = 192;
-/// Fewest tokens, out of [`lut::TOKENS`], that are.
-pub(super) const TABLE_TOKENS: usize = 20;
+/// Fewest tokens that are: one less for `t5`, whose digits take longer to unpack.
+pub(in super::super) const TABLE_TOKENS: usize = 11;
+/// Most tokens, beyond those of short entries, that take less time without a longer entry.
+const MORE_TOKENS: usize = 7;
 
-/// How many of the tokens tables compute: whole tiles, and the rest if it has as many as `fewest`.
-pub(in super::super) fn tokens_for_tables(shape: GemmShape, fewest: usize) -> usize {
-    match shape.tokens % lut::TOKENS {
+/// How many of the tokens tables compute: those of whole entries, and the rest if it has as many as
+/// `fewest`.
+pub(in super::super) fn tokens_for_tables(
+    shape: GemmShape,
+    loops: &[lut::Loops],
+    fewest: usize,
+) -> usize {
+    let [short, long] = [0, loops.len() - 1].map(|i| loops[i].tokens);
+    let rest = shape.tokens % long;
+    let whole = shape.tokens - rest;
+    match rest {
         _ if shape.rows < TABLE_ROWS => 0,
-        rest if rest < fewest => shape.tokens - rest,
+        _ if rest < fewest => whole,
+        _ if (short + 1..=short + MORE_TOKENS).contains(&rest) => whole + short,
         _ => shape.tokens,
     }
 }
 
-/// Several tokens. A packing has `STEPS` digits per byte, `digits`, which unpacks bytes, and the
-/// ranks of [`lut`].
+/// Several tokens: by tables from `fewest` on, and by `few` where there are less. A packing has
+/// `UNITS` units of [`lut`] in a block, and their ranks.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn gemm<const STEPS: usize>(
+fn gemm<const UNITS: usize>(
     operands: Operands,
     sums: &mut [i32],
-    digits: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
-    ranks: impl Fn([__m256i; 4]) -> [__m256i; STEPS] + Copy,
-    loops: lut::Loops,
+    fewest: usize,
+    few: impl Fn(Operands, &mut [i32]),
+    ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
+    loops: &[lut::Loops],
 ) {
-    let tokens = tokens_for_tables(operands.shape, TABLE_TOKENS);
+    let tokens = tokens_for_tables(operands.shape, loops, fewest);
     let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);
     let [operands, rest] = operands.split_at(tokens);
     if tokens > 0 {
         lut::gemm(operands, sums, ranks, loops, None);
     }
     if rest.shape.tokens > 0 {
-        tiles(rest, rest_sums, digits);
+        few(rest, rest_sums);
     }
 }
 
-/// Some tokens: [`NARROW_STEPS`] steps of four rows are unpacked, then all tokens pass over them by
-/// twos.
+/// A few tokens of a packing whose digits take long to unpack: [`NARROW_STEPS`] steps of four rows
+/// are unpacked, then all tokens pass over them by twos.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn tiles<const STEPS: usize>(
@@ -337,4 +328,89 @@ fn tile(
         sums[t] = four_sums(wide);
     }
     sums
+}
+
+/// Most tokens that meet the digits of a row together.
+const TOKENS: usize = 8;
+
+/// A few tokens of a packing whose digits are quickly unpacked, in the fewest tiles of at most
+/// [`TOKENS`].
+#[target_feature(enable = "avx2")]
+#[inline]
+fn rows<const STEPS: usize>(
+    operands: Operands,
+    sums: &mut [i32],
+    unpack: impl Fn(__m256i) -> [__m256i; STEPS] + Copy,
+) {
+    let shape = operands.shape;
+    let tiles = shape.tokens.div_ceil(TOKENS);
+    let of_tile = shape.tokens.div_ceil(tiles);
+    let q = operands.q.chunks(operands.q.len() / shape.tokens * of_tile);
+    let of_tiles = q.zip(operands.q_sums.chunks(of_tile));
+    for ((q, q_sums), sums) in of_tiles.zip(sums.chunks_mut(of_tile * shape.rows)) {
+        let tile = Operands {
+            shape: GemmShape {
+                tokens: q_sums.len(),
+                ..shape
+            },
+            q,
+            q_sums,
+            ..operands
+        };
+        match q_sums.len() {
+            1 => row_tile::<1, STEPS>(tile, sums, unpack),
+            2 => row_tile::<2, STEPS>(tile, sums, unpack),
+            3 => row_tile::<3, STEPS>(tile, sums, unpack),
+            4 => row_tile::<4, STEPS>(tile, sums, unpack),
+            5 => row_tile::<5, STEPS>(tile, sums, unpack),
+            6 => row_tile::<6, STEPS>(tile, sums, unpack),
+            7 => row_tile::<7, STEPS>(tile, sums, unpack),
+            _ => row_tile::<TOKENS, STEPS>(tile, sums, unpack),
+        }
+    }
+}
+
+/// `T` tokens. Digits go from their unpacking to the products of all tokens, whose sums stay in
+/// registers while 16-bit lanes hold them. All rows meet the activations of as many columns, which
+/// are in the first-level cache, before the next columns.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn row_tile<const T: usize, const STEPS: usize>(
+    operands: Operands,
+    sums: &mut [i32],
+    unpack: impl Fn(__m256i) -> [__m256i; STEPS],
+) {
+    let GemmShape { rows, blocks, .. } = operands.shape;
+    let (packed, _) = operands.rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
+    let (q, _) = operands.q.as_chunks::<32>().0.as_chunks::<STEPS>(); // (tokens, blocks)
+    for (sums, q_sum) in sums.chunks_exact_mut(rows).zip(operands.q_sums) {
+        sums.fill(-q_sum);
+    }
+    for first in (0..blocks).step_by(NARROW_STEPS / STEPS) {
+        let end = blocks.min(first + NARROW_STEPS / STEPS);
+        let q: [_; T] = std::array::from_fn(|t| &q[t * blocks..][first..end]);
+        for (r, row) in packed.chunks_exact(blocks).enumerate() {
+            let row = &row[first..end];
+            let mut narrow = [_mm256_setzero_si256(); T];
+            for (b, packed) in row.iter().enumerate() {
+                prefetch_line(packed.as_ptr(), AHEAD * blocks * BLOCK_BYTES);
+                let digits = unpack(load(packed));
+                for t in 0..T {
+                    for (digits, q) in digits.into_iter().zip(&q[t][b]) {
+                        let products = _mm256_maddubs_epi16(digits, load(q));
+                        narrow[t] = _mm256_add_epi16(narrow[t], products);
+                    }
+                }
+            }
+            let mut wide = [_mm256_setzero_si256(); TOKENS];
+            for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                *wide = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+            }
+            let [a, b, c, d, e, f, g, h] = wide;
+            let dots = [four_sums([a, b, c, d]), four_sums([e, f, g, h])];
+            for (t, dot) in dots.as_flattened()[..T].iter().enumerate() {
+                sums[t * rows + r] += dot;
+            }
+        }
+    }
 }

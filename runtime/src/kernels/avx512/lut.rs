@@ -2,11 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::super::avx2::lut::{Columns, Loops, Narrow, Pass, Sums, Wide, fill_tables};
+use super::super::avx2::lut::{Columns, Loops, Pass, fill_tables};
+use super::super::avx2::sums::Sums;
 
-pub(super) const LOOPS: Loops = {
+pub(super) const LOOPS: &[Loops] = &[{
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn fill(columns: Columns, tables: &mut [Narrow]) {
+    unsafe fn fill(columns: Columns, tables: &mut [i16]) {
         // SAFETY: this function is compiled for AVX-512 F and BW.
         unsafe { fill_tables::<__m512i>(columns, tables) }
     }
@@ -17,12 +18,15 @@ pub(super) const LOOPS: Loops = {
         unsafe { pass.run::<__m512i>() }
     }
     Loops {
+        tokens: <__m512i as Sums>::TOKENS,
         fill_tables: fill,
         run,
     }
-};
+}];
 
 impl Sums for __m512i {
+    const TOKENS: usize = 32;
+
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
@@ -36,17 +40,15 @@ impl Sums for __m512i {
     }
 
     #[inline(always)]
-    unsafe fn load(from: &Narrow) -> Self {
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its
-        // 64 bytes.
-        unsafe { _mm512_load_si512(from.0.as_ptr().cast()) }
+    unsafe fn load(from: *const i16) -> Self {
+        // SAFETY: the caller has AVX-512 F and BW, and gives a whole entry.
+        unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: &mut Narrow) {
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. An entry is aligned to its
-        // 64 bytes.
-        unsafe { _mm512_store_si512(to.0.as_mut_ptr().cast(), self) };
+    unsafe fn store(self, to: *mut i16) {
+        // SAFETY: the caller has AVX-512 F and BW, and gives a whole entry.
+        unsafe { _mm512_storeu_si512(to.cast(), self) };
     }
 
     #[inline(always)]
@@ -62,31 +64,28 @@ impl Sums for __m512i {
     }
 
     #[inline(always)]
-    unsafe fn add_to(self, to: &mut Wide) {
-        let to = to.0.as_mut_ptr().cast::<__m512i>();
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are halves of sums
-        // that are aligned to 64 bytes.
+    unsafe fn add_to(self, to: *mut i32) {
+        let to = to.cast::<__m512i>();
+        // SAFETY: the caller has AVX-512 F and BW, and gives 32 sums.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));
-            _mm512_store_si512(to, _mm512_add_epi32(_mm512_load_si512(to), low));
+            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), low));
             let to = to.add(1);
-            _mm512_store_si512(to, _mm512_add_epi32(_mm512_load_si512(to), high));
+            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), high));
         }
     }
 
     #[inline(always)]
-    unsafe fn add_scaled_to(self, scale: f32, to: &mut Wide) {
-        let to = to.0.as_mut_ptr().cast::<f32>();
-        // SAFETY: the caller has AVX-512 F and BW, as the trait demands. These are quarters of sums
-        // that are aligned to 64 bytes.
+    unsafe fn add_scaled_to(self, scale: f32, to: *mut f32) {
+        // SAFETY: the caller has AVX-512 F and BW, and gives 32 sums.
         unsafe {
             let low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(self));
             let high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(self));
             for (i, sums) in [low, high].into_iter().enumerate() {
                 let to = to.add(16 * i);
                 let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale));
-                _mm512_store_ps(to, _mm512_add_ps(_mm512_load_ps(to), scaled));
+                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), scaled));
             }
         }
     }

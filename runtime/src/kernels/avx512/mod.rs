@@ -13,14 +13,14 @@ mod ternary;
 
 use super::avx2;
 use super::compile::{compiled_loops, slot};
-use super::slots::Kernels;
+use super::slots::{Kernels, MANY};
 
 /// A table whose products of many tokens use tables of partial sums or not.
 macro_rules! table {
     ($table:ident, $name:literal, $uses_tables:expr) => {
         static $table: Kernels = Kernels {
             name: $name,
-            uses_tables: $uses_tables,
+            table_tokens: || if $uses_tables() { MANY } else { usize::MAX },
             gemm_i2: |rows, q, q_sums, sums| {
                 // SAFETY: only a table calls this, and `detect` hands it out only where it found
                 // every feature that the function is compiled for.

@@ -21,7 +21,7 @@ use super::digits::Rows16;
 use super::lut;
 use super::registers::{fields, pair, whole};
 
-/// [`Kernels::uses_tables`](super::super::Kernels::uses_tables)
+/// Whether the products of many tokens use tables of partial sums.
 pub(super) fn uses_tables() -> bool {
     // SAFETY: only the table of this instruction set calls this.
     unsafe { !width::is_full() }
@@ -152,7 +152,7 @@ fn opaque(mut x: __m512i) -> __m512i {
 }
 
 /// A product by tables ([`lut`](super::super::avx2::lut)).
-type Tables = unsafe fn(Operands, &mut [i32], Loops);
+type Tables = unsafe fn(Operands, &mut [i32], &[Loops]);
 
 /// The arguments of a product.
 #[derive(Clone, Copy)]
@@ -193,7 +193,7 @@ unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
     /// Most tokens that take less time without a panel.
     const FEW_TOKENS: usize = 32;
     let tokens = match tables {
-        Some(_) => tokens_for_tables(operands.shape, TABLE_TOKENS[STEPS - 4]),
+        Some(_) => tokens_for_tables(operands.shape, lut::LOOPS, TABLE_TOKENS[STEPS - 4]),
         None => 0,
     };
     let (sums, rest_sums) = sums.split_at_mut(operands.shape.rows * tokens);

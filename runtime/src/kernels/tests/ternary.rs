@@ -70,6 +70,10 @@ fn gemm_of_many_rows_and_tokens() {
     for packing in Packing::ALL {
         for (rows, tokens, columns) in [
             (192, 20, 1),
+            (192, 11, 333),
+            (205, 16, 1441),
+            (250, 23, 161),
+            (201, 57, 1441),
             (205, 32, 33),
             (208, 33, 2048),
             (250, 53, 333),
@@ -92,12 +96,14 @@ fn gemm_of_many_rows_and_tokens() {
         }
         for (trit, q) in [(-1, -128), (1, -128), (-1, 127), (1, 127)] {
             let columns = 5460;
-            check_gemm(
-                packing,
-                columns,
-                &vec![trit; 192 * columns],
-                &vec![q; 32 * columns],
-            );
+            for tokens in [6, 8, 16, 32] {
+                check_gemm(
+                    packing,
+                    columns,
+                    &vec![trit; 192 * columns],
+                    &vec![q; tokens * columns],
+                );
+            }
         }
     }
 }
@@ -172,6 +178,8 @@ fn products_with_a_scale_a_group() {
     let few = (1..10).flat_map(|rows| (1..6).map(move |tokens| (3, rows, tokens)));
     let many = [
         (1, 192, 20),
+        (7, 200, 16),
+        (3, 205, 23),
         (16, 33, 2),
         (9, 205, 33),
         (2, 250, 53),
