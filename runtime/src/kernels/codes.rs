@@ -21,6 +21,8 @@ pub struct Int16 {
     /// 2 i and 2 i + 1 of both runs of 32.
     pub(super) high_pairs: Vec<[[i16; 16]; 2]>,
     pub(super) low_pairs: Vec<[[i16; 16]; 2]>,
+    /// Sums of the high and of the low bytes over each group, zero after the last group.
+    pub(super) group_sums: [Vec<[i16; 16]>; 2],
     scale: f32,
     high_norm: f64,
     norm: f64,
@@ -53,6 +55,7 @@ impl Int16 {
         self.high_error = upwards(error_squares);
         self.high_pairs = self.high.iter().map(pairs).collect();
         self.low_pairs = self.low.iter().map(pairs).collect();
+        self.group_sums = [group_sums(&self.high_pairs), group_sums(&self.low_pairs)];
     }
 
     /// The same, but all planes are multiplied with the high byte.
@@ -60,6 +63,7 @@ impl Int16 {
         self.fill(x);
         self.low.clear();
         self.low_pairs.clear();
+        self.group_sums[1].clear();
     }
 
     /// Factor between activations and integers.
@@ -100,6 +104,14 @@ fn pairs(group: &[i8; GROUP]) -> [[i16; 16]; 2] {
             pair(0) + pair(1)
         })
     })
+}
+
+fn group_sums(pairs: &[[[i16; 16]; 2]]) -> Vec<[i16; 16]> {
+    let mut sums = vec![[0; 16]; pairs.len().div_ceil(16)];
+    for (sum, pairs) in sums.as_flattened_mut().iter_mut().zip(pairs) {
+        *sum = pairs.as_flattened().iter().sum();
+    }
+    sums
 }
 
 /// Rows of a plane times tokens; the result beside it is (tokens, n).
