@@ -332,6 +332,8 @@ fn tile(
 
 /// Most tokens that meet the digits of a row together.
 const TOKENS: usize = 8;
+/// Steps of all these tokens that the first-level cache holds beside some rows: 28 KiB.
+const NEAR_STEPS: usize = 28 << 5;
 
 /// A few tokens of a packing whose digits are quickly unpacked, in the fewest tiles of at most
 /// [`TOKENS`].
@@ -386,25 +388,31 @@ fn row_tile<const T: usize, const STEPS: usize>(
     for (sums, q_sum) in sums.chunks_exact_mut(rows).zip(operands.q_sums) {
         sums.fill(-q_sum);
     }
-    for first in (0..blocks).step_by(NARROW_STEPS / STEPS) {
-        let end = blocks.min(first + NARROW_STEPS / STEPS);
+    // As many columns as the activations of all tokens leave in the first-level cache.
+    let narrow_blocks = NARROW_STEPS / STEPS;
+    let stretch = (NEAR_STEPS / T / NARROW_STEPS).max(1) * narrow_blocks;
+    for first in (0..blocks).step_by(stretch) {
+        let end = blocks.min(first + stretch);
         let q: [_; T] = std::array::from_fn(|t| &q[t * blocks..][first..end]);
         for (r, row) in packed.chunks_exact(blocks).enumerate() {
             let row = &row[first..end];
-            let mut narrow = [_mm256_setzero_si256(); T];
-            for (b, packed) in row.iter().enumerate() {
-                prefetch_line(packed.as_ptr(), AHEAD * blocks * BLOCK_BYTES);
-                let digits = unpack(load(packed));
-                for t in 0..T {
-                    for (digits, q) in digits.into_iter().zip(&q[t][b]) {
-                        let products = _mm256_maddubs_epi16(digits, load(q));
-                        narrow[t] = _mm256_add_epi16(narrow[t], products);
+            let mut wide = [_mm256_setzero_si256(); TOKENS];
+            for first in (0..row.len()).step_by(narrow_blocks) {
+                let mut narrow = [_mm256_setzero_si256(); T];
+                for b in first..row.len().min(first + narrow_blocks) {
+                    prefetch_line(row[b].as_ptr(), AHEAD * blocks * BLOCK_BYTES);
+                    let digits = unpack(load(&row[b]));
+                    for t in 0..T {
+                        for (digits, q) in digits.into_iter().zip(&q[t][b]) {
+                            let products = _mm256_maddubs_epi16(digits, load(q));
+                            narrow[t] = _mm256_add_epi16(narrow[t], products);
+                        }
                     }
                 }
-            }
-            let mut wide = [_mm256_setzero_si256(); TOKENS];
-            for (wide, narrow) in wide.iter_mut().zip(narrow) {
-                *wide = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+                for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                    let sums = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+                    *wide = _mm256_add_epi32(*wide, sums);
+                }
             }
             let [a, b, c, d, e, f, g, h] = wide;
             let dots = [four_sums([a, b, c, d]), four_sums([e, f, g, h])];
