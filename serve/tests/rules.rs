@@ -207,7 +207,7 @@ fn keywords_without_effect_are_named() {
         (
             "/api/chat",
             json!({"messages": messages(), "format": schema, "stream": false}),
-            "format/properties/a/foo",
+            "format.schema/properties/a/foo",
         ),
     ];
     let test = Test::start();
