@@ -100,9 +100,9 @@ fn texts_are_of_the_form_that_was_asked_for() {
     );
     let text = ask(json!({"grammar": "start: \"a\" | \"bc\""}));
     assert!(text == "a" || text == "bc", "{text}");
-    // Of a text that is cut, what is there is a beginning.
+    // Of a text that is cut, what is there is a beginning. (Two tokens can be a whole object.)
     let body =
-        json!({"prompt": "Once", "max_tokens": 2, "response_format": {"type": "json_object"}});
+        json!({"prompt": "Once", "max_tokens": 1, "response_format": {"type": "json_object"}});
     let choice = test.json(COMPLETIONS, &body)["choices"][0].clone();
     assert!(
         choice["text"].as_str().unwrap().starts_with('{'),
