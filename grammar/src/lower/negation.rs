@@ -81,8 +81,8 @@ impl<'s> Lowering<'s> {
                         "not of the type integer cannot be enforced; name the types that may be",
                     ));
                 }
-                let is_other = |name: &&str| !has(name) && !(*name == "number" && has("integer"));
-                let others: Vec<&str> = KINDS.into_iter().filter(is_other).collect();
+                let is_among = |name: &str| has(name) || name == "number" && has("integer");
+                let others: Vec<&str> = KINDS.into_iter().filter(|name| !is_among(name)).collect();
                 any.push(match others.is_empty() {
                     true => json!(false),
                     false => json!({"type": others}),

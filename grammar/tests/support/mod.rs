@@ -86,7 +86,7 @@ pub fn random_text(
             tokenizer.eos().contains(*id) || matches!(bytes, [b'"' | b'}' | b']' | b'0'..=b'9'])
         };
         let ending: Vec<u32> = ids.iter().filter(ends).copied().collect();
-        let ids = match ending.is_empty() || random.next() % 2 == 0 {
+        let ids = match ending.is_empty() || random.next().is_multiple_of(2) {
             true => ids,
             false => ending,
         };
