@@ -364,7 +364,17 @@ impl Constraint for Follower {
     }
 
     fn forced(&mut self) -> Vec<u32> {
-        self.matcher.compute_ff_tokens()
+        let bytes = self.matcher.compute_ff_bytes();
+        let Ok(environment) = self.matcher.tok_env() else {
+            return Vec::new();
+        };
+        // The longest tokens come first, as a model would mostly write it. The text after the last
+        // one is not known, and can be part of a longer token with it.
+        let mut tokens = environment.tok_trie().greedy_tokenize(&bytes);
+        if tokens.len() > 1 {
+            tokens.pop();
+        }
+        tokens
     }
 
     fn is_complete(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sterna_grammar::{Error, Grammars, KEPT, LONGEST, Rule, unknown_keywords};
-use sterna_runtime::Tokenizer;
+use sterna_runtime::{Constraint, Tokenizer};
 use sterna_ternary::random::SplitMix64;
 use support::{WORDS, allowed, random_text, tokenizer};
 
@@ -35,6 +35,7 @@ fn masks_are_those_of_brute_force() {
         let mut constraint = grammars.compile(&Rule::Regex(texts.join("|"))).unwrap();
         let mut prefix = Vec::new();
         while !constraint.is_complete() {
+            there_and_back(&mut *constraint, &mut random, vocab_size);
             let found = allowed(&mut *constraint, vocab_size);
             let begins = |bytes: &[u8]| texts.iter().any(|t| t.as_bytes().starts_with(bytes));
             for id in 0..vocab_size as u32 {
@@ -62,6 +63,51 @@ fn masks_are_those_of_brute_force() {
         );
     }
     assert!(compared > 30_000, "{compared}");
+}
+
+/// Follows a few tokens and takes them back.
+fn there_and_back(constraint: &mut dyn Constraint, random: &mut SplitMix64, vocab_size: usize) {
+    let most = random.next() % 4;
+    let mut accepted = 0;
+    while accepted < most && !constraint.is_complete() {
+        constraint.forced();
+        let ids: Vec<u32> = allowed(constraint, vocab_size).ids().collect();
+        let id = ids[random.next() as usize % ids.len()];
+        constraint.accept(id).unwrap();
+        accepted += 1;
+    }
+    assert!(constraint.rollback(accepted as usize).unwrap());
+}
+
+#[test]
+fn what_has_no_choice_is_forced() {
+    let (grammars, tokenizer, vocab_size) = grammars(&WORDS);
+    let schema = json!({"type": "object", "properties": {"abc": {"enum": ["b1", "b2"]}},
+        "required": ["abc"], "additionalProperties": false});
+    let mut constraint = grammars.compile(&Rule::JsonSchema(schema)).unwrap();
+    let (mut text, mut forced) = (Vec::new(), Vec::new());
+    while !constraint.is_complete() {
+        let guesses = constraint.forced();
+        for id in guesses {
+            assert!(allowed(&mut *constraint, vocab_size).contains(id));
+            constraint.accept(id).unwrap();
+            forced.extend(tokenizer.bytes(id));
+            text.extend(tokenizer.bytes(id));
+        }
+        if constraint.is_complete() {
+            break;
+        }
+        let first = allowed(&mut *constraint, vocab_size).ids().next().unwrap();
+        constraint.accept(first).unwrap();
+        text.extend(tokenizer.bytes(first));
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\"abc\""), "{text}");
+    assert!(forced.len() >= 4, "{:?}", String::from_utf8_lossy(&forced));
+    // Rules whose lexemes end where another text begins are not taken back.
+    let lark = "start: t \"!\"\nt[stop=\"x\"]: /[a-z]*/".to_owned();
+    let mut constraint = grammars.compile(&Rule::Lark(lark)).unwrap();
+    assert!(!constraint.rollback(0).unwrap());
 }
 
 #[test]
