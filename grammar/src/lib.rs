@@ -16,6 +16,7 @@ mod explain;
 mod kept;
 mod lower;
 mod schema;
+mod tools;
 mod vocabulary;
 
 use std::cell::Cell;
@@ -33,6 +34,7 @@ use kept::Kept;
 use lower::lower;
 use schema::smallest;
 pub use schema::unknown_keywords;
+pub use tools::Calls;
 
 /// Most bytes of a JSON schema.
 pub const LARGEST: usize = 256 << 10;

@@ -2,10 +2,10 @@
 //! does.
 //!
 //! The template is Jinja, in chat_template.jinja or in tokenizer_config.json (a string, or a list
-//! of which the one called `default` is taken). It sees `messages` without keys that are null,
-//! `add_generation_prompt`, the special tokens by their names, `tools` and `documents` (none if the
-//! caller has none), every other variable of the caller, `raise_exception`, `strftime_now` (in UTC)
-//! and `tojson`. A line with nothing but a block tag leaves no line. Values are computed and
+//! of which the one called `default` is taken, or `tool_use` where there are tools). It sees
+//! `messages` without keys that are null, `add_generation_prompt`, the special tokens by their
+//! names, `tools` and `documents` (none if the caller has none), every other variable of the
+//! caller, `raise_exception`, `strftime_now` (in UTC) and `tojson`. A line with nothing but a block tag leaves no line. Values are computed and
 //! printed as in Python (`expression.rs`, `operators.rs`).
 //!
 //! A template is code from strangers. It runs with limits on its length, its steps, its time and
@@ -74,6 +74,8 @@ pub struct ChatTemplate {
     source: String,
     /// `bos_token`, `eos_token` and so on, and their texts.
     special_tokens: Vec<(String, String)>,
+    /// Another template for conversations with tools, or why it cannot be used.
+    with_tools: Option<std::result::Result<Box<ChatTemplate>, String>>,
 }
 
 const TEMPLATE: &str = "chat_template.jinja";
@@ -117,7 +119,15 @@ impl ChatTemplate {
             }
             None => (TOKENIZER_CONFIG, named_default(&settings["chat_template"])?),
         };
-        ChatTemplate::parse(name, source, settings)
+        let mut parsed = ChatTemplate::parse(name, source, settings)?;
+        let source = template
+            .is_none()
+            .then(|| named(&settings["chat_template"], "tool_use"));
+        parsed.with_tools = source.flatten().map(|source| {
+            let other = ChatTemplate::parse(name, source, settings);
+            other.map(Box::new).map_err(|error| error.to_string())
+        });
+        Ok(parsed)
     }
 
     fn parse(
@@ -134,6 +144,7 @@ impl ChatTemplate {
             special_tokens: special_tokens
                 .filter_map(|(key, value)| Some((key.clone(), token_name(value)?.to_owned())))
                 .collect(),
+            with_tools: None,
         };
         let limits = Arc::new(RenderUsage::new(&template.source));
         let parsed = environment(&limits)
@@ -183,13 +194,24 @@ impl ChatTemplate {
         variables: &serde_json::Map<String, serde_json::Value>,
         add_generation_prompt: bool,
     ) -> Result<String> {
-        self.rendered(variables, add_generation_prompt)
-            .map_err(|e| error(self.file, describe(&e)))
+        let has_tools = variables.get("tools").is_some_and(|tools| !tools.is_null());
+        match self.with_tools.as_ref().filter(|_| has_tools) {
+            Some(Ok(other)) => other.render_with(variables, add_generation_prompt),
+            Some(Err(why)) => Err(error(self.file, format!("its template `tool_use`: {why}"))),
+            None => self
+                .rendered(variables, add_generation_prompt)
+                .map_err(|e| error(self.file, describe(&e))),
+        }
     }
 
     /// Whether the source of the template contains this word. A template reads only keys that it
-    /// names, unless it writes whole messages.
+    /// names, unless it writes whole messages. A template for tools counts, too.
     pub fn names(&self, key: &str) -> bool {
+        if let Some(Ok(other)) = &self.with_tools
+            && other.names(key)
+        {
+            return true;
+        }
         match REASONING.contains(&key) {
             true => REASONING.iter().take(2).any(|name| self.has_word(name)),
             false => self.has_word(key),
@@ -261,19 +283,23 @@ fn named_default(templates: &serde_json::Value) -> Result<&str> {
         serde_json::Value::Null => Err(Error::NoChatTemplate),
         serde_json::Value::String(source) => Ok(source),
         serde_json::Value::Array(list) => {
-            let default = list.iter().find(|t| t["name"] == "default");
             let names: Vec<String> = list.iter().map(|t| t["name"].to_string()).collect();
             let why = format!(
                 "`chat_template` has templates {}: expected one named \"default\"",
                 names.join(", ")
             );
-            let source = default.and_then(|t| t["template"].as_str());
-            source.ok_or_else(|| bad(why))
+            named(templates, "default").ok_or_else(|| bad(why))
         }
         _ => Err(bad(
             "`chat_template`: expected a string or a list of named ones".into(),
         )),
     }
+}
+
+/// The template with a name in a list of them.
+fn named<'t>(templates: &'t serde_json::Value, name: &str) -> Option<&'t str> {
+    let found = templates.as_array()?.iter().find(|t| t["name"] == name);
+    found?["template"].as_str()
 }
 
 fn error(file: &'static str, why: String) -> Error {

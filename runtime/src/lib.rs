@@ -23,6 +23,7 @@
 mod answer;
 mod attention;
 mod cache;
+pub mod calls;
 pub mod chat;
 mod constraint;
 pub mod draft;

@@ -223,6 +223,20 @@ impl Tokenizer {
         added.contains_key(first).then_some(*first)
     }
 
+    /// Special tokens and their names, by id.
+    pub(crate) fn special_tokens(&self) -> Vec<(u32, String)> {
+        let added = self.tokenizer.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special);
+        let mut special: Vec<_> = special.map(|(id, token)| (id, token.content)).collect();
+        special.sort_unstable();
+        special
+    }
+
+    /// Rows of the model's embedding.
+    pub(crate) fn rows(&self) -> usize {
+        self.vocab_size
+    }
+
     /// The special token that a text is, or one that it contains.
     pub(crate) fn special_in(&self, text: &str) -> Option<(u32, String)> {
         let added = self.tokenizer.get_added_tokens_decoder().into_iter();

@@ -6,7 +6,16 @@ use sterna_ternary::Config;
 use sterna_ternary::random::SplitMix64;
 
 /// `<s>`, `</s>` and `<|eot_id|>`, the 256 bytes, then these words, as byte-level BPE spells them.
+/// Returns the size of the vocabulary, too.
 pub fn tokenizer(words: &[&str]) -> (Tokenizer, usize) {
+    tokenizer_with(&["<s>", ENDS[0], ENDS[1]], words)
+}
+
+/// Special tokens that end texts.
+const ENDS: [&str; 2] = ["</s>", "<|eot_id|>"];
+
+/// The same with these special tokens.
+pub fn tokenizer_with(specials: &[&str], words: &[&str]) -> (Tokenizer, usize) {
     let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let mut others = 256..;
     let spelled: Vec<char> = (0..256)
@@ -16,16 +25,17 @@ pub fn tokenizer(words: &[&str]) -> (Tokenizer, usize) {
         })
         .collect();
     let word = |text: &str| -> String { text.bytes().map(|b| spelled[b as usize]).collect() };
-    let specials = ["<s>", "</s>", "<|eot_id|>"];
     let bytes = spelled.iter().map(char::to_string);
-    let texts = specials.map(str::to_owned).into_iter().chain(bytes);
+    let texts = specials.iter().map(|name| name.to_string()).chain(bytes);
     let texts: Vec<String> = texts.chain(words.iter().map(|text| word(text))).collect();
     let vocab: serde_json::Map<String, Value> = texts
         .iter()
         .zip(0..)
         .map(|(text, id)| (text.clone(), json!(id)))
         .collect();
-    let added: Vec<Value> = (0..3)
+    let ends = |id: &usize| ENDS.contains(&specials[*id]);
+    let ends: Vec<usize> = (0..specials.len()).filter(ends).collect();
+    let added: Vec<Value> = (0..specials.len())
         .map(|id| {
             json!({"id": id, "content": specials[id], "single_word": false, "lstrip": false,
                 "rstrip": false, "normalized": false, "special": true})
@@ -46,7 +56,7 @@ pub fn tokenizer(words: &[&str]) -> (Tokenizer, usize) {
         "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": true, "eos_token_id": [1, 2],
+        "tie_word_embeddings": true, "eos_token_id": ends,
     });
     let config = Config::from_json(&config).unwrap();
     let bytes = tokenizer.to_string();

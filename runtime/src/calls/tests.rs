@@ -1,0 +1,3 @@
+//! Templates in the manner of the published families.
+
+use super::*;
