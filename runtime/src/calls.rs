@@ -321,6 +321,3 @@ fn arguments(text: &str, value: usize) -> Option<(&str, &str)> {
     let found: Value = serde_json::from_str(&text[start..end]).ok()?;
     (found == json!({ARGUMENT: value})).then(|| (&text[..start], &text[end..]))
 }
-
-#[cfg(test)]
-mod tests;

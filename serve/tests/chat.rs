@@ -235,12 +235,12 @@ fn the_last_answer_is_continued() {
 #[test]
 fn fields_without_effect_are_named_in_the_reply() {
     let test = Test::start();
-    let body = with(json!({"user": "u", "store": true, "mine": 1, "tools": []}));
+    let body = with(json!({"user": "u", "store": true, "mine": 1, "functions": []}));
     let reply = test.post(CHAT, &body);
     assert_eq!(reply.status, 200);
     assert_eq!(
         reply.header("x-sterna-ignored"),
-        Some("user,store,mine,tools")
+        Some("user,store,mine,functions")
     );
     assert_eq!(test.post(CHAT, &hello()).header("x-sterna-ignored"), None);
     let options = json!({"include_usage": true, "include_obfuscation": false, "mine": 1});
@@ -313,7 +313,10 @@ fn wrong_fields_are_refused_by_name() {
             json!({"chat_template_kwargs": {"messages": []}}),
             "chat_template_kwargs",
         ),
-        (json!({"tools": [{"type": "function"}]}), "tools"),
+        (
+            json!({"tools": [{"type": "function"}]}),
+            "tools[0].function",
+        ),
         (
             json!({"response_format": {"type": "sound"}}),
             "response_format.type",

@@ -324,7 +324,6 @@ fn what_would_change_an_answer_is_refused() {
     let message = json!({"messages": [{"role": "user", "content": "Once"}]});
     for fields in [
         json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
-        json!({"tool_choice": "required"}),
         json!({"functions": [{"name": "f"}]}),
         json!({"allowed_token_ids": [5]}),
         json!({"bad_words": ["a"]}),

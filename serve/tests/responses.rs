@@ -196,7 +196,7 @@ fn what_is_not_stored_or_done_is_refused_by_name() {
         (json!({"conversation": "conv_1"}), "conversation"),
         (json!({"background": true}), "background"),
         (json!({"prompt": {"id": "pmpt_1"}}), "prompt"),
-        (json!({"tools": [{"type": "web_search"}]}), "tools"),
+        (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (json!({"input": image}), "input[0].content[0]"),
         (json!({"input": call}), "input[0]"),
     ] {

@@ -5,6 +5,7 @@ A client must get the same text, whole and in parts, and errors as the exception
 
 import asyncio
 import base64
+import json
 import os
 import struct
 import subprocess
@@ -19,6 +20,18 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 CHAT = {"model": "m", "messages": MESSAGES, "max_tokens": 24, "seed": 7}
 TEXT = {"model": "m", "prompt": "Once", "max_tokens": 24, "seed": 7}
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+SUM = {
+    "type": "object",
+    "properties": {"result": {"type": "integer", "minimum": 10, "maximum": 99}},
+    "required": ["result"],
+    "additionalProperties": False,
+}
+FUNCTION = {"name": "tell", "description": "Tells the sum.", "parameters": SUM, "strict": True}
+TOOLS = {
+    "tools": [{"type": "function", "function": FUNCTION}],
+    "tool_choice": {"type": "function", "function": {"name": "tell"}},
+    "max_tokens": 100,
+}
 
 
 class Expected:
@@ -83,8 +96,36 @@ def openai(server, expected):
     long = TEXT | {"prompt": "Once " * 4000}
     error = raised(openai.BadRequestError, lambda: client.completions.create(**long))
     assert error.code == "context_length_exceeded", error
+    openai_tools(client)
     openai_leaves(server, client)
     asyncio.run(openai_async(server, expected))
+
+
+def openai_tools(client):
+    """A call, whole and in parts. The model's template shows no calls, so it cannot choose."""
+    import openai
+
+    body = CHAT | TOOLS
+    choice = client.chat.completions.create(**body).choices[0]
+    (call,) = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    assert call.function.name == "tell" and is_sum(json.loads(call.function.arguments))
+    with client.chat.completions.stream(**body) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert message.tool_calls[0].id == call.id and message.content is None
+    assert message.tool_calls[0].function.arguments == call.function.arguments
+    # The result goes back.
+    result = {"role": "tool", "tool_call_id": call.id, "content": "7"}
+    turns = [*MESSAGES, choice.message.model_dump(exclude_none=True), result]
+    reply = client.chat.completions.create(**CHAT | {"messages": turns})
+    assert reply.choices[0].message.tool_calls is None
+    free = body | {"tool_choice": "auto"}
+    error = raised(openai.BadRequestError, lambda: client.chat.completions.create(**free))
+    assert error.param == "tool_choice" and error.code == "unsupported_parameter", error
+
+
+def is_sum(arguments):
+    return list(arguments) == ["result"] and 10 <= arguments["result"] <= 99
 
 
 def as_f32(vectors):
@@ -132,6 +173,11 @@ def langchain(server, expected):
     assert embeddings.embed_documents(["a", "Once"]) == as_f32(expected.vectors)
     long = ChatOpenAI(**where, max_tokens=100, seed=7)
     assert 10 <= long.with_structured_output(Sum).invoke(QUESTION).result <= 99
+    called = long.bind_tools([Sum], tool_choice="Sum").invoke(QUESTION)
+    assert [call["name"] for call in called.tool_calls] == ["Sum"]
+    assert is_sum(called.tool_calls[0]["args"])
+    structured = long.with_structured_output(Sum, method="function_calling")
+    assert 10 <= structured.invoke(QUESTION).result <= 99
     # What is not supported is said, and not answered with something else.
     raised(openai.BadRequestError, lambda: chat.bind_tools([Sum]).invoke(QUESTION))
 
@@ -158,7 +204,7 @@ def litellm(server, expected):
 
 
 def instructor(server, expected):
-    """Answers of a schema; its mode that needs tools is refused by name, and it says so."""
+    """Answers of a schema, by calls of tools and by formats."""
     import instructor
     import openai
     from pydantic import BaseModel, Field
@@ -168,11 +214,9 @@ def instructor(server, expected):
 
     plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
     asked = CHAT | {"max_tokens": 100, "response_model": Sum, "max_retries": 0}
-    client = instructor.from_openai(plain, mode=instructor.Mode.TOOLS)
-    error = raised(Exception, lambda: client.chat.completions.create(**asked))
-    assert "tools" in str(error) and "unsupported_parameter" in str(error), error
-    client = instructor.from_openai(plain, mode=instructor.Mode.JSON_SCHEMA)
-    assert 10 <= client.chat.completions.create(**asked).result <= 99
+    for mode in instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA:
+        client = instructor.from_openai(plain, mode=mode)
+        assert 10 <= client.chat.completions.create(**asked).result <= 99
     reply = client.chat.completions.create(**CHAT, response_model=None)
     assert reply.choices[0].message.content == expected.message
 
@@ -212,6 +256,14 @@ def anthropic(server, expected):
         assert stream.get_final_message().stop_reason == reply.stop_reason
     counted = client.messages.count_tokens(model="m", messages=MESSAGES)
     assert counted.input_tokens == greedy["usage"]["prompt_tokens"]
+    tool = {"name": "tell", "description": "Tells the sum.", "input_schema": SUM}
+    choice = {"type": "tool", "name": "tell"}
+    body = body | {"max_tokens": 100, "tools": [tool], "tool_choice": choice}
+    reply = client.messages.create(**body)
+    assert reply.stop_reason == "tool_use" and is_sum(reply.content[0].input), reply
+    with client.messages.stream(**body) as stream:
+        assert stream.get_final_message().content == reply.content
+    body |= {"tool_choice": {"type": "none"}}
     raised(anthropic.NotFoundError, lambda: client.messages.create(**body | {"model": "x"}))
     wrong = body | {"max_tokens": -1}
     error = raised(anthropic.BadRequestError, lambda: client.messages.create(**wrong))
@@ -234,6 +286,11 @@ def ollama(server, expected):
     assert "m" in [model.model.removesuffix(":latest") for model in client.list().models]
     assert client.show("m").modelinfo
     raised(ollama.ResponseError, lambda: client.chat("x", MESSAGES))
+    # It has no choice, and the model's template shows no calls.
+    error = raised(
+        ollama.ResponseError, lambda: client.chat("m", MESSAGES, tools=TOOLS["tools"])
+    )
+    assert error.error.startswith("tools leaves it to the model"), error
 
 
 def responses(server, expected):
@@ -254,6 +311,15 @@ def responses(server, expected):
     parts = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(parts) == greedy
     assert [event.sequence_number for event in events] == list(range(len(events)))
+    tools = {"tools": [FUNCTION | {"type": "function"}], "max_output_tokens": 100}
+    tools |= {"tool_choice": {"type": "function", "name": "tell"}}
+    (call,) = client.responses.create(**body | tools).output
+    assert call.type == "function_call" and is_sum(json.loads(call.arguments)), call
+    with client.responses.stream(**body | tools) as stream:
+        events = list(stream)
+    kind = "response.function_call_arguments.delta"
+    assert "".join(event.delta for event in events if event.type == kind) == call.arguments
+    assert events[-1].response.output[0].call_id == call.call_id
     raised(
         openai.BadRequestError,
         lambda: client.responses.create(**body, previous_response_id="resp_1"),

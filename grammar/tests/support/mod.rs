@@ -14,8 +14,8 @@ pub fn tokenizer(words: &[&str]) -> (Tokenizer, usize) {
 /// Special tokens that end texts.
 const ENDS: [&str; 2] = ["</s>", "<|eot_id|>"];
 
-/// The same with these special tokens.
-pub fn tokenizer_with(specials: &[&str], words: &[&str]) -> (Tokenizer, usize) {
+/// tokenizer.json with these special tokens, and the size of the vocabulary.
+pub fn tokenizer_json(specials: &[&str], words: &[&str]) -> (Value, usize) {
     let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let mut others = 256..;
     let spelled: Vec<char> = (0..256)
@@ -33,8 +33,6 @@ pub fn tokenizer_with(specials: &[&str], words: &[&str]) -> (Tokenizer, usize) {
         .zip(0..)
         .map(|(text, id)| (text.clone(), json!(id)))
         .collect();
-    let ends = |id: &usize| ENDS.contains(&specials[*id]);
-    let ends: Vec<usize> = (0..specials.len()).filter(ends).collect();
     let added: Vec<Value> = (0..specials.len())
         .map(|id| {
             json!({"id": id, "content": specials[id], "single_word": false, "lstrip": false,
@@ -50,7 +48,14 @@ pub fn tokenizer_with(specials: &[&str], words: &[&str]) -> (Tokenizer, usize) {
             "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
             "byte_fallback": false, "vocab": vocab, "merges": []},
     });
-    let vocab_size = texts.len();
+    (tokenizer, texts.len())
+}
+
+/// The tokenizer with these special tokens.
+pub fn tokenizer_with(specials: &[&str], words: &[&str]) -> (Tokenizer, usize) {
+    let (tokenizer, vocab_size) = tokenizer_json(specials, words);
+    let ends = |id: &usize| ENDS.contains(&specials[*id]);
+    let ends: Vec<usize> = (0..specials.len()).filter(ends).collect();
     let config = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size,
         "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,

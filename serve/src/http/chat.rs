@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::answers::{Answers, Choice, TokenTexts, finish_reason, logprob};
+use super::answers::{Answers, Choice, TokenTexts, logprob};
 use super::conversation;
 use super::envelope::Envelope;
 use super::error::{ApiError, ApiResult};
@@ -16,6 +16,7 @@ use super::read::Reader;
 use super::scores;
 use super::served::Served;
 use super::stream_options::StreamOptions;
+use super::tools::{Call, Called, CalledAnswer, Part, Plan, Tools};
 use crate::engine::{End, Token};
 
 /// Reads a request.
@@ -45,11 +46,20 @@ pub fn job(
         _ => {}
     }
     let prompt_logprobs = wish.read_prompt_logprobs(reader, options.is_streamed)?;
+    let plan = Tools::read(reader)?.plan(reader, &served)?;
+    if let Some(plan) = &plan {
+        wish.constrain(Arc::clone(&plan.constraint));
+    }
     let (prompt, is_continued) = conversation::tokens(&served, reader)?;
     if is_continued {
         wish.continue_text();
     }
+    let called = Plan::called(plan, &prompt, wish.seed);
     let form = Chat {
+        parts: (0..wish.choices())
+            .map(|index| called.answer(index))
+            .collect(),
+        called,
         envelope: Envelope::new("chatcmpl", OBJECTS, wish.seed, options.has_usage)?,
         has_logprobs,
         prompt_logprobs,
@@ -77,16 +87,21 @@ struct Chat {
     /// Most probable tokens that are listed beside each token of the prompt, if any are.
     prompt_logprobs: Option<usize>,
     has_ids: bool,
+    /// What the answers may call.
+    called: Called,
+    /// The answers of a stream so far.
+    parts: Vec<CalledAnswer>,
 }
 
 impl Chat {
     fn choice(&self, served: &Served, index: usize, choice: &Choice) -> Value {
         let end = choice.end.as_ref();
+        let answer = self.called.whole(served, index, choice);
         let mut object = json!({
             "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": null},
+            "message": answer.message(),
             "logprobs": self.logprobs(served, &choice.tokens),
-            "finish_reason": end.map(|end| finish_reason(end.reason)),
+            "finish_reason": end.map(|end| answer.finish_reason(end)),
         });
         if self.has_ids {
             let last = end.and_then(|end| end.last.as_ref());
@@ -102,6 +117,30 @@ impl Chat {
         }
         let content: Vec<Value> = tokens.iter().map(|token| scored(served, token)).collect();
         json!({"content": content, "refusal": null})
+    }
+
+    /// The deltas of new parts of an answer.
+    fn deltas(&self, index: usize, parts: &[Part]) -> Vec<Value> {
+        let calls = &self.parts[index].calls;
+        let deltas = parts.iter().filter_map(|part| match part {
+            Part::Content(text) => Some(json!({"content": text})),
+            Part::Call(index) => {
+                let empty = Call {
+                    arguments: String::new(),
+                    ..calls[*index].clone()
+                };
+                let mut call = json!({"index": index});
+                for (name, value) in empty.json().as_object().into_iter().flatten() {
+                    call[name] = value.clone();
+                }
+                Some(json!({"tool_calls": [call]}))
+            }
+            Part::Arguments(index, text) => {
+                Some(json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}))
+            }
+            Part::Done(_) => None,
+        });
+        deltas.collect()
     }
 
     fn delta(&self, served: &Served, index: usize, delta: Value, rest: Value) -> Value {
@@ -132,7 +171,9 @@ impl Form for Chat {
 
     fn begin(&mut self, served: &Served, answers: &Answers, out: &mut String) {
         for index in 0..answers.choices.len() {
-            let delta = json!({"role": "assistant", "content": ""});
+            // A message with calls may have no content.
+            let content = (!self.called.may_call()).then_some("");
+            let delta = json!({"role": "assistant", "content": content});
             let mut chunk = self.delta(served, index, delta, Value::Null);
             chunk["sterna"] = self.envelope.seed();
             if self.has_ids && index == 0 {
@@ -143,20 +184,30 @@ impl Form for Chat {
     }
 
     fn piece(&mut self, served: &Served, _: &Answers, piece: Piece, out: &mut String) {
-        let is_needed = self.has_logprobs || self.has_ids;
-        if piece.text.is_empty() && (!is_needed || piece.tokens.is_empty()) {
-            return;
+        let is_needed = (self.has_logprobs || self.has_ids) && !piece.tokens.is_empty();
+        let parts = self.parts[piece.index].push(served, piece.text, piece.tokens);
+        let mut deltas = self.deltas(piece.index, &parts);
+        if deltas.is_empty() && is_needed {
+            // Tokens without a text of their own, or of what stands around a call.
+            deltas.push(json!({"content": ""}));
         }
+        // Scores and ids come with the first of the deltas of their tokens.
         let mut rest = json!({"logprobs": self.logprobs(served, piece.tokens)});
         if self.has_ids {
             rest["token_ids"] = token_ids(piece.tokens);
         }
-        let delta = json!({"content": piece.text});
-        event(out, &self.delta(served, piece.index, delta, rest));
+        for delta in deltas {
+            event(out, &self.delta(served, piece.index, delta, rest.take()));
+        }
     }
 
     fn end(&mut self, served: &Served, _: &Answers, index: usize, end: &End, out: &mut String) {
-        let mut rest = json!({"finish_reason": finish_reason(end.reason)});
+        let parts = self.parts[index].finish();
+        for delta in self.deltas(index, &parts) {
+            event(out, &self.delta(served, index, delta, Value::Null));
+        }
+        let reason = self.parts[index].finish_reason(end);
+        let mut rest = json!({"finish_reason": reason});
         if self.has_ids {
             rest["token_ids"] = token_ids(&end.last);
         }

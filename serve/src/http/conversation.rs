@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 use sterna_ternary::json::shown;
 
 use super::error::{ApiError, ApiResult};
-use super::read::{Reader, wrong};
+use super::read::{Reader, under, wrong};
 use super::served::Served;
+use super::tools::{Tools, calls_of, describe};
 
 /// What no message contains. It marks where the last message ends in the text of a conversation.
 const MARK: &str = "\u{f8ff}sterna:continue\u{f8ff}";
@@ -38,10 +39,24 @@ pub fn tokens(served: &Served, fields: Reader) -> ApiResult<(Vec<u32>, bool)> {
 /// # Errors
 /// 400.
 pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
-    let mut messages = messages(fields)?;
+    let tools = Tools::read(fields)?;
     let template = served.template()?;
+    let takes_text = || served.call_syntax().is_some_and(|syntax| syntax.takes_text);
+    let mut messages = messages(fields, takes_text)?;
     let is_continued = is_continued(fields, &messages)?;
+    if is_continued && tools.may_call() {
+        let message = "the last message is the assistant's, so the answer would continue it, and \
+                       tools may be called; send \"continue_final_message\": false or \
+                       \"tool_choice\": \"none\"";
+        return Err(ApiError::invalid("continue_final_message", message));
+    }
     let mut variables = variables(fields)?;
+    let shown = tools.shown();
+    let untold = shown.as_ref().filter(|_| !served.knows_tools());
+    describe(&mut messages, untold, template.names("tool_calls"));
+    if let Some(shown) = shown {
+        variables.insert("tools".into(), shown);
+    }
     if is_continued {
         let last = messages.last_mut().expect("there is at least one");
         let content = last["content"].as_str().unwrap_or_default();
@@ -73,6 +88,7 @@ pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
 pub fn check_types(fields: Reader) -> ApiResult<()> {
     fields.boolean("add_generation_prompt")?;
     fields.boolean("continue_final_message")?;
+    Tools::read(fields)?;
     variables(fields).map(|_| ())
 }
 
@@ -124,7 +140,7 @@ fn variables(fields: Reader) -> ApiResult<Map<String, Value>> {
 }
 
 /// The messages as templates expect them: `developer` is `system`, and content is a string.
-fn messages(fields: Reader) -> ApiResult<Vec<Map<String, Value>>> {
+fn messages(fields: Reader, takes_text: impl Fn() -> bool) -> ApiResult<Vec<Map<String, Value>>> {
     const EXPECTED: &str = "a list of at least one message";
     let Some(value) = fields.value("messages") else {
         let message = format!("messages is missing, expected {EXPECTED}");
@@ -132,13 +148,35 @@ fn messages(fields: Reader) -> ApiResult<Vec<Map<String, Value>>> {
     };
     let list = value.as_array().filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| wrong("messages", value, EXPECTED))?;
-    list.iter()
-        .enumerate()
-        .map(|(i, m)| message(i, m))
-        .collect()
+    let messages = list.iter().enumerate();
+    let messages = messages.map(|(index, one)| message(index, one, &takes_text));
+    let mut messages: Vec<_> = messages.collect::<ApiResult<_>>()?;
+    name_results(&mut messages);
+    Ok(messages)
 }
 
-fn message(index: usize, value: &Value) -> ApiResult<Map<String, Value>> {
+/// Gives results of tools the name of the tool, which some templates need. Clients name the call.
+fn name_results(messages: &mut [Map<String, Value>]) {
+    let mut names: Vec<(Value, Value)> = Vec::new();
+    for message in messages {
+        let calls = message.get("tool_calls").and_then(Value::as_array);
+        let calls = calls.into_iter().flatten();
+        names.extend(calls.map(|call| (call["id"].clone(), call["function"]["name"].clone())));
+        let id = message
+            .get("tool_call_id")
+            .filter(|_| message["role"] == "tool");
+        let call = names.iter().rev().find(|(known, _)| id == Some(known));
+        if let Some((_, name)) = call.filter(|_| !message.contains_key("name")) {
+            message.insert("name".into(), name.clone());
+        }
+    }
+}
+
+fn message(
+    index: usize,
+    value: &Value,
+    takes_text: impl Fn() -> bool,
+) -> ApiResult<Map<String, Value>> {
     let at = format!("messages[{index}]");
     let expected = "an object with role and content";
     let object = value
@@ -153,6 +191,8 @@ fn message(index: usize, value: &Value) -> ApiResult<Map<String, Value>> {
             return Err(wrong(format!("{at}.role"), role, expected));
         }
     };
+    let id = Reader(object).text("tool_call_id");
+    id.map_err(|error| under(&at, error))?;
     let calls = object.get("tool_calls").filter(|calls| !is_empty(calls));
     let content = object.get("content").unwrap_or(&Value::Null);
     let content = match content {
@@ -172,6 +212,10 @@ fn message(index: usize, value: &Value) -> ApiResult<Map<String, Value>> {
     message.retain(|name, value| name != "refusal" && !(name == "tool_calls" && is_empty(value)));
     message.insert("role".into(), role.into());
     message.insert("content".into(), content);
+    if let Some(calls) = calls {
+        let calls = calls_of(&format!("{at}.tool_calls"), calls, takes_text())?;
+        message.insert("tool_calls".into(), calls);
+    }
     Ok(message)
 }
 
@@ -211,7 +255,7 @@ mod tests {
 
     fn read(list: Value) -> ApiResult<Vec<Map<String, Value>>> {
         let body = json!({"messages": list});
-        messages(Reader(body.as_object().unwrap()))
+        messages(Reader(body.as_object().unwrap()), || false)
     }
 
     #[test]
@@ -220,7 +264,8 @@ mod tests {
             {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": [
                 {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-            {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}], "refusal": null},
+            {"role": "assistant", "content": null, "refusal": null, "tool_calls": [{"id": "1",
+                "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]},
             {"role": "tool", "content": "3", "tool_call_id": "1"},
         ]))
         .unwrap();
@@ -230,8 +275,9 @@ mod tests {
             json!([
                 {"role": "system", "content": "Be brief."},
                 {"role": "user", "content": "a\nb"},
-                {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]},
-                {"role": "tool", "content": "3", "tool_call_id": "1"},
+                {"role": "assistant", "content": null, "tool_calls": [{"id": "1",
+                    "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]},
+                {"role": "tool", "content": "3", "tool_call_id": "1", "name": "f"},
             ])
         );
     }
@@ -263,6 +309,15 @@ mod tests {
             (
                 json!([{"role": "user", "content": [{"type": "text", "text": 3}]}]),
                 "messages[0].content[0].text",
+            ),
+            (
+                json!([{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]),
+                "messages[0].tool_calls[0]",
+            ),
+            (
+                json!([{"role": "assistant", "content": "x", "tool_calls": [{"id": "1",
+                    "function": {"name": "f", "arguments": "{\"a"}}]}]),
+                "messages[0].tool_calls[0].function.arguments",
             ),
             (
                 json!([{"role": "user", "content": MARK}]),

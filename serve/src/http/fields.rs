@@ -60,6 +60,7 @@ const FORMS: u16 = RESPONSES | MESSAGES;
 const OLLAMA: u16 = OLLAMA_CHAT | OLLAMA_GENERATE;
 const SAMPLED: u16 = GENERATE | FORMS | OPTIONS;
 const RULED: u16 = GENERATE | FORMS | OLLAMA;
+const TOOLED: u16 = RENDER | FORMS;
 const ALL: u16 = !OPTIONS;
 
 /// Fields that have an effect, and the routes where they do.
@@ -105,6 +106,7 @@ const DONE: &[(&str, u16)] = &[
     ("num_predict", OPTIONS),
     ("options", OLLAMA),
     ("output_config", MESSAGES),
+    ("parallel_tool_calls", RENDER | RESPONSES),
     ("prediction", GENERATE),
     ("presence_penalty", SAMPLED),
     ("prompt", COMPLETIONS | TOKENIZE | OLLAMA_GENERATE),
@@ -131,6 +133,8 @@ const DONE: &[(&str, u16)] = &[
     ("think", OLLAMA),
     ("thinking", MESSAGES),
     ("tokens", DETOKENIZE),
+    ("tool_choice", TOOLED),
+    ("tools", TOOLED | OLLAMA_CHAT),
     ("top_k", SAMPLED),
     ("top_logprobs", CHAT | RESPONSES | OLLAMA),
     ("top_p", SAMPLED),
@@ -154,7 +158,6 @@ const NEUTRAL: &[&str] = &[
     "num_keep",
     "num_thread",
     "numa",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
@@ -216,6 +219,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("template", &[]),
     ("tfs_z", &["1"]),
     ("thinking_token_budget", &[]),
+    // On the routes where they have no effect.
     (
         "tool_choice",
         &[
@@ -267,8 +271,12 @@ pub fn ignored(
         Some((name, value)) => {
             let names: Vec<&str> = refused.iter().map(|(name, _)| *name).collect();
             let (value, names) = (brief(value), names.join(", "));
-            let message =
-                format!("{name} is {value}, which this server does not support; leave {names} out");
+            let what = match *name {
+                "functions" => "; send tools instead".to_owned(),
+                "function_call" => "; send tools and tool_choice instead".to_owned(),
+                _ => format!("; leave {names} out"),
+            };
+            let message = format!("{name} is {value}, which this server does not support{what}");
             Err(ApiError::unsupported(*name, message))
         }
     }
@@ -320,10 +328,9 @@ mod tests {
         for table in [&done, &unsupported, &NEUTRAL.to_vec()] {
             assert!(table.is_sorted(), "{table:?}");
         }
-        let both = done
-            .iter()
-            .filter(|name| unsupported.contains(name) || NEUTRAL.contains(name));
-        assert_eq!(both.count(), 0);
+        let both = |name: &&&str| unsupported.contains(*name) || NEUTRAL.contains(*name);
+        let both: Vec<&&str> = done.iter().filter(both).collect();
+        assert_eq!(both, [&"tool_choice", &"tools"]);
         assert!(!NEUTRAL.iter().any(|name| unsupported.contains(name)));
         for (_, neutral) in UNSUPPORTED {
             for value in *neutral {
@@ -335,12 +342,9 @@ mod tests {
     #[test]
     fn fields_without_effect_are_named() {
         let body = json!({"model": "m", "user": "u", "messages": [], "n": 1, "mine": 3,
-            "tools": [], "tool_choice": null, "typical_p": 1.0, "echo": true});
+            "functions": [], "tool_choice": null, "typical_p": 1.0, "echo": true});
         let found = check(body, Fields::Chat, false).unwrap();
-        assert_eq!(
-            found,
-            ["user", "mine", "tools", "tool_choice", "typical_p", "echo"]
-        );
+        assert_eq!(found, ["user", "mine", "functions", "typical_p", "echo"]);
         let error = check(json!({"user": "u", "mine": 3}), Fields::Chat, true).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("mine"));
     }
@@ -365,11 +369,19 @@ mod tests {
         // A choice among tools is only there because of the tools.
         let body =
             json!({"tool_choice": {"type": "function"}, "n": 1, "tools": [1], "suffix": "x"});
-        let error = check(body, Fields::Chat, false).unwrap_err();
+        let error = check(body, Fields::Completions, false).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("tools"));
         let says = "tools is [1], which this server does not support; leave tools, tool_choice, \
                     suffix out";
         assert_eq!(error.message, says);
+        let body = json!({"functions": [{"name": "f"}], "function_call": "auto"});
+        let error = check(body, Fields::Chat, false).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("functions"));
+        assert!(
+            error.message.ends_with("send tools instead"),
+            "{}",
+            error.message
+        );
         // What sglang-router adds to each request asks for nothing.
         let added = json!({"logprobs": false, "stream": false, "no_stop_trim": false,
             "ignore_eos": false, "continue_final_message": false, "skip_special_tokens": true,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sterna_runtime::{Answer, Sampler, Sampling};
+use sterna_runtime::{Answer, Constraint, Sampler, Sampling};
 
 use super::error::{ApiError, ApiResult};
 use super::read::{Reader, ids, wrong};
@@ -107,6 +107,11 @@ impl Wish {
     /// Scores the tokens of answers, beside this number of the most probable ones.
     pub fn score_answer(&mut self, top: usize) {
         self.generate.logprobs = Some(top);
+    }
+
+    /// Answers keep to this.
+    pub fn constrain(&mut self, constraint: Arc<dyn Constraint>) {
+        self.generate.constraint = Some(constraint);
     }
 
     /// The text of an answer follows that of the prompt, as its next part.

@@ -1,6 +1,8 @@
 //! Requests of other APIs as requests for chat: what they mean is said in the fields of chat, and
 //! errors name the fields that the client sent.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::conversation;
@@ -9,6 +11,7 @@ use super::generate::{MOST_LOGPROBS, Wish};
 use super::read::Reader;
 use super::rule;
 use super::served::Served;
+use super::tools::{Plan, Tools};
 
 /// Fields that mean the same in chat and in every API that has them.
 const SAME: [&str; 17] = [
@@ -36,7 +39,7 @@ const SAME: [&str; 17] = [
 pub struct Meaning {
     fields: Map<String, Value>,
     messages: Vec<Value>,
-    /// Names of chat, and those that the client knows, the longest ones first.
+    /// Names of chat, and those that the client knows.
     names: Vec<(String, String)>,
 }
 
@@ -101,6 +104,75 @@ impl Meaning {
         let name = format!("messages[{}]", self.messages.len());
         self.names.push((name, own.into()));
         self.messages.push(message);
+    }
+
+    /// Names a part of chat's request by the client's field `own`.
+    pub fn name(&mut self, name: impl Into<String>, own: impl Into<String>) {
+        self.names.push((name.into(), own.into()));
+    }
+
+    /// The number of messages so far.
+    pub fn said(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Adds a call of the assistant from the client's field `own`, to the last message if that is
+    /// the assistant's.
+    pub fn say_call(&mut self, own: impl Into<String>, call: Value) {
+        let own = own.into();
+        if self
+            .messages
+            .last()
+            .is_none_or(|last| last["role"] != "assistant")
+        {
+            let message = json!({"role": "assistant", "content": null, "tool_calls": []});
+            self.messages.push(message);
+        }
+        let last = self.messages.len() - 1;
+        let calls = &mut self.messages[last]["tool_calls"];
+        let count = calls.as_array().map_or(0, Vec::len);
+        match calls.as_array_mut() {
+            Some(calls) => calls.push(call),
+            None => *calls = json!([call]),
+        }
+        let name = format!("messages[{last}].tool_calls[{count}]");
+        self.name(format!("{name}.function"), own.clone());
+        self.name(name, own);
+    }
+
+    /// Sets chat's `tools` from tools without the object in the middle, whose schemas the client
+    /// calls `schema`.
+    pub fn set_tools(&mut self, tools: Vec<Value>, schema: &str) {
+        for index in 0..tools.len() {
+            let (name, own) = (
+                format!("tools[{index}].function"),
+                format!("tools[{index}]"),
+            );
+            self.name(format!("{name}.parameters"), format!("{own}.{schema}"));
+            self.name(name, own);
+        }
+        self.set("tools", "tools", tools.into());
+    }
+
+    /// What answers may call.
+    ///
+    /// # Errors
+    /// 400 with the client's name of the field.
+    pub fn tools(&self) -> ApiResult<Tools> {
+        Tools::read(Reader(&self.fields)).map_err(|error| self.explained(error))
+    }
+
+    /// The grammar of answers that may have calls, which `wish` then keeps to.
+    ///
+    /// # Errors
+    /// 400 with the client's name of the field.
+    pub fn plan(&self, served: &Served, wish: &mut Wish) -> ApiResult<Option<Plan>> {
+        let plan = self.tools()?.plan(Reader(&self.fields), served);
+        let plan = plan.map_err(|error| self.explained(error))?;
+        if let Some(plan) = &plan {
+            wish.constrain(Arc::clone(&plan.constraint));
+        }
+        Ok(plan)
     }
 
     /// How an answer is generated.
@@ -169,12 +241,13 @@ impl Meaning {
 
     /// The client's name of a field of chat, or of a part of one.
     fn own(&self, name: &str) -> String {
-        let own = self.names.iter().find_map(|(chat, own)| {
+        let known = self.names.iter().filter_map(|(chat, own)| {
             let rest = name.strip_prefix(chat.as_str())?;
             let is_part = rest.is_empty() || rest.starts_with(['.', '[', '/']);
-            is_part.then(|| format!("{own}{rest}"))
+            is_part.then_some((own, rest))
         });
-        own.unwrap_or_else(|| name.to_owned())
+        let closest = known.min_by_key(|(_, rest)| rest.len());
+        closest.map_or_else(|| name.to_owned(), |(own, rest)| format!("{own}{rest}"))
     }
 }
 

@@ -52,6 +52,7 @@ mod status;
 mod stream_options;
 mod style;
 mod texts;
+mod tools;
 
 pub use error::ApiError;
 pub use keys::{BadKey, Keys};

@@ -90,6 +90,15 @@ pub fn wrong(name: impl Display, value: &Value, expected: impl Display) -> ApiEr
     )
 }
 
+/// An error about a member of the object `at`.
+pub fn under(at: &str, error: ApiError) -> ApiError {
+    ApiError {
+        param: error.param.map(|param| format!("{at}.{param}")),
+        message: format!("{at}.{}", error.message),
+        ..error
+    }
+}
+
 /// The beginning of a value as JSON. A large value is not written in full.
 pub fn brief(value: &Value) -> String {
     struct Start(Vec<u8>);

@@ -72,6 +72,14 @@ pub fn read(fields: Reader, served: &Served) -> ApiResult<Option<Asked>> {
     }))
 }
 
+/// The field that asks for a rule, if one does.
+///
+/// # Errors
+/// 400: a wrong value.
+pub fn asked_by(fields: Reader) -> ApiResult<Option<String>> {
+    Ok(asked(fields)?.into_iter().next().map(|(param, _)| param))
+}
+
 /// The rules that fields ask for, with the names of the fields.
 fn asked(fields: Reader) -> ApiResult<Vec<(String, Rule)>> {
     let mut asked = Vec::new();

@@ -1,9 +1,10 @@
 //! A model that is served: its engine, and everything that turns a request into tokens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
+use sterna_runtime::calls::{CallSyntax, Place};
 use sterna_runtime::{
     ChatTemplate, Constraint, Error as RuntimeError, KvCache, KvPage, Model, NUMERICS, Sampling,
     Tokenizer,
@@ -41,9 +42,11 @@ pub struct Served {
     pub limits: Limits,
     /// The engine.
     pub engine: Handle,
+    /// How the template writes calls of tools, which the first request with tools finds out.
+    calls: OnceLock<Option<CallSyntax>>,
     /// The vocabulary for rules of answers, which the first rule makes.
     #[cfg(feature = "grammar")]
-    grammars: std::sync::OnceLock<Result<sterna_grammar::Grammars, sterna_grammar::Error>>,
+    grammars: OnceLock<Result<sterna_grammar::Grammars, sterna_grammar::Error>>,
 }
 
 /// How a model is served.
@@ -127,8 +130,9 @@ impl Served {
             engine,
             model,
             tokenizer,
+            calls: OnceLock::new(),
             #[cfg(feature = "grammar")]
-            grammars: std::sync::OnceLock::new(),
+            grammars: OnceLock::new(),
         })
     }
 
@@ -178,6 +182,68 @@ impl Served {
     pub fn template(&self) -> ApiResult<&ChatTemplate> {
         let template = self.template.as_ref();
         template.map_err(|error| ApiError::runtime("messages", error))
+    }
+
+    /// How the chat template writes calls of tools; `None` if it writes none, or in a form that is
+    /// not understood.
+    pub fn call_syntax(&self) -> Option<&CallSyntax> {
+        let find = || CallSyntax::of(self.template.as_ref().ok()?, &self.tokenizer);
+        self.calls.get_or_init(find).as_ref()
+    }
+
+    /// Whether the chat template has a place for tools.
+    pub fn knows_tools(&self) -> bool {
+        let template = self.template.as_ref();
+        template.is_ok_and(|template| template.names("tools"))
+    }
+
+    /// Whether calls can be told from text, so that the model may choose.
+    pub fn calls_anywhere(&self) -> bool {
+        let syntax = self.call_syntax().filter(|_| self.knows_tools());
+        let place = syntax.and_then(|syntax| syntax.clone().trimmed().place(&self.tokenizer));
+        cfg!(feature = "grammar") && place.is_some()
+    }
+
+    /// The constraint of an answer that may call tools, given by names and schemas.
+    ///
+    /// # Errors
+    /// Why it cannot be enforced in full, and the index of the tool that is at fault, if one is.
+    #[cfg(feature = "grammar")]
+    pub fn calls(
+        &self,
+        syntax: &CallSyntax,
+        tools: &[(String, Value)],
+        place: &Place,
+        are_several: bool,
+    ) -> Result<Box<dyn Constraint>, (Option<usize>, String)> {
+        let make = || sterna_grammar::Grammars::new(&self.tokenizer, self.vocab_size());
+        let grammars = self.grammars.get_or_init(make).as_ref();
+        let grammars = grammars.map_err(|error| (None, error.to_string()))?;
+        let calls = sterna_grammar::Calls {
+            syntax,
+            tools,
+            place,
+            are_several,
+        };
+        let constraint = grammars.calls(calls);
+        constraint.map_err(|(index, error)| (index, error.to_string()))
+    }
+
+    /// This program was built without rules.
+    ///
+    /// # Errors
+    /// That.
+    #[cfg(not(feature = "grammar"))]
+    pub fn calls(
+        &self,
+        _: &CallSyntax,
+        _: &[(String, Value)],
+        _: &Place,
+        _: bool,
+    ) -> Result<Box<dyn Constraint>, (Option<usize>, String)> {
+        let why = "they need a server that was built with the feature grammar; leave them out, or \
+                   send \"tool_choice\": \"none\"";
+        Err((None, why.to_owned()))
     }
 
     /// The constraint of a rule that the field `param` asks for.

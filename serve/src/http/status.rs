@@ -115,10 +115,9 @@ pub fn parameters(served: &Served) -> usize {
 /// What a model can be asked for.
 pub fn capabilities(served: &Served) -> Vec<&'static str> {
     let chat = served.template.is_ok().then_some("chat");
-    ["completion", "embedding"]
-        .into_iter()
-        .chain(chat)
-        .collect()
+    let tools = served.calls_anywhere().then_some("tools");
+    let always = ["completion", "embedding"].into_iter();
+    always.chain(chat).chain(tools).collect()
 }
 
 /// How the models are run, in the form of llama.cpp for the first one.

@@ -1,9 +1,15 @@
 //! `/openapi.json` against live answers: every operation is asked, and what it answers is what the
 //! document says.
 
+#[path = "../../../runtime/tests/random_model/mod.rs"]
+mod random_model;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../../../grammar/tests/support/mod.rs"]
+mod tokenizers;
+#[path = "../tool_models/mod.rs"]
+mod tool_models;
 
 use std::collections::BTreeSet;
 
@@ -221,6 +227,75 @@ fn every_operation_answers_what_the_document_says() {
                 _ => assert!(asked.contains(&(method.clone(), path.clone())), "{path}"),
             }
         }
+    }
+}
+
+/// Requests whose answers are calls.
+fn requests_with_tools() -> Vec<(&'static str, Value)> {
+    let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"], "additionalProperties": false});
+    let function = json!({"name": "look", "description": "A tool.", "parameters": schema});
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let call = json!({"id": "1", "type": "function",
+        "function": {"name": "look", "arguments": "{}"}});
+    let turns = json!([messages[0], {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "red"}]);
+    let named = json!({"type": "function", "function": {"name": "look"}});
+    let mut flat = function.clone();
+    flat["type"] = "function".into();
+    let items = json!([{"role": "user", "content": "Hi"},
+        {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "red"}]);
+    let blocks = json!([messages[0],
+        {"role": "assistant", "content": [
+            {"type": "tool_use", "id": "1", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1"}]}]);
+    let tools = json!([{"type": "function", "function": function}]);
+    vec![
+        (
+            "/v1/chat/completions",
+            json!({"messages": turns, "tools": tools, "tool_choice": named}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": items, "tools": [flat],
+            "tool_choice": {"type": "function", "name": "look"}}),
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": blocks, "max_tokens": 400,
+            "tools": [{"name": "look", "input_schema": schema}], "tool_choice": {"type": "any"}}),
+        ),
+        (
+            "/api/chat",
+            json!({"messages": turns.as_array().unwrap()[..1], "tools": tools, "stream": false,
+            "options": {"num_predict": 200}}),
+        ),
+        (
+            "/apply-template",
+            json!({"messages": turns, "tools": tools, "tool_choice": "none"}),
+        ),
+    ]
+}
+
+#[test]
+#[cfg(feature = "grammar")]
+fn calls_are_what_the_document_says() {
+    let model = tool_models::model(tool_models::Kind::Special);
+    let served = support::served_as("m", model, support::limits());
+    let test = Test::with(|_| {}, vec![served]);
+    let document = document(&test);
+    for (path, body) in requests_with_tools() {
+        let operation = &document["paths"][path]["post"];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let checked = Schemas(&document).check(schema, &body);
+        assert_eq!(checked, Ok(()), "{path} {body}");
+        let reply = test.post(path, &body);
+        assert_eq!(reply.status, 200, "{path} {body}: {}", reply.body);
+        if !path.starts_with("/a") {
+            assert!(reply.body.contains("\"look\""), "{}", reply.body);
+        }
+        check(&document, operation, &reply);
     }
 }
 

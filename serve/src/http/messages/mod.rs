@@ -1,12 +1,14 @@
 //! `/v1/messages` and `/v1/messages/count_tokens`: Anthropic's API as a form of chat. Nothing is
 //! kept between requests, as in that API.
 
+mod blocks;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sterna_runtime::StopReason;
 
-use super::answers::{Answers, Choice};
+use super::answers::Answers;
 use super::error::{ApiError, ApiResult};
 use super::fields::{self, Fields};
 use super::form::{Form, Piece, named_event};
@@ -15,6 +17,7 @@ use super::meaning::Meaning;
 use super::read::{Reader, wrong};
 use super::served::Served;
 use super::style::Style;
+use super::tools::{Call, Called, CalledAnswer, Part, Plan};
 use crate::engine::End;
 
 /// Reads a request.
@@ -36,10 +39,16 @@ pub fn job(
     let meaning = meaning(reader)?;
     let mut wish = meaning.wish(&served)?;
     wish.name_ignored(&mut ignored, is_strict)?;
+    let plan = meaning.plan(&served, &mut wish)?;
     let prompt = meaning.prompt(&served, "messages", &mut wish)?;
+    let called = Plan::called(plan, &prompt, wish.seed);
     let form = Messages {
         id: format!("msg_{}", unique()?),
         seed: wish.seed,
+        answer: called.answer(0),
+        called,
+        block: Block::None,
+        blocks: 0,
     };
     let is_streamed = reader.flag("stream")?;
     let request = wish.request(&served, key, prompt);
@@ -78,6 +87,7 @@ fn meaning(fields: Reader) -> ApiResult<Meaning> {
         meaning.set("stop", "stop_sequences", stop.clone());
     }
     check_thinking(fields)?;
+    blocks::tools(fields, &mut meaning)?;
     output(fields, &mut meaning)?;
     match fields.value("system") {
         None => {}
@@ -98,7 +108,9 @@ fn meaning(fields: Reader) -> ApiResult<Meaning> {
         let at = format!("messages[{index}]");
         let role = &message["role"];
         match role.as_str() {
-            Some(name @ ("user" | "assistant")) => meaning.say(at, name, &message["content"]),
+            Some(name @ ("user" | "assistant")) => {
+                blocks::say(&mut meaning, &at, name, &message["content"])?;
+            }
             _ => return Err(wrong(format!("{at}.role"), role, "user or assistant")),
         }
     }
@@ -131,12 +143,30 @@ fn output(fields: Reader, meaning: &mut Meaning) -> ApiResult<()> {
 struct Messages {
     id: String,
     seed: i64,
+    /// What the answer may call.
+    called: Called,
+    /// The answer of a stream so far.
+    answer: CalledAnswer,
+    /// The block of a stream that is open.
+    block: Block,
+    /// Blocks of a stream so far.
+    blocks: usize,
+}
+
+/// What an open block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    /// No block is open.
+    None,
+    Text,
+    Call,
 }
 
 impl Messages {
     fn message(&self, served: &Served, answers: &Answers, content: Value) -> Value {
         let end = answers.choices[0].end.as_ref();
-        let (reason, sequence) = stopped(end);
+        let whole = self.called.whole(served, 0, &answers.choices[0]);
+        let (reason, sequence) = stopped(end, &whole);
         json!({
             "id": self.id,
             "type": "message",
@@ -149,13 +179,74 @@ impl Messages {
             "sterna": {"seed": self.seed, "system_fingerprint": served.fingerprint},
         })
     }
+
+    /// Sends parts of the answer, each in a block of its kind.
+    fn send_parts(&mut self, parts: Vec<Part>, out: &mut String) {
+        for part in parts {
+            match part {
+                Part::Content(text) => {
+                    if self.block != Block::Text {
+                        self.open(Block::Text, &json!({"type": "text", "text": ""}), out);
+                    }
+                    self.delta(&json!({"type": "text_delta", "text": text}), out);
+                }
+                Part::Call(index) => {
+                    let block = tool_use(&self.answer.calls[index], json!({}));
+                    self.open(Block::Call, &block, out);
+                }
+                Part::Arguments(_, text) => {
+                    self.delta(
+                        &json!({"type": "input_json_delta", "partial_json": text}),
+                        out,
+                    );
+                }
+                Part::Done(_) => self.close(out),
+            }
+        }
+    }
+
+    fn open(&mut self, block: Block, content: &Value, out: &mut String) {
+        self.close(out);
+        self.block = block;
+        let index = self.blocks;
+        let start =
+            json!({"type": "content_block_start", "index": index, "content_block": content});
+        send(out, &start);
+    }
+
+    fn delta(&self, delta: &Value, out: &mut String) {
+        let index = self.blocks;
+        send(
+            out,
+            &json!({"type": "content_block_delta", "index": index, "delta": delta}),
+        );
+    }
+
+    fn close(&mut self, out: &mut String) {
+        if self.block != Block::None {
+            send(
+                out,
+                &json!({"type": "content_block_stop", "index": self.blocks}),
+            );
+            (self.block, self.blocks) = (Block::None, self.blocks + 1);
+        }
+    }
+}
+
+/// A block with a call.
+fn tool_use(call: &Call, input: Value) -> Value {
+    let id = call.id.replace("call_", "toolu_");
+    json!({"type": "tool_use", "id": id, "name": call.name, "input": input})
 }
 
 /// Why an answer ended, and the text that ended it.
-fn stopped(end: Option<&End>) -> (Value, Value) {
+fn stopped(end: Option<&End>, answer: &CalledAnswer) -> (Value, Value) {
     let Some(end) = end else {
         return (Value::Null, Value::Null);
     };
+    if answer.finish_reason(end) == "tool_calls" {
+        return ("tool_use".into(), Value::Null);
+    }
     match end.reason {
         StopReason::Eos => ("end_turn".into(), Value::Null),
         StopReason::Length => ("max_tokens".into(), Value::Null),
@@ -181,9 +272,15 @@ fn send(out: &mut String, event: &Value) {
 
 impl Form for Messages {
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
-        let Choice { text, .. } = &answers.choices[0];
-        let content = json!([{"type": "text", "text": text}]);
-        self.message(served, answers, content)
+        let answer = self.called.whole(served, 0, &answers.choices[0]);
+        let mut content = Vec::new();
+        if answer.calls.is_empty() || !answer.content.is_empty() {
+            content.push(json!({"type": "text", "text": answer.content}));
+        }
+        // The input of a call that was cut is not an object.
+        let calls = answer.calls.iter();
+        content.extend(calls.filter_map(|call| Some(tool_use(call, call.object()?.into()))));
+        self.message(served, answers, content.into())
     }
 
     fn ping(&self) -> &'static str {
@@ -193,23 +290,22 @@ impl Form for Messages {
     fn begin(&mut self, served: &Served, answers: &Answers, out: &mut String) {
         let message = self.message(served, answers, json!([]));
         send(out, &json!({"type": "message_start", "message": message}));
-        let block = json!({"type": "text", "text": ""});
-        let start = json!({"type": "content_block_start", "index": 0, "content_block": block});
-        send(out, &start);
+        if !self.called.may_call() {
+            self.open(Block::Text, &json!({"type": "text", "text": ""}), out);
+        }
         out.push_str(self.ping());
     }
 
-    fn piece(&mut self, _: &Served, _: &Answers, piece: Piece, out: &mut String) {
-        if !piece.text.is_empty() {
-            let delta = json!({"type": "text_delta", "text": piece.text});
-            let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
-            send(out, &event);
-        }
+    fn piece(&mut self, served: &Served, _: &Answers, piece: Piece, out: &mut String) {
+        let parts = self.answer.push(served, piece.text, piece.tokens);
+        self.send_parts(parts, out);
     }
 
     fn end(&mut self, _: &Served, answers: &Answers, _: usize, end: &End, out: &mut String) {
-        send(out, &json!({"type": "content_block_stop", "index": 0}));
-        let (reason, sequence) = stopped(Some(end));
+        let parts = self.answer.finish();
+        self.send_parts(parts, out);
+        self.close(out);
+        let (reason, sequence) = stopped(Some(end), &self.answer);
         let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
         let usage = usage(answers);
         send(

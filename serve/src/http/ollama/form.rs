@@ -11,6 +11,7 @@ use super::super::error::ApiError;
 use super::super::form::{Form, Piece};
 use super::super::served::Served;
 use super::super::style::Style;
+use super::super::tools::{Call, Called, CalledAnswer, Part};
 use crate::engine::{End, Token};
 
 /// Which of the two answers.
@@ -40,6 +41,10 @@ pub struct Ollama {
     pub has_logprobs: bool,
     /// The seed.
     pub seed: i64,
+    /// What the answer may call.
+    pub called: Called,
+    /// The answer of a stream so far.
+    pub answer: CalledAnswer,
 }
 
 impl Ollama {
@@ -54,6 +59,41 @@ impl Ollama {
             object["logprobs"] = tokens.iter().map(|token| scored(served, token)).collect();
         }
         object
+    }
+
+    /// Lists calls in an object.
+    fn call<'c>(object: &mut Value, calls: impl IntoIterator<Item = &'c Call>) {
+        // The arguments of a call that was cut are not an object.
+        let calls = calls.into_iter().enumerate().filter_map(|(index, call)| {
+            let (name, arguments) = (&call.name, call.object()?);
+            Some(json!({"id": call.id,
+                "function": {"index": index, "name": name, "arguments": arguments}}))
+        });
+        let calls: Vec<Value> = calls.collect();
+        if !calls.is_empty() {
+            object["message"]["tool_calls"] = calls.into();
+        }
+    }
+
+    /// Sends the parts of a piece; its scores come with the first of them.
+    fn send(&self, served: &Served, parts: Vec<Part>, tokens: &[Token], out: &mut String) {
+        let mut tokens = tokens;
+        for part in parts {
+            let mut object = match &part {
+                Part::Content(text) => self.object(served, text, tokens),
+                Part::Done(_) => self.object(served, "", tokens),
+                Part::Call(_) | Part::Arguments(..) => continue,
+            };
+            if let Part::Done(index) = part {
+                Ollama::call(&mut object, &self.answer.calls[index..=index]);
+                object["message"]["tool_calls"][0]["function"]["index"] = index.into();
+            }
+            line(out, &object);
+            tokens = &[];
+        }
+        if self.has_logprobs && !tokens.is_empty() {
+            line(out, &self.object(served, "", tokens));
+        }
     }
 
     /// Adds why and after what time the answer ended.
@@ -93,7 +133,9 @@ fn line(out: &mut String, object: &Value) {
 impl Form for Ollama {
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
         let choice = answers.choices.first().cloned().unwrap_or_default();
-        let mut object = self.object(served, &choice.text, &choice.tokens);
+        let answer = self.called.whole(served, 0, &choice);
+        let mut object = self.object(served, &answer.content, &choice.tokens);
+        Ollama::call(&mut object, &answer.calls);
         self.end_with(served, answers, &mut object);
         object
     }
@@ -108,13 +150,14 @@ impl Form for Ollama {
     }
 
     fn piece(&mut self, served: &Served, _: &Answers, piece: Piece, out: &mut String) {
-        let has_scores = self.has_logprobs && !piece.tokens.is_empty();
-        if has_scores || !piece.text.is_empty() {
-            line(out, &self.object(served, piece.text, piece.tokens));
-        }
+        let parts = self.answer.push(served, piece.text, piece.tokens);
+        self.send(served, parts, piece.tokens, out);
     }
 
-    fn end(&mut self, _: &Served, _: &Answers, _: usize, _: &End, _: &mut String) {}
+    fn end(&mut self, served: &Served, _: &Answers, _: usize, _: &End, out: &mut String) {
+        let parts = self.answer.finish();
+        self.send(served, parts, &[], out);
+    }
 
     fn finish(&mut self, served: &Served, answers: &Answers, out: &mut String) {
         let mut object = self.object(served, "", &[]);

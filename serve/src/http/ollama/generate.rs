@@ -11,6 +11,7 @@ use super::super::job::Job;
 use super::super::meaning::{Meaning, score};
 use super::super::read::{Reader, wrong};
 use super::super::served::Served;
+use super::super::tools::Plan;
 use super::form::{Kind, Ollama};
 
 /// Options that mean the same in chat; `num_predict` is the other one that has an effect.
@@ -54,8 +55,17 @@ pub fn chat(
             let message = format!("{at} is there, and the model reads text only");
             return Err(ApiError::unsupported(at, message));
         }
-        meaning.say_all(at, message.clone());
+        let mut message = message.clone();
+        match &message["tool_name"] {
+            Value::Null | Value::String(_) => {}
+            other => return Err(wrong(format!("{at}.tool_name"), other, "a string")),
+        }
+        if let (Some(name), Value::Null) = (message.get("tool_name").cloned(), &message["name"]) {
+            message["name"] = name;
+        }
+        meaning.say_all(at, message);
     }
+    meaning.copy("tools", "tools", &body);
     let prompt = match list {
         [] => Prompt::None,
         _ => Prompt::Conversation,
@@ -145,6 +155,7 @@ impl Read {
         let mut wish = meaning.wish(&self.served)?;
         wish.name_ignored(&mut self.ignored, self.is_strict)?;
         let has_logprobs = score(&mut wish, fields, fields.flag("logprobs")?)?;
+        let plan = meaning.plan(&self.served, &mut wish)?;
         let is_streamed = fields.boolean("stream")?.unwrap_or(true);
         let tokens = match prompt {
             Prompt::None => None,
@@ -156,6 +167,8 @@ impl Read {
                 Some(tokens)
             }
         };
+        let prompt = tokens.as_deref().unwrap_or_default();
+        let called = Plan::called(plan, prompt, wish.seed);
         let requests = tokens.map(|tokens| wish.request(&self.served, self.key, tokens));
         options.insert("seed".into(), wish.seed.into());
         self.body.insert("options".into(), options.into());
@@ -163,6 +176,8 @@ impl Read {
             kind,
             has_logprobs,
             seed: wish.seed,
+            answer: called.answer(0),
+            called,
         };
         Ok(Job {
             served: self.served,

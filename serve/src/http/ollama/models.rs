@@ -134,10 +134,18 @@ pub fn show(served: &Served, body: &Map<String, Value>) -> ApiResult<Value> {
         "template": template.unwrap_or_default(),
         "details": details(served),
         "model_info": info,
-        "capabilities": ["completion"],
+        "capabilities": capabilities(served),
         "digest": served.model.file().sum(),
         "system_fingerprint": served.fingerprint,
     }))
+}
+
+/// What the model can do. Tools belong to it if calls can be told from text.
+fn capabilities(served: &Served) -> Vec<&'static str> {
+    match served.calls_anywhere() {
+        true => vec!["completion", "tools"],
+        false => vec!["completion"],
+    }
 }
 
 /// Defaults of sampling, one per line.

@@ -2,6 +2,7 @@
 //! is kept between requests: the client sends the whole conversation each time.
 
 mod form;
+mod tools;
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ use super::job::{Job, unique};
 use super::meaning::{Meaning, number, score};
 use super::read::{Reader, wrong};
 use super::served::Served;
+use super::tools::Plan;
 
-/// Parts of answers that can be asked for. All but the first belong to tools and thoughts, of which
-/// answers have none.
+/// Parts of answers that can be asked for. All but the first belong to tools of a server and to
+/// thoughts, of which answers have none.
 const INCLUDE: [&str; 9] = [
     LOGPROBS,
     "code_interpreter_call.outputs",
@@ -46,7 +48,15 @@ pub fn job(
     let mut wish = meaning.wish(&served)?;
     wish.name_ignored(&mut ignored, is_strict)?;
     let has_logprobs = score(&mut wish, reader, includes_logprobs(reader)?)?;
+    let plan = meaning.plan(&served, &mut wish)?;
+    if plan.is_some() && has_logprobs {
+        let message = "scores of tokens are asked for, and tools may be called; send \
+                       \"tool_choice\": \"none\", or use /v1/chat/completions";
+        return Err(ApiError::unsupported("include", message));
+    }
+    let tools = meaning.tools()?;
     let prompt = meaning.prompt(&served, "input", &mut wish)?;
+    let called = Plan::called(plan, &prompt, wish.seed);
     let sampling = wish.sampling();
     let response = json!({
         "id": format!("resp_{}", unique()?),
@@ -63,7 +73,7 @@ pub fn job(
         "metadata": reader.object("metadata")?.cloned().unwrap_or_default(),
         "model": served.name,
         "output": [],
-        "parallel_tool_calls": false,
+        "parallel_tool_calls": tools.are_several(),
         "previous_response_id": null,
         "prompt_cache_key": null,
         "reasoning": {"effort": effort(reader)?, "summary": null},
@@ -75,15 +85,15 @@ pub fn job(
         "presence_penalty": number(sampling.presence_penalty),
         "frequency_penalty": number(sampling.frequency_penalty),
         "text": {"format": asked_format(reader)?.cloned().unwrap_or(json!({"type": "text"}))},
-        "tool_choice": "none",
-        "tools": [],
+        "tool_choice": tools::choice(reader, &tools),
+        "tools": reader.value("tools").cloned().unwrap_or_else(|| json!([])),
         "top_logprobs": reader.value("top_logprobs").cloned().unwrap_or_else(|| 0.into()),
         "truncation": "disabled",
         "usage": null,
         "user": null,
         "sterna": {"seed": wish.seed, "system_fingerprint": served.fingerprint},
     });
-    let form = form::Responses::new(response, format!("msg_{}", unique()?), has_logprobs);
+    let form = form::Responses::new(response, format!("msg_{}", unique()?), has_logprobs, called);
     let is_streamed = reader.flag("stream")?;
     let request = wish.request(&served, key, prompt);
     body.insert("seed".into(), wish.seed.into());
@@ -127,6 +137,7 @@ fn meaning(fields: Reader) -> ApiResult<Meaning> {
         return Err(ApiError::unsupported("prompt", message));
     }
     format(fields, &mut meaning)?;
+    tools::read(fields, &mut meaning)?;
     if let Some(effort) = effort(fields)? {
         meaning.set("reasoning_effort", "reasoning.effort", effort.into());
     }
@@ -168,9 +179,11 @@ fn say(at: String, item: &Value, meaning: &mut Meaning) -> ApiResult<()> {
     match &item["type"] {
         Value::Null => {}
         Value::String(kind) if kind == "message" => {}
+        Value::String(kind) if tools::say(&at, kind, item, meaning)? => return Ok(()),
         Value::String(kind) => {
             let message = format!(
-                "{at} is of type {}, and this server reads messages only",
+                "{at} is of type {}, and this server reads messages, calls of functions and their \
+                 results",
                 shown(kind)
             );
             return Err(ApiError::unsupported(at, message));

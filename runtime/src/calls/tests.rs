@@ -1,3 +1,0 @@
-//! Templates in the manner of the published families.
-
-use super::*;
