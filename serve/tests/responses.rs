@@ -187,7 +187,7 @@ fn scores_of_tokens_are_those_of_chat() {
 fn what_is_not_stored_or_done_is_refused_by_name() {
     let test = Test::start();
     let image = json!([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]);
-    let call = json!([{"type": "function_call_output", "call_id": "1", "output": "x"}]);
+    let call = json!([{"type": "item_reference", "id": "msg_1"}]);
     for (fields, param) in [
         (
             json!({"previous_response_id": "resp_1"}),

@@ -311,8 +311,9 @@ fn the_model_may_choose() {
         // One that begins a call after some text has both.
         let mut both = 0;
         for seed in 0..24 {
-            let value = [4.0, 6.0, 8.0, 10.0, 12.0, 16.0][seed % 6];
-            let choice = answer(&test, &ask(over(bias(value), &json!({"seed": seed}))));
+            // So hot that most tokens are equally probable, and a call comes soon.
+            let fields = json!({"seed": seed, "temperature": 30});
+            let choice = answer(&test, &ask(over(bias(100.0), &fields)));
             let message = &choice["message"];
             let Some(text) = message["content"].as_str().filter(|text| !text.is_empty()) else {
                 continue;
@@ -520,7 +521,7 @@ fn anthropic_has_blocks() {
     );
     // The stream has the same blocks, here after some text.
     let choice = json!({"type": "auto", "disable_parallel_tool_use": true});
-    let biased = json!({"logit_bias": {CALL: 4}, "seed": 1, "stop_sequences": ["zzzz"],
+    let biased = json!({"logit_bias": {CALL: 100}, "seed": 1, "temperature": 30, "stop_sequences": ["zzzz"],
         "tool_choice": choice});
     for body in [forced, ask(biased)] {
         let whole = test.json("/v1/messages", &body);
@@ -615,8 +616,8 @@ fn responses_have_items() {
     assert!(arguments["ok"].is_boolean());
     for (seed, fields) in [
         (3, json!({"tool_choice": "required"})),
-        (1, json!({"logit_bias": {"261": 4}})),
-        (2, json!({"logit_bias": {"261": 4}})),
+        (1, json!({"logit_bias": {"261": 100}, "temperature": 30})),
+        (2, json!({"logit_bias": {"261": 100}, "temperature": 30})),
         (
             4,
             json!({"logit_bias": {"261": -100}, "max_output_tokens": 20}),
