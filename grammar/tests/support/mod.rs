@@ -1,4 +1,5 @@
 //! A small vocabulary, and texts that follow a rule at random.
+#![allow(dead_code)] // each test binary uses a part
 
 use serde_json::{Value, json};
 use sterna_runtime::{Allowed, Constraint, Tokenizer};

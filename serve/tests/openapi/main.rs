@@ -231,6 +231,7 @@ fn every_operation_answers_what_the_document_says() {
 }
 
 /// Requests whose answers are calls.
+#[cfg(feature = "grammar")]
 fn requests_with_tools() -> Vec<(&'static str, Value)> {
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}},
         "required": ["ok"], "additionalProperties": false});

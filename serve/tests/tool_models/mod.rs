@@ -1,4 +1,5 @@
 //! Models of random weights whose templates write calls in different syntaxes.
+#![allow(dead_code)] // each test binary uses a part
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
