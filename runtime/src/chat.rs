@@ -5,8 +5,9 @@
 //! of which the one called `default` is taken, or `tool_use` where there are tools). It sees
 //! `messages` without keys that are null, `add_generation_prompt`, the special tokens by their
 //! names, `tools` and `documents` (none if the caller has none), every other variable of the
-//! caller, `raise_exception`, `strftime_now` (in UTC) and `tojson`. A line with nothing but a block tag leaves no line. Values are computed and
-//! printed as in Python (`expression.rs`, `operators.rs`).
+//! caller, `raise_exception`, `strftime_now` (in UTC) and `tojson`. A line with nothing but a block
+//! tag leaves no line. Values are computed and printed as in Python (`expression.rs`,
+//! `operators.rs`).
 //!
 //! A template is code from strangers. It runs with limits on its length, its steps, its time and
 //! the size of every value that it binds or prints (`limits.rs`); exceeding one of them is an

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sterna_runtime::{Model, Options};
 use sterna_ternary::{Packing, TableType};
 
 use crate::random_model::{odd, write};
+use crate::support::{Test, limits, served_as};
 use crate::tokenizers::tokenizer_json;
 
 /// Special tokens by their ids.
@@ -68,7 +69,8 @@ fn template(kind: Kind) -> String {
          {{% endif %}}{{% for m in messages %}}{{{{ m.role + ': ' }}}}{{% if m.tool_calls %}}\
          {single}{{{{ m.content or '' }}}}{{% for c in m.tool_calls %}}\
          {{% if not loop.first or m.content %}}{{{{ '\\n' }}}}{{% endif %}}\
-         {{{{ '{call}' + c.function.name + '{between}' + c.function.arguments | tojson + '{end}' }}}}\
+         {{{{ '{call}' + c.function.name + '{between}' }}}}\
+         {{{{ c.function.arguments | tojson + '{end}' }}}}\
          {{% endfor %}}{{% else %}}{{{{ m.content }}}}{{% endif %}}\
          {{% if m.role == 'tool' %}}{{{{ ' of ' + m.name }}}}{{% endif %}}\
          {{% if m.role == 'assistant' %}}{{{{ eos_token }}}}{{% endif %}}{{{{ '\\n' }}}}\
@@ -104,4 +106,25 @@ pub fn model(kind: Kind) -> Arc<Model> {
         ..Options::default()
     };
     Arc::new(Model::open(&paths[index], options).unwrap())
+}
+
+/// A server with a model of this kind, called `m`.
+pub fn start(kind: Kind) -> Test {
+    let limits = sterna_serve::engine::Limits {
+        pages: 256,
+        ..limits()
+    };
+    Test::with(|_| {}, vec![served_as("m", model(kind), limits)])
+}
+
+/// A tool.
+pub fn function(name: &str, parameters: &Value) -> Value {
+    json!({"type": "function", "function": {"name": name, "description": "A tool.",
+        "parameters": parameters}})
+}
+
+/// An object of a few tokens.
+pub fn schema() -> Value {
+    json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+        "additionalProperties": false})
 }
