@@ -5,8 +5,10 @@ A client must get the same text, whole and in parts, and errors as the exception
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -32,6 +34,16 @@ TOOLS = {
     "tool_choice": {"type": "function", "function": {"name": "tell"}},
     "max_tokens": 100,
 }
+
+
+TEMPLATE = """{%% if tools %%}{{ 'tools: ' + tools | tojson + '\\n' }}{%% endif %%}
+{%%- for m in messages %%}{{ m.role + ': ' + (m.content or '') }}
+{%%- for c in m.tool_calls or [] %%}
+{{- '\\n' if m.content or not loop.first else '' }}
+{{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}
+{{- c.function.arguments | tojson + '}\\n</tool_call>' }}{%% endfor %%}
+{{- '%s' if m.role == 'assistant' else '' }}{{ '\\n' }}{%% endfor %%}
+{%%- if add_generation_prompt %%}{{ 'assistant: ' }}{%% endif %%}"""
 
 
 class Expected:
@@ -96,32 +108,8 @@ def openai(server, expected):
     long = TEXT | {"prompt": "Once " * 4000}
     error = raised(openai.BadRequestError, lambda: client.completions.create(**long))
     assert error.code == "context_length_exceeded", error
-    openai_tools(client)
     openai_leaves(server, client)
     asyncio.run(openai_async(server, expected))
-
-
-def openai_tools(client):
-    """A call, whole and in parts. The model's template shows no calls, so it cannot choose."""
-    import openai
-
-    body = CHAT | TOOLS
-    choice = client.chat.completions.create(**body).choices[0]
-    (call,) = choice.message.tool_calls
-    assert choice.finish_reason == "tool_calls" and choice.message.content is None
-    assert call.function.name == "tell" and is_sum(json.loads(call.function.arguments))
-    with client.chat.completions.stream(**body) as stream:
-        message = stream.get_final_completion().choices[0].message
-    assert message.tool_calls[0].id == call.id and message.content is None
-    assert message.tool_calls[0].function.arguments == call.function.arguments
-    # The result goes back.
-    result = {"role": "tool", "tool_call_id": call.id, "content": "7"}
-    turns = [*MESSAGES, choice.message.model_dump(exclude_none=True), result]
-    reply = client.chat.completions.create(**CHAT | {"messages": turns})
-    assert reply.choices[0].message.tool_calls is None
-    free = body | {"tool_choice": "auto"}
-    error = raised(openai.BadRequestError, lambda: client.chat.completions.create(**free))
-    assert error.param == "tool_choice" and error.code == "unsupported_parameter", error
 
 
 def is_sum(arguments):
@@ -173,12 +161,7 @@ def langchain(server, expected):
     assert embeddings.embed_documents(["a", "Once"]) == as_f32(expected.vectors)
     long = ChatOpenAI(**where, max_tokens=100, seed=7)
     assert 10 <= long.with_structured_output(Sum).invoke(QUESTION).result <= 99
-    called = long.bind_tools([Sum], tool_choice="Sum").invoke(QUESTION)
-    assert [call["name"] for call in called.tool_calls] == ["Sum"]
-    assert is_sum(called.tool_calls[0]["args"])
-    structured = long.with_structured_output(Sum, method="function_calling")
-    assert 10 <= structured.invoke(QUESTION).result <= 99
-    # What is not supported is said, and not answered with something else.
+    # The model's template shows no calls. That is said, and not answered with something else.
     raised(openai.BadRequestError, lambda: chat.bind_tools([Sum]).invoke(QUESTION))
 
 
@@ -204,7 +187,7 @@ def litellm(server, expected):
 
 
 def instructor(server, expected):
-    """Answers of a schema, by calls of tools and by formats."""
+    """Answers of a schema; those by calls of tools are below."""
     import instructor
     import openai
     from pydantic import BaseModel, Field
@@ -214,9 +197,8 @@ def instructor(server, expected):
 
     plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
     asked = CHAT | {"max_tokens": 100, "response_model": Sum, "max_retries": 0}
-    for mode in instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA:
-        client = instructor.from_openai(plain, mode=mode)
-        assert 10 <= client.chat.completions.create(**asked).result <= 99
+    client = instructor.from_openai(plain, mode=instructor.Mode.JSON_SCHEMA)
+    assert 10 <= client.chat.completions.create(**asked).result <= 99
     reply = client.chat.completions.create(**CHAT, response_model=None)
     assert reply.choices[0].message.content == expected.message
 
@@ -256,14 +238,6 @@ def anthropic(server, expected):
         assert stream.get_final_message().stop_reason == reply.stop_reason
     counted = client.messages.count_tokens(model="m", messages=MESSAGES)
     assert counted.input_tokens == greedy["usage"]["prompt_tokens"]
-    tool = {"name": "tell", "description": "Tells the sum.", "input_schema": SUM}
-    choice = {"type": "tool", "name": "tell"}
-    body = body | {"max_tokens": 100, "tools": [tool], "tool_choice": choice}
-    reply = client.messages.create(**body)
-    assert reply.stop_reason == "tool_use" and is_sum(reply.content[0].input), reply
-    with client.messages.stream(**body) as stream:
-        assert stream.get_final_message().content == reply.content
-    body |= {"tool_choice": {"type": "none"}}
     raised(anthropic.NotFoundError, lambda: client.messages.create(**body | {"model": "x"}))
     wrong = body | {"max_tokens": -1}
     error = raised(anthropic.BadRequestError, lambda: client.messages.create(**wrong))
@@ -311,19 +285,88 @@ def responses(server, expected):
     parts = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(parts) == greedy
     assert [event.sequence_number for event in events] == list(range(len(events)))
-    tools = {"tools": [FUNCTION | {"type": "function"}], "max_output_tokens": 100}
-    tools |= {"tool_choice": {"type": "function", "name": "tell"}}
-    (call,) = client.responses.create(**body | tools).output
-    assert call.type == "function_call" and is_sum(json.loads(call.arguments)), call
-    with client.responses.stream(**body | tools) as stream:
-        events = list(stream)
-    kind = "response.function_call_arguments.delta"
-    assert "".join(event.delta for event in events if event.type == kind) == call.arguments
-    assert events[-1].response.output[0].call_id == call.call_id
     raised(
         openai.BadRequestError,
         lambda: client.responses.create(**body, previous_response_id="resp_1"),
     )
+
+
+def tools(server):
+    """Calls of tools by each client, whole and in parts."""
+    import anthropic
+    import instructor
+    import ollama
+    import openai
+    from langchain_openai import ChatOpenAI
+    from pydantic import BaseModel, Field
+
+    class Sum(BaseModel, extra="forbid"):
+        result: int = Field(ge=10, le=99)
+
+    plain = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    body = CHAT | TOOLS
+    choice = plain.chat.completions.create(**body).choices[0]
+    (call,) = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    assert call.function.name == "tell" and is_sum(json.loads(call.function.arguments))
+    with plain.chat.completions.stream(**body) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert message.tool_calls[0].id == call.id and message.content is None
+    assert message.tool_calls[0].function.arguments == call.function.arguments
+    # The result goes back, and the model may choose.
+    result = {"role": "tool", "tool_call_id": call.id, "content": "7"}
+    turns = [*MESSAGES, choice.message.model_dump(exclude_none=True), result]
+    free = body | {"messages": turns, "tool_choice": "auto"}
+    reply = plain.chat.completions.create(**free).choices[0]
+    assert reply.message.content or reply.message.tool_calls, reply
+    where = {"model": "m", "base_url": f"{server.url}/v1", "api_key": "none"}
+    chat = ChatOpenAI(**where, max_tokens=100, seed=7)
+    called = chat.bind_tools([Sum], tool_choice="Sum").invoke(QUESTION).tool_calls
+    assert [one["name"] for one in called] == ["Sum"] and is_sum(called[0]["args"])
+    structured = chat.with_structured_output(Sum, method="function_calling")
+    assert 10 <= structured.invoke(QUESTION).result <= 99
+    client = instructor.from_openai(plain, mode=instructor.Mode.TOOLS)
+    asked = CHAT | {"max_tokens": 100, "response_model": Sum, "max_retries": 0}
+    assert 10 <= client.chat.completions.create(**asked).result <= 99
+    messages = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0).messages
+    body = {"model": "m", "messages": MESSAGES, "max_tokens": 100, "extra_body": {"seed": 7}}
+    body["tools"] = [{"name": "tell", "description": "Tells the sum.", "input_schema": SUM}]
+    body["tool_choice"] = {"type": "tool", "name": "tell"}
+    reply = messages.create(**body)
+    assert reply.stop_reason == "tool_use" and is_sum(reply.content[0].input), reply
+    with messages.stream(**body) as stream:
+        (block,) = stream.get_final_message().content
+    assert (block.id, block.input) == (reply.content[0].id, reply.content[0].input)
+    body = {"model": "m", "input": QUESTION, "max_output_tokens": 100, "extra_body": {"seed": 7}}
+    body["tools"] = [FUNCTION | {"type": "function"}]
+    body["tool_choice"] = {"type": "function", "name": "tell"}
+    (item,) = plain.responses.create(**body).output
+    assert item.type == "function_call" and is_sum(json.loads(item.arguments)), item
+    with plain.responses.stream(**body) as stream:
+        events = list(stream)
+    kind = "response.function_call_arguments.delta"
+    assert "".join(event.delta for event in events if event.type == kind) == item.arguments
+    assert events[-1].response.output[0].call_id == item.call_id
+    # It has no choice: the model may call.
+    local = ollama.Client(host=server.url)
+    options = {"seed": 7, "num_predict": 60}
+    message = local.chat("m", MESSAGES, tools=TOOLS["tools"], options=options).message
+    parts = local.chat("m", MESSAGES, tools=TOOLS["tools"], options=options, stream=True)
+    assert "".join(part.message.content or "" for part in parts) == (message.content or "")
+
+
+@contextlib.contextmanager
+def model_with_tools():
+    """The same model with a longer context and a template that writes calls as Hermes does."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model"
+        shutil.copytree(Path(sys.argv[2]).with_name("model"), copy)
+        config = json.loads((copy / "config.json").read_text())
+        config["max_position_embeddings"] = 2048
+        (copy / "config.json").write_text(json.dumps(config))
+        settings = json.loads((copy / "tokenizer_config.json").read_text())
+        (copy / "chat_template.jinja").write_text(TEMPLATE % settings["eos_token"])
+        yield copy
 
 
 def main():
@@ -344,6 +387,11 @@ def main():
                 sys.excepthook(*sys.exc_info())
             else:
                 print(f"{client.__name__}: fine", flush=True)
+    if "tools" in names or not sys.argv[3:]:
+        with model_with_tools() as model, Server(model=model) as server:
+            tools(server)
+            server.until_idle()
+        print("tools: fine", flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -20,8 +20,9 @@ PATIENCE = 60
 class Server:
     """`sterna serve` with these options on a free port. Its model is called `m`."""
 
-    def __init__(self, *options, port=0):
-        sterna, model = sys.argv[1:3]
+    def __init__(self, *options, port=0, model=None):
+        sterna, default = sys.argv[1:3]
+        model = model or default
         command = [sterna, "serve", model, "--name", "m", "--port", str(port), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
