@@ -150,6 +150,11 @@ impl Grammars {
     /// A rule that cannot be enforced in full.
     pub fn compile(&self, rule: &Rule) -> Result<Box<dyn Constraint>, Error> {
         rule.check_size()?;
+        self.compile_checked(rule)
+    }
+
+    /// [`Grammars::compile`] for a rule whose size was checked.
+    fn compile_checked(&self, rule: &Rule) -> Result<Box<dyn Constraint>, Error> {
         let key = rule.key();
         if let Some(kept) = self.kept.find(&key) {
             return Ok(kept.fork());
@@ -332,12 +337,17 @@ const BETWEEN: &str = r" |\n[ \t]{0,20}";
 /// `properties`, and so escape its schema.
 const ESCAPES: &str = "nrbtf\\\"";
 
-fn of_schema(mut schema: Value) -> TopLevelGrammar {
+fn of_schema(schema: Value) -> TopLevelGrammar {
+    TopLevelGrammar::from_json_schema(with_settings(schema))
+}
+
+/// The same schema with the settings of the parser.
+fn with_settings(mut schema: Value) -> Value {
     if let Value::Object(keywords) = &mut schema {
         let settings = json!({"whitespace_pattern": BETWEEN, "json_allowed_escapes": ESCAPES});
         keywords.insert("x-guidance".into(), settings);
     }
-    TopLevelGrammar::from_json_schema(schema)
+    schema
 }
 
 /// A place in a rule.

@@ -7,7 +7,8 @@ use serde_json::Value;
 use sterna_runtime::Constraint;
 use sterna_runtime::calls::{CallSyntax, Part, Place};
 
-use crate::{BETWEEN, Error, Grammars, Rule, schema};
+use crate::lower::lower;
+use crate::{Error, Grammars, LARGEST, Rule, check_depth, on_large_stack, with_settings};
 
 /// What an answer may call.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +30,20 @@ impl Grammars {
     /// The index of the tool whose schema cannot be enforced in full, and why. The index is none if
     /// the syntax is at fault, or the tools are too large together.
     pub fn calls(&self, calls: Calls) -> Result<Box<dyn Constraint>, (Option<usize>, Error)> {
-        for (index, (_, schema)) in calls.tools.iter().enumerate() {
-            schema::check(schema).map_err(|error| (Some(index), error))?;
+        let lowered = |(_, schema): &(String, Value)| {
+            check_depth(schema)?;
+            lower(schema, "#")
+        };
+        let schemas = || Ok(calls.tools.iter().map(lowered).collect());
+        let schemas: Vec<Result<Value, Error>> = on_large_stack(schemas).map_err(|e| (None, e))?;
+        let schemas = schemas.into_iter().enumerate();
+        let schemas = schemas.map(|(index, schema)| schema.map_err(|error| (Some(index), error)));
+        let grammar = calls.grammar(&schemas.collect::<Result<Vec<Value>, _>>()?);
+        if grammar.len() > LARGEST {
+            let (what, found, most) = ("grammar of all tools", grammar.len(), LARGEST);
+            return Err((None, Error::TooLarge { what, found, most }));
         }
-        let compiled = self.compile(&Rule::Lark(calls.grammar()));
+        let compiled = self.compile_checked(&Rule::Lark(grammar));
         compiled.map_err(|error| {
             // The error of a schema by itself names the place in it.
             let mut schemas = calls.tools.iter().map(|(_, schema)| schema).enumerate();
@@ -46,8 +57,8 @@ impl Grammars {
 }
 
 impl Calls<'_> {
-    /// The grammar in Lark's syntax.
-    fn grammar(self) -> String {
+    /// The grammar in Lark's syntax, of the schemas as `lower` made them.
+    fn grammar(self, schemas: &[Value]) -> String {
         let CallSyntax {
             open,
             middle,
@@ -90,23 +101,14 @@ impl Calls<'_> {
         text += &format!("calls: call {repeated} {}\n", parts(close));
         let names: Vec<String> = (0..self.tools.len()).map(|i| format!("call{i}")).collect();
         text += &format!("call: {}\n", names.join(" | "));
-        for ((name, schema), rule) in self.tools.iter().zip(names) {
+        for (((name, _), schema), rule) in self.tools.iter().zip(schemas).zip(names) {
             let mut before = vec![Part::Text(name.clone())];
             before.extend_from_slice(middle);
-            text += &format!("{rule}: {} {}\n", parts(&joined(before)), json(schema));
+            let json = format!("%json {}", with_settings(schema.clone()));
+            text += &format!("{rule}: {} {}\n", parts(&joined(before)), json);
         }
         text
     }
-}
-
-/// A schema as a part of a grammar.
-fn json(schema: &Value) -> String {
-    let mut schema = schema.clone();
-    if let Value::Object(keywords) = &mut schema {
-        let settings = serde_json::json!({"whitespace_pattern": BETWEEN});
-        keywords.insert("x-guidance".into(), settings);
-    }
-    format!("%json {schema}")
 }
 
 /// Parts without a text that they begin with.

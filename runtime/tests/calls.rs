@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use sterna_runtime::ChatTemplate;
 use sterna_runtime::calls::{CallSyntax, Part, Place};
-use support::tokenizer;
+use support::tokenizer_with;
 
 const SPECIALS: [&str; 5] = ["<s>", "</s>", "<call>", "</call>", "<|python_tag|>"];
 
@@ -25,7 +25,7 @@ fn template(before: &str, call: &str, between: &str, after: &str) -> String {
 fn found(source: &str) -> Option<CallSyntax> {
     let settings = json!({"bos_token": "<s>", "eos_token": "</s>"});
     let template = ChatTemplate::from_files(Some(source.as_bytes()), &settings).unwrap();
-    CallSyntax::of(&template, &tokenizer(&SPECIALS, &[]).0)
+    CallSyntax::of(&template, &tokenizer_with(&SPECIALS, &[]).0)
 }
 
 fn text(text: &str) -> Vec<Part> {
@@ -147,7 +147,7 @@ fn other_forms_are_not_understood() {
 
 #[test]
 fn places_are_tags_or_the_start() {
-    let (tokenizer, _) = tokenizer(&SPECIALS, &[]);
+    let (tokenizer, _) = tokenizer_with(&SPECIALS, &[]);
     let place = |open: Vec<Part>| {
         let syntax = CallSyntax {
             open,
@@ -189,7 +189,7 @@ fn tools_have_a_template_of_their_own() {
         {"name": "tool_use", "template": with_tools}], "eos_token": "</s>"});
     let template = ChatTemplate::from_files(None, &settings).unwrap();
     assert!(template.names("tools"));
-    let syntax = CallSyntax::of(&template, &tokenizer(&SPECIALS, &[]).0).unwrap();
+    let syntax = CallSyntax::of(&template, &tokenizer_with(&SPECIALS, &[]).0).unwrap();
     assert_eq!(syntax.open, text("<tool_call>{\"name\": \""));
     let messages = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let mut variables = messages.as_object().unwrap().clone();

@@ -562,10 +562,10 @@ fn a_prompt_that_is_only_scored_has_no_answer() {
     let Work::Generate(generate) = &request.work else {
         unreachable!("it generates");
     };
-    let work = Work::Generate(Generate {
+    let work = Work::Generate(Box::new(Generate {
         prompt_logprobs: Some(2),
-        ..generate.clone()
-    });
+        ..(**generate).clone()
+    }));
     let ear = bench.submit(&Request { work, ..request });
     bench.finish();
     let outcome = Outcome::of(&ear.events());

@@ -21,7 +21,7 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub enum Work {
     /// Continue it.
-    Generate(Generate),
+    Generate(Box<Generate>),
     /// Compute the hidden state of its last token, scaled to length one.
     Embed,
 }

@@ -185,9 +185,7 @@ impl<'t> Sequence<'t> {
         pace: &Pace,
         drafters: impl FnOnce(&Sequence) -> Vec<Box<dyn Drafter>>,
     ) -> sterna_runtime::Result<(Vec<Guess>, f64)> {
-        let Work::Generate(Generate { max_tokens, .. }) = &self.request.work else {
-            return Ok((Vec::new(), 0.0));
-        };
+        let max_tokens = self.generate().map_or(0, |generate| generate.max_tokens);
         // After the guesses one more token is chosen, which is not computed.
         let most = max_tokens.saturating_sub(self.generated() + 1);
         // Other answers to the prompt begin with the logits of its last token alone.

@@ -159,7 +159,7 @@ impl Wish {
         Request {
             key,
             prompt,
-            work: Work::Generate(generate),
+            work: Work::Generate(Box::new(generate)),
             reads_cache: self.reads_cache,
         }
     }

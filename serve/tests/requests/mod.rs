@@ -113,7 +113,7 @@ fn request(prompt: Vec<u32>, generate: Generate) -> Request {
     Request {
         key: 0,
         prompt,
-        work: Work::Generate(generate),
+        work: Work::Generate(Box::new(generate)),
         reads_cache: true,
     }
 }
