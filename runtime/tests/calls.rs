@@ -197,7 +197,7 @@ fn tools_have_a_template_of_their_own() {
     variables.insert("tools".into(), json!([{}]));
     assert_eq!(
         template.render_with(&variables, true).unwrap(),
-        "[{}]<user>Hi\n<assistant>"
+        "[{}]<user>Hi<assistant>"
     );
     // One that cannot be used is an error where it is needed.
     let mut settings = settings;
