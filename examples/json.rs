@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let constraint = grammars.compile(&Rule::JsonSchema(schema))?;
 
     let prompt = tokenizer.encode(prompt, true)?;
-    let max_tokens = 100;
+    let max_tokens = 80;
     let mut cache = model.new_cache(prompt.len() + max_tokens)?;
     let settings = Settings {
         max_tokens: Some(max_tokens),

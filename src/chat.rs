@@ -197,6 +197,7 @@ impl Chat<'_> {
             }
             answer += &piece;
         }
+        crate::speculation::warn(&mut generation);
         let summary = generation.summary();
         if self.args.json {
             let mut object = json!({"text": answer, "ids": generation.generated()});

@@ -76,6 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         text += &piece;
     }
+    crate::speculation::warn(&mut generation);
     let summary = generation.summary();
     if args.json {
         let mut object = json!({

@@ -161,6 +161,10 @@ fn open(options: &Options, keys: usize) -> anyhow::Result<Vec<Served>> {
             ))
         })
     });
+    if options.draft.is_some() && options.no_lookup {
+        let why = "no-lookup computes no guesses, and draft makes some: leave one of them out";
+        return Err(Usage(why.into()).into());
+    }
     if options.draft.is_some() && models.len() > 1 {
         let models = models.len();
         let why = format!("--draft guesses for one model, and {models} are served");

@@ -24,7 +24,7 @@ pub struct Args {
     draft: Option<PathBuf>,
 }
 
-/// Who guesses next tokens.
+/// What guesses next tokens.
 pub struct Guessing {
     lookup: bool,
     draft: Option<Model>,
@@ -75,5 +75,12 @@ impl Guessing {
             drafters.push(Box::new(ModelDrafter::new(draft, capacity)?));
         }
         Ok(generation.with_drafters(drafters, Pace::new()))
+    }
+}
+
+/// Tells that a draft model failed, and that the answer did without it.
+pub fn warn(generation: &mut Generation) {
+    if let Some(error) = generation.take_draft_error() {
+        crate::output::warning!("the draft model failed and guessed no more: {error}");
     }
 }

@@ -138,6 +138,11 @@ impl<'a> Generation<'a> {
         self
     }
 
+    /// The error of a drafter since the last call. The answer does without that drafter.
+    pub fn take_draft_error(&mut self) -> Option<Error> {
+        self.speculation.0.take_error()
+    }
+
     /// Counts and times so far.
     pub fn summary(&self) -> Summary {
         self.summary
@@ -151,16 +156,16 @@ impl<'a> Generation<'a> {
     /// Computes the next token, and more if guesses are right. Returns the text that may be shown
     /// with them.
     fn step(&mut self) -> Result<String> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
         if self.summary.generated_tokens == self.max_tokens {
             let text = self.answer.end();
             self.summary.stop = Some(self.answer.stop().unwrap_or(StopReason::Length));
             return text;
         }
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
+        let mut drafts = self.guess();
         let start = Instant::now();
-        let mut drafts = self.guess()?;
         // Logits (1 + drafts, vocab_size), of the last token and of each draft.
         let mut logits = match self.compute(&mut drafts) {
             // The error can be that of a draft, which the answer may not have.
@@ -176,9 +181,11 @@ impl<'a> Generation<'a> {
         }
         let decode = if prefill { Instant::now() } else { start };
         self.summary.drafted_tokens += drafts.len();
-        let mut text = String::new();
+        let computed = self.cache.len() - drafts.len();
+        let (mut row, mut text) = (0, String::new());
         let vocab_size = self.model.config().vocab_size;
         for (i, logits) in logits.chunks_exact_mut(vocab_size).enumerate() {
+            row = i;
             let pushed = self.sampler.sample(logits, &self.tokens);
             let pushed = pushed.and_then(|id| Ok((id, self.push(id)?)));
             let id = match pushed {
@@ -186,20 +193,21 @@ impl<'a> Generation<'a> {
                     text += &piece;
                     id
                 }
-                Err(error) if i == 0 => return Err(error),
                 Err(error) => {
+                    // It comes after the text of the tokens before.
                     self.error = Some(error);
                     break;
                 }
             };
-            if self.summary.stop.is_some() || drafts.get(i) != Some(&id) {
+            let is_guessed = drafts.get(i) == Some(&id);
+            self.summary.accepted_tokens += usize::from(is_guessed);
+            if self.summary.stop.is_some() || !is_guessed {
                 break;
             }
-            self.summary.accepted_tokens += 1;
         }
-        // The last token is not computed yet, nor are guesses that were wrong part of the text.
-        self.pending = 1;
-        self.cache.truncate(self.tokens.len() - 1);
+        // Guesses that were wrong are not part of the text; the last token is not computed yet.
+        self.cache.truncate(computed + row);
+        self.pending = self.tokens.len() - self.cache.len();
         self.summary.generated_time += decode.elapsed();
         if !prefill {
             let pace = &mut self.speculation.1;
@@ -209,16 +217,16 @@ impl<'a> Generation<'a> {
     }
 
     /// The guesses of the next tokens that are worth computing.
-    fn guess(&mut self) -> Result<Vec<u32>> {
+    fn guess(&mut self) -> Vec<u32> {
         let (speculation, pace) = &mut self.speculation;
         // Room for the last token and the guesses; the token after them is not computed.
         let room = self.cache.capacity() - self.cache.len() - self.pending;
         let most = room.min(self.max_tokens - self.summary.generated_tokens - 1);
         let most = if self.pending == 1 { most } else { 0 };
-        let (guesses, each) = speculation.guess(&self.tokens, &mut self.sampler, most, pace)?;
+        let guesses = speculation.guess(&self.tokens, &mut self.sampler, most, (pace, 1));
         let probabilities: Vec<f32> = guesses.iter().map(|guess| guess.probability).collect();
-        let worth = pace.choose(1, &probabilities, each);
-        Ok(guesses[..worth].iter().map(|guess| guess.id).collect())
+        let worth = pace.choose(1, &probabilities, 0.0);
+        guesses[..worth].iter().map(|guess| guess.id).collect()
     }
 
     /// The logits that the choices of the next tokens need. Drafts that the constraint does not

@@ -229,6 +229,12 @@ impl Sampler {
         }
     }
 
+    /// Whether [`Sampler::screens`] can follow drafts: not if a constraint cannot go back.
+    pub fn can_look_ahead(&mut self) -> bool {
+        let back = self.rule.as_mut().map(|rule| rule.constraint.rollback(0));
+        back.is_none_or(|back| matches!(back, Ok(true)))
+    }
+
     /// Tokens that are likely to come next, because a constraint leaves no other text.
     pub fn forced(&mut self) -> Vec<u32> {
         match &mut self.rule {
@@ -274,8 +280,11 @@ impl Sampler {
         if let Some(rule) = &mut self.rule {
             rule.look_ahead(self.before, tokens, drafts)?;
         }
+        let mut screens = vec![self.screen(tokens)];
+        if drafts.is_empty() {
+            return Ok(screens.into_iter().collect());
+        }
         let mut tokens = tokens.to_vec();
-        let mut screens = vec![self.screen(&tokens)];
         for (i, draft) in drafts.iter().enumerate() {
             tokens.push(*draft);
             let rule = self.rule.as_ref();
@@ -403,7 +412,7 @@ impl Rule {
             }
             self.ahead.push((*id, next));
         }
-        if is_broken {
+        if is_broken || self.constraint.rollback(self.ahead.len()).is_err() {
             // Only a draft leads to where the rule cannot be followed: the answer may not get there.
             self.constraint = self.begin.fork();
             let answer = tokens.iter().skip(before);
@@ -412,8 +421,6 @@ impl Rule {
                 .try_for_each(|id| self.constraint.accept(*id))?;
             allow(&mut *self.constraint, &mut self.allowed)?;
             self.ahead.clear();
-        } else {
-            self.constraint.rollback(self.ahead.len())?;
         }
         drafts.truncate(self.ahead.len());
         self.ahead.reverse();

@@ -78,6 +78,8 @@ pub struct Metrics {
     pub generated_tokens: Counter,
     /// Steps of answers with guesses.
     pub drafts: Counter,
+    /// Answers that went on without the draft model, because it failed.
+    pub draft_errors: Counter,
     /// Tokens that were guessed and computed.
     pub drafted_tokens: Counter,
     /// Those of them that became tokens of answers, by their place in the guess.

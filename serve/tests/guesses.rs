@@ -75,7 +75,7 @@ fn a_prediction_is_guessed_from_its_beginning() {
     let reads_nothing = over(body(), &json!({"cache_prompt": false, "logprobs": null}));
     let first = test.json(COMPLETIONS, &reads_nothing);
     let text = first["choices"][0]["text"].as_str().unwrap();
-    // Another seed, so that nothing but the prediction has this answer.
+    // Another engine, so that nothing but the prediction has this answer.
     let parts = json!([{"type": "text", "text": text}]);
     for content in [json!(text), parts] {
         let test = with(Guesses::All);

@@ -118,7 +118,7 @@ pub struct Options {
     ///
     /// Guesses come from the text, from earlier requests and from the field `prediction`. They make
     /// answers faster and do not change them.
-    #[arg(long, help_heading = "Speculation")]
+    #[arg(long, help_heading = "Speculation", conflicts_with = "draft")]
     pub no_lookup: bool,
     /// A small model of the same tokens that guesses next tokens.
     ///

@@ -66,7 +66,7 @@ impl Lookup {
         let place = self.text.len() - self.offset;
         if let Some((at, length)) = self.matched {
             let is_right = self.text[at] == id;
-            if place >= self.answer {
+            if place >= self.answer && self.text[at] != BREAK {
                 self.rates[kind(length)].learn(is_right);
             }
             self.matched = is_right.then_some((at + 1, length + 1));
@@ -318,9 +318,9 @@ mod tests {
         let sampler = Sampler::new(Sampling::default()).unwrap();
         let mut lookup = Lookup::new(1);
         let mut tokens = vec![0];
-        // Each token appears twice and is never followed by the same one.
+        // Each of 50 tokens appears four times and is never followed by the same one.
         for i in 0..200 {
-            tokens.push(i * 7 % 50 + i / 50 * 1000 % 50);
+            tokens.push(i * 7 % 50);
             tokens.push(1000 + i);
             lookup.propose(&tokens, &sampler, 4).unwrap();
         }

@@ -18,7 +18,7 @@ pub use pace::Pace;
 
 use std::fmt::Debug;
 
-use crate::{Result, Sampler};
+use crate::{Error, Result, Sampler};
 
 /// Most tokens that are guessed at a time.
 pub const MOST: usize = 16;
@@ -32,7 +32,7 @@ pub struct Guess {
     pub probability: f32,
 }
 
-/// Who guesses how a text goes on.
+/// Something that guesses how a text goes on.
 pub trait Drafter: Debug + Send {
     /// Guesses of the tokens after `tokens`, at most `most`; empty where it has none. From call to
     /// call, `tokens` is a text that grows. `sampler` chooses the tokens of the answer.
@@ -63,8 +63,10 @@ pub struct Speculation<'a> {
     drafters: Vec<Box<dyn Drafter + 'a>>,
     /// Tokens that a constraint forces are guesses, because other tokens can have the same text.
     forced: Record,
-    /// Answer tokens since a drafter was left out for its cost.
+    /// Steps since a drafter was left out for its cost.
     unasked: usize,
+    /// The error of a drafter, which then is asked no more.
+    error: Option<Error>,
 }
 
 /// A first guess this probable ends the search for better ones.
@@ -79,54 +81,68 @@ impl<'a> Speculation<'a> {
             drafters,
             forced: Record::new(0.9),
             unasked: 0,
+            error: None,
         }
     }
 
-    /// Guesses of the tokens after `tokens`, at most `most`, and the seconds that each took.
-    ///
-    /// # Errors
-    /// Those of the drafters.
+    /// The error of a drafter since the last call. The answer does without that drafter.
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
+    }
+
+    /// Guesses of the tokens after `tokens`, at most `most`, where passes compute `answers` tokens
+    /// without guesses.
     pub fn guess(
         &mut self,
         tokens: &[u32],
         sampler: &mut Sampler,
         most: usize,
-        pace: &Pace,
-    ) -> Result<(Vec<Guess>, f64)> {
+        (pace, answers): (&Pace, usize),
+    ) -> Vec<Guess> {
         let most = most.min(MOST);
+        if most == 0 || !sampler.can_look_ahead() {
+            return Vec::new();
+        }
         self.forced.learn(tokens);
         let mut forced = sampler.forced();
         forced.truncate(most);
-        let mut best = (self.forced.guess(tokens.len(), forced), 0.0);
-        for drafter in &mut self.drafters {
-            if most == 0
-                || best
-                    .0
-                    .first()
-                    .is_some_and(|guess| guess.probability >= PROBABLE)
-            {
+        let mut best = self.forced.guess(tokens.len(), forced);
+        let mut broken = None;
+        for (index, drafter) in self.drafters.iter_mut().enumerate() {
+            let first = best.first();
+            if first.is_some_and(|guess| guess.probability >= PROBABLE) {
                 break;
             }
-            let (mut most, mut seconds) = (most, 0.0);
+            let mut most = most;
             if let Some(cost) = drafter.cost() {
                 let powers = (1..=most as i32).map(|i| cost.probability.powi(i));
                 let powers: Vec<f32> = powers.collect();
-                seconds = cost.seconds;
                 self.unasked += 1;
-                most = pace.choose(1, &powers, seconds);
+                most = pace.choose(answers, &powers, cost.seconds);
                 if most == 0 && self.unasked < AGAIN {
                     continue;
                 }
                 most = most.max(1);
                 self.unasked = 0;
             }
-            let guesses = drafter.propose(tokens, sampler, most)?;
+            let mut guesses = match drafter.propose(tokens, sampler, most) {
+                Ok(guesses) => guesses,
+                Err(error) => {
+                    broken = Some(index);
+                    self.error = Some(error);
+                    break;
+                }
+            };
+            guesses.truncate(most);
             let tokens = |guesses: &[Guess]| guesses.iter().map(|g| g.probability).sum::<f32>();
-            if tokens(&guesses) > tokens(&best.0) {
-                best = (guesses, seconds);
+            if tokens(&guesses) > tokens(&best) {
+                best = guesses;
             }
         }
-        Ok(best)
+        if let Some(index) = broken {
+            self.drafters.remove(index);
+        }
+        best
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Cost, Drafter, Guess, Record};
 use crate::{Error, KvCache, Logits, Model, Result, Sampler, Tokenizer};
 
-/// Tokens of a prompt that the model computes in one call, so that it delays no answer for long.
+/// Most tokens that the model computes in one call, so that a long prompt delays no answer.
 const PIECE: usize = 256;
 /// Weight of a new measurement.
 const NEW: f64 = 0.25;
@@ -66,9 +66,10 @@ impl<M: Deref<Target = Model> + Debug + Send> Drafter for ModelDrafter<M> {
         if room == 0 {
             return Ok(Vec::new());
         }
-        while tokens.len() - self.cache.len() > PIECE {
+        if tokens.len() - self.cache.len() > PIECE {
             let piece = &tokens[self.cache.len()..][..PIECE];
             self.model.forward(&mut self.cache, piece, Logits::None)?;
+            return Ok(Vec::new());
         }
         let mut sampler = sampler.without_constraint();
         let mut text = tokens.to_vec();

@@ -177,8 +177,8 @@ impl<'t> Engine<'t> {
         self.drop_gone();
         self.admit();
         let mut tokens = self.plan();
-        let start = self.clock.now();
         let failed = self.speculate(&mut tokens);
+        let start = self.clock.now();
         self.make_room(&mut tokens);
         let drafts: usize = self.running.iter().map(|s| s.drafts.len()).sum();
         let answers = tokens.iter().filter(|tokens| **tokens == 1).count() + drafts;
@@ -368,6 +368,7 @@ impl<'t> Engine<'t> {
         self.tree.insert(&sequence.cache);
         sequence.cache.clear();
         sequence.cache.shrink();
+        sequence.drop_drafters();
         let at = self.queue.partition_point(|s| s.order < sequence.order);
         self.queue.insert(at, sequence);
     }
@@ -473,11 +474,9 @@ impl<'t> Engine<'t> {
     /// Guesses tokens of the sequences that get their next one: as many as make the step faster for
     /// each token that it gives. Sequences that fail get no tokens; returns why.
     fn speculate(&mut self, tokens: &mut [usize]) -> Vec<(u64, Failure)> {
-        let mut failed = Vec::new();
-        let failure = |error: sterna_runtime::Error| Failure::Constraint(error.to_string());
+        let answers = tokens.iter().filter(|tokens| **tokens == 1).count();
         // Guesses with their probabilities and the sequences that they are for.
         let mut guesses: Vec<(Guess, usize)> = Vec::new();
-        let mut each = 0.0_f64;
         let (tree, draft) = (&self.tree, self.draft.as_ref());
         for (index, sequence) in self.running.iter_mut().enumerate() {
             sequence.drafts.clear();
@@ -485,29 +484,25 @@ impl<'t> Engine<'t> {
                 continue;
             }
             let drafters = |sequence: &Sequence| drafters::of(sequence, tree, draft);
-            match sequence.guess(&self.pace, drafters) {
-                Ok((of_sequence, seconds)) => {
-                    guesses.extend(of_sequence.into_iter().map(|guess| (guess, index)));
-                    each = each.max(seconds);
-                }
-                Err(error) => {
-                    failed.push((sequence.order, failure(error)));
-                    tokens[index] = 0;
-                }
+            let of_sequence = sequence.guess((&self.pace, answers), drafters);
+            guesses.extend(of_sequence.into_iter().map(|guess| (guess, index)));
+            if sequence.take_draft_error().is_some() {
+                self.metrics.draft_errors.add(1);
             }
         }
         // An earlier guess of a sequence is at least as probable as a later one: they stay in order.
         guesses.sort_by(|a, b| b.0.probability.total_cmp(&a.0.probability));
         let probabilities: Vec<f32> = guesses.iter().map(|guess| guess.0.probability).collect();
-        let answers = tokens.iter().filter(|tokens| **tokens == 1).count();
-        let worth = self.pace.choose(answers, &probabilities, each);
+        let worth = self.pace.choose(answers, &probabilities, 0.0);
         for (guess, index) in guesses.into_iter().take(worth) {
             self.running[index].drafts.push(guess.id);
         }
+        let mut failed = Vec::new();
         for (sequence, tokens) in self.running.iter_mut().zip(tokens) {
             let is_next = *tokens > 0 && *tokens == sequence.left();
             if is_next && let Err(error) = sequence.look_ahead() {
-                failed.push((sequence.order, failure(error)));
+                failed.push((sequence.order, Failure::Constraint(error.to_string())));
+                sequence.drafts.clear();
                 *tokens = 0;
             }
         }
@@ -523,10 +518,10 @@ impl<'t> Engine<'t> {
             if self.model.pages() + new.sum::<usize>() <= self.limits.pages {
                 return;
             }
-            if self.tree.evict() {
-                self.metrics.evictions.add(1);
-            } else if self.running.iter().any(|s| !s.drafts.is_empty()) {
+            if self.running.iter().any(|s| !s.drafts.is_empty()) {
                 self.running.iter_mut().for_each(Sequence::forget_guesses);
+            } else if self.tree.evict() {
+                self.metrics.evictions.add(1);
             } else if self.running.len() > 1 {
                 let youngest = self.running.len() - 1;
                 self.preempt(youngest);

@@ -175,22 +175,19 @@ impl<'t> Sequence<'t> {
         self.tokens.len() - self.request.prompt.len()
     }
 
-    /// Guesses of the next tokens, the first of which is token `tokens.len()`, and the seconds that
-    /// each took.
-    ///
-    /// # Errors
-    /// Those of the drafters.
+    /// Guesses of the next tokens, the first of which is token `tokens.len()`, in a step of this
+    /// number of answers.
     pub fn guess(
         &mut self,
-        pace: &Pace,
+        (pace, answers): (&Pace, usize),
         drafters: impl FnOnce(&Sequence) -> Vec<Box<dyn Drafter>>,
-    ) -> sterna_runtime::Result<(Vec<Guess>, f64)> {
+    ) -> Vec<Guess> {
         let max_tokens = self.generate().map_or(0, |generate| generate.max_tokens);
         // After the guesses one more token is chosen, which is not computed.
         let most = max_tokens.saturating_sub(self.generated() + 1);
         // Other answers to the prompt begin with the logits of its last token alone.
         if self.left() != 1 || self.is_scoring() || self.forks > 0 || most == 0 {
-            return Ok((Vec::new(), 0.0));
+            return Vec::new();
         }
         let is_new = |answer: &Continuation| answer.speculation.is_none();
         let new = self
@@ -203,7 +200,7 @@ impl<'t> Sequence<'t> {
             answer.speculation = Some(Speculation::new(new));
         }
         let speculation = answer.speculation.as_mut().expect("it is made");
-        speculation.guess(&self.tokens, &mut answer.sampler, most, pace)
+        speculation.guess(&self.tokens, &mut answer.sampler, most, (pace, answers))
     }
 
     /// Finds out which logits the choices of the next tokens depend on, if the guesses are right.
@@ -217,6 +214,19 @@ impl<'t> Sequence<'t> {
             None => None,
         };
         Ok(())
+    }
+
+    /// The error of a drafter, which the answer does without.
+    pub fn take_draft_error(&mut self) -> Option<sterna_runtime::Error> {
+        self.answer.as_mut()?.speculation.as_mut()?.take_error()
+    }
+
+    /// Gives up what its drafters hold in memory; they begin again when they are needed.
+    pub fn drop_drafters(&mut self) {
+        self.drafts.clear();
+        if let Some(answer) = &mut self.answer {
+            answer.speculation = None;
+        }
     }
 
     /// Gives up the guesses of the next tokens.

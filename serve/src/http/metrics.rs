@@ -17,7 +17,7 @@ const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Numbers that only grow: name, meaning, where they are.
 type Count = (&'static str, &'static str, fn(&Metrics) -> &Counter);
-const COUNTERS: [Count; 11] = [
+const COUNTERS: [Count; 12] = [
     ("sterna_steps_total", "Passes over the weights", |m| {
         &m.steps
     }),
@@ -38,6 +38,11 @@ const COUNTERS: [Count; 11] = [
         "sterna_drafts_total",
         "Steps of answers with guessed tokens",
         |m| &m.drafts,
+    ),
+    (
+        "sterna_draft_errors_total",
+        "Answers whose draft model failed",
+        |m| &m.draft_errors,
     ),
     (
         "sterna_drafted_tokens_total",
