@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::fmt::{self, Debug};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::SimpleVob;
+use llguidance::toktrie::{SimpleVob, TokTrie};
 use llguidance::{Matcher, ParserFactory, TokenParser};
 use serde_json::{Value, json};
 use sterna_runtime::{Allowed, Constraint, Tokenizer};
@@ -376,10 +376,14 @@ impl Constraint for Follower {
     }
 
     fn forced(&mut self) -> Vec<u32> {
-        let bytes = self.matcher.compute_ff_bytes();
+        // On a copy, because bytes of special tokens that are forced disturb masks.
+        let mut copy = self.matcher.deep_clone();
+        let mut bytes = copy.compute_ff_bytes();
         let Ok(environment) = self.matcher.tok_env() else {
             return Vec::new();
         };
+        let special = |byte: &u8| *byte == TokTrie::SPECIAL_TOKEN_MARKER;
+        bytes.truncate(bytes.iter().position(special).unwrap_or(bytes.len()));
         // The longest tokens come first, as a model would mostly write it. The text after the last
         // one is not known, and can be part of a longer token with it.
         let mut tokens = environment.tok_trie().greedy_tokenize(&bytes);

@@ -238,7 +238,8 @@ impl Sampler {
     /// Tokens that are likely to come next, because a constraint leaves no other text.
     pub fn forced(&mut self) -> Vec<u32> {
         match &mut self.rule {
-            Some(rule) if !rule.constraint.is_complete() => rule.constraint.forced(),
+            // Where one text must come, few tokens can begin it.
+            Some(rule) if rule.allowed.few().is_some() => rule.constraint.forced(),
             _ => Vec::new(),
         }
     }
