@@ -29,7 +29,7 @@ pub struct NoRoom {
 }
 
 /// Pages of keys and values for each model: in `given` bytes, or in a quarter of the memory, with
-/// room for one `context`. A draft model keeps as many pages of its own in the same memory.
+/// room for one `context`. A draft model has as many pages of its own, in the same memory.
 ///
 /// # Errors
 /// [`NoRoom`].

@@ -483,7 +483,15 @@ impl<'t> Engine<'t> {
             if self.limits.guesses == Guesses::No || tokens[index] != 1 {
                 continue;
             }
-            let drafters = |sequence: &Sequence| drafters::of(sequence, tree, draft);
+            // The draft model has as many pages for keys and values as the model.
+            let has_room = |sequence: &Sequence, draft: &Model| {
+                let needed = sequence.cache.capacity().div_ceil(KvPage::TOKENS);
+                draft.pages() + needed <= self.limits.pages
+            };
+            let drafters = |sequence: &Sequence| {
+                let draft = draft.filter(|draft| has_room(sequence, draft));
+                drafters::of(sequence, tree, draft)
+            };
             let of_sequence = sequence.guess((&self.pace, answers), drafters);
             guesses.extend(of_sequence.into_iter().map(|guess| (guess, index)));
             if sequence.take_draft_error().is_some() {
