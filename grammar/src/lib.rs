@@ -172,14 +172,16 @@ impl Grammars {
                 self.follower(of_schema(schema)).map_err(of_text)
             }
             Rule::JsonSchema(schema) => {
-                let lowered = lower(schema, "#")?;
+                let (lowered, targets) = lower::with_targets(schema, "#")?;
                 let tried = Cell::new(0);
                 self.part(lowered, "#").map_err(|error| {
                     // Each part of a schema that is too large can be small.
                     if error.to_string().contains(TOO_LARGE) {
                         return error;
                     }
-                    smallest(schema, error, |place| self.fails(schema, place, &tried))
+                    smallest(schema, &targets, error, |place| {
+                        self.fails(schema, place, &tried)
+                    })
                 })
             }
             Rule::Regex(regex) => {
@@ -229,11 +231,15 @@ impl Grammars {
     /// The error of the part of a schema at a place, by itself. `None` if there is none, or if
     /// parts of this size were tried before.
     fn fails(&self, schema: &Value, place: &str, tried: &Cell<usize>) -> Option<Error> {
+        tried.set(tried.get() + TRY);
+        if tried.get() > TRIED {
+            return None;
+        }
         let lowered = match lower(schema, place) {
             Ok(lowered) => lowered,
             Err(error) => return Some(error),
         };
-        tried.set(tried.get() + lowered.to_string().len() + TRY);
+        tried.set(tried.get() + lowered.to_string().len());
         match tried.get() > TRIED {
             true => None,
             false => self.part(lowered, place).err(),
@@ -274,10 +280,7 @@ impl Rule {
         let what = self.what();
         let (found, most) = match self {
             Rule::JsonObject => return Ok(()),
-            Rule::JsonSchema(schema) => {
-                check_depth(schema)?;
-                (schema.to_string().len(), LARGEST)
-            }
+            Rule::JsonSchema(schema) => return check_schema(schema).map(drop),
             Rule::Regex(text) | Rule::Lark(text) => (text.len(), LONGEST),
         };
         match found > most {
@@ -294,6 +297,16 @@ impl Rule {
             Rule::Regex(text) => format!("regex {text}"),
             Rule::Lark(text) => format!("lark {text}"),
         }
+    }
+}
+
+/// The bytes of a schema; refuses one of many levels or of many bytes.
+fn check_schema(schema: &Value) -> Result<usize, Error> {
+    check_depth(schema)?;
+    let (what, found, most) = ("JSON schema", schema.to_string().len(), LARGEST);
+    match found > most {
+        true => Err(Error::TooLarge { what, found, most }),
+        false => Ok(found),
     }
 }
 

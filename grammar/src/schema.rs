@@ -1,9 +1,14 @@
 //! What a schema says beside what the parser checks: places of errors, and keywords without effect.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
-use crate::Error;
-use crate::lower::{draft, escaped, format, is_alone};
+use crate::lower::{Place, draft, escaped, format, is_alone};
+use crate::{Error, check_depth};
+
+/// Most keywords without effect that are named.
+const NAMED: usize = 64;
 
 /// Keywords whose value is a schema.
 const ONE: [&str; 10] = [
@@ -114,10 +119,17 @@ fn is_known(keyword: &str) -> bool {
 
 /// The keywords of a schema that have no effect, as JSON pointers: those that JSON Schema does not
 /// have, formats that it does not have, and what stands beside `$ref` in the drafts 4 to 7.
+///
+/// After 64 of them, the last text says how many more there are: `# and 3 more`. Call this after
+/// [`Grammars::compile`](crate::Grammars::compile), which bounds the size of a schema; one with too
+/// many levels, which it refuses, gives none.
 pub fn unknown_keywords(schema: &Value) -> Vec<String> {
-    let mut unknown = Vec::new();
+    let (mut unknown, mut more) = (Vec::new(), 0);
+    if check_depth(schema).is_err() {
+        return unknown;
+    }
     let draft = draft(schema);
-    walk(schema, &mut |pointer, keywords| {
+    walk(&Place::of("#"), schema, &mut |at, keywords| {
         let is_alone = is_alone(keywords, draft);
         for (keyword, value) in keywords {
             let has_effect = match (keyword.as_str(), value) {
@@ -125,25 +137,39 @@ pub fn unknown_keywords(schema: &Value) -> Vec<String> {
                 (keyword, _) => is_known(keyword),
             };
             let is_beside = is_alone && keyword != "$ref" && asserts(keyword);
-            if !has_effect || is_beside {
-                unknown.push(format!("{pointer}/{}", escaped(keyword)));
+            match !has_effect || is_beside {
+                true if unknown.len() < NAMED => unknown.push(at.key(keyword).pointer()),
+                is_unknown => more += usize::from(is_unknown),
             }
         }
     });
+    if more > 0 {
+        unknown.push(format!("# and {more} more"));
+    }
     unknown
 }
 
-/// The place and the error of the deepest part that fails by itself; `fails` says how.
+/// The place and the error of the deepest part that fails by itself; `fails` says how. Definitions
+/// that are not among the `targets` of references are not looked at.
 pub(crate) fn smallest(
     schema: &Value,
+    targets: &[String],
     error: Error,
     fails: impl Fn(&str) -> Option<Error>,
 ) -> Error {
     let (mut best, mut why) = ("#".to_owned(), error);
     'deeper: loop {
         let here = schema.pointer(&best[1..]).unwrap_or(schema);
-        for (pointer, _) in children(here) {
-            let place = format!("{best}{pointer}");
+        for (keyword, key, _) in children(here) {
+            let key = key.map_or(String::new(), |key| format!("/{}", escaped(&key)));
+            let place = format!("{best}/{keyword}{key}");
+            let is_used = |target: &String| {
+                let below = target.strip_prefix(&place);
+                below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+            };
+            if ["$defs", "definitions"].contains(&keyword) && !targets.iter().any(is_used) {
+                continue;
+            }
             if let Some(error) = fails(&place) {
                 (best, why) = (place, error);
                 continue 'deeper;
@@ -154,34 +180,43 @@ pub(crate) fn smallest(
 }
 
 /// Calls `visit` with the place and the keywords of each part of a schema.
-pub(crate) fn walk(schema: &Value, visit: &mut impl FnMut(&str, &Map<String, Value>)) {
-    let mut open = vec![("#".to_owned(), schema)];
-    while let Some((pointer, part)) = open.pop() {
-        if let Value::Object(keywords) = part {
-            visit(&pointer, keywords);
+pub(crate) fn walk(
+    at: &Place,
+    schema: &Value,
+    visit: &mut impl FnMut(&Place, &Map<String, Value>),
+) {
+    if let Value::Object(keywords) = schema {
+        visit(at, keywords);
+    }
+    for (keyword, key, part) in children(schema) {
+        let at = at.key(keyword);
+        match &key {
+            None => walk(&at, part, visit),
+            Some(key) => walk(&at.key(key), part, visit),
         }
-        let below = children(part).into_iter();
-        open.extend(below.map(|(more, part)| (format!("{pointer}{more}"), part)));
     }
 }
 
-/// The schemas inside of a schema, with their places.
-fn children(schema: &Value) -> Vec<(String, &Value)> {
+/// A schema inside of a schema: its keyword, its key below that, and itself.
+type Child<'s> = (&'s str, Option<Cow<'s, str>>, &'s Value);
+
+/// The schemas inside of a schema.
+fn children(schema: &Value) -> Vec<Child<'_>> {
     let Value::Object(keywords) = schema else {
         return Vec::new();
     };
-    let mut found = Vec::new();
+    let mut found: Vec<Child> = Vec::new();
     for (keyword, value) in keywords {
         let name = keyword.as_str();
         match value {
-            Value::Object(_) if ONE.contains(&name) => found.push((format!("/{name}"), value)),
+            Value::Object(_) if ONE.contains(&name) => found.push((name, None, value)),
             Value::Array(parts) if LIST.contains(&name) => {
                 let parts = parts.iter().enumerate();
-                found.extend(parts.map(|(i, part)| (format!("/{name}/{i}"), part)));
+                found.extend(parts.map(|(i, part)| (name, Some(i.to_string().into()), part)));
             }
             Value::Object(parts) if BY_KEY.contains(&name) => {
                 let parts = parts.iter();
-                found.extend(parts.map(|(k, part)| (format!("/{name}/{}", escaped(k)), part)));
+                found.extend(parts.map(|(key, part)| (name, Some(key.into()), part)));
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use sterna_runtime::Constraint;
 use sterna_runtime::calls::{CallSyntax, Part, Place};
 
 use crate::lower::lower;
-use crate::{Error, Grammars, LARGEST, Rule, check_depth, on_large_stack, with_settings};
+use crate::{Error, Grammars, LARGEST, Rule, check_schema, on_large_stack, with_settings};
 
 /// What an answer may call.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +30,15 @@ impl Grammars {
     /// The index of the tool whose schema cannot be enforced in full, and why. The index is none if
     /// the syntax is at fault, or the tools are too large together.
     pub fn calls(&self, calls: Calls) -> Result<Box<dyn Constraint>, (Option<usize>, Error)> {
-        let lowered = |(_, schema): &(String, Value)| {
-            check_depth(schema)?;
-            lower(schema, "#")
-        };
+        let (what, most) = ("list of all tools", LARGEST);
+        let mut found = 0;
+        for (index, (_, schema)) in calls.tools.iter().enumerate() {
+            found += check_schema(schema).map_err(|error| (Some(index), error))?;
+            if found > most {
+                return Err((None, Error::TooLarge { what, found, most }));
+            }
+        }
+        let lowered = |(_, schema): &(String, Value)| lower(schema, "#");
         let schemas = || Ok(calls.tools.iter().map(lowered).collect());
         let schemas: Vec<Result<Value, Error>> = on_large_stack(schemas).map_err(|e| (None, e))?;
         let schemas = schemas.into_iter().enumerate();
@@ -48,7 +53,8 @@ impl Grammars {
             // The error of a schema by itself names the place in it.
             let mut schemas = calls.tools.iter().map(|(_, schema)| schema).enumerate();
             let guilty = schemas.find_map(|(index, schema)| {
-                let alone = self.compile(&Rule::JsonSchema(schema.clone())).err();
+                let rule = Rule::JsonSchema(schema.clone());
+                let alone = on_large_stack(|| self.make(&rule).map(drop)).err();
                 alone.map(|error| (Some(index), error))
             });
             guilty.unwrap_or((None, error))

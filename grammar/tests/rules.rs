@@ -355,6 +355,16 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
             "no text keeps to it",
         ),
         (json!(false), "#", "nothing is valid"),
+        (
+            json!({"propertyNames": {"not": {"const": "a".repeat(90)}}}),
+            "#/propertyNames/not",
+            "expected at most 4000 bytes",
+        ),
+        (
+            json!({"$defs": {"a": {"$id": "x:a"}, "b": {"$id": "x:a"}}}),
+            "#/$defs/b",
+            "occurs twice",
+        ),
         (json!(["not a schema"]), "#", "expected a schema"),
     ];
     for (schema, place, word) in cases {
@@ -404,6 +414,7 @@ fn hostile_rules_end() {
     let choices: Vec<Value> = (0..20)
         .map(|i| json!({"anyOf": [{"required": [format!("a{i}")]}, {"required": ["b"]}]}))
         .collect();
+    let long = "k".repeat(100_000);
     let schemas = [
         nested,
         json!({"enum": strings(100_000)}),
@@ -427,6 +438,10 @@ fn hostile_rules_end() {
         json!({"oneOf": choices}),
         json!({"type": "integer", "multipleOf": 4_000_000_007u64}),
         json!({"type": "number", "minimum": -1e308, "maximum": 1e308}),
+        json!({"propertyNames": {"not": {"const": "a".repeat(250_000)}}}),
+        json!({"properties": {long.as_str(): {"$defs": properties(12_000, json!(true))}}}),
+        json!({"properties": {long.as_str(): {"$defs": properties(4000, json!({"$id": "a"}))}}}),
+        json!({"$defs": properties(9000, json!({"minLength": 1})), "allOf": [false]}),
     ];
     let regexes = [
         "(a{1000}){1000}".to_owned(),
@@ -514,6 +529,25 @@ fn keywords_without_effect_are_named() {
             .all(|place| found.contains(&(*place).to_owned())),
         "{found:?}"
     );
+}
+
+#[test]
+fn of_many_keywords_without_effect_some_are_named() {
+    let key = "k".repeat(100_000);
+    let wrong = json!({"x": 1});
+    let parts: serde_json::Map<_, _> = (0..9000).map(|i| (i.to_string(), wrong.clone())).collect();
+    let found = unknown_keywords(&json!({"properties": {key: {"$defs": parts}}}));
+    assert_eq!(found.len(), 65);
+    assert_eq!(found[64], "# and 8936 more");
+}
+
+#[test]
+fn the_guilty_part_is_among_those_that_are_used() {
+    let (grammars, ..) = grammars(&[]);
+    let bad = json!({"type": "string", "pattern": "a$b"});
+    let schema = json!({"$defs": {"a": bad, "b": bad}, "items": {"$ref": "#/$defs/b"}});
+    let error = grammars.compile(&Rule::JsonSchema(schema)).unwrap_err();
+    assert!(error.to_string().contains(" #/$defs/b:"), "{error}");
 }
 
 #[test]

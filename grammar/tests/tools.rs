@@ -374,4 +374,18 @@ fn a_tool_that_cannot_be_enforced_is_named() {
         };
         assert_eq!(pointer, place);
     }
+    // Before anything is read, the size of all tools together is bounded.
+    let schema = json!({"description": "x".repeat(100_000)});
+    let tools: Vec<_> = (0..3).map(|i| (format!("t{i}"), schema.clone())).collect();
+    let calls = Calls {
+        syntax: &tagged(),
+        tools: &tools,
+        place: &Place::First,
+        are_several: false,
+    };
+    let (index, error) = test.grammars.calls(calls).unwrap_err();
+    assert!(
+        index.is_none() && matches!(error, Error::TooLarge { .. }),
+        "{error}"
+    );
 }

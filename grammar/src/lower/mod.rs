@@ -44,6 +44,11 @@ const EXACT: i128 = 1 << 53;
 /// # Errors
 /// [`Error::Schema`]: what cannot be enforced exactly, with its place.
 pub(crate) fn lower(whole: &Value, place: &str) -> Result<Value, Error> {
+    with_targets(whole, place).map(|(lowered, _)| lowered)
+}
+
+/// [`lower`], and the places that references name.
+pub(crate) fn with_targets(whole: &Value, place: &str) -> Result<(Value, Vec<String>), Error> {
     let root = Place::of("#");
     if let Some(name) = whole.get("$schema").and_then(Value::as_str)
         && ["draft-00", "draft-01", "draft-02", "draft-03"]
@@ -55,7 +60,7 @@ pub(crate) fn lower(whole: &Value, place: &str) -> Result<Value, Error> {
         )));
     }
     let mut lowering = Lowering {
-        references: References::of(whole),
+        references: References::of(whole)?,
         draft: draft(whole),
         targets: Vec::new(),
         numbers: HashMap::new(),
@@ -74,7 +79,8 @@ pub(crate) fn lower(whole: &Value, place: &str) -> Result<Value, Error> {
     let mut lowered = Map::new();
     lowered.insert("$ref".into(), "#/$defs/0".into());
     lowered.insert("$defs".into(), definitions.into());
-    Ok(lowered.into())
+    let targets = lowering.targets.into_iter().map(|(pointer, _)| pointer);
+    Ok((lowered.into(), targets.collect()))
 }
 
 struct Lowering<'s> {

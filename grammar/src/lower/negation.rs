@@ -10,8 +10,6 @@ use crate::Error;
 
 /// Most references that are followed inside of each other.
 const FOLLOWED: usize = 16;
-/// Most characters of strings that are excluded, and of one of them.
-const CHARACTERS: (usize, usize) = (4000, 80);
 /// Types without a part in common.
 const KINDS: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 
@@ -223,14 +221,6 @@ fn not_values(at: &Place, values: &[Value], any: &mut Vec<Value>) -> Result<(), 
         };
         kinds.retain(|other| *other != kind);
     }
-    let longest = words.iter().map(|word| word.len()).max().unwrap_or(0);
-    let total: usize = words.iter().map(|word| word.len()).sum();
-    if total > CHARACTERS.0 || longest > CHARACTERS.1 {
-        return Err(at.refuse(format!(
-            "strings of {total} bytes cannot be excluded; expected at most {} bytes, {} in one",
-            CHARACTERS.0, CHARACTERS.1
-        )));
-    }
     if !kinds.is_empty() {
         any.push(json!({"type": kinds}));
     }
@@ -238,7 +228,8 @@ fn not_values(at: &Place, values: &[Value], any: &mut Vec<Value>) -> Result<(), 
         any.push(json!({"const": other}));
     }
     if !words.is_empty() {
-        any.push(json!({"type": "string", "pattern": pattern::others(&words)}));
+        let pattern = pattern::others(&words).map_err(|why| at.refuse(why))?;
+        any.push(json!({"type": "string", "pattern": pattern}));
     }
     // The gaps between numbers.
     numbers.sort_by(f64::total_cmp);

@@ -221,7 +221,7 @@ impl<'s> Lowering<'s> {
                         return Err(at.refuse("only not with enum or const can be enforced here"));
                     };
                     let words: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                    super::pattern::others(&words)
+                    super::pattern::others(&words).map_err(|why| at.refuse(why))?
                 }
                 "$ref" => {
                     let (pointer, target) = self.references.find(&at, value)?;

@@ -132,11 +132,26 @@ fn escape(c: char, class: Option<bool>, out: &mut String) -> Result<(), String> 
     Ok(())
 }
 
+/// Most bytes of strings that are excluded, and of one of them. The pattern has a level for each
+/// character.
+const EXCLUDED: (usize, usize) = (4000, 80);
+
 /// A pattern of all strings but these.
-pub(crate) fn others(words: &[&str]) -> String {
+///
+/// # Errors
+/// They are too long.
+pub(crate) fn others(words: &[&str]) -> Result<String, String> {
+    let longest = words.iter().map(|word| word.len()).max().unwrap_or(0);
+    let total: usize = words.iter().map(|word| word.len()).sum();
+    if total > EXCLUDED.0 || longest > EXCLUDED.1 {
+        return Err(format!(
+            "strings of {total} bytes cannot be excluded; expected at most {} bytes, {} in one",
+            EXCLUDED.0, EXCLUDED.1
+        ));
+    }
     let words: Vec<Vec<char>> = words.iter().map(|word| word.chars().collect()).collect();
     let words: Vec<&[char]> = words.iter().map(Vec::as_slice).collect();
-    format!("^(?:{})$", others_of(&words))
+    Ok(format!("^(?:{})$", others_of(&words)))
 }
 
 /// All strings but these, by their first characters.

@@ -44,10 +44,15 @@ impl<'p> Place<'p> {
 
     /// The JSON pointer, `#` in front.
     pub(crate) fn pointer(&self) -> String {
-        match self.above {
-            None => self.key.clone().into_owned(),
-            Some(above) => format!("{}/{}", above.pointer(), escaped(&self.key)),
+        let mut keys = Vec::new();
+        let mut here = self;
+        while let Some(above) = here.above {
+            keys.push(escaped(&here.key));
+            here = above;
         }
+        keys.push(here.key.clone().into_owned());
+        keys.reverse();
+        keys.join("/")
     }
 
     /// An error at this place.

@@ -1,12 +1,15 @@
 //! What `$ref` names: places, anchors, and schemas with an id, all inside of one schema.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::place::Place;
 use crate::Error;
 use crate::schema::walk;
+
+/// Most bytes of the pointer to a schema with an id or an anchor.
+const LONGEST: usize = 1000;
 
 /// The names in a schema.
 pub(crate) struct References<'s> {
@@ -18,7 +21,9 @@ pub(crate) struct References<'s> {
 }
 
 impl<'s> References<'s> {
-    pub(crate) fn of(whole: &'s Value) -> References<'s> {
+    /// # Errors
+    /// An id or an anchor at a place with a long name, or an id that occurs twice.
+    pub(crate) fn of(whole: &'s Value) -> Result<References<'s>, Error> {
         let id_keyword = match draft(whole) {
             Some(4) => "id",
             _ => "$id",
@@ -29,11 +34,22 @@ impl<'s> References<'s> {
             anchors: HashMap::new(),
         };
         let mut anchors = Vec::new();
-        walk(whole, &mut |pointer, keywords| {
+        let mut too_long = None;
+        walk(&Place::of("#"), whole, &mut |at, keywords| {
+            let names = [id_keyword, "$anchor", "$dynamicAnchor"];
+            if too_long.is_some() || !names.iter().any(|name| keywords.contains_key(*name)) {
+                return;
+            }
+            let pointer = at.pointer();
+            if pointer.len() > LONGEST {
+                let why = format!("its place has more than {LONGEST} bytes; use shorter names");
+                too_long = Some(Place::of("#").refuse(format!("an id or an anchor: {why}")));
+                return;
+            }
             let text = |keyword: &str| keywords.get(keyword).and_then(Value::as_str);
             if let Some(id) = text(id_keyword) {
                 let (uri, fragment) = id.split_once('#').unwrap_or((id, ""));
-                match pointer {
+                match pointer.as_str() {
                     "#" => found.ids[0].0 = uri.to_owned(),
                     _ if !uri.is_empty() => found.ids.push((uri.to_owned(), pointer.to_owned())),
                     _ => {}
@@ -45,16 +61,26 @@ impl<'s> References<'s> {
                 anchors.extend(anchor);
             }
         });
+        if let Some(error) = too_long {
+            return Err(error);
+        }
         // The ids of parts are relative to the id of the whole.
         let root = found.ids[0].0.clone();
         for (id, _) in &mut found.ids[1..] {
             *id = joined(&root, id);
         }
+        // A reference would name only one of them.
+        let mut known = HashSet::new();
+        let mut ids = found.ids.iter();
+        if let Some((id, pointer)) = ids.find(|(id, _)| !id.is_empty() && !known.insert(id)) {
+            let why = format!("the id {id:?} occurs twice; give each schema its own");
+            return Err(Place::of(pointer).refuse(why));
+        }
         for (pointer, name) in anchors {
             let around = found.around(&pointer).1.clone();
             found.anchors.insert((around, name), pointer);
         }
-        found
+        Ok(found)
     }
 
     /// Whether references mean the same everywhere in the schema.
@@ -83,7 +109,10 @@ impl<'s> References<'s> {
             return Err(at.refuse(format!("{reference}: expected a string")));
         };
         let (uri, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let (id, around) = self.around(&at.pointer());
+        let (id, around) = match self.has_one_id() {
+            true => &self.ids[0],
+            false => self.around(&at.pointer()),
+        };
         let mut resource = around;
         if !uri.is_empty() {
             let named = joined(id, uri);

@@ -64,8 +64,9 @@ pub fn read(fields: Reader, served: &Served) -> ApiResult<Option<Asked>> {
         let message = format!("ignore_eos is true, but an answer that keeps to {param} has an end");
         return Err(ApiError::invalid("ignore_eos", message));
     }
+    // This bounds the size of a schema.
+    let constraint = served.constraint(&param, rule.clone())?;
     let unknown = unknown(&param, &rule);
-    let constraint = served.constraint(&param, rule)?;
     Ok(Some(Asked {
         constraint,
         unknown,
