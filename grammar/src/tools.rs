@@ -38,7 +38,7 @@ impl Grammars {
                 return Err((None, Error::TooLarge { what, found, most }));
             }
         }
-        let lowered = |(_, schema): &(String, Value)| lower(schema, "#");
+        let lowered = |(_, schema): &(String, Value)| lower(schema, "#").map(of_object);
         let schemas = || Ok(calls.tools.iter().map(lowered).collect());
         let schemas: Vec<Result<Value, Error>> = on_large_stack(schemas).map_err(|e| (None, e))?;
         let schemas = schemas.into_iter().enumerate();
@@ -115,6 +115,14 @@ impl Calls<'_> {
         }
         text
     }
+}
+
+/// A lowered schema for objects only, which arguments are.
+fn of_object(mut lowered: Value) -> Value {
+    if lowered["$defs"]["0"]["type"] != "object" {
+        lowered["type"] = "object".into();
+    }
+    lowered
 }
 
 /// Parts without a text that they begin with.

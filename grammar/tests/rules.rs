@@ -337,7 +337,7 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
         (
             json!({"const": 9007199254740993u64}),
             "#/const",
-            "up to 2^53",
+            "below 2^53",
         ),
         (
             json!({"minProperties": 3, "type": "object"}),
@@ -355,6 +355,64 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
             "no text keeps to it",
         ),
         (json!(false), "#", "nothing is valid"),
+        (
+            json!({"items": {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}}),
+            "#/items",
+            "without 0 cannot be enforced",
+        ),
+        (
+            json!({"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}),
+            "#",
+            "without 0 cannot be enforced",
+        ),
+        (
+            json!({"$defs": {"a": {"exclusiveMinimum": 1}}, "type": "number",
+                "allOf": [{"$ref": "#/$defs/a"}, {"maximum": 1.5}]}),
+            "#",
+            "without 1 cannot be enforced",
+        ),
+        (
+            json!({"type": "number", "not": {"enum": [2, 2.5]}}),
+            "#",
+            "without 2 cannot be enforced",
+        ),
+        (
+            json!({"type": "integer", "exclusiveMinimum": 9007199254740992u64}),
+            "#/exclusiveMinimum",
+            "below 2^53",
+        ),
+        (
+            json!({"const": 9007199254740992u64}),
+            "#/const",
+            "below 2^53",
+        ),
+        (
+            json!({"$defs": {"a": {"$id": "x:a", "$dynamicAnchor": "t"}}, "$dynamicAnchor": "t",
+                "items": {"$dynamicRef": "#t"}}),
+            "#/items/$dynamicRef",
+            "several ids",
+        ),
+        (
+            json!({"patternProperties": {"\\0": {"type": "null"}, "\\x00": {"type": "string"}}}),
+            "#/patternProperties",
+            "two patterns are the same",
+        ),
+        (
+            json!({"type": "string", "pattern": "[^+--]"}),
+            "#/pattern",
+            "-- in a class",
+        ),
+        (
+            json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "array",
+                "contains": {"type": "null"}, "minContains": 0}),
+            "#/contains",
+            "prefixItems",
+        ),
+        (
+            json!({"type": "number", "allOf": [{"multipleOf": 0.00000001}, {"multipleOf": 50}]}),
+            "#",
+            "digits after the point",
+        ),
         (
             json!({"propertyNames": {"not": {"const": "a".repeat(90)}}}),
             "#/propertyNames/not",
@@ -439,6 +497,10 @@ fn hostile_rules_end() {
         json!({"type": "integer", "multipleOf": 4_000_000_007u64}),
         json!({"type": "number", "minimum": -1e308, "maximum": 1e308}),
         json!({"propertyNames": {"not": {"const": "a".repeat(250_000)}}}),
+        json!({"oneOf": (0..9000).map(|i| json!({"const": i})).collect::<Vec<_>>()}),
+        json!({"$defs": {"e": {"enum": strings(4_000)}, "f": {"enum": strings(4_000)}},
+            "oneOf": [{"allOf": vec![json!({"$ref": "#/$defs/e"}); 60]},
+                {"allOf": vec![json!({"$ref": "#/$defs/f"}); 60]}]}),
         json!({"properties": {long.as_str(): {"$defs": properties(12_000, json!(true))}}}),
         json!({"properties": {long.as_str(): {"$defs": properties(4000, json!({"$id": "a"}))}}}),
         json!({"$defs": properties(9000, json!({"minLength": 1})), "allOf": [false]}),

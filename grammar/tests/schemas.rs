@@ -86,6 +86,22 @@ fn texts_are_valid_and_valid_texts_can_be_written() {
 }
 
 #[test]
+fn a_name_that_is_required_twice_counts_once() {
+    let (tokenizer, size) = tokenizer(&WORDS);
+    let grammars = Grammars::new(&tokenizer, size).unwrap();
+    let schema = serde_json::json!({"type": "object", "properties": {"a": true, "b": true},
+        "required": ["a", "a"], "minProperties": 2, "additionalProperties": false});
+    let rule = grammars.compile(&Rule::JsonSchema(schema)).unwrap();
+    for (text, is_fine) in [(r#"{"a":1,"b":2}"#, true), (r#"{"a":1}"#, false)] {
+        assert_eq!(
+            keeps(rule.clone(), &tokenizer, size, text),
+            is_fine,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn another_spelling_of_a_key_does_not_escape_its_schema() {
     let (tokenizer, size) = tokenizer(&WORDS);
     let grammars = Grammars::new(&tokenizer, size).unwrap();

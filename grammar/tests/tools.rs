@@ -374,6 +374,23 @@ fn a_tool_that_cannot_be_enforced_is_named() {
         };
         assert_eq!(pointer, place);
     }
+    // Arguments are an object, whatever the schema allows.
+    let schema = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object",
+        "$ref": "#/definitions/a", "definitions": {"a": {"type": ["object", "integer"]}}});
+    let calls = Calls {
+        syntax: &tagged(),
+        tools: &[("a".into(), schema)],
+        place: &Place::First,
+        are_several: false,
+    };
+    let rule = test.grammars.calls(calls).unwrap();
+    let mut random = SplitMix64(1);
+    for _ in 0..40 {
+        if let Some(text) = test.draw(rule.clone(), &mut random) {
+            let found = self::calls(&tagged(), &text);
+            assert!(found.iter().all(|(_, value)| value.is_object()), "{text}");
+        }
+    }
     // Before anything is read, the size of all tools together is bounded.
     let schema = json!({"description": "x".repeat(100_000)});
     let tools: Vec<_> = (0..3).map(|i| (format!("t{i}"), schema.clone())).collect();

@@ -12,6 +12,9 @@ const MOST: f64 = 60_000.0;
 /// The largest multiple that the parser computes without overflow in little time.
 const MULTIPLE: f64 = 10_000.0;
 
+/// The largest product of multiples and their powers of ten: the parser has 32 bits for it.
+const SCALED: f64 = 4e9;
+
 /// What holds at one place together.
 #[derive(Debug, Clone, Copy)]
 struct Size {
@@ -19,7 +22,9 @@ struct Size {
     properties: f64,
     /// Characters of regular expressions.
     patterns: f64,
+    /// The digits of `multipleOf`, and the power of ten that they are divided by.
     multiple: f64,
+    scale: f64,
 }
 
 struct Sizes<'s> {
@@ -50,6 +55,13 @@ pub(super) fn check(definitions: &Map<String, Value>) -> Result<(), String> {
                 return Err(
                     "it is too large: its alternatives or its properties are too many; \
                             write fewer of them in one schema"
+                        .into(),
+                );
+            }
+            if size.multiple * size.scale > SCALED && size.multiple <= MULTIPLE {
+                return Err(
+                    "multipleOf cannot be enforced with so many digits after the point; \
+                            write fewer"
                         .into(),
                 );
             }
@@ -91,7 +103,10 @@ impl<'s> Sizes<'s> {
                     size.properties += all.len() as f64;
                 }
                 ("type", Value::Array(types)) => size.alternatives *= types.len() as f64,
-                ("multipleOf", factor) => size.multiple *= digits(factor),
+                ("multipleOf", factor) => {
+                    let (digits, scale) = digits(factor);
+                    (size.multiple, size.scale) = (size.multiple * digits, size.scale * scale);
+                }
                 ("allOf", Value::Array(parts)) => {
                     for part in parts {
                         size = size.and(self.of(part));
@@ -123,7 +138,8 @@ impl<'s> Sizes<'s> {
             size.alternatives *= 3.0;
         }
         if let (1, Some(Value::String(name))) = (keywords.len(), keywords.get("$ref")) {
-            size.multiple = self.target(name).multiple;
+            let target = self.target(name);
+            (size.multiple, size.scale) = (target.multiple, target.scale);
         }
         size
     }
@@ -149,6 +165,7 @@ impl Size {
         properties: 0.0,
         patterns: 0.0,
         multiple: 1.0,
+        scale: 1.0,
     };
 
     /// Both hold.
@@ -158,6 +175,7 @@ impl Size {
             properties: self.properties + other.properties,
             patterns: self.patterns + other.patterns,
             multiple: self.multiple * other.multiple,
+            scale: self.scale * other.scale,
         }
     }
 
@@ -168,6 +186,7 @@ impl Size {
             properties: self.properties.max(other.properties),
             patterns: self.patterns.max(other.patterns),
             multiple: self.multiple.max(other.multiple),
+            scale: self.scale.max(other.scale),
         }
     }
 }
@@ -190,15 +209,15 @@ fn characters(schema: &Value) -> f64 {
     found as f64
 }
 
-/// The digits of a number without the point: 25 for 0.25. Infinite if they are more than 8 after
-/// it.
-fn digits(factor: &Value) -> f64 {
-    let mut digits = factor.as_f64().unwrap_or(f64::INFINITY);
+/// The digits of a number without the point, and the power of ten that they are divided by: 25 and
+/// 100 for 0.25. The digits are infinite if they are more than 8 after it.
+fn digits(factor: &Value) -> (f64, f64) {
+    let (mut digits, mut scale) = (factor.as_f64().unwrap_or(f64::INFINITY), 1.0);
     for _ in 0..=8 {
         if digits.fract() == 0.0 {
-            return digits;
+            return (digits, scale);
         }
-        digits *= 10.0;
+        (digits, scale) = (digits * 10.0, scale * 10.0);
     }
-    f64::INFINITY
+    (f64::INFINITY, 1.0)
 }

@@ -9,6 +9,10 @@ use crate::Error;
 
 /// Steps of one comparison.
 const STEPS: usize = 2000;
+/// Values of `enum` that are compared in a step.
+const COMPARED: usize = 64;
+/// Steps of all comparisons.
+pub(super) const ALL_STEPS: usize = 2_000_000;
 /// Bits of types; the numbers are integers and others.
 const KINDS: [(&str, u8); 7] = [
     ("null", 1),
@@ -41,6 +45,9 @@ impl<'s> Lowering<'s> {
                 if self.excludes(&branches[i], &branches[j], around) {
                     continue;
                 }
+                if self.steps == 0 {
+                    return Err(at.refuse("it has too many branches to compare; write anyOf"));
+                }
                 let cannot = |error: Error| match error {
                     Error::Schema { pointer, why } => at.refuse(format!(
                         "branches {i} and {j} can both hold, and that cannot be excluded \
@@ -72,9 +79,12 @@ impl<'s> Lowering<'s> {
     }
 
     /// Whether nothing is valid by both schemas. `false` if that is not known.
-    fn excludes(&self, one: &'s Value, other: &'s Value, around: u8) -> bool {
-        let mut steps = STEPS;
-        self.is_disjoint(one, other, around, &mut steps)
+    fn excludes(&mut self, one: &'s Value, other: &'s Value, around: u8) -> bool {
+        let most = STEPS.min(self.steps);
+        let mut steps = most;
+        let excludes = self.is_disjoint(one, other, around, &mut steps);
+        self.steps -= most - steps;
+        excludes
     }
 
     fn is_disjoint(&self, a: &'s Value, b: &'s Value, around: u8, steps: &mut usize) -> bool {
@@ -100,10 +110,16 @@ impl<'s> Lowering<'s> {
                 if both == OBJECT && self.has_other_property(part, other, steps) {
                     return true;
                 }
-                if let (Some(values), Some(others)) = (values_of(part), values_of(other))
-                    && !values
-                        .iter()
-                        .any(|a| others.iter().any(|b| may_be_same(a, b)))
+                let (Some(values), Some(others)) = (values_of(part), values_of(other)) else {
+                    continue;
+                };
+                let Some(rest) = steps.checked_sub(values.len() * others.len() / COMPARED) else {
+                    return false;
+                };
+                *steps = rest;
+                if !values
+                    .iter()
+                    .any(|a| others.iter().any(|b| may_be_same(a, b)))
                 {
                     return true;
                 }
@@ -160,7 +176,8 @@ impl<'s> Lowering<'s> {
             let reference = part.get("$ref").filter(|_| self.references.has_one_id());
             let target = reference.and_then(|r| self.references.find(&Place::of("#"), r).ok());
             open.extend(target.map(|(_, target)| target));
-            if !is_alone(part, self.draft) {
+            let is_known = found.iter().any(|other| std::ptr::eq(*other, part));
+            if !is_known && !is_alone(part, self.draft) {
                 found.push(part);
                 open.extend(
                     part.get("allOf")

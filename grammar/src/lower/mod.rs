@@ -6,6 +6,7 @@
 //! and what it needs. References of all kinds become places in one list of definitions. What
 //! cannot be said so is an error with its place.
 
+mod bounds;
 mod cost;
 mod disjoint;
 mod formats;
@@ -66,6 +67,7 @@ pub(crate) fn with_targets(whole: &Value, place: &str) -> Result<(Value, Vec<Str
         numbers: HashMap::new(),
         parts: 0,
         values: 0,
+        steps: disjoint::ALL_STEPS,
         has_integers_only: false,
     };
     let start = whole.pointer(&place[1..]).unwrap_or(whole);
@@ -76,6 +78,13 @@ pub(crate) fn with_targets(whole: &Value, place: &str) -> Result<(Value, Vec<Str
         definitions.insert(definitions.len().to_string(), lowered);
     }
     cost::check(&definitions).map_err(|why| Place::of(place).refuse(why))?;
+    bounds::check(&definitions).map_err(|(name, why)| {
+        let target = name
+            .parse()
+            .ok()
+            .and_then(|i: usize| lowering.targets.get(i));
+        Place::of(target.map_or(place, |(pointer, _)| pointer)).refuse(why)
+    })?;
     let mut lowered = Map::new();
     lowered.insert("$ref".into(), "#/$defs/0".into());
     lowered.insert("$defs".into(), definitions.into());
@@ -92,6 +101,8 @@ struct Lowering<'s> {
     /// Schemas and values of `enum` that were written.
     parts: usize,
     values: usize,
+    /// Steps that are left to compare branches of `oneOf`.
+    steps: usize,
     /// Whether numbers are integers where a negation is written.
     has_integers_only: bool,
 }
@@ -142,7 +153,18 @@ impl<'s> Lowering<'s> {
         for (keyword, value) in keywords {
             self.keyword(&at.key(keyword), keyword, value, keywords, &mut out)?;
         }
-        Ok(Value::Object(out.keywords))
+        bounds::check_own(&out.keywords).map_err(|why| at.refuse(why))?;
+        // The parser applies these to what was before them.
+        let (mut keywords, mut last) = (Map::new(), Map::new());
+        for (keyword, value) in out.keywords {
+            let is_last = ["allOf", "anyOf", "$ref", "enum", "const"].contains(&keyword.as_str());
+            match is_last {
+                true => last.insert(keyword, value),
+                false => keywords.insert(keyword, value),
+            };
+        }
+        keywords.extend(last);
+        Ok(Value::Object(keywords))
     }
 
     /// Adds what one keyword says. Those without effect add nothing.
@@ -171,6 +193,11 @@ impl<'s> Lowering<'s> {
                 out.set(keyword, values.collect::<Result<Vec<_>, _>>()?.into());
             }
             "$ref" | "$dynamicRef" | "$recursiveRef" => {
+                if keyword != "$ref" && !self.references.has_one_id() {
+                    return Err(at.refuse(format!(
+                        "{keyword} in a schema with several ids cannot be enforced; use $ref"
+                    )));
+                }
                 let (pointer, target) = self.references.find(at, value)?;
                 if target.is_boolean() {
                     out.all(target.clone());
@@ -236,6 +263,16 @@ impl<'s> Lowering<'s> {
                 out.set(keyword, count(at, value)?.into());
             }
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                // In draft 4 a flag says that a bound is left out.
+                let keyword = match keyword {
+                    "minimum" if beside.get("exclusiveMinimum") == Some(&json!(true)) => {
+                        "exclusiveMinimum"
+                    }
+                    "maximum" if beside.get("exclusiveMaximum") == Some(&json!(true)) => {
+                        "exclusiveMaximum"
+                    }
+                    keyword => keyword,
+                };
                 if let Some(bound) = bound(at, keyword, value)? {
                     out.set(keyword, bound);
                 }
@@ -274,8 +311,9 @@ impl<'s> Lowering<'s> {
                 }
                 _ => return Err(expected(at, value, "true or false")),
             },
+            // Before 2019-09, minContains has no meaning.
             "contains" => match beside.get("minContains").and_then(Value::as_u64) {
-                Some(0) if !beside.contains_key("maxContains") => {}
+                Some(0) if self.draft.is_none() && !beside.contains_key("maxContains") => {}
                 _ => {
                     return Err(at.refuse(
                         "contains cannot be enforced; say with prefixItems what the first are",
@@ -433,13 +471,13 @@ fn exact(at: &Place, value: &Value) -> Result<Value, Error> {
     match value {
         Value::Number(number) => {
             let is_exact = match number.as_i128() {
-                Some(whole) => whole.abs() <= EXACT,
-                None => number.as_f64().is_some_and(|f| f.abs() <= EXACT as f64),
+                Some(whole) => whole.abs() < EXACT,
+                None => number.as_f64().is_some_and(|f| f.abs() < EXACT as f64),
             };
             match is_exact {
                 true => Ok(value.clone()),
                 false => Err(at.refuse(format!(
-                    "{number} cannot be enforced exactly; expected a number up to 2^53"
+                    "{number} cannot be enforced exactly; expected a number below 2^53"
                 ))),
             }
         }
@@ -475,17 +513,21 @@ fn count(at: &Place, value: &Value) -> Result<u64, Error> {
         .ok_or_else(|| expected(at, value, "a whole number from 0 to 4294967295"))
 }
 
-/// A bound of numbers as an f64 that is not outside of it. A bound of draft 4 that is `false` has
-/// no effect.
+/// A bound of numbers as an f64 that is not outside of it. The flags of draft 4 are none.
 fn bound(at: &Place, keyword: &str, value: &Value) -> Result<Option<Value>, Error> {
     let is_exclusive = keyword.starts_with("exclusive");
     let bound = match value {
-        Value::Bool(is) if is_exclusive => return Ok(is.then(|| json!(true))),
+        Value::Bool(_) if is_exclusive => return Ok(None),
         Value::Number(number) => number,
         _ => return Err(expected(at, value, "a number")),
     };
     let is_minimum = keyword.ends_with("inimum");
     let near = bound.as_f64().unwrap_or(f64::NAN);
+    if is_exclusive && near.abs() >= EXACT as f64 {
+        return Err(at.refuse(format!(
+            "{value} cannot be left out exactly; expected a number below 2^53"
+        )));
+    }
     let inside = match bound.as_i128() {
         Some(whole) if is_minimum && (near as i128) < whole => near.next_up(),
         Some(whole) if !is_minimum && (near as i128) > whole => near.next_down(),

@@ -1,5 +1,7 @@
 //! The keywords of objects.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::pattern::{literal, translated};
@@ -55,7 +57,15 @@ impl<'s> Lowering<'s> {
                         [one] => (one.clone(), part),
                         all => (format!("(?:{})", all.join(")|(?:")), part),
                     });
-                out.set(keyword, joined.collect::<Map<_, _>>().into());
+                let mut lowered = Map::new();
+                for (pattern, part) in joined {
+                    if lowered.insert(pattern, part).is_some() {
+                        return Err(at.refuse(
+                            "two patterns are the same with different schemas; write one of them",
+                        ));
+                    }
+                }
+                out.set(keyword, lowered.into());
             }
             "additionalProperties" => out.set(keyword, self.schema(at, value)?),
             "required" => {
@@ -145,12 +155,13 @@ impl<'s> Lowering<'s> {
         let no_names = Vec::new();
         let required = beside.get("required").and_then(Value::as_array);
         let required = required.unwrap_or(&no_names);
-        let more = least.saturating_sub(required.len() as u64);
+        let names: HashSet<&str> = required.iter().filter_map(Value::as_str).collect();
+        let more = least.saturating_sub(names.len() as u64);
         let declared = beside.get("properties").and_then(Value::as_object);
         let optional: Vec<&String> = declared
             .into_iter()
             .flat_map(Map::keys)
-            .filter(|name| !required.iter().any(|other| other == *name))
+            .filter(|name| !names.contains(name.as_str()))
             .collect();
         match more {
             0 => {}

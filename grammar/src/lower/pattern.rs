@@ -62,7 +62,9 @@ pub(crate) fn translated(pattern: &str) -> Result<String, String> {
                 out.push('\\');
                 out.push(c);
             }
-            ('-', Some(_)) if next == Some('-') => out.push_str(r"\-"),
+            ('-', Some(_)) if next == Some('-') => {
+                return Err(r"-- in a class cannot be enforced; write \- for the character".into());
+            }
             ('.', None) => {
                 out.push_str(NEGATED);
                 out.push_str(LINE_ENDS);
