@@ -384,13 +384,15 @@ fn a_tool_that_cannot_be_enforced_is_named() {
         are_several: false,
     };
     let rule = test.grammars.calls(calls).unwrap();
-    let mut random = SplitMix64(1);
+    let (mut random, mut ended) = (SplitMix64(1), 0);
     for _ in 0..40 {
         if let Some(text) = test.draw(rule.clone(), &mut random) {
             let found = self::calls(&tagged(), &text);
             assert!(found.iter().all(|(_, value)| value.is_object()), "{text}");
+            ended += 1;
         }
     }
+    assert!(ended > 4, "{ended}");
     // Before anything is read, the size of all tools together is bounded.
     let schema = json!({"description": "x".repeat(100_000)});
     let tools: Vec<_> = (0..3).map(|i| (format!("t{i}"), schema.clone())).collect();
