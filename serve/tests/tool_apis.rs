@@ -10,7 +10,7 @@ mod tool_models;
 
 use serde_json::{Value, json};
 use support::{named_events, over};
-use tool_models::{CALL, Kind, function, schema, start};
+use tool_models::{CALL, EOS, Kind, function, schema, start};
 
 #[test]
 fn anthropic_has_blocks() {
@@ -115,6 +115,68 @@ fn anthropic_has_blocks() {
     let without = ask(json!({"tool_choice": {"type": "none"}}));
     let without = test.json("/v1/messages/count_tokens", &without);
     assert!(counted["input_tokens"].as_u64() > without["input_tokens"].as_u64());
+}
+
+/// A schema of objects that are nested deeper than readers of JSON go.
+fn deep() -> Value {
+    let mut defs = json!({"a130": {"type": "boolean"}});
+    for depth in 0..130 {
+        let next = format!("#/$defs/a{}", depth + 1);
+        defs[format!("a{depth}")] =
+            json!({"type": "array", "items": {"$ref": next}, "minItems": 1, "maxItems": 1});
+    }
+    json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "required": ["x"],
+        "additionalProperties": false, "$defs": defs})
+}
+
+#[test]
+fn arguments_that_cannot_be_read_are_an_error() {
+    let test = start(Kind::Special);
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 600,
+        "temperature": 1, "tools": [{"name": "look", "input_schema": deep()}],
+        "tool_choice": {"type": "tool", "name": "look"}});
+    let says = "the arguments of the call of look cannot be read";
+    let reply = test.post("/v1/messages", &body);
+    assert!(
+        reply.status == 500 && reply.body.contains(says),
+        "{}",
+        reply.body
+    );
+    let reply = test.post("/v1/messages", &over(body, &json!({"stream": true})));
+    let (name, event) = named_events(&reply.body).pop().unwrap();
+    assert!(
+        name == "error" && event.to_string().contains(says),
+        "{event}"
+    );
+    assert!(!reply.body.contains("message_delta"), "{}", reply.body);
+    let mut found = 0;
+    for seed in 0..40 {
+        let body = json!({"messages": [{"role": "user", "content": "Hi"}],
+            "tools": [function("look", &deep())],
+            "options": {"temperature": 1, "seed": seed, "num_predict": 600}});
+        let whole = test.post("/api/chat", &over(body.clone(), &json!({"stream": false})));
+        let lines = test.post("/api/chat", &body).body;
+        let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(whole.status == 500, last.get("error").is_some(), "{last}");
+        if whole.status == 500 {
+            assert!(last["error"].as_str().unwrap().contains(says), "{last}");
+            found += 1;
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn an_empty_answer_has_an_empty_block() {
+    let test = start(Kind::Special);
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9,
+        "tools": [{"name": "look", "input_schema": schema()}], "logit_bias": {EOS: 100}});
+    let whole = test.json("/v1/messages", &body);
+    assert_eq!(whole["content"], json!([{"type": "text", "text": ""}]));
+    let reply = test.post("/v1/messages", &over(body, &json!({"stream": true})));
+    let names = named_events(&reply.body).into_iter().map(|(name, _)| name);
+    let names: Vec<String> = names.filter(|name| name.starts_with("content")).collect();
+    assert_eq!(names, ["content_block_start", "content_block_stop"]);
 }
 
 #[test]

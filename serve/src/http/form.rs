@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::answers::Answers;
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 use super::served::Served;
 use crate::engine::{End, Token};
 
@@ -11,6 +11,14 @@ use crate::engine::{End, Token};
 ///
 /// The functions of a stream append to `out` what is sent, with its framing.
 pub trait Form: Send + Sync {
+    /// Whether the answers can be written in this form. It is asked before they end.
+    ///
+    /// # Errors
+    /// 500 and what cannot be written.
+    fn check(&self, _served: &Served, _answers: &Answers) -> ApiResult<()> {
+        Ok(())
+    }
+
     /// The object of the whole answer.
     fn whole(&self, served: &Served, answers: &Answers) -> Value;
 

@@ -85,6 +85,7 @@ impl Job {
 
     async fn whole(self, log: Option<Arc<RequestLog>>) -> ApiResult<Response> {
         let answers = self.compute().await?;
+        self.form.check(&self.served, &answers)?;
         let body = self.form.whole(&self.served, &answers);
         let mut response = reply::json(StatusCode::OK, &body);
         let cached = HeaderValue::from(answers.cached_tokens());
@@ -137,13 +138,14 @@ impl Stream {
         self.job.form.begin(&self.job.served, answers, &mut out);
         loop {
             self.part(&mut out).await?;
-            match self.next(running).await? {
+            let written = match self.next(running).await? {
                 Ok(Some((request, event))) => self.write(answers, request, &event, &mut out),
                 Ok(None) => break,
-                Err(error) => {
-                    self.job.form.fail(&error, &mut out);
-                    return self.part(&mut out).await;
-                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                self.job.form.fail(&error, &mut out);
+                return self.part(&mut out).await;
             }
         }
         if let Some(log) = log
@@ -173,7 +175,13 @@ impl Stream {
         wait(running.next(), self.job.form.ping(), &self.sender).await
     }
 
-    fn write(&mut self, answers: &mut Answers, request: usize, event: &Event, out: &mut String) {
+    fn write(
+        &mut self,
+        answers: &mut Answers,
+        request: usize,
+        event: &Event,
+        out: &mut String,
+    ) -> ApiResult<()> {
         answers.add(request, event);
         let (form, served) = (&mut self.job.form, &self.job.served);
         match event {
@@ -192,11 +200,13 @@ impl Stream {
                 form.piece(served, answers, piece, out);
             }
             Event::End(end) => {
+                form.check(served, answers)?;
                 let index = answers.index(request, end.choice);
                 form.end(served, answers, index, end, out);
             }
             Event::Embedding { .. } | Event::Failed(_) => {}
         }
+        Ok(())
     }
 }
 

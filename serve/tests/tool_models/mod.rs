@@ -88,7 +88,7 @@ pub fn model(kind: Kind) -> Arc<Model> {
             let (tokenizer, vocab_size) = tokenizer_json(&SPECIALS, &WORDS);
             let mut recipe = odd("bitnet", true, TableType::F16);
             recipe.config["vocab_size"] = vocab_size.into();
-            recipe.config["max_position_embeddings"] = 4096.into();
+            recipe.config["max_position_embeddings"] = 16384.into();
             recipe.config["eos_token_id"] = 1.into();
             let settings = json!({"bos_token": "<s>", "eos_token": "</s>",
                 "chat_template": template(kind)});

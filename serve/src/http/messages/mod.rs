@@ -271,6 +271,10 @@ fn send(out: &mut String, event: &Value) {
 }
 
 impl Form for Messages {
+    fn check(&self, served: &Served, answers: &Answers) -> ApiResult<()> {
+        self.called.check(served, answers)
+    }
+
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
         let answer = self.called.whole(served, 0, &answers.choices[0]);
         let mut content = Vec::new();
@@ -304,6 +308,9 @@ impl Form for Messages {
     fn end(&mut self, _: &Served, answers: &Answers, _: usize, end: &End, out: &mut String) {
         let parts = self.answer.finish();
         self.send_parts(parts, out);
+        if self.blocks == 0 && self.block == Block::None {
+            self.open(Block::Text, &json!({"type": "text", "text": ""}), out);
+        }
         self.close(out);
         let (reason, sequence) = stopped(Some(end), &self.answer);
         let delta = json!({"stop_reason": reason, "stop_sequence": sequence});

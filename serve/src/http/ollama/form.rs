@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::answers::{Answers, finish_reason};
 use super::super::chat::scored;
 use super::super::clock;
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ApiResult};
 use super::super::form::{Form, Piece};
 use super::super::served::Served;
 use super::super::style::Style;
@@ -61,13 +61,13 @@ impl Ollama {
         object
     }
 
-    /// Lists calls in an object.
-    fn call<'c>(object: &mut Value, calls: impl IntoIterator<Item = &'c Call>) {
-        // The arguments of a call that was cut are not an object.
-        let calls = calls.into_iter().enumerate().filter_map(|(index, call)| {
+    /// Lists calls in an object, the first of them with this index.
+    fn call(object: &mut Value, first: usize, calls: &[Call]) {
+        // The arguments of a call that was cut are not an object, and `check` refuses others.
+        let calls = calls.iter().enumerate().filter_map(|(index, call)| {
             let (name, arguments) = (&call.name, call.object()?);
             Some(json!({"id": call.id,
-                "function": {"index": index, "name": name, "arguments": arguments}}))
+                "function": {"index": first + index, "name": name, "arguments": arguments}}))
         });
         let calls: Vec<Value> = calls.collect();
         if !calls.is_empty() {
@@ -85,8 +85,7 @@ impl Ollama {
                 Part::Call(_) | Part::Arguments(..) => continue,
             };
             if let Part::Done(index) = part {
-                Ollama::call(&mut object, &self.answer.calls[index..=index]);
-                object["message"]["tool_calls"][0]["function"]["index"] = index.into();
+                Ollama::call(&mut object, index, &self.answer.calls[index..=index]);
             }
             line(out, &object);
             tokens = &[];
@@ -131,11 +130,15 @@ fn line(out: &mut String, object: &Value) {
 }
 
 impl Form for Ollama {
+    fn check(&self, served: &Served, answers: &Answers) -> ApiResult<()> {
+        self.called.check(served, answers)
+    }
+
     fn whole(&self, served: &Served, answers: &Answers) -> Value {
         let choice = answers.choices.first().cloned().unwrap_or_default();
         let answer = self.called.whole(served, 0, &choice);
         let mut object = self.object(served, &answer.content, &choice.tokens);
-        Ollama::call(&mut object, &answer.calls);
+        Ollama::call(&mut object, 0, &answer.calls);
         self.end_with(served, answers, &mut object);
         object
     }

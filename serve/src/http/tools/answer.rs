@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use sterna_runtime::StopReason;
 use sterna_ternary::sha256;
 
-use super::super::answers::{Choice, finish_reason};
+use super::super::answers::{Answers, Choice, finish_reason};
+use super::super::error::{ApiError, ApiResult};
 use super::super::served::Served;
 use super::parser::{Format, Found, Parser, Symbol, special};
 use crate::engine::{End, Token};
@@ -56,12 +57,35 @@ impl Called {
         answer.finish();
         answer
     }
+
+    /// Whether the calls of the first answer can be written where arguments are an object.
+    ///
+    /// # Errors
+    /// 500 and the call whose arguments have ended and are no object that can be read.
+    pub fn check(&self, served: &Served, answers: &Answers) -> ApiResult<()> {
+        let Some(choice) = answers.choices.first() else {
+            return Ok(());
+        };
+        let has_ended = choice.end.as_ref().map(|end| end.reason) == Some(StopReason::Eos);
+        let answer = self.whole(served, 0, choice);
+        let bad = |call: &&Call| (has_ended || call.is_complete) && call.object().is_none();
+        match answer.calls.iter().find(bad) {
+            None => Ok(()),
+            Some(call) => Err(ApiError::internal(format!(
+                "the arguments of the call of {} cannot be read as a JSON object: a number is too \
+                 large, or the nesting too deep; bound them in the schema, or use \
+                 /v1/chat/completions, which gives arguments as a text",
+                call.name
+            ))),
+        }
+    }
 }
 
 /// A call of a tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Its id: the same request has the same ones, and all others have others.
+    /// Its id. It follows from the prompt, the seed and the place of the call, and from nothing
+    /// else.
     pub id: String,
     /// The tool.
     pub name: String,

@@ -120,6 +120,8 @@ impl Scan {
             return false;
         }
         match char::from_u32(symbol) {
+            // Nothing else begins an object.
+            other if self.depth == 0 && other != Some('{') => return false,
             Some('"') => self.is_in_string = true,
             Some('{' | '[') => self.depth += 1,
             Some('}' | ']') => self.depth = self.depth.saturating_sub(1),
@@ -136,6 +138,8 @@ pub struct Parser {
     state: State,
     /// Symbols that are not decided.
     held: Vec<Symbol>,
+    /// How many of the first ones are known to be spaces, in a text.
+    spaces: usize,
 }
 
 impl Parser {
@@ -145,6 +149,7 @@ impl Parser {
             state: format.start.clone(),
             format,
             held: Vec::new(),
+            spaces: 0,
         }
     }
 
@@ -191,9 +196,13 @@ impl Parser {
                 // The end may become the tag, and spaces before it are not content then.
                 let may_be = |length: &usize| self.held.ends_with(&format.tag[..*length]);
                 let longest = (0..format.tag.len().min(held + 1)).rev().find(may_be);
-                let before = &self.held[..held - longest.unwrap_or(0)];
-                let last = before.iter().rposition(|symbol| !is_space(*symbol));
-                self.show(last.map_or(0, |last| last + 1), found);
+                let end = held - longest.unwrap_or(0);
+                let start = self.spaces.min(end);
+                let new = &self.held[start..end];
+                let last = new.iter().rposition(|symbol| !is_space(*symbol));
+                let shown = last.map_or(0, |last| start + last + 1);
+                self.show(shown, found);
+                self.spaces = end - shown;
             }
             State::Start if self.held == format.open => self.go(State::Open(0)),
             State::Start if !format.open.starts_with(&self.held) => {
@@ -409,6 +418,28 @@ mod tests {
         for text in ["{\"nam\": \"a\"}", " {\"name\": \"a\"", "{\"na", "é"] {
             check(&syntax, &place, text, &[content(text)]);
         }
+    }
+
+    #[test]
+    fn arguments_begin_as_objects_do() {
+        let format = Arc::new(Format::new(&tagged().0, &Place::First, ["a"].into_iter()));
+        let text = "<tool_call>\n{\"name\": \"a\", \"arguments\": 5}\n</tool_call>";
+        let found = Parser::new(format).push(text.chars().map(u32::from));
+        assert!(!found.contains(&Found::End), "{found:?}");
+    }
+
+    #[test]
+    fn many_spaces_take_no_longer_each() {
+        let (syntax, place) = tagged();
+        let mut parser = Parser::new(Arc::new(Format::new(&syntax, &place, ["a"].into_iter())));
+        let start = std::time::Instant::now();
+        let spaces = 400_000;
+        assert_eq!(parser.push(vec![u32::from(' '); spaces]), []);
+        assert_eq!(
+            parser.push([u32::from('x')]),
+            [content(&(" ".repeat(spaces) + "x"))]
+        );
+        assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
     }
 
     #[test]
