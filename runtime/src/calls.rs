@@ -51,6 +51,8 @@ const NAMES: [&str; 2] = ["sterna_first", "sterna_second"];
 const ARGUMENT: &str = "sterna_argument";
 /// Ids of calls. Some templates insist on nine letters and digits.
 const IDS: [&str; 2] = ["sternaid1", "sternaid2"];
+/// Ids as servers give them.
+const LONG_IDS: [&str; 2] = ["call_sterna_first_id", "call_sterna_second_id"];
 /// The special token that models of Llama 3 may write before a call.
 const PYTHON: &str = "<|python_tag|>";
 /// Fewest bytes of a text that begins a call wherever it stands.
@@ -69,8 +71,26 @@ impl CallSyntax {
                 tokenizer,
                 takes_text,
                 is_followed,
+                ids: IDS,
             };
             trial.syntax()
+        })
+    }
+
+    /// Whether a template refuses ids of calls that are not nine letters and digits.
+    pub fn needs_short_ids(template: &ChatTemplate, tokenizer: &Tokenizer) -> bool {
+        [false, true].into_iter().any(|takes_text| {
+            let writes = |ids| {
+                let trial = Trial {
+                    template,
+                    tokenizer,
+                    takes_text,
+                    is_followed: true,
+                    ids,
+                };
+                trial.answer(trial.calls(1)).is_some()
+            };
+            writes(IDS) && !writes(LONG_IDS)
         })
     }
 
@@ -136,6 +156,8 @@ struct Trial<'t> {
     /// Whether results and another turn follow the call. Some templates write the last turn in
     /// another way, and some write tools beside the last message of the user.
     is_followed: bool,
+    /// The ids of calls.
+    ids: [&'static str; 2],
 }
 
 impl Trial<'_> {
@@ -153,7 +175,7 @@ impl Trial<'_> {
         }
         let fixed = [&open, &middle, &close].into_iter().chain(&separator);
         // Ids would have to be invented by the model, and what was ours is not fixed.
-        let ours = [&NAMES[..], &IDS, &[ARGUMENT]].concat();
+        let ours = [&NAMES[..], &self.ids, &[ARGUMENT]].concat();
         if fixed
             .into_iter()
             .any(|text| ours.iter().any(|own| text.contains(own)))
@@ -224,7 +246,7 @@ impl Trial<'_> {
                 true => arguments.to_string().into(),
                 false => arguments,
             };
-            json!({"id": IDS[index], "type": "function",
+            json!({"id": self.ids[index], "type": "function",
                 "function": {"name": NAMES[index], "arguments": arguments}})
         };
         let calls: Vec<Value> = (0..count).map(call).collect();
@@ -249,7 +271,7 @@ impl Trial<'_> {
         messages.push(message);
         if self.is_followed {
             messages.extend((0..calls).map(|index| {
-                json!({"role": "tool", "tool_call_id": IDS[index], "name": NAMES[index],
+                json!({"role": "tool", "tool_call_id": self.ids[index], "name": NAMES[index],
                     "content": "1"})
             }));
             messages.push(json!({"role": "assistant", "content": ANSWER}));
@@ -282,7 +304,9 @@ impl Trial<'_> {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let found = special.iter().filter_map(|(id, name)| {
+            // A name that is empty is found everywhere.
+            let named = special.iter().filter(|(_, name)| !name.is_empty());
+            let found = named.filter_map(|(id, name)| {
                 let at = rest.find(name.as_str())?;
                 Some((at, std::cmp::Reverse(name.len()), *id))
             });

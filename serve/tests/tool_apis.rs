@@ -111,7 +111,18 @@ fn anthropic_has_blocks() {
         let message = reply.json()["error"]["message"].clone();
         assert!(message.as_str().unwrap().starts_with(says), "{message}");
     }
+    let any = json!({"tools": [], "tool_choice": {"type": "any"}});
+    let error = test.post("/v1/messages", &ask(any));
+    assert!(
+        error.status == 400 && !error.body.contains("required"),
+        "{}",
+        error.body
+    );
     let counted = test.json("/v1/messages/count_tokens", &ask(json!({})));
+    let mut failed = ask(json!({}));
+    failed["messages"][2]["content"][0]["is_error"] = true.into();
+    let failed = test.json("/v1/messages/count_tokens", &failed);
+    assert!(failed["input_tokens"].as_u64() > counted["input_tokens"].as_u64());
     let without = ask(json!({"tool_choice": {"type": "none"}}));
     let without = test.json("/v1/messages/count_tokens", &without);
     assert!(counted["input_tokens"].as_u64() > without["input_tokens"].as_u64());

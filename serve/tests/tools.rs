@@ -364,8 +364,25 @@ fn conversations_hold_calls_and_results() {
     let begin = "<s>system: These functions can be called. Each line describes one of them.\n\
                  {\"name\":\"look\",";
     assert!(plain.starts_with(begin), "{plain}");
-    let call = "assistant: {\"name\": \"look\", \"arguments\": {\"ok\":true}}</s>\ntool: red\n";
-    assert!(plain.contains(call), "{plain}");
+    let call = "assistant: {\"name\": \"look\", \"arguments\": {\"ok\":true}}</s>\nuser: ";
+    let result = format!("{call}Result of look:\nred\nassistant: ");
+    assert!(plain.ends_with(&result), "{plain}");
+    // The next text of the user is in the same message.
+    let mut more = messages.clone();
+    more.as_array_mut()
+        .unwrap()
+        .push(json!({"role": "user", "content": "And?"}));
+    let plain = written(Kind::Plain, json!({"messages": more}));
+    assert!(
+        plain.ends_with(&format!("{call}Result of look:\nred\n\nAnd?\nassistant: ")),
+        "{plain}"
+    );
+    // Ids are made what the template wants.
+    let short = written(
+        Kind::ShortIds,
+        json!({"messages": messages, "tools": tools()}),
+    );
+    assert!(short.contains("red of look"), "{short}");
 }
 
 #[test]
@@ -453,6 +470,21 @@ fn what_cannot_be_done_is_refused() {
             assert!(error["message"].as_str().unwrap().contains(says), "{error}");
         }
     }
+    for stop in ["\n", "arguments", "look_u", "}\n</tool"] {
+        let error = test.error(CHAT, &ask(json!({"stop": ["Stop.", stop]})), 400);
+        assert_eq!(error["param"], "stop", "{error}");
+    }
+    test.json(CHAT, &ask(json!({"stop": ["Stop."], "max_tokens": 5})));
+    test.json(
+        CHAT,
+        &ask(json!({"stop": "\n", "tool_choice": "none", "max_tokens": 5})),
+    );
+    // Keywords without effect are named.
+    let odd = over(schema(), &json!({"x-order": 3}));
+    let body = ask(json!({"tools": [function("a", &odd)], "max_tokens": 5}));
+    let reply = test.post(CHAT, &body);
+    let ignored = reply.header("x-sterna-ignored");
+    assert_eq!(ignored, Some("tools[0].function.parameters/x-order"));
     // With "none" there is nothing in the way.
     let body = json!({"response_format": format, "tool_choice": "none", "max_tokens": 5});
     test.json(CHAT, &ask(body));

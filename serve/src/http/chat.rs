@@ -33,7 +33,6 @@ pub fn job(
     let reader = Reader(&body);
     let options = StreamOptions::read(reader, &mut ignored, is_strict)?;
     let mut wish = Wish::read(reader, &served)?;
-    wish.name_ignored(&mut ignored, is_strict)?;
     wish.check_tokens()?;
     let has_logprobs = reader.flag("logprobs")?;
     let top = reader.integer("top_logprobs", 0..=MOST_LOGPROBS)?;
@@ -49,7 +48,9 @@ pub fn job(
     let plan = Tools::read(reader)?.plan(reader, &served)?;
     if let Some(plan) = &plan {
         wish.constrain(Arc::clone(&plan.constraint));
+        wish.unknown.extend_from_slice(&plan.unknown);
     }
+    wish.name_ignored(&mut ignored, is_strict)?;
     let (prompt, is_continued) = conversation::tokens(&served, reader)?;
     if is_continued {
         wish.continue_text();

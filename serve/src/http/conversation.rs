@@ -6,7 +6,7 @@ use sterna_ternary::json::shown;
 use super::error::{ApiError, ApiResult};
 use super::read::{Reader, under, wrong};
 use super::served::Served;
-use super::tools::{Tools, calls_of, describe};
+use super::tools::{Tools, calls_of, describe, shorten_ids};
 
 /// What no message contains. It marks where the last message ends in the text of a conversation.
 const MARK: &str = "\u{f8ff}sterna:continue\u{f8ff}";
@@ -43,6 +43,12 @@ pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
     let template = served.template()?;
     let takes_text = || served.call_syntax().is_some_and(|syntax| syntax.takes_text);
     let mut messages = messages(fields, takes_text)?;
+    let names_calls = |message: &Map<String, Value>| {
+        message.contains_key("tool_calls") || message.contains_key("tool_call_id")
+    };
+    if messages.iter().any(names_calls) && served.needs_short_ids() {
+        shorten_ids(&mut messages);
+    }
     let is_continued = is_continued(fields, &messages)?;
     if is_continued && tools.may_call() {
         let message = "the last message is the assistant's, so the answer would continue it, and \

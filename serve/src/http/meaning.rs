@@ -171,6 +171,8 @@ impl Meaning {
         let plan = plan.map_err(|error| self.explained(error))?;
         if let Some(plan) = &plan {
             wish.constrain(Arc::clone(&plan.constraint));
+            let unknown = plan.unknown.iter().map(|name| self.own(name));
+            wish.unknown.extend(unknown);
         }
         Ok(plan)
     }

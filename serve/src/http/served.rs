@@ -44,6 +44,7 @@ pub struct Served {
     pub engine: Handle,
     /// How the template writes calls of tools, which the first request with tools finds out.
     calls: OnceLock<Option<CallSyntax>>,
+    short_ids: OnceLock<bool>,
     /// The vocabulary for rules of answers, which the first rule makes.
     #[cfg(feature = "grammar")]
     grammars: OnceLock<Result<sterna_grammar::Grammars, sterna_grammar::Error>>,
@@ -131,6 +132,7 @@ impl Served {
             model,
             tokenizer,
             calls: OnceLock::new(),
+            short_ids: OnceLock::new(),
             #[cfg(feature = "grammar")]
             grammars: OnceLock::new(),
         })
@@ -189,6 +191,13 @@ impl Served {
     pub fn call_syntax(&self) -> Option<&CallSyntax> {
         let find = || CallSyntax::of(self.template.as_ref().ok()?, &self.tokenizer);
         self.calls.get_or_init(find).as_ref()
+    }
+
+    /// Whether the chat template refuses ids of calls that are not nine letters and digits.
+    pub fn needs_short_ids(&self) -> bool {
+        let template = self.template.as_ref().ok();
+        let try_it = |template| CallSyntax::needs_short_ids(template, &self.tokenizer);
+        *self.short_ids.get_or_init(|| template.is_some_and(try_it))
     }
 
     /// Whether the chat template has a place for tools.

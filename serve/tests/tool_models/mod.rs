@@ -39,6 +39,8 @@ pub enum Kind {
     Special,
     /// Calls that are nothing but JSON, one at a time, as Llama 3 writes them.
     Bare,
+    /// Special tokens, and ids of nine letters, as Mistral has them.
+    ShortIds,
     /// A template that has no place for tools.
     Plain,
 }
@@ -51,7 +53,9 @@ fn template(kind: Kind) -> String {
             "\", \"arguments\": ",
             "}\\n</tool_call>",
         ),
-        Kind::Special => ("<call>{\"name\": \"", "\", \"arguments\": ", "}</call>"),
+        Kind::Special | Kind::ShortIds => {
+            ("<call>{\"name\": \"", "\", \"arguments\": ", "}</call>")
+        }
         Kind::Bare => ("{\"name\": \"", "\", \"parameters\": ", "}"),
         Kind::Plain => {
             return "{{ bos_token }}{% for m in messages %}{{ m.role + ': ' + m.content }}\
@@ -64,10 +68,14 @@ fn template(kind: Kind) -> String {
         Kind::Bare => "{% if m.tool_calls | length > 1 %}{{ raise_exception('one') }}{% endif %}",
         _ => "",
     };
+    let checked = match kind {
+        Kind::ShortIds => "{% if c.id | length != 9 %}{{ raise_exception('not nine') }}{% endif %}",
+        _ => "",
+    };
     format!(
         "{{{{ bos_token }}}}{{% if tools %}}{{{{ 'tools: ' + tools | tojson + '\\n' }}}}\
          {{% endif %}}{{% for m in messages %}}{{{{ m.role + ': ' }}}}{{% if m.tool_calls %}}\
-         {single}{{{{ m.content or '' }}}}{{% for c in m.tool_calls %}}\
+         {single}{{{{ m.content or '' }}}}{{% for c in m.tool_calls %}}{checked}\
          {{% if not loop.first or m.content %}}{{{{ '\\n' }}}}{{% endif %}}\
          {{{{ '{call}' + c.function.name + '{between}' }}}}\
          {{{{ c.function.arguments | tojson + '{end}' }}}}\
@@ -81,7 +89,13 @@ fn template(kind: Kind) -> String {
 /// The model of a kind.
 pub fn model(kind: Kind) -> Arc<Model> {
     static FILES: OnceLock<(tempfile::TempDir, Vec<PathBuf>)> = OnceLock::new();
-    let kinds = [Kind::Tagged, Kind::Special, Kind::Bare, Kind::Plain];
+    let kinds = [
+        Kind::Tagged,
+        Kind::Special,
+        Kind::Bare,
+        Kind::ShortIds,
+        Kind::Plain,
+    ];
     let (_, paths) = FILES.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let paths = kinds.map(|kind| {

@@ -30,8 +30,14 @@ pub fn tools(fields: Reader, meaning: &mut Meaning) -> ApiResult<()> {
     if let Some(is_off) = several {
         meaning.set("parallel_tool_calls", "tool_choice", (!is_off).into());
     }
+    let tools = fields.value("tools").and_then(Value::as_array);
+    let has_tools = tools.is_some_and(|tools| !tools.is_empty());
     let value = match choice.value("type").and_then(Value::as_str) {
         Some("auto") => "auto".into(),
+        Some("any") if !has_tools => {
+            let message = "tool_choice is {\"type\": \"any\"}, and there are no tools; send tools";
+            return Err(ApiError::invalid("tool_choice", message));
+        }
         Some("any") => "required".into(),
         Some("none") => "none".into(),
         Some("tool") => {
@@ -99,10 +105,7 @@ pub fn say(meaning: &mut Meaning, at: &str, role: &str, content: &Value) -> ApiR
         match (block["type"].as_str(), role) {
             (Some("tool_use"), "assistant") => calls.push((at.clone(), call(&at, block)?)),
             (Some("tool_result"), "user") => {
-                let content = match &block["content"] {
-                    Value::Null => "".into(),
-                    content => content.clone(),
-                };
+                let content = result(&at, block)?;
                 let id = text(&at, block, "tool_use_id")?;
                 let message = json!({"role": "tool", "tool_call_id": id, "content": content});
                 meaning.say_all(at, message);
@@ -130,6 +133,24 @@ pub fn say(meaning: &mut Meaning, at: &str, role: &str, content: &Value) -> ApiR
         meaning.say_call(own, call);
     }
     Ok(())
+}
+
+/// The content of a block with a result. Chat has no word for a failure, so the text says it.
+fn result(at: &str, block: &Value) -> ApiResult<Value> {
+    let is_error = match &block["is_error"] {
+        Value::Null => false,
+        Value::Bool(is_error) => *is_error,
+        other => return Err(wrong(format!("{at}.is_error"), other, "true or false")),
+    };
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let failed = part("(The tool failed.)");
+    Ok(match (&block["content"], is_error) {
+        (Value::Null, false) => "".into(),
+        (Value::Null, true) => json!([failed]),
+        (Value::String(text), true) => json!([part(text), failed]),
+        (Value::Array(parts), true) => parts.iter().cloned().chain([failed]).collect(),
+        (content, _) => content.clone(),
+    })
 }
 
 /// A block with a call as a call of chat.

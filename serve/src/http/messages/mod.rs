@@ -38,8 +38,8 @@ pub fn job(
     }
     let meaning = meaning(reader)?;
     let mut wish = meaning.wish(&served)?;
-    wish.name_ignored(&mut ignored, is_strict)?;
     let plan = meaning.plan(&served, &mut wish)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     let prompt = meaning.prompt(&served, "messages", &mut wish)?;
     let called = Plan::called(plan, &prompt, wish.seed);
     let form = Messages {

@@ -153,9 +153,9 @@ impl Read {
         format(fields, &mut meaning)?;
         think(fields, &self.served, &mut meaning)?;
         let mut wish = meaning.wish(&self.served)?;
-        wish.name_ignored(&mut self.ignored, self.is_strict)?;
         let has_logprobs = score(&mut wish, fields, fields.flag("logprobs")?)?;
         let plan = meaning.plan(&self.served, &mut wish)?;
+        wish.name_ignored(&mut self.ignored, self.is_strict)?;
         let is_streamed = fields.boolean("stream")?.unwrap_or(true);
         let tokens = match prompt {
             Prompt::None => None,

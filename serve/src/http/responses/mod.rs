@@ -46,9 +46,9 @@ pub fn job(
     let reader = Reader(&body);
     let meaning = meaning(reader)?;
     let mut wish = meaning.wish(&served)?;
-    wish.name_ignored(&mut ignored, is_strict)?;
     let has_logprobs = score(&mut wish, reader, includes_logprobs(reader)?)?;
     let plan = meaning.plan(&served, &mut wish)?;
+    wish.name_ignored(&mut ignored, is_strict)?;
     if plan.is_some() && has_logprobs {
         let message = "scores of tokens are asked for, and tools may be called; send \
                        \"tool_choice\": \"none\", or use /v1/chat/completions";

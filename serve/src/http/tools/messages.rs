@@ -2,6 +2,7 @@
 //! place for tools.
 
 use serde_json::{Map, Value, json};
+use sterna_ternary::sha256;
 
 use super::super::error::{ApiError, ApiResult};
 use super::super::read::{Reader, under, wrong};
@@ -59,8 +60,8 @@ fn one(at: &str, call: &Value, takes_text: bool) -> ApiResult<Value> {
     Ok(object.into())
 }
 
-/// Writes what a template has no place for into messages: calls of earlier answers, and, if
-/// `tools` are there, what can be called and how.
+/// Writes what a template has no place for into messages: calls of earlier answers and their
+/// results, and, if `tools` are there, what can be called and how.
 pub fn describe(messages: &mut Vec<Map<String, Value>>, tools: Option<&Value>, has_calls: bool) {
     for message in messages.iter_mut().filter(|_| !has_calls) {
         let Some(calls) = message.shift_remove("tool_calls") else {
@@ -75,6 +76,9 @@ pub fn describe(messages: &mut Vec<Map<String, Value>>, tools: Option<&Value>, h
         let text = message["content"].as_str().filter(|text| !text.is_empty());
         let lines: Vec<String> = text.map(str::to_owned).into_iter().chain(calls).collect();
         message.insert("content".into(), lines.join("\n").into());
+    }
+    if !has_calls {
+        say_results(messages);
     }
     let Some(tools) = tools.and_then(Value::as_array) else {
         return;
@@ -99,5 +103,55 @@ pub fn describe(messages: &mut Vec<Map<String, Value>>, tools: Option<&Value>, h
             let message = json!({"role": "system", "content": text});
             messages.insert(0, message.as_object().expect("it is one").clone());
         }
+    }
+}
+
+/// Makes results texts of the user, one message with the user's text that follows them: some
+/// templates pass over other roles, and some want turns to alternate.
+fn say_results(messages: &mut Vec<Map<String, Value>>) {
+    let mut is_after_result = false;
+    for mut message in std::mem::take(messages) {
+        let is_result = message["role"] == "tool";
+        if is_result {
+            let of = message.get("name").and_then(Value::as_str);
+            let of = of.map(|name| format!(" of {name}")).unwrap_or_default();
+            let text = message["content"].as_str().unwrap_or_default();
+            let text = format!("Result{of}:\n{text}");
+            message = Map::from_iter([
+                ("role".to_owned(), "user".into()),
+                ("content".to_owned(), text.into()),
+            ]);
+        }
+        let is_user = message["role"] == "user";
+        match messages.last_mut().filter(|_| is_after_result && is_user) {
+            Some(last) => {
+                let text = |message: &Map<String, Value>| {
+                    message["content"].as_str().unwrap_or_default().to_owned()
+                };
+                let text = format!("{}\n\n{}", text(last), text(&message));
+                last.insert("content".into(), text.into());
+            }
+            None => messages.push(message),
+        }
+        is_after_result = is_result;
+    }
+}
+
+/// Makes ids of calls nine letters and digits, for templates that refuse others.
+pub fn shorten_ids(messages: &mut [Map<String, Value>]) {
+    let shorten = |id: &mut Value| {
+        let is_long = |id: &&str| id.len() != 9 || !id.chars().all(|c| c.is_ascii_alphanumeric());
+        if let Some(long) = id.as_str().filter(is_long) {
+            *id = Value::from(&sha256::of(long.as_bytes())[..9]);
+        }
+    };
+    for message in messages {
+        message
+            .get_mut("tool_call_id")
+            .into_iter()
+            .for_each(shorten);
+        let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+        let ids = calls.into_iter().flatten();
+        ids.filter_map(|call| call.get_mut("id")).for_each(shorten);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sterna_runtime::Constraint;
-use sterna_runtime::calls::{CallSyntax, Place};
+use sterna_runtime::calls::{CallSyntax, Part as Fixed, Place};
 use sterna_ternary::json::shown;
 
 use super::error::{ApiError, ApiResult};
@@ -22,7 +22,7 @@ use super::rule;
 use super::served::Served;
 
 pub use answer::{Call, Called, CalledAnswer, Part};
-pub use messages::{calls_of, describe};
+pub use messages::{calls_of, describe, shorten_ids};
 use parser::Format;
 
 /// Most tools of a request, and the most characters of a name.
@@ -68,6 +68,8 @@ struct Choice {
 pub struct Plan {
     /// The grammar.
     pub constraint: Arc<dyn Constraint>,
+    /// The keywords of schemas that have no effect, below the names of their fields.
+    pub unknown: Vec<String>,
     /// How calls are found.
     format: Format,
     special: Vec<u32>,
@@ -267,13 +269,66 @@ impl Tools {
                 )
             })
             .collect();
+        self.check_stop(fields, &syntax)?;
         let constraint = served.calls(&syntax, &tools, &place, self.are_several);
         let constraint = constraint.map_err(|(index, error)| self.refused(index, &error))?;
         Ok(Some(Plan {
             constraint: constraint.into(),
+            unknown: self.unknown(),
             format: Format::new(&syntax, &place, tools.iter().map(|(name, _)| name.as_str())),
             special: syntax.special(),
         }))
+    }
+
+    /// Refuses stop texts that end every call before it is complete.
+    fn check_stop(&self, fields: Reader, syntax: &CallSyntax) -> ApiResult<()> {
+        // Special tokens are not in texts.
+        let text = |parts: &[Fixed]| -> String {
+            let of = |part: &Fixed| match part {
+                Fixed::Text(text) => text.clone(),
+                Fixed::Special(_) => String::new(),
+            };
+            parts.iter().map(of).collect()
+        };
+        let separator = syntax.separator.as_ref().filter(|_| self.are_several);
+        let mut fixed = vec![text(&syntax.close)];
+        for before in [Some(&syntax.open), separator].into_iter().flatten() {
+            let (before, after) = (text(before), text(&syntax.middle));
+            let names = self.choice.of.iter().map(|index| &self.list[*index].name);
+            fixed.extend(names.map(|name| format!("{before}{name}{after}")));
+        }
+        let stop = match fields.value("stop") {
+            Some(Value::Array(list)) => list.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        for stop in stop.iter().filter_map(Value::as_str) {
+            if let Some(text) = fixed.iter().find(|text| text.contains(stop)) {
+                let message = format!(
+                    "stop has {stop:?}, which is part of how calls are written, {text:?}, so no \
+                     call could be complete; leave it out, or send \"tool_choice\": \"none\""
+                );
+                return Err(ApiError::invalid("stop", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The keywords without effect in schemas of tools that may be called, as `field/place`.
+    #[cfg(feature = "grammar")]
+    fn unknown(&self) -> Vec<String> {
+        let of = |index: &usize| {
+            let places = sterna_grammar::unknown_keywords(&self.list[*index].schema);
+            let param = format!("tools[{index}].function.parameters");
+            let named = places.into_iter();
+            named.map(move |place| format!("{param}{}", &place[1..]))
+        };
+        self.choice.of.iter().flat_map(of).collect()
+    }
+
+    #[cfg(not(feature = "grammar"))]
+    fn unknown(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The error of the tool with this index among those that may be called.
