@@ -13,6 +13,8 @@ const NEW: f64 = 0.25;
 const OLD: u64 = 256;
 /// What a token is taken to cost beside the first one where nothing is known.
 const CHEAP: f64 = 0.15;
+/// Most tokens of a pass beyond the largest one that is known: a try is never expensive.
+const FARTHER: usize = 4;
 /// How much faster guesses must make a pass.
 const GAIN: f64 = 1.03;
 
@@ -74,8 +76,13 @@ impl Pace {
         };
         let (mut time, mut tokens) = (alone, answers as f64);
         let mut best = (GAIN * tokens / time, 0);
+        let known = (answers..=SIZES).rev().find(|n| self.known(*n).is_some());
+        let farthest = known.unwrap_or(answers) + FARTHER;
         for (i, probability) in probabilities.iter().enumerate() {
             let size = answers + i + 1;
+            if size > farthest {
+                break;
+            }
             // No pass is faster than one of fewer tokens.
             time = match self.known(size) {
                 Some(known) => known.max(time),
@@ -125,6 +132,8 @@ mod tests {
         assert_eq!(pace.choose(1, &[0.4, 0.3, 0.2], 0.0), 0);
         assert_eq!(pace.choose(1, &[0.9, 0.8, 0.7], 0.0), 3);
         assert_eq!(pace.choose(1, &[0.9, 0.8, 0.3], 0.0), 2);
+        // Many guesses are tried a few at a time.
+        assert_eq!(pace.choose(1, &[1.0; 16], 0.0), 7);
         // Beside two answers, too.
         assert_eq!(pace.choose(2, &[0.9, 0.8], 0.0), 2);
         // A guess that takes long to make must be surer.

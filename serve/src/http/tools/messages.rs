@@ -63,6 +63,8 @@ fn one(at: &str, call: &Value, takes_text: bool) -> ApiResult<Value> {
 /// Writes what a template has no place for into messages: calls of earlier answers and their
 /// results, and, if `tools` are there, what can be called and how.
 pub fn describe(messages: &mut Vec<Map<String, Value>>, tools: Option<&Value>, has_calls: bool) {
+    // A result without a call is for the template to refuse.
+    let were_calls = messages.iter().any(|m| m.contains_key("tool_calls"));
     for message in messages.iter_mut().filter(|_| !has_calls) {
         let Some(calls) = message.shift_remove("tool_calls") else {
             continue;
@@ -77,7 +79,7 @@ pub fn describe(messages: &mut Vec<Map<String, Value>>, tools: Option<&Value>, h
         let lines: Vec<String> = text.map(str::to_owned).into_iter().chain(calls).collect();
         message.insert("content".into(), lines.join("\n").into());
     }
-    if !has_calls {
+    if !has_calls && were_calls {
         say_results(messages);
     }
     let Some(tools) = tools.and_then(Value::as_array) else {
