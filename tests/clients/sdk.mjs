@@ -33,7 +33,8 @@ for await (const chunk of await client.chat.completions.create({ ...chat, ...opt
   usage = chunk.usage ?? usage;
 }
 assert.equal(parts, expected);
-assert.deepEqual(usage, whole.usage);
+// How many tokens were guessed depends on what was asked before.
+assert.equal(usage.total_tokens, whole.usage.total_tokens);
 
 const continued = await client.completions.create(text);
 assert.equal(continued.choices[0].text, (await post("/v1/completions", text)).choices[0].text);

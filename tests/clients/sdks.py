@@ -88,7 +88,9 @@ def openai(server, expected):
     with client.chat.completions.create(**CHAT, **STREAM) as stream:
         chunks = list(stream)
     assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == expected.message
-    assert chunks[-1].choices == [] and chunks[-1].usage == reply.usage
+    assert chunks[-1].choices == []
+    # How many tokens were guessed depends on what was asked before.
+    assert chunks[-1].usage.total_tokens == reply.usage.total_tokens
     assert chunks[-2].choices[0].finish_reason == choice.finish_reason
     assert len({chunk.id for chunk in chunks}) == 1
     text = expected.text["choices"][0]["text"]
