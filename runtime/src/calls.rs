@@ -40,7 +40,7 @@ pub enum Place {
     First,
     /// After this beginning of `open`, which ends a text that is free.
     Tag(Part),
-    /// At the start, if the answer begins with `open`; otherwise it is a text. One of these special
+    /// At the start, if the answer begins with `open`; it is a text if not. One of these special
     /// tokens may stand before.
     Start(Vec<u32>),
 }

@@ -25,8 +25,8 @@ pub trait Constraint: Debug + Send + Sync {
     /// [`crate::Error::Constraint`].
     fn accept(&mut self, id: u32) -> Result<()>;
 
-    /// Takes back the last `n` accepted tokens. Returns false, whatever `n` is, if this kind of rule
-    /// cannot: then nothing has changed, and answers are not speculated about.
+    /// Takes back the last `n` accepted tokens. Returns false, whatever `n` is, if this kind of
+    /// rule cannot: then nothing has changed, and tokens of the answer are not guessed.
     ///
     /// # Errors
     /// [`crate::Error::Constraint`]: the rule cannot be followed further.

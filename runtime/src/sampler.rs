@@ -414,7 +414,7 @@ impl Rule {
             self.ahead.push((*id, next));
         }
         if is_broken || self.constraint.rollback(self.ahead.len()).is_err() {
-            // Only a draft leads to where the rule cannot be followed: the answer may not get there.
+            // Only a draft leads to where the rule cannot be followed; the answer may go elsewhere.
             self.constraint = self.begin.fork();
             let answer = tokens.iter().skip(before);
             answer

@@ -70,7 +70,7 @@ fn calls_between_tags() {
         found(&template("", &last, "{{ '\\n' }}", "")),
         Some(expected.clone())
     );
-    // A tag that only the first call has is no way to write two.
+    // With a tag that only the first call has, two calls cannot be written.
     let (before, after) = ("{{ '<tool_call>\\n' }}", "{{ '\\n</tool_call>' }}");
     let once = found(&template(before, NAME_LAST, "", after)).unwrap();
     assert_eq!((once.separator, once.open), (None, expected.open.clone()));

@@ -100,7 +100,7 @@ fn texts_are_of_the_form_that_was_asked_for() {
     );
     let text = ask(json!({"grammar": "start: \"a\" | \"bc\""}));
     assert!(text == "a" || text == "bc", "{text}");
-    // Of a text that is cut, what is there is a beginning. (Two tokens can be a whole object.)
+    // A text that is cut leaves a beginning. (Two tokens can be a whole object.)
     let body =
         json!({"prompt": "Once", "max_tokens": 1, "response_format": {"type": "json_object"}});
     let choice = test.json(COMPLETIONS, &body)["choices"][0].clone();

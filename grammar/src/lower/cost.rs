@@ -60,7 +60,7 @@ pub(super) fn check(definitions: &Map<String, Value>) -> Result<(), String> {
             }
             if size.multiple * size.scale > SCALED && size.multiple <= MULTIPLE {
                 return Err(
-                    "multipleOf cannot be enforced with so many digits after the point; \
+                    "multipleOf cannot be enforced with this many digits after the point; \
                             write fewer"
                         .into(),
                 );

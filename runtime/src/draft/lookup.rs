@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::{Drafter, Guess, Rate};
 use crate::{Result, Sampler};
 
-/// Stands between texts; it is no token.
+/// Stands between texts; it is not a token.
 const BREAK: u32 = u32::MAX;
 /// No state, or no edge.
 const NONE: u32 = u32::MAX;
@@ -296,7 +296,7 @@ mod tests {
     fn what_followed_is_guessed() {
         let mut lookup = Lookup::new(0);
         assert_eq!(ids(&mut lookup, &[1, 2, 3, 4, 5, 9, 1, 2, 3], 3), [4, 5, 9]);
-        // The text goes on otherwise: nothing matches.
+        // Another token comes: nothing matches.
         assert_eq!(ids(&mut lookup, &[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 3), [0; 0]);
         // A period goes on beyond the end.
         let mut lookup = Lookup::new(0);

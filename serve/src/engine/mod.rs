@@ -498,7 +498,7 @@ impl<'t> Engine<'t> {
                 self.metrics.draft_errors.add(1);
             }
         }
-        // An earlier guess of a sequence is at least as probable as a later one: they stay in order.
+        // Guesses of a sequence stay in order: an earlier one is at least as probable.
         guesses.sort_by(|a, b| b.0.probability.total_cmp(&a.0.probability));
         let probabilities: Vec<f32> = guesses.iter().map(|guess| guess.0.probability).collect();
         let worth = self.pace.choose(answers, &probabilities, 0.0);

@@ -74,7 +74,7 @@ pub struct Sequence<'t> {
 
 struct Continuation<'t> {
     sampler: Sampler,
-    /// Who guesses next tokens; made with the first guess.
+    /// What guesses next tokens; made with the first guess.
     speculation: Option<Speculation<'static>>,
     /// Tokens that were guessed and computed, and those of them that were right.
     drafted: (usize, usize),

@@ -155,8 +155,8 @@ impl Answers {
     }
 
     /// All that the promise of a fingerprint covers: texts, ids, log-probabilities, ends and
-    /// vectors, in one form for every route, streamed or not. Counts of cached and of guessed tokens
-    /// are not part of it.
+    /// vectors, in one form for every route, streamed or not. Counts of cached and of guessed
+    /// tokens are not part of it.
     pub fn promised(&self) -> Value {
         let choices = self.choices.iter().map(|choice| {
             let end = choice.end.as_ref();
