@@ -3,13 +3,17 @@
 //! A pass that gives `b` answers a token each takes T(b); with `m` guesses it takes about T(b + m),
 //! and gives b + Σ p tokens, where p are the probabilities of the guesses. The number of guesses
 //! is the one with the most tokens a second. T is remembered for each number of tokens. One that
-//! was not seen for a while is taken to be cheap: so it is tried once, and then known.
+//! was not seen for a while is taken to be cheap: so it is tried once, and then known. The machine
+//! may have been busy during the first tries, so they are forgotten sooner than later ones.
 
 /// Most tokens of a pass whose time is remembered.
 const SIZES: usize = 64;
 /// Weight of a new measurement.
 const NEW: f64 = 0.25;
-/// Passes after which a time is not known any more.
+/// Passes after which a time is not known any more, if it was measured once; each measurement more
+/// doubles them.
+const YOUNG: u64 = 16;
+/// Most passes after which a time is not known any more.
 const OLD: u64 = 256;
 /// What a token is taken to cost beside the first one where nothing is known.
 const CHEAP: f64 = 0.15;
@@ -21,11 +25,28 @@ const GAIN: f64 = 1.03;
 /// The times of passes.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// Seconds of a pass of this many tokens, and in which pass they were last measured.
-    times: [Option<(f64, u64)>; SIZES + 1],
+    /// The time of a pass of this many tokens.
+    times: [Time; SIZES + 1],
     passes: u64,
     /// Whether guesses are computed whatever they cost.
     is_eager: bool,
+}
+
+/// The time of passes of some number of tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Time {
+    seconds: f64,
+    /// In which pass it was last measured.
+    at: u64,
+    /// How often it was measured.
+    count: u32,
+}
+
+impl Time {
+    fn is_known(&self, passes: u64) -> bool {
+        let doublings = self.count.saturating_sub(1).min(OLD.ilog2());
+        self.count > 0 && passes - self.at <= OLD.min(YOUNG << doublings)
+    }
 }
 
 impl Default for Pace {
@@ -38,7 +59,7 @@ impl Pace {
     /// Nothing is known.
     pub fn new() -> Pace {
         Pace {
-            times: [None; SIZES + 1],
+            times: [Time::default(); SIZES + 1],
             passes: 0,
             is_eager: false,
         }
@@ -58,11 +79,12 @@ impl Pace {
         let Some(time) = self.times.get_mut(tokens) else {
             return;
         };
-        let passes = self.passes;
-        *time = Some(match *time {
-            Some((old, at)) if passes - at <= OLD => (old + NEW * (seconds - old), passes),
-            _ => (seconds, passes),
-        });
+        time.seconds = match time.is_known(self.passes) {
+            true => time.seconds + NEW * (seconds - time.seconds),
+            false => seconds,
+        };
+        time.at = self.passes;
+        time.count = time.count.saturating_add(1);
     }
 
     /// How many of these guesses to compute beside `answers` tokens. `probabilities` are those of
@@ -98,8 +120,8 @@ impl Pace {
     }
 
     fn known(&self, tokens: usize) -> Option<f64> {
-        let (seconds, at) = (*self.times.get(tokens)?)?;
-        (self.passes - at <= OLD).then_some(seconds)
+        let time = self.times.get(tokens)?;
+        time.is_known(self.passes).then_some(time.seconds)
     }
 
     /// The time of a pass of `size` tokens, from that of one token fewer and from the next larger
@@ -140,17 +162,30 @@ mod tests {
         assert_eq!(pace.choose(1, &[0.9, 0.8, 0.7], 0.03), 0);
     }
 
-    #[test]
-    fn what_was_expensive_is_tried_again_seldom() {
+    /// How often a guess that is right in half of the cases is computed in some passes, where a
+    /// pass with it takes `seconds` of the number of tries before.
+    fn tries(passes: u64, seconds: impl Fn(usize) -> f64) -> usize {
         let mut pace = Pace::new();
         pace.learn(1, 0.04);
-        pace.learn(2, 0.08);
         let mut tries = 0;
-        for _ in 0..10 * OLD {
+        for _ in 0..passes {
             let guesses = pace.choose(1, &[0.5], 0.0);
+            let time = if guesses == 0 { 0.04 } else { seconds(tries) };
             tries += guesses;
-            pace.learn(1 + guesses, 0.04 * (1 + guesses) as f64);
+            pace.learn(1 + guesses, time);
         }
-        assert!((8..=11).contains(&tries), "{tries}");
+        tries
+    }
+
+    #[test]
+    fn what_was_expensive_is_tried_again_seldom() {
+        let tries = tries(10 * OLD, |_| 0.08);
+        assert!((8..=14).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn a_first_try_on_a_busy_machine_is_soon_forgotten() {
+        let tries = tries(100, |tries| if tries == 0 { 0.4 } else { 0.045 });
+        assert!(tries >= 80, "{tries}");
     }
 }
