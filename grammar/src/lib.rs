@@ -14,6 +14,7 @@
 
 mod explain;
 mod kept;
+mod lark;
 mod lower;
 mod schema;
 mod tools;
@@ -31,6 +32,7 @@ use sterna_runtime::{Allowed, Constraint, Tokenizer};
 use explain::{TOO_LARGE, explained, short};
 pub use kept::KEPT;
 use kept::Kept;
+use lark::with_lowered_schemas;
 use lower::lower;
 use schema::smallest;
 pub use schema::unknown_keywords;
@@ -150,16 +152,19 @@ impl Grammars {
     /// A rule that cannot be enforced in full.
     pub fn compile(&self, rule: &Rule) -> Result<Box<dyn Constraint>, Error> {
         rule.check_size()?;
-        self.compile_checked(rule)
+        self.kept_or(rule.key(), || self.make(rule))
     }
 
-    /// [`Grammars::compile`] for a rule whose size was checked.
-    fn compile_checked(&self, rule: &Rule) -> Result<Box<dyn Constraint>, Error> {
-        let key = rule.key();
+    /// The constraint with this key, which is made on a large stack if it is not kept.
+    fn kept_or(
+        &self,
+        key: String,
+        make: impl FnOnce() -> Result<Follower, Error> + Send,
+    ) -> Result<Box<dyn Constraint>, Error> {
         if let Some(kept) = self.kept.find(&key) {
             return Ok(kept.fork());
         }
-        let compiled = on_large_stack(|| self.make(rule))?;
+        let compiled = on_large_stack(make)?;
         Ok(self.kept.keep(key, compiled))
     }
 
@@ -189,7 +194,7 @@ impl Grammars {
                 self.follower(grammar).map_err(of_text)
             }
             Rule::Lark(text) => {
-                let grammar = TopLevelGrammar::from_lark(text.clone());
+                let grammar = TopLevelGrammar::from_lark(with_lowered_schemas(text)?);
                 self.follower(grammar).map_err(of_text)
             }
         }

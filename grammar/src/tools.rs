@@ -3,6 +3,7 @@
 //! A [`CallSyntax`] has the fixed texts around names and arguments. A grammar is made of them and
 //! of the schemas. Answers begin with a call ([`Place::First`]), or are free until one begins.
 
+use llguidance::api::TopLevelGrammar;
 use serde_json::Value;
 use sterna_runtime::Constraint;
 use sterna_runtime::calls::{CallSyntax, Part, Place};
@@ -48,7 +49,13 @@ impl Grammars {
             let (what, found, most) = ("grammar of all tools", grammar.len(), LARGEST);
             return Err((None, Error::TooLarge { what, found, most }));
         }
-        let compiled = self.compile_checked(&Rule::Lark(grammar));
+        let compiled = self.kept_or(format!("tools {grammar}"), || {
+            let compiled = self.follower(TopLevelGrammar::from_lark(grammar));
+            compiled.map_err(|why| Error::Text {
+                what: "grammar of all tools",
+                why,
+            })
+        });
         compiled.map_err(|error| {
             // The error of a schema by itself names the place in it.
             let mut schemas = calls.tools.iter().map(|(_, schema)| schema).enumerate();
