@@ -203,6 +203,11 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
             "#/$defs/b",
             "occurs twice",
         ),
+        (
+            json!({"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}, "$ref": "#x"}),
+            "#/$defs/b",
+            "the anchor \"x\" occurs twice",
+        ),
         (json!(["not a schema"]), "#", "expected a schema"),
     ];
     for (schema, place, word) in cases {

@@ -22,7 +22,7 @@ pub(crate) struct References<'s> {
 
 impl<'s> References<'s> {
     /// # Errors
-    /// An id or an anchor at a place with a long name, or an id that occurs twice.
+    /// An id or an anchor at a place with a long name, or one that occurs twice.
     pub(crate) fn of(whole: &'s Value) -> Result<References<'s>, Error> {
         let id_keyword = match draft(whole) {
             Some(4) => "id",
@@ -78,7 +78,13 @@ impl<'s> References<'s> {
         }
         for (pointer, name) in anchors {
             let around = found.around(&pointer).1.clone();
-            found.anchors.insert((around, name), pointer);
+            let other = found
+                .anchors
+                .insert((around, name.clone()), pointer.clone());
+            if !name.is_empty() && other.is_some_and(|other| other != pointer) {
+                let why = format!("the anchor {name:?} occurs twice; give each schema its own");
+                return Err(Place::of(&pointer).refuse(why));
+            }
         }
         Ok(found)
     }

@@ -28,11 +28,11 @@ pub(super) fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> ItemO
             metrics.insert("acc".to_owned(), flag(best(&logs) == *gold));
         }
         Query::Truths { is_true, .. } => {
-            metrics.insert("acc".to_owned(), kept(share(&logs, is_true)));
+            metrics.insert("acc".to_owned(), share(&logs, is_true));
         }
         Query::Continuation { .. } | Query::Completion { .. } | Query::Generation { .. } => {
             if !matches!(query, Query::Completion { .. }) {
-                metrics.insert(PERPLEXITY.to_owned(), kept(logs.iter().sum()));
+                metrics.insert(PERPLEXITY.to_owned(), logs.iter().sum());
             }
             let is_greedy = found.iter().all(|found| found.is_greedy);
             metrics.insert("acc".to_owned(), flag(is_greedy));
@@ -40,16 +40,10 @@ pub(super) fn outcome(item: usize, query: &Query, found: &[Likelihood]) -> ItemO
     }
     ItemOutcome {
         item,
-        log_likelihoods: logs.into_iter().map(kept).collect(),
+        log_likelihoods: logs,
         text: None,
         metrics,
     }
-}
-
-/// To nine decimals, which JSON gives back bit for bit, so that work that was interrupted ends in
-/// the same figures.
-fn kept(value: f64) -> f64 {
-    (value * 1e9).round() / 1e9
 }
 
 /// The share of the probability of all choices that the true ones have. The likeliest has 1 before
