@@ -2,7 +2,9 @@
 //!
 //! `cargo bench -p sterna-runtime --bench speculation -- MODEL [TOKENS]`. Guesses are made from the
 //! answer itself, and each is right with a given probability: so any model will do, also one of
-//! random weights. Generations with and without guesses alternate; the fastest of each kind counts.
+//! random weights. Then the answer is expected to be a text that it equals but for an edit in every
+//! 20 or 50 tokens, as edited code is, and last nothing is known about it. Generations with and
+//! without guesses alternate; the fastest of each kind counts.
 
 use std::time::Instant;
 
@@ -15,6 +17,8 @@ use sterna_runtime::{
 
 /// Probabilities that a guess is right.
 const RIGHT: [f32; 6] = [0.0, 0.3, 0.5, 0.7, 0.9, 1.0];
+/// Tokens of a copy, of which one is edited.
+const COPIES: [usize; 2] = [20, 50];
 /// Generations of a kind.
 const ROUNDS: usize = 3;
 /// Length of the prompt.
@@ -134,6 +138,13 @@ fn main() {
             })
         };
         measure(&format!("{:.0} %", 100.0 * right), &known);
+    }
+    for every in COPIES {
+        let edited = |(at, id): (usize, &u32)| id ^ u32::from(at % every == every - 1);
+        let text: Vec<u32> = answer.iter().enumerate().map(edited).collect();
+        measure(&format!("1 in {every}"), &|_| {
+            Box::new(Lookup::new(PROMPT).with_expected(&text))
+        });
     }
     measure("lookup", &|_| Box::new(Lookup::new(PROMPT)));
 }
