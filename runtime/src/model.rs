@@ -8,18 +8,19 @@ use std::sync::Mutex;
 use sterna_ternary::scales::{GROUP_COLUMNS, ScaleValues};
 use sterna_ternary::{
     Config, Dense, Dtype, LinearType, Memory, PackedFile, Packing, Role, Scaling, TableType,
-    layout, trits,
+    layout, sha256, trits,
 };
 
-use crate::Result;
 use crate::cache::{KvCache, KvType, PageCount};
 use crate::chat::ChatTemplate;
 use crate::generation_config::{GENERATION_CONFIG, GenerationConfig};
 use crate::kernels::Kernels;
 use crate::rotary::Frequencies;
+use crate::sampler::Sampling;
 use crate::state::State;
 use crate::threads::Pool;
 use crate::tokenizer::{self, Tokenizer};
+use crate::{NUMERICS, Result};
 
 /// How a model is run. Only the element type of the caches can change logits; the other choices
 /// change the speed.
@@ -142,7 +143,15 @@ impl Model {
     /// # Errors
     /// Those of [`PackedFile::open`], and threads that cannot be started.
     pub fn open(path: &Path, options: Options) -> Result<Model> {
-        let file = PackedFile::open_in(path, options.memory)?;
+        Model::of_file(PackedFile::open_in(path, options.memory)?, options)
+    }
+
+    /// Starts the threads for a file that is open already, however it came into memory:
+    /// `options.memory` has no effect.
+    ///
+    /// # Errors
+    /// Threads that cannot be started. One thread, the caller, always can.
+    pub fn of_file(file: PackedFile, options: Options) -> Result<Model> {
         Ok(Model {
             weights: Weights::of(&file),
             frequencies: Frequencies::of(&file.config),
@@ -237,6 +246,35 @@ impl Model {
     pub fn generation_config(&self) -> Result<GenerationConfig> {
         let json = tokenizer::json(&|name| self.file.file(name), GENERATION_CONFIG)?;
         GenerationConfig::read(&json)
+    }
+
+    /// How tokens are chosen where a request does not say it: as the makers of the model say, or as
+    /// OpenAI's API does where they say nothing.
+    ///
+    /// # Errors
+    /// Those of [`Model::generation_config`].
+    pub fn default_sampling(&self) -> Result<Sampling> {
+        let said = ["do_sample", "temperature", "top_k", "top_p", "min_p"];
+        let json = tokenizer::json(&|name| self.file.file(name), GENERATION_CONFIG)?;
+        let sampling = GenerationConfig::read(&json)?.sampling;
+        Ok(match said.iter().any(|key| !json[key].is_null()) {
+            true => sampling,
+            false => Sampling {
+                temperature: 1.0,
+                ..sampling
+            },
+        })
+    }
+
+    /// Names the bytes of the file, the type of the cache and [`NUMERICS`]: the same fingerprint
+    /// and the same request give the same bytes.
+    pub fn fingerprint(&self) -> String {
+        let parts = [
+            self.file.sum(),
+            self.kv_type.name().to_owned(),
+            NUMERICS.to_string(),
+        ];
+        format!("st-{}", &sha256::of(parts.join("\n").as_bytes())[..12])
     }
 
     pub(crate) fn vector(&self, vector: &Vector) -> &[f32] {

@@ -1,4 +1,4 @@
-//! The packed file: one self-contained, memory-mapped file per model.
+//! The packed file: one self-contained file per model, memory-mapped or in memory.
 //!
 //! `PACKED_FILE.md` in this crate is the specification. [`PackedFile::open`] checks the header,
 //! shapes, vectors and embedded files once; all data is then used in place. The matrices are most
@@ -17,7 +17,7 @@ use half::{bf16, f16};
 
 use crate::header;
 use crate::layout::{self, Dtype, EMBEDDING, Entry, HEAD, Layout, Role};
-use crate::memory::{FileBytes, Memory};
+use crate::memory::{AlignedBytes, FileBytes, Memory};
 use crate::packing::{Dense, DenseRows};
 use crate::planes::{Numbers, Planes};
 use crate::scales::ScaleValues;
@@ -37,7 +37,7 @@ pub const FILES: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-/// A model in a packed file, mapped and checked.
+/// A model in a packed file, in memory and checked.
 #[derive(Debug)]
 pub struct PackedFile {
     path: PathBuf,
@@ -133,6 +133,22 @@ impl PackedFile {
         }
         let file = File::open(path).map_err(Error::io(path))?;
         let map = FileBytes::map(&file).map_err(Error::io(path))?;
+        let load = |map: FileBytes, seldom: &[Range<usize>]| map.load(&file, memory, seldom);
+        PackedFile::checked(path, map, load)
+    }
+
+    /// Checks a file that is in memory already, such as one that came over the network. Errors
+    /// call it `name`. It needs no file system, no threads and no mapping.
+    pub fn from_bytes(name: &Path, bytes: AlignedBytes) -> Result<PackedFile> {
+        PackedFile::checked(name, FileBytes::Owned(bytes), |bytes, _| Ok(bytes))
+    }
+
+    /// Checks a file. `load` brings it to where it stays; it gets the parts that are seldom read.
+    fn checked(
+        path: &Path,
+        map: FileBytes,
+        load: impl FnOnce(FileBytes, &[Range<usize>]) -> std::io::Result<FileBytes>,
+    ) -> Result<PackedFile> {
         let header = header::decode(path, &map)?;
         let config = read_config(path, &map[header.data_start..], &header)?;
         if config.tie_word_embeddings && header.form.tables[0] != header.form.tables[1] {
@@ -152,7 +168,7 @@ impl PackedFile {
             });
         }
         let seldom = seldom_read(&config, &layout, header.data_start);
-        let map = map.load(&file, memory, &seldom).map_err(Error::io(path))?;
+        let map = load(map, &seldom).map_err(Error::io(path))?;
         let vectors = &map[header.data_start + layout.matrices_len..];
         header::check_sum(
             path,
@@ -207,6 +223,11 @@ impl PackedFile {
         sha256::of(&self.map[..self.data_start])
     }
 
+    /// The whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.map
+    }
+
     /// Names, types, shapes and offsets of all tensors.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -218,13 +239,7 @@ impl PackedFile {
         for name in [EMBEDDING, HEAD] {
             self.will_read(name);
         }
-        let matrices = &self.data()[..self.layout.matrices_len];
-        header::check_sum(
-            &self.path,
-            "part with matrices",
-            matrices,
-            &self.matrices_sha256,
-        )?;
+        self.check_sum()?;
         for weight in layout::weights(&self.config)
             .iter()
             .filter(|w| w.role == Role::Linear)
@@ -272,6 +287,14 @@ impl PackedFile {
             }
         }
         Ok(())
+    }
+
+    /// Compares the checksum of the matrices with their bytes. Those of all other parts were
+    /// compared when the file was opened.
+    pub fn check_sum(&self) -> Result<()> {
+        let matrices = &self.data()[..self.layout.matrices_len];
+        let (part, sum) = ("part with matrices", &self.matrices_sha256);
+        header::check_sum(&self.path, part, matrices, sum)
     }
 
     /// Checks that a dense matrix has only finite values.

@@ -130,6 +130,9 @@ pub(crate) fn decode(path: &Path, file: &[u8]) -> Result<Header> {
     let length = file
         .first_chunk::<8>()
         .ok_or_else(|| not_packed("shorter than 8 bytes"))?;
+    if length.starts_with(b"GGUF") {
+        return Err(not_packed("it is a GGUF file"));
+    }
     let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
     if length > LONGEST || length > file.len() - 8 {
         return Err(not_packed(&format!(

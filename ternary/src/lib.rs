@@ -55,7 +55,7 @@ pub use error::{Error, Result};
 pub use family::{Activation, Family};
 pub use file::{PackedFile, PackedWriter};
 pub use layout::{Dtype, Layout, Role};
-pub use memory::{HugePages, Memory};
+pub use memory::{AlignedBytes, HugePages, Memory};
 pub use output::{Output, OutputFolder};
 pub use packing::{Dense, LinearType, Packing};
 pub use quantize::Activations;

@@ -1,4 +1,5 @@
-//! The bytes of a packed file in memory: a mapping of the file, or a copy on huge pages.
+//! The bytes of a packed file in memory: a mapping of the file, a copy on huge pages, or bytes that
+//! the caller brings.
 //!
 //! Generation reads all weights once per token. With pages of 4 KiB the processor needs an address
 //! translation every 4 KiB, which costs up to half of the memory bandwidth, mostly in virtual
@@ -16,6 +17,8 @@ use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{Mmap, MmapMut};
 use serde::{Deserialize, Serialize};
+
+use crate::layout::ALIGNMENT;
 
 /// How a packed file is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -50,6 +53,20 @@ pub(crate) enum FileBytes {
         /// Parts of the file that are mapped, not copied.
         seldom: Vec<Range<usize>>,
     },
+    /// Bytes that came without a file.
+    Owned(AlignedBytes),
+}
+
+/// Bytes that start where a packed file may start, for [`PackedFile::from_bytes`]. They need
+/// nothing of the system but memory, so this works where there are no files and no mappings.
+///
+/// [`PackedFile::from_bytes`]: crate::PackedFile::from_bytes
+#[derive(Debug, Default)]
+pub struct AlignedBytes {
+    /// The bytes, with room before them.
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
 }
 
 /// Memory that starts at a huge page and is on huge pages where the system has some.
@@ -136,6 +153,7 @@ impl FileBytes {
                         let start = bytes.start + pages.start;
                         bytes.map.unchecked_advise_range(advice, start, pages.len())
                     }
+                    FileBytes::Owned(_) => Ok(()), // it has no mapped pages
                 }
             };
         }
@@ -155,6 +173,7 @@ impl FileBytes {
                     let start = bytes.start + pages.start;
                     bytes.map.advise_range(advice, start, pages.len())
                 }
+                FileBytes::Owned(_) => Ok(()), // it has no mapped pages
             };
         }
         #[cfg(not(unix))]
@@ -167,6 +186,7 @@ impl FileBytes {
         let parts = match self {
             FileBytes::Mapped(_) => std::slice::from_ref(&part),
             FileBytes::Copied { seldom, .. } => seldom,
+            FileBytes::Owned(_) => &[],
         };
         let inside = |other: &Range<usize>| part.start.max(other.start)..part.end.min(other.end);
         parts
@@ -175,9 +195,9 @@ impl FileBytes {
             .collect()
     }
 
-    /// Whether the file was copied.
+    /// Whether the bytes are this process's own, not those of a mapped file.
     pub fn is_copied(&self) -> bool {
-        matches!(self, FileBytes::Copied { .. })
+        !matches!(self, FileBytes::Mapped(_))
     }
 }
 
@@ -188,7 +208,51 @@ impl Deref for FileBytes {
         match self {
             FileBytes::Mapped(map) => map,
             FileBytes::Copied { bytes, .. } => bytes,
+            FileBytes::Owned(bytes) => bytes,
         }
+    }
+}
+
+impl AlignedBytes {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::OutOfMemory`].
+    pub fn zeroed(len: usize) -> io::Result<AlignedBytes> {
+        let none = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let room = len.checked_add(ALIGNMENT).ok_or_else(none)?;
+        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(room).map_err(|()| none())?;
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Ok(AlignedBytes { bytes, start, len })
+    }
+
+    /// A copy of bytes.
+    ///
+    /// # Errors
+    /// Those of [`AlignedBytes::zeroed`].
+    pub fn copy_of(bytes: &[u8]) -> io::Result<AlignedBytes> {
+        let mut copy = AlignedBytes::zeroed(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
+    /// Leaves out the bytes from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.len]
     }
 }
 
@@ -386,6 +450,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bytes_of_ones_own_are_aligned() {
+        for len in [0, 1, 63, 64, 100_001] {
+            let content: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let mut bytes = AlignedBytes::copy_of(&content).unwrap();
+            assert_eq!(bytes.as_ptr().align_offset(ALIGNMENT), 0);
+            assert_eq!(*bytes, *content);
+            bytes.truncate(50);
+            assert_eq!(*bytes, content[..len.min(50)]);
+        }
+        let error = AlignedBytes::zeroed(usize::MAX - 100).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
     }
 
     #[test]
