@@ -80,6 +80,8 @@ pub struct ChatTemplate {
 }
 
 const TEMPLATE: &str = "chat_template.jinja";
+/// Marks where the last message ends in the text of a conversation.
+pub const CONTINUED: &str = "\u{f8ff}sterna:continue\u{f8ff}";
 
 type RenderResult<T> = std::result::Result<T, minijinja::Error>;
 
@@ -203,6 +205,29 @@ impl ChatTemplate {
                 .rendered(variables, add_generation_prompt)
                 .map_err(|e| error(self.file, describe(&e))),
         }
+    }
+
+    /// The text of a conversation up to the end of its last message, for an answer that goes on
+    /// with that message; `None` if the template does not write its content. The content of no
+    /// message may contain [`CONTINUED`].
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`].
+    pub fn render_continued(
+        &self,
+        mut variables: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Option<String>> {
+        let messages = variables.get_mut("messages").and_then(|m| m.as_array_mut());
+        let last = messages.and_then(|messages| messages.last_mut());
+        if let Some(content) = last.and_then(|last| last.get_mut("content")) {
+            let text = content.as_str().unwrap_or_default();
+            *content = format!("{text}{CONTINUED}").into();
+        }
+        let mut text = self.render_with(&variables, false)?;
+        Ok(text.rfind(CONTINUED).map(|end| {
+            text.truncate(end);
+            text
+        }))
     }
 
     /// Whether the source of the template contains this word. A template reads only keys that it

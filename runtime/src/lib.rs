@@ -38,6 +38,7 @@ mod linear;
 mod model;
 mod rotary;
 pub mod sampler;
+mod score;
 mod state;
 pub mod threads;
 pub mod tokenizer;
@@ -56,6 +57,7 @@ pub use head::Screen;
 pub use kernels::Kernels;
 pub use model::{Model, Options};
 pub use sampler::{Sampler, Sampling};
+pub use score::Score;
 pub use tokenizer::{TextStream, Tokenizer};
 
 /// The version of the order of float operations in logits and of the choice of tokens. Two programs

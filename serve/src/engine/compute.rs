@@ -1,11 +1,10 @@
 //! One pass over the weights for the tokens of a plan, and what follows from its results.
 
 use sterna_runtime::embed::normalize;
-use sterna_runtime::sampler::log_sum_exp;
-use sterna_runtime::{Error, Logits, Model, Part, Sampler, Screen};
+use sterna_runtime::{Error, Logits, Model, Part, Sampler, Score, Screen};
 
 use super::Engine;
-use super::request::{Event, Failure, Score, Token, Work};
+use super::request::{Event, Failure, Token, Work};
 use super::sequence::Sequence;
 
 /// What a sequence needs of a pass.
@@ -177,7 +176,7 @@ impl<'t> Engine<'t> {
             .collect();
         self.model.pool().chunks_mut(&mut tokens, 1, |i, token| {
             let row = &rows[(from + i - 1 - first) * vocab_size..][..vocab_size];
-            token[0].score = Some(score(row, token[0].id, top.unwrap_or(0)));
+            token[0].score = Some(Score::of(row, token[0].id, top.unwrap_or(0)));
         });
         sequence.scored += tokens.len();
         if !tokens.is_empty() {
@@ -341,7 +340,7 @@ impl Choice<'_> {
             self.chosen.push(Chosen {
                 token: Token {
                     id,
-                    score: before.map(|logits| score(&logits, id, top)),
+                    score: before.map(|logits| Score::of(&logits, id, top)),
                 },
                 is_guessed,
                 is_complete: self.sampler.is_complete(),
@@ -351,31 +350,5 @@ impl Choice<'_> {
             }
             tokens.to_mut().push(id);
         }
-    }
-}
-
-/// How probable a token is, beside the `top` most probable ones.
-fn score(logits: &[f32], id: u32, top: usize) -> Score {
-    let sum = log_sum_exp(logits);
-    let logprob = |id: u32| f64::from(logits[id as usize]) - sum;
-    let order = |a: &u32, b: &u32| {
-        let (x, y) = (logits[*a as usize], logits[*b as usize]);
-        y.total_cmp(&x).then(a.cmp(b))
-    };
-    let mut best: Vec<u32> = Vec::new();
-    if top > 0 {
-        best.extend(0..logits.len() as u32);
-        let top = top.min(best.len());
-        if top < best.len() {
-            best.select_nth_unstable_by(top, order);
-        }
-        best.truncate(top);
-        best.sort_unstable_by(order);
-    }
-    let is_better = |other: &u32| order(other, &id).is_lt();
-    Score {
-        logprob: logprob(id),
-        rank: 1 + (0..logits.len() as u32).filter(is_better).count(),
-        top: best.into_iter().map(|id| (id, logprob(id))).collect(),
     }
 }

@@ -31,7 +31,8 @@ use sterna_runtime::{Guess, KvPage, Model, Pace, Tokenizer};
 pub use handle::Handle;
 pub use limits::{BadLimits, Guesses, Limits};
 pub use load::{Full, Load, Waiting};
-pub use request::{End, Event, Failure, Generate, Reader, Request, Score, Sink, Token, Work};
+pub use request::{End, Event, Failure, Generate, Reader, Request, Sink, Token, Work};
+pub use sterna_runtime::Score;
 
 use crate::metrics::Metrics;
 use plan::View;

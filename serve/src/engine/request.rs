@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sterna_runtime::{Constraint, Sampling, StopReason};
+use sterna_runtime::{Constraint, Sampling, Score, StopReason};
 
 /// One request: a prompt and what to do with it.
 #[derive(Debug, Clone)]
@@ -132,17 +132,6 @@ pub struct Token {
     pub id: u32,
     /// Its probability, if that was asked for.
     pub score: Option<Score>,
-}
-
-/// How probable a token is to the model, before penalties, temperature and filters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Score {
-    /// Natural logarithm of its probability.
-    pub logprob: f64,
-    /// 1 if it is the most probable token, 2 for the next one. Of equals, lower ids come first.
-    pub rank: usize,
-    /// The most probable tokens and the logarithms of their probabilities, best first.
-    pub top: Vec<(u32, f64)>,
 }
 
 /// Why a request failed.

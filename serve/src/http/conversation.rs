@@ -1,6 +1,7 @@
 //! From the messages of a request to the tokens of a prompt, by the model's chat template.
 
 use serde_json::{Map, Value};
+use sterna_runtime::chat::CONTINUED;
 use sterna_ternary::json::shown;
 
 use super::error::{ApiError, ApiResult};
@@ -8,8 +9,6 @@ use super::read::{Reader, under, wrong};
 use super::served::Served;
 use super::tools::{Tools, calls_of, describe, shorten_ids};
 
-/// What no message contains. It marks where the last message ends in the text of a conversation.
-const MARK: &str = "\u{f8ff}sterna:continue\u{f8ff}";
 /// Names of `chat_template_kwargs` that are not the client's to set.
 const RESERVED: [&str; 5] = [
     "messages",
@@ -63,27 +62,21 @@ pub fn text(served: &Served, fields: Reader) -> ApiResult<(String, bool)> {
     if let Some(shown) = shown {
         variables.insert("tools".into(), shown);
     }
-    if is_continued {
-        let last = messages.last_mut().expect("there is at least one");
-        let content = last["content"].as_str().unwrap_or_default();
-        last.insert("content".into(), format!("{content}{MARK}").into());
-    }
     let messages = messages.into_iter().map(Value::Object).collect();
     variables.insert("messages".into(), Value::Array(messages));
-    let add_prompt = match is_continued {
-        true => false,
-        false => fields.boolean("add_generation_prompt")?.unwrap_or(true),
+    let rendered = match is_continued {
+        true => template.render_continued(variables),
+        false => {
+            let add_prompt = fields.boolean("add_generation_prompt")?.unwrap_or(true);
+            template.render_with(&variables, add_prompt).map(Some)
+        }
     };
-    let rendered = template.render_with(&variables, add_prompt);
-    let mut text = rendered.map_err(|error| ApiError::runtime("messages", &error))?;
-    if is_continued {
-        let end = text.rfind(MARK).ok_or_else(|| {
-            let message = "the chat template does not write the last message, so it cannot be \
-                           continued; send \"continue_final_message\": false";
-            ApiError::template(message.into())
-        })?;
-        text.truncate(end);
-    }
+    let text = rendered.map_err(|error| ApiError::runtime("messages", &error))?;
+    let text = text.ok_or_else(|| {
+        let message = "the chat template does not write the last message, so it cannot be \
+                       continued; send \"continue_final_message\": false";
+        ApiError::template(message.into())
+    })?;
     Ok((text, is_continued))
 }
 
@@ -210,7 +203,10 @@ fn message(
             return Err(wrong(format!("{at}.content"), other, expected));
         }
     };
-    if content.as_str().is_some_and(|text| text.contains(MARK)) {
+    if content
+        .as_str()
+        .is_some_and(|text| text.contains(CONTINUED))
+    {
         let message = format!("{at}.content has a text that the server reserves");
         return Err(ApiError::invalid(format!("{at}.content"), message));
     }
@@ -326,7 +322,7 @@ mod tests {
                 "messages[0].tool_calls[0].function.arguments",
             ),
             (
-                json!([{"role": "user", "content": MARK}]),
+                json!([{"role": "user", "content": CONTINUED}]),
                 "messages[0].content",
             ),
         ] {

@@ -61,5 +61,5 @@ pub use live::Live;
 pub use log::RequestLog;
 pub use names::{BadNames, curl, names};
 pub use replay::{BadLine, Replayed, replay};
-pub use served::{BadModel, Options, Served, fingerprint};
+pub use served::{BadModel, Options, Served};
 pub use settings::{Replied, Settings};

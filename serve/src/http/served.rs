@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use sterna_runtime::calls::{CallSyntax, Place};
 use sterna_runtime::{
-    ChatTemplate, Constraint, Error as RuntimeError, KvCache, KvPage, Model, NUMERICS, Sampling,
-    Tokenizer,
+    ChatTemplate, Constraint, Error as RuntimeError, KvCache, KvPage, Model, Sampling, Tokenizer,
 };
-use sterna_ternary::{sha256, units};
+use sterna_ternary::units;
 
 use super::error::{ApiError, ApiResult};
 use super::rule::Rule;
@@ -113,7 +112,7 @@ impl Served {
     ) -> Result<Served, BadModel> {
         let tokenizer = Arc::new(tokenizer);
         let context = context(&model, &options)?;
-        let sampling = defaults(&model)?;
+        let sampling = model.default_sampling()?;
         let limits = options.limits.clone();
         let draft = options
             .draft
@@ -126,7 +125,7 @@ impl Served {
             template: model.chat_template(),
             sampling,
             context,
-            fingerprint: fingerprint(&model),
+            fingerprint: model.fingerprint(),
             limits,
             engine,
             model,
@@ -369,30 +368,4 @@ fn context(model: &Model, options: &Options) -> Result<usize, BadModel> {
             memory,
         }),
     }
-}
-
-/// The fingerprint of a model in this program.
-pub fn fingerprint(model: &Model) -> String {
-    let parts = [
-        model.file().sum(),
-        model.kv_type().name().to_owned(),
-        NUMERICS.to_string(),
-    ];
-    format!("st-{}", &sha256::of(parts.join("\n").as_bytes())[..12])
-}
-
-/// What the makers of the model say about sampling; what OpenAI's API does where they say nothing.
-fn defaults(model: &Model) -> Result<Sampling, RuntimeError> {
-    let config = model.generation_config()?.sampling;
-    let said = ["do_sample", "temperature", "top_k", "top_p", "min_p"];
-    let file = model.file().file("generation_config.json");
-    let settings = file.and_then(|bytes| sterna_ternary::json::parse(bytes).ok());
-    let says = settings.is_some_and(|settings| said.iter().any(|key| !settings[key].is_null()));
-    Ok(match says {
-        true => config,
-        false => Sampling {
-            temperature: 1.0,
-            ..config
-        },
-    })
 }
