@@ -1,20 +1,13 @@
-// Requests to the server that this page came from, and its errors in words.
+// Requests to the server that this page came from, and what to do about its errors.
 
 const KEY = 'sterna.key';
 let key = recall('sessionStorage', KEY);
-
-class ServerError extends Error {
-  constructor(message, { status = 0, code, param, wait = 0 }) {
-    super(message);
-    Object.assign(this, { status, code, param, wait });
-  }
-}
 
 function headers() {
   return { 'Content-Type': 'application/json', ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
-// Sends a request; throws a ServerError for every reply that is not an answer.
+// Sends a request; throws a Refusal for every reply that is not an answer.
 async function ask(path, body, signal) {
   const method = body ? 'POST' : 'GET';
   let response;
@@ -23,7 +16,7 @@ async function ask(path, body, signal) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new ServerError('', { code: 'unreachable' });
+    throw new Refusal('', { code: 'unreachable' });
   }
   if (!response.ok) {
     throw await refusal(response);
@@ -41,7 +34,7 @@ async function refusal(response) {
   }
   const wait = Number(response.headers.get('Retry-After')) || 0;
   const message = said.message ?? `The reply has status ${response.status}: ${text.slice(0, 200)}`;
-  return new ServerError(message, { ...said, status: response.status, wait });
+  return new Refusal(message, { ...said, status: response.status, wait });
 }
 
 // The data of the events of a stream. A stream that ends before `[DONE]` is an error.
@@ -54,7 +47,7 @@ async function* events(response) {
       if (error.name === 'AbortError') throw error;
       return { done: true };
     });
-    if (done) throw new ServerError('', { code: 'cut' });
+    if (done) throw new Refusal('', { code: 'cut' });
     rest += decoder.decode(value, { stream: true });
     const lines = rest.split(/\r?\n/);
     rest = lines.pop();
@@ -63,7 +56,7 @@ async function* events(response) {
       if (data === '[DONE]') return;
       const event = JSON.parse(data);
       if (event.error) {
-        throw new ServerError(event.error.message, event.error);
+        throw new Refusal(event.error.message, event.error);
       }
       yield event;
     }
@@ -82,21 +75,3 @@ const ADVICE = {
   no_chat_template: 'Choose the mode plain text in the settings.',
   template_error: 'Some templates know no system prompt, or want user and assistant in turn.',
 };
-
-// What happened and what to do.
-function inWords(error) {
-  const parts = [sentence(error.message || (ADVICE[error.code] ? '' : 'the answer failed'))];
-  if (error instanceof ServerError) {
-    const isSetting = NUMBERS.some(({ name }) => name === error.param) || error.param === 'stop';
-    parts.push(ADVICE[error.code]);
-    parts.push(isSetting ? `Change ${error.param} in the settings.` : '');
-    parts.push(error.wait > 0 ? `Try again in ${error.wait} s.` : '');
-    parts.push(error.status >= 500 && !ADVICE[error.code] ? 'Read the output of the server.' : '');
-  }
-  return parts.filter(Boolean).join(' ');
-}
-
-function sentence(text) {
-  const start = text.charAt(0).toUpperCase() + text.slice(1);
-  return start && !/[.!?]$/.test(start) ? `${start}.` : start;
-}

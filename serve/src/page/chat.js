@@ -214,7 +214,7 @@ function verdict(node, answer, place, wanted, got) {
   const around = (bytes) =>
     JSON.stringify(new TextDecoder().decode(bytes.slice(Math.max(0, place - 20), place + 20)));
   const cause = fingerprint === node.fingerprint
-    ? 'The fingerprint is the same, so this is a fault of the server: please report it.'
+    ? 'The fingerprint is the same, so this is a fault of the program: please report it.'
     : `The fingerprint was ${node.fingerprint} and is ${fingerprint}: the model or the program ` +
       'is another one.';
   return `Replay: another text from byte ${place} on: ${around(wanted)} became ${around(got)}. ` +

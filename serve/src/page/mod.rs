@@ -15,12 +15,13 @@ const DOCUMENT: &str = include_str!("index.html");
 const LIVE: &str = include_str!("live.html");
 const STYLE: &str = include_str!("style.css");
 /// Later files use what earlier ones define.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("tree.js"),
     include_str!("store.js"),
     include_str!("markdown.js"),
     include_str!("tokens.js"),
     include_str!("request.js"),
+    include_str!("errors.js"),
     include_str!("api.js"),
     include_str!("chat.js"),
     include_str!("messages.js"),
