@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sterna_runtime::{Model, Tokenizer};
 use sterna_serve::engine::{Guesses, Limits};
-use sterna_serve::http::{Keys, RequestLog, Served, Server, Settings, curl, names};
+use sterna_serve::http::{Keys, LocalPage, RequestLog, Served, Server, Settings, curl, names};
 use sterna_serve::memory;
 use sterna_ternary::units;
 
@@ -63,6 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             note!("{} cannot chat: {error}", served.name);
         }
     }
+    if options.local.is_some() {
+        lines += &format!("  in the browser: http://{address}/local\n");
+    }
     lines += &curl(address, &models[0], keys > 0);
     server.serve(models);
     // Clients do not depend on who reads the lines: a launcher may close them after the first one.
@@ -101,6 +104,10 @@ fn settings(options: &Options) -> anyhow::Result<Settings> {
     settings.is_strict = options.strict;
     settings.any_model = options.any_model;
     settings.has_metrics = !options.no_metrics;
+    if let Some(folder) = &options.local {
+        let page = LocalPage::read(folder);
+        settings.local = Some(page.map_err(|error| BadInput(error.to_string()))?);
+    }
     settings.drain = Duration::from_secs(options.drain.unwrap_or(DRAIN));
     if let Some(path) = &options.log_requests {
         let log = RequestLog::open(path);

@@ -45,6 +45,12 @@ pub struct Options {
     /// Do not answer GET /metrics.
     #[arg(long, help_heading = "Server")]
     pub no_metrics: bool,
+    /// Offer a page at /local that runs the models in the browser.
+    ///
+    /// DIR is what `web/build` of the repository makes, target/web. Whoever may use the server can
+    /// then load the files of its models.
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    pub local: Option<PathBuf>,
     /// Append requests and answers to a file, for `sterna replay`.
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub log_requests: Option<PathBuf>,

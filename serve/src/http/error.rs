@@ -134,6 +134,14 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, INVALID, message).coded("route_not_found")
     }
 
+    /// 404: the page that runs models in the browser is off.
+    pub fn no_local_page() -> ApiError {
+        let message = "the page that runs the model in the browser is off: build it with \
+                       `web/build` of the repository, and start `sterna serve --local target/web`";
+        let error = ApiError::new(StatusCode::NOT_FOUND, INVALID, message);
+        error.coded("route_not_found")
+    }
+
     /// 404 for a model.
     pub fn model(name: &str, known: &[&str]) -> ApiError {
         let name = sterna_ternary::json::shown(name);

@@ -16,8 +16,8 @@ use super::fields::{self, Fields};
 use super::job::Job;
 use super::served::Served;
 use super::{
-    body, chat, completions, embeddings, guard, json, messages, metrics, ollama, openapi, reply,
-    responses, status, texts,
+    body, chat, completions, embeddings, guard, json, local, messages, metrics, ollama, openapi,
+    reply, responses, status, texts,
 };
 
 /// Who may use a route.
@@ -84,6 +84,16 @@ pub static ROUTES: &[Route] = &[
     open("/metrics", metrics::text),
     open("/version", status::version),
     open("/openapi.json", openapi::reply),
+    // A browser asks for parts of a page without a key; the models need one.
+    open("/local", local::page),
+    open("/local/", |app| local::file(app, "index.html")),
+    open("/local/page.js", |app| local::file(app, "page.js")),
+    open("/local/sterna.js", |app| local::file(app, "sterna.js")),
+    open("/local/sterna.wasm", |app| local::file(app, "sterna.wasm")),
+    open("/local/style.css", |app| local::file(app, "style.css")),
+    open("/local/worker.js", |app| local::file(app, "worker.js")),
+    keyed("/local/models.json", Answer::Status(local::models)),
+    keyed("/local/models/{*name}", Answer::Named(local::model)),
     open("/tokenizer_info", texts::tokenizer_info),
     keyed("/v1/models", Answer::Status(status::models)),
     keyed("/v1/models/{*name}", Answer::Named(status::model)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::Keys;
+use super::local::LocalPage;
 use super::log::RequestLog;
 
 /// What an operator chooses.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub any_model: bool,
     /// Whether `/metrics` is answered.
     pub has_metrics: bool,
+    /// The page that runs models in the browser; with it, clients can load the models' files.
+    pub local: Option<LocalPage>,
     /// Longest time that a drain waits for answers.
     pub drain: Duration,
     /// Where requests and answers are written.
@@ -63,6 +66,7 @@ impl Settings {
             is_strict: false,
             any_model: false,
             has_metrics: true,
+            local: None,
             drain: Duration::from_secs(30),
             log: None,
             on_reply: None,

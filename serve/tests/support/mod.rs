@@ -260,6 +260,8 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// The body where it is no text and has a length.
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -284,12 +286,13 @@ impl Reply {
     }
 
     fn parse(bytes: &[u8]) -> Reply {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let text = String::from_utf8_lossy(bytes);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             return Reply {
                 status: 0,
                 headers: Vec::new(),
-                body: text,
+                body: text.into_owned(),
+                bytes: Vec::new(),
             };
         };
         let mut lines = head.split("\r\n");
@@ -309,7 +312,10 @@ impl Reply {
             status,
             headers: lines.map(header).collect(),
             body: body.to_owned(),
+            bytes: bytes[head.len() + 4..].to_vec(),
         };
+        let is_text = reply.header("content-type") != Some("application/octet-stream");
+        assert!(!is_text || str::from_utf8(bytes).is_ok(), "{head}");
         if reply.header("transfer-encoding") == Some("chunked") {
             reply.body = dechunked(body);
         }

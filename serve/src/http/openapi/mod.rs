@@ -125,6 +125,9 @@ fn operation(route: &Route, says: &Value, responses: &mut Map<String, Value>) ->
         }
         own.insert("200".into(), answer("The answer.", content, &headers));
     }
+    if let Some(where_to) = text("redirect") {
+        own.insert("308".into(), answer(where_to, [], &["X-Request-Id"]));
+    }
     for status in errors(route, says) {
         let (name, error) = error(Style::of(route.path), status);
         own.insert(status.to_string(), reference("responses", &name));
@@ -243,7 +246,8 @@ mod tests {
             let operation = &operations[&route.path.replace("{*", "{")];
             let has_body = matches!(route.answer, Answer::Object(..) | Answer::Job(_));
             assert_eq!(operation.get("body").is_some(), has_body, "{}", route.path);
-            let is_absent = matches!(route.answer, Answer::Absent(..));
+            let is_absent =
+                matches!(route.answer, Answer::Absent(..)) || operation.get("redirect").is_some();
             assert_eq!(
                 operation.get("answer").is_none(),
                 is_absent,
