@@ -133,7 +133,7 @@ function loadModel(source) {
   loadModels();
 }
 
-function loaded({ facts, from, problem, memory }) {
+async function loaded({ facts, from, problem, memory }) {
   local.facts = facts;
   parts.loading.hidden = true;
   const { source } = local;
@@ -144,12 +144,12 @@ function loaded({ facts, from, problem, memory }) {
   const whence = { file: 'from a file', store: 'from the store of this browser' }[from];
   say(`${facts.name} is loaded${whence ? ` ${whence}` : ''}: ${bytesOf10(facts.bytes)}, ` +
     `${bytesOf10(memory)} of memory.`);
-  warn(problem ?? '');
-  loadModels();
   showSources();
+  await loadModels();
+  warn(problem ?? '');
 }
 
-function notLoaded(error) {
+async function notLoaded(error) {
   local.worker?.terminate();
   Object.assign(local, { worker: null, facts: null });
   local.listener?.fail(error);
@@ -157,9 +157,9 @@ function notLoaded(error) {
   parts.loading.hidden = true;
   showOpener();
   say('');
-  warn(`The model was not loaded. ${inWords(new Refusal(error.message, error))}`);
+  await loadModels();
+  warn(inWords(new Refusal(`the model was not loaded: ${error.message}`, error)));
   if (error.code === 'invalid_api_key') askKey();
-  loadModels();
 }
 
 function cancelLoad() {

@@ -87,7 +87,7 @@ fn texts_of_seeds_are_those_of_the_runtime() {
         .unwrap();
     let prompt = tokenizer.encode(&text, false).unwrap();
     for seed in 0..5 {
-        let mut cache = model.new_cache(256).unwrap();
+        let mut cache = model.new_cache(96).unwrap();
         let settings = Settings {
             max_tokens: Some(20),
             sampling: Sampling {
@@ -118,7 +118,7 @@ fn texts_of_seeds_are_those_of_the_runtime() {
             expected.trim_start()
         );
     }
-    let mut cache = model.new_cache(256).unwrap();
+    let mut cache = model.new_cache(96).unwrap();
     let expected = model.forward(&mut cache, &prompt, Logits::Last).unwrap();
     let found = host.logits(&json!({"ids": prompt}).to_string()).unwrap();
     assert!(
@@ -148,6 +148,8 @@ fn an_answer_stops_continues_and_is_given_up() {
         whole.starts_with(&cut) && !cut.contains(word),
         "{whole} {cut}"
     );
+    // A space at the end would be another token than the one of the next word.
+    let cut = cut.trim_end();
     let both = json!({
         "messages": [{"role": "user", "content": "Once Mia"}, {"role": "assistant", "content": cut}],
         "continue_final_message": true, "temperature": 0, "max_tokens": 4,
@@ -182,7 +184,7 @@ fn calls_are_refused_with_words() {
             "temperature",
         ),
         (json!({"prompt": "x", "top_q": 1}), "call", "top_q"),
-        (json!({"prompt": "x", "seed": "a"}), "call", "seed"),
+        (json!({"prompt": "x", "seed": "a"}), "call", "expected i64"),
     ] {
         let error = host.begin(&request.to_string()).unwrap_err().json();
         assert_eq!(error["code"], code, "{error}");

@@ -81,17 +81,20 @@ fn wide4(q: &[[i8; 32]; 4]) -> [Wide4; 2] {
     wide
 }
 
-/// 64 · Σ code · q over the four codes of each of 16 bytes, added to the lanes. A lane grows by at
-/// most 8 · 2 · 192 · 128, less than 2¹⁹.
+/// 64 · Σ code · q over the four codes of each of 16 bytes, added to the lanes, for some rows. A
+/// lane grows by at most 8 · 2 · 192 · 128, less than 2¹⁹. Activations are loaded once for all rows.
 #[inline]
-fn add_codes4(mut sums: v128, bytes: v128, [even, odd]: &Wide4) -> v128 {
-    let high = u16x8_shr(bytes, 8);
+fn add_codes4<const N: usize>(sums: &mut [v128; N], bytes: [v128; N], [even, odd]: &Wide4) {
+    let high = bytes.map(|bytes| u16x8_shr(bytes, 8));
     for n in 0..4 {
         let mask = i16x8_splat(3 << (2 * n));
-        sums = dot(sums, v128_and(bytes, mask), even[n]);
-        sums = dot(sums, v128_and(high, mask), odd[n]);
+        for r in 0..N {
+            sums[r] = dot(sums[r], v128_and(bytes[r], mask), even[n]);
+        }
+        for r in 0..N {
+            sums[r] = dot(sums[r], v128_and(high[r], mask), odd[n]);
+        }
     }
-    sums
 }
 
 /// Most blocks whose products a lane can add.
@@ -130,9 +133,7 @@ fn dots<const N: usize>(rows: [&[[u8; BLOCK_BYTES]]; N], wide: &[[Wide4; 2]]) ->
     for (b, wide) in wide.iter().enumerate() {
         let bytes = rows.map(|row| load(&row[b]));
         for (half, wide) in wide.iter().enumerate() {
-            for (sum, bytes) in sums.iter_mut().zip(bytes) {
-                *sum = add_codes4(*sum, bytes[half], wide);
-            }
+            add_codes4(&mut sums, bytes.map(|bytes| bytes[half]), wide);
         }
     }
     sums.map(|sums| sum_lanes(i32x4_shr(sums, 6)))
@@ -228,9 +229,10 @@ fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     #[inline]
     fn group(bytes: &[u8; PLANE_BYTES[1]], (wide, sum): &([Wide4; 2], i32)) -> i32 {
         let [a, b] = load(bytes);
-        let sums = add_codes4(i32x4_splat(0), a, &wide[0]);
-        let sums = i32x4_shr(add_codes4(sums, b, &wide[1]), 6);
-        256 * (2 * sum_lanes(sums) - 3 * sum)
+        let mut sums = [i32x4_splat(0)];
+        add_codes4(&mut sums, [a], &wide[0]);
+        add_codes4(&mut sums, [b], &wide[1]);
+        256 * (2 * sum_lanes(i32x4_shr(sums[0], 6)) - 3 * sum)
     }
     let of = |x: &Int16, g: usize| {
         let (runs, _) = x.high[g].as_chunks::<32>().0.as_chunks();
