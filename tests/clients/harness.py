@@ -175,4 +175,5 @@ def main():
         print(f"{sum(loads)} answers of chats were computed beside it")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The server of the package answers with the bytes of the package."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+import sterna
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    headers = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), headers), timeout=60) as reply:
+        return json.load(reply)
+
+
+def test_answers_are_those_of_the_model(models: Path, model: sterna.Model) -> None:
+    with sterna.serve(models / "model.sterna", name=["m"]) as server:
+        assert server.url == f"http://{server.host}:{server.port}" and server.models == ["m"]
+        url = server.url + "/v1/completions"
+        for seed in range(8):
+            body = {"model": "m", "prompt": "Once Mia", "max_tokens": 20, "seed": seed}
+            found = post(url, body | {"temperature": 1, "return_token_ids": True})
+            done = model.generate("Once Mia", max_tokens=20, temperature=1, seed=seed)
+            assert found["choices"][0]["text"] == done.text
+            assert found["choices"][0]["finish_reason"] == done.finish_reason
+            assert found["system_fingerprint"] == model.fingerprint
+        with pytest.raises(HTTPError):
+            post(url, {"model": "other", "prompt": "a"})
+    with pytest.raises(OSError):
+        urlopen(server.url + "/health", timeout=5)
+    assert server.stop() == 0
+
+
+def test_servers_end_while_they_answer(models: Path) -> None:
+    server = sterna.serve([models / "chat.sterna", models / "model.sterna"], drain=0)
+    assert len(server.models) == 2
+    body = {"model": server.models[0], "prompt": "one", "max_tokens": 4000, "ignore_eos": True}
+    failures = []
+
+    def ask() -> None:
+        try:
+            post(server.url + "/v1/completions", body)
+        except (OSError, ValueError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    server.stop()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    server.stop()
