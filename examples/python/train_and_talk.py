@@ -90,8 +90,9 @@ def main() -> None:
         "required": ["who", "colour"],
         "additionalProperties": False,
     }
-    story = "Once Mia sat in the barn. Tom was in the park. Tom found a gold bell. Who has the bell?"
-    print(" ", model.chat([{"role": "user", "content": story}], schema=schema).text)
+    story = "Once Mia sat in the barn. Tom was in the park. Tom found a gold bell."
+    question = {"role": "user", "content": f"{story} Who has the bell?"}
+    print(" ", model.chat([question], schema=schema).text)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def circle() -> dict[str, Any]:
     inside["properties"] = {"a": inside}
     return inside
 
+
+# A recipe that works.
+GOOD: dict[str, Any] = {
+    "model": {"family": "bitnet", "hidden_size": 32, "intermediate_size": 64,
+              "num_hidden_layers": 1, "num_attention_heads": 1},
+    "data": {"mix": "stories=1", "documents": 50, "vocab_size": 280},
+    "train": {"steps": 2, "batch": 1, "context": 32},
+}  # fmt: skip
 
 # No token ids.
 IDS: list[Any] = [
@@ -112,82 +121,72 @@ PATHS: list[Any] = [None, 5, b"a", "", "missing", "a\0b", "empty", "text", "half
 Call = tuple[str, Callable[[], object]]
 
 
-def of_prompts(model: sterna.Model) -> Iterator[Call]:
+def each(name: str, function: Callable[[Any], object], values: list[Any]) -> Iterator[Call]:
+    """Calls a function with each of the values."""
+    for value in values:
+        yield f"{name} {value!r:.60}", partial(function, value)
+
+
+def each_option(
+    name: str, function: Callable[..., object], options: dict[str, list[Any]]
+) -> Iterator[Call]:
+    """Calls a function with each value of each option."""
+    for option, values in options.items():
+        for value in values:
+            yield f"{name} {option}={value!r:.60}", partial(function, **{option: value})
+
+
+def of_prompts(model: Any) -> Iterator[Call]:
     session = model.session()
     functions: dict[str, Callable[[Any], object]] = {
         "generate": lambda bad: model.generate(bad, max_tokens=1),
         "stream": lambda bad: list(model.stream(bad, max_tokens=1)),
         "agenerate": lambda bad: asyncio.run(model.agenerate(bad, max_tokens=1)),
-        "batch": lambda bad: model.generate_batch(["Once", bad], max_tokens=1),
-        "score": lambda bad: model.score(bad, [5]),
+        "generate_batch": lambda bad: model.generate_batch(["Once", bad], max_tokens=1),
+        "score after": lambda bad: model.score(bad, [5]),
         "score of": lambda bad: model.score([5], bad),
         "score_batch": lambda bad: model.score_batch([([5], [6]), ([5], bad)]),
         "embed": lambda bad: model.embed([bad]),
     }
     for name, function in functions.items():
-        for bad in IDS + TEXTS:
-            yield f"{name} {bad!r:.60}", lambda f=function, b=bad: f(b)  # type: ignore[misc]
-    of_ids: dict[str, Callable[[Any], object]] = {
-        "logits": model.logits,
-        "feed": session.feed,
-        "feed_logits": session.feed_logits,
-        "decode": model.tokenizer.decode,
-    }
-    for name, function in of_ids.items():
-        # Any number of tokens that exist can be decoded.
-        for bad in [*(IDS[:-2] if name == "decode" else IDS), "a text"]:
-            yield f"{name} {bad!r:.60}", lambda f=function, b=bad: f(b)  # type: ignore[misc]
+        yield from each(name, function, IDS + TEXTS)
+    yield from each("logits", model.logits, [*IDS, "a text"])
+    yield from each("feed", session.feed, [*IDS, "a text"])
+    yield from each("feed_logits", session.feed_logits, [*IDS, "a text"])
+    # Any number of tokens that exist can be decoded.
+    yield from each("decode", model.tokenizer.decode, [*IDS[:-2], "a text"])
 
 
-def of_options(model: sterna.Model) -> Iterator[Call]:
-    def call(function: Any, name: str, value: Any) -> Callable[[], object]:
-        return lambda: function("Once", max_tokens=1, **{name: value})
-
-    for name, values in OPTIONS.items():
-        for value in values:
-            if name == "max_tokens":
-                yield f"{name} {value!r:.60}", lambda v=value: model.generate(  # type: ignore[misc]
-                    "Once", max_tokens=v
-                )
-            else:
-                yield f"{name} {value!r:.60}", call(model.generate, name, value)
-        yield f"stream {name}", call(model.stream, name, values[0])
-    generate: Any = model.generate
-    yield "two rules", lambda: generate("a", regex="a", choice=["a"])
-    yield "no prompt", lambda: generate()
-    yield "two prompts", lambda: generate("a", "b")
-    yield "an option by place", lambda: generate("a", 5)
-    yield "batch of a text", lambda: model.generate_batch("Once", max_tokens=1, seed=-1)
-    yield "batch of nothing known", lambda: model.generate_batch(5)  # type: ignore[arg-type]
+def of_options(model: Any) -> Iterator[Call]:
+    yield from each_option("generate", partial(model.generate, "Once"), OPTIONS)
+    first = {name: values[:1] for name, values in OPTIONS.items()}
+    yield from each_option("stream", partial(model.stream, "Once"), first)
+    yield from each_option("generate_batch", partial(model.generate_batch, ["Once"]), first)
+    yield "two rules", lambda: model.generate("a", regex="a", choice=["a"])
+    yield "no prompt", lambda: model.generate()
+    yield "two prompts", lambda: model.generate("a", "b")
+    yield "a batch that is none", lambda: model.generate_batch(5)
+    yield "pairs that are none", lambda: model.score_batch([5])
+    yield "pairs of three", lambda: model.score_batch([([5], [6], [7])])
 
 
-def of_chats(model: sterna.Model) -> Iterator[Call]:
-    apply: Any = model.apply_chat_template
-    for bad in MESSAGES:
-        yield f"chat {bad!r:.60}", lambda b=bad: model.chat(b, max_tokens=1)  # type: ignore[misc]
-        yield f"template {bad!r:.60}", lambda b=bad: apply(b)  # type: ignore[misc]
-        yield (
-            f"chat_stream {bad!r:.60}",
-            lambda b=bad: list(model.chat_stream(b, max_tokens=1)),  # type: ignore[misc]
-        )
+def of_chats(model: Any) -> Iterator[Call]:
+    template = model.apply_chat_template
+    yield from each("template", template, MESSAGES)
+    yield from each("chat", partial(model.chat, max_tokens=1), MESSAGES)
+    yield from each("stream", lambda bad: list(model.chat_stream(bad, max_tokens=1)), MESSAGES)
     good = [{"role": "user", "content": "hi"}]
-    yield "kwargs", lambda: apply(good, chat_template_kwargs=5)
-    yield "object in kwargs", lambda: apply(good, chat_template_kwargs={"a": object()})
-    yield "tools", lambda: apply(good, tools=5)
-    yield "tools of texts", lambda: apply(good, tools=["a"])
+    of_template = {"chat_template_kwargs": [5, {"a": object()}, {5: 5}], "tools": [5, ["a"]]}
+    yield from each_option("template", partial(template, good), of_template)
 
 
 def of_models(path: Path) -> Iterator[Call]:
     model: Any = sterna.Model
-    for bad in PATHS:
-        yield f"Model {bad!r:.60}", lambda b=bad: model(b)  # type: ignore[misc]
-        yield f"inspect {bad!r:.60}", lambda b=bad: sterna.inspect(b)  # type: ignore[misc]
-        yield f"doctor {bad!r:.60}", lambda b=bad: doctor(b)  # type: ignore[misc]
-        yield f"verify {bad!r:.60}", lambda b=bad: sterna.verify(path, b)  # type: ignore[misc]
-        yield (
-            f"convert {bad!r:.60}",
-            lambda b=bad: sterna.convert(b, "out.sterna"),  # type: ignore[misc]
-        )
+    yield from each("Model", model, PATHS)
+    yield from each("inspect", sterna.inspect, PATHS)
+    yield from each("doctor", doctor, PATHS)
+    yield from each("verify", partial(sterna.verify, path), PATHS)
+    yield from each("convert", lambda bad: sterna.convert(bad, "out.sterna"), PATHS)
     options: dict[str, list[Any]] = {
         "threads": [0, -1, HUGE, "a", 1.5],
         "kv": ["f64", 5, None],
@@ -198,12 +197,7 @@ def of_models(path: Path) -> Iterator[Call]:
         "parallel": [0, -1, HUGE, "a"],
         "unknown": [1],
     }
-    for name, values in options.items():
-        for value in values:
-            yield (
-                f"Model {name} {value!r:.60}",
-                lambda n=name, v=value: model(path, **{n: v}),  # type: ignore[misc]
-            )
+    yield from each_option("Model", partial(model, path), options)
     yield "two paths", lambda: model(path, path)
     yield "no path", lambda: model()
 
@@ -214,72 +208,68 @@ def doctor(path: Any) -> None:
         raise ValueError("broken")
 
 
-def of_sessions(model: sterna.Model) -> Iterator[Call]:
-    for bad in (0, -1, HUGE, "a", 1.5, 10**12):
-        yield f"session {bad}", lambda b=bad: model.session(b)  # type: ignore[misc]
-    session: Any = model.session()
+def of_sessions(model: Any) -> Iterator[Call]:
+    yield from each("session", model.session, [0, -1, HUGE, "a", 1.5, 10**12])
+    session = model.session()
     yield "logits of an empty session", session.next_logits
-    for bad in (-1, 1, HUGE, "a", None):
-        yield f"truncate {bad}", lambda b=bad: session.truncate(b)  # type: ignore[misc]
-    closed: Any = model.session()
+    yield from each("truncate", session.truncate, [-1, 1, HUGE, "a", None])
+    closed = model.session()
     closed.close()
-    for name in ("next_logits", "fork"):
-        yield f"closed {name}", lambda n=name: getattr(closed, n)()  # type: ignore[misc]
-    yield "closed feed", lambda: closed.feed([5])
-    yield "closed truncate", lambda: closed.truncate(0)
+    yield "closed logits", closed.next_logits
+    yield "closed fork", closed.fork
+    yield "closed feed", partial(closed.feed, [5])
+    yield "closed truncate", partial(closed.truncate, 0)
     stream = model.stream("Once", ignore_eos=True)
     stream.close()
     yield "result of a closed stream", stream.result
 
 
-def of_tokenizers(model: sterna.Model) -> Iterator[Call]:
-    tokenizer: Any = model.tokenizer
-    for text in (5, None, b"a", "\ud800", ["a"]):
-        yield f"encode {text!r}", lambda t=text: tokenizer.encode(t)  # type: ignore[misc]
-        yield f"token_to_id {text!r}", lambda t=text: tokenizer.token_to_id(t)  # type: ignore[misc]
-    for id in (-1, HUGE, 2**40, "a", 1.5, None):
-        for name in ("token_bytes", "id_to_token", "is_special"):
-            yield f"{name} {id}", lambda n=name, i=id: getattr(tokenizer, n)(i)  # type: ignore[misc]
+def of_tokenizers(tokenizer: Any) -> Iterator[Call]:
+    texts = [5, None, b"a", "\ud800", ["a"]]
+    yield from each("encode", tokenizer.encode, texts)
+    yield from each("token_to_id", tokenizer.token_to_id, texts)
+    for name in ("token_bytes", "id_to_token", "is_special"):
+        yield from each(name, getattr(tokenizer, name), [-1, HUGE, 2**40, "a", 1.5, None])
 
 
 def of_files(path: Path) -> Iterator[Call]:
     convert: Any = sterna.convert
-    outs: list[Any] = [None, 5, "", "no/such/folder/a.sterna", "a\0b", ".", "/proc/a.sterna"]
-    for out in outs:
-        yield f"convert to {out!r}", lambda o=out: convert(path, o)  # type: ignore[misc]
-    for name in ("to", "packing", "head", "activations", "pre", "i2s_order", "kernel_config"):
-        for value in ("nonsense", 5):
-            yield (
-                f"convert {name} {value!r}",
-                lambda n=name, v=value: convert(path, "out", **{n: v}),  # type: ignore[misc]
-            )
-    yield "context", lambda: sterna.inspect(path, context=-1)
-    yield "huge context", lambda: sterna.inspect(path, context=HUGE)
-    yield "an option", lambda: sterna.verify(path, path, nonsense=1)  # type: ignore[call-arg]
-    trainer: Any = sterna.Trainer
+    outs = [None, 5, "", "no/such/folder/a.sterna", "a\0b", ".", "/proc/a.sterna"]
+    yield from each("convert to", partial(convert, path), outs)
+    names = ("to", "packing", "head", "activations", "pre", "i2s_order", "kernel_config")
+    values: dict[str, list[Any]] = {name: ["nonsense", 5] for name in names}
+    yield from each_option("convert", partial(convert, path, "out.sterna"), values)
+    of_inspect = {"context": [-1, HUGE, "a"], "verify": ["a"], "unknown": [1]}
+    yield from each_option("inspect", partial(sterna.inspect, path), of_inspect)
+    yield from each_option("verify", partial(sterna.verify, path, path), {"unknown": [1]})
+
+
+def of_trainers() -> Iterator[Call]:
+    def run(recipe: Any = GOOD, out: Any = "run", callback: Any = None, **options: Any) -> object:
+        return sterna.Trainer(recipe, out=out, **options).run(callback)
+
     recipes: list[Any] = [
         None, 5, {}, {"model": 5}, {"train": {"steps": "a"}}, {"nonsense": {}}, "no such.toml",
         "a = \n", "[train]\nsteps = -1\n", {"data": {"text": object()}}, {"data": circle()},
         {"train": {"learning_rate": math.nan}}, {"train": {"steps": HUGE}}, {5: 5}, b"a\n", ["a"],
     ]  # fmt: skip
-    for recipe in recipes:
-        yield f"recipe {recipe!r:.60}", lambda r=recipe: trainer(r, out="run").run()  # type: ignore[misc]
-    yield "preset", lambda: trainer(preset="nonsense", out="run")
-    yield "no folder", lambda: trainer(preset="tiny-1m")
-    for out in (5, None, "", "a\0b", "text"):
-        yield f"out {out!r}", lambda o=out: trainer(GOOD, out=o).run()  # type: ignore[misc]
-    for values in (5, {"nonsense": 1}, {"train.steps": object()}, {"train.steps": -1}, {5: 5}):
-        yield f"set {values!r}", lambda v=values: trainer(GOOD, out="run", set=v).run()  # type: ignore[misc]
-    for threads in (0, -1, HUGE, "a"):
-        yield f"threads {threads}", lambda t=threads: trainer(GOOD, out="run", threads=t).run()  # type: ignore[misc]
-    yield "no callback", lambda: trainer(GOOD, out="run").run(5)
-    yield "a callback of nothing", lambda: trainer(GOOD, out="run").run(lambda: None)
+    yield from each("recipe", run, recipes)
+    options: dict[str, list[Any]] = {
+        "preset": ["nonsense", 5],
+        "out": [5, None, "", "a\0b", "text"],
+        "set": [5, {"nonsense": 1}, {"train.steps": object()}, {"train.steps": -1}, {5: 5}],
+        "threads": [0, -1, HUGE, "a"],
+        "callback": [5, lambda: None],
+    }
+    yield from each_option("Trainer", run, options)
+    trainer: Any = sterna.Trainer
+    yield "no folder", lambda: trainer(GOOD)
+    yield "a preset without texts", lambda: trainer(preset="tiny-1m", out="run").run()
 
 
 def of_servers(path: Path) -> Iterator[Call]:
     serve: Any = sterna.serve
-    for bad in [*PATHS, [5], [None]]:
-        yield f"serve {bad!r}", lambda b=bad: serve(b)  # type: ignore[misc]
+    yield from each("serve", serve, [*PATHS, [5], [None]])
     options: dict[str, list[Any]] = {
         "port": [-1, 70_000, HUGE, "a", 1.5],
         "host": ["256.0.0.1", 5, "a\0b", "no such host.invalid"],
@@ -293,45 +283,33 @@ def of_servers(path: Path) -> Iterator[Call]:
         "draft": ["missing", 5],
         "no_such_option": [1],
     }
-    for name, values in options.items():
-        for value in values:
-            yield (
-                f"serve {name} {value!r}",
-                lambda n=name, v=value: serve(path, **{n: v}),  # type: ignore[misc]
-            )
+    yield from each_option("serve", partial(serve, path), options)
 
 
-def of_objects(model: sterna.Model, path: Path) -> Iterator[Call]:
-    done = model.generate("Once", max_tokens=1)
-    for kind in ("Session", "Completion", "Stream", "AsyncStream", "Tokenizer", "Score", "Usage"):
-        yield f"{kind}()", getattr(sterna, kind)
-        yield f"a {kind}", lambda k=kind: type("Mine", (getattr(sterna, k),), {})  # type: ignore[misc]
-    for name in ("Model", "Trainer", "Server"):
-        yield f"a {name}", lambda n=name: type("Mine", (getattr(sterna, n),), {})  # type: ignore[misc]
-    for value in (model, model.session(), model.tokenizer, model.stream("a", max_tokens=1)):
-        yield f"pickle {value!r:.60}", lambda v=value: pickle.dumps(v)  # type: ignore[misc]
-        yield f"copy {value!r:.60}", lambda v=value: copy.deepcopy(v)  # type: ignore[misc]
-        yield f"order of {value!r:.60}", lambda v=value: v < v  # type: ignore[misc]
-    yield "sum", lambda: done + done  # type: ignore[operator]
+def subclass(of: type) -> type:
+    return type("Mine", (of,), {})
+
+
+def of_objects(model: Any, path: Path) -> Iterator[Call]:
+    made = ("Session", "Completion", "Stream", "AsyncStream", "Tokenizer", "Score", "Usage")
+    for name in made:
+        yield f"{name}()", getattr(sterna, name)
+    for name in (*made, "Model", "Trainer", "Server"):
+        yield f"a {name} of one's own", partial(subclass, getattr(sterna, name))
+    values = [model, model.session(), model.tokenizer, model.stream("a", max_tokens=1)]
+    yield from each("pickle", pickle.dumps, values)
+    yield from each("copy", copy.deepcopy, values)
+    yield from each("order of", lambda value: value < value, values)
     closed: Any = sterna.Model(path)
     session = closed.session()
     closed.close()
     closed.close()
-    for name in ("generate", "embed", "stream", "chat_stream"):
-        yield f"closed {name}", lambda n=name: getattr(closed, n)("Once")  # type: ignore[misc]
-    yield "closed score", lambda: closed.score("Once", " Mia")
-    yield "closed logits", lambda: closed.logits([5])
+    yield "closed score", partial(closed.score, "Once", " Mia")
     yield "closed session", closed.session
-    yield "closed batch", lambda: closed.generate_batch(["Once"])
-    yield "session of a closed model", lambda: session.feed([5])
-
-
-GOOD: dict[str, Any] = {
-    "model": {"family": "bitnet", "hidden_size": 32, "intermediate_size": 64,
-              "num_hidden_layers": 1, "num_attention_heads": 1},
-    "data": {"mix": "stories=1", "documents": 50, "vocab_size": 280},
-    "train": {"steps": 2, "batch": 1, "context": 32},
-}  # fmt: skip
+    yield "session of a closed model", partial(session.feed, [5])
+    for name in ("generate", "embed", "stream", "generate_batch", "score_batch", "logits"):
+        argument = [] if name.endswith("batch") else [5]
+        yield f"closed {name}", partial(getattr(closed, name), argument)
 
 
 def files(models: Path) -> None:
@@ -355,8 +333,9 @@ def main() -> None:
         of_chats(model),
         of_models(path),
         of_sessions(model),
-        of_tokenizers(model),
+        of_tokenizers(model.tokenizer),
         of_files(path),
+        of_trainers(),
         of_servers(path),
         of_objects(model, path),
     ]

@@ -1,4 +1,4 @@
-"""The model for lm-evaluation-harness. three_ways.py compares its figures with `sterna validate`."""
+"""The model for lm-evaluation-harness; three_ways.py compares its figures with others."""
 
 import subprocess
 import sys
