@@ -88,7 +88,7 @@ class LM(TemplateLM):
         self.max_gen_toks = int(max_gen_toks)
         self.seed = int(seed)
         # The token before a text, and how a text that begins with it writes it.
-        self._prefix = self.model.tokenizer.prefix_token_id
+        self._prefix = self.model.prefix_token_id
         name = None if self._prefix is None else self.model.tokenizer.id_to_token(self._prefix)
         self._prefix_text = name
 

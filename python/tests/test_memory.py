@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import sterna
-from conftest import until
 
 MIB = 1 << 20
 
@@ -46,13 +45,14 @@ def test_10000_sessions(models: Path) -> None:
 
 
 def test_streams_that_are_dropped(models: Path) -> None:
-    with sterna.Model(models / "chat.sterna", kv_memory="16MiB") as model:
+    # There is room for one text of the whole context. Streams that kept a page would fill it.
+    with sterna.Model(models / "chat.sterna", kv_memory="2MiB") as model:
 
         def work() -> None:
             next(model.stream("one", ignore_eos=True))
 
         check(work, 2000)
-        until(lambda: model.cached_pages == 0, "free")
+        assert model.generate("one", ignore_eos=True).usage.completion_tokens > 4000
 
 
 @pytest.mark.parametrize("work", ["logits", "generate", "score", "embed", "batch", "error"])

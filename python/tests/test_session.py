@@ -148,6 +148,6 @@ def test_the_tokenizer(model: sterna.Model) -> None:
     name = tokenizer.id_to_token(0)
     assert name is not None and tokenizer.token_to_id(name) == 0 and tokenizer.is_special(0)
     assert tokenizer.id_to_token(10**6) is None and tokenizer.token_to_id("no token") is None
-    assert tokenizer.encode("Mia")[0] == tokenizer.prefix_token_id
+    assert tokenizer.encode("Mia")[0] == model.prefix_token_id
     # The tokenizer outlives its model.
     assert sterna.Model(model.path).tokenizer.encode("Mia") == tokenizer.encode("Mia")

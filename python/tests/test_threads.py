@@ -156,7 +156,8 @@ def test_a_signal_handler_that_returns_changes_nothing(long_model: sterna.Model)
 
 
 def test_a_cancelled_task_frees_its_pages(models: Path) -> None:
-    with sterna.Model(models / "chat.sterna") as model:
+    # There is room for one text of the whole context, and another one waits until it is free.
+    with sterna.Model(models / "chat.sterna", kv_memory="2MiB") as model:
 
         async def cancelled() -> None:
             task = asyncio.create_task(model.agenerate("one", ignore_eos=True))
@@ -169,10 +170,11 @@ def test_a_cancelled_task_frees_its_pages(models: Path) -> None:
             stream.close()
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(model.agenerate("three", ignore_eos=True), 0.001)
+            done = await asyncio.wait_for(model.agenerate("four", ignore_eos=True), PATIENCE)
+            assert done.usage.completion_tokens > 4000
 
-        asyncio.run(cancelled())
-        until(lambda: model.cached_pages == 0, "free")
-        assert model.generate("one", max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
+        for _ in range(3):
+            asyncio.run(cancelled())
 
 
 def test_the_loop_of_asyncio_is_not_blocked(long_model: sterna.Model) -> None:
