@@ -11,6 +11,7 @@ installed it is drawn with that, otherwise by the thirty lines at the end.
 import math
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
 import sterna
@@ -40,10 +41,15 @@ def models() -> dict[int, Path]:
     for steps in STEPS:
         files[steps] = FOLDER / f"{steps}.sterna"
         if not files[steps].exists():
+            # False from the callback ends the run, which then exports the model as it is.
             trainer = sterna.Trainer(recipe, out=FOLDER)
-            outcome = trainer.run(lambda step, _, last=steps: step < last)
+            outcome = trainer.run(partial(is_before, steps))
             sterna.convert(outcome["model"], files[steps])
     return files
+
+
+def is_before(last: int, step: int, _: object) -> bool:
+    return step < last
 
 
 def accuracy(model: sterna.Model, items: list[tuple[str, str, str]]) -> tuple[float, float]:

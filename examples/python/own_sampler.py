@@ -20,7 +20,8 @@ TOKENS = 40
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Logarithms of probabilities, (vocab_size,)."""
     wide = logits.astype(np.float64) - logits.max()
-    return wide - np.log(np.exp(wide).sum())
+    logs: NDArray[np.float64] = wide - np.log(np.exp(wide).sum())
+    return logs
 
 
 def typical(logits: NDArray[np.float32], rng: np.random.Generator, mass: float = 0.8) -> int:

@@ -91,8 +91,8 @@ def main() -> None:
         "additionalProperties": False,
     }
     story = "Once Mia sat in the barn. Tom was in the park. Tom found a gold bell."
-    question = {"role": "user", "content": f"{story} Who has the bell?"}
-    print(" ", model.chat([question], schema=schema).text)
+    asked = {"role": "user", "content": f"{story} Who has the bell?"}
+    print(" ", model.chat([asked], schema=schema).text)
 
 
 if __name__ == "__main__":

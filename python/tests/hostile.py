@@ -176,7 +176,7 @@ def of_chats(model: Any) -> Iterator[Call]:
     yield from each("chat", partial(model.chat, max_tokens=1), MESSAGES)
     yield from each("stream", lambda bad: list(model.chat_stream(bad, max_tokens=1)), MESSAGES)
     good = [{"role": "user", "content": "hi"}]
-    of_template = {"chat_template_kwargs": [5, {"a": object()}, {5: 5}], "tools": [5, ["a"]]}
+    of_template: dict[str, list[Any]] = {"chat_template_kwargs": [5, {"a": object()}, {5: 5}], "tools": [5, ["a"]]}
     yield from each_option("template", partial(template, good), of_template)
 
 
@@ -239,7 +239,7 @@ def of_files(path: Path) -> Iterator[Call]:
     names = ("to", "packing", "head", "activations", "pre", "i2s_order", "kernel_config")
     values: dict[str, list[Any]] = {name: ["nonsense", 5] for name in names}
     yield from each_option("convert", partial(convert, path, "out.sterna"), values)
-    of_inspect = {"context": [-1, HUGE, "a"], "verify": ["a"], "unknown": [1]}
+    of_inspect: dict[str, list[Any]] = {"context": [-1, HUGE, "a"], "verify": ["a"], "none": [1]}
     yield from each_option("inspect", partial(sterna.inspect, path), of_inspect)
     yield from each_option("verify", partial(sterna.verify, path, path), {"unknown": [1]})
 
@@ -273,7 +273,7 @@ def of_servers(path: Path) -> Iterator[Call]:
     options: dict[str, list[Any]] = {
         "port": [-1, 70_000, HUGE, "a", 1.5],
         "host": ["256.0.0.1", 5, "a\0b", "no such host.invalid"],
-        "name": [5, ["a", "b"]],
+        "names": [5, ["a", "b"]],
         "kv": ["f64"],
         "threads": [0, -1],
         "context": [-1, "a"],

@@ -33,7 +33,7 @@ def of_stub() -> Iterator[tuple[str, str]]:
 
 def found(name: str) -> Any:
     """An object of the package by its name in the stub."""
-    value: Any = sterna._sterna  # type: ignore[attr-defined]
+    value: Any = sterna._sterna
     for part in name.split("."):
         value = inspect.getattr_static(value, part)
     return value

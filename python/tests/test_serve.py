@@ -19,7 +19,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 def test_answers_are_those_of_the_model(models: Path, model: sterna.Model) -> None:
-    with sterna.serve(models / "model.sterna", name=["m"]) as server:
+    with sterna.serve(models / "model.sterna", names=["m"]) as server:
         assert server.url == f"http://{server.host}:{server.port}" and server.models == ["m"]
         url = server.url + "/v1/completions"
         for seed in range(8):
