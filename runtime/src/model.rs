@@ -213,6 +213,15 @@ impl Model {
         KvCache::new(self.config(), self.kv_type, context, &self.pages)
     }
 
+    /// [`Model::new_cache`] for callers beside an engine, which bounds what [`Model::pages`] counts:
+    /// the pages of this cache are not counted.
+    ///
+    /// # Errors
+    /// Those of [`Model::new_cache`].
+    pub fn new_uncounted_cache(&self, context: usize) -> Result<KvCache> {
+        KvCache::new(self.config(), self.kv_type, context, &PageCount::default())
+    }
+
     /// Element type of the KV caches.
     pub fn kv_type(&self) -> KvType {
         self.kv_type
