@@ -553,6 +553,44 @@ fn the_queue_is_bounded_in_answers_and_in_tokens() {
 }
 
 #[test]
+fn what_is_scored_from_a_place_on_begins_with_known_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = open(&requests::model(folder.path()), 1);
+    let clock = Held::new(1, Duration::from_millis(20));
+    let mut bench = Bench::new(&model, &tokenizer, &clock, &limits(4, 100));
+    let request = requests::growing(1, 400, 0);
+    let Work::Generate(generate) = &request.work else {
+        unreachable!("it generates");
+    };
+    let mut scored = |scored_from| {
+        let work = Work::Generate(Box::new(Generate {
+            prompt_logprobs: Some(1),
+            scored_from,
+            ..(**generate).clone()
+        }));
+        let ear = bench.submit(&Request {
+            work,
+            ..request.clone()
+        });
+        bench.finish();
+        let outcome = Outcome::of(&ear.events());
+        let end = outcome.ends[0].as_ref().unwrap();
+        (outcome.prompt.clone(), end.cached_tokens)
+    };
+    // The first has no beginning that is known, and computes 299 tokens without scores.
+    let (late, cached) = scored(300);
+    assert_eq!((late.len(), cached), (100, 0));
+    let (all, cached) = scored(1);
+    assert_eq!((all.len(), cached), (399, 0));
+    assert_eq!(all[299..], late);
+    for from in [2, 128, 129, 300, 399, 400] {
+        let (scores, cached) = scored(from);
+        assert_eq!(scores, all[from - 1..], "from {from}");
+        assert_eq!(cached, from.min(400) - 1, "from {from}");
+    }
+}
+
+#[test]
 fn a_prompt_that_is_only_scored_has_no_answer() {
     let folder = tempfile::tempdir().unwrap();
     let (model, tokenizer) = open(&requests::model(folder.path()), 1);

@@ -218,7 +218,8 @@ impl Sequence<'_> {
     /// What is needed when the next `n` tokens are computed.
     fn wanted(&mut self, n: usize) -> Wanted {
         let reaches_end = n > 0 && n == self.left();
-        if self.is_scoring() && n > 0 {
+        // The logits of a token score the next one.
+        if self.is_scoring() && n > 0 && self.cache.len() + n >= self.scored {
             return Wanted::Scores;
         }
         match &self.request.work {

@@ -400,21 +400,21 @@ impl<'t> Engine<'t> {
                 self.adopt(index);
             }
         }
-        let left = self.running.iter().map(Sequence::left);
+        let sequences = self.running.iter();
         tokens
             .into_iter()
-            .zip(left)
-            .map(|(n, left)| n.min(left))
+            .zip(sequences.map(|sequence| sequence.left().min(most(sequence))))
+            .map(|(n, most)| n.min(most))
             .collect()
     }
 
     fn view(&self, index: usize) -> View {
         let sequence = &self.running[index];
         let is_behind = |earlier: &Sequence| {
-            if !sequence.can_adopt() || earlier.left() == 1 || earlier.parked.is_some() {
+            if earlier.left() == 1 || earlier.parked.is_some() {
                 return false;
             }
-            let common = common(&sequence.tokens, &earlier.tokens).min(sequence.tokens.len() - 1);
+            let common = common(&sequence.tokens, &earlier.tokens).min(sequence.adoptable());
             common >= sequence.cache.len() + WORTH && earlier.cache.len() < common
         };
         View {
@@ -424,10 +424,7 @@ impl<'t> Engine<'t> {
                 1 => None,
                 _ => self.running[..index].iter().position(is_behind),
             },
-            most: match sequence.is_scoring() {
-                true => SCORED,
-                false => MOST,
-            },
+            most: most(sequence),
             is_parked: sequence.parked.is_some(),
         }
     }
@@ -436,11 +433,10 @@ impl<'t> Engine<'t> {
     /// has more of them than its own cache.
     fn adopt(&mut self, index: usize) {
         let sequence = &self.running[index];
-        if !sequence.can_adopt() {
+        let (tokens, most) = (&sequence.tokens, sequence.adoptable());
+        if most <= sequence.cache.len() {
             return;
         }
-        // Some token must be computed for the next to be known.
-        let (tokens, most) = (&sequence.tokens, sequence.tokens.len() - 1);
         let others = self.running.iter().enumerate().filter(|(i, _)| *i != index);
         let shared = others.map(|(_, s)| (common(tokens, s.cache.tokens()).min(most), &s.cache));
         let mut best = self.tree.find(tokens, most);
@@ -540,6 +536,15 @@ impl<'t> Engine<'t> {
                 return;
             }
         }
+    }
+}
+
+/// Most tokens of a prompt that a step computes.
+fn most(sequence: &Sequence) -> usize {
+    match sequence.before_scores() {
+        Some(0) => SCORED,
+        Some(tokens) => tokens.min(MOST),
+        None => MOST,
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Generate {
     pub logprobs: Option<usize>,
     /// Score the tokens of the prompt, beside this number of the most probable ones.
     pub prompt_logprobs: Option<usize>,
+    /// The first token of the prompt, by its index, that is scored; the very first one has no
+    /// score. Keys and values of the tokens before it may be those of earlier requests.
+    pub scored_from: usize,
 }
 
 impl Request {

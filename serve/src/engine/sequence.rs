@@ -59,7 +59,7 @@ pub struct Sequence<'t> {
     pub cached: usize,
     /// Whether the first step was taken.
     pub is_begun: bool,
-    /// Tokens of the prompt that were scored, the first one included, which has no score.
+    /// Tokens of the prompt that were scored or get no score, as the first one.
     pub scored: usize,
     /// When the last token was chosen.
     pub last_token: Option<Duration>,
@@ -103,6 +103,10 @@ impl<'t> Sequence<'t> {
             }
             Work::Embed => None,
         };
+        let scored_from = match &request.work {
+            Work::Generate(generate) => generate.scored_from,
+            Work::Embed => 1,
+        };
         Ok(Sequence {
             cache: model.new_cache(request.positions()).map_err(refused)?,
             output: Vec::new(),
@@ -116,7 +120,7 @@ impl<'t> Sequence<'t> {
             parked: None,
             cached: 0,
             is_begun: false,
-            scored: 1,
+            scored: scored_from.max(1),
             last_token: None,
             drafts: Vec::new(),
             screens: None,
@@ -159,9 +163,22 @@ impl<'t> Sequence<'t> {
         1 + self.forks
     }
 
-    /// Whether keys and values of others may take the place of computing tokens.
-    pub fn can_adopt(&self) -> bool {
-        self.request.reads_cache && !self.is_scoring()
+    /// First tokens whose keys and values may be those of others, instead of being computed.
+    pub fn adoptable(&self) -> usize {
+        match self.request.reads_cache {
+            false => 0,
+            // The logits of the token before one that is scored must be computed, and for the next
+            // token to be known those of the last one.
+            true if self.is_scoring() => self.scored - 1,
+            true => self.tokens.len() - 1,
+        }
+    }
+
+    /// While a prompt is scored, the tokens that are computed before the first one whose logits are
+    /// needed.
+    pub fn before_scores(&self) -> Option<usize> {
+        let unscored = || self.scored - 1 - self.cache.len().min(self.scored - 1);
+        self.is_scoring().then(unscored)
     }
 
     /// Tokens that are not computed, guesses aside.

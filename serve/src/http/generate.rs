@@ -72,6 +72,7 @@ impl Wish {
                 ignores_eos: fields.flag("ignore_eos")?,
                 logprobs: None,
                 prompt_logprobs: None,
+                scored_from: 1,
                 prediction: prediction(fields, served)?,
             },
             max_tokens,

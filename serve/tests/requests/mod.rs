@@ -105,6 +105,7 @@ fn greedy(max_tokens: usize) -> Generate {
         ignores_eos: true,
         logprobs: None,
         prompt_logprobs: None,
+        scored_from: 1,
         prediction: Vec::new(),
     }
 }
