@@ -25,6 +25,7 @@ mod fields;
 mod form;
 mod generate;
 mod guard;
+mod in_process;
 mod job;
 mod json;
 mod keys;
