@@ -187,6 +187,17 @@ const HEADS: [(HeadType, &str); 6] = [
 ];
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let report = proved(args)?;
+    if args.json {
+        outln!("{}", serde_json::to_string(&report)?)?;
+    } else {
+        out!("{}", report.describe(&args.out))?;
+    }
+    Ok(())
+}
+
+/// Checks the options, converts and proves.
+pub fn proved(args: &Args) -> anyhow::Result<ConversionReport> {
     let head = args.head;
     let gguf = |weights| GgufOptions {
         weights,
@@ -245,13 +256,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why = format!("--masters: {} is not a folder", source.display());
         return Err(Usage(why).into());
     }
-    let report = convert(open, &target)?;
-    if args.json {
-        outln!("{}", serde_json::to_string(&report)?)?;
-    } else {
-        out!("{}", report.describe(&args.out))?;
-    }
-    Ok(())
+    convert(open, &target)
 }
 
 /// Converts like `sterna convert` without options.

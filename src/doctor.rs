@@ -2,11 +2,11 @@
 //! verdict and a fix.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use sterna_diagnose::doctor::{Stage, examine};
+use sterna_diagnose::doctor::{self, Examination, Stage};
 use sterna_ternary::TemporaryFolder;
 
+use crate::exit;
 use crate::locate::{Want, locate};
 use crate::output::{note, out, outln};
 use crate::terminal;
@@ -25,11 +25,25 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let report = examine(args)?;
+    if args.json {
+        outln!("{}", serde_json::to_string(&report)?)?;
+    } else {
+        out!("{}", report.describe())?;
+    }
+    Ok(match report.broken {
+        0 => exit::FINE,
+        _ => exit::FAILED,
+    })
+}
+
+/// Packs the model into a temporary folder and checks it.
+pub fn examine(args: &Args) -> anyhow::Result<Examination> {
     let path = locate(&args.model, Want::Either)?;
     let scratch = TemporaryFolder::new()?;
     let bar = terminal::bar(0, "  packing {wide_bar} {percent}%");
-    let report = examine(&path, scratch.path(), &mut |progress| match progress {
+    let report = doctor::examine(&path, scratch.path(), &mut |progress| match progress {
         Stage::Packing { done, total } => {
             bar.set_length(total);
             bar.set_position(done);
@@ -42,14 +56,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     });
     bar.finish_and_clear();
-    let report = report?;
-    if args.json {
-        outln!("{}", serde_json::to_string(&report)?)?;
-    } else {
-        out!("{}", report.describe())?;
-    }
-    Ok(match report.broken {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    })
+    Ok(report?)
 }

@@ -1,14 +1,13 @@
 //! Errors to messages and exit codes.
 
-use std::process::ExitCode;
-
 use anyhow::Error;
 
 use crate::output;
 
+pub const FINE: u8 = 0;
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
-const BAD_INPUT: u8 = 3;
+pub const BAD_INPUT: u8 = 3;
 pub const INTERRUPTED: u8 = 130;
 
 /// Ctrl-C ended the work after it was saved.
@@ -34,17 +33,17 @@ pub fn not_built_with(what: &str, feature: &str) -> Usage {
 pub struct BadInput(pub String);
 
 /// Prints the error to stderr and says how the process ends.
-pub fn report(error: &Error) -> ExitCode {
+pub fn report(error: &Error) -> u8 {
     let output: Option<&output::Error> = error.downcast_ref();
     if output.is_some_and(output::Error::is_closed_pipe) {
-        return ExitCode::SUCCESS; // `sterna ... | head` has all its lines
+        return FINE; // `sterna ... | head` has all its lines
     }
     output::write_stderr(format_args!("error: {}", message(error)));
-    ExitCode::from(code(error))
+    code(error)
 }
 
 /// The error and its causes. A cause that the message already ends with is left out.
-fn message(error: &Error) -> String {
+pub fn message(error: &Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !message.ends_with(&cause) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sterna_diagnose::facts;
+use sterna_diagnose::facts::{self, Facts};
 
 use crate::exit::Usage;
 use crate::locate::{Want, locate};
@@ -31,6 +31,16 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let facts = look(args)?;
+    match args.json {
+        true => outln!("{}", serde_json::to_value(&facts)?)?,
+        false => out!("{}", facts.describe(args.verify))?,
+    }
+    Ok(())
+}
+
+/// Opens the model and counts.
+pub fn look(args: &Args) -> anyhow::Result<Facts> {
     let path = locate(&args.model, Want::Either)?;
     let source = sterna_convert::open(&path, true)?;
     for warning in source.warnings() {
@@ -41,10 +51,5 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why = format!("--context {context}: the model was made for 1 to {most} tokens");
         return Err(Usage(why).into());
     }
-    let facts = facts::of(&path, &*source, args.verify, args.context)?;
-    match args.json {
-        true => outln!("{}", serde_json::to_value(&facts)?)?,
-        false => out!("{}", facts.describe(args.verify))?,
-    }
-    Ok(())
+    Ok(facts::of(&path, &*source, args.verify, args.context)?)
 }

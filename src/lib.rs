@@ -1,7 +1,9 @@
-//! The command line: one thin file per verb, which parses, calls a crate and prints.
+//! The command line as a library: [`run`] is the program `sterna`, and [`library`] has those of its
+//! verbs that other programs call.
 //!
-//! Results go to stdout, progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a
-//! bad input file, 130 stopped by Ctrl-C.
+//! There is one thin file per verb, which parses, calls a crate and prints. Results go to stdout,
+//! progress and logs to stderr. Exit codes: 0 fine, 1 failed, 2 usage, 3 a bad input file, 130
+//! stopped by Ctrl-C.
 // Help texts name sections of recipes, such as [data], which are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // they panic; see `output`
@@ -20,6 +22,7 @@ mod generate;
 mod help;
 mod hints;
 mod inspect;
+pub mod library;
 mod locate;
 mod logits;
 mod man;
@@ -47,7 +50,8 @@ mod train;
 mod validate;
 mod verify;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 use output::Level;
@@ -118,15 +122,23 @@ enum Verb {
     Man(man::Args),
 }
 
-fn main() -> ExitCode {
-    // SAFETY: no other thread runs yet. candle reads this variable when it first adds two tensors.
-    // The trainer divides a step over sequences, so candle's own threads would only compete with
-    // it.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    let verb = match verb() {
+/// The arguments of the program, without its name.
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Runs the command line and returns its exit code. `args` are the arguments after the name of the
+/// program.
+///
+/// A process calls it at most once, for it is the whole program: from then on Ctrl-C, SIGTERM and
+/// SIGHUP end the process, and a text goes to the process's stdout. Training is only fast if the
+/// environment variable `CANDLE_NUM_THREADS` is 1: candle reads it when it first adds two tensors,
+/// and its own threads would compete with those of the trainer.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let verb = match verb(&args) {
         Ok(verb) => verb,
         Err(code) => return code,
     };
+    let _first = ARGUMENTS.set(args);
     if let Err(error) = terminal::catch_signals() {
         return exit::report(&error);
     }
@@ -162,14 +174,14 @@ fn main() -> ExitCode {
         Verb::Man(args) => man::run(&args),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::FINE,
         Err(error) => exit::report(&error),
     }
 }
 
 /// The verb of the command line. Help, version and errors of usage are printed here.
-fn verb() -> Result<Verb, ExitCode> {
-    let error = match Cli::try_parse() {
+fn verb(args: &[OsString]) -> Result<Verb, u8> {
+    let error = match parse(args) {
         Ok(cli) => {
             output::set_level(match (cli.quiet, cli.verbose) {
                 (true, _) => Level::Quiet,
@@ -185,7 +197,7 @@ fn verb() -> Result<Verb, ExitCode> {
         if let Some(hint) = hint(&error) {
             output::write_stderr(format_args!("{hint}"));
         }
-        return Err(ExitCode::from(exit::USAGE));
+        return Err(exit::USAGE);
     }
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     let text = error.render();
@@ -195,9 +207,15 @@ fn verb() -> Result<Verb, ExitCode> {
         output::write(format_args!("{text}"))
     };
     Err(match printed {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::FINE,
         Err(error) => exit::report(&error.into()),
     })
+}
+
+/// Reads arguments that follow the name of the program.
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let name = OsString::from("sterna");
+    Cli::try_parse_from(std::iter::once(&name).chain(args))
 }
 
 /// Verbs of other programs, and what does their work here.

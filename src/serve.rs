@@ -42,13 +42,7 @@ const QUICKSTART: &str = "runs/quickstart";
 const DRAIN: u64 = 30;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut options = match &args.config {
-        Some(path) => args.options.over_file(path)?,
-        None => args.options.clone(),
-    };
-    if options.models.is_empty() {
-        options.models.push(quickstart()?);
-    }
+    let options = args.all()?;
     let settings = settings(&options)?;
     let keys = settings.keys.len();
     let server = Server::start(settings)?;
@@ -80,6 +74,32 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     note!("all requests were answered");
     Ok(())
+}
+
+/// Starts a server that answers, and returns it with the names of its models.
+pub fn start(args: &Args) -> anyhow::Result<(Server, Vec<String>)> {
+    let options = args.all()?;
+    let settings = settings(&options)?;
+    let keys = settings.keys.len();
+    let server = Server::start(settings)?;
+    let models = open(&options, keys)?;
+    let names = models.iter().map(|served| served.name.clone()).collect();
+    server.serve(models);
+    Ok((server, names))
+}
+
+impl Args {
+    /// The options with those of the file.
+    fn all(&self) -> anyhow::Result<Options> {
+        let mut options = match &self.config {
+            Some(path) => self.options.over_file(path)?,
+            None => self.options.clone(),
+        };
+        if options.models.is_empty() {
+            options.models.push(quickstart()?);
+        }
+        Ok(options)
+    }
 }
 
 /// The model that `sterna quickstart` made here.

@@ -4,7 +4,6 @@ mod models;
 mod progress;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use sterna_runtime::{Options, threads};
 use sterna_validate::accuracy::NEGLIGIBLE;
@@ -15,7 +14,7 @@ use sterna_validate::store::State;
 use sterna_validate::{Convention, Gate, Report, Subject, Text, judge, tasks};
 
 use crate::choice::choice;
-use crate::exit::{Interrupted, Usage};
+use crate::exit::{self, Interrupted, Usage};
 use crate::model;
 use crate::output::{note, out, outln};
 use crate::preparing::ReadArgs;
@@ -171,7 +170,7 @@ fn nats(text: &str) -> Result<f64, String> {
 /// Stories that are predicted if no text is given.
 const STORIES: u64 = 1000;
 
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
     for (flag, given) in [("--tokens", args.tokens), ("--limit", args.limit)] {
         if given == Some(0) {
             return Err(Usage(format!("{flag} is 0, expected at least 1")).into());
@@ -247,8 +246,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         note!("gate: {} fails for {}: {found}", gate.condition, gate.model);
     }
     Ok(match failed.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+        true => exit::FINE,
+        false => exit::FAILED,
     })
 }
 
@@ -274,8 +273,9 @@ fn announce(exams: &[tasks::AccuracyTask], subjects: &[Subject]) -> anyhow::Resu
 }
 
 fn setting(args: &Args, options: Options, text: &Text) -> Setting {
-    let command: Vec<String> = std::env::args().skip(1).collect();
-    let command = format!("sterna {}", command.join(" "));
+    let words = crate::ARGUMENTS.get().into_iter().flatten();
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let command = format!("sterna {}", words.join(" "));
     Setting::of(command, options, text, args.negligible)
 }
 

@@ -1,8 +1,10 @@
 //! `sterna verify`: whether two files hold the same model.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
+use sterna_convert::Comparison;
+
+use crate::exit;
 use crate::hints::Hints;
 use crate::locate::{Want, locate};
 use crate::output::{out, outln};
@@ -28,7 +30,21 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let found = compare(args)?;
+    if args.json {
+        outln!("{}", serde_json::to_string(&found)?)?;
+    } else {
+        out!("{}", found.describe())?;
+    }
+    Ok(match found.is_equal() {
+        true => exit::FINE,
+        false => exit::FAILED,
+    })
+}
+
+/// Opens both models and compares them.
+pub fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let hints = args.hints.read()?;
     let open = |given| -> anyhow::Result<_> {
         let path = locate(given, Want::Either)?;
@@ -41,14 +57,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let found = found?;
-    if args.json {
-        outln!("{}", serde_json::to_string(&found)?)?;
-    } else {
-        out!("{}", found.describe())?;
-    }
-    Ok(match found.is_equal() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(found?)
 }

@@ -1,0 +1,9 @@
+//! The program `sterna`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // SAFETY: no other thread runs yet. `sterna::run` says who reads the variable.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    sterna::run(std::env::args_os().skip(1)).into()
+}
