@@ -10,8 +10,8 @@ The same text comes from `sterna generate model.sterna Once -n 8`: the module an
 are one program, and this package installs both.
 """
 
+from ._async import AsyncStream
 from ._sterna import (
-    AsyncStream,
     ClosedError,
     Completion,
     ConstraintError,

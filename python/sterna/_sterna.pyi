@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self, Unpack
 
+from ._async import AsyncStream
 from .types import (
     ChatOptions,
     Comparison,
@@ -37,7 +38,7 @@ class FileError(Error):
     """A file, a folder or a name of the hub that cannot be used."""
 
 class ModelError(Error):
-    """The model failed: it computed a number that is not finite, or a text that has no tokens."""
+    """The model failed: it computed a number that is not finite, or tokens without a text."""
 
 class UsageError(Error, ValueError):
     """An argument with a value that it cannot have."""
@@ -90,15 +91,14 @@ class TokenLogprob:
 
 @final
 class Completion:
-    """A text that was generated.
+    """A text that was generated. Two completions are equal if all but their counts is.
 
     >>> completion = model.generate("Once", max_tokens=4, logprobs=2)
     >>> completion.finish_reason
     'length'
     >>> len(completion.tokens), len(completion.logprobs[0].top)
     (4, 2)
-    >>> print(completion) == print(completion.text)  # doctest: +ELLIPSIS
-    ...
+    >>> str(completion) == completion.text
     True
     """
 
@@ -179,28 +179,12 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         """Closes the stream, unless it has ended."""
-
-@final
-class AsyncStream:
-    """The pieces of a text for `async for`; see Stream."""
-
-    def __aiter__(self) -> Self:
-        """The stream itself."""
-    async def __anext__(self) -> str:
-        """The next piece."""
-    async def result(self) -> Completion:
-        """Waits for the end and returns the whole text with its counts."""
-    def close(self) -> None:
-        """Ends the generation."""
-    async def __aenter__(self) -> Self:
-        """The stream itself."""
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes the stream, unless it has ended."""
+    def _poll(self) -> str | None:
+        """The next piece if it is there; None if it is not, or at the end. For `AsyncStream`."""
+    def _is_over(self) -> bool:
+        """Whether nothing follows."""
+    def _wake_with(self, waker: Callable[[], object]) -> None:
+        """Calls `waker` when there is something to poll."""
 
 @final
 class Tokenizer:
@@ -291,7 +275,8 @@ class Model:
     memory: `auto`, `map` or `copy`: how the file is loaded.
     kernels: a kernel table by name; results are the same.
     context: most tokens of a prompt and its answer; by default what model and memory allow.
-    kv_memory: memory of keys and values, like `2GiB`; by default a quarter of the memory.
+    kv_memory: memory of keys and values, like `2GiB`; by default a quarter of the memory. Those of
+    earlier requests stay in it, so that a prompt that begins like one of them is faster.
     parallel: answers that are computed at the same time.
 
     A model may be used from many threads at once. Requests are computed together, and the same
@@ -343,8 +328,16 @@ class Model:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
     @property
+    def chat_template(self) -> str | None:
+        """The chat template in the syntax of Jinja2; None if the model has none."""
+    @property
+    def prefix_token_id(self) -> int | None:
+        """The token that lm-evaluation-harness puts before a document: the one that begins a text,
+        or else the one that ends it; None if the model has neither."""
+    @property
     def cached_pages(self) -> int:
-        """Pages of keys and values, of 128 positions each, that are in use at the moment."""
+        """Pages of keys and values, of 128 positions each, that requests use or left for later
+        ones. Those of sessions are not counted."""
 
     def generate(self, prompt: _Prompt, **options: Unpack[GenerateOptions]) -> Completion:
         """Continues a text, or token ids.
@@ -367,10 +360,10 @@ class Model:
         prediction: a text that the answer repeats in part, which makes it faster.
         cache_prompt: whether keys and values of earlier requests may be used.
 
-        >>> model.generate("Once", max_tokens=20, temperature=0.8, seed=1, stop=["."]).text == (
-        ...     model.generate("Once", max_tokens=20, temperature=0.8, seed=1, stop=["."]).text)
+        >>> options = dict(max_tokens=20, temperature=0.8, seed=1, stop=["."])
+        >>> model.generate("Once", **options) == model.generate("Once", **options)
         True
-        >>> model.generate("", regex="yes|no").text in ("yes", "no")
+        >>> model.generate("Once", regex="yes|no").text in ("yes", "no")
         True
 
         Ctrl-C ends it within a token.
@@ -396,6 +389,7 @@ class Model:
     def astream(self, prompt: _Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
         """`stream` for asyncio.
 
+        >>> import asyncio
         >>> async def pieces():
         ...     return [piece async for piece in model.astream("Once", max_tokens=4)]
         >>> "".join(asyncio.run(pieces())) == model.generate("Once", max_tokens=4).text
@@ -451,14 +445,17 @@ class Model:
         """How probable a continuation is after a prompt.
 
         Two texts are encoded together; the tokens after those of the prompt are the
-        continuation's. Two lists of ids are taken as they are.
+        continuation's. Ids are taken as they are.
 
         >>> logprob, is_greedy = model.score("Once", " upon a time")
         >>> logprob < 0
         True
         """
     def score_batch(self, pairs: Sequence[tuple[_Prompt, _Prompt]]) -> list[Score]:
-        """The scores of many pairs of prompt and continuation, computed together."""
+        """The scores of many pairs of prompt and continuation, computed together.
+
+        Beginnings that pairs share are computed once.
+        """
     @overload
     def embed(self, texts: str) -> NDArray[np.float32]: ...
     @overload
@@ -474,7 +471,10 @@ class Model:
     def session(self, capacity: int | None = None) -> Session:
         """An empty session for this number of tokens; by default as many as the context."""
     def close(self) -> None:
-        """Ends the requests of this model; later ones raise ClosedError."""
+        """Ends the requests of this model; later ones raise ClosedError.
+
+        Sessions keep the memory of the model until they are closed too.
+        """
     def __enter__(self) -> Self:
         """The model itself."""
     def __exit__(
@@ -493,7 +493,7 @@ class Trainer:
     absent if `preset` names a recipe of the program.
     out: the folder of the run. A run that was stopped goes on from its last checkpoint.
     set: values of the recipe by their keys, like {"train.steps": 10}.
-    threads: number of threads; weights do not depend on it.
+    threads: number of threads, one number for the process; weights do not depend on it.
 
     >>> trainer = sterna.Trainer("tiny.toml", out="run")  # doctest: +SKIP
     >>> outcome = trainer.run(lambda step, metrics: step < 100)  # doctest: +SKIP
@@ -543,7 +543,8 @@ class Server:
     def stop(self) -> int:
         """Waits for answers in progress and ends the server.
 
-        Returns the number of requests that took too long and were cut off.
+        Returns the number of requests that took too long and were cut off. A second call does
+        nothing.
         """
     def __enter__(self) -> Self:
         """The server itself."""
@@ -615,8 +616,8 @@ def serve(
 ) -> Server:
     """Serves models over HTTP with OpenAI's API, in threads of this process.
 
-    Options are the flags of `sterna serve`, with _ for -. Port 0, the default here, takes a free
-    one.
+    Options are the keys of the file of `sterna serve --config`, with _ for -. Port 0, the default
+    here, takes a free one.
 
     >>> from urllib.request import urlopen
     >>> with sterna.serve("model.sterna") as server:

@@ -6,7 +6,7 @@ A result is the same object that the command line prints with `--json`, as a dic
 from __future__ import annotations
 
 import os
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, TypedDict, Union
+from typing import Any, List, Mapping, Optional, Sequence, TypedDict, Union
 
 __all__ = [
     "ChatOptions",
@@ -71,16 +71,25 @@ class TableReport(TypedDict):
     """A table of a conversion: the embedding, the head, a dense linear layer."""
 
     name: str
+    source_dtype: str
     dtype: str
-    bits_per_value: float
+    mean_error: float
     max_error: float
-    relative_error: float
 
 
 class MatrixReport(TypedDict):
-    """A ternary linear layer of a conversion."""
+    """A ternary linear layer of a conversion. Weight = trit x scale, which is a mean of several."""
 
     name: str
+    rows: int
+    columns: int
+    minus: int
+    zero: int
+    plus: int
+    scale: float
+    scales: int
+    stored_scale: str
+    rounded: int
 
 
 class ConversionReport(TypedDict):
@@ -259,7 +268,7 @@ class TrainingMetrics(TypedDict, total=False):
     skipped: bool
     held_out_loss: float
     bits_per_byte: float
-    sample: Optional[Tuple[str, str]]
+    sample: Optional[List[str]]
     layers: List[Mapping[str, Any]]
 
 
@@ -268,14 +277,15 @@ class TrainingOutcome(TypedDict):
 
     step: int
     held_out_loss: Optional[float]
+    out: str
     model: str
     stopped: bool
 
 
 class ServeOptions(TypedDict, total=False):
-    """Options of `serve`: the flags of `sterna serve`, with _ for -."""
+    """Options of `serve`: the keys of the file of `sterna serve --config`, with _ for -."""
 
-    name: Sequence[str]
+    names: Sequence[str]
     any_model: bool
     host: str
     port: int
