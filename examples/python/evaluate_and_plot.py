@@ -2,49 +2,36 @@
 
     python evaluate_and_plot.py [OUT.svg]
 
-The models are one model after 150, 300 and 600 steps of training. Questions about short stories
-have two answers each, and the model is asked how probable it finds them, as benchmarks do it. The
-picture shows how often it prefers the right one, with the error of that share. With matplotlib
-installed it is drawn with that, otherwise by the thirty lines at the end.
+The models are the one of train_and_talk.py after 40, 100 and 300 steps of training. Each question
+has eight possible answers, and the model says how probable it finds them, as in benchmarks. The
+picture shows the share of questions for which the right one is the most probable, with the standard
+error of that share. With matplotlib it is drawn by that, otherwise by some lines at the end.
 """
 
 import math
-import random
 import sys
 from functools import partial
 from pathlib import Path
 
 import sterna
-from train_and_talk import RECIPE
+from train_and_talk import ANSWERS, FACTS, FOLDER, RECIPE, conversations, pairs
 
-FOLDER = Path("runs/python-evaluate")
-STEPS = (150, 300, 600)
-NAMES, PLACES = ["Mia", "Tom", "Zoe", "Ben", "Ivy"], ["barn", "park", "shop", "cave", "zoo"]
-
-
-def questions(count: int) -> list[tuple[str, str, str]]:
-    """Stories with a question, the right answer and a wrong one."""
-    rng = random.Random(1)
-    found = []
-    for _ in range(count):
-        (a, b), (here, there) = rng.sample(NAMES, 2), rng.sample(PLACES, 2)
-        asked, right, wrong = rng.choice([(a, here, there), (b, there, here)])
-        story = f"Once {a} sat in the {here}. {b} was in the {there}. Where is {asked}?"
-        found.append((story, f" In the {right}.", f" In the {wrong}."))
-    return found
+STEPS = (40, 100, 300)
 
 
 def models() -> dict[int, Path]:
     """Trains in three parts. A run that was stopped goes on where it was, so nothing is lost."""
-    files = {}
-    recipe = RECIPE | {"train": RECIPE["train"] | {"steps": STEPS[-1]}}
-    for steps in STEPS:
-        files[steps] = FOLDER / f"{steps}.sterna"
-        if not files[steps].exists():
+    folder = FOLDER / "parts"
+    folder.mkdir(parents=True, exist_ok=True)
+    conversations(folder / "animals.jsonl")
+    data = {"chat": [str(folder / "animals.jsonl")], "vocab_size": 400}
+    files = {steps: folder / f"{steps}.sterna" for steps in STEPS}
+    for steps, path in files.items():
+        if not path.exists():
             # False from the callback ends the run, which then exports the model as it is.
-            trainer = sterna.Trainer(recipe, out=FOLDER)
+            trainer = sterna.Trainer(RECIPE | {"data": data}, out=folder / "run")
             outcome = trainer.run(partial(is_before, steps))
-            sterna.convert(outcome["model"], files[steps])
+            sterna.convert(outcome["model"], path)
     return files
 
 
@@ -52,25 +39,37 @@ def is_before(last: int, step: int, _: object) -> bool:
     return step < last
 
 
-def accuracy(model: sterna.Model, items: list[tuple[str, str, str]]) -> tuple[float, float]:
+def choices(answer: str) -> list[str]:
+    """All answers to questions of this kind; the right one is first."""
+    for kind, form in enumerate(ANSWERS):
+        texts = [form.format(facts[kind]) for facts in FACTS.values()]
+        if answer in texts:
+            return [answer, *(text for text in texts if text != answer)]
+    raise ValueError(f"no question has the answer {answer}")
+
+
+def accuracy(model: sterna.Model, questions: list[tuple[str, str]]) -> tuple[float, float]:
     """The share of right answers, and its standard error."""
-    pairs = [(story, answer) for story, *answers in items for answer in answers]
-    scores = [score.logprob for score in model.score_batch(pairs)]
-    right, wrong = scores[::2], scores[1::2]
-    share = sum(a > b for a, b in zip(right, wrong, strict=True)) / len(items)
-    return share, math.sqrt(share * (1 - share) / len(items))
+    encode = partial(model.tokenizer.encode, add_special_tokens=False)
+    items = []
+    for question, answer in questions:
+        prompt = encode(model.apply_chat_template([{"role": "user", "content": question}]))
+        items += [(prompt, encode(text)) for text in choices(answer)]
+    scores = [score.logprob for score in model.score_batch(items)]
+    rows = [scores[start : start + len(FACTS)] for start in range(0, len(scores), len(FACTS))]
+    share = sum(row[0] == max(row) for row in rows) / len(rows)
+    return share, math.sqrt(share * (1 - share) / len(rows))
 
 
 def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else FOLDER / "accuracy.svg")
-    items = questions(200)
-    story, right, wrong = items[0]
-    print(f"{len(items)} questions like: {story}{right} or{wrong}")
+    _, questions = pairs()
+    print(f"{len(questions)} questions, {len(FACTS)} answers each; by chance {1 / len(FACTS):.0%}")
     results = {}
     for steps, path in models().items():
         with sterna.Model(path) as model:
-            share, error = results[steps] = accuracy(model, items)
-            print(f"after {steps} steps: {share:.1%} right, ± {error:.1%}")
+            share, error = results[steps] = accuracy(model, questions)
+            print(f"after {steps} steps: {share:.0%} right, ± {error:.0%}")
     plot(results, out)
     print(f"the picture is {out}")
 
@@ -84,23 +83,23 @@ def plot(results: dict[int, tuple[float, float]], out: Path) -> None:
     shares, errors = zip(*results.values(), strict=True)
     axes = Figure(figsize=(5, 3), layout="constrained").add_subplot()
     axes.errorbar(list(results), shares, yerr=errors, marker="o", capsize=4)
-    axes.axhline(0.5, linestyle=":", color="gray")
-    axes.set(xlabel="steps of training", ylabel="right answers", ylim=(0.4, 1.02))
+    axes.axhline(1 / len(FACTS), linestyle=":", color="gray")
+    axes.set(xlabel="steps of training", ylabel="right answers", ylim=(0, 1.02))
     axes.figure.savefig(out)
 
 
 def svg(results: dict[int, tuple[float, float]]) -> str:
-    """Points with their errors. x: steps, y: from 40 % to 100 %."""
+    """Points with their errors. x: steps, y: share."""
     width, height, edge = 500, 300, 50
 
     def x(steps: float) -> float:
         return edge + (width - 2 * edge) * steps / max(results)
 
     def y(share: float) -> float:
-        return edge + (height - 2 * edge) * (1 - share) / 0.6
+        return edge + (height - 2 * edge) * (1 - share)
 
     parts = [f'<rect width="{width}" height="{height}" fill="white"/>']
-    for share in (0.4, 0.5, 0.6, 0.8, 1.0):
+    for share in (0, 0.25, 0.5, 0.75, 1):
         parts.append(f'<path d="M{edge} {y(share):.1f}H{width - edge}" stroke="#ddd"/>')
         parts.append(f'<text x="8" y="{y(share) + 4:.1f}">{share:.0%}</text>')
     line = " ".join(f"{x(steps):.1f},{y(share):.1f}" for steps, (share, _) in results.items())

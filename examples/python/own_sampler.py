@@ -2,7 +2,7 @@
 
     python own_sampler.py [MODEL]
 
-Without a model, that of train_and_talk.py is used, and trained first if need be.
+Without a model, a small one learns to tell stories first, which takes some seconds.
 """
 
 import sys
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sterna
-from train_and_talk import train
+from train_and_talk import FOLDER, train
 
 TOKENS = 40
 
@@ -70,7 +70,9 @@ def search(model: sterna.Model, session: sterna.Session, width: int) -> Beam:
 
 
 def main() -> None:
-    model = sterna.Model(sys.argv[1] if len(sys.argv) > 1 else train())
+    stories = {"mix": "stories=1", "documents": 6000, "vocab_size": 400}
+    path = sys.argv[1] if len(sys.argv) > 1 else train(FOLDER / "stories", stories)
+    model = sterna.Model(path)
     prompt = "Once Mia sat in the"
     ids = model.tokenizer.encode(prompt)
     session = model.session()

@@ -7,57 +7,40 @@ own take a model that was trained to embed, such as microsoft/bitnet-embedding-0
 in place of a file.
 """
 
-import itertools
-import random
 import sys
 
 import numpy as np
 
 import sterna
-from train_and_talk import train
-
-NAMES = ["Mia", "Tom", "Zoe", "Ben", "Ivy", "Sam"]
-PLACES = ["barn", "park", "shop", "cave", "zoo", "mill"]
-COLOURS = ["red", "gold", "black", "brown", "teal", "pink"]
-
-
-def documents() -> list[tuple[str, str]]:
-    """Stories that end in a question, and the answers, which are not embedded."""
-    rng = random.Random(3)
-    found = []
-    for name, place, colour in itertools.product(NAMES, PLACES, COLOURS):
-        story = f"Once {name} sat in the {place}. {name} found a {colour} key."
-        if rng.random() < 0.5:
-            found.append((f"{story} Where is {name}?", f"In the {place}."))
-        else:
-            found.append((f"{story} What colour is the key?", f"It is {colour}."))
-    return found
+from train_and_talk import pairs, train
 
 
 def main() -> None:
     model = sterna.Model(sys.argv[1] if len(sys.argv) > 1 else train())
-    found = documents()
+    # The texts to search in have answers, which the model does not see here.
+    found, queries = pairs()
     texts, answers = zip(*found, strict=True)
-    # One row per text, all of length one: a product is the cosine of the angle between two texts.
-    vectors = model.embed(texts)  # (texts, hidden_size)
-    print(f"{len(texts)} texts became vectors of {vectors.shape[1]} numbers\n")
 
-    for query in (
-        "Once Ann ran to the cave. Where is Ann?",
-        "Once Dan was in the hall. Dan bought a gold ring. What colour is the ring?",
-    ):
-        print(f"nearest to: {query}")
-        similarity = vectors @ model.embed(query)
+    def vectors(questions: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """One row of length one per question, so a product is the cosine of two of them."""
+        asked = [[{"role": "user", "content": question}] for question in questions]
+        return model.embed([model.apply_chat_template(messages) for messages in asked])
+
+    rows = vectors(list(texts))  # (texts, hidden_size)
+    print(f"{len(rows)} texts became vectors of {rows.shape[1]} numbers")
+
+    for query in ("What is the food of the owl?", "How do I paint a crow?"):
+        print(f"\nnearest to: {query}")
+        similarity = rows @ vectors([query])[0]
         for index in similarity.argsort()[::-1][:3]:
             print(f"  {similarity[index]:.3f}  {texts[index]}")
 
-    # How good is it? The neighbour of a question should have the same answer.
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest = similarity.argmax(axis=1)
-    hits = np.mean([answers[a] == answers[b] for a, b in enumerate(nearest)])
-    chance = np.mean([a == b for a, b in itertools.combinations(answers, 2)])
-    print(f"\nthe nearest text has the same answer in {hits:.0%} of cases, by chance {chance:.0%}")
+    # How good is it? The nearest text should have the same answer. No query is among the texts.
+    nearest = (vectors([query for query, _ in queries]) @ rows.T).argmax(axis=1)
+    same = [answers[index] == answer for index, (_, answer) in zip(nearest, queries, strict=True)]
+    chance = np.mean([answer == other for other in answers for _, answer in queries])
+    print(f"\nof {len(queries)} questions {np.mean(same):.0%} find one with the same answer; "
+          f"by chance {chance:.0%}")
 
 
 if __name__ == "__main__":
