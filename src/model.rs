@@ -89,10 +89,15 @@ impl Choices {
     }
 }
 
+/// Most threads: no machine has more, and the lists of many more would not fit into memory.
+const MOST_THREADS: usize = 4096;
+
 pub fn check_threads(threads: usize) -> Result<usize, Usage> {
-    match threads {
-        0 => Err(Usage("--threads is 0, expected at least 1".into())),
-        threads => Ok(threads),
+    match (1..=MOST_THREADS).contains(&threads) {
+        true => Ok(threads),
+        false => Err(Usage(format!(
+            "--threads is {threads}, expected 1 to {MOST_THREADS}"
+        ))),
     }
 }
 

@@ -21,6 +21,7 @@ use sterna_train::{Control, Draft, Event, Outcome, Place, Run};
 
 use crate::choice::choice;
 use crate::exit::{Interrupted, Usage, not_built_with};
+use crate::model::check_threads;
 use crate::output::outln;
 use crate::terminal::{self, Stoppable};
 
@@ -287,8 +288,7 @@ fn opened(args: &Args) -> anyhow::Result<Run> {
 /// Lets the trainer use this many threads.
 pub fn use_threads(threads: Option<usize>) -> anyhow::Result<()> {
     match threads {
-        Some(0) => Err(Usage("--threads is 0, expected at least 1".into()).into()),
-        Some(threads) => Ok(sterna_train::use_threads(threads)?),
+        Some(threads) => Ok(sterna_train::use_threads(check_threads(threads)?)?),
         None => Ok(()),
     }
 }
