@@ -25,8 +25,6 @@ use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
 use crate::values::{self, Prompt};
 
-/// Most items of a list.
-const MOST_ITEMS: usize = 1 << 20;
 /// Tokens of a pass while all logits are computed.
 const PASS: usize = 64;
 
@@ -100,23 +98,6 @@ impl Model {
         });
         warned(py, begun?)
     }
-}
-
-/// The items of a list, of which a text is none.
-fn items<'py>(name: &str, list: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let expected = "a list";
-    if list.cast::<PyString>().is_ok() || list.cast::<PyDict>().is_ok() {
-        return Err(values::wrong_type(name, list, expected));
-    }
-    let mut items = Vec::new();
-    let all = list.try_iter();
-    for item in all.map_err(|_| values::wrong_type(name, list, expected))? {
-        if items.len() == MOST_ITEMS {
-            return Err(Fault::usage(format!("{name} has more than {MOST_ITEMS} items")).into());
-        }
-        items.push(item?);
-    }
-    Ok(items)
 }
 
 #[pymethods]
@@ -346,7 +327,7 @@ impl Model {
         let shared = self.open()?;
         let fields = options::read(options, COMPLETION)?;
         let vocab_size = shared.vocab_size();
-        let prompts = items("prompts", prompts)?.into_iter().enumerate();
+        let prompts = values::items("prompts", prompts)?.into_iter().enumerate();
         let prompts =
             prompts.map(|(i, prompt)| Prompt::of(&format!("prompts[{i}]"), &prompt, vocab_size));
         let prompts: Vec<Prompt> = prompts.collect::<PyResult<_>>()?;
@@ -493,9 +474,9 @@ impl Model {
     fn score_batch(&self, py: Python<'_>, pairs: &Bound<'_, PyAny>) -> PyResult<Vec<Score>> {
         let shared = self.open()?;
         let mut all = Vec::new();
-        for (index, pair) in items("pairs", pairs)?.into_iter().enumerate() {
+        for (index, pair) in values::items("pairs", pairs)?.into_iter().enumerate() {
             let name = format!("pairs[{index}]");
-            let two = items(&name, &pair)?;
+            let two = values::items(&name, &pair)?;
             let two: [Bound<PyAny>; 2] = two
                 .try_into()
                 .map_err(|_| values::wrong_type(&name, &pair, "a prompt and a continuation"))?;
@@ -518,7 +499,7 @@ impl Model {
         let is_one = texts.cast::<PyString>().is_ok();
         let list = match is_one {
             true => vec![texts.clone()],
-            false => items("texts", texts)?,
+            false => values::items("texts", texts)?,
         };
         let prompts = list
             .iter()

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use serde_json::{Map, Value, json};
 
+use crate::errors::Fault;
 use crate::values::{self, json, text_of};
 
 /// Which options there are.
@@ -82,6 +83,11 @@ pub fn read(options: Option<&Bound<'_, PyDict>>, which: Options) -> PyResult<Map
             }
             _ => json(&name, &value)?,
         };
+        // Requests over HTTP may have these below 0, the command line may not.
+        if ["seed", "top_k"].contains(field) && value.as_i64().is_some_and(|n| n < 0) {
+            let why = format!("{name} is {value}, expected a whole number from 0");
+            return Err(Fault::usage(why).into());
+        }
         fields.insert((*field).to_owned(), value);
     }
     let mut default = |name: &str, value: Value| {

@@ -17,6 +17,8 @@ use crate::errors::Fault;
 const DEEPEST: usize = 100;
 /// Most values of an argument, in lists and dicts of any depth.
 const MOST_VALUES: usize = 1 << 20;
+/// Most items of a list.
+const MOST_ITEMS: usize = 1 << 20;
 /// Most token ids of one argument.
 const MOST_IDS: usize = 1 << 24;
 
@@ -183,7 +185,7 @@ impl Prompt {
 }
 
 /// Token ids below a vocabulary size: a list, a one-dimensional array of whole numbers, or anything
-/// else that gives whole numbers.
+/// else with a length that gives whole numbers.
 pub fn ids(name: &str, value: &Bound<'_, PyAny>, vocab_size: usize) -> PyResult<Vec<u32>> {
     const EXPECTED: &str = "token ids";
     let is_unordered = value.cast::<PyDict>().is_ok()
@@ -192,7 +194,8 @@ pub fn ids(name: &str, value: &Bound<'_, PyAny>, vocab_size: usize) -> PyResult<
     let is_text = value.cast::<PyString>().is_ok()
         || value.cast::<PyBytes>().is_ok()
         || value.cast::<PyByteArray>().is_ok();
-    if is_unordered || is_text {
+    // What can be read only once has no length.
+    if is_unordered || is_text || value.len().is_err() {
         return Err(wrong_type(name, value, EXPECTED));
     }
     let items = value
@@ -221,6 +224,23 @@ pub fn id(name: &str, value: &Bound<'_, PyAny>, vocab_size: usize) -> PyResult<u
         ))
     };
     Ok(known.ok_or_else(why)?)
+}
+
+/// The items of a list, of which a text is none.
+pub fn items<'py>(name: &str, list: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let expected = "a list";
+    if list.cast::<PyString>().is_ok() || list.cast::<PyDict>().is_ok() {
+        return Err(wrong_type(name, list, expected));
+    }
+    let mut items = Vec::new();
+    let all = list.try_iter();
+    for item in all.map_err(|_| wrong_type(name, list, expected))? {
+        if items.len() == MOST_ITEMS {
+            return Err(Fault::usage(format!("{name} has more than {MOST_ITEMS} items")).into());
+        }
+        items.push(item?);
+    }
+    Ok(items)
 }
 
 /// A number of things, from `least` to `most`.

@@ -261,7 +261,7 @@ fn value_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<OsString> {
     }
     match values::json(name, value)? {
         serde_json::Value::Number(number) => Ok(number.to_string().into()),
-        serde_json::Value::Array(list) => {
+        serde_json::Value::Array(list) if name == "key_weights" => {
             let items: Vec<String> = list.iter().map(ToString::to_string).collect();
             Ok(items.join(",").into())
         }
