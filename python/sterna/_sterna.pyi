@@ -22,7 +22,32 @@ from .types import (
     TrainingOutcome,
 )
 
-__all__: list[str]
+__all__ = [
+    "ClosedError",
+    "Completion",
+    "ConstraintError",
+    "ContextError",
+    "Error",
+    "FileError",
+    "Model",
+    "ModelError",
+    "Score",
+    "Server",
+    "Session",
+    "Stream",
+    "TokenLogprob",
+    "Tokenizer",
+    "Trainer",
+    "Usage",
+    "UsageError",
+    "__version__",
+    "convert",
+    "doctor",
+    "inspect",
+    "run",
+    "serve",
+    "verify",
+]
 
 __version__: Final[str]
 
