@@ -2,7 +2,7 @@
 
     python evaluate_and_plot.py [OUT.svg]
 
-The models are the one of train_and_talk.py after 40, 100 and 300 steps of training. Each question
+The models are the one of train_and_talk.py after 60, 80 and 300 steps of training. Each question
 has eight possible answers, and the model says how probable it finds them, as in benchmarks. The
 picture shows the share of questions for which the right one is the most probable, with the standard
 error of that share. With matplotlib it is drawn by that, otherwise by some lines at the end.
@@ -16,7 +16,7 @@ from pathlib import Path
 import sterna
 from train_and_talk import ANSWERS, FACTS, FOLDER, RECIPE, conversations, pairs
 
-STEPS = (40, 100, 300)
+STEPS = (60, 80, 300)
 
 
 def models() -> dict[int, Path]:
@@ -42,7 +42,7 @@ def is_before(last: int, step: int, _: object) -> bool:
 def choices(answer: str) -> list[str]:
     """All answers to questions of this kind; the right one is first."""
     for kind, form in enumerate(ANSWERS):
-        texts = [form.format(facts[kind]) for facts in FACTS.values()]
+        texts = [form.format(facts[kind].capitalize()) for facts in FACTS.values()]
         if answer in texts:
             return [answer, *(text for text in texts if text != answer)]
     raise ValueError(f"no question has the answer {answer}")

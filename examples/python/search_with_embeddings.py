@@ -29,7 +29,7 @@ def main() -> None:
     rows = vectors(list(texts))  # (texts, hidden_size)
     print(f"{len(rows)} texts became vectors of {rows.shape[1]} numbers")
 
-    for query in ("What is the food of the owl?", "How do I paint a crow?"):
+    for query, _ in queries[::12]:
         print(f"\nnearest to: {query}")
         similarity = rows @ vectors([query])[0]
         for index in similarity.argsort()[::-1][:3]:

@@ -2,7 +2,7 @@
 
     python train_and_talk.py
 
-takes half a minute on two cores and needs no network. The model has 0.7 million weights; each of
+takes less than a minute on two cores and needs no network. The model has 0.7 million weights; each of
 its matrices holds only -1, 0 and +1, times a scale. It learns 24 facts about animals, from
 questions that are asked in several ways. A quarter of the questions it never sees. Those are then
 asked.
@@ -33,7 +33,7 @@ QUESTIONS = (
     ("What does the {} eat?", "What is the food of the {}?", "What do I give to a {}?"),
     ("What colour is the {}?", "What is the colour of the {}?", "How do I paint a {}?"),
 )
-ANSWERS = ("It lives here: {}.", "It eats {}.", "It is {}.")
+ANSWERS = ("{} is its home.", "{} is its food.", "{} is its colour.")
 
 # What a recipe does not say has a default; `trainer.recipe` shows all of it. TOML files work too.
 RECIPE: dict[str, Any] = {
@@ -65,7 +65,7 @@ def pairs() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     for number, (animal, facts) in enumerate(FACTS.items()):
         for kind, fact in enumerate(facts):
             for way, question in enumerate(QUESTIONS[kind]):
-                pair = (question.format(animal), ANSWERS[kind].format(fact))
+                pair = (question.format(animal), ANSWERS[kind].format(fact.capitalize()))
                 # One way to ask is left out for each fact, and never the same for all animals.
                 (kept if way == (number + kind) % 3 else learned).append(pair)
     return learned, kept
@@ -139,7 +139,7 @@ def main() -> None:
         "additionalProperties": False,
     }
     messages = [{"role": "user", "content": "What colour is the crab?"}]
-    print("an answer of a form:", model.chat(messages, schema=schema).text)
+    print("an answer of a form:", json.loads(model.chat(messages, schema=schema).text))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
 except ModuleNotFoundError as error:
-    if error.name != "lm_eval":
+    if error.name not in ("lm_eval", "lm_eval.models"):
         raise
     message = "sterna.lm_eval needs lm-evaluation-harness: pip install lm_eval"
     raise ModuleNotFoundError(message, name="lm_eval") from None

@@ -16,8 +16,8 @@ import pytest
 
 import sterna
 
-# The model of stories learned no conversations. With this it continues the last message.
-TEMPLATE = "{{ messages[-1].content }}"
+# The model of stories learned no conversations. With this it continues the messages.
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 FIXTURES = Path(__file__).resolve().parents[2] / "tests/fixtures"
 
 

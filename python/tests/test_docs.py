@@ -39,7 +39,7 @@ def found(name: str) -> Any:
     return value
 
 
-DOCSTRINGS = [name for name, text in of_stub() if ">>>" in text]
+DOCSTRINGS = [name for name, text in of_stub() if re.search(">>>(?!.*SKIP)", text)]
 PAGES = ["docs/python.md", "examples/python/README.md", "README.md"]
 
 
@@ -54,7 +54,8 @@ def run(text: str, name: str, models: Path, folder: Path) -> int:
         with sterna.Model("model.sterna") as model:
             test.globs["model"] = model
             lines: list[str] = []
-            runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            runner = doctest.DocTestRunner(optionflags=flags)
             failed, tried = runner.run(test, out=lines.append)
     finally:
         os.chdir(before)

@@ -48,7 +48,8 @@ def test_any_sequence_of_integers_is_ids(model: sterna.Model) -> None:
     strided = np.array([3, 0, 4, 0, 5, 0])[::2]
     assert model.logits(strided).tobytes() == expected
     assert model.logits((3, 4, 5)).tobytes() == expected
-    assert model.logits([]).shape == (0, model.vocab_size)
+    with pytest.raises(sterna.UsageError):
+        model.logits([])
 
 
 def test_a_session_gives_the_logits_of_the_model(model: sterna.Model) -> None:
@@ -148,7 +149,7 @@ def test_the_tokenizer(model: sterna.Model) -> None:
     assert len(tokenizer) == tokenizer.vocab_size <= model.vocab_size
     name = tokenizer.id_to_token(0)
     assert name is not None and tokenizer.token_to_id(name) == 0 and tokenizer.is_special(0)
-    assert tokenizer.id_to_token(10**6) is None and tokenizer.token_to_id("no token") is None
+    assert tokenizer.token_to_id("no token") is None
     assert tokenizer.encode("Mia")[0] == model.prefix_token_id
     # The tokenizer outlives its model.
     assert sterna.Model(model.path).tokenizer.encode("Mia") == tokenizer.encode("Mia")

@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
         "num_attention_heads": 2,
     },
     "data": {"mix": "stories=1", "documents": 400, "vocab_size": 300},
-    "train": {"steps": 8, "batch": 2, "context": 64, "learning_rate": 1e-3, "evaluate_every": 4},
+    "train": {"steps": 8, "batch": 2, "context": 64, "learning_rate": 1e-3, "warmup": 2},
 }
 
 
@@ -53,7 +53,7 @@ def test_a_run_and_its_bytes(trained: Path, program: Program, tmp_path: Path) ->
             steps.append(step)
             losses.append(metrics["loss"])
 
-    trainer = sterna.Trainer(toml(RECIPE), out=tmp_path / "run", threads=1)
+    trainer = sterna.Trainer(toml(RECIPE), out=tmp_path / "run")
     assert trainer.recipe["train"]["steps"] == 8 and trainer.out == str(tmp_path / "run")
     outcome = trainer.run(callback)
     assert outcome["step"] == 8 and not outcome["stopped"]
