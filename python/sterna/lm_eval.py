@@ -51,6 +51,7 @@ class LM(TemplateLM):
     batch_size: requests that are computed together, or `auto`. It changes no result.
     max_length: most tokens of a context; by default as many as the model takes.
     max_gen_toks: tokens that are generated at most where the task does not say.
+    device: has no effect; the command names a GPU unless told otherwise, and models run on the CPU.
     seed: of generations whose task asks for sampling; the next request has the next seed.
     Other options are those of `sterna.Model`.
     """
@@ -68,8 +69,6 @@ class LM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        if device not in (None, "cpu"):
-            raise ValueError(f"device {device}: expected cpu, where Sterna's models run")
         if isinstance(pretrained, Model):
             if options:
                 names = ", ".join(options)

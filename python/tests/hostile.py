@@ -69,7 +69,7 @@ GOOD: dict[str, Any] = {
 # No token ids.
 IDS: list[Any] = [
     None, 5, 3.5, b"bytes", object(), {"a": 1}, {5}, [None], ["a", 5], [1.5], [-1], [2**31],
-    [2**32], [HUGE], [10**6], [[1, 2], [3]], [Index()], Liar(3), Liar(-1), [5, "a"],
+    [2**32], [HUGE], [10**6], [[1, 2], [3]], [Index()], Liar(3), Liar(-1), iter([5]), [5, "a"],
     [math.nan], np.array(1), np.zeros((2, 2), np.int64), np.array([1.5]), np.array(["a"]),
     np.array([-1]), np.array([2**40]), np.array([2**63], np.uint64), np.array([None]),
     np.array([1 + 2j]), np.array([5], np.float16), np.zeros((1, 0, 3), np.int32),
@@ -80,13 +80,13 @@ TEXTS: list[Any] = ["\ud800", "a\udfff", "word " * 200_000]
 OPTIONS: dict[str, list[Any]] = {
     "max_tokens": [-1, HUGE, "a", 1.5, [], math.nan],
     "temperature": [-1, math.nan, math.inf, "a", [], 1e400, HUGE**20],
-    "top_k": [-2, HUGE, 1.5, "a"],
+    "top_k": [-1, HUGE, 1.5, "a"],
     "top_p": [-0.1, 1.1, math.nan, "a"],
     "min_p": [-0.1, 1.1, math.nan, "a"],
     "repetition_penalty": [0, -1, math.nan, math.inf, "a"],
     "frequency_penalty": [math.nan, math.inf, "a"],
     "presence_penalty": [math.nan, -math.inf, "a"],
-    "seed": [HUGE, "a", 1.5],
+    "seed": [-1, HUGE, "a", 1.5],
     "stop": [5, [5], [None], "", [""], b"a", {"a": "b"}, ["\ud800"]],
     "stop_token_ids": [5, ["a"], [-1], [2**40], [10**6]],
     "include_stop_str_in_output": ["a", 5],
