@@ -55,6 +55,10 @@ fn json_at(
     if value.cast::<PyFloat>().is_ok() {
         return float(name, value.extract()?);
     }
+    // Before the checks for kinds of collections, which take longer.
+    if value.cast::<PyInt>().is_ok() {
+        return whole_json(name, value);
+    }
     if let Ok(members) = value.cast::<PyMapping>() {
         let mut object = Map::new();
         for pair in members.items()?.iter() {
@@ -80,16 +84,9 @@ fn json_at(
     if value.hasattr("__fspath__")? {
         return Ok(path(name, value)?.to_string_lossy().into_owned().into());
     }
-    // Whole numbers, also those of numpy, then other numbers.
-    if let Ok(whole) = value.extract::<i64>() {
-        return Ok(whole.into());
-    }
-    if let Ok(whole) = value.extract::<u64>() {
-        return Ok(whole.into());
-    }
-    if value.cast::<PyInt>().is_ok() {
-        let why = format!("{name} holds {value}, expected numbers below 2^64");
-        return Err(Fault::usage(why).into());
+    // Whole numbers of numpy, then other numbers.
+    if value.extract::<i64>().is_ok() {
+        return whole_json(name, value);
     }
     match value.extract::<f64>() {
         Ok(number) => float(name, number),
@@ -99,6 +96,15 @@ fn json_at(
             "None, bool, int, float, str, list or dict",
         )),
     }
+}
+
+fn whole_json(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if let Ok(whole) = value.extract::<i64>() {
+        return Ok(whole.into());
+    }
+    let why = || Fault::usage(format!("{name} holds {value}, expected numbers below 2^64"));
+    let whole: u64 = value.extract().map_err(|_| why())?;
+    Ok(whole.into())
 }
 
 fn float(name: &str, number: f64) -> PyResult<Value> {
