@@ -142,12 +142,11 @@ pub fn batch(
     }
 }
 
-/// The scores of pairs, each with the beginning of the messages about it.
-pub fn scores(
-    py: Python<'_>,
-    shared: &Shared,
-    pairs: Vec<(String, (Bound<'_, PyAny>, Bound<'_, PyAny>))>,
-) -> PyResult<Vec<Score>> {
+/// A prompt and a continuation, after the beginning of the messages about them.
+pub type Pair<'py> = (String, (Bound<'py, PyAny>, Bound<'py, PyAny>));
+
+/// The scores of pairs.
+pub fn scores(py: Python<'_>, shared: &Shared, pairs: Vec<Pair<'_>>) -> PyResult<Vec<Score>> {
     let vocab_size = shared.vocab_size();
     let mut prompts = Vec::with_capacity(pairs.len());
     for (at, (prompt, continuation)) in pairs {
