@@ -12,13 +12,13 @@ use pyo3::prelude::*;
 use sterna_serve::engine::{Event, Reader, Sink};
 
 /// The two ends of an inbox.
-pub fn inbox() -> (Ear, Inbox) {
+pub fn inbox() -> (EventSender, Inbox) {
     let shared = Arc::new(Shared::default());
     let inbox = Inbox {
         shared: Arc::clone(&shared),
         process: std::process::id(),
     };
-    (Ear(shared), inbox)
+    (EventSender(shared), inbox)
 }
 
 #[derive(Default)]
@@ -55,9 +55,9 @@ impl Shared {
 }
 
 /// The end of the engine.
-pub struct Ear(Arc<Shared>);
+pub struct EventSender(Arc<Shared>);
 
-impl Sink for Ear {
+impl Sink for EventSender {
     fn send(&mut self, event: Event) {
         self.0.change(|state| state.events.push_back(event));
     }
@@ -72,7 +72,7 @@ impl Sink for Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for EventSender {
     fn drop(&mut self) {
         self.0.change(|state| state.is_closed = true);
     }

@@ -23,8 +23,8 @@ pub struct Work {
 impl Work {
     /// Gives a request to the engine.
     pub fn start(shared: &Shared, request: Request) -> Result<Work, Fault> {
-        let (ear, inbox) = inbox();
-        shared.engine.submit(request, Box::new(ear))?;
+        let (sender, inbox) = inbox();
+        shared.engine.submit(request, Box::new(sender))?;
         Ok(Work {
             shared: shared.clone(),
             inbox,
