@@ -160,9 +160,9 @@ pub fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     }
 }
 
-/// A path: a str or an os.PathLike.
+/// A path: a str or an os.PathLike, which is not empty.
 pub fn path(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
-    value.extract::<PathBuf>().map_err(|error| {
+    let path = value.extract::<PathBuf>().map_err(|error| {
         let py = value.py();
         if error.is_instance_of::<PyTypeError>(py) {
             wrong_type(name, value, "a str or an os.PathLike")
@@ -171,7 +171,11 @@ pub fn path(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
         } else {
             error
         }
-    })
+    })?;
+    match path.as_os_str().is_empty() {
+        true => Err(Fault::usage(format!("{name} is empty, expected a path")).into()),
+        false => Ok(path),
+    }
 }
 
 /// A prompt: a text, or token ids below a vocabulary size.

@@ -264,7 +264,7 @@ def of_trainers() -> Iterator[Call]:
     yield from each("recipe", run, recipes)
     options: dict[str, list[Any]] = {
         "preset": ["nonsense", 5],
-        "out": [5, None, "a\0b", "text"],
+        "out": [5, None, "", "a\0b", "text"],
         "set": [5, {"nonsense": 1}, {"train.steps": object()}, {"train.steps": -1}, {5: 5}],
         "threads": [0, -1, HUGE, "a"],
         "callback": [5, lambda: None],
