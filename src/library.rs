@@ -145,8 +145,9 @@ pub fn serve(args: &[OsString]) -> anyhow::Result<Serving> {
 fn verb(args: &[OsString]) -> Result<Verb, Usage> {
     let parsed = crate::parse(args).map_err(|error| {
         let message = error.to_string();
-        let end = message.find("\n\nUsage:").unwrap_or(message.len());
-        let why = message[..end].trim();
+        let ends = ["\n\nUsage:", "\n\nFor more information"];
+        let end = ends.iter().filter_map(|end| message.find(end)).min();
+        let why = message[..end.unwrap_or(message.len())].trim();
         Usage(why.strip_prefix("error: ").unwrap_or(why).to_owned())
     });
     Ok(parsed?.verb)

@@ -326,7 +326,7 @@ fn usage_errors_say_what_is_possible() {
     );
     usage(
         &["generate", text(&run.packed), "--threads", "0"],
-        "at least 1",
+        "1 to 4096",
     );
     usage(&["data", "generate", "--mix", "chess=1"], "addition2");
     usage(&["trian"], "train");

@@ -51,6 +51,10 @@ pub(crate) enum FileBytes {
     Copied {
         bytes: HugePages,
         /// Parts of the file that are mapped, not copied.
+        #[cfg_attr(
+            not(unix),
+            expect(dead_code, reason = "who reads them asks the system")
+        )]
         seldom: Vec<Range<usize>>,
     },
     /// Bytes that came without a file.
