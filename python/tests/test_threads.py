@@ -122,6 +122,8 @@ def test_a_session_is_of_one_thread_at_a_time(long_model: sterna.Model) -> None:
 
 HOURS = """
 import os, signal, sys, threading, traceback, sterna
+# A shell starts what runs in its background without this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = sterna.Model(sys.argv[1])
 ids = [5 + index % 90 for index in range(2000)]
 works = {
