@@ -147,7 +147,7 @@ def compare(name, found, expected):
     numbers with more digits."""
     for key, value in found.items():
         is_share = key[1] in ("acc", "acc_norm")
-        is_equal = math.isclose(value, expected[key], rel_tol=0 if is_share else 1e-13)
+        is_equal = math.isclose(value, expected[key], rel_tol=0 if is_share else 1e-12)
         assert is_equal, f"{name}: {key} is {value}, of sterna validate {expected[key]}"
     print(f"lm-eval {name}: {len(found)} figures are those of sterna validate", flush=True)
 
