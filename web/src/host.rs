@@ -160,7 +160,8 @@ impl Host {
         Ok(model.forward(cache, &ids[kept..], Logits::Last)?)
     }
 
-    /// Begins an answer to a [`Request`]. One that is in progress is given up.
+    /// Begins an answer to a request, whose fields are those of the server that choose tokens. An
+    /// answer that is in progress is given up.
     pub fn begin(&mut self, input: &str) -> Result<()> {
         let request: Request = read(input)?;
         let running = self.running()?;
