@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import puppeteer from 'puppeteer-core';
+import { actsOf } from './acts.mjs';
 
 const [address, executablePath] = process.argv.slice(2);
 const files = resolve('downloads');
@@ -25,12 +26,11 @@ page.on('request', (request) => {
 });
 
 // What the page shows, and acts of a person.
-const see = (test, ...args) => page.waitForFunction(test, {}, ...args);
+const { see, idle, step, setting, narrow } = actsOf(page, 'page');
 const last = (selector) => page.evaluate((wanted) => {
   const found = [...document.querySelectorAll(wanted)].at(-1);
   return found ? found.textContent : null;
 }, selector);
-const idle = () => see(() => document.querySelector('#stop').hidden);
 const press = async (selector, label) => {
   const [button] = (await page.$$(selector)).reverse();
   assert.ok(button, `no element ${selector} to press for ${label}`);
@@ -58,24 +58,7 @@ const send = async (text) => {
 const answer = () => last('.message.assistant .text');
 const note = () => last('.message.assistant .note');
 const versions = (role) => last(`.message.${role} .versions`);
-const setting = async (name, value) => {
-  await page.click('#open-settings');
-  await page.$eval(`#settings [name="${name}"]`, (field, text) => (field.value = text), value);
-  await page.click('#settings button[value="save"]');
-  await see(() => !document.querySelector('#settings').open);
-};
 const picture = (name) => page.screenshot({ path: `${name}.png` });
-const step = (name) => console.log(`page: ${name}`);
-
-// No part of the page is wider than the window.
-async function narrow(name) {
-  const wide = await page.evaluate(() => {
-    const parts = [document.documentElement, document.querySelector('#scroll'),
-      ...document.querySelectorAll('dialog[open]')];
-    return parts.filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.tagName);
-  });
-  assert.deepEqual(wide, [], `${name}: parts are wider than the window`);
-}
 
 async function opens() {
   await page.setViewport({ width: 1280, height: 800 });

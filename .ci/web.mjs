@@ -3,6 +3,7 @@
 // served model. Every wait is for a condition.
 import assert from 'node:assert/strict';
 import puppeteer from 'puppeteer-core';
+import { actsOf } from './acts.mjs';
 
 const [site, server, executablePath, served] = process.argv.slice(2);
 const browser = await puppeteer.launch({ executablePath, args: ['--no-sandbox'] });
@@ -20,19 +21,10 @@ browser.on('targetcreated', async (target) => {
   session?.on('Network.requestWillBeSent', ({ request }) => requests.push(request.url));
 });
 
-const see = (test, ...args) => page.waitForFunction(test, {}, ...args);
+const { see, idle, step, setting, narrow } = actsOf(page, 'web');
 const text = (selector) => page.$$eval(selector, (found) => found.at(-1)?.textContent ?? '');
-const idle = () => see(() => document.querySelector('#stop').hidden);
 const picture = (name) => page.screenshot({ path: `web-${name}.png` });
-const step = (name) => console.log(`web: ${name}`);
 const quiet = () => assert.deepEqual(problems, [], 'errors in the console');
-
-async function setting(name, value) {
-  await page.click('#open-settings');
-  await page.$eval(`#settings [name="${name}"]`, (field, wanted) => (field.value = wanted), value);
-  await page.click('#settings button[value="save"]');
-  await see(() => !document.querySelector('#settings').open);
-}
 
 async function send(message) {
   const before = (await page.$$('.message')).length;
@@ -55,16 +47,6 @@ async function loadAddress(address, sum = '') {
 
 const loadEnds = () => see(() => document.querySelector('#loading').hidden);
 const isLoaded = () => see(() => document.querySelector('#model').value !== '');
-
-// No part of the page is wider than the window.
-async function narrow(name) {
-  const wide = await page.evaluate(() => {
-    const all = [document.documentElement, document.querySelector('#scroll'),
-      ...document.querySelectorAll('dialog[open]')];
-    return all.filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.tagName);
-  });
-  assert.deepEqual(wide, [], `${name}: parts are wider than the window`);
-}
 
 async function opens() {
   await page.setViewport({ width: 1280, height: 800 });
