@@ -3,24 +3,11 @@
 mod support;
 
 use serde_json::Value;
-use sterna_serve::http::{LocalPage, Settings};
+use sterna_serve::http::Settings;
 use support::{Test, limits, served, two_keys, with_keys};
 
-/// The parts of the page, each with its name as content.
 fn with_page(settings: &mut Settings) {
-    let folder = tempfile::tempdir().unwrap();
-    let names = [
-        "index.html",
-        "page.js",
-        "sterna.js",
-        "sterna.wasm",
-        "style.css",
-        "worker.js",
-    ];
-    for name in names {
-        std::fs::write(folder.path().join(name), name).unwrap();
-    }
-    settings.local = Some(LocalPage::read(folder.path()).unwrap());
+    settings.local = Some(support::local_page());
 }
 
 #[test]

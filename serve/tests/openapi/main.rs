@@ -16,7 +16,7 @@ use std::io::Write;
 
 use schema::Schemas;
 use serde_json::{Value, json};
-use sterna_serve::http::{LocalPage, Settings};
+use sterna_serve::http::Settings;
 use support::{Reply, Test, limits, served};
 
 /// Requests with a body that are answered, at least one for each operation.
@@ -111,23 +111,6 @@ fn resolved<'d>(document: &'d Value, part: &'d Value) -> &'d Value {
         .map_or(part, |name| Schemas(document).target(name))
 }
 
-/// The files of the page that runs models in the browser, with texts of no meaning.
-fn local_page() -> LocalPage {
-    let folder = tempfile::tempdir().unwrap();
-    let names = [
-        "index.html",
-        "page.js",
-        "sterna.js",
-        "sterna.wasm",
-        "style.css",
-        "worker.js",
-    ];
-    for name in names {
-        std::fs::write(folder.path().join(name), name).unwrap();
-    }
-    LocalPage::read(folder.path()).unwrap()
-}
-
 /// The schema of a reply, as the operation describes it.
 fn described<'d>(document: &'d Value, operation: &'d Value, reply: &Reply) -> &'d Value {
     let response = operation["responses"].get(reply.status.to_string());
@@ -205,7 +188,7 @@ fn the_document_has_the_form_of_openapi() {
 
 #[test]
 fn every_operation_answers_what_the_document_says() {
-    let page = local_page();
+    let page = support::local_page();
     let with_page = |settings: &mut Settings| settings.local = Some(page);
     let test = Test::with(with_page, vec![served("stories", limits())]);
     let document = document(&test);
@@ -328,14 +311,14 @@ fn calls_are_what_the_document_says() {
 fn errors_are_what_the_document_says() {
     let keys = sterna_serve::http::Keys::parse("a-long-key").unwrap();
     let models = vec![support::served("stories", support::limits())];
-    let page = local_page();
+    let page = support::local_page();
     let close = |settings: &mut Settings| {
         settings.keys = keys;
         settings.local = Some(page);
     };
     let closed = Test::with(close, models);
     let test = Test::start();
-    let loading = Test::loading(|settings| settings.local = Some(local_page()));
+    let loading = Test::loading(|settings| settings.local = Some(support::local_page()));
     let document = document(&test);
     let mut too_large_ones = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {

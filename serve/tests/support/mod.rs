@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sterna_convert::PackedOptions;
 use sterna_runtime::{KvPage, Model};
 use sterna_serve::engine::{Guesses, Limits};
-use sterna_serve::http::{Keys, Options, Served, Server, Settings};
+use sterna_serve::http::{Keys, LocalPage, Options, Served, Server, Settings};
 
 /// A template under which the model, which knows stories only, goes on with what the user says.
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}\
@@ -260,7 +260,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// The body where it is no text and has a length.
+    /// The body, if it is not a text and has a length.
     pub bytes: Vec<u8>,
 }
 
@@ -359,3 +359,20 @@ fn dechunked(mut rest: &str) -> String {
 
 /// Positions of a page of keys and values.
 pub const PAGE: usize = KvPage::TOKENS;
+
+/// The parts of the page that runs models in the browser, each with its name as content.
+pub fn local_page() -> LocalPage {
+    let folder = tempfile::tempdir().unwrap();
+    let names = [
+        "index.html",
+        "page.js",
+        "sterna.js",
+        "sterna.wasm",
+        "style.css",
+        "worker.js",
+    ];
+    for name in names {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    LocalPage::read(folder.path()).unwrap()
+}
