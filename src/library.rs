@@ -141,7 +141,7 @@ pub fn serve(args: &[OsString]) -> anyhow::Result<Serving> {
     Ok(Serving { server, names })
 }
 
-/// The verb of arguments. Of clap's message the part that explains is kept.
+/// The verb of arguments. The part of clap's message that explains is kept.
 fn verb(args: &[OsString]) -> Result<Verb, Usage> {
     let parsed = crate::parse(args).map_err(|error| {
         let message = error.to_string();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // SAFETY: no other thread runs yet. `sterna::run` says who reads the variable.
+    // SAFETY: no other thread runs yet. `sterna::run` says what reads the variable.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     sterna::run(std::env::args_os().skip(1)).into()
 }

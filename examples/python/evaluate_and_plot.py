@@ -5,7 +5,7 @@
 The models are the one of train_and_talk.py after 60, 80 and 300 steps of training. Each question
 has eight possible answers, and the model says how probable it finds them, as in benchmarks. The
 picture shows the share of questions for which the right one is the most probable, with the standard
-error of that share. With matplotlib it is drawn by that, otherwise by some lines at the end.
+error of that share. With matplotlib it is drawn by that, and without it by some lines at the end.
 """
 
 import math

@@ -2,10 +2,10 @@
 
     python train_and_talk.py
 
-takes less than a minute on two cores and needs no network. The model has 0.7 million weights; each of
-its matrices holds only -1, 0 and +1, times a scale. It learns 24 facts about animals, from
-questions that are asked in several ways. A quarter of the questions it never sees. Those are then
-asked.
+takes less than a minute on two cores and needs no network. The model has 0.7 million weights; each
+of its matrices holds only -1, 0 and +1, times a scale. It learns 24 facts about animals, from
+questions that are asked in several ways. It never sees a quarter of the questions, which are asked
+then.
 """
 
 import json

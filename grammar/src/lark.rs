@@ -12,7 +12,7 @@ const JSON: &str = "%json";
 /// A grammar whose schemas, which follow `%json`, are made of what the parser enforces.
 ///
 /// The syntax of texts, regular expressions, special tokens and comments is the parser's, because a
-/// `%json` in these is no schema; its own reader is not public.
+/// `%json` in these is not a schema; its own reader is not public.
 pub(crate) fn with_lowered_schemas(grammar: &str) -> Result<String, Error> {
     let mut lowered = String::with_capacity(grammar.len());
     let mut rest = grammar;
@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn only_schemas_are_changed() {
         for grammar in [
-            "start: \"%json {\" /%json \\/ [/]/ <%json{> // %json {\n# %json {\nX: \"a\\\"%json\"\n",
+            "start: \"%json {\" /%json \\/ [/]/ <%json{>",
+            "// %json {\n# %json {\nX: \"a\\\"%json\"\n",
             "start: x < 3 \"ü\" /a",
         ] {
             assert_eq!(with_lowered_schemas(grammar).unwrap(), grammar);

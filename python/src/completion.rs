@@ -220,7 +220,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Adds an event. Returns the text that it brings.
+    /// Adds an event. Returns its text.
     pub fn add(&mut self, event: Event) -> Result<String, Failure> {
         match event {
             Event::Prompt(tokens) => self.prompt.extend(tokens),

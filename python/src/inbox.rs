@@ -43,7 +43,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes who waits for it.
+    /// Changes the state and wakes the thread that waits for it.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
@@ -125,7 +125,7 @@ impl Inbox {
         }
     }
 
-    /// Ends the work. Who waits hears that nothing follows.
+    /// Ends the work. A reader that waits hears that nothing follows.
     pub fn leave(&self) {
         if std::process::id() == self.process {
             self.shared.change(|state| {

@@ -119,7 +119,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Ends the server in a thread of its own: whoever forgets it does not wait.
+    /// Ends the server in a thread of its own: a program that forgets it does not wait.
     fn drop(&mut self) {
         let Some(server) = self.take() else {
             return;

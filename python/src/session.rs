@@ -36,7 +36,7 @@ pub struct Session {
 
 struct State {
     cache: KvCache,
-    /// Of the token that follows, if they are known.
+    /// Logits of the token that follows, if they are known.
     next: Option<Vec<f32>>,
 }
 

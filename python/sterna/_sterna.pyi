@@ -434,7 +434,7 @@ class Model:
 
         messages: dicts with role and content, as in OpenAI's API.
         add_generation_prompt, continue_final_message: an answer continues the last message if it
-        is the assistant's, unless one of these says otherwise.
+        is the assistant's, unless one of these says something else.
         chat_template_kwargs: variables of the template.
         Other options are those of `generate`. Defaults of sampling are what the
         generation_config.json of the model says.

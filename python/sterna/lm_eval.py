@@ -51,7 +51,7 @@ class LM(TemplateLM):
     batch_size: requests that are computed together, or `auto`. It changes no result.
     max_length: most tokens of a context; by default as many as the model takes.
     max_gen_toks: tokens that are generated at most where the task does not say.
-    device: has no effect; the command names a GPU unless told otherwise, and models run on the CPU.
+    device: has no effect; the command names a GPU by default, and models run on the CPU.
     seed: of generations whose task asks for sampling; the next request has the next seed.
     Other options are those of `sterna.Model`.
     """

@@ -184,7 +184,10 @@ def of_chats(model: Any) -> Iterator[Call]:
     yield from each("chat", partial(model.chat, max_tokens=1), MESSAGES)
     yield from each("stream", lambda bad: list(model.chat_stream(bad, max_tokens=1)), MESSAGES)
     good = [{"role": "user", "content": "hi"}]
-    of_template: dict[str, list[Any]] = {"chat_template_kwargs": [5, {"a": object()}], "tools": [5, ["a"]]}
+    of_template: dict[str, list[Any]] = {
+        "chat_template_kwargs": [5, {"a": object()}],
+        "tools": [5, ["a"]],
+    }
     yield from each_option("template", partial(template, good), of_template)
 
 
@@ -211,7 +214,7 @@ def of_models(path: Path) -> Iterator[Call]:
 
 
 def doctor(path: Any) -> None:
-    """A file that is no model can be a finding of the checks instead of an error."""
+    """A file without a model can be a finding of the checks instead of an error."""
     if sterna.doctor(path)["broken"]:
         raise ValueError("broken")
 
@@ -319,7 +322,7 @@ def of_objects(model: Any, path: Path) -> Iterator[Call]:
 
 
 def files(models: Path) -> None:
-    """Files that are no models, in the current folder."""
+    """Files without models, in the current folder."""
     os.mkdir("empty")
     Path("text").write_text("no model\n")
     whole = (models / "model.sterna").read_bytes()

@@ -1,7 +1,7 @@
 """Three ways to the same figures: in this process, over HTTP, and by `sterna validate`.
 
-`python three_ways.py STERNA MODEL.sterna MODEL_FOLDER` runs the tasks of tests/clients/harness.py, 500
-items each, with lm-evaluation-harness: `python -m sterna.lm_eval` and a server. Every
+`python three_ways.py STERNA MODEL.sterna MODEL_FOLDER` runs the tasks of tests/clients/harness.py,
+500 items each, with lm-evaluation-harness: `python -m sterna.lm_eval` and a server. Every
 log-likelihood and every text of every item must be equal, and the figures those of validate.
 """
 

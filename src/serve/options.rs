@@ -47,7 +47,7 @@ pub struct Options {
     pub no_metrics: bool,
     /// Offer a page at /local that runs the models in the browser.
     ///
-    /// DIR is what `web/build` of the repository makes, target/web. Whoever may use the server can
+    /// DIR is what `web/build` of the repository makes, target/web. Clients of the server can
     /// then load the files of its models.
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     pub local: Option<PathBuf>,

@@ -143,7 +143,7 @@ impl PackedFile {
         PackedFile::checked(name, FileBytes::Owned(bytes), |bytes, _| Ok(bytes))
     }
 
-    /// Checks a file. `load` brings it to where it stays; it gets the parts that are seldom read.
+    /// Checks a file. `load` moves it to where it stays; it gets the parts that are seldom read.
     fn checked(
         path: &Path,
         map: FileBytes,

@@ -1,5 +1,5 @@
 //! The bytes of a packed file in memory: a mapping of the file, a copy on huge pages, or bytes that
-//! the caller brings.
+//! the caller has.
 //!
 //! Generation reads all weights once per token. With pages of 4 KiB the processor needs an address
 //! translation every 4 KiB, which costs up to half of the memory bandwidth, mostly in virtual
@@ -53,7 +53,7 @@ pub(crate) enum FileBytes {
         /// Parts of the file that are mapped, not copied.
         #[cfg_attr(
             not(unix),
-            expect(dead_code, reason = "who reads them asks the system")
+            expect(dead_code, reason = "only requests to the system read them")
         )]
         seldom: Vec<Range<usize>>,
     },

@@ -134,7 +134,9 @@ export class Sterna {
 
   // Runs an export. After a trap the instance can do nothing more.
   #run(name, ...args) {
-    if (this.#isDead) throw new SternaError('the program has stopped; load the model again', 'dead');
+    if (this.#isDead) {
+      throw new SternaError('the program has stopped; load the model again', 'dead');
+    }
     try {
       return this.#exports[name](...args);
     } catch (trap) {

@@ -76,7 +76,8 @@ async function program() {
 async function takeAddress(source, key) {
   const address = new URL(source.address);
   // The key of the server that this page came from goes to no other one.
-  const headers = key && address.origin === location.origin ? { Authorization: `Bearer ${key}` } : {};
+  const isKnown = key && address.origin === location.origin;
+  const headers = isKnown ? { Authorization: `Bearer ${key}` } : {};
   const response = await fetch(address, { headers }).catch(() => {
     throw new SternaError(`${address} cannot be read: the server does not answer, or it does not ` +
       'allow pages of other sites to read it (its header Access-Control-Allow-Origin)',
@@ -113,7 +114,8 @@ async function take(name, stream, { total, from, sha256 }) {
   let shownAt = 0;
   const reader = stream.getReader();
   const next = () => reader.read().catch((error) => {
-    throw new SternaError(`the file ended after ${length} bytes: ${error.message}; try again`, 'cut');
+    const why = `the file ended after ${length} bytes: ${error.message}; try again`;
+    throw new SternaError(why, 'cut');
   });
   for (let part = await next(); !part.done; part = await next()) {
     const end = length + part.value.length;
