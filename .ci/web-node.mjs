@@ -116,6 +116,27 @@ async function hostile() {
   assert.throws(() => sterna.begin({ prompt: 'x' }), /load one first/);
 }
 
+// Where memory ends, before the file has come and while it is opened, words say so.
+async function exhausted() {
+  const bytes = readFileSync(models[0]);
+  const { instantiate } = WebAssembly;
+  let memory;
+  WebAssembly.instantiate = async (...given) => {
+    const made = await instantiate(...given);
+    ({ memory } = made.exports);
+    return made;
+  };
+  const sterna = await Sterna.start(module);
+  WebAssembly.instantiate = instantiate;
+  sterna.write(sterna.room(bytes.length), 0, bytes);
+  // The rest of the 4 GiB that addresses reach.
+  memory.grow((2 ** 32 - memory.buffer.byteLength) / 2 ** 16);
+  const says = { code: 'memory', message: /bytes of memory.*choose a smaller model/ };
+  assert.throws(() => sterna.room(2 ** 24), says);
+  assert.throws(() => sterna.open({ name: 'model', bytes: bytes.length, sha256: null }), says);
+  assert.throws(() => sterna.encode('x', true), { code: 'dead' });
+}
+
 const { data } = await (await ask('v1/models')).json();
 assert.equal(data.length, models.length);
 for (const [i, card] of data.entries()) {
@@ -125,4 +146,6 @@ for (const [i, card] of data.entries()) {
 console.log(`node: ${models.length} models have the bits of the native program`);
 await hostile();
 console.log('node: damaged files are refused with words');
+await exhausted();
+console.log('node: words say where memory ends');
 rmSync(scratch, { recursive: true });
