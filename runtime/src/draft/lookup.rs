@@ -4,6 +4,9 @@
 //! the text that occurred before, and where; adding a token takes constant time on average. What
 //! followed there is the guess. The longer the match, the more often it is right: this is counted
 //! for each length, whether or not the guess was computed.
+//!
+//! A copy with edits leaves the text for some tokens and returns to it near the place where it left.
+//! There one token is enough to find it again.
 
 use std::collections::HashMap;
 
@@ -17,10 +20,22 @@ const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
 /// Most tokens that are read in one call, so that a long prompt delays no answer.
 const READ: usize = 8192;
-/// A match as long as this is assumed where an answer is expected to begin with a given text.
+/// A match as long as this is assumed where an answer is expected to begin with a given text, or to
+/// return to one.
 const EXPECTED: usize = 8;
+/// Tokens after an edit, and around its place in the text, in which the copy may return.
+const NEAR: usize = 16;
 /// For matches of at least this length: first estimates of how often the next token is right.
-const LENGTHS: [(usize, f32); 6] = [(1, 0.1), (2, 0.3), (3, 0.5), (5, 0.65), (8, 0.8), (16, 0.9)];
+const LENGTHS: [(usize, f32); 8] = [
+    (1, 0.1),
+    (2, 0.3),
+    (3, 0.5),
+    (5, 0.65),
+    (8, 0.8),
+    (16, 0.9),
+    (32, 0.95),
+    (64, 0.98),
+];
 /// Guesses that a first estimate counts as.
 const PRIOR: f32 = 4.0;
 
@@ -33,6 +48,9 @@ pub struct Lookup {
     automaton: Automaton,
     /// The place in `text` of the next token's guess, and how many tokens before it match.
     matched: Option<(usize, usize)>,
+    /// Where the answer left a text that it copied: the place in `text` of the token that did not
+    /// come, and the length of `text` at that time.
+    left: Option<(usize, usize)>,
     /// Tokens of the growing text after which guesses are counted.
     answer: usize,
     rates: [Rate; LENGTHS.len()],
@@ -46,6 +64,7 @@ impl Lookup {
             offset: 0,
             automaton: Automaton::new(),
             matched: None,
+            left: None,
             answer: prompt,
             rates: LENGTHS.map(|(_, probability)| Rate::new(probability, PRIOR)),
         }
@@ -70,15 +89,37 @@ impl Lookup {
                 self.rates[kind(length)].learn(is_right);
             }
             self.matched = is_right.then_some((at + 1, length + 1));
+            if !is_right && length >= EXPECTED {
+                self.left = Some((at, self.text.len()));
+            }
         }
         let repeated = self.append(id);
         // A match that goes on is kept, as long as no other is longer.
         if repeated.is_some_and(|(_, length)| self.matched.is_none_or(|m| length > m.1)) {
             self.matched = repeated;
         }
+        if self.matched.is_none_or(|m| m.1 < EXPECTED) {
+            self.matched = self.returned(id).or(self.matched);
+        }
         if place + 1 == self.answer && self.offset > 1 {
             self.matched = Some((0, EXPECTED));
         }
+    }
+
+    /// The match after a token that was just read, if it is one of the text near the place where the
+    /// answer left it. Of several places it is the one with as many tokens in the text as in the
+    /// answer, or the nearest to it.
+    fn returned(&self, id: u32) -> Option<(usize, usize)> {
+        let (at, when) = self.left?;
+        let since = self.text.len() - 1 - when;
+        if since > NEAR {
+            return None;
+        }
+        let near = at..(at + NEAR).min(when);
+        let near = near.take_while(|place| self.text[*place] != BREAK);
+        let places = near.filter(|place| self.text[*place] == id);
+        let place = places.min_by_key(|place| place.abs_diff(at + since))?;
+        Some((place + 1, EXPECTED))
     }
 
     /// Adds a token. Returns the place after the longest end of the text that occurred before, and
@@ -242,9 +283,12 @@ mod tests {
     use super::*;
     use crate::Sampling;
 
+    fn greedy() -> Sampler {
+        Sampler::new(Sampling::default()).unwrap()
+    }
+
     fn ids(lookup: &mut Lookup, tokens: &[u32], most: usize) -> Vec<u32> {
-        let sampler = Sampler::new(Sampling::default()).unwrap();
-        let guesses = lookup.propose(tokens, &sampler, most).unwrap();
+        let guesses = lookup.propose(tokens, &greedy(), most).unwrap();
         guesses.iter().map(|guess| guess.id).collect()
     }
 
@@ -311,6 +355,33 @@ mod tests {
         // After another token, the text is found again.
         assert_eq!(ids(&mut lookup, &[1, 2, 10, 7], 2), [0; 0]);
         assert_eq!(ids(&mut lookup, &[1, 2, 10, 7, 12], 2), [13]);
+    }
+
+    #[test]
+    fn a_copy_goes_on_after_an_edit() {
+        let text: Vec<u32> = (100..140).chain([100, 7, 101, 8]).collect();
+        let edits: [(&[u32], u32); 4] = [
+            (&[1], 111),       // instead of 110
+            (&[1, 2, 3], 110), // before it
+            (&[], 113),        // instead of 110, 111 and 112
+            (&[100, 2], 112),  // a token of another place instead of 110
+        ];
+        for (new, next) in edits {
+            let mut lookup = Lookup::new(1).with_expected(&text);
+            let mut tokens: Vec<u32> = [0].into_iter().chain(100..110).collect();
+            lookup.propose(&tokens, &greedy(), 4).unwrap();
+            tokens.extend(new);
+            tokens.push(next);
+            let goes_on: Vec<u32> = (next + 1..next + 5).collect();
+            assert_eq!(ids(&mut lookup, &tokens, 4), goes_on, "{new:?}");
+        }
+        // Far from the place the text is found only by what matches.
+        let mut lookup = Lookup::new(1).with_expected(&text);
+        let mut tokens: Vec<u32> = [0].into_iter().chain(100..110).collect();
+        tokens.extend([1; NEAR + 2]);
+        tokens.push(135);
+        lookup.propose(&tokens, &greedy(), 4).unwrap();
+        assert_eq!(lookup.matched.map(|m| m.1), Some(1));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use crate::{Error, Result, Sampler};
 
 /// Most tokens that are guessed at a time.
-pub const MOST: usize = 16;
+pub const MOST: usize = 32;
 
 /// A guess of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]

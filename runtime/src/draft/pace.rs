@@ -17,7 +17,8 @@ const YOUNG: u64 = 16;
 const OLD: u64 = 256;
 /// What a token is taken to cost beside the first one where nothing is known.
 const CHEAP: f64 = 0.15;
-/// Most tokens of a pass beyond the largest one that is known: a try is never expensive.
+/// Most tokens of a pass beyond the largest one that is known, or half as many more if that is more:
+/// a try is never expensive.
 const FARTHER: usize = 4;
 /// How much faster guesses must make a pass.
 const GAIN: f64 = 1.03;
@@ -99,7 +100,8 @@ impl Pace {
         let (mut time, mut tokens) = (alone, answers as f64);
         let mut best = (GAIN * tokens / time, 0);
         let known = (answers..=SIZES).rev().find(|n| self.known(*n).is_some());
-        let farthest = known.unwrap_or(answers) + FARTHER;
+        let known = known.unwrap_or(answers);
+        let farthest = SIZES.min(known + FARTHER.max(known / 2));
         for (i, probability) in probabilities.iter().enumerate() {
             let size = answers + i + 1;
             if size > farthest {
@@ -156,6 +158,9 @@ mod tests {
         assert_eq!(pace.choose(1, &[0.9, 0.8, 0.3], 0.0), 2);
         // Many guesses are tried a few at a time.
         assert_eq!(pace.choose(1, &[1.0; 16], 0.0), 7);
+        // A pass that is known to take longer lets half as many more be tried.
+        pace.learn(12, 0.150);
+        assert_eq!(pace.choose(1, &[1.0; 32], 0.0), 17);
         // Beside two answers, too.
         assert_eq!(pace.choose(2, &[0.9, 0.8], 0.0), 2);
         // A guess that takes long to make must be surer.
