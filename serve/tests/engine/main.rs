@@ -18,7 +18,7 @@ use rand_chacha::rand_core::SeedableRng;
 use requests::{Outcome, expected, pool};
 use sterna_runtime::{KvPage, StopReason};
 use sterna_serve::engine::{
-    Clock, Event, Failure, Generate, Guesses, Limits, Load, Reader, Request, Work,
+    Clock, Event, Failure, Generate, Guesses, Limits, Load, Reader, Request, Sink, Work,
 };
 use sterna_serve::metrics::BOUNDS;
 
