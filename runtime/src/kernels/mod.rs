@@ -18,6 +18,8 @@ mod avx512;
 mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 pub mod codes;
 #[cfg(target_arch = "x86_64")]
 mod compile;
@@ -32,6 +34,8 @@ mod digits;
 mod dot;
 mod float;
 mod groups;
+#[cfg(target_arch = "x86_64")]
+mod lut;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;
@@ -43,6 +47,10 @@ pub mod screen;
 mod shape;
 mod slots;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod ssse3;
+#[cfg(target_arch = "x86_64")]
+mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -71,6 +79,7 @@ impl Kernels {
             let mut tables = vec![&scalar::KERNELS];
             #[cfg(target_arch = "x86_64")]
             {
+                tables.extend(ssse3::detect());
                 tables.extend(avx2::detect());
                 tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());

@@ -1,0 +1,12 @@
+//! Products of bytes in pairs (`pmaddubsw`), written once for registers of 128 and of 256 bits.
+//!
+//! Each file is a macro that an instruction set expands beside its module `registers`: 32 bytes,
+//! which are one register or two, and sums of their products, which are one register. So functions
+//! keep the target features of their instruction set.
+
+mod codes;
+mod groups;
+mod ranks;
+mod ternary;
+
+pub(super) use {codes::codes, groups::groups, ranks::ranks, ternary::ternary};
