@@ -23,7 +23,6 @@
 //! into the rank. `t5` has five: the same four, whose ranks are the byte's first four digits, and
 //! one of the 32 fifth digits, where group i is columns 128 + i + {0, 8, 16, 24}.
 
-use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -31,7 +30,7 @@ use bytemuck::{Pod, Zeroable};
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::shape::{GemmShape, Operands};
-use super::sums::Sums;
+use super::sums::{Sixteen, Sums, four_by_four, interleave, load_eight, no_bytes};
 
 /// Most tokens of a table entry.
 const MOST_TOKENS: usize = 32;
@@ -219,8 +218,7 @@ pub(super) unsafe fn gemm(
                 for ((token, tokens), wide) in tiles().zip(of_tiles) {
                     let width = fitting(loops, tokens).tokens;
                     let sums = &mut sums[token * n + first_row..];
-                    // SAFETY: every x86-64 CPU has SSE2.
-                    unsafe { transpose(&wide[..rows * width], width, tokens, n, sums) };
+                    transpose(&wide[..rows * width], width, tokens, n, sums);
                 }
             }
         }
@@ -361,9 +359,7 @@ pub(super) struct Columns<'a> {
 #[inline(always)]
 pub(super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) {
     let Columns { q, q_row, .. } = columns;
-    // SAFETY: every x86-64 CPU has SSE2.
-    let zero = unsafe { _mm_setzero_si128() };
-    let mut a = [[[zero; 2]; GROUPS]; 4]; // (run, column, half of the tokens)
+    let mut a = [[[no_bytes(); 2]; GROUPS]; 4]; // (run, column, half of the tokens)
     for half in 0..S::TOKENS.div_ceil(16) {
         for (run, a) in a.iter_mut().enumerate() {
             let mut tokens = [&q[0]; 16];
@@ -371,9 +367,7 @@ pub(super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) 
                 let t = (half * 16 + t).min(columns.tokens - 1);
                 *token = &q[t * q_row + columns.start + run * columns.step];
             }
-            // SAFETY: every x86-64 CPU has SSE2.
-            let registers = unsafe { token_columns(tokens) };
-            for (a, register) in a.iter_mut().zip(registers) {
+            for (a, register) in a.iter_mut().zip(token_columns(tokens)) {
                 a[half] = register;
             }
         }
@@ -399,7 +393,7 @@ pub(super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) 
 /// # Safety
 /// The CPU has the instructions of `S`.
 #[inline(always)]
-unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
+unsafe fn nine<S: Sums>(a: [Sixteen; 2], b: [Sixteen; 2]) -> [S; 9] {
     // SAFETY: the caller has the instructions of `S`.
     unsafe {
         let zero = S::zero();
@@ -415,13 +409,12 @@ unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
 }
 
 /// Writes sums (rows, `width`) as (tokens, stride).
-#[target_feature(enable = "sse2")]
 fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mut [i32]) {
     let rows = wide.len() / width;
     let lines = rows / 16 * 16;
     for first in (0..lines).step_by(16) {
         for t in (0..tokens).step_by(4) {
-            let mut columns = [[_mm_setzero_si128(); 4]; 4]; // (quarter of the rows, token)
+            let mut columns = [[[0; 4]; 4]; 4]; // (quarter of the rows, token)
             for (quarter, columns) in columns.iter_mut().enumerate() {
                 let row = |r: usize| &wide[(first + quarter * 4 + r) * width + t..];
                 let four = |r: usize| row(r).first_chunk().expect("entries are whole fours");
@@ -430,8 +423,7 @@ fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mu
             for j in 0..4.min(tokens - t) {
                 let (to, _) = sums[(t + j) * stride + first..][..16].as_chunks_mut::<4>();
                 for (to, columns) in to.iter_mut().zip(&columns) {
-                    // SAFETY: four sums; the store may be unaligned.
-                    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), columns[j]) };
+                    *to = columns[j];
                 }
             }
         }
@@ -444,43 +436,19 @@ fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mu
 }
 
 /// Eight columns of 16 tokens: one register per column, one byte per token.
-#[target_feature(enable = "sse2")]
-#[inline]
-fn token_columns(tokens: [&[i8; 8]; 16]) -> [__m128i; 8] {
+#[inline(always)]
+fn token_columns(tokens: [&[i8; 8]; 16]) -> [Sixteen; 8] {
     // Each step interleaves register i with the one half of them away: four perfect shuffles of the
     // 128 bytes (token, column) exchange the two.
-    let mut x = [_mm_setzero_si128(); 8];
+    let mut x = [no_bytes(); 8];
     for i in 0..8 {
-        // SAFETY: eight bytes each.
-        x[i] = unsafe {
-            _mm_unpacklo_epi8(
-                _mm_loadl_epi64(tokens[i].as_ptr().cast()),
-                _mm_loadl_epi64(tokens[i + 8].as_ptr().cast()),
-            )
-        };
+        [x[i], _] = interleave(load_eight(tokens[i]), load_eight(tokens[i + 8]));
     }
     for _ in 0..3 {
         let before = x;
         for i in 0..4 {
-            x[2 * i] = _mm_unpacklo_epi8(before[i], before[i + 4]);
-            x[2 * i + 1] = _mm_unpackhi_epi8(before[i], before[i + 4]);
+            [x[2 * i], x[2 * i + 1]] = interleave(before[i], before[i + 4]);
         }
     }
     x
-}
-
-/// Four rows of four sums, rows and columns exchanged.
-#[target_feature(enable = "sse2")]
-#[inline]
-fn four_by_four(rows: [&[i32; 4]; 4]) -> [__m128i; 4] {
-    // SAFETY: four lanes each.
-    let [a, b, c, d] = rows.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) });
-    let (low0, low1) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
-    let (high0, high1) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
-    [
-        _mm_unpacklo_epi64(low0, low1),
-        _mm_unpackhi_epi64(low0, low1),
-        _mm_unpacklo_epi64(high0, high1),
-        _mm_unpackhi_epi64(high0, high1),
-    ]
 }

@@ -18,10 +18,10 @@ mod avx512;
 mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod bytes;
 pub mod codes;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod compile;
 mod dense;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -34,13 +34,13 @@ mod digits;
 mod dot;
 mod float;
 mod groups;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod lut;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;
 pub mod peak;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod prefetch;
 mod scalar;
 pub mod screen;
@@ -49,7 +49,7 @@ mod slots;
 mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod ssse3;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod sums;
 #[cfg(test)]
 pub(crate) mod tests;

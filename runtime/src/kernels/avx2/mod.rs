@@ -20,6 +20,9 @@ mod ranks {
 pub(super) mod ternary {
     crate::kernels::bytes::ternary!("avx2", table_tokens: 11);
 }
+pub(super) mod unpack {
+    crate::kernels::bytes::unpack!("avx2");
+}
 
 /// The loops of [`lut`](super::lut) for this instruction set.
 pub(super) mod tables {

@@ -21,7 +21,7 @@ macro_rules! codes {
         const TOKENS: usize = 4;
 
         #[target_feature(enable = $features)]
-        pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
+        pub(in super::super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
             let nibble = splat(15);
             let digits = |bytes: &[u8; 64]| {
                 let (halves, _) = bytes.as_chunks::<32>();
@@ -40,7 +40,7 @@ macro_rules! codes {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
+        pub(in super::super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
             let low = splat(3);
             let digits = |bytes: &[u8; 32]| {
                 // What a 16-bit shift carries over is masked.

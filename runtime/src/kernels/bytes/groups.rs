@@ -19,7 +19,7 @@ macro_rules! groups {
         const ROWS: usize = 4;
 
         #[target_feature(enable = $features)]
-        pub(super) fn gemm(product: GroupProduct, y: &mut [f32]) {
+        pub(in super::super) fn gemm(product: GroupProduct, y: &mut [f32]) {
             let (tokens, rows) = product.shape(y);
             let done = by_tables(product, y, TABLE_TOKENS, NEAR);
             for first in (0..rows).step_by(ROWS) {

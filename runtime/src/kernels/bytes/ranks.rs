@@ -12,8 +12,9 @@ macro_rules! ranks {
         use $crate::kernels::prefetch::prefetch_line;
 
         use super::registers::*;
+        use super::unpack::four_and_fifth;
 
-        pub(super) const I2: Ranks = Ranks {
+        pub(in super::super) const I2: Ranks = Ranks {
             units: 4,
             fill: {
                 #[target_feature(enable = $features)]
@@ -29,7 +30,7 @@ macro_rules! ranks {
             },
         };
 
-        pub(super) const T5: Ranks = Ranks {
+        pub(in super::super) const T5: Ranks = Ranks {
             units: 5,
             fill: {
                 #[target_feature(enable = $features)]
@@ -103,21 +104,14 @@ macro_rules! ranks {
             }))
         }
 
-        /// The ranks of a block of four rows of `t5`.
-        ///
-        /// With the byte B = ⌈256 v / 243⌉, 81 B is the rank of the first four digits in its high
-        /// byte and a fraction in its low byte, of which three times is the fifth digit in the high
-        /// byte.
+        /// The ranks of a block of four rows of `t5`: four digits of each byte, and the fifth ones
+        /// of four bytes.
         #[target_feature(enable = $features)]
         #[inline]
         fn ranks_t5(rows: [Bytes; 4]) -> [Bytes; 5] {
             let [mut first, mut fifth] = [rows; 2];
-            let (low_byte, high_byte, three) = (splat_16(81), splat_16(81 << 8), splat_16(3));
             for r in 0..4 {
-                let bytes = xor(rows[r], splat(-128));
-                let (even, odd) = (maddubs(bytes, low_byte), maddubs(bytes, high_byte));
-                first[r] = high_bytes(even, odd);
-                fifth[r] = high_bytes(maddubs(even, three), maddubs(odd, three));
+                [first[r], fifth[r]] = four_and_fifth(rows[r]);
             }
             let [a, b, c, d] = exchange(first);
             let [w, x, y, z] = exchange(fifth);

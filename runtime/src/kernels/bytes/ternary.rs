@@ -5,11 +5,6 @@
 //! 63 of them fit 16 bits for any int8, and 64 reach exactly -32768: sums stay in 16-bit lanes for
 //! at most 64 of them, `NARROW_STEPS` steps of 32 columns, and are then widened.
 //!
-//! `t5` reads a byte as an unsigned fraction of 256: nine times it is two digits, 3 d₀ + d₁, in the
-//! high byte and the fraction of the next ones in the low byte. So even and odd bytes live in
-//! 16-bit lanes, one `pmaddubsw` with 9 steps to the next two digits, and `pshufb` tells the two
-//! apart.
-//!
 //! One token: four rows at once, so that four streams are read. `i2` leaves every other code at its
 //! place, two bits up: its products are four times as large and have sums of their own.
 //!
@@ -32,6 +27,7 @@ macro_rules! ternary {
         use super::ranks;
         use super::registers::*;
         use super::tables::NEAR;
+        use super::unpack::digits_t5;
 
         /// [`Kernels::gemm_i2`](super::super::Kernels::gemm_i2)
         #[target_feature(enable = $features)]
@@ -98,27 +94,6 @@ macro_rules! ternary {
                 tiles(operands, sums, |bytes| digits_t5(bytes));
             };
             gemm(operands, sums, TABLE_TOKENS - 1, few, &ranks::T5, loops);
-        }
-
-        #[target_feature(enable = $features)]
-        #[inline]
-        pub(in super::super) fn digits_t5(bytes: Bytes) -> [Bytes; 5] {
-            let (nine, three) = (splat_16(9), splat_16(3));
-            let first = table([0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
-            let second = table([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0]);
-            let bytes = xor(bytes, splat(-128));
-            let (even, odd) = (maddubs(bytes, nine), maddubs(bytes, splat_16(9 << 8)));
-            let two = high_bytes(even, odd);
-            let (even, odd) = (maddubs(even, nine), maddubs(odd, nine));
-            let next_two = high_bytes(even, odd);
-            let (even, odd) = (maddubs(even, three), maddubs(odd, three));
-            [
-                shuffle(first, two),
-                shuffle(second, two),
-                shuffle(first, next_two),
-                shuffle(second, next_two),
-                high_bytes(even, odd),
-            ]
         }
 
         /// Rows that are computed together.
@@ -355,8 +330,8 @@ macro_rules! ternary {
             }
         }
 
-        /// `T` tokens. Digits go from their unpacking to the products of all tokens, whose sums stay
-        /// in registers while 16-bit lanes hold them. All rows meet the activations of as many
+        /// `T` tokens. Digits go from their unpacking to the products of all tokens, whose sums
+        /// stay in registers while 16-bit lanes hold them. All rows meet the activations of as many
         /// columns, which are in the first-level cache, before the next columns.
         #[target_feature(enable = $features)]
         #[inline]

@@ -1,7 +1,10 @@
 //! SSSE3, for CPUs without AVX2: the ternary products of `avx2` at 128 bits
-//! ([`bytes`](super::bytes), [`lut`](super::lut)). Float loops are those of the scalar table, which
-//! are compiled for registers of 128 bits already.
+//! ([`bytes`](super::bytes), [`lut`](super::lut)). Most float loops are those of the scalar table,
+//! which are compiled for registers of 128 bits already.
 
+mod dense;
+mod float;
+mod panels;
 mod registers;
 
 mod codes {
@@ -15,6 +18,9 @@ mod ranks {
 }
 mod ternary {
     crate::kernels::bytes::ternary!("ssse3", table_tokens: 8);
+}
+mod unpack {
+    crate::kernels::bytes::unpack!("ssse3");
 }
 
 /// The loops of [`lut`](super::lut) for this instruction set.
@@ -40,9 +46,15 @@ static KERNELS: Kernels = Kernels {
     gemm_i2: slot!(ternary::gemm_i2(rows, q, q_sums, sums)),
     gemm_t5: slot!(ternary::gemm_t5(rows, q, q_sums, sums)),
     gemm_groups: slot!(groups::gemm(product, y)),
+    gemm_q8_0: slot!(dense::gemm_q8_0(product, y)),
+    gemm_q4_0: slot!(dense::gemm_q4_0(product, y)),
+    gemm_f16: slot!(float::gemm_f16(x, columns, rows, y)),
     plane4: slot!(codes::plane4(product, sums)),
     plane2: slot!(codes::plane2(product, sums)),
-    ..scalar::KERNELS
+    panels_f16: slot!(float::panels_f16(product, y)),
+    panels_i8: slot!(panels::panels_i8(product, y)),
+    quantize: slot!(float::quantize(x, q)),
+    ..scalar::TABLE
 };
 
 /// The table, if this CPU runs it.

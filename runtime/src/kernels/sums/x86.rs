@@ -1,33 +1,55 @@
-//! Sums of as many tokens as an entry of a table of [`lut`](super::lut) has, in registers.
+//! Sums in registers of 128 and of 256 bits, and bytes of 16 tokens, with SSE2 and AVX2.
 
 use std::arch::x86_64::*;
 
-/// One 16-bit number for each token of an entry, in registers.
-///
-/// # Safety
-/// Every function of this trait may be called only on a CPU that has the instruction set of the
-/// implementing type: SSE2 for registers of 128 bits, AVX2 for those of 256, AVX-512 F and BW for
-/// those of 512. Addresses are aligned to 16 bytes.
-pub(super) trait Sums: Copy {
-    /// Tokens of an entry: 16 or 32, or 8 in a part of it.
-    const TOKENS: usize;
+use super::Sums;
 
-    /// All sums zero.
-    unsafe fn zero() -> Self;
-    /// The bytes of the first and of the last 16 tokens, as 16-bit numbers.
-    unsafe fn widen(bytes: [__m128i; 2]) -> Self;
-    /// Reads the sums of an entry.
-    unsafe fn load(from: *const i16) -> Self;
-    /// Writes the sums of an entry.
-    unsafe fn store(self, to: *mut i16);
-    /// The sums of lanes, modulo 2¹⁶.
-    unsafe fn add(self, other: Self) -> Self;
-    /// The differences of lanes, modulo 2¹⁶.
-    unsafe fn sub(self, other: Self) -> Self;
-    /// Adds the lanes to as many 32-bit sums.
-    unsafe fn add_to(self, to: *mut i32);
-    /// Adds the lanes, as f32 times `scale`, to as many sums in f32.
-    unsafe fn add_scaled_to(self, scale: f32, to: *mut f32);
+/// The bytes of 16 tokens.
+pub(in super::super) type Sixteen = __m128i;
+
+#[inline(always)]
+pub(in super::super) fn no_bytes() -> Sixteen {
+    // SAFETY: every x86-64 CPU has SSE2.
+    unsafe { _mm_setzero_si128() }
+}
+
+/// Eight bytes, in the lower half.
+#[inline(always)]
+pub(in super::super) fn load_eight(bytes: &[i8; 8]) -> Sixteen {
+    // SAFETY: every x86-64 CPU has SSE2; eight bytes.
+    unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) }
+}
+
+/// The upper half, in the lower one.
+#[inline(always)]
+pub(in super::super) fn upper_half(bytes: Sixteen) -> Sixteen {
+    // SAFETY: every x86-64 CPU has SSE2.
+    unsafe { _mm_srli_si128::<8>(bytes) }
+}
+
+/// Bytes of a and b in turn: those of the lower halves, and those of the upper ones.
+#[inline(always)]
+pub(in super::super) fn interleave(a: Sixteen, b: Sixteen) -> [Sixteen; 2] {
+    // SAFETY: every x86-64 CPU has SSE2.
+    unsafe { [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)] }
+}
+
+/// Four rows of four sums, rows and columns exchanged.
+#[inline(always)]
+pub(in super::super) fn four_by_four(rows: [&[i32; 4]; 4]) -> [[i32; 4]; 4] {
+    // SAFETY: every x86-64 CPU has SSE2; four lanes each, and the loads may be unaligned.
+    unsafe {
+        let [a, b, c, d] = rows.map(|row| _mm_loadu_si128(row.as_ptr().cast()));
+        let (low0, low1) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+        let (high0, high1) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+        [
+            _mm_unpacklo_epi64(low0, low1),
+            _mm_unpackhi_epi64(low0, low1),
+            _mm_unpacklo_epi64(high0, high1),
+            _mm_unpackhi_epi64(high0, high1),
+        ]
+        .map(|column| bytemuck::cast(column))
+    }
 }
 
 impl Sums for __m256i {
@@ -174,71 +196,4 @@ fn quarters(sums: __m128i) -> [__m128i; 2] {
         _mm_srai_epi32::<16>(_mm_unpacklo_epi16(sums, sums)),
         _mm_srai_epi32::<16>(_mm_unpackhi_epi16(sums, sums)),
     ]
-}
-
-/// Two registers, or twice as many.
-impl<S: Sums> Sums for [S; 2] {
-    const TOKENS: usize = 2 * S::TOKENS;
-
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller has the instruction set, as the trait demands.
-        unsafe { [S::zero(); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn widen([a, b]: [__m128i; 2]) -> Self {
-        let second = match S::TOKENS {
-            // SAFETY: every x86-64 CPU has SSE2.
-            8 => unsafe { _mm_srli_si128::<8>(a) },
-            _ => b,
-        };
-        // SAFETY: the caller has the instruction set, as the trait demands.
-        unsafe { [S::widen([a, a]), S::widen([second, second])] }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const i16) -> Self {
-        // SAFETY: the caller has the instruction set and gives a whole entry.
-        unsafe { [S::load(from), S::load(from.add(S::TOKENS))] }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut i16) {
-        // SAFETY: the caller has the instruction set and gives a whole entry.
-        unsafe {
-            self[0].store(to);
-            self[1].store(to.add(S::TOKENS));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: the caller has the instruction set, as the trait demands.
-        unsafe { [self[0].add(other[0]), self[1].add(other[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: the caller has the instruction set, as the trait demands.
-        unsafe { [self[0].sub(other[0]), self[1].sub(other[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn add_to(self, to: *mut i32) {
-        // SAFETY: the caller has the instruction set and gives as many sums.
-        unsafe {
-            self[0].add_to(to);
-            self[1].add_to(to.add(S::TOKENS));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add_scaled_to(self, scale: f32, to: *mut f32) {
-        // SAFETY: the caller has the instruction set and gives as many sums.
-        unsafe {
-            self[0].add_scaled_to(scale, to);
-            self[1].add_scaled_to(scale, to.add(S::TOKENS));
-        }
-    }
 }
