@@ -186,6 +186,7 @@ impl Machine {
 /// it can.
 const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
     &[
+        ("ssse3", &["ssse3"]),
         ("avx2", &["avx2", "f16c"]),
         ("avx-vnni", &["avx2", "f16c", "avxvnni"]),
         (
