@@ -12,6 +12,7 @@ use serde_json::json;
 use sterna_runtime::embed::{self, Batch, Embedded};
 use sterna_runtime::{Model, Tokenizer};
 
+use crate::generate::BYTE_ORDER_MARK;
 use crate::output::outln;
 
 /// Print a vector for each text, one per line.
@@ -57,12 +58,16 @@ impl Args {
         }
         let Some(path) = &self.file else {
             let lines = std::io::stdin().lock().lines();
-            return Ok(Box::new(lines.map(|line| line.context("standard input"))));
+            return Ok(Box::new(
+                lines.map(|line| line.map(without_mark).context("standard input")),
+            ));
         };
         let name = || path.display().to_string();
         let file = std::fs::File::open(path).with_context(name)?;
         let lines = BufReader::new(file).lines();
-        Ok(Box::new(lines.map(move |line| line.with_context(name))))
+        Ok(Box::new(lines.map(move |line| {
+            line.map(without_mark).with_context(name)
+        })))
     }
 
     /// Prints the vectors of texts after those that are done.
@@ -84,6 +89,10 @@ impl Args {
         }
         Ok(())
     }
+}
+
+fn without_mark(line: String) -> String {
+    line.trim_start_matches(BYTE_ORDER_MARK).to_owned()
 }
 
 /// The tokens of a text. An error if there are none, or more than the model takes.

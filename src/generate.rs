@@ -94,6 +94,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What programs of Windows write before UTF-8, also into a pipe.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 impl Prompt {
     fn read(&self) -> anyhow::Result<String> {
         let bytes = match (
@@ -118,6 +121,10 @@ impl Prompt {
                 "the prompt is not UTF-8 at byte {at}; convert it to UTF-8"
             ))
         })?;
+        // Editors of Windows begin a file with a mark, which is not part of its text.
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len_utf8());
+        }
         // Editors and `echo` end the last line; the text of a prompt rarely means this.
         let end = if text.ends_with("\r\n") {
             2

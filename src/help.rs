@@ -25,7 +25,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Run a model",
-        &["generate", "chat", "serve", "replay", "embed", "logits"],
+        &[
+            "generate", "chat", "serve", "ready", "replay", "embed", "logits",
+        ],
     ),
     ("Judge a model", &["inspect", "doctor", "bench", "validate"]),
     ("This machine", &["cpu", "completions", "man"]),

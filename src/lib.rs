@@ -37,6 +37,8 @@ mod preparing;
 mod pull;
 mod quickstart;
 #[cfg(feature = "serve")]
+mod ready;
+#[cfg(feature = "serve")]
 mod replay;
 mod rule;
 mod sampling;
@@ -111,6 +113,8 @@ enum Verb {
     #[cfg(feature = "serve")]
     Serve(Box<serve::Args>),
     #[cfg(feature = "serve")]
+    Ready(ready::Args),
+    #[cfg(feature = "serve")]
     Replay(replay::Args),
     Embed(embed::Args),
     Logits(logits::Args),
@@ -160,6 +164,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Chat(args) => chat::run(&args),
         #[cfg(feature = "serve")]
         Verb::Serve(args) => serve::run(&args),
+        #[cfg(feature = "serve")]
+        Verb::Ready(args) => ready::run(&args),
         #[cfg(feature = "serve")]
         Verb::Replay(args) => replay::run(&args),
         Verb::Embed(args) => embed::run(&args),

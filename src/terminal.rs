@@ -137,8 +137,9 @@ const ONE_DRAIN: Duration = Duration::from_millis(100);
 /// What begins the drain of a server.
 static BEGIN_DRAIN: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
 
-/// Catches Ctrl-C, SIGTERM and SIGHUP, so that a process that they end leaves no temporary files.
-/// A SIGHUP that is ignored, as under nohup, stays ignored.
+/// Catches Ctrl-C, SIGTERM and SIGHUP, on Windows Ctrl-C, Ctrl-Break and the end of the console, so
+/// that a process that they end leaves no temporary files. A SIGHUP that is ignored, as under
+/// nohup, stays ignored.
 pub fn catch_signals() -> anyhow::Result<()> {
     // The editor of a conversation reads Ctrl-C as a key, so at its prompt only other signals
     // arrive. The terminal is then in the editor's modes, which outlive the process.
@@ -154,17 +155,53 @@ pub fn catch_signals() -> anyhow::Result<()> {
         if let Some(modes) = &modes {
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes); // it ends anyway
         }
-        temporary::remove_all();
-        let is_drained = ON_SIGNAL.load(Ordering::Relaxed) == OnSignal::Drain as u8;
-        std::process::exit(match is_drained {
-            true => i32::from(crate::exit::FAILED),
-            false => i32::from(crate::exit::INTERRUPTED),
-        });
+        end();
     })?;
     #[cfg(unix)]
     if is_hangup_ignored {
         ignore_hangup();
     }
+    #[cfg(windows)]
+    catch_close()?;
+    Ok(())
+}
+
+/// Ends the process and leaves no temporary files.
+fn end() -> ! {
+    temporary::remove_all();
+    let is_drained = ON_SIGNAL.load(Ordering::Relaxed) == OnSignal::Drain as u8;
+    std::process::exit(match is_drained {
+        true => i32::from(crate::exit::FAILED),
+        false => i32::from(crate::exit::INTERRUPTED),
+    });
+}
+
+/// Takes the end of a console, of a session or of Windows as a signal. Windows ends the process
+/// when the handler returns, and the one of the crate `ctrlc` returns at once. So this one, which
+/// is asked first, waits: Windows gives the process five seconds.
+#[cfg(windows)]
+fn catch_close() -> anyhow::Result<()> {
+    use windows_sys::Win32::System::Console::{
+        CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, SetConsoleCtrlHandler,
+    };
+
+    unsafe extern "system" fn handle(event: u32) -> i32 {
+        if !matches!(
+            event,
+            CTRL_CLOSE_EVENT | CTRL_LOGOFF_EVENT | CTRL_SHUTDOWN_EVENT
+        ) {
+            return 0; // the next handler is asked
+        }
+        if is_end() {
+            end();
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+    // SAFETY: the handler runs in a thread of its own, and is there until the process ends.
+    let is_set = unsafe { SetConsoleCtrlHandler(Some(handle), 1) } != 0;
+    anyhow::ensure!(is_set, std::io::Error::last_os_error());
     Ok(())
 }
 

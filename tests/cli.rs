@@ -2,6 +2,7 @@
 
 mod program;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -374,6 +375,34 @@ fn man_pages_of_the_program_and_of_each_verb() {
         nested.contains("held\\-out") && nested.contains("Examples:"),
         "{nested}"
     );
+    // A page for each verb that a shell completes, and completions of each shell of a release.
+    let bash = stdout(&["completions", "bash"]);
+    let verbs = bash.lines().filter_map(|line| {
+        let path = line.trim().strip_prefix("cmd=\"sterna__subcmd__")?;
+        Some(path.trim_end_matches('"').replace("__subcmd__", "-"))
+    });
+    // A verb with an alias is there twice.
+    let verbs: BTreeSet<String> = verbs.filter(|verb| !verb.contains("help")).collect();
+    assert!(verbs.len() > 20, "{verbs:?}");
+    for verb in &verbs {
+        let path = folder.path().join(format!("sterna-{verb}.1"));
+        let page = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{verb}: {e}"));
+        assert!(
+            page.contains(".SH NAME\n") && page.contains(".SH SYNOPSIS\n"),
+            "{page}"
+        );
+    }
+    let pages = folder.path().read_dir().unwrap().count();
+    assert_eq!(pages, 1 + verbs.len());
+    for (shell, begin) in [
+        ("zsh", "#compdef sterna"),
+        ("fish", "# Print an optspec"),
+        ("powershell", "using namespace"),
+    ] {
+        let script = stdout(&["completions", shell]);
+        assert!(script.trim_start().starts_with(begin), "{shell}: {script}");
+        assert!(script.contains("quickstart") && script.contains("api-key-file"));
+    }
 }
 
 #[test]

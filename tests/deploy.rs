@@ -4,11 +4,11 @@
 mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use program::{fixture, stdout, text};
+use program::{fixture, refused, stdout, text};
 use serde::Deserialize;
 use serde_yaml_ng::Value;
 
@@ -56,7 +56,7 @@ fn value<'a>(args: &[&'a str], flag: &str) -> &'a str {
 /// The arguments that compose and Kubernetes give to the container.
 fn command_lines() -> Vec<Vec<String>> {
     let entry = instruction("ENTRYPOINT");
-    assert_eq!(entry[..2], ["sterna", "serve"]);
+    assert_eq!(entry[..2], ["/sterna", "serve"]);
     let compose = documents("compose.yaml").remove(0);
     let kubernetes = documents("kubernetes.yaml").remove(0);
     let container = container(&kubernetes);
@@ -141,7 +141,8 @@ fn containers_start_and_their_probes_are_answered_without_a_key() {
     let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
     let probed = probes.map(|probe| container(&kubernetes)[probe]["httpGet"]["path"].as_str());
     assert_eq!(probed, [Some("/health"), Some("/ready"), Some("/health")]);
-    assert!(instruction("HEALTHCHECK")[2].contains("GET /ready HTTP/1.1"));
+    let check = instruction("HEALTHCHECK");
+    assert_eq!(check[..2], ["/sterna", "ready"]);
     let mut lines = command_lines();
     lines.dedup();
     for args in lines {
@@ -152,6 +153,45 @@ fn containers_start_and_their_probes_are_answered_without_a_key() {
             assert_eq!(server.get(path.unwrap()), 200, "{args:?}");
         }
         assert_eq!(server.get("/v1/models"), 401, "{args:?}");
+        // The health check at the address of the test, with and without a server.
+        let at = |arg: &String| arg.replace("127.0.0.1:8080", &server.address);
+        let check: Vec<String> = check[1..].iter().map(at).collect();
+        let check: Vec<&str> = check.iter().map(String::as_str).collect();
+        assert_eq!(
+            stdout(&check),
+            format!("{} is ready\n", server.address),
+            "{args:?}"
+        );
+        drop(server);
+        assert!(refused(1, &check).contains("does not answer"), "{args:?}");
+    }
+}
+
+/// A server that gives one reply, and its address.
+fn replying(reply: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 512];
+        let _length = stream.read(&mut request).unwrap();
+        stream.write_all(reply.as_bytes()).unwrap();
+    });
+    address
+}
+
+#[test]
+fn a_server_that_loads_or_is_another_program_is_not_ready() {
+    for (reply, expected) in [
+        (
+            "HTTP/1.1 503 Service Unavailable\r\n\r\nloading",
+            "is not ready: it answered 503 Service Unavailable",
+        ),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
+        ("", "does not speak HTTP"),
+    ] {
+        let message = refused(1, &["ready", &replying(reply)]);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -161,7 +201,7 @@ fn ports_are_the_default_of_the_program() {
     assert!(help.contains("[default: 8080]"));
     let image = read("Containerfile");
     assert!(image.contains("\nEXPOSE 8080\n"));
-    assert!(instruction("HEALTHCHECK")[2].contains("/dev/tcp/127.0.0.1/8080;"));
+    assert_eq!(instruction("HEALTHCHECK")[2], "127.0.0.1:8080");
     let nginx = read("nginx.conf");
     let compose = documents("compose.yaml").remove(0);
     let services = compose["services"].as_mapping().unwrap();
@@ -205,11 +245,10 @@ fn a_drain_ends_before_the_container_is_killed() {
         assert!(period > seconds(args, "--drain") + 5, "{name}");
     }
     let deployment = documents("kubernetes.yaml").remove(0);
-    let sleep = &container(&deployment)["lifecycle"]["preStop"]["exec"]["command"];
-    let sleep = strings(sleep);
-    assert_eq!(sleep[0], "sleep");
+    // By Kubernetes itself: the image has no other program than the server.
+    let sleep = &container(&deployment)["lifecycle"]["preStop"]["sleep"]["seconds"];
     let period = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
-    let ends = sleep[1].parse::<u64>().unwrap() + seconds(&lines[3], "--drain");
+    let ends = sleep.as_u64().unwrap() + seconds(&lines[3], "--drain");
     assert!(period.as_u64().unwrap() > ends + 5);
 }
 
@@ -217,6 +256,14 @@ fn a_drain_ends_before_the_container_is_killed() {
 fn nothing_runs_as_root_or_writes() {
     let image = read("Containerfile");
     assert!(image.contains("\nUSER 10001:10001\n"));
+    // The image holds the program and nothing else.
+    let (_, stage) = image.split_once("\nFROM scratch\n").unwrap();
+    let copied: Vec<&str> = stage.lines().filter(|l| l.starts_with("COPY ")).collect();
+    assert_eq!(
+        copied,
+        ["COPY --from=build /sterna/target/release/sterna /sterna"]
+    );
+    assert!(!stage.contains("RUN "));
     let compose = documents("compose.yaml").remove(0);
     for (name, service) in compose["services"].as_mapping().unwrap() {
         assert_eq!(service["read_only"], true, "{name:?}");

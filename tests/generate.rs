@@ -87,9 +87,15 @@ fn a_prompt_is_an_argument_a_flag_a_file_or_a_pipe() {
     assert_eq!(model.generate(&[PROMPT, "-n", "8"])["ids"], expected["ids"]);
     let file = model.at("prompt.txt");
     for end in ["", "\n", "\r\n"] {
-        std::fs::write(&file, format!("{PROMPT}{end}")).unwrap();
-        let found = model.generate(&["--prompt-file", text(&file), "-n", "8"]);
-        assert_eq!(found["prompt_ids"], expected["prompt_ids"], "{end:?}");
+        // Programs of Windows write a byte order mark before a text.
+        for mark in ["", "\u{feff}"] {
+            std::fs::write(&file, format!("{mark}{PROMPT}{end}")).unwrap();
+            let found = model.generate(&["--prompt-file", text(&file), "-n", "8"]);
+            assert_eq!(
+                found["prompt_ids"], expected["prompt_ids"],
+                "{mark:?} {end:?}"
+            );
+        }
     }
     let line = format!("{PROMPT}\n");
     for args in [

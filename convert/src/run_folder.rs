@@ -80,7 +80,7 @@ impl RunFolder {
             std::fs::remove_dir_all(&old.path).map_err(Error::io(&old.path))?;
         }
         let path = folder.join(format!("{}{step}-{digits}", prefix(&self.0)));
-        match std::fs::rename(unfinished.path(), &path) {
+        match durable::rename(unfinished.path(), &path) {
             Ok(()) => drop(unfinished.keep()),
             Err(_) if path.join("config.json").is_file() => {} // another process was faster
             Err(e) => return Err(Error::io(&path)(e).into()),

@@ -44,6 +44,10 @@ pub enum Error {
     #[error("{}, line {line}: the text is not UTF-8; convert it first", path.display())]
     NotUtf8 { path: PathBuf, line: u64 },
 
+    #[error("{}: the text is UTF-16, as Windows PowerShell's `>` writes it; save it as UTF-8",
+            path.display())]
+    Utf16 { path: PathBuf },
+
     #[error("{}: {reason}", place(path, *line))]
     Json {
         path: PathBuf,
@@ -192,7 +196,7 @@ impl Error {
             UnknownFormat { .. } | NoInput { .. } | Json { .. } | Parquet { .. } => true,
             Record { .. } | NoRecords { .. } | Conversation { .. } => true,
             BadRecords { .. } | NoRow { .. } => true,
-            Template { .. } | NoConversation { .. } | NotUtf8 { .. } => true,
+            Template { .. } | NoConversation { .. } | NotUtf8 { .. } | Utf16 { .. } => true,
             Tokenizer { .. } | Tokenization { .. } | TokenizerMismatch { .. } => true,
             NotAShard { .. } | ShardVersion { .. } | ShardHeader { .. } => true,
             ShardSize { .. } | ShardToken { .. } | TooSmall { .. } => true,

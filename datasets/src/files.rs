@@ -337,6 +337,10 @@ impl Lines {
             return Ok(None);
         }
         let is_first = self.line == 0;
+        if is_first && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) {
+            let path = self.path.clone();
+            return Err(Error::Utf16 { path });
+        }
         self.line += u64::from(!self.is_open);
         let is_cut = bytes.len() >= most && !ends;
         self.is_open = is_cut;

@@ -125,14 +125,15 @@ impl Repo {
         locked().map_err(Error::disk(&path))
     }
 
-    /// Makes `file` of the commit a relative link to its blob.
-    pub fn link(&self, commit: &str, file: &str, hash: &Hash) -> Result<()> {
+    /// Makes `file` of the commit a relative link to its blob. `is_new` says that no other snapshot
+    /// has a link to the blob.
+    pub fn link(&self, commit: &str, file: &str, hash: &Hash, is_new: bool) -> Result<()> {
         let path = self.snapshot(commit).join(file);
         let up = "../".repeat(2 + file.matches('/').count());
         let target = format!("{up}blobs/{hash}");
         let link = || {
             std::fs::create_dir_all(durable::folder_of(&path))?;
-            link(Path::new(&target), &self.blob(hash), &path)?;
+            link(Path::new(&target), &self.blob(hash), &path, is_new)?;
             durable::sync_folder(durable::folder_of(&path))
         };
         link().map_err(Error::disk(&path))
@@ -154,15 +155,21 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn link(target: &Path, _blob: &Path, path: &Path) -> io::Result<()> {
+fn link(target: &Path, _blob: &Path, path: &Path, _is_new: bool) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
-/// Few users of Windows may create links. Without a link, the snapshot holds the file itself.
+/// Few users of Windows may create links. Without a link the snapshot holds the file itself, as the
+/// Python package of the hub does it: the blob, or a copy if other snapshots need it.
 #[cfg(windows)]
-fn link(target: &Path, blob: &Path, path: &Path) -> io::Result<()> {
+fn link(target: &Path, blob: &Path, path: &Path, is_new: bool) -> io::Result<()> {
     let target: PathBuf = target.components().collect();
-    std::os::windows::fs::symlink_file(target, path).or_else(|_| std::fs::rename(blob, path))
+    let linked = std::os::windows::fs::symlink_file(target, path);
+    match linked.is_ok() && path.exists() {
+        true => Ok(()),
+        false if is_new => durable::rename(blob, path),
+        false => std::fs::copy(blob, path).map(drop),
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +184,7 @@ mod tests {
         let hash = Hash::parse(commit).unwrap();
         write(&repo.blob(&hash), b"content").unwrap();
         for file in ["config.json", "a/b/c.gguf"] {
-            repo.link(commit, file, &hash).unwrap();
+            repo.link(commit, file, &hash, false).unwrap();
             assert_eq!(
                 std::fs::read(repo.snapshot(commit).join(file)).unwrap(),
                 b"content"

@@ -240,9 +240,11 @@ impl PartFile {
                 found,
             });
         }
+        let PartFile { path, file, .. } = self;
         let rename = || {
-            self.file.sync_all()?;
-            std::fs::rename(&self.path, blob)?;
+            file.sync_all()?;
+            drop(file);
+            durable::rename(&path, blob)?;
             durable::sync_folder(durable::folder_of(blob))
         };
         rename().map_err(Error::disk(blob))

@@ -255,8 +255,9 @@ impl Snapshot<'_> {
             return Ok(()); // by the program that was waited for
         }
         let blob = self.repo.blob(&hash);
+        let is_new = !blob.exists();
         if !is_whole(&blob, entry) {
-            if blob.exists() {
+            if !is_new {
                 client.progress.say(&format!(
                     "warning: {} is damaged; downloading it again",
                     blob.display()
@@ -275,7 +276,7 @@ impl Snapshot<'_> {
         if path.symlink_metadata().is_ok() {
             std::fs::remove_file(path).map_err(Error::disk(path))?;
         }
-        self.repo.link(&self.commit, file, &hash)
+        self.repo.link(&self.commit, file, &hash, is_new)
     }
 
     fn entry(&self, file: &str) -> ListedFile {

@@ -5,6 +5,7 @@
 
 use hf_hub::RepoType;
 use serde::Serialize;
+use sterna_ternary::output::is_device;
 
 use super::{Error, Result};
 
@@ -177,9 +178,11 @@ pub fn is_lower_hex(text: &str) -> bool {
 }
 
 /// Whether a name from the hub or the user stays inside the folder it is joined to, on every
-/// system: relative, no `..`, no backslash, drive or stream, nothing that cannot be printed.
+/// system: relative, no `..`, no backslash, drive or stream, nothing that cannot be printed. Windows
+/// takes dots and spaces off the end of a name, and has devices.
 pub fn is_safe_path(path: &str) -> bool {
-    let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let is_device = |part: &str| cfg!(windows) && is_device(part);
+    let is_part = |part: &str| !part.is_empty() && !part.ends_with(['.', ' ']) && !is_device(part);
     let is_plain = |c: char| !c.is_control() && !matches!(c, '\\' | ':');
     path.len() <= 1024 && path.split('/').all(is_part) && path.chars().all(is_plain)
 }
@@ -244,6 +247,8 @@ mod tests {
             "a/b:/etc/passwd",
             "a/b:..",
             "a/b:x\\y",
+            "a/b:.. /x",
+            "a/b:x.",
             "a/b:c:d",
             "a/b:x\0",
             "runs/model.sterna",

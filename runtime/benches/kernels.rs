@@ -234,12 +234,9 @@ fn elements(group: &mut BenchmarkGroup<WallTime>) {
     });
 }
 
-/// The name of the processor, where Linux tells it.
+/// The name of the processor, where the system tells it.
 fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find(|line| line.starts_with("model name"));
-    let name = name.and_then(|line| line.split_once(": "));
-    name.map_or("unknown", |(_, name)| name).to_owned()
+    sterna_ternary::system::cpu_name().unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The first line that a program prints, if it is there.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sterna_runtime::{KvCache, KvPage, Model};
-use sterna_ternary::units;
+use sterna_ternary::{system, units};
 
 /// Memory that is left to the rest of the program.
 const RESERVED: u64 = 1 << 30;
@@ -72,20 +72,10 @@ pub fn pages(
 
 /// Memory that this process may use: what the system has available, or the limit of its container.
 fn available() -> u64 {
-    let system = std::fs::read_to_string("/proc/meminfo").ok();
-    let system = system.and_then(|text| meminfo(&text));
+    let system = system::machine_memory().map(|memory| memory.available);
     let group = std::fs::read_to_string("/proc/self/cgroup").ok();
     let group = group.and_then(|text| limit(Path::new("/sys/fs/cgroup"), &text));
     system.into_iter().chain(group).min().unwrap_or(UNKNOWN)
-}
-
-/// `MemAvailable` in bytes.
-fn meminfo(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
 
 /// The least limit of the groups that a process is in, of version 2.
@@ -117,12 +107,5 @@ mod tests {
         assert_eq!(limit(root, "1:name=x:/y\n0::/a/b\n"), Some(2000));
         assert_eq!(limit(root, "0::/\n"), None);
         assert_eq!(limit(root, "1:memory:/a\n"), None);
-    }
-
-    #[test]
-    fn available_memory_is_read() {
-        let text = "MemTotal:  100 kB\nMemAvailable:   42 kB\n";
-        assert_eq!(meminfo(text), Some(42 << 10));
-        assert_eq!(meminfo("MemTotal: 100 kB"), None);
     }
 }

@@ -1,8 +1,8 @@
 //! The messages of a conversation: lines that a person edits, or the lines of a pipe.
 //!
-//! The editor draws on `/dev/tty`, so neither prompt nor keys reach a stdout that is piped. The
-//! terminal is in the editor's modes only while a line is read. So Ctrl-C is a key at the prompt,
-//! and a signal during an answer (`terminal::Answering`).
+//! The editor draws on `/dev/tty`, or on the console of Windows, so neither prompt nor keys reach a
+//! stdout that is piped. The terminal is in the editor's modes only while a line is read. So Ctrl-C
+//! is a key at the prompt, and a signal during an answer (`terminal::Stoppable`).
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Lines, StdinLock};
@@ -16,6 +16,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Behavior, Config, Editor, Helper};
 
+use crate::generate::BYTE_ORDER_MARK;
 use crate::output::note;
 
 pub enum Input {
@@ -40,7 +41,10 @@ impl Input {
     pub fn message(&mut self) -> anyhow::Result<Option<String>> {
         match self {
             Input::Editor(editor) => edit(editor).context("the terminal"),
-            Input::Lines(lines) => lines.next().transpose().context("the input"),
+            Input::Lines(lines) => {
+                let line = lines.next().transpose().context("the input")?;
+                Ok(line.map(|line| line.trim_start_matches(BYTE_ORDER_MARK).to_owned()))
+            }
         }
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! At any instant, also after a crash, a reader finds either the complete old file or the complete
 //! new one. The crates `atomicwrites` and `tempfile` do not sync the folder after the rename, so a
-//! power cut may undo the rename. This file therefore takes only the temporary name from `tempfile`
-//! and does the other steps itself.
+//! power cut may undo the rename. On Windows `tempfile` gives a file the attribute of temporary
+//! ones, and cannot rename a path of more than 260 characters. This file therefore takes only the
+//! temporary name from `tempfile` and does the other steps itself.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::temporary::Listed;
 
@@ -41,8 +43,9 @@ pub fn make<T, E>(
     let folder = folder_of(path);
     let prefix = prefix(path).map_err(&wrap)?;
     let mut builder = tempfile::Builder::new();
-    let temporary = builder.prefix(&prefix).suffix(SUFFIX).tempfile_in(folder);
-    let temporary = temporary.map_err(&wrap)?.into_temp_path();
+    let builder = builder.prefix(&prefix).suffix(SUFFIX);
+    let temporary = builder.make_in(folder, create).map_err(&wrap)?;
+    let temporary = temporary.into_temp_path();
     let _listed = Listed::new(&temporary);
     let made = f(&temporary)?;
     let finish = || {
@@ -50,8 +53,8 @@ pub fn make<T, E>(
         make_readable(&temporary, 0o644)?;
         file.sync_all()?;
         drop(file);
-        temporary.persist(path)?;
-        sync_folder(folder)
+        rename(&temporary, path)?; // so the drop of `temporary` finds nothing to remove
+        sync_name(path)
     };
     finish().map_err(&wrap)?;
     Ok(made)
@@ -77,7 +80,7 @@ pub fn make_folder<T, E>(
         if path.is_dir() {
             fs::remove_dir(path)?; // removes an empty folder only
         }
-        fs::rename(temporary.path(), path)?;
+        rename(temporary.path(), path)?;
         let _renamed = temporary.keep();
         sync_folder(parent)
     };
@@ -121,9 +124,71 @@ pub fn remove_abandoned(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes new, renamed and removed names in `folder` durable.
+/// Creates a file that only its owner can read. Windows lets a file inherit the rights of its
+/// folder.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Renames a file or a folder. A file at `to` is replaced, also while other programs read it.
+///
+/// Windows refuses this if another program has mapped the file, or opened it for itself alone.
+/// Scanners for viruses do this to every new file for a moment, so there the rename is tried for
+/// two seconds.
+///
+/// # Errors
+/// Those of [`fs::rename`]; a file in use is explained.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match fs::rename(from, to) {
+            Err(error) if is_in_use(&error) => {
+                if start.elapsed() < PATIENCE {
+                    std::thread::sleep(PATIENCE / 40);
+                    continue;
+                }
+                let what = if to.exists() { to } else { from };
+                return Err(in_use(what, &error));
+            }
+            renamed => return renamed,
+        }
+    }
+}
+
+/// How long Windows is asked again for a file that is in use.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether Windows refused because somebody uses the file: access denied, a sharing violation, a
+/// locked part, or a file that is mapped.
+fn is_in_use(error: &io::Error) -> bool {
+    cfg!(windows) && matches!(error.raw_os_error(), Some(5 | 32 | 33 | 1224))
+}
+
+fn in_use(what: &Path, error: &io::Error) -> io::Error {
+    let name = what.file_name().unwrap_or_default().display();
+    let why = format!(
+        "Windows does not let {name} be replaced or renamed ({error}). Another program uses it, \
+         such as a `sterna serve` or `sterna chat` with this model, or it is read-only. End that \
+         program and try again, or give another name"
+    );
+    io::Error::new(error.kind(), why)
+}
+
+/// Makes the name of a file durable that was just renamed.
+fn sync_name(path: &Path) -> io::Result<()> {
+    // On Windows a flush of the file also flushes the journal, in which the rename is.
+    #[cfg(windows)]
+    OpenOptions::new().write(true).open(path)?.sync_all()?;
+    sync_folder(folder_of(path))
+}
+
+/// Makes new, renamed and removed names in `folder` durable. Windows cannot do this: it writes the
+/// journal of its file system within seconds.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows cannot open a folder as a file. There a rename is durable together with the file.
     if cfg!(unix) {
         File::open(folder)?.sync_all()
     } else {
@@ -180,6 +245,41 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         write(&path, |w| w.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_open_is_replaced_or_the_error_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        write(&path, |w| w.write_all(b"old")).unwrap();
+        let open = File::open(&path).unwrap();
+        match write(&path, |w| w.write_all(b"new")) {
+            Ok(()) => assert_eq!(fs::read(&path).unwrap(), b"new"),
+            Err(error) => {
+                let said = error.to_string();
+                assert!(cfg!(windows) && said.contains("End that program"), "{said}");
+                assert_eq!(fs::read(&path).unwrap(), b"old");
+            }
+        }
+        drop(open);
+        write(&path, |w| w.write_all(b"newest")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newest");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn paths_may_be_long_and_in_any_language() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("Größe 日本 {}", "x".repeat(150));
+        let parent = folder.path().join(&long).join(&long);
+        fs::create_dir_all(&parent).unwrap();
+        let path = parent.join("🐟 model");
+        write(&path, |w| w.write_all(b"old")).unwrap();
+        write(&path, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        make_folder(&parent.join("run"), |e| e, |_| Ok::<_, io::Error>(())).unwrap();
+        let made = fs::read_dir(&parent).unwrap();
+        assert_eq!(made.count(), 2);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod random;
 pub mod rope;
 pub mod scales;
 pub mod sha256;
+pub mod system;
 pub mod table;
 pub mod temporary;
 pub mod tokenizer_files;

@@ -333,25 +333,45 @@ fn map_into(bytes: &mut [u8], file: &File, offset: u64) -> io::Result<()> {
 }
 
 /// Reads a whole file, but for the parts that are seldom read, with all cores.
-#[cfg(unix)]
 fn read(file: &File, to: &mut [u8], seldom: &[Range<usize>]) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-
     let pieces = to.chunks_mut(HUGE).enumerate();
     let read = crate::parallel::map(pieces, |(i, piece)| {
         let start = i * HUGE;
         for part in often_read(start..start + piece.len(), seldom) {
             let to = &mut piece[part.start - start..part.end - start];
-            file.read_exact_at(to, part.start as u64)?;
+            read_at(file, to, part.start as u64)?;
         }
         Ok(())
     });
     read.into_iter().collect()
 }
 
-#[cfg(not(unix))]
-fn read(mut file: &File, to: &mut [u8], _: &[Range<usize>]) -> io::Result<()> {
-    io::Read::read_exact(&mut file, to)
+/// Reads bytes at a place of a file.
+fn read_at(file: &File, to: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, to, offset);
+    #[cfg(windows)]
+    return read_exact_at(file, to, offset);
+    #[cfg(not(any(unix, windows)))]
+    {
+        // There are no threads that could read at the same time.
+        let mut file = file;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+        io::Read::read_exact(&mut file, to)
+    }
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !to.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_read(file, to, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to = &mut to[count..];
+        offset += count as u64;
+    }
+    Ok(())
 }
 
 /// What remains of a piece without the parts that are seldom read.
@@ -415,8 +435,7 @@ fn file_mapped_hugely(map: &Mmap) -> Option<usize> {
 /// Bytes of memory that are free or can be reclaimed.
 #[cfg(target_os = "linux")]
 fn available() -> usize {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    kilobytes(info.lines(), "MemAvailable:").unwrap_or(0)
+    crate::system::machine_memory().map_or(0, |memory| memory.available as usize)
 }
 
 #[cfg(target_os = "linux")]

@@ -21,10 +21,16 @@ impl Output {
     /// Checks that a file can be written to this path.
     ///
     /// # Errors
-    /// [`Error::Output`] if the path is a folder, or its parent folder does not exist.
+    /// [`Error::Output`] if the path is a folder, its parent folder does not exist, or Windows has
+    /// a device of that name.
     pub fn new(path: &Path) -> Result<Output> {
         if path.file_name().is_none() || path.is_dir() {
             let why = "is a folder; give the name of a file in it";
+            return Err(refused(path, why));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if cfg!(windows) && is_device(&name) {
+            let why = "is the name of a device on Windows; give another name";
             return Err(refused(path, why));
         }
         check_parent(path)?;
@@ -151,6 +157,17 @@ fn claim(path: &Path) -> Result<Claim> {
     Ok(claim)
 }
 
+/// Whether a name is that of a device on Windows, such as `nul` or `aux.json`.
+pub fn is_device(name: &str) -> bool {
+    let stem = name.split(['.', ':']).next().unwrap_or(name).trim_end();
+    let stem = stem.to_ascii_uppercase();
+    let port = ["COM", "LPT"]
+        .iter()
+        .find_map(|port| stem.strip_prefix(port));
+    let is_port = port.is_some_and(|port| matches!(port.as_bytes(), [b'1'..=b'9']));
+    is_port || ["CON", "PRN", "AUX", "NUL"].contains(&&*stem)
+}
+
 fn check_parent(path: &Path) -> Result<()> {
     let folder = durable::folder_of(path);
     match folder.is_dir() {
@@ -202,6 +219,18 @@ mod tests {
         write("second").unwrap();
         assert_eq!(std::fs::read(at("model")).unwrap(), b"second");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn devices_of_windows_are_known() {
+        for name in ["nul", "NUL.sterna", "con .x", "Com1", "lpt9.a.b", "aux:x"] {
+            assert!(is_device(name), "{name}");
+        }
+        for name in [
+            "null", "com", "com0", "com10", "lpta", "a.nul", "console", "",
+        ] {
+            assert!(!is_device(name), "{name}");
+        }
     }
 
     #[test]

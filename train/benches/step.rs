@@ -66,9 +66,7 @@ fn tokens_per_second(config: &Config, mode: &str, batch: usize, context: usize) 
 
 /// The largest memory of this process so far in MiB, if the system reports it.
 fn peak_mebibytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+    Some(sterna_ternary::system::process_memory()?.peak >> 20)
 }
 
 /// A name, a model, the sequences of a step, and the tokens of each.

@@ -73,6 +73,24 @@ fn the_three_kinds_of_records() {
 }
 
 #[test]
+fn line_breaks_and_marks_of_windows_change_no_record() {
+    let lines =
+        "\u{feff}{\"text\": \"a\"}\r\n\r\n{\"prompt\": \"2+2=\", \"completion\": \"4\"}\r\n";
+    assert_eq!(
+        texts(&[("a.jsonl", lines.as_bytes())], None),
+        ["a", "2+2=4"]
+    );
+    for mark in [b"\xff\xfe{\0", b"\xfe\xff\0{"] {
+        for name in ["a.jsonl", "a.txt"] {
+            let found = read(&[(name, &mark[..])], None);
+            assert_eq!(found.len(), 1);
+            let error = found[0].as_ref().unwrap_err();
+            assert!(error.contains("UTF-16") && error.contains(name), "{error}");
+        }
+    }
+}
+
+#[test]
 fn errors_name_file_and_line_and_reading_goes_on() {
     let lines = b"{\"text\": 1}\n{\"text\": \"good\"}\nnot json\n[]\n{\"prompt\": \"p\"}\n\
         {\"messages\": 3}\n{\"messages\": [{\"role\": \"user\"}]}\n\xff\n{\"text\": \"end\"}";

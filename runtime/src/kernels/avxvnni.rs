@@ -12,13 +12,15 @@ use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::avx2;
-use super::avx2::lut::{LONG, Loops};
 use super::avx2::registers::load;
 use super::avx2::shuffle::eight_by_eight;
-use super::avx2::ternary::{digits_i2, digits_t5, product_i2, product_t5, tokens_for_tables};
+use super::avx2::tables::LONG;
+use super::avx2::ternary::{digits_i2, product_i2, product_t5, tokens_for_tables};
+use super::avx2::unpack::digits_t5;
 use super::compile::slot;
 use super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS};
 use super::dot::{self, Multiply, Product, Unpack};
+use super::lut::Loops;
 use super::panels::PanelProduct;
 use super::prefetch::{Prefetch, prefetch_second};
 use super::shape::Operands;

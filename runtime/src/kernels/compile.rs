@@ -1,4 +1,4 @@
-//! How tables of x86 CPUs are filled: with loops of `float`, `codes`, `screen` and `softmax`,
+//! How tables are filled: those of x86 CPUs with loops of `float`, `codes`, `screen` and `softmax`,
 //! compiled for an instruction set, and with functions of that instruction set.
 //!
 //! A table is handed out by its `detect` only, after all features that its functions are compiled
@@ -7,6 +7,7 @@
 
 /// [`Kernels`](super::Kernels) with every loop that the compiler vectorizes well, compiled for the
 /// features `$features`; the other slots are those of `scalar`.
+#[cfg(target_arch = "x86_64")]
 macro_rules! compiled_loops {
     ($features:literal) => {
         $crate::kernels::compile::compiled_loops! { $features:
@@ -77,4 +78,6 @@ macro_rules! slot {
     };
 }
 
-pub(super) use {compiled_loops, slot};
+#[cfg(target_arch = "x86_64")]
+pub(super) use compiled_loops;
+pub(super) use slot;

@@ -84,14 +84,14 @@ pub(super) struct Multiply<A, Load, Dot, Sum> {
 }
 
 /// Steps that [`gemm`] unpacks at a time, whole blocks of every packing: four rows are 8 KiB.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "wasm32")]
 const CACHED_STEPS: usize = 60;
 /// Rows that [`gemm`] unpacks at a time.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "wasm32")]
 const ROWS: usize = 4;
 
 /// The product in tiles of four rows by `TOKENS` tokens.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "wasm32")]
 #[inline(always)]
 pub(super) fn gemm<const TOKENS: usize, const STEPS: usize, S: Copy, V: Copy, A: Copy>(
     product: Product,
@@ -142,7 +142,7 @@ pub(super) fn gemm<const TOKENS: usize, const STEPS: usize, S: Copy, V: Copy, A:
 }
 
 /// Σ value · q of the steps in the cache, for some tokens with as many steps.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "wasm32")]
 #[inline(always)]
 fn tile<const TOKENS: usize, V: Copy, A: Copy>(
     values: &[[V; CACHED_STEPS]; ROWS],

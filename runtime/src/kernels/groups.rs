@@ -69,11 +69,7 @@ pub(super) fn reference(product: GroupProduct, y: &mut [f32]) {
 }
 
 /// The product by one product of `gemm` for each group.
-#[cfg(any(
-    test,
-    target_arch = "aarch64",
-    all(target_arch = "wasm32", target_feature = "simd128")
-))]
+#[cfg(any(test, all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(super) fn by_groups(
     gemm: impl Fn(&[u8], &[i8], &[i32], &mut [i32]),
     product: GroupProduct,

@@ -18,8 +18,10 @@ mod avx512;
 mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod bytes;
 pub mod codes;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod compile;
 mod dense;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -32,17 +34,23 @@ mod digits;
 mod dot;
 mod float;
 mod groups;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lut;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panels;
 pub mod peak;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod prefetch;
 mod scalar;
 pub mod screen;
 mod shape;
 mod slots;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod ssse3;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -71,6 +79,7 @@ impl Kernels {
             let mut tables = vec![&scalar::KERNELS];
             #[cfg(target_arch = "x86_64")]
             {
+                tables.extend(ssse3::detect());
                 tables.extend(avx2::detect());
                 tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());

@@ -169,20 +169,24 @@ fn rows<const N: usize, X: Copy, R, S: Copy, V: Copy>(
 
 #[inline(always)]
 pub(super) fn panels_f32(panels: PanelProduct<f32, f32>, y: &mut [f32]) {
-    float(panels, y, |v| v);
+    float(panels, y, |row| *row);
 }
 
 #[inline(always)]
 pub(super) fn panels_f16(panels: PanelProduct<f32, f16>, y: &mut [f32]) {
-    float(panels, y, f16_to_f32);
+    float(panels, y, |row| row.map(f16_to_f32));
 }
 
 #[inline(always)]
-fn float<T: Copy>(panels: PanelProduct<f32, T>, y: &mut [f32], to_f32: impl Fn(T) -> f32 + Copy) {
+pub(super) fn float<T: Copy>(
+    panels: PanelProduct<f32, T>,
+    y: &mut [f32],
+    load: impl Fn(&[T; LANES]) -> [f32; LANES] + Copy,
+) {
     let lanes = Lanes {
         zero: [0f32; LANES],
         prefetch: |_| (),
-        load: |row: &[T; LANES]| row.map(to_f32),
+        load,
         add: |mut sums: [f32; LANES], x: f32, row: [f32; LANES]| {
             for l in 0..LANES {
                 sums[l] += x * row[l];

@@ -80,6 +80,8 @@ static PEAKS: &[Peak] = &[
         fma: Loops::NONE,
     },
     #[cfg(target_arch = "x86_64")]
+    x86::SSSE3,
+    #[cfg(target_arch = "x86_64")]
     x86::AVX2,
     #[cfg(target_arch = "x86_64")]
     x86::AVX_VNNI,

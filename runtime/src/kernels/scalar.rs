@@ -8,7 +8,10 @@ use super::shape::GemmShape;
 use super::slots::Kernels;
 use super::{codes, dense, float, groups, panels, screen, softmax};
 
-pub(super) static KERNELS: Kernels = Kernels {
+pub(super) static KERNELS: Kernels = TABLE;
+
+/// The same, for tables that start from it.
+pub(super) const TABLE: Kernels = Kernels {
     name: "scalar",
     table_tokens: || usize::MAX,
     quantize: float::quantize,

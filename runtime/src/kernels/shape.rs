@@ -39,7 +39,7 @@ pub(super) struct Operands<'a> {
     pub q_sums: &'a [i32], // (tokens)
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl<'a> Operands<'a> {
     /// # Panics
     /// If the lengths of the arguments disagree.

@@ -72,9 +72,14 @@ fn name(path: &Path) -> String {
 
 /// A command that asks a model, for a shell.
 pub fn curl(address: SocketAddr, served: &Served, has_keys: bool) -> String {
+    // The shell of Windows knows neither single quotes nor a backslash at the end of a line.
+    let (next, quoted): (_, fn(&str) -> String) = match cfg!(windows) {
+        true => ("^", |text| format!("\"{}\"", text.replace('"', "\\\""))),
+        false => ("\\", |text| format!("'{text}'")),
+    };
     let key = match has_keys {
-        false => "",
-        true => " -H 'Authorization: Bearer KEY'",
+        false => String::new(),
+        true => format!(" -H {}", quoted("Authorization: Bearer KEY")),
     };
     let (path, rest) = match served.template.is_ok() {
         true => (
@@ -83,11 +88,9 @@ pub fn curl(address: SocketAddr, served: &Served, has_keys: bool) -> String {
         ),
         false => ("completions", r#""prompt": "Once", "max_tokens": 40"#),
     };
-    format!(
-        "\ncurl http://{address}/v1/{path}{key} -H 'Content-Type: application/json' \\\n  \
-         -d '{{\"model\": \"{}\", {rest}}}'",
-        served.name,
-    )
+    let form = quoted("Content-Type: application/json");
+    let body = quoted(&format!("{{\"model\": \"{}\", {rest}}}", served.name));
+    format!("\ncurl http://{address}/v1/{path}{key} -H {form} {next}\n  -d {body}")
 }
 
 #[cfg(test)]

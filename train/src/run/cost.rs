@@ -123,12 +123,7 @@ pub fn peak_flops() -> f64 {
     rayon::broadcast(timed).iter().sum()
 }
 
-/// The largest memory of this process so far in bytes, as Linux reports it.
+/// The largest memory of this process so far in bytes.
 pub(super) fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    Some(sterna_ternary::system::process_memory()?.peak)
 }

@@ -89,10 +89,5 @@ fn session(step: u64, ranks: usize) -> Value {
 
 /// The name of the processor if the system reports it, its architecture if not.
 fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let name = name.map(|name| name.trim_start_matches([' ', '\t', ':']).to_owned());
-    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+    sterna_ternary::system::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }

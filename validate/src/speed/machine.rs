@@ -1,14 +1,13 @@
-//! The machine, and the part of it that this process may use, as Linux reports them; on other
-//! systems only what Rust knows. The crate `sysinfo` knows neither caches nor the affinity of a
-//! process.
+//! The machine, and the part of it that this process may use, as the system reports them. Limits of
+//! containers are those of Linux.
 
-use std::collections::HashSet;
 use std::fs;
 
 use serde_json::{Value, json};
 use sterna_runtime::Kernels;
 use sterna_runtime::threads::physical_cores;
-use sterna_ternary::units;
+pub use sterna_ternary::system::CpuCache;
+use sterna_ternary::{system, units};
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,17 +34,6 @@ pub struct Machine {
     pub features: Vec<(&'static str, bool)>,
 }
 
-/// A cache for data.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CpuCache {
-    /// 1 is the nearest.
-    pub level: u32,
-    /// Its size.
-    pub bytes: u64,
-    /// The hardware threads that share it, like `0-3`.
-    pub shared_by: String,
-}
-
 /// A kernel table and what it needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelTable {
@@ -60,20 +48,19 @@ impl Machine {
     pub fn detect() -> Machine {
         let number = |path: &str| read(path)?.parse::<u64>().ok();
         let limit = number("/sys/fs/cgroup/memory.max");
-        let total = proc_value("/proc/meminfo", "MemTotal")
-            .and_then(|kb| kb.strip_suffix("kB")?.trim().parse::<u64>().ok())
-            .map(|kb| kb * 1024);
+        let total = system::machine_memory().map(|memory| memory.total);
         Machine {
-            cpu: cpu_name(),
+            cpu: system::cpu_name().unwrap_or_else(|| "unknown".into()),
             architecture: std::env::consts::ARCH,
-            logical_cpus: read("/sys/devices/system/cpu/online")
-                .and_then(|list| cpus(&list))
-                .map(|cpus| cpus.len()),
-            affinity: proc_value("/proc/self/status", "Cpus_allowed_list"),
+            logical_cpus: match read("/sys/devices/system/cpu/online") {
+                Some(list) => cpus(&list).map(|cpus| cpus.len()),
+                None => std::thread::available_parallelism().ok().map(Into::into),
+            },
+            affinity: system::affinity(),
             cpu_quota: read("/sys/fs/cgroup/cpu.max").and_then(|text| quota(&text)),
             usable_cores: physical_cores(),
-            caches: caches(0),
-            last_level_caches: last_level_caches(),
+            caches: system::caches(),
+            last_level_caches: system::last_level_caches().unwrap_or(1),
             memory_bytes: limit.into_iter().chain(total).min(),
             features: features(),
         }
@@ -199,6 +186,7 @@ impl Machine {
 /// it can.
 const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
     &[
+        ("ssse3", &["ssse3"]),
         ("avx2", &["avx2", "f16c"]),
         ("avx-vnni", &["avx2", "f16c", "avxvnni"]),
         (
@@ -249,47 +237,6 @@ fn features() -> Vec<(&'static str, bool)> {
     Vec::new()
 }
 
-fn cpu_name() -> String {
-    let name = |key| proc_value("/proc/cpuinfo", key).filter(|name| !name.is_empty());
-    // ARM kernels give numbers only.
-    let arm = || {
-        let (implementer, part) = (name("CPU implementer")?, name("CPU part")?);
-        Some(format!("ARM implementer {implementer}, part {part}"))
-    };
-    name("model name")
-        .or_else(arm)
-        .unwrap_or_else(|| "unknown".into())
-}
-
-fn caches(cpu: usize) -> Vec<CpuCache> {
-    let cache = |index| {
-        let read = |file: &str| {
-            read(&format!(
-                "/sys/devices/system/cpu/cpu{cpu}/cache/index{index}/{file}"
-            ))
-        };
-        let is_data = read("type")? != "Instruction";
-        let cache = CpuCache {
-            level: read("level")?.parse().ok()?,
-            bytes: read("size")?.strip_suffix('K')?.parse::<u64>().ok()? * 1024,
-            shared_by: read("shared_cpu_list")?,
-        };
-        Some(is_data.then_some(cache))
-    };
-    (0..).map_while(cache).flatten().collect()
-}
-
-/// How many there are among the processors that this process may use.
-fn last_level_caches() -> usize {
-    let allowed = proc_value("/proc/self/status", "Cpus_allowed_list");
-    let allowed = allowed.and_then(|list| cpus(&list)).unwrap_or_default();
-    let of_cpus = allowed.into_iter().filter_map(|cpu| {
-        let last = caches(cpu).into_iter().max_by_key(|cache| cache.level)?;
-        Some(last.shared_by)
-    });
-    of_cpus.collect::<HashSet<_>>().len().max(1)
-}
-
 /// `max 100000` or `150000 100000`: microseconds of processor time in a period.
 fn quota(text: &str) -> Option<f64> {
     let (time, period) = text.split_once(' ')?;
@@ -305,21 +252,6 @@ fn cpus(list: &str) -> Option<Vec<usize>> {
         cpus.extend(first?..=last?);
     }
     Some(cpus)
-}
-
-/// The first value of a key in a file of lines `key : value`.
-fn proc_value(path: &str, key: &str) -> Option<String> {
-    let text = read(path)?;
-    let value = |line: &str| {
-        Some(
-            line.strip_prefix(key)?
-                .trim_start()
-                .strip_prefix(':')?
-                .trim()
-                .to_owned(),
-        )
-    };
-    text.lines().find_map(value)
 }
 
 fn read(path: &str) -> Option<String> {

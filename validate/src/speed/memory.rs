@@ -1,30 +1,23 @@
-//! Resident memory of this process, from Linux's /proc; `None` elsewhere. Mapped files count. The
-//! crate `sysinfo` is not used, because it does not report the peak.
+//! Resident memory of this process; mapped files count. Only Linux can forget a peak, so elsewhere
+//! there is none.
 
-use std::fs;
+use sterna_ternary::system;
 
 /// Bytes in memory now.
 pub(super) fn resident() -> Option<u64> {
-    status("VmRSS:")
+    Some(system::process_memory()?.resident)
 }
 
 /// The most bytes that were in memory since [`reset_peak`].
 pub(super) fn peak() -> Option<u64> {
-    status("VmHWM:")
+    Some(system::process_memory()?.peak)
 }
 
 /// Forgets the peak and returns the bytes in memory now.
 pub(super) fn reset_peak() -> Option<u64> {
     // 5 resets the peak resident set, see proc_pid_clear_refs(5).
-    fs::write("/proc/self/clear_refs", "5").ok()?;
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
     resident()
-}
-
-fn status(key: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -1,17 +1,40 @@
 //! AVX2: the table, and where its functions are. Ternary products add pairs of products of bytes
-//! with `vpmaddubsw` (`ternary`); from about ten tokens on these share tables of partial sums
-//! (`lut`).
+//! with `vpmaddubsw` ([`bytes`](super::bytes)); from about ten tokens on these share tables of
+//! partial sums ([`lut`](super::lut)).
 
-mod codes;
 pub(super) mod dense;
 mod float;
-pub(super) mod groups;
-pub(super) mod lut;
 pub(super) mod panels;
 pub(super) mod registers;
 pub(super) mod shuffle;
-pub(super) mod sums;
-pub(super) mod ternary;
+
+mod codes {
+    crate::kernels::bytes::codes!("avx2");
+}
+pub(super) mod groups {
+    crate::kernels::bytes::groups!("avx2");
+}
+mod ranks {
+    crate::kernels::bytes::ranks!("avx2");
+}
+pub(super) mod ternary {
+    crate::kernels::bytes::ternary!("avx2", table_tokens: 11);
+}
+pub(super) mod unpack {
+    crate::kernels::bytes::unpack!("avx2");
+}
+
+/// The loops of [`lut`](super::lut) for this instruction set.
+pub(super) mod tables {
+    use std::arch::x86_64::__m256i;
+
+    use super::super::lut::{Loops, loops};
+
+    /// Those with short entries first, whose tables stay in the nearest cache.
+    pub const NEAR: &[Loops] = &[loops!("avx2", __m256i), loops!("avx2", [__m256i; 2])];
+    /// Those with the longest entries.
+    pub const LONG: &[Loops] = &[loops!("avx2", [__m256i; 2])];
+}
 
 use super::compile::{compiled_loops, slot};
 use super::slots::Kernels;

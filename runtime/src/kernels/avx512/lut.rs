@@ -1,9 +1,9 @@
-//! The loops of `avx2::lut` with an entry of a table, 32 tokens, in one register.
+//! The loops of [`lut`](super::super::lut) with an entry of a table, 32 tokens, in one register.
 
 use std::arch::x86_64::*;
 
-use super::super::avx2::lut::{Columns, Loops, Pass, fill_tables};
-use super::super::avx2::sums::Sums;
+use super::super::lut::{Columns, Loops, Pass, fill_tables};
+use super::super::sums::Sums;
 
 pub(super) const LOOPS: &[Loops] = &[{
     #[target_feature(enable = "avx512f,avx512bw")]

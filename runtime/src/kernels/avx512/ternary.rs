@@ -2,7 +2,7 @@
 //!
 //! One token: two rows at once, where a register holds two blocks of one row. Several tokens: rows
 //! in lanes, first without and then with panels ([`digits`](super::super::digits)). Many tokens use
-//! the tables of `avx2` on CPUs that begin one `vpdpbusd` of 512 bits in a cycle: tables do more
+//! tables of partial sums on CPUs that begin one `vpdpbusd` of 512 bits in a cycle: tables do more
 //! than that, but less than two.
 
 use std::arch::x86_64::*;
@@ -10,10 +10,10 @@ use std::arch::x86_64::*;
 use sterna_ternary::Packing;
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::avx2::lut::Loops;
 use super::super::avx2::registers::{four_sums, load};
 use super::super::avx2::ternary::{product_i2, product_t5, tokens_for_tables};
 use super::super::digits;
+use super::super::lut::Loops;
 use super::super::prefetch::Prefetch;
 use super::super::shape::{GemmShape, Operands};
 use super::super::width;
@@ -151,7 +151,7 @@ fn opaque(mut x: __m512i) -> __m512i {
     x
 }
 
-/// A product by tables ([`lut`](super::super::avx2::lut)).
+/// A product by tables ([`lut`](super::super::lut)).
 type Tables = unsafe fn(Operands, &mut [i32], &[Loops]);
 
 /// The arguments of a product.

@@ -10,6 +10,7 @@ use std::arch::asm;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, PanelLanes};
+use super::super::prefetch::prefetch_second as prefetch;
 use super::super::shape::Operands;
 use super::{Bytes, halves, load, smmla};
 
@@ -374,11 +375,4 @@ fn four_by_four(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
         |[low, high]: [int32x4_t; 2]| halves(vreinterpretq_s8_s32(low), vreinterpretq_s8_s32(high));
     let ([first, third], [second, fourth]) = (halves(even), halves(odd));
     [first, second, third, fourth]
-}
-
-/// Asks the second-level cache for the line at `at`.
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    // SAFETY: a hint that reads nothing and accepts any address.
-    unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nomem, nostack, preserves_flags)) };
 }

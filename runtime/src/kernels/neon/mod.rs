@@ -1,27 +1,39 @@
-//! NEON, alone and with the dot products (`sdot`) and matrix products (`smmla`) of later CPUs.
+//! NEON, alone ([`plain`]) and with the dot products (`sdot`) and matrix products (`smmla`) of
+//! later CPUs.
 //!
-//! One token, and several with NEON alone, are multiplied with rows along registers ([`dot`]).
-//! There `i2` gives digits (trit + 1) with a shift and a mask; `t5` gives trits with two
-//! comparisons and a multiplication by three, as the packing defines them. Several tokens with
-//! `sdot` or `smmla` are multiplied with rows in lanes ([`digits`]). NEON alone multiplies bytes to
-//! 16 bits, so rows in lanes would save it nothing.
+//! One token with `sdot` is multiplied with rows along registers ([`dot`]). There `i2` gives digits
+//! (trit + 1) with a shift and a mask; `t5` gives trits with two comparisons and a multiplication
+//! by three, as the packing defines them. Several tokens with `sdot` or `smmla` are multiplied with
+//! rows in lanes ([`digits`]). Planes of heads and products with one scale per group use `sdot`
+//! too ([`dotprod`]).
 //!
 //! NEON is part of every 64-bit Arm, so the float slots of the scalar table use it already. The
 //! intrinsics of `sdot` and `smmla` are not stable, hence the assembly.
 //!
 //! Emulation proves the sums of these tables, not their speed: the sizes of tiles follow from the
-//! number of registers, and the numbers of tokens from `avx512`.
+//! number of registers, and the numbers of tokens from counts of instructions.
 
 mod digits;
+mod dotprod;
+mod float;
+mod plain;
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
 use sterna_ternary::Packing;
 
+use super::compile::slot;
 use super::dot::{self, Multiply, Product, Unpack};
+use super::scalar;
 use super::slots::Kernels;
-use super::{groups, scalar};
+
+/// What all tables share.
+const COMMON: Kernels = Kernels {
+    gemm_f16: float::gemm_f16,
+    panels_f16: float::panels_f16,
+    ..scalar::TABLE
+};
 
 /// A table whose products are those of `$gemm`, which wants the target features `$features`.
 macro_rules! table {
@@ -58,13 +70,14 @@ macro_rules! table {
                 // `$features`.
                 unsafe { gemm_t5(product) }
             },
-            gemm_groups: |product, y| groups::by_groups($table.gemm_i2, product, y),
-            ..scalar::KERNELS
+            gemm_groups: slot!(dotprod::groups::gemm(product, y)),
+            plane4: slot!(dotprod::codes::plane4(product, sums)),
+            plane2: slot!(dotprod::codes::plane2(product, sums)),
+            ..COMMON
         };
     };
 }
 
-table!(NEON, "neon", "neon", gemm_neon);
 table!(DOTPROD, "neon-dotprod", "neon,dotprod", gemm_dotprod);
 table!(I8MM, "neon-i8mm", "neon,dotprod,i8mm", gemm_i8mm);
 
@@ -72,7 +85,7 @@ table!(I8MM, "neon-i8mm", "neon,dotprod,i8mm", gemm_i8mm);
 pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
     let dotprod = is_aarch64_feature_detected!("dotprod");
     let i8mm = dotprod && is_aarch64_feature_detected!("i8mm");
-    [(true, &NEON), (dotprod, &DOTPROD), (i8mm, &I8MM)]
+    [(true, &plain::KERNELS), (dotprod, &DOTPROD), (i8mm, &I8MM)]
         .into_iter()
         .filter_map(|(detected, table)| detected.then_some(table))
 }
@@ -117,20 +130,16 @@ fn digits_i2(codes: int8x16_t) -> [int8x16_t; 4] {
     .map(|digits| vreinterpretq_s8_u8(digits))
 }
 
-/// With b = B ⊕ 128, a digit is the integer part of 3 b / 256, and the next b is the rest.
+/// As `plain` does, for 16 bytes.
 #[target_feature(enable = "neon")]
 #[inline]
 fn digits_t5(bytes: int8x16_t) -> [int8x16_t; 5] {
-    let three = vdupq_n_u8(3);
     let mut rest = veorq_u8(vreinterpretq_u8_s8(bytes), vdupq_n_u8(128));
-    let mut digits = [bytes; 5];
-    for digit in &mut digits {
-        let low = vreinterpretq_u8_u16(vmull_u8(vget_low_u8(rest), vget_low_u8(three)));
-        let high = vreinterpretq_u8_u16(vmull_high_u8(rest, three));
-        *digit = vreinterpretq_s8_u8(vuzp2q_u8(low, high));
-        rest = vuzp1q_u8(low, high);
-    }
-    digits
+    [bytes; 5].map(|_| {
+        let digits;
+        (digits, rest) = plain::times(rest, 3);
+        vreinterpretq_s8_u8(digits)
+    })
 }
 
 #[target_feature(enable = "neon")]
@@ -179,26 +188,6 @@ pub(super) fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_
         );
     }
     sums
-}
-
-#[target_feature(enable = "neon")]
-#[inline]
-fn gemm_neon<const STEPS: usize>(
-    product: Product,
-    unpack: Unpack<
-        STEPS,
-        impl Fn(&[u8; 32]) -> Bytes + Copy,
-        impl Fn(Bytes) -> (Bytes, Bytes) + Copy,
-    >,
-    _: impl Fn(int8x16_t) -> [int8x16_t; STEPS],
-) {
-    let multiply = Multiply {
-        zero: vdupq_n_s32(0),
-        load: |q: &[i8; 32]| load(q),
-        dot: |sums, a: Bytes, b: Bytes| smlal(smlal(sums, a[0], b[0]), a[1], b[1]),
-        sum: |sums| vaddvq_s32(sums),
-    };
-    dot::gemm::<2, _, _, _, _>(product, unpack, multiply);
 }
 
 #[target_feature(enable = "neon,dotprod")]

@@ -1,9 +1,22 @@
-//! Multiply-adds of AVX2, AVX-VNNI and AVX-512.
+//! Multiply-adds of SSSE3, AVX2, AVX-VNNI and AVX-512.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Loops, Peak, accumulate, loops};
+
+pub(super) const SSSE3: Peak = Peak {
+    table: "ssse3",
+    int8: loops!(
+        "pmaddubsw and paddw",
+        maddubs_128,
+        16,
+        [4, 6, 8, 12],
+        is_x86_feature_detected!("ssse3")
+    ),
+    f32: loops!("mulps and addps", f32_128, 4, [6, 8, 10, 12], true),
+    fma: Loops::NONE,
+};
 
 pub(super) const AVX2: Peak = Peak {
     table: "avx2",
@@ -81,6 +94,24 @@ macro_rules! opaque {
         unsafe { asm!("/* {0} */", inout($class) x, options(nomem, nostack, preserves_flags)) };
         x
     }};
+}
+
+#[target_feature(enable = "ssse3")]
+fn maddubs_128<const N: usize>() {
+    let one = _mm_set1_epi8(1);
+    accumulate::<N, _>(_mm_setzero_si128(), |sum| {
+        let x = opaque!(xmm_reg, one);
+        _mm_add_epi16(sum, _mm_maddubs_epi16(x, x))
+    });
+}
+
+#[target_feature(enable = "sse2")]
+fn f32_128<const N: usize>() {
+    let one = _mm_set1_ps(1.0);
+    accumulate::<N, _>(_mm_setzero_ps(), |sum| {
+        let x = opaque!(xmm_reg, one);
+        _mm_add_ps(sum, _mm_mul_ps(x, x))
+    });
 }
 
 #[target_feature(enable = "avx2")]

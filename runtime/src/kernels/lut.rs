@@ -23,25 +23,21 @@
 //! into the rank. `t5` has five: the same four, whose ranks are the byte's first four digits, and
 //! one of the 32 fifth digits, where group i is columns 128 + i + {0, 8, 16, 24}.
 
-use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use sterna_ternary::packing::BLOCK_BYTES;
 
-use super::super::prefetch::prefetch_line;
-use super::super::shape::{GemmShape, Operands};
-use super::registers::{high_bytes, load, table};
-use super::shuffle::{exchange, four_by_four};
-use super::sums::Sums;
+use super::shape::{GemmShape, Operands};
+use super::sums::{Sixteen, Sums, four_by_four, interleave, load_eight, no_bytes};
 
 /// Most tokens of a table entry.
 const MOST_TOKENS: usize = 32;
 /// Groups of a unit.
 const GROUPS: usize = 8;
 /// Ranks of a group.
-const RANKS: usize = 81;
+pub(super) const RANKS: usize = 81;
 /// Units that 16-bit sums hold.
 const NARROW_UNITS: usize = 7;
 /// Blocks whose ranks are made at a time; the units of this many blocks are a multiple of
@@ -66,7 +62,7 @@ unsafe impl Pod for Line {}
 
 /// The two inner loops for one size of entries, compiled for an instruction set.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Loops {
+pub(super) struct Loops {
     /// Tokens of an entry.
     pub tokens: usize,
     /// [`fill_tables`]
@@ -75,32 +71,38 @@ pub(in super::super) struct Loops {
     pub run: unsafe fn(Pass),
 }
 
-/// The loops for entries of type `S`.
+/// The loops for entries of type `$S`, compiled for the target features `$features`.
 macro_rules! loops {
-    ($S:ty) => {{
-        #[target_feature(enable = "avx2")]
-        unsafe fn fill(columns: Columns, tables: &mut [i16]) {
-            // SAFETY: this function is compiled for AVX2.
-            unsafe { fill_tables::<$S>(columns, tables) }
+    ($features:literal, $S:ty) => {{
+        use $crate::kernels::lut::{self, Loops};
+
+        #[target_feature(enable = $features)]
+        unsafe fn fill(columns: lut::Columns, tables: &mut [i16]) {
+            // SAFETY: this function is compiled for `$features`.
+            unsafe { lut::fill_tables::<$S>(columns, tables) }
         }
-        #[target_feature(enable = "avx2")]
-        unsafe fn run(pass: Pass) {
-            // SAFETY: this function is compiled for AVX2, and its caller has made the ranks.
+        #[target_feature(enable = $features)]
+        unsafe fn run(pass: lut::Pass) {
+            // SAFETY: this function is compiled for `$features`, and its caller has made the ranks.
             unsafe { pass.run::<$S>() }
         }
         Loops {
-            tokens: <$S as Sums>::TOKENS,
+            tokens: <$S as $crate::kernels::sums::Sums>::TOKENS,
             fill_tables: fill,
             run,
         }
     }};
 }
+pub(super) use loops;
 
-/// Loops of this instruction set, those with short entries first, whose tables stay in the nearest
-/// cache.
-pub(super) const NEAR: &[Loops] = &[loops!(__m256i), loops!([__m256i; 2])];
-/// Those with the longest entries.
-pub(in super::super) const LONG: &[Loops] = &[loops!([__m256i; 2])];
+/// How an instruction set makes the ranks of a packing.
+pub(super) struct Ranks {
+    /// Units of a block.
+    pub units: usize,
+    /// Makes the ranks of a stretch of the blocks of some rows (rows, blocks): (units, stride), all
+    /// of them below [`RANKS`].
+    pub fill: unsafe fn(&[[u8; BLOCK_BYTES]], usize, Range<usize>, &mut [u64]),
+}
 
 /// Working memory of one thread, 1.8 MB.
 #[derive(Default)]
@@ -115,15 +117,15 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// `sums[t][r] = Σ trit[r][c] · q[t][c]` for blocks of `UNITS` units. `ranks` are those of a block
-/// of four rows: for each unit, eight bytes per row. With `scales` (blocks, rows) each block's sum
-/// is multiplied by its own and the sums are bits of f32.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn gemm<const UNITS: usize>(
+/// `sums[t][r] = Σ trit[r][c] · q[t][c]`. With `scales` (blocks, rows) each block's sum is
+/// multiplied by its own and the sums are bits of f32.
+///
+/// # Safety
+/// The CPU has the instruction sets of `ranks` and `loops`.
+pub(super) unsafe fn gemm(
     operands: Operands,
     sums: &mut [i32],
-    ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS] + Copy,
+    ranks: &Ranks,
     loops: &[Loops],
     scales: Option<&[f32]>,
 ) {
@@ -131,7 +133,7 @@ pub(super) fn gemm<const UNITS: usize>(
     let Operands { shape, rows, q, .. } = operands;
     // Units whose sums stay in 16 bits.
     let narrow_units = if scales.is_some() {
-        UNITS
+        ranks.units
     } else {
         NARROW_UNITS
     };
@@ -170,19 +172,20 @@ pub(super) fn gemm<const UNITS: usize>(
                 wide[..tiles().count() * rows * widest.tokens].fill(0);
                 for first in (0..blocks).step_by(BLOCKS) {
                     let stretch = first..blocks.min(first + BLOCKS);
-                    fill_ranks(packed, blocks, stretch.clone(), &mut scratch.ranks, ranks);
+                    // SAFETY: the caller has the instructions.
+                    unsafe { (ranks.fill)(packed, blocks, stretch.clone(), &mut scratch.ranks) };
                     let of_tiles = wide.chunks_exact_mut(rows * widest.tokens);
                     for ((token, tokens), wide) in tiles().zip(of_tiles) {
                         let loops = fitting(loops, tokens);
                         // Each unit: make its tables, then let all rows pass over them.
-                        let units = stretch.len() * UNITS;
+                        let units = stretch.len() * ranks.units;
                         for u in 0..units {
                             // In eights of columns: the first run and the step to the next.
-                            let (start, step) = match u % UNITS {
+                            let (start, step) = match u % ranks.units {
                                 4 => (16, 1),
                                 k => (k, 4),
                             };
-                            let start = (first + u / UNITS) * UNITS * 4 + start;
+                            let start = (first + u / ranks.units) * ranks.units * 4 + start;
                             let columns = Columns {
                                 q: &q[token * q_row..],
                                 q_row,
@@ -190,7 +193,7 @@ pub(super) fn gemm<const UNITS: usize>(
                                 start,
                                 step,
                             };
-                            // SAFETY: a table of kernels has loops that its CPUs run.
+                            // SAFETY: the caller has the instructions.
                             unsafe { (loops.fill_tables)(columns, tables) };
                             let pass = Pass {
                                 tables,
@@ -200,12 +203,12 @@ pub(super) fn gemm<const UNITS: usize>(
                                 first: u % narrow_units == 0,
                                 last: u % narrow_units == narrow_units - 1 || u + 1 == units,
                                 scales: scales.map(|scales| {
-                                    let block = first + u / UNITS;
+                                    let block = first + u / ranks.units;
                                     &scales[block * n + first_row..][..rows]
                                 }),
                             };
-                            // SAFETY: a table of kernels has loops that its CPUs run, and
-                            // `fill_ranks` makes no rank of RANKS or more.
+                            // SAFETY: the caller has the instructions, and `Ranks::fill` makes no
+                            // rank of RANKS or more.
                             unsafe { (loops.run)(pass) };
                         }
                     }
@@ -230,51 +233,12 @@ fn fitting(loops: &[Loops], tokens: usize) -> Loops {
 
 /// Ranks from those of one unit to those of the next: a little more than the rows, so that the same
 /// row of all units does not compete for one place in the caches.
-fn stride(rows: usize) -> usize {
+pub(super) fn stride(rows: usize) -> usize {
     rows.next_multiple_of(4) + 8
 }
 
-/// Makes the ranks of a stretch of blocks: (units, stride), all of them below [`RANKS`].
-#[target_feature(enable = "avx2")]
-#[inline]
-fn fill_ranks<const UNITS: usize>(
-    packed: &[[u8; BLOCK_BYTES]],
-    blocks: usize,
-    stretch: Range<usize>,
-    to: &mut [u64],
-    ranks: impl Fn([__m256i; 4]) -> [__m256i; UNITS],
-) {
-    let rows = packed.len() / blocks;
-    /// Rows between a load and the prefetch that runs ahead of it.
-    const AHEAD: usize = 16;
-    let largest = _mm256_set1_epi8(RANKS as i8 - 1);
-    for r in (0..rows).step_by(4) {
-        let four: [&[[u8; BLOCK_BYTES]]; 4] = std::array::from_fn(|i| {
-            let row = (r + i).min(rows - 1);
-            &packed[row * blocks..][stretch.clone()]
-        });
-        // A stretch of a row is too short for the hardware to see it coming.
-        for row in four {
-            for line in (0..stretch.len() * BLOCK_BYTES).step_by(64) {
-                prefetch_line(row.as_ptr().cast(), AHEAD * blocks * BLOCK_BYTES + line);
-            }
-        }
-        for b in 0..stretch.len() {
-            let ranks = ranks(four.map(|row| load(&row[b])));
-            for u in 0..UNITS {
-                let to = &mut to[(b * UNITS + u) * stride(rows) + r..][..4];
-                // Nothing changes where `ranks` is right; with this, nothing breaks where it is
-                // not.
-                let ranks = _mm256_min_epu8(ranks[u], largest);
-                // SAFETY: four ranks; the store may be unaligned.
-                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), ranks) };
-            }
-        }
-    }
-}
-
 /// One pass of rows over a unit: adds eight entries to each row's running sums.
-pub(in super::super) struct Pass<'a> {
+pub(super) struct Pass<'a> {
     tables: &'a [i16],     // (GROUPS, RANKS, tokens of an entry)
     ranks: &'a [u64],      // (rows)
     narrow: &'a mut [i16], // (rows, tokens of an entry): the running sums
@@ -380,7 +344,7 @@ fn offset<S: Sums>(ranks: u64, g: usize) -> usize {
 
 /// The columns of a unit: four runs of eight, `step` eights apart.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Columns<'a> {
+pub(super) struct Columns<'a> {
     q: &'a [[i8; 8]], // (tokens, q_row)
     q_row: usize,
     tokens: usize,
@@ -393,11 +357,9 @@ pub(in super::super) struct Columns<'a> {
 /// # Safety
 /// The CPU has the instructions of `S`.
 #[inline(always)]
-pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) {
+pub(super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &mut [i16]) {
     let Columns { q, q_row, .. } = columns;
-    // SAFETY: every x86-64 CPU has SSE2.
-    let zero = unsafe { _mm_setzero_si128() };
-    let mut a = [[[zero; 2]; GROUPS]; 4]; // (run, column, half of the tokens)
+    let mut a = [[[no_bytes(); 2]; GROUPS]; 4]; // (run, column, half of the tokens)
     for half in 0..S::TOKENS.div_ceil(16) {
         for (run, a) in a.iter_mut().enumerate() {
             let mut tokens = [&q[0]; 16];
@@ -405,10 +367,7 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
                 let t = (half * 16 + t).min(columns.tokens - 1);
                 *token = &q[t * q_row + columns.start + run * columns.step];
             }
-            // SAFETY: the caller has the instructions of `S`, and AVX2 is one of them or comes with
-            // them.
-            let registers = unsafe { super::shuffle::columns(tokens) };
-            for (a, register) in a.iter_mut().zip(registers) {
+            for (a, register) in a.iter_mut().zip(token_columns(tokens)) {
                 a[half] = register;
             }
         }
@@ -434,7 +393,7 @@ pub(in super::super) unsafe fn fill_tables<S: Sums>(columns: Columns, tables: &m
 /// # Safety
 /// The CPU has the instructions of `S`.
 #[inline(always)]
-unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
+unsafe fn nine<S: Sums>(a: [Sixteen; 2], b: [Sixteen; 2]) -> [S; 9] {
     // SAFETY: the caller has the instructions of `S`.
     unsafe {
         let zero = S::zero();
@@ -450,13 +409,12 @@ unsafe fn nine<S: Sums>(a: [__m128i; 2], b: [__m128i; 2]) -> [S; 9] {
 }
 
 /// Writes sums (rows, `width`) as (tokens, stride).
-#[target_feature(enable = "avx2")]
 fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mut [i32]) {
     let rows = wide.len() / width;
     let lines = rows / 16 * 16;
     for first in (0..lines).step_by(16) {
         for t in (0..tokens).step_by(4) {
-            let mut columns = [[_mm_setzero_si128(); 4]; 4]; // (quarter of the rows, token)
+            let mut columns = [[[0; 4]; 4]; 4]; // (quarter of the rows, token)
             for (quarter, columns) in columns.iter_mut().enumerate() {
                 let row = |r: usize| &wide[(first + quarter * 4 + r) * width + t..];
                 let four = |r: usize| row(r).first_chunk().expect("entries are whole fours");
@@ -465,8 +423,7 @@ fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mu
             for j in 0..4.min(tokens - t) {
                 let (to, _) = sums[(t + j) * stride + first..][..16].as_chunks_mut::<4>();
                 for (to, columns) in to.iter_mut().zip(&columns) {
-                    // SAFETY: four sums; the store may be unaligned.
-                    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), columns[j]) };
+                    *to = columns[j];
                 }
             }
         }
@@ -478,49 +435,20 @@ fn transpose(wide: &[i32], width: usize, tokens: usize, stride: usize, sums: &mu
     }
 }
 
-/// The ranks of a block of four rows of `i2`: of each byte, 27 d₀ + 9 d₁ of the low four bits and
-/// 3 d₂ + d₃ of the high.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn ranks_i2(rows: [__m256i; 4]) -> [__m256i; 4] {
-    // Codes that no packer writes select some entry that exists.
-    let low = table([0, 27, 54, 0, 9, 36, 63, 0, 18, 45, 72, 0, 0, 0, 0, 0]);
-    let high = table([0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 0]);
-    let nibble = _mm256_set1_epi8(15);
-    exchange(rows.map(|bytes| {
-        _mm256_add_epi8(
-            _mm256_shuffle_epi8(low, _mm256_and_si256(bytes, nibble)),
-            _mm256_shuffle_epi8(
-                high,
-                _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
-            ),
-        )
-    }))
-}
-
-/// The ranks of a block of four rows of `t5`.
-///
-/// With the byte B = ⌈256 v / 243⌉, 81 B is the rank of the first four digits in its high byte and
-/// a fraction in its low byte, of which three times is the fifth digit in the high byte.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn ranks_t5(rows: [__m256i; 4]) -> [__m256i; 5] {
-    let [mut first, mut fifth] = [[_mm256_setzero_si256(); 4]; 2];
-    let (low_byte, high_byte) = (_mm256_set1_epi16(81), _mm256_set1_epi16(81 << 8));
-    let three = _mm256_set1_epi16(3);
-    for r in 0..4 {
-        let bytes = _mm256_xor_si256(rows[r], _mm256_set1_epi8(-128));
-        let even = _mm256_maddubs_epi16(bytes, low_byte);
-        let odd = _mm256_maddubs_epi16(bytes, high_byte);
-        first[r] = high_bytes(even, odd);
-        fifth[r] = high_bytes(
-            _mm256_maddubs_epi16(even, three),
-            _mm256_maddubs_epi16(odd, three),
-        );
+/// Eight columns of 16 tokens: one register per column, one byte per token.
+#[inline(always)]
+fn token_columns(tokens: [&[i8; 8]; 16]) -> [Sixteen; 8] {
+    // Each step interleaves register i with the one half of them away: four perfect shuffles of the
+    // 128 bytes (token, column) exchange the two.
+    let mut x = [no_bytes(); 8];
+    for i in 0..8 {
+        [x[i], _] = interleave(load_eight(tokens[i]), load_eight(tokens[i + 8]));
     }
-    let [a, b, c, d] = exchange(first);
-    let [w, x, y, z] = exchange(fifth);
-    let three_times_and = |x, y| _mm256_add_epi8(_mm256_add_epi8(x, x), _mm256_add_epi8(x, y));
-    let fifth = three_times_and(three_times_and(three_times_and(w, x), y), z);
-    [a, b, c, d, fifth]
+    for _ in 0..3 {
+        let before = x;
+        for i in 0..4 {
+            [x[2 * i], x[2 * i + 1]] = interleave(before[i], before[i + 4]);
+        }
+    }
+    x
 }
