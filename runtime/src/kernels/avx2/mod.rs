@@ -18,7 +18,7 @@ mod ranks {
     crate::kernels::bytes::ranks!("avx2");
 }
 pub(super) mod ternary {
-    crate::kernels::bytes::ternary!("avx2", table_tokens: 11);
+    crate::kernels::bytes::ternary!("avx2", table_tokens: 11, rows: 4);
 }
 pub(super) mod unpack {
     crate::kernels::bytes::unpack!("avx2");

@@ -5,8 +5,8 @@
 //! 63 of them fit 16 bits for any int8, and 64 reach exactly -32768: sums stay in 16-bit lanes for
 //! at most 64 of them, `NARROW_STEPS` steps of 32 columns, and are then widened.
 //!
-//! One token: four rows at once, so that four streams are read. `i2` leaves every other code at its
-//! place, two bits up: its products are four times as large and have sums of their own.
+//! One token: some rows at once, so that several streams are read. `i2` leaves every other code at
+//! its place, two bits up: its products are four times as large and have sums of their own.
 //!
 //! A few tokens of `i2`: the digits of one row go straight from their unpacking to the products of
 //! up to eight tokens, whose sums stay in registers. The digits of `t5` take longer to unpack: those
@@ -14,9 +14,10 @@
 //! tokens keep their sums in registers.
 
 /// The products for the target features `$features` and the registers of the module beside this
-/// one. From `$table_tokens` tokens on, tables of partial sums take less time.
+/// one. From `$table_tokens` tokens on, tables of partial sums take less time. One token is
+/// multiplied with `$rows` rows at once, four or two: as many as the compiler unrolls.
 macro_rules! ternary {
-    ($features:literal, table_tokens: $table_tokens:literal) => {
+    ($features:literal, table_tokens: $table_tokens:literal, rows: $rows:literal) => {
         use sterna_ternary::Packing;
         use sterna_ternary::packing::BLOCK_BYTES;
 
@@ -116,13 +117,16 @@ macro_rules! ternary {
             let (q, _) = operands.q.as_chunks::<32>();
             let (q, _) = q.as_chunks::<STEPS>(); // (blocks, steps)
             let row = |r: usize| &packed[r * shape.blocks..][..shape.blocks];
-            let (fours, rest) = sums.as_chunks_mut::<ROWS>();
-            for (i, sums) in fours.iter_mut().enumerate() {
-                let rows = [0, 1, 2, 3].map(|r| row(i * ROWS + r));
-                *sums = dots::<STEPS, NARROW, ROWS>(rows, q, add).map(|sum| sum - q_sum);
+            let (some, rest) = sums.as_chunks_mut::<$rows>();
+            for (i, sums) in some.iter_mut().enumerate() {
+                let mut rows = [packed; $rows];
+                for (r, to) in rows.iter_mut().enumerate() {
+                    *to = row(i * $rows + r);
+                }
+                *sums = dots::<STEPS, NARROW, $rows>(rows, q, add).map(|sum| sum - q_sum);
             }
             for (i, sum) in rest.iter_mut().enumerate() {
-                let [dot] = dots::<STEPS, NARROW, 1>([row(fours.len() * ROWS + i)], q, add);
+                let [dot] = dots::<STEPS, NARROW, 1>([row(some.len() * $rows + i)], q, add);
                 *sum = dot - q_sum;
             }
         }

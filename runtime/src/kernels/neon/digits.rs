@@ -14,8 +14,10 @@ use super::super::prefetch::prefetch_second as prefetch;
 use super::super::shape::Operands;
 use super::{Bytes, halves, load, smmla};
 
-/// Most tokens that go without a panel.
-const FEW_TOKENS: usize = 32;
+/// Most tokens that go without a panel with `sdot`: with more, panels take fewer instructions.
+const DOT_TOKENS: usize = 8;
+/// The same with `smmla`.
+const MATRIX_TOKENS: usize = 16;
 
 /// The product of two or more tokens with `sdot`. `digits` unpacks 16 bytes.
 #[target_feature(enable = "neon,dotprod")]
@@ -28,7 +30,7 @@ pub(super) fn gemm_dotprod<const STEPS: usize>(
     // SAFETY: this function is compiled for NEON and `sdot`.
     unsafe {
         match operands.shape.tokens {
-            ..=FEW_TOKENS => digits::few(operands, sums, Rows4, digits),
+            ..=DOT_TOKENS => digits::few(operands, sums, Rows4, digits),
             _ => digits::product::<4, STEPS, _>(operands, sums, Rows4, digits),
         }
     }
@@ -52,7 +54,7 @@ pub(super) fn gemm_i8mm<const STEPS: usize>(
     // SAFETY: this function is compiled for NEON and `smmla`.
     unsafe {
         match operands.shape.tokens {
-            ..=FEW_TOKENS => digits::few(operands, sums, RowPairs, digits),
+            ..=MATRIX_TOKENS => digits::few(operands, sums, RowPairs, digits),
             _ => digits::product::<2, STEPS, _>(operands, sums, RowPairs, digits),
         }
     }

@@ -17,7 +17,7 @@ mod ranks {
     crate::kernels::bytes::ranks!("ssse3");
 }
 mod ternary {
-    crate::kernels::bytes::ternary!("ssse3", table_tokens: 8);
+    crate::kernels::bytes::ternary!("ssse3", table_tokens: 8, rows: 4);
 }
 mod unpack {
     crate::kernels::bytes::unpack!("ssse3");

@@ -14,7 +14,7 @@ pub(super) mod ranks {
     crate::kernels::bytes::ranks!("neon");
 }
 pub(super) mod ternary {
-    crate::kernels::bytes::ternary!("neon", table_tokens: 8);
+    crate::kernels::bytes::ternary!("neon", table_tokens: 8, rows: 2);
 }
 
 /// The loops of [`lut`](super::super::lut) for this instruction set.
