@@ -56,8 +56,13 @@ impl Output {
             Some(folder.join(path.file_name()?))
         };
         let target = |path: &Path| path.canonicalize().ok();
+        // Some systems canonicalize no long path.
+        let written = |path: &Path| std::path::absolute(path).ok();
+        let is_same = |a: Option<PathBuf>, b: Option<PathBuf>| a.is_some() && a == b;
         let is_out = |input: &&PathBuf| {
-            place(input) == place(out) || (target(input).is_some() && target(input) == target(out))
+            is_same(place(input), place(out))
+                || is_same(target(input), target(out))
+                || is_same(written(input), written(out))
         };
         match inputs.iter().find(is_out) {
             None => Ok(()),
