@@ -124,6 +124,35 @@ fn a_run_resumed_within_a_ramp_ends_in_the_same_bytes_and_explains_itself() {
     assert!(message.contains("metrics.jsonl"), "{message}");
     let message = refused(2, &["plot", text(&whole), "--out", "loss.gif"]);
     assert!(message.contains("expected a .svg file"), "{message}");
+
+    // Both runs have one recipe and one seed, so they are one point with an error of 0.
+    let table = stdout(&["plot", "--scaling=bytes", text(&whole), text(&killed)]);
+    let row = table.lines().nth(1).unwrap();
+    assert!(
+        row.starts_with("ternary ") && row.ends_with("0.0000  whole"),
+        "{table}"
+    );
+    let svg = std::fs::read_to_string(whole.join("scaling.svg")).unwrap();
+    assert!(
+        svg.contains(">bytes of the weights, packed</text>"),
+        "{svg}"
+    );
+    let message = refused(3, &["plot", "--scaling", text(folder.path())]);
+    assert!(
+        message.contains("expected the recipe of a run"),
+        "{message}"
+    );
+    let unfinished = folder.path().join("killed-4");
+    std::fs::write(
+        unfinished.join("metrics.jsonl"),
+        &metrics[..metrics.len() / 2],
+    )
+    .unwrap();
+    let message = refused(3, &["plot", "--scaling", text(&unfinished)]);
+    assert!(
+        message.contains("expected the held-out loss after step"),
+        "{message}"
+    );
 }
 
 #[test]
