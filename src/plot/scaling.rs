@@ -148,7 +148,7 @@ fn bits_per_byte(run: &Path, steps: u64) -> anyhow::Result<f64> {
     let last = lines.filter(|line| line["step"] == steps);
     let loss = last
         .filter_map(|line| line["bits_per_byte"].as_f64())
-        .last();
+        .next_back();
     let why = || {
         let path = path.display();
         BadInput(format!(

@@ -99,10 +99,12 @@ pub(super) use loops;
 pub(super) struct Ranks {
     /// Units of a block.
     pub units: usize,
-    /// Makes the ranks of a stretch of the blocks of some rows (rows, blocks): (units, stride), all
-    /// of them below [`RANKS`].
-    pub fill: unsafe fn(&[[u8; BLOCK_BYTES]], usize, Range<usize>, &mut [u64]),
+    pub fill: FillRanks,
 }
+
+/// Makes the ranks of a stretch of the blocks of some rows (rows, blocks): (units, stride), all of
+/// them below [`RANKS`].
+type FillRanks = unsafe fn(&[[u8; BLOCK_BYTES]], usize, Range<usize>, &mut [u64]);
 
 /// Working memory of one thread, 1.8 MB.
 #[derive(Default)]

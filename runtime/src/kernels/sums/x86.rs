@@ -48,7 +48,7 @@ pub(in super::super) fn four_by_four(rows: [&[i32; 4]; 4]) -> [[i32; 4]; 4] {
             _mm_unpacklo_epi64(high0, high1),
             _mm_unpackhi_epi64(high0, high1),
         ]
-        .map(|column| bytemuck::cast(column))
+        .map(bytemuck::cast)
     }
 }
 
