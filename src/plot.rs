@@ -23,18 +23,18 @@ pub struct Args {
     /// Folders of runs, as `sterna train` writes them.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// A .svg file [default: loss.svg in the first RUN, or scaling.svg with --scaling]
+    /// A .svg file [default: loss.svg or scaling.svg in the first RUN]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Draw the last held-out losses against the sizes of the models, and print a table.
+    /// Draw losses against sizes of models, and print a table.
     ///
-    /// Losses are in bits per byte of the held-out text, so models with different tokenizers can be
-    /// compared. Runs that differ only in their seed are one point, with the standard error of the
-    /// mean. Points of equal precision and equal tokens are a curve. If a curve has several recipes
-    /// of one size, give or take a twentieth, the best of them is drawn and the table has all. A
-    /// curve of at least three sizes gets the power law that fits it best. Bytes are those of the
-    /// weights in a packed file: a quarter byte for each ternary weight, two for each in full
-    /// precision, one for each value of embedding and head.
+    /// Losses are those of the last evaluation on held-out text, in bits per byte, so models with
+    /// different tokenizers can be compared. Runs that differ only in their seed are one point, with
+    /// the standard error of the mean. Points of equal precision and equal tokens are a curve. If a
+    /// curve has several recipes of one size, give or take a twentieth, the best of them is drawn
+    /// and the table has all. A curve of at least three sizes gets the power law that fits it best.
+    /// Bytes are those of the weights in a packed file: a quarter byte for each ternary weight, two
+    /// for each in full precision, one for each value of embedding and head.
     #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "parameters", value_parser = choice(scaling::SIZES, Size::name))]
     scaling: Option<Size>,
