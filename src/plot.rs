@@ -13,7 +13,7 @@ use crate::exit::Usage;
 use crate::output::{out, outln};
 use scaling::Size;
 
-/// Draw the loss curves of runs, or their losses against their sizes, into one picture.
+/// Draw loss curves of runs, or losses against sizes, as one picture.
 ///
 /// Training losses are a line, held-out losses are dots. Reads the metrics.jsonl of each run, also
 /// while it goes on. The line is smoothed over about a fiftieth of the run. The first steps, whose
