@@ -178,8 +178,8 @@ pub fn is_lower_hex(text: &str) -> bool {
 }
 
 /// Whether a name from the hub or the user stays inside the folder it is joined to, on every
-/// system: relative, no `..`, no backslash, drive or stream, nothing that cannot be printed. Windows
-/// takes dots and spaces off the end of a name, and has devices.
+/// system: relative, no `..`, no backslash, drive or stream, nothing that cannot be printed.
+/// Windows takes dots and spaces off the end of a name, and has devices.
 pub fn is_safe_path(path: &str) -> bool {
     let is_device = |part: &str| cfg!(windows) && is_device(part);
     let is_part = |part: &str| !part.is_empty() && !part.ends_with(['.', ' ']) && !is_device(part);

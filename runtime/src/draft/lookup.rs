@@ -5,8 +5,8 @@
 //! followed there is the guess. The longer the match, the more often it is right: this is counted
 //! for each length, whether or not the guess was computed.
 //!
-//! A copy with edits leaves the text for some tokens and returns to it near the place where it left.
-//! There one token is enough to find it again.
+//! A copy with edits leaves the text for some tokens and returns to it near the place where it
+//! left. There one token is enough to find it again.
 
 use std::collections::HashMap;
 
@@ -106,8 +106,8 @@ impl Lookup {
         }
     }
 
-    /// The match after a token that was just read, if it is one of the text near the place where the
-    /// answer left it. Of several places it is the one with as many tokens in the text as in the
+    /// The match after a token that was just read, if it is one of the text near the place where
+    /// the answer left it. Of several places it is the one with as many tokens in the text as in the
     /// answer, or the nearest to it.
     fn returned(&self, id: u32) -> Option<(usize, usize)> {
         let (at, when) = self.left?;

@@ -17,8 +17,8 @@ const YOUNG: u64 = 16;
 const OLD: u64 = 256;
 /// What a token is taken to cost beside the first one where nothing is known.
 const CHEAP: f64 = 0.15;
-/// Most tokens of a pass beyond the largest one that is known, or half as many more if that is more:
-/// a try is never expensive.
+/// Most tokens of a pass beyond the largest one that is known, or half as many more if that is
+/// more: a try is never expensive.
 const FARTHER: usize = 4;
 /// How much faster guesses must make a pass.
 const GAIN: f64 = 1.03;

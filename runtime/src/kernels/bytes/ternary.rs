@@ -9,9 +9,9 @@
 //! its place, two bits up: its products are four times as large and have sums of their own.
 //!
 //! A few tokens of `i2`: the digits of one row go straight from their unpacking to the products of
-//! up to eight tokens, whose sums stay in registers. The digits of `t5` take longer to unpack: those
-//! of four rows go to the first-level cache once for all tokens, and tiles of four rows by two
-//! tokens keep their sums in registers.
+//! up to eight tokens, whose sums stay in registers. The digits of `t5` take longer to unpack:
+//! those of four rows go to the first-level cache once for all tokens, and tiles of four rows by
+//! two tokens keep their sums in registers.
 
 /// The products for the target features `$features` and the registers of the module beside this
 /// one. From `$table_tokens` tokens on, tables of partial sums take less time. One token is
