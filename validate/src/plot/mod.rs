@@ -7,6 +7,7 @@
 mod chart;
 mod losses;
 mod picture;
+pub mod scaling;
 mod sparkline;
 
 pub use chart::{Chart, Curve, LARGE, LEGEND_ROW, Reach, SMALL, Scale};

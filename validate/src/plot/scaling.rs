@@ -3,15 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use sterna_ternary::layout::{self, Role, Weight};
+use sterna_ternary::layout::{Role, Weight};
 use sterna_ternary::units;
-use sterna_train::{Precision, Recipe};
-use sterna_validate::plot::{Chart, Curve, LARGE, Reach, Scale};
 
-use crate::exit::BadInput;
+use super::{Chart, Curve, LARGE, Reach, Scale};
 
 /// What is on the horizontal axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,13 +18,8 @@ pub enum Size {
     Bytes,
 }
 
-/// Values of `--scaling`.
-pub const SIZES: [(Size, &str); 2] = [
-    (Size::Parameters, "The number of weights"),
-    (Size::Bytes, "The bytes of the weights in a packed file"),
-];
-
 impl Size {
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Size::Parameters => "parameters",
@@ -54,14 +45,18 @@ impl Size {
 /// Runs that differ only in their seed.
 #[derive(Debug, Clone)]
 pub struct Point {
-    precision: Precision,
-    tokens: u64,
-    parameters: usize,
-    bytes: u64,
+    /// Whether the linear layers are ternary, and not in full precision.
+    pub is_ternary: bool,
+    /// Tokens that each run was trained on.
+    pub tokens: u64,
+    /// The number of weights.
+    pub parameters: usize,
+    /// The bytes of the weights in a packed file: [`bytes`].
+    pub bytes: u64,
     /// The folder of the first run.
-    name: String,
-    /// Bits per byte of held-out text, one per seed.
-    losses: Vec<f64>,
+    pub name: String,
+    /// Bits per byte of held-out text, one per seed; at least one.
+    pub losses: Vec<f64>,
 }
 
 impl Point {
@@ -77,91 +72,29 @@ impl Point {
     }
 
     fn precision(&self) -> &'static str {
-        match self.precision {
-            Precision::Ternary => "ternary",
-            Precision::Full => "full precision",
+        match self.is_ternary {
+            true => "ternary",
+            false => "full precision",
         }
     }
 }
 
-/// Reads finished runs and joins those that differ only in their seed.
-///
-/// # Errors
-/// A folder that is not a finished run with a held-out loss, and a model that cannot be read.
-pub fn points(runs: &[PathBuf]) -> anyhow::Result<Vec<Point>> {
-    let mut found: BTreeMap<String, Point> = BTreeMap::new();
-    for run in runs {
-        let path = run.join("recipe.toml");
-        let text = read(&path, "the recipe of a run")?;
-        let mut recipe = Recipe::parse(&text, &path)?;
-        let loss = bits_per_byte(run, recipe.train.steps)?;
-        recipe.train.seed = 0;
-        if let Some(point) = found.get_mut(&recipe.to_toml()) {
-            point.losses.push(loss);
-            continue;
-        }
-        let point = measured(run, &recipe, loss)?;
-        found.insert(recipe.to_toml(), point);
-    }
-    let mut points: Vec<Point> = found.into_values().collect();
-    let order = |p: &Point| (p.precision == Precision::Ternary, p.tokens, p.parameters);
-    points.sort_by_key(order);
-    Ok(points)
+/// Bytes of weights in a packed file with the type i2 or f16 and a q8 head, without scales.
+pub fn bytes(weights: &[Weight], is_ternary: bool) -> u64 {
+    weights
+        .iter()
+        .map(|weight| bytes_of(weight, is_ternary))
+        .sum()
 }
 
-/// A point of one run, with the sizes of its model.
-fn measured(run: &Path, recipe: &Recipe, loss: f64) -> anyhow::Result<Point> {
-    let (train, model) = (&recipe.train, run.join("model"));
-    let source = sterna_convert::open(&model, true)?;
-    let weights = layout::weights(source.config());
-    let bytes = |weight: &Weight| bytes_of(weight, train.precision);
-    let name = run.file_name().unwrap_or(run.as_os_str());
-    Ok(Point {
-        precision: train.precision,
-        tokens: train.steps * (train.batch * train.accumulate * train.context) as u64,
-        parameters: layout::counts(source.config()).0,
-        bytes: weights.iter().map(bytes).sum(),
-        name: name.to_string_lossy().into_owned(),
-        losses: vec![loss],
-    })
-}
-
-/// Bytes of a weight in a packed file with the type i2 or f16 and a q8 head, without scales.
-fn bytes_of(weight: &Weight, precision: Precision) -> u64 {
+fn bytes_of(weight: &Weight, is_ternary: bool) -> u64 {
     let size = (weight.rows * weight.columns) as u64;
-    match (weight.role, precision) {
-        (Role::Linear, Precision::Ternary) => size / 4,
-        (Role::Linear, Precision::Full) => size * 2,
+    match (weight.role, is_ternary) {
+        (Role::Linear, true) => size / 4,
+        (Role::Linear, false) => size * 2,
         (Role::Table, _) => size,
         (Role::Norm, _) => size * 4,
     }
-}
-
-/// The bits per byte of the evaluation after the last step.
-fn bits_per_byte(run: &Path, steps: u64) -> anyhow::Result<f64> {
-    let path = run.join("metrics.jsonl");
-    let text = read(&path, "the metrics of a run")?;
-    // A run that goes on may be in the middle of its last line, which then is not JSON.
-    let lines = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last = lines.filter(|line| line["step"] == steps);
-    let loss = last
-        .filter_map(|line| line["bits_per_byte"].as_f64())
-        .next_back();
-    let why = || {
-        let path = path.display();
-        BadInput(format!(
-            "{path}: expected the held-out loss after step {steps}, the last one, found none; \
-             let the run end, with text that is held out"
-        ))
-    };
-    Ok(loss.ok_or_else(why)?)
-}
-
-fn read(path: &Path, expected: &str) -> anyhow::Result<String> {
-    let why = |e: std::io::Error| BadInput(format!("{}: {e}; expected {expected}", path.display()));
-    Ok(std::fs::read_to_string(path).map_err(why)?)
 }
 
 /// Every point as a line of text.
@@ -194,7 +127,7 @@ pub fn table(points: &[Point]) -> String {
 pub fn chart(points: &[Point], size: Size) -> Chart {
     let mut curves: BTreeMap<(bool, u64), Vec<&Point>> = BTreeMap::new();
     for point in points {
-        let key = (point.precision == Precision::Ternary, point.tokens);
+        let key = (point.is_ternary, point.tokens);
         let curve = curves.entry(key).or_default();
         match curve
             .iter_mut()
@@ -285,9 +218,9 @@ fn millions(n: f64) -> String {
 mod tests {
     use super::*;
 
-    fn point(precision: Precision, parameters: usize, losses: &[f64]) -> Point {
+    fn point(is_ternary: bool, parameters: usize, losses: &[f64]) -> Point {
         Point {
-            precision,
+            is_ternary,
             tokens: 1_000_000,
             parameters,
             bytes: 2 * parameters as u64,
@@ -306,15 +239,15 @@ mod tests {
 
     #[test]
     fn seeds_have_an_error_and_one_seed_has_none() {
-        let seeds = point(Precision::Full, 1, &[1.0, 2.0, 3.0]);
+        let seeds = point(false, 1, &[1.0, 2.0, 3.0]);
         assert_eq!(seeds.mean(), 2.0);
         assert!((seeds.error().unwrap() - (1.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(point(Precision::Full, 1, &[1.0]).error(), None);
+        assert_eq!(point(false, 1, &[1.0]).error(), None);
     }
 
     #[test]
     fn the_best_recipe_of_a_size_is_drawn_and_all_are_in_the_table() {
-        let (full, ternary) = (Precision::Full, Precision::Ternary);
+        let (full, ternary) = (false, true);
         let points = [
             point(full, 1_000_000, &[2.0, 2.2]),
             point(full, 1_010_000, &[1.9]),
@@ -343,8 +276,7 @@ mod tests {
             rows: 16,
             columns: 4,
         };
-        let bytes =
-            |role| [Precision::Full, Precision::Ternary].map(|p| bytes_of(&weight(role), p));
+        let bytes = |role| [false, true].map(|is_ternary| bytes(&[weight(role)], is_ternary));
         assert_eq!(bytes(Role::Linear), [128, 16]);
         assert_eq!(bytes(Role::Table), [64, 64]);
     }
