@@ -7,6 +7,7 @@
 
 use half::{bf16, f16};
 use sterna_ternary::packing::dense::BLOCK;
+use sterna_ternary::quantize::{activation_scale, is_usable};
 
 use super::dense::QuantizedBlock;
 use super::widen::f16_to_f32;
@@ -16,6 +17,30 @@ const LANES: usize = 16;
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     sterna_ternary::quantize::quantize_activations(x, q)
+}
+
+/// The same with `codes`, which rounds N numbers times a scale half to even, saturating.
+#[inline(always)]
+pub(super) fn quantize_with<const N: usize>(
+    x: &[f32],
+    q: &mut [i8],
+    codes: impl Fn(&[f32; N], f32, &mut [i8; N]),
+) -> f32 {
+    assert_eq!(x.len(), q.len());
+    let scale = activation_scale(x);
+    if !is_usable(scale) {
+        q.fill(0);
+        return scale;
+    }
+    let ((x, rest), (q, rest_q)) = (x.as_chunks::<N>(), q.as_chunks_mut::<N>());
+    for (x, q) in x.iter().zip(q) {
+        codes(x, scale, q);
+    }
+    let (mut last, mut last_q) = ([0.0; N], [0; N]);
+    last[..rest.len()].copy_from_slice(rest);
+    codes(&last, scale, &mut last_q);
+    rest_q.copy_from_slice(&last_q[..rest.len()]);
+    scale
 }
 
 #[inline(always)]

@@ -99,12 +99,17 @@ pub(super) use loops;
 pub(super) struct Ranks {
     /// Units of a block.
     pub units: usize,
-    pub fill: FillRanks,
+    /// Makes the ranks of a stretch: (units, stride), all of them below [`RANKS`].
+    pub fill: unsafe fn(Stretch, &mut [u64]),
 }
 
-/// Makes the ranks of a stretch of the blocks of some rows (rows, blocks): (units, stride), all of
-/// them below [`RANKS`].
-type FillRanks = unsafe fn(&[[u8; BLOCK_BYTES]], usize, Range<usize>, &mut [u64]);
+/// Some of the blocks of each row.
+pub(super) struct Stretch<'a> {
+    /// (rows, blocks)
+    pub packed: &'a [[u8; BLOCK_BYTES]],
+    pub blocks: usize,
+    pub range: Range<usize>,
+}
 
 /// Working memory of one thread, 1.8 MB.
 #[derive(Default)]
@@ -173,14 +178,20 @@ pub(super) unsafe fn gemm(
                 };
                 wide[..tiles().count() * rows * widest.tokens].fill(0);
                 for first in (0..blocks).step_by(BLOCKS) {
-                    let stretch = first..blocks.min(first + BLOCKS);
+                    let range = first..blocks.min(first + BLOCKS);
+                    let length = range.len();
+                    let stretch = Stretch {
+                        packed,
+                        blocks,
+                        range,
+                    };
                     // SAFETY: the caller has the instructions.
-                    unsafe { (ranks.fill)(packed, blocks, stretch.clone(), &mut scratch.ranks) };
+                    unsafe { (ranks.fill)(stretch, &mut scratch.ranks) };
                     let of_tiles = wide.chunks_exact_mut(rows * widest.tokens);
                     for ((token, tokens), wide) in tiles().zip(of_tiles) {
                         let loops = fitting(loops, tokens);
                         // Each unit: make its tables, then let all rows pass over them.
-                        let units = stretch.len() * ranks.units;
+                        let units = length * ranks.units;
                         for u in 0..units {
                             // In eights of columns: the first run and the step to the next.
                             let (start, step) = match u % ranks.units {

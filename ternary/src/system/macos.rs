@@ -66,27 +66,28 @@ pub fn last_level_caches() -> Option<usize> {
     None
 }
 
-#[allow(unsafe_code)]
 pub fn cpu_name() -> Option<String> {
-    let mut bytes = [0u8; 256];
-    let mut len = bytes.len();
-    let name = c"machdep.cpu.brand_string".as_ptr();
-    // SAFETY: the buffer has the length that is given, and the name ends with a zero.
-    let failed =
-        unsafe { libc::sysctlbyname(name, bytes.as_mut_ptr().cast(), &mut len, null_mut(), 0) };
+    let mut bytes = [0; 256];
+    ask(c"machdep.cpu.brand_string", &mut bytes)?;
     let text = CStr::from_bytes_until_nul(&bytes).ok()?;
-    (failed == 0).then(|| text.to_string_lossy().into_owned())
+    Some(text.to_string_lossy().into_owned())
 }
 
 /// A number of the system, of 32 or 64 bits.
-#[allow(unsafe_code)]
 fn number(name: &CStr) -> Option<u64> {
-    let mut bytes = [0u8; 8];
-    let mut len = bytes.len();
+    let mut bytes = [0; 8];
+    ask(name, &mut bytes)?;
+    Some(u64::from_le_bytes(bytes)) // the rest of a short number is zeros
+}
+
+/// Writes what the system says about a name into the beginning of `to`.
+#[allow(unsafe_code)]
+fn ask(name: &CStr, to: &mut [u8]) -> Option<()> {
+    let mut len = to.len();
     // SAFETY: the buffer has the length that is given, and the name ends with a zero.
     let failed = unsafe {
-        let to = bytes.as_mut_ptr().cast();
+        let to = to.as_mut_ptr().cast();
         libc::sysctlbyname(name.as_ptr(), to, &mut len, null_mut(), 0)
     };
-    (failed == 0).then_some(u64::from_le_bytes(bytes)) // the rest of a short number is zeros
+    (failed == 0).then_some(())
 }

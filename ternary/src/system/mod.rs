@@ -87,27 +87,6 @@ pub fn cpu_name() -> Option<String> {
     this::cpu_name().filter(|name| !name.is_empty())
 }
 
-/// The name that an x86-64 processor gives itself.
-#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
-#[allow(unsafe_code, unused_unsafe)] // newer compilers know that it is safe
-fn brand() -> Option<String> {
-    use std::arch::x86_64::__cpuid;
-
-    const FIRST: u32 = 0x8000_0002;
-    // SAFETY: every processor of x86-64 has the instruction, and leaf 0x8000_0000.
-    let has_name = unsafe { __cpuid(0x8000_0000) }.eax >= FIRST + 2;
-    let mut bytes = Vec::new();
-    for leaf in FIRST..FIRST + 3 {
-        // SAFETY: as above; the processor has these leaves where `has_name` is true.
-        let words = has_name.then(|| unsafe { __cpuid(leaf) })?;
-        for word in [words.eax, words.ebx, words.ecx, words.edx] {
-            bytes.extend(word.to_le_bytes());
-        }
-    }
-    let name = String::from_utf8(bytes).ok()?;
-    Some(name.trim_matches(['\0', ' ']).to_owned())
-}
-
 /// The numbers of the bits that are set, like `0-3,8`.
 #[cfg(any(windows, test))]
 fn list(mask: usize) -> String {

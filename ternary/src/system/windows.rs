@@ -69,7 +69,9 @@ pub fn last_level_caches() -> Option<usize> {
 
 pub fn cpu_name() -> Option<String> {
     #[cfg(target_arch = "x86_64")]
-    let name = super::brand();
+    let name = raw_cpuid::CpuId::new()
+        .get_processor_brand_string()
+        .map(|name| name.as_str().trim().to_owned());
     #[cfg(not(target_arch = "x86_64"))]
     let name = None;
     name.or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok())

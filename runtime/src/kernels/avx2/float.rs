@@ -2,26 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use sterna_ternary::quantize::{activation_scale, is_usable};
+use super::super::float;
 
 /// `quantize_activations`. The conversion rounds half to even as well, and packing saturates.
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
-    assert_eq!(x.len(), q.len());
-    let scale = activation_scale(x);
-    if !is_usable(scale) {
-        q.fill(0);
-        return scale;
-    }
-    let ((x, rest), (q, rest_q)) = (x.as_chunks::<32>(), q.as_chunks_mut::<32>());
-    for (x, q) in x.iter().zip(q) {
-        quantize_chunk(x, scale, q);
-    }
-    let (mut last, mut last_q) = ([0.0; 32], [0; 32]);
-    last[..rest.len()].copy_from_slice(rest);
-    quantize_chunk(&last, scale, &mut last_q);
-    rest_q.copy_from_slice(&last_q[..rest.len()]);
-    scale
+    float::quantize_with(x, q, |x, scale, q| quantize_chunk(x, scale, q))
 }
 
 #[target_feature(enable = "avx2")]

@@ -4,11 +4,9 @@
 /// beside this one.
 macro_rules! ranks {
     ($features:literal) => {
-        use std::ops::Range;
-
         use sterna_ternary::packing::BLOCK_BYTES;
 
-        use $crate::kernels::lut::{self, Ranks};
+        use $crate::kernels::lut::{self, Ranks, Stretch};
         use $crate::kernels::prefetch::prefetch_line;
 
         use super::registers::*;
@@ -16,47 +14,37 @@ macro_rules! ranks {
 
         pub(in super::super) const I2: Ranks = Ranks {
             units: 4,
-            fill: {
-                #[target_feature(enable = $features)]
-                fn fill(
-                    packed: &[[u8; BLOCK_BYTES]],
-                    blocks: usize,
-                    stretch: Range<usize>,
-                    to: &mut [u64],
-                ) {
-                    fill_ranks(packed, blocks, stretch, to, |rows| ranks_i2(rows));
-                }
-                fill
-            },
+            fill: fill_i2,
         };
-
         pub(in super::super) const T5: Ranks = Ranks {
             units: 5,
-            fill: {
-                #[target_feature(enable = $features)]
-                fn fill(
-                    packed: &[[u8; BLOCK_BYTES]],
-                    blocks: usize,
-                    stretch: Range<usize>,
-                    to: &mut [u64],
-                ) {
-                    fill_ranks(packed, blocks, stretch, to, |rows| ranks_t5(rows));
-                }
-                fill
-            },
+            fill: fill_t5,
         };
+
+        #[target_feature(enable = $features)]
+        fn fill_i2(stretch: Stretch, to: &mut [u64]) {
+            fill_ranks(stretch, to, |rows| ranks_i2(rows));
+        }
+
+        #[target_feature(enable = $features)]
+        fn fill_t5(stretch: Stretch, to: &mut [u64]) {
+            fill_ranks(stretch, to, |rows| ranks_t5(rows));
+        }
 
         /// Makes the ranks of a stretch of blocks: (units, stride), all of them below
         /// [`lut::RANKS`].
         #[target_feature(enable = $features)]
         #[inline]
         fn fill_ranks<const UNITS: usize>(
-            packed: &[[u8; BLOCK_BYTES]],
-            blocks: usize,
-            stretch: Range<usize>,
+            stretch: Stretch,
             to: &mut [u64],
             ranks: impl Fn([Bytes; 4]) -> [Bytes; UNITS],
         ) {
+            let Stretch {
+                packed,
+                blocks,
+                range,
+            } = stretch;
             let rows = packed.len() / blocks;
             /// Rows between a load and the prefetch that runs ahead of it.
             const AHEAD: usize = 16;
@@ -64,15 +52,15 @@ macro_rules! ranks {
             for r in (0..rows).step_by(4) {
                 let four: [&[[u8; BLOCK_BYTES]]; 4] = std::array::from_fn(|i| {
                     let row = (r + i).min(rows - 1);
-                    &packed[row * blocks..][stretch.clone()]
+                    &packed[row * blocks..][range.clone()]
                 });
                 // A stretch of a row is too short for the hardware to see it coming.
                 for row in four {
-                    for line in (0..stretch.len() * BLOCK_BYTES).step_by(64) {
+                    for line in (0..range.len() * BLOCK_BYTES).step_by(64) {
                         prefetch_line(row.as_ptr().cast(), AHEAD * blocks * BLOCK_BYTES + line);
                     }
                 }
-                for b in 0..stretch.len() {
+                for b in 0..range.len() {
                     let ranks = ranks(four.map(|row| load(&row[b])));
                     for u in 0..UNITS {
                         let to = &mut to[(b * UNITS + u) * lut::stride(rows) + r..];
