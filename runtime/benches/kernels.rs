@@ -12,7 +12,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
 use sterna_runtime::Kernels;
-use sterna_runtime::kernels::codes::{Int16, PlaneProduct};
+use sterna_runtime::kernels::codes::{CodeProduct, Int16};
 use sterna_runtime::kernels::{BlockProduct, PanelProduct, QuantizedBlock, Scores, SoftmaxBlock};
 use sterna_ternary::{Dense, Packing, table};
 
@@ -117,31 +117,54 @@ fn blocks(group: &mut BenchmarkGroup<WallTime>) {
     }
 }
 
+/// The planes of a coded table with one token, and whole codes with several: one plane after the
+/// other, and all at once where a table has that.
 fn planes(group: &mut BenchmarkGroup<WallTime>) {
-    const ROWS: usize = 256;
-    let mut random = Random(2);
-    let x = random.floats(2560);
-    let mut q = Int16::default();
-    q.fill(&x);
-    let groups = ROWS * table::groups(x.len());
-    let mut bytes = |n: usize| -> Vec<u8> { (0..n).map(|_| random.next(256) as u8).collect() };
-    let (four, two) = (bytes(groups * 64), bytes(groups * 32));
-    let multipliers: Vec<u8> = bytes(groups).iter().map(|m| m % 32).collect();
-    let mut sums = vec![0; ROWS];
-    let product = |rows| PlaneProduct {
-        x: std::slice::from_ref(&q),
-        rows,
-        multipliers: &multipliers,
-        weight: 4,
+    const ROWS: usize = 512;
+    let mut random = Random(6);
+    let mut q: [Int16; 32] = Default::default();
+    for q in &mut q {
+        q.fill(&random.floats(2560));
+    }
+    let groups = ROWS * table::groups(2560);
+    let mut bytes = |n: usize, below: u64| -> Vec<u8> {
+        std::iter::repeat_with(|| random.next(below) as u8)
+            .take(n)
+            .collect()
     };
-    group.throughput(Throughput::Elements((ROWS * x.len()) as u64));
+    let planes = table::PLANE_BYTES.map(|size| bytes(groups * size, 256));
+    let multipliers = bytes(groups, 32);
+    let mut sums = vec![0; q.len() * ROWS];
     each_table(|kernels| {
-        group.bench_function(format!("plane4/{}/{ROWS}x2560", kernels.name), |b| {
-            b.iter(|| (kernels.plane4)(product(black_box(&four)), &mut sums));
-        });
-        group.bench_function(format!("plane2/{}/{ROWS}x2560", kernels.name), |b| {
-            b.iter(|| (kernels.plane2)(product(black_box(&two)), &mut sums));
-        });
+        let mut bench = |name: &str, tokens: usize, count: usize, one_by_one: bool| {
+            let planes: Vec<&[u8]> = planes[..count].iter().map(|bytes| &bytes[..]).collect();
+            let product = CodeProduct {
+                x: &q[..tokens],
+                planes: &planes,
+                multipliers: &multipliers,
+            };
+            let sums = &mut sums[..tokens * ROWS];
+            let name = format!("{name}/{}/{ROWS}x2560x{tokens}", kernels.name);
+            group.throughput(Throughput::Elements((ROWS * 2560 * tokens) as u64));
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let product = black_box(product);
+                    if !one_by_one {
+                        return (kernels.codes)(product, sums);
+                    }
+                    for (plane, product) in product.of_planes().enumerate() {
+                        kernels.plane(plane)(product, sums);
+                    }
+                });
+            });
+        };
+        bench("plane4", 1, 1, true);
+        for tokens in [1, 2, 3, 4, 6, 8, 16, 32] {
+            bench("planes", tokens, 3, true);
+            if kernels.code_tokens < usize::MAX {
+                bench("codes", tokens, 3, false);
+            }
+        }
     });
 }
 

@@ -7,8 +7,8 @@
 //! activations; all of their logits are computed, whatever the screen.
 //!
 //! A sampler that looks at the most probable tokens only does not need every logit. [`Screen`] says
-//! which ones it needs, and `screen` computes those of a table with codes. The rows of a table are
-//! read once for all tokens of a batch.
+//! which ones it needs, and `screen` computes those of a table with codes; if that takes more time
+//! than all logits, all are computed. The rows of a table are read once for all tokens of a batch.
 
 mod screen;
 
@@ -17,11 +17,11 @@ use std::sync::PoisonError;
 
 use sterna_ternary::file::{Table, Values};
 use sterna_ternary::planes::Planes;
-use sterna_ternary::table::{Codes, PLANE_BYTES, plane_weights};
+use sterna_ternary::table::{Codes, PLANE_BYTES};
 use sterna_ternary::{layout, quantize};
 
 use crate::error::Location;
-use crate::kernels::codes::{Int16, PlaneProduct};
+use crate::kernels::codes::{CodeProduct, Int16};
 use crate::kernels::screen::ROWS;
 use crate::kernels::{GemmFloat, Kernels};
 use crate::model::Model;
@@ -66,7 +66,9 @@ impl Model {
             _ => None,
         };
         let overflowed = match (high_planes, screens) {
-            (Some((codes, planes)), Some(screens)) => {
+            (Some((codes, planes)), Some(screens))
+                if planes.is_some() || !self.has_one_round(screens) =>
+            {
                 self.screened(state, codes, planes, x, screens, logits)
             }
             _ => {
@@ -125,9 +127,7 @@ impl Model {
                 let rows = tile.columns();
                 let sums = &mut sums[..n * rows.len()];
                 sums.fill(0);
-                for plane in 0..codes.planes {
-                    high.add(plane, q, rows.start, sums);
-                }
+                high.add(0..codes.planes, q, rows.start, sums);
                 for (t, sums) in sums.chunks_exact(rows.len()).enumerate() {
                     for (y, (row, sum)) in tile.row(t).iter_mut().zip(rows.clone().zip(sums)) {
                         *y = high.logit(&q[t], row, *sum);
@@ -260,7 +260,6 @@ struct HighPlanes<'a> {
     kernels: &'a Kernels,
     codes: Codes<'a>,
     groups: usize,
-    weights: [i32; 3],
 }
 
 impl<'a> HighPlanes<'a> {
@@ -269,23 +268,29 @@ impl<'a> HighPlanes<'a> {
             kernels,
             codes,
             groups: codes.groups(),
-            weights: plane_weights(codes.planes),
         }
     }
 
-    /// Adds the products of a plane of the rows from `first` on to sums (tokens, rows).
-    fn add(&self, plane: usize, x: &[Int16], first: usize, sums: &mut [i64]) {
+    /// Adds the products of some planes of the rows from `first` on to sums (tokens, rows).
+    fn add(&self, planes: Range<usize>, x: &[Int16], first: usize, sums: &mut [i64]) {
         let rows = first..first + sums.len() / x.len();
         let range = |bytes: usize| rows.start * bytes..rows.end * bytes;
-        let product = PlaneProduct {
+        let bits: [&[u8]; 3] = std::array::from_fn(|plane| match plane < self.codes.planes {
+            true => &self.codes.bits[plane][range(self.groups * PLANE_BYTES[plane])],
+            false => &[],
+        });
+        let product = CodeProduct {
             x,
-            rows: &self.codes.bits[plane][range(self.groups * PLANE_BYTES[plane])],
+            planes: &bits[..self.codes.planes],
             multipliers: &self.codes.multipliers[range(self.groups)],
-            weight: self.weights[plane].into(),
         };
-        match plane {
-            0 => (self.kernels.plane4)(product, sums),
-            _ => (self.kernels.plane2)(product, sums),
+        if planes.len() == self.codes.planes && x.len() >= self.kernels.code_tokens {
+            return (self.kernels.codes)(product, sums);
+        }
+        for (plane, product) in product.of_planes().enumerate() {
+            if planes.contains(&plane) {
+                self.kernels.plane(plane)(product, sums);
+            }
         }
     }
 

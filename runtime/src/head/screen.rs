@@ -12,6 +12,9 @@
 //! that can still reach it.
 //!
 //! Every token of a batch has its own screen. A block of rows meets all tokens before the next one.
+//! Where a CPU multiplies whole codes faster than planes ([`Kernels::codes`](crate::Kernels)), many
+//! tokens have one round, with all planes. For a coded table without a low plane that is no screen
+//! any more: all logits are known then.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -121,13 +124,18 @@ impl Model {
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
         best.resize(blocks * n, (f64::NEG_INFINITY, 0));
-        for plane in 0..codes.planes {
+        let at_once = match self.has_one_round(screens) {
+            true => codes.planes,
+            false => 1,
+        };
+        for plane in (0..codes.planes).step_by(at_once) {
+            let known = plane + at_once;
             self.pool
                 .zip_chunks_mut((sums, n * ROWS), (best, n), |i, sums, best| {
                     let of_block = i * ROWS..rows.min((i + 1) * ROWS);
-                    screening.round(plane, of_block, &tokens, sums, best);
+                    screening.round(plane..known, of_block, &tokens, sums, best);
                 });
-            if plane == 0 {
+            if plane == 0 && known < codes.planes {
                 for (t, token) in tokens.iter_mut().enumerate() {
                     let rows = most_promising(best, (t, n), token.screen.top);
                     let lowest = rows.iter().map(|row| screening.lowest(token, *row));
@@ -142,6 +150,15 @@ impl Model {
         let overflowed = self.remaining(&screening, &tokens, sums, logits);
         state.bytes += screening.bytes.into_inner();
         overflowed
+    }
+
+    /// Whether all planes are multiplied in one round: for so many tokens, whole codes take no more
+    /// time than the first plane alone. Most of the tokens must need most of the rows.
+    pub(super) fn has_one_round(&self, screens: &[&Screen]) -> bool {
+        const TOKENS: usize = 4;
+        let needs_most = |screen: &&&Screen| !screen.is_only() && screen.among.is_none();
+        let count = screens.iter().filter(needs_most).count();
+        count >= TOKENS.max(self.kernels.code_tokens) && 2 * count >= screens.len()
     }
 
     /// Raises the thresholds to logits of the most promising rows.
@@ -309,25 +326,27 @@ impl<'a> Screening<'a> {
         }
     }
 
-    /// Drops the rows of a block that cannot matter, adds a plane to the others, and notes the best
-    /// row of each token.
+    /// Drops the rows of a block that cannot matter, adds some planes to the others, and notes the
+    /// best row of each token.
     fn round(
         &self,
-        plane: usize,
+        planes: Range<usize>,
         rows: Range<usize>,
         tokens: &[Token],
         sums: &mut [i64],
         best: &mut [Best],
     ) {
         let sums = &mut sums[..tokens.len() * rows.len()];
-        let row_bytes = self.high.groups * (PLANE_BYTES[plane] + 1);
-        let read = match plane {
-            0 => self.first_round(rows.clone(), tokens, sums),
-            _ => self.later_round(plane, rows.clone(), tokens, sums),
+        let plane_bytes: usize = PLANE_BYTES[planes.clone()].iter().sum();
+        let row_bytes = self.high.groups * (plane_bytes + 1);
+        let read = match planes.start {
+            0 => self.first_round(planes.clone(), rows.clone(), tokens, sums),
+            _ => self.later_round(planes.clone(), rows.clone(), tokens, sums),
         };
         self.bytes.fetch_add(read * row_bytes, Ordering::Relaxed);
         // After the last plane, sums are already the logits of a coded table.
-        if plane == 0 || self.planes.is_some() {
+        let has_rest = planes.end < self.high.codes.planes;
+        if planes.start == 0 && has_rest || self.planes.is_some() {
             // The most promising row of the block, of those that are counted.
             let scales = &self.high.codes.scales[rows.clone()];
             let of_tokens = tokens.iter().zip(self.forced(rows.start)).zip(best);
@@ -339,16 +358,16 @@ impl<'a> Screening<'a> {
         }
     }
 
-    /// A round after the first. Returns how many rows of the plane were read.
+    /// A round after the first. Returns how many rows of the planes were read.
     fn later_round(
         &self,
-        plane: usize,
+        planes: Range<usize>,
         rows: Range<usize>,
         tokens: &[Token],
         sums: &mut [i64],
     ) -> usize {
         let (first, len) = (rows.start, rows.len());
-        let bounds = self.bounds(rows, plane);
+        let bounds = self.bounds(rows, planes.start);
         let of_tokens = tokens.iter().zip(self.forced(first));
         for ((token, forced), sums) in of_tokens.zip(sums.chunks_exact_mut(len)) {
             let staying = self.staying(&bounds, token, sums, (first, *forced));
@@ -361,11 +380,17 @@ impl<'a> Screening<'a> {
                 }
             }
         }
-        self.add_to_staying(plane, first..first + len, sums)
+        self.add_to_staying(planes, first..first + len, sums)
     }
 
-    /// The first round. Returns how many rows of the plane were read.
-    fn first_round(&self, rows: Range<usize>, tokens: &[Token], sums: &mut [i64]) -> usize {
+    /// The first round. Returns how many rows of the planes were read.
+    fn first_round(
+        &self,
+        planes: Range<usize>,
+        rows: Range<usize>,
+        tokens: &[Token],
+        sums: &mut [i64],
+    ) -> usize {
         let (first, len) = (rows.start, rows.len());
         let of_block = u64::MAX >> (ROWS - len);
         let candidates = |(token, forced): (&Token, &u64)| match token.screen.is_only() {
@@ -384,15 +409,15 @@ impl<'a> Screening<'a> {
                 }
             }
         }
-        self.add_to_staying(0, rows, sums)
+        self.add_to_staying(planes, rows, sums)
     }
 
-    /// Adds a plane to the rows of a block that were not dropped. Returns how many rows of the
-    /// plane were read.
-    fn add_to_staying(&self, plane: usize, rows: Range<usize>, sums: &mut [i64]) -> usize {
+    /// Adds some planes to the rows of a block that were not dropped. Returns how many rows of the
+    /// planes were read.
+    fn add_to_staying(&self, planes: Range<usize>, rows: Range<usize>, sums: &mut [i64]) -> usize {
         let (first, len) = (rows.start, rows.len());
         if !sums.contains(&DROPPED) {
-            self.high.add(plane, self.x, first, sums);
+            self.high.add(planes, self.x, first, sums);
             return len;
         }
         // Runs of neighbouring rows that stayed are read together.
@@ -401,7 +426,8 @@ impl<'a> Screening<'a> {
             let mut at = 0;
             for run in sums.chunk_by_mut(|a, b| (*a == DROPPED) == (*b == DROPPED)) {
                 if run[0] != DROPPED {
-                    self.high.add(plane, &self.x[t..=t], first + at, run);
+                    self.high
+                        .add(planes.clone(), &self.x[t..=t], first + at, run);
                     needed[at..at + run.len()].fill(true);
                 }
                 at += run.len();
@@ -416,10 +442,8 @@ impl<'a> Screening<'a> {
             return f64::NEG_INFINITY;
         };
         let (mut sum, planes) = ([0], self.high.codes.planes);
-        for plane in 0..planes {
-            let x = std::slice::from_ref(token.q);
-            self.high.add(plane, x, row, &mut sum);
-        }
+        let x = std::slice::from_ref(token.q);
+        self.high.add(0..planes, x, row, &mut sum);
         let bounds = self.bounds(row..row + 1, planes);
         sum[0] as f64 * bounds.scales[0] - self.error(&bounds, token)
     }

@@ -1,7 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` adds four products of unsigned digits and signed activations to 32-bit
 //! lanes, in the encoding of CPUs without AVX-512. One token: a row along each register. Several
-//! tokens: rows in lanes ([`digits`](super::digits)). `avx2` has all other slots, and the products
-//! with many tokens: its tables need fewer operations than `vpdpbusd`.
+//! tokens: rows in lanes ([`digits`](super::digits), [`whole`](super::whole)). `avx2` has all other
+//! slots, and the products with many tokens: its tables need fewer operations than `vpdpbusd`.
 //!
 //! CPUs with AVX-512 have the same instruction in their own encoding. The tests run the table in
 //! that encoding too, so that it is proven where only AVX-512 is at hand.
@@ -17,6 +17,7 @@ use super::avx2::shuffle::eight_by_eight;
 use super::avx2::tables::LONG;
 use super::avx2::ternary::{digits_i2, product_i2, product_t5, tokens_for_tables};
 use super::avx2::unpack::digits_t5;
+use super::codes::{CodeProduct, Int16};
 use super::compile::slot;
 use super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS};
 use super::dot::{self, Multiply, Product, Unpack};
@@ -25,6 +26,7 @@ use super::panels::PanelProduct;
 use super::prefetch::{Prefetch, prefetch_second};
 use super::shape::Operands;
 use super::slots::{Kernels, MANY};
+use super::whole::{self, CodeLanes, CodedRows};
 
 /// Fewest tokens, out of those of a table, for which the tables of `avx2` take less time.
 const TABLE_TOKENS: usize = 25;
@@ -38,6 +40,8 @@ macro_rules! table {
             table_tokens: || MANY,
             gemm_i2: slot!(gemm_i2(rows, q, q_sums, sums)),
             gemm_t5: slot!(gemm_t5(rows, q, q_sums, sums)),
+            codes: slot!(codes(product, sums)),
+            code_tokens: 2,
             panels_i8: slot!(panels_i8(product, y)),
             ..avx2::KERNELS
         };
@@ -118,6 +122,12 @@ macro_rules! table {
                     digits::few(rest, rest_sums, Rows8, digits);
                 }
             }
+        }
+
+        #[target_feature(enable = $features)]
+        fn codes(product: CodeProduct, sums: &mut [i64]) {
+            // SAFETY: this function is compiled for `$features`, which AVX2 is one of.
+            unsafe { whole::product(product, sums, Rows8) }
         }
 
         /// Rows in the eight lanes of a register.
@@ -204,6 +214,59 @@ macro_rules! table {
                 unsafe { _mm256_add_epi32(a, b) }
             }
         }
+
+        impl CodeLanes for Rows8 {
+            #[inline(always)]
+            unsafe fn codes(self, four: [__m256i; 2], two: [__m256i; 2]) -> [__m256i; 4] {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { whole_codes(four, two) }
+            }
+
+            #[inline(always)]
+            unsafe fn first_plane(self, codes: __m256i) -> __m256i {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { _mm256_and_si256(codes, _mm256_set1_epi8(0xf0u8 as i8)) }
+            }
+
+            #[inline(always)]
+            unsafe fn scale(
+                self,
+                wide: &mut [__m256i; 2],
+                sums: [__m256i; 2],
+                constant: i32,
+                multipliers: &[i32; MOST_ROWS],
+            ) {
+                // SAFETY: the caller has AVX2, as the trait demands.
+                unsafe { scale(wide, sums, constant, multipliers) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_wide(self, wide: [__m256i; 2], to: &mut [i64; MOST_ROWS]) {
+                let [even, odd] = wide.map(|wide| bytemuck::cast::<_, [i64; 4]>(wide));
+                for (i, to) in to[..8].iter_mut().enumerate() {
+                    *to = [even, odd][i % 2][i / 2];
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn multiply<const TOKENS: usize, const LOW: bool>(
+                self,
+                rows: CodedRows<Self>,
+                x: &[Int16; TOKENS],
+            ) -> [[__m256i; 2]; TOKENS] {
+                #[target_feature(enable = $features)]
+                #[inline(never)]
+                fn compiled<const TOKENS: usize, const LOW: bool>(
+                    rows: CodedRows<Rows8>,
+                    x: &[Int16; TOKENS],
+                ) -> [[__m256i; 2]; TOKENS] {
+                    // SAFETY: this function is compiled for `$features`.
+                    unsafe { whole::multiply::<TOKENS, LOW, _>(Rows8, rows, x) }
+                }
+                // SAFETY: the caller has `$features`, as the trait demands.
+                unsafe { compiled::<TOKENS, LOW>(rows, x) }
+            }
+        }
     };
 }
 
@@ -248,6 +311,46 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 fn ahead(bytes: &[u8; 32], prefetch: Prefetch) -> __m256i {
     prefetch.after(bytes.as_ptr(), 0);
     load(bytes)
+}
+
+/// [`CodeLanes::codes`]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn whole_codes([a, b]: [__m256i; 2], [two, last]: [__m256i; 2]) -> [__m256i; 4] {
+    // What a 16-bit shift carries over is masked.
+    let part = |bits: u8, bytes| _mm256_and_si256(bytes, _mm256_set1_epi8(bits as i8));
+    let join = |four, two, last| {
+        let low = _mm256_or_si256(part(0b1100, two), part(0b11, last));
+        _mm256_or_si256(part(0xf0, four), low)
+    };
+    [
+        join(_mm256_slli_epi16::<4>(a), _mm256_slli_epi16::<2>(two), last),
+        join(a, two, _mm256_srli_epi16::<2>(last)),
+        join(
+            _mm256_slli_epi16::<4>(b),
+            _mm256_srli_epi16::<2>(two),
+            _mm256_srli_epi16::<4>(last),
+        ),
+        join(b, _mm256_srli_epi16::<4>(two), _mm256_srli_epi16::<6>(last)),
+    ]
+}
+
+/// [`CodeLanes::scale`]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn scale(
+    [even, odd]: &mut [__m256i; 2],
+    [high, low]: [__m256i; 2],
+    constant: i32,
+    multipliers: &[i32; MOST_ROWS],
+) {
+    // SAFETY: there are more than eight numbers; the load may be unaligned.
+    let multipliers = unsafe { _mm256_loadu_si256(multipliers.as_ptr().cast()) };
+    let sum = _mm256_add_epi32(_mm256_slli_epi32::<9>(high), _mm256_slli_epi32::<1>(low));
+    let sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(constant));
+    *even = _mm256_add_epi64(*even, _mm256_mul_epi32(sum, multipliers));
+    let [sum, multipliers] = [sum, multipliers].map(|lanes| _mm256_srli_epi64::<32>(lanes));
+    *odd = _mm256_add_epi64(*odd, _mm256_mul_epi32(sum, multipliers));
 }
 
 /// The digit of a step is the low two bits of each byte; what a 16-bit shift carries over is

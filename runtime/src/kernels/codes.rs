@@ -9,7 +9,7 @@
 
 use sterna_ternary::planes::Planes;
 use sterna_ternary::quantize::quantize_activations_int16;
-use sterna_ternary::table::{GROUP, PLANE_BYTES};
+use sterna_ternary::table::{GROUP, PLANE_BYTES, plane_weights};
 
 /// One token's activations in 16 bits: x ≈ q / scale, q = 256 · high + low.
 #[derive(Debug, Default)]
@@ -90,6 +90,14 @@ impl Int16 {
         self.high.len()
     }
 
+    /// The sums of the high and of the low bytes over a group; zero where there are none.
+    pub(super) fn group_sums(&self, g: usize) -> [i32; 2] {
+        [0, 1].map(|part| {
+            let sums = self.group_sums[part].as_flattened();
+            sums.get(g).map_or(0, |sum| i32::from(*sum))
+        })
+    }
+
     /// Whether the first plane is multiplied with the high byte only.
     pub(super) fn is_high(&self) -> bool {
         self.low.is_empty()
@@ -145,6 +153,46 @@ impl<'a> PlaneProduct<'a> {
         assert_eq!(self.multipliers.len(), n * groups);
         assert_eq!(self.rows.len(), self.multipliers.len() * BYTES);
         (self.rows.as_chunks().0, n)
+    }
+}
+
+/// Rows of all planes times tokens; the result beside it is (tokens, n).
+#[derive(Debug, Clone, Copy)]
+pub struct CodeProduct<'a> {
+    /// The tokens, at least one; the high bytes only of all of them or of none.
+    pub x: &'a [Int16],
+    /// One to three planes, each (n, groups · bytes of the plane).
+    pub planes: &'a [&'a [u8]],
+    /// (n, groups)
+    pub multipliers: &'a [u8],
+}
+
+impl<'a> CodeProduct<'a> {
+    /// The product of each plane.
+    pub fn of_planes(self) -> impl Iterator<Item = PlaneProduct<'a>> {
+        let weights = plane_weights(self.planes.len());
+        (self.planes.iter().zip(weights)).map(move |(rows, weight)| PlaneProduct {
+            x: self.x,
+            rows,
+            multipliers: self.multipliers,
+            weight: weight.into(),
+        })
+    }
+
+    /// The number of rows.
+    ///
+    /// # Panics
+    /// If the lengths disagree.
+    pub(super) fn checked(self, sums: &[i64]) -> usize {
+        assert!((1..=PLANE_BYTES.len()).contains(&self.planes.len()));
+        let rows = |(i, product): (usize, PlaneProduct)| match i {
+            0 => product.checked::<{ PLANE_BYTES[0] }>(sums).1,
+            _ => product.checked::<{ PLANE_BYTES[1] }>(sums).1,
+        };
+        let mut rows = self.of_planes().enumerate().map(rows);
+        let n = rows.next().expect("one plane");
+        rows.for_each(|more| assert_eq!(more, n));
+        n
     }
 }
 

@@ -118,7 +118,22 @@ pub(super) trait Dot: Lanes {
 /// A cache line of a panel.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line(#[allow(dead_code)] [u8; 64]);
+pub(super) struct Line(#[allow(dead_code)] [u8; 64]);
+
+impl Line {
+    /// `n` registers, or arrays of them, in memory that grows if need be. Their content is
+    /// unspecified.
+    ///
+    /// # Safety
+    /// Any bytes are a `T`.
+    pub unsafe fn registers<T: Copy>(memory: &mut Vec<Line>, n: usize) -> &mut [T] {
+        const { assert!(align_of::<T>() <= align_of::<Line>()) };
+        let lines = (n * size_of::<T>()).div_ceil(size_of::<Line>());
+        memory.resize(memory.len().max(lines), Line([0; 64]));
+        // SAFETY: the lines have as many bytes and are aligned, and any bytes are a `T`.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), n) }
+    }
+}
 
 thread_local! {
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
@@ -173,19 +188,11 @@ pub(super) unsafe fn product<const REGISTERS: usize, const STEPS: usize, L: Pane
 ) {
     let GemmShape { rows, blocks, .. } = operands.shape;
     let stretch = FAR_BLOCKS.min(blocks);
-    let bytes = stretch * BLOCK_BYTES * STEPS * PANEL_ROWS;
+    let registers = stretch * BLOCK_BYTES * STEPS * PANEL_ROWS / size_of::<L::Register>();
     // The memory is taken out, since code in a closure would not have the instruction set.
     let (mut memory, mut sets) = (PANEL.take(), SETS.take());
-    memory.resize(
-        memory.len().max(bytes.div_ceil(size_of::<Line>())),
-        Line([0; 64]),
-    );
-    // SAFETY: the lines have as many bytes, are aligned for every register, and any bytes are a
-    // register.
-    let of_panel: &mut [L::Register] = unsafe {
-        let registers = bytes / size_of::<L::Register>();
-        std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), registers)
-    };
+    // SAFETY: registers are vectors of integers.
+    let of_panel = unsafe { Line::registers(&mut memory, registers) };
     let mut panel = Panel::<REGISTERS, STEPS, L> {
         operands,
         q: in_sets::<L>(operands, &mut sets),
@@ -265,7 +272,7 @@ pub(super) unsafe fn few<const STEPS: usize, L: Lanes>(
 }
 
 /// The first of the fewest parts of at most `most` sets, all of them of equal size or one less.
-fn part(sets: usize, most: usize) -> usize {
+pub(super) fn part(sets: usize, most: usize) -> usize {
     sets.div_ceil(sets.div_ceil(most))
 }
 

@@ -55,6 +55,8 @@ mod sums;
 pub(crate) mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
+#[cfg(target_arch = "x86_64")]
+mod whole;
 mod widen;
 #[cfg(target_arch = "x86_64")]
 mod width;
@@ -63,7 +65,9 @@ pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
-pub use slots::{Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8};
+pub use slots::{
+    Codes, Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8,
+};
 pub(crate) use softmax::{LARGEST, exp2};
 pub use softmax::{Scores, SoftmaxBlock};
 

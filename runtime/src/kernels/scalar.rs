@@ -29,6 +29,12 @@ pub(super) const TABLE: Kernels = Kernels {
     gemm_bf16: float::gemm_bf16,
     plane4: codes::plane4,
     plane2: codes::plane2,
+    codes: |product, sums| {
+        for (plane, product) in product.of_planes().enumerate() {
+            KERNELS.plane(plane)(product, sums);
+        }
+    },
+    code_tokens: usize::MAX,
     reaching: screen::reaching,
     largest: screen::largest,
     decode_planes: codes::decode_planes,

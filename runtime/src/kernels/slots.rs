@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use sterna_ternary::Packing;
 use sterna_ternary::planes::Planes;
 
-use super::codes::PlaneProduct;
+use super::codes::{CodeProduct, PlaneProduct};
 use super::dense::{BlockProduct, QuantizedBlock};
 use super::groups::GroupProduct;
 use super::panels::PanelProduct;
@@ -44,6 +44,11 @@ pub struct Kernels {
     pub plane4: Plane,
     /// Its other planes.
     pub plane2: Plane,
+    /// All planes of a coded table.
+    pub codes: Codes,
+    /// Fewest tokens for which `codes` takes less time than one plane after the other,
+    /// [`usize::MAX`] if it never does.
+    pub code_tokens: usize,
     /// The rows of a block that reach a threshold, one bit each.
     pub reaching: fn(sums: &[i64], bounds: &RowBounds, threshold: Threshold) -> u64,
     /// The most promising row of a block.
@@ -123,6 +128,9 @@ pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32])
 /// Rows and multipliers are those of [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
 pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
 
+/// `sums[t][r] +=` the sum of what [`Plane`] adds for every plane, each with its weight.
+pub type Codes = fn(product: CodeProduct, sums: &mut [i64]);
+
 /// The largest sum · scale of the rows of a block and its place, the first of equal ones. Rows that
 /// were dropped or have a bit in `skipped` do not count; -∞ if none does.
 pub type Largest = fn(sums: &[i64], scales: &[f32], skipped: u64) -> (f64, usize);
@@ -138,6 +146,14 @@ pub type SoftmaxI8 = fn(
 );
 
 impl Kernels {
+    /// The product of a plane of coded tables.
+    pub fn plane(&self, plane: usize) -> Plane {
+        match plane {
+            0 => self.plane4,
+            _ => self.plane2,
+        }
+    }
+
     /// The ternary matrix product of a packing.
     pub fn gemm(&self, packing: Packing) -> Gemm {
         match packing {

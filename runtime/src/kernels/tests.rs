@@ -11,7 +11,7 @@ use sterna_ternary::random::SplitMix64;
 use sterna_ternary::table::Codes;
 use sterna_ternary::{Dense, TableType, quantize, table};
 
-use super::codes::{Int16, PlaneProduct};
+use super::codes::{CodeProduct, Int16, PlaneProduct};
 use super::screen::{DROPPED, RowBounds, Threshold};
 use super::{BlockProduct, Kernels, QuantizedBlock, float, scalar, widen};
 
@@ -273,7 +273,16 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
     for n in WIDTHS.into_iter().chain([1 << 14]) {
         let worst: Vec<f32> = (0..n).map(|i| [1.0, -1.0][i / 200 % 2]).collect();
         for byte in [None, Some(0xff), Some(0)] {
-            for (rows, tokens) in [(0, 1), (1, 1), (3, 2), (4, 1), (4, 3), (9, 1), (5, 11)] {
+            for (rows, tokens) in [
+                (0, 1),
+                (1, 1),
+                (3, 2),
+                (4, 1),
+                (4, 3),
+                (9, 1),
+                (5, 11),
+                (40, 5),
+            ] {
                 for is_high in [false, true] {
                     let mut q: Vec<Int16> = (0..tokens).map(|_| Int16::default()).collect();
                     for q in &mut q {
@@ -290,6 +299,7 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                     };
                     let groups = rows * table::groups(n);
                     let (four, two) = (bytes(groups * 64), bytes(groups * 32));
+                    let last = bytes(groups * 32);
                     let multipliers: Vec<u8> = (0..groups)
                         .map(|_| match byte {
                             Some(_) => table::LARGEST_MULTIPLIER,
@@ -303,10 +313,23 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                         weight,
                     };
                     let run = |k: &Kernels| {
-                        let mut sums = [vec![7; tokens * rows], vec![-7; tokens * rows]];
-                        let [a, b] = &mut sums;
+                        let mut sums = vec![vec![7; tokens * rows], vec![-7; tokens * rows]];
+                        let [a, b] = &mut sums[..] else {
+                            unreachable!()
+                        };
                         (k.plane4)(product(&four, 16), a);
                         (k.plane2)(product(&two, 4), b);
+                        // Whole codes of one, two and three planes.
+                        for planes in 1..=3 {
+                            let product = CodeProduct {
+                                x: &q,
+                                planes: &[&four[..], &two, &last][..planes],
+                                multipliers: &multipliers,
+                            };
+                            let mut whole = vec![9; tokens * rows];
+                            (k.codes)(product, &mut whole);
+                            sums.push(whole);
+                        }
                         sums.concat()
                     };
                     let expected = run(&scalar::KERNELS);
@@ -318,7 +341,7 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                         * 15.0
                         * f64::from(quantize::LARGEST_INT16 + 128.0)
                         * n as f64
-                        * 16.0;
+                        * 17.0;
                     assert!(expected.iter().all(|sum| (*sum as f64).abs() <= most + 8.0));
                 }
             }

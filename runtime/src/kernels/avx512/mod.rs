@@ -10,6 +10,7 @@ mod lut;
 mod panels;
 mod registers;
 mod ternary;
+mod whole;
 
 use super::avx2;
 use super::compile::{compiled_loops, slot};
@@ -39,6 +40,8 @@ macro_rules! table {
             gemm_bf16: slot!(dense::gemm_bf16(x, columns, rows, y)),
             plane4: slot!(codes::plane4(product, sums)),
             plane2: slot!(codes::plane2(product, sums)),
+            codes: slot!(whole::codes(product, sums)),
+            code_tokens: whole::TOKENS,
             panels_f32: slot!(panels::panels_f32(product, y)),
             panels_f16: slot!(panels::panels_f16(product, y)),
             panels_i8: slot!(panels::panels_i8(product, y)),

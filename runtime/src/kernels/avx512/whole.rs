@@ -1,0 +1,103 @@
+//! Products with whole codes ([`super::super::whole`]) in registers of 512 bits.
+
+use std::arch::x86_64::*;
+
+use super::super::codes::{CodeProduct, Int16};
+use super::super::digits::MOST_ROWS;
+use super::super::whole::{self, CodeLanes, CodedRows};
+use super::digits::Rows16;
+
+/// Fewest tokens that take less time this way.
+pub(super) const TOKENS: usize = 2;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn codes(product: CodeProduct, sums: &mut [i64]) {
+    // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
+    unsafe { whole::product(product, sums, Rows16) }
+}
+
+impl CodeLanes for Rows16 {
+    #[inline(always)]
+    unsafe fn codes(self, four: [__m512i; 2], [two, last]: [__m512i; 2]) -> [__m512i; 4] {
+        // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
+        unsafe {
+            // Bits of a where the mask has ones, of b elsewhere. What a 16-bit shift carries over
+            // is masked.
+            let select =
+                |mask: i8, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(mask), a, b);
+            let join = |four, two, last| {
+                let last = _mm512_and_si512(last, _mm512_set1_epi8(0b11));
+                let low = select(0b1100, two, last);
+                select(0xf0u8 as i8, four, low)
+            };
+            let [a, b] = four;
+            [
+                join(_mm512_slli_epi16::<4>(a), _mm512_slli_epi16::<2>(two), last),
+                join(a, two, _mm512_srli_epi16::<2>(last)),
+                join(
+                    _mm512_slli_epi16::<4>(b),
+                    _mm512_srli_epi16::<2>(two),
+                    _mm512_srli_epi16::<4>(last),
+                ),
+                join(b, _mm512_srli_epi16::<4>(two), _mm512_srli_epi16::<6>(last)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn first_plane(self, codes: __m512i) -> __m512i {
+        // SAFETY: the caller has AVX-512 F, as the trait demands.
+        unsafe { _mm512_and_si512(codes, _mm512_set1_epi8(0xf0u8 as i8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scale(
+        self,
+        [even, odd]: &mut [__m512i; 2],
+        [high, low]: [__m512i; 2],
+        constant: i32,
+        multipliers: &[i32; MOST_ROWS],
+    ) {
+        // SAFETY: the caller has AVX-512 F, as the trait demands; 16 numbers, and the load may be
+        // unaligned.
+        unsafe {
+            let multipliers = _mm512_loadu_si512(multipliers.as_ptr().cast());
+            let sum = _mm512_add_epi32(_mm512_slli_epi32::<9>(high), _mm512_slli_epi32::<1>(low));
+            let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(constant));
+            *even = _mm512_add_epi64(*even, _mm512_mul_epi32(sum, multipliers));
+            let [sum, multipliers] = [sum, multipliers].map(|lanes| _mm512_srli_epi64::<32>(lanes));
+            *odd = _mm512_add_epi64(*odd, _mm512_mul_epi32(sum, multipliers));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_wide(self, wide: [__m512i; 2], to: &mut [i64; MOST_ROWS]) {
+        let mut halves = [[0; MOST_ROWS / 2]; 2];
+        for (half, to) in wide.into_iter().zip(&mut halves) {
+            // SAFETY: the caller has AVX-512 F; eight numbers, and the store may be unaligned.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), half) };
+        }
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = halves[i % 2][i / 2];
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<const TOKENS: usize, const LOW: bool>(
+        self,
+        rows: CodedRows<Self>,
+        x: &[Int16; TOKENS],
+    ) -> [[__m512i; 2]; TOKENS] {
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        #[inline(never)]
+        fn compiled<const TOKENS: usize, const LOW: bool>(
+            rows: CodedRows<Rows16>,
+            x: &[Int16; TOKENS],
+        ) -> [[__m512i; 2]; TOKENS] {
+            // SAFETY: this function is compiled for AVX-512 F and VNNI.
+            unsafe { whole::multiply::<TOKENS, LOW, _>(Rows16, rows, x) }
+        }
+        // SAFETY: the caller has AVX-512 F and VNNI, as the trait demands.
+        unsafe { compiled::<TOKENS, LOW>(rows, x) }
+    }
+}
