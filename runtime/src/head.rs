@@ -67,7 +67,7 @@ impl Model {
         };
         let overflowed = match (high_planes, screens) {
             (Some((codes, planes)), Some(screens))
-                if planes.is_some() || !self.has_one_round(screens) =>
+                if planes.is_some() || !self.has_one_round(state, screens) =>
             {
                 self.screened(state, codes, planes, x, screens, logits)
             }

@@ -63,6 +63,11 @@ impl Screen {
     fn is_only(&self) -> bool {
         self.within == f32::NEG_INFINITY
     }
+
+    /// Whether the rows are most of the table, before anything is known of their logits.
+    fn needs_most(&self) -> bool {
+        !self.is_only() && self.among.is_none()
+    }
 }
 
 impl Model {
@@ -78,6 +83,7 @@ impl Model {
         logits: &mut [f32],
     ) -> bool {
         let (columns, rows, n) = (self.config().hidden_size, codes.scales.len(), screens.len());
+        let has_one_round = self.has_one_round(state, screens);
         let HeadState {
             x: q,
             sums,
@@ -124,7 +130,7 @@ impl Model {
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
         best.resize(blocks * n, (f64::NEG_INFINITY, 0));
-        let at_once = match self.has_one_round(screens) {
+        let at_once = match has_one_round {
             true => codes.planes,
             false => 1,
         };
@@ -148,17 +154,26 @@ impl Model {
             self.raise_exactly(&screening, &mut tokens, best);
         }
         let overflowed = self.remaining(&screening, &tokens, sums, logits);
-        state.bytes += screening.bytes.into_inner();
+        let read = screening.bytes.into_inner();
+        state.bytes += read;
+        if !has_one_round && screens.iter().all(|screen| screen.needs_most()) {
+            let groups = codes.multipliers.len();
+            let [first, rest] = [0..1, 1..codes.planes]
+                .map(|planes| groups * PLANE_BYTES[planes].iter().sum::<usize>());
+            state.rounds_read_much = read > first + rest / 2;
+        }
         overflowed
     }
 
     /// Whether all planes are multiplied in one round: for so many tokens, whole codes take no more
-    /// time than the first plane alone. Most of the tokens must need most of the rows.
-    pub(super) fn has_one_round(&self, screens: &[&Screen]) -> bool {
+    /// time than the first plane alone, or no more than the rounds of the tokens before. Most of
+    /// the tokens must need most of the rows.
+    pub(super) fn has_one_round(&self, state: &HeadState, screens: &[&Screen]) -> bool {
         const TOKENS: usize = 4;
-        let needs_most = |screen: &&&Screen| !screen.is_only() && screen.among.is_none();
-        let count = screens.iter().filter(needs_most).count();
-        count >= TOKENS.max(self.kernels.code_tokens) && 2 * count >= screens.len()
+        let count = screens.iter().filter(|screen| screen.needs_most()).count();
+        let fewest = self.kernels.code_tokens;
+        let fewest = fewest.max(if state.rounds_read_much { 0 } else { TOKENS });
+        count >= fewest && 2 * count >= screens.len()
     }
 
     /// Raises the thresholds to logits of the most promising rows.

@@ -217,9 +217,9 @@ macro_rules! table {
 
         impl CodeLanes for Rows8 {
             #[inline(always)]
-            unsafe fn codes(self, four: [__m256i; 2], two: [__m256i; 2]) -> [__m256i; 4] {
+            unsafe fn codes(self, half: usize, four: __m256i, two: [__m256i; 2]) -> [__m256i; 2] {
                 // SAFETY: the caller has AVX2, as the trait demands.
-                unsafe { whole_codes(four, two) }
+                unsafe { whole_codes(half, four, two) }
             }
 
             #[inline(always)]
@@ -316,23 +316,32 @@ fn ahead(bytes: &[u8; 32], prefetch: Prefetch) -> __m256i {
 /// [`CodeLanes::codes`]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn whole_codes([a, b]: [__m256i; 2], [two, last]: [__m256i; 2]) -> [__m256i; 4] {
+fn whole_codes(half: usize, four: __m256i, [two, last]: [__m256i; 2]) -> [__m256i; 2] {
     // What a 16-bit shift carries over is masked.
     let part = |bits: u8, bytes| _mm256_and_si256(bytes, _mm256_set1_epi8(bits as i8));
     let join = |four, two, last| {
         let low = _mm256_or_si256(part(0b1100, two), part(0b11, last));
         _mm256_or_si256(part(0xf0, four), low)
     };
-    [
-        join(_mm256_slli_epi16::<4>(a), _mm256_slli_epi16::<2>(two), last),
-        join(a, two, _mm256_srli_epi16::<2>(last)),
-        join(
-            _mm256_slli_epi16::<4>(b),
-            _mm256_srli_epi16::<2>(two),
-            _mm256_srli_epi16::<4>(last),
-        ),
-        join(b, _mm256_srli_epi16::<4>(two), _mm256_srli_epi16::<6>(last)),
-    ]
+    let next = _mm256_slli_epi16::<4>(four);
+    match half {
+        0 => [
+            join(next, _mm256_slli_epi16::<2>(two), last),
+            join(four, two, _mm256_srli_epi16::<2>(last)),
+        ],
+        _ => [
+            join(
+                next,
+                _mm256_srli_epi16::<2>(two),
+                _mm256_srli_epi16::<4>(last),
+            ),
+            join(
+                four,
+                _mm256_srli_epi16::<4>(two),
+                _mm256_srli_epi16::<6>(last),
+            ),
+        ],
+    }
 }
 
 /// [`CodeLanes::scale`]

@@ -37,13 +37,14 @@ const RUNS: usize = GROUP / BLOCK_BYTES;
 /// Every function of this trait may be called only on a CPU that has the instruction set of the
 /// implementing type.
 pub(super) trait CodeLanes: Dot<Activations = [i8; 4]> {
-    /// The codes u of a step of each run: `four` are its bytes of the first plane, for two runs
-    /// each, `two` those of the other planes.
+    /// The codes u of a step of the runs 2 · `half` and 2 · `half` + 1: `four` are its bytes of the
+    /// first plane for both, `two` those of the other planes for all runs.
     unsafe fn codes(
         self,
-        four: [Self::Register; 2],
+        half: usize,
+        four: Self::Register,
         two: [Self::Register; 2],
-    ) -> [Self::Register; RUNS];
+    ) -> [Self::Register; 2];
 
     /// u & 0xf0
     unsafe fn first_plane(self, codes: Self::Register) -> Self::Register;
@@ -182,27 +183,27 @@ unsafe fn unpack<L: CodeLanes>(
     // SAFETY: the caller has the instruction set, and every row has as many groups.
     unsafe {
         for (g, codes) in codes.iter_mut().enumerate() {
-            let half = |half: usize| {
-                lanes.side_by_side(|r| {
-                    let bytes: &[u8; PLANE_BYTES[0]] = of_four[r].get_unchecked(g);
-                    bytes.as_chunks::<BLOCK_BYTES>().0.get_unchecked(half)
-                })
-            };
-            let zero = lanes.start([0; 2]);
-            for ((codes, low), high) in codes.iter_mut().zip(half(0)).zip(half(1)) {
-                *codes = [low, high, zero, zero];
-            }
-            for (i, rows) in of_two.iter().enumerate() {
+            // No register is stored before it has its codes: stores are what takes longest here.
+            let mut two = [[lanes.start([0; 2]); STEPS]; 2];
+            for (two, rows) in two.iter_mut().zip(&of_two) {
                 if !rows[0].is_empty() {
                     let steps = lanes.side_by_side(|r| rows[r].get_unchecked(g));
-                    for (codes, two) in codes.iter_mut().zip(steps) {
-                        codes[2 + i] = two;
+                    for (to, bytes) in two.iter_mut().zip(steps) {
+                        *to = bytes;
                     }
                 }
             }
-            for codes in codes {
-                let [a, b, c, d] = *codes;
-                *codes = lanes.codes([a, b], [c, d]);
+            for half in 0..2 {
+                let four = lanes.side_by_side(|r| {
+                    let bytes: &[u8; PLANE_BYTES[0]] = of_four[r].get_unchecked(g);
+                    bytes.as_chunks::<BLOCK_BYTES>().0.get_unchecked(half)
+                });
+                for (step, four) in four.into_iter().enumerate() {
+                    let two = [two[0][step], two[1][step]];
+                    let [first, second] = lanes.codes(half, four, two);
+                    codes[step][2 * half] = first;
+                    codes[step][2 * half + 1] = second;
+                }
             }
         }
     }

@@ -18,29 +18,37 @@ pub(super) fn codes(product: CodeProduct, sums: &mut [i64]) {
 
 impl CodeLanes for Rows16 {
     #[inline(always)]
-    unsafe fn codes(self, four: [__m512i; 2], [two, last]: [__m512i; 2]) -> [__m512i; 4] {
+    unsafe fn codes(self, half: usize, four: __m512i, [two, last]: [__m512i; 2]) -> [__m512i; 2] {
         // SAFETY: the caller has AVX-512 F and BW, as the trait demands.
         unsafe {
             // Bits of a where the mask has ones, of b elsewhere. What a 16-bit shift carries over
             // is masked.
-            let select =
-                |mask: i8, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(mask), a, b);
+            let select = |mask: u8, a, b| {
+                _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(mask as i8), a, b)
+            };
             let join = |four, two, last| {
                 let last = _mm512_and_si512(last, _mm512_set1_epi8(0b11));
-                let low = select(0b1100, two, last);
-                select(0xf0u8 as i8, four, low)
+                select(0xf0, four, select(0b1100, two, last))
             };
-            let [a, b] = four;
-            [
-                join(_mm512_slli_epi16::<4>(a), _mm512_slli_epi16::<2>(two), last),
-                join(a, two, _mm512_srli_epi16::<2>(last)),
-                join(
-                    _mm512_slli_epi16::<4>(b),
-                    _mm512_srli_epi16::<2>(two),
-                    _mm512_srli_epi16::<4>(last),
-                ),
-                join(b, _mm512_srli_epi16::<4>(two), _mm512_srli_epi16::<6>(last)),
-            ]
+            let next = _mm512_slli_epi16::<4>(four);
+            match half {
+                0 => [
+                    join(next, _mm512_slli_epi16::<2>(two), last),
+                    join(four, two, _mm512_srli_epi16::<2>(last)),
+                ],
+                _ => [
+                    join(
+                        next,
+                        _mm512_srli_epi16::<2>(two),
+                        _mm512_srli_epi16::<4>(last),
+                    ),
+                    join(
+                        four,
+                        _mm512_srli_epi16::<4>(two),
+                        _mm512_srli_epi16::<6>(last),
+                    ),
+                ],
+            }
         }
     }
 
