@@ -95,7 +95,7 @@ pub struct Options {
     pub parallel: Option<usize>,
     /// Milliseconds of a step that prompts may fill [default: two tokens].
     ///
-    /// The default is twice the time of one token, as measured, and at least 50.
+    /// The default is twice the time of one token, as measured, and at least 80.
     /// Less makes answers smoother while a prompt is computed, more makes prompts faster.
     #[arg(long, value_name = "MS", help_heading = "Limits")]
     pub step: Option<u64>,

@@ -12,7 +12,7 @@ const SIZES: usize = 64;
 /// Weight of a new measurement.
 const NEW: f64 = 0.2;
 /// Shortest step that prompts may fill.
-const SHORTEST: Duration = Duration::from_millis(50);
+const SHORTEST: Duration = Duration::from_millis(80);
 /// Fewest tokens of prompts whose time says something about c.
 const ENOUGH: usize = 4;
 /// Fewest tokens that are many.
@@ -136,7 +136,7 @@ mod tests {
     fn a_change_of_the_machine_is_followed() {
         let mut speed = Speed::new();
         speed.learn(1, 0, 20 * MS);
-        assert_eq!(speed.step(), 50 * MS);
+        assert_eq!(speed.step(), 80 * MS);
         (0..30).for_each(|_| speed.learn(1, 0, 60 * MS));
         assert!(speed.step() > 115 * MS && speed.step() <= 120 * MS);
         assert!((speed.answers(1) - 0.06).abs() < 1e-3);
