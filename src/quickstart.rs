@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::{Context, bail};
 use sterna_datasets::Task;
 use sterna_runtime::{Model, Options};
 use sterna_train::{Origins, Place, Recipe};
@@ -24,6 +25,11 @@ pub struct Args {
     /// The folder of the run; created if it does not exist.
     #[arg(long, short, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
+    /// Another recipe, such as configs/chat.toml.
+    ///
+    /// Its data are a mix with addition2, stories and chat, which the model is tried with.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Steps, instead of the recipe's.
     ///
     /// Fewer steps take less time, and the model then knows less.
@@ -43,7 +49,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     train::refuse_ranks("quickstart")?;
-    let mut recipe = Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?;
+    let mut recipe = recipe(args.config.as_deref())?;
     if let Some(seed) = args.seed {
         (recipe.data.seed, recipe.train.seed) = (seed, seed);
     }
@@ -100,6 +106,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         out!("{text}")?;
     }
     Ok(())
+}
+
+/// The recipe of a file, or the built-in one.
+fn recipe(path: Option<&Path>) -> anyhow::Result<Recipe> {
+    let Some(path) = path else {
+        return Ok(Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let recipe = Recipe::parse(&text, path)?;
+    let shares = |task| recipe.data.mix.as_ref().map_or(0.0, |mix| mix.share(task));
+    for task in [Task::Addition2, Task::Stories, Task::Chat] {
+        if shares(task) == 0.0 {
+            bail!(
+                "{}: [data] `mix` has no {task}, and the model is tried with it: add it, or train \
+                 with `sterna train --config {0}`",
+                path.display(),
+            );
+        }
+    }
+    Ok(recipe)
 }
 
 /// What is in the folder, and what to do next.

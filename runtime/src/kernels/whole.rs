@@ -24,7 +24,8 @@ use sterna_ternary::table::{GROUP, PLANE_BYTES};
 use super::codes::{CodeProduct, Int16};
 use super::digits::{Dot, Line, MOST_ROWS, part};
 
-/// Most tokens of a tile: each has two registers of sums.
+/// Most tokens of a tile. Each has two registers of sums; with more tokens, the addresses of their
+/// activations do not fit the registers.
 const MOST: usize = 4;
 /// Steps of four columns in a run of 32 columns.
 const STEPS: usize = BLOCK_BYTES / 4;
@@ -140,10 +141,6 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
                     1 => tile::<1, L>(lanes, rows, rest, &mut write),
                     2 => tile::<2, L>(lanes, rows, rest, &mut write),
                     3 => tile::<3, L>(lanes, rows, rest, &mut write),
-                    4 => tile::<4, L>(lanes, rows, rest, &mut write),
-                    5 => tile::<5, L>(lanes, rows, rest, &mut write),
-                    6 => tile::<6, L>(lanes, rows, rest, &mut write),
-                    7 => tile::<7, L>(lanes, rows, rest, &mut write),
                     _ => tile::<MOST, L>(lanes, rows, rest, &mut write),
                 }
             };
@@ -280,7 +277,7 @@ pub(super) unsafe fn multiply<const TOKENS: usize, const LOW: bool, L: CodeLanes
             }
             for t in 0..TOKENS {
                 let [high, low] = x[t].group_sums(g);
-                let constant = (256 * rows.largest * high).wrapping_add(240 * low);
+                let constant = 256 * rows.largest * high + 240 * low;
                 lanes.scale(&mut wide[t], sums[t], constant, &rows.multipliers[g]);
             }
         }
