@@ -91,6 +91,7 @@ impl Int16 {
     }
 
     /// The sums of the high and of the low bytes over a group; zero where there are none.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn group_sums(&self, g: usize) -> [i32; 2] {
         [0, 1].map(|part| {
             let sums = self.group_sums[part].as_flattened();
@@ -183,6 +184,7 @@ impl<'a> CodeProduct<'a> {
     ///
     /// # Panics
     /// If the lengths disagree.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn checked(self, sums: &[i64]) -> usize {
         assert!((1..=PLANE_BYTES.len()).contains(&self.planes.len()));
         let rows = |(i, product): (usize, PlaneProduct)| match i {

@@ -7,7 +7,6 @@
 
 use half::{bf16, f16};
 use sterna_ternary::packing::dense::BLOCK;
-use sterna_ternary::quantize::{activation_scale, is_usable};
 
 use super::dense::QuantizedBlock;
 use super::widen::f16_to_f32;
@@ -20,6 +19,7 @@ pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
 }
 
 /// The same with `codes`, which rounds N numbers times a scale half to even, saturating.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn quantize_with<const N: usize>(
     x: &[f32],
@@ -27,8 +27,8 @@ pub(super) fn quantize_with<const N: usize>(
     codes: impl Fn(&[f32; N], f32, &mut [i8; N]),
 ) -> f32 {
     assert_eq!(x.len(), q.len());
-    let scale = activation_scale(x);
-    if !is_usable(scale) {
+    let scale = sterna_ternary::quantize::activation_scale(x);
+    if !sterna_ternary::quantize::is_usable(scale) {
         q.fill(0);
         return scale;
     }
