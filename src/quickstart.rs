@@ -22,7 +22,7 @@ const RECIPE: &str = include_str!("../configs/quickstart.toml");
 /// goes on where the first one stopped.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder of the run; created if it does not exist.
+    /// The folder of the run; created if needed.
     #[arg(long, short, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
     /// Another recipe, such as configs/chat.toml.
