@@ -165,10 +165,11 @@ impl Model {
         overflowed
     }
 
-    /// Whether all planes are multiplied in one round: for so many tokens, whole codes take no more
-    /// time than the first plane alone, or no more than the rounds of the tokens before. Most of
-    /// the tokens must need most of the rows.
+    /// Whether all planes are multiplied in one round, which takes less time for some tokens that
+    /// need most of the rows. Fewer are enough where the rounds of the tokens before have read most
+    /// of the table.
     pub(super) fn has_one_round(&self, state: &HeadState, screens: &[&Screen]) -> bool {
+        /// Fewest tokens whose whole codes take no more time than their first plane alone.
         const TOKENS: usize = 4;
         let count = screens.iter().filter(|screen| screen.needs_most()).count();
         let fewest = self.kernels.code_tokens;

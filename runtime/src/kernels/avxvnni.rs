@@ -23,7 +23,7 @@ use super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS};
 use super::dot::{self, Multiply, Product, Unpack};
 use super::lut::Loops;
 use super::panels::PanelProduct;
-use super::prefetch::{Prefetch, prefetch_second};
+use super::prefetch::Prefetch;
 use super::shape::Operands;
 use super::slots::{Kernels, MANY};
 use super::whole::{self, CodeLanes, CodedRows};
@@ -193,11 +193,6 @@ macro_rules! table {
                 // SAFETY: the caller has `$features`, as the trait demands.
                 unsafe { compiled(rows, q, digits, sums, ahead) }
             }
-
-            #[inline(always)]
-            unsafe fn prefetch(self, at: *const u8) {
-                prefetch_second(at);
-            }
         }
 
         impl Dot for Rows8 {
@@ -241,11 +236,10 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            unsafe fn store_wide(self, wide: [__m256i; 2], to: &mut [i64; MOST_ROWS]) {
-                let [even, odd] = wide.map(|wide| bytemuck::cast::<_, [i64; 4]>(wide));
-                for (i, to) in to[..8].iter_mut().enumerate() {
-                    *to = [even, odd][i % 2][i / 2];
-                }
+            unsafe fn store_wide(self, wide: __m256i, to: &mut [i64; MOST_ROWS / 2]) {
+                // SAFETY: the caller has AVX2; there is room for four, and the store may be
+                // unaligned.
+                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), wide) };
             }
 
             #[inline(always)]

@@ -24,6 +24,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 use sterna_ternary::packing::BLOCK_BYTES;
 
+use super::prefetch::prefetch_second;
 use super::shape::{GemmShape, Operands};
 
 /// Rows of a panel.
@@ -76,9 +77,6 @@ pub(super) trait Lanes: Copy {
         sums: &mut [Self::Register; SETS],
         ahead: Ahead,
     );
-
-    /// Asks the second-level cache for the line at `at`, an address that need not be valid.
-    unsafe fn prefetch(self, at: *const u8);
 }
 
 /// How an instruction set multiplies panels.
@@ -346,7 +344,7 @@ pub(super) unsafe fn direct<const SETS: usize, const STEPS: usize, L: Dot>(
     unsafe {
         registers[1] = [lanes.start([0; MOST_TOKENS]); SETS];
         for b in 0..blocks {
-            ahead.prefetch(lanes, b);
+            ahead.prefetch::<L>(b);
             let bytes = lanes.side_by_side(|r| rows[r].get_unchecked(b));
             for (d, bytes) in bytes.into_iter().enumerate() {
                 for (n, digits) in digits(bytes).into_iter().enumerate() {
@@ -532,7 +530,7 @@ pub(super) unsafe fn add<const REGISTERS: usize, const SETS: usize, L: Dot>(
         let digits = *digits;
         // SAFETY: the caller has the instruction set, and there are as many steps of each set.
         unsafe {
-            lanes.prefetch(ahead.start.wrapping_add(s * ahead.step));
+            prefetch_second(ahead.start.wrapping_add(s * ahead.step));
             for t in 0..SETS {
                 let q = *q[t].get_unchecked(s);
                 for r in 0..REGISTERS {
@@ -553,16 +551,12 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Asks for the bytes of block `b` of [`Lanes::direct`], as many as a register of rows has.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of the lanes.
     #[inline(always)]
-    pub unsafe fn prefetch<L: Lanes>(self, lanes: L, b: usize) {
+    pub fn prefetch<L: Lanes>(self, b: usize) {
         if self.step > 0 {
             let bytes = L::ROWS * BLOCK_BYTES;
             for line in (0..bytes).step_by(64) {
-                // SAFETY: the caller has the instruction set.
-                unsafe { lanes.prefetch(self.start.wrapping_add(b * bytes + line)) };
+                prefetch_second(self.start.wrapping_add(b * bytes + line));
             }
         }
     }

@@ -26,9 +26,11 @@ pub(super) fn quantize_with<const N: usize>(
     q: &mut [i8],
     codes: impl Fn(&[f32; N], f32, &mut [i8; N]),
 ) -> f32 {
+    use sterna_ternary::quantize::{activation_scale, is_usable};
+
     assert_eq!(x.len(), q.len());
-    let scale = sterna_ternary::quantize::activation_scale(x);
-    if !sterna_ternary::quantize::is_usable(scale) {
+    let scale = activation_scale(x);
+    if !is_usable(scale) {
         q.fill(0);
         return scale;
     }

@@ -313,22 +313,18 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                         weight,
                     };
                     let run = |k: &Kernels| {
-                        let mut sums = vec![vec![7; tokens * rows], vec![-7; tokens * rows]];
-                        let [a, b] = &mut sums[..] else {
-                            unreachable!()
-                        };
+                        let mut sums = [7, -7, 9, 9, 9].map(|sum| vec![sum; tokens * rows]);
+                        let [a, b, whole @ ..] = &mut sums;
                         (k.plane4)(product(&four, 16), a);
                         (k.plane2)(product(&two, 4), b);
                         // Whole codes of one, two and three planes.
-                        for planes in 1..=3 {
+                        for (i, sums) in whole.iter_mut().enumerate() {
                             let product = CodeProduct {
                                 x: &q,
-                                planes: &[&four[..], &two, &last][..planes],
+                                planes: &[&four[..], &two, &last][..=i],
                                 multipliers: &multipliers,
                             };
-                            let mut whole = vec![9; tokens * rows];
-                            (k.codes)(product, &mut whole);
-                            sums.push(whole);
+                            (k.codes)(product, sums);
                         }
                         sums.concat()
                     };

@@ -6,7 +6,7 @@
 //! the activations; its part of u is a mask. Codes of fewer bits stand in the high bits of u: they
 //! are 4 or 16 times as large, and so are the sums, until the end.
 //!
-//! Of a group g, with the activations 256 h + l and the first plane's p = u & 0xf0,
+//! With the activations 256 h + l and the first plane's p = u & 0xf0, a group gives
 //!
 //!   Σ o (256 h) + Σ (2p − 240) l = 512 Σ u h + 2 Σ p l − (256 U Σ h + 240 Σ l)
 //!
@@ -23,6 +23,7 @@ use sterna_ternary::table::{GROUP, PLANE_BYTES};
 
 use super::codes::{CodeProduct, Int16};
 use super::digits::{Dot, Line, MOST_ROWS, part};
+use super::prefetch::prefetch_second;
 
 /// Most tokens of a tile. Each has two registers of sums; with more tokens, the addresses of their
 /// activations do not fit the registers.
@@ -50,7 +51,8 @@ pub(super) trait CodeLanes: Dot<Activations = [i8; 4]> {
     /// u & 0xf0
     unsafe fn first_plane(self, codes: Self::Register) -> Self::Register;
 
-    /// Adds (512 · `high` + 2 · `low` − `constant`) · `multipliers` to 64-bit sums.
+    /// Adds (512 · `high` + 2 · `low` − `constant`) · `multipliers` to 64-bit sums: those of even
+    /// rows, then those of odd ones.
     unsafe fn scale(
         self,
         wide: &mut [Self::Register; 2],
@@ -59,8 +61,8 @@ pub(super) trait CodeLanes: Dot<Activations = [i8; 4]> {
         multipliers: &[i32; MOST_ROWS],
     );
 
-    /// Writes 64-bit sums, one for each row.
-    unsafe fn store_wide(self, wide: [Self::Register; 2], to: &mut [i64; MOST_ROWS]);
+    /// Writes the 64-bit sums of every other row.
+    unsafe fn store_wide(self, wide: Self::Register, to: &mut [i64; MOST_ROWS / 2]);
 
     /// [`multiply`] in a function of its own, which has all registers for itself.
     unsafe fn multiply<const TOKENS: usize, const LOW: bool>(
@@ -127,12 +129,14 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
         while t < x.len() {
             let rest = &x[t..];
             let mut write = |i: usize, wide: [L::Register; 2]| {
-                let mut of_rows = [0; MOST_ROWS];
-                // SAFETY: the caller has the instruction set.
-                unsafe { lanes.store_wide(wide, &mut of_rows) };
+                let mut halves = [[0; MOST_ROWS / 2]; 2];
+                for (wide, to) in wide.into_iter().zip(&mut halves) {
+                    // SAFETY: the caller has the instruction set.
+                    unsafe { lanes.store_wide(wide, to) };
+                }
                 let sums = &mut sums[(t + i) * n + first..][..there];
-                for (sum, more) in sums.iter_mut().zip(of_rows) {
-                    *sum += more >> excess;
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum += halves[r % 2][r / 2] >> excess;
                 }
             };
             // SAFETY: the caller has the instruction set.
@@ -257,7 +261,7 @@ pub(super) unsafe fn multiply<const TOKENS: usize, const LOW: bool, L: CodeLanes
                     let lines = L::ROWS * bytes / STEPS;
                     if !next.is_null() {
                         for line in (0..lines).step_by(64) {
-                            lanes.prefetch(next.wrapping_add((g * STEPS + step) * lines + line));
+                            prefetch_second(next.wrapping_add((g * STEPS + step) * lines + line));
                         }
                     }
                 }

@@ -5,7 +5,6 @@ use std::arch::x86_64::*;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, PanelLanes};
-use super::super::prefetch::prefetch_second;
 
 /// Rows in the 16 lanes of a register.
 #[derive(Clone, Copy)]
@@ -79,11 +78,6 @@ impl Lanes for Rows16 {
         }
         // SAFETY: the caller has AVX-512 F, BW and VNNI, as the trait demands.
         unsafe { compiled(rows, q, digits, sums, ahead) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(self, at: *const u8) {
-        prefetch_second(at);
     }
 }
 

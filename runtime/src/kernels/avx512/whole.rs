@@ -79,15 +79,9 @@ impl CodeLanes for Rows16 {
     }
 
     #[inline(always)]
-    unsafe fn store_wide(self, wide: [__m512i; 2], to: &mut [i64; MOST_ROWS]) {
-        let mut halves = [[0; MOST_ROWS / 2]; 2];
-        for (half, to) in wide.into_iter().zip(&mut halves) {
-            // SAFETY: the caller has AVX-512 F; eight numbers, and the store may be unaligned.
-            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), half) };
-        }
-        for (i, to) in to.iter_mut().enumerate() {
-            *to = halves[i % 2][i / 2];
-        }
+    unsafe fn store_wide(self, wide: __m512i, to: &mut [i64; MOST_ROWS / 2]) {
+        // SAFETY: the caller has AVX-512 F; eight numbers, and the store may be unaligned.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), wide) };
     }
 
     #[inline(always)]

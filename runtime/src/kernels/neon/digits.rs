@@ -10,7 +10,7 @@ use std::arch::asm;
 use sterna_ternary::packing::BLOCK_BYTES;
 
 use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, PanelLanes};
-use super::super::prefetch::prefetch_second as prefetch;
+use super::super::prefetch::prefetch_second;
 use super::super::shape::Operands;
 use super::{Bytes, halves, load, smmla};
 
@@ -127,7 +127,7 @@ impl Lanes for Rows4 {
             for b in 0..blocks {
                 // SAFETY: this function is compiled for NEON; there are as many blocks of each row.
                 let bytes = unsafe {
-                    ahead.prefetch(Rows4, b);
+                    ahead.prefetch::<Rows4>(b);
                     Rows4.side_by_side(|r| rows[r].get_unchecked(b))
                 };
                 for (half, bytes) in bytes.as_chunks::<LOADED>().0.iter().enumerate() {
@@ -152,11 +152,6 @@ impl Lanes for Rows4 {
         }
         // SAFETY: the caller has NEON and `sdot`, as the trait demands.
         unsafe { compiled(rows, q, digits, sums, ahead) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(self, at: *const u8) {
-        prefetch(at);
     }
 }
 
@@ -187,7 +182,7 @@ impl PanelLanes for Rows4 {
             let mut registers = sums.map(|sums| sums.map(|sums| vreinterpretq_s32_s8(sums)));
             for (s, digits) in digits.iter().enumerate() {
                 for i in 0..LOADED {
-                    prefetch(ahead.start.wrapping_add((s * LOADED + i) * ahead.step));
+                    prefetch_second(ahead.start.wrapping_add((s * LOADED + i) * ahead.step));
                 }
                 // SAFETY: there are as many steps of each token.
                 let q = q.map(|q| load_steps(unsafe { q.get_unchecked(s) }));
@@ -304,11 +299,6 @@ impl Lanes for RowPairs {
         }
         // SAFETY: only the table with dot and matrix products uses these lanes.
         unsafe { compiled(rows, q, digits, sums, ahead) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(self, at: *const u8) {
-        prefetch(at);
     }
 }
 
