@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use sterna_datasets::Task;
 use sterna_runtime::{Model, Options};
 use sterna_train::{Origins, Place, Recipe};
 use sterna_validate::generated::Trial;
 use sterna_validate::plot::sparkline;
 
+use crate::exit::BadInput;
 use crate::output::{note, out, outln};
 use crate::{convert, train};
 
 const RECIPE: &str = include_str!("../configs/quickstart.toml");
+const BUILT_IN: &str = "configs/quickstart.toml";
 
 /// Train, pack and try a small ternary model, in minutes and offline.
 ///
@@ -98,7 +99,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let trial = Trial::of(&model, recipe.data.seed, share)?;
     let seconds = start.elapsed().as_secs_f64();
     let results = trial.abilities(report.bytes_in, report.bytes_out, seconds);
-    let text = results.describe(&trial.samples, &trial.conversation) + &next(&args.out);
+    let recipe = args.config.as_deref().unwrap_or(Path::new(BUILT_IN));
+    let text = results.describe(&trial.samples, &trial.conversation) + &next(&args.out, recipe);
     if args.json {
         note!("{text}");
         outln!("{}", serde_json::to_string(&results)?)?;
@@ -111,25 +113,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// The recipe of a file, or the built-in one.
 fn recipe(path: Option<&Path>) -> anyhow::Result<Recipe> {
     let Some(path) = path else {
-        return Ok(Recipe::parse(RECIPE, Path::new("configs/quickstart.toml"))?);
+        return Ok(Recipe::parse(RECIPE, Path::new(BUILT_IN))?);
     };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = std::fs::read_to_string(path).map_err(sterna_train::Error::io(path))?;
     let recipe = Recipe::parse(&text, path)?;
-    let shares = |task| recipe.data.mix.as_ref().map_or(0.0, |mix| mix.share(task));
-    for task in [Task::Addition2, Task::Stories, Task::Chat] {
-        if shares(task) == 0.0 {
-            bail!(
-                "{}: [data] `mix` has no {task}, and the model is tried with it: add it, or train \
-                 with `sterna train --config {0}`",
-                path.display(),
-            );
-        }
+    let share = |task| recipe.data.mix.as_ref().map_or(0.0, |mix| mix.share(task));
+    let tried = [Task::Addition2, Task::Stories, Task::Chat];
+    match tried.into_iter().find(|task| share(*task) == 0.0) {
+        None => Ok(recipe),
+        Some(task) => Err(BadInput(format!(
+            "{}: [data] `mix` has no {task}, which the model is tried with: add it, or use `sterna \
+             train --config {0}`",
+            path.display(),
+        ))
+        .into()),
     }
-    Ok(recipe)
 }
 
 /// What is in the folder, and what to do next.
-fn next(out: &Path) -> String {
+fn next(out: &Path, recipe: &Path) -> String {
     let packed = out.join("model.sterna");
     format!(
         "\nfiles in {}: model/ (Hugging Face folder), model.sterna (packed), \
@@ -138,10 +140,11 @@ fn next(out: &Path) -> String {
          \nNext:\n  sterna chat {}\n  \
          sterna generate {} --prompt \"Once Tom\" --temperature 0.8 --seed 3\n  \
          sterna inspect {} --verify\n  \
-         sterna train --config configs/quickstart.toml --out runs/mine\n",
+         sterna train --config {} --out runs/mine\n",
         out.display(),
         out.display(),
         packed.display(),
         packed.display(),
+        recipe.display(),
     )
 }

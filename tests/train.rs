@@ -462,3 +462,38 @@ fn a_run_can_be_watched_and_needs_no_page() {
         );
     }
 }
+
+#[test]
+fn quickstart_takes_another_recipe_with_what_it_tries() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let out = folder.path().join("run");
+    let recipe = include_str!("../configs/quickstart.toml");
+    let args = [
+        "quickstart",
+        "--config",
+        text(&path),
+        "--steps",
+        "1",
+        "--out",
+        text(&out),
+    ];
+    for (mix, missing) in [
+        ("addition2=0.5,stories=0.5", "chat"),
+        ("chat=0.5,stories=0.5", "addition2"),
+        ("addition2=0.5,chat=0.5", "stories"),
+    ] {
+        let mix = recipe.replace("addition2=0.35,stories=0.1,chat=0.55", mix);
+        assert_ne!(mix, recipe);
+        std::fs::write(&path, mix).unwrap();
+        let error = refused(3, &args);
+        assert!(error.contains(&format!("has no {missing}")), "{error}");
+        assert!(!out.exists());
+    }
+    let smaller = recipe.replace("hidden_size = 128", "hidden_size = 64");
+    std::fs::write(&path, smaller.replace("60000", "300")).unwrap();
+    let printed = stdout(&args);
+    assert!(printed.contains(&format!("train --config {}", path.display())));
+    let kept = std::fs::read_to_string(out.join("recipe.toml")).unwrap();
+    assert!(kept.contains("hidden_size = 64"), "{kept}");
+}
