@@ -11,10 +11,13 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use half::f16;
+use half::slice::HalfBitsSliceExt;
 use sterna_runtime::Kernels;
 use sterna_runtime::kernels::codes::{CodeProduct, Int16};
 use sterna_runtime::kernels::{BlockProduct, PanelProduct, QuantizedBlock, Scores, SoftmaxBlock};
-use sterna_ternary::{Dense, Packing, table};
+use sterna_ternary::planes::{Numbers, PlaneRow, Planes};
+use sterna_ternary::table::Codes;
+use sterna_ternary::{Dense, Packing, TableType, table};
 
 /// Rows and columns of `down_proj` and of `gate_proj` of BitNet-2B4T.
 const SHAPES: [(usize, usize); 2] = [(2560, 6912), (6912, 2560)];
@@ -168,6 +171,69 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
     });
 }
 
+/// The values of rows of a table in planes, of numbers that are distributed like those of an
+/// embedding.
+fn planes_to_values(group: &mut BenchmarkGroup<WallTime>) {
+    const ROWS: usize = 128;
+    const COLUMNS: usize = 2560;
+    for (table, name) in [
+        (TableType::Bf16Planes, "bf16"),
+        (TableType::F16Planes, "f16"),
+    ] {
+        let mut random = Random(8);
+        let mut bits: [Vec<u8>; 3] = Default::default();
+        let (mut multipliers, mut scales, mut norms) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut low, mut exceptions, mut ends) = (Vec::new(), Vec::<u16>::new(), Vec::new());
+        for _ in 0..ROWS {
+            // The sum of four even distributions is close to a normal one.
+            let parts = random.floats(4 * COLUMNS);
+            let row: Vec<f32> = parts
+                .chunks(4)
+                .map(|x| 0.02 * x.iter().sum::<f32>())
+                .collect();
+            let row = PlaneRow::encode(&row, table);
+            for (bits, plane) in bits.iter_mut().zip(&row.code.planes) {
+                bits.extend(plane);
+            }
+            multipliers.extend(&row.code.multipliers);
+            scales.push(row.code.scale);
+            norms.extend(row.norms);
+            low.extend(&row.low);
+            let pairs = row.exceptions.as_chunks().0.iter();
+            exceptions.extend(pairs.map(|pair| u16::from_le_bytes(*pair)));
+            ends.push(exceptions.len() as u32);
+        }
+        let planes = Planes {
+            codes: Codes {
+                planes: 3,
+                bits: bits.each_ref().map(|bits| &bits[..]),
+                multipliers: &multipliers,
+                scales: &scales,
+                remainders: &[],
+            },
+            norms: &norms,
+            low: &low,
+            exceptions: match table {
+                TableType::F16Planes => Numbers::F16(exceptions.reinterpret_cast()),
+                _ => Numbers::Bf16(exceptions.reinterpret_cast()),
+            },
+            ends: &ends,
+        };
+        let mut values = vec![0.0; COLUMNS];
+        group.throughput(Throughput::Elements((ROWS * COLUMNS) as u64));
+        each_table(|kernels| {
+            let name = format!("decode_planes/{}/{name}x{COLUMNS}", kernels.name);
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    for row in 0..ROWS {
+                        (kernels.decode_planes)(black_box(&planes), row, &mut values);
+                    }
+                });
+            });
+        });
+    }
+}
+
 /// Attention over 128 positions of a head of 128 dimensions: panels of keys, for the queries of a
 /// token and of a tile of a prompt, and the weights of a token's queries.
 fn attention(group: &mut BenchmarkGroup<WallTime>) {
@@ -284,6 +350,7 @@ fn main() {
     ternary(&mut group);
     blocks(&mut group);
     planes(&mut group);
+    planes_to_values(&mut group);
     attention(&mut group);
     elements(&mut group);
     group.finish();

@@ -333,7 +333,8 @@ impl Planes<'_> {
             && PlaneRow::encode(&x, self.table_type()) == self.row(row, columns)
     }
 
-    fn exceptions_of(&self, row: usize) -> std::ops::Range<usize> {
+    /// The places of the exceptions of a row.
+    pub fn exceptions_of(&self, row: usize) -> std::ops::Range<usize> {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         start as usize..self.ends[row] as usize
     }

@@ -8,6 +8,7 @@ mod digits;
 mod groups;
 mod lut;
 mod panels;
+mod planes;
 mod registers;
 mod ternary;
 mod whole;
@@ -42,6 +43,7 @@ macro_rules! table {
             plane2: slot!(codes::plane2(product, sums)),
             codes: slot!(whole::codes(product, sums)),
             code_tokens: whole::TOKENS,
+            decode_planes: slot!(planes::decode(planes, row, values)),
             panels_f32: slot!(panels::panels_f32(product, y)),
             panels_f16: slot!(panels::panels_f16(product, y)),
             panels_i8: slot!(panels::panels_i8(product, y)),
@@ -64,6 +66,7 @@ pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("popcnt")
         && avx2::detect().is_some();
     static ALL: &[&Kernels] = &[
         #[cfg(test)]
