@@ -62,4 +62,4 @@ pub use tokenizer::{TextStream, Tokenizer};
 
 /// The version of the order of float operations in logits and of the choice of tokens. Two programs
 /// with the same number compute the same answers.
-pub const NUMERICS: u32 = 1;
+pub const NUMERICS: u32 = 2;

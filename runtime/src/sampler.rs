@@ -78,14 +78,14 @@ impl Sampling {
         if self.temperature == 0.0 {
             return screen(1, f32::INFINITY);
         }
+        // top-p comes before min-p and needs the sum of the probabilities that top-k keeps. Alone,
         // min-p is a distance between logits; the slack covers the rounding of exp.
-        let within = match self.min_p {
-            0.0 => f32::INFINITY,
-            min_p => self.temperature * (1e-3 - 1.001 * min_p.ln()),
+        let within = match (self.top_p < 1.0, self.min_p) {
+            (true, _) | (_, 0.0) => f32::INFINITY,
+            (false, min_p) => self.temperature * (1e-3 - 1.001 * min_p.ln()),
         };
-        // Without top-k, top-p needs the sum of all probabilities.
         match self.top_k {
-            0 if self.top_p < 1.0 || self.min_p == 0.0 => None,
+            0 if within == f32::INFINITY => None,
             top => screen(top, within),
         }
     }

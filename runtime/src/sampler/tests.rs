@@ -119,6 +119,48 @@ fn a_wide_nucleus_is_found() {
 }
 
 #[test]
+fn logits_outside_of_the_screen_change_nothing() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let mut uniform = move || unit(random.next_u64()) as f32;
+    let mut screened = 0;
+    for seed in 0..3000 {
+        let logits: Vec<f32> = (0..60).map(|_| 6.0 * uniform() * uniform()).collect();
+        let one_of = |values: &[f32], x: f32| values[(x * values.len() as f32) as usize];
+        let sampling = Sampling {
+            temperature: one_of(&[0.3, 0.8, 1.5], uniform()),
+            top_k: one_of(&[0.0, 1.0, 5.0, 40.0], uniform()) as usize,
+            top_p: one_of(&[0.3, 0.9, 1.0], uniform()),
+            min_p: one_of(&[0.0, 0.05, 0.3, 1.0], uniform()),
+            seed,
+            ..WARM
+        };
+        let Some(screen) = sampling.screen(&[]) else {
+            continue;
+        };
+        screened += 1;
+        let mut order = logits.clone();
+        order.sort_by(|a, b| b.total_cmp(a));
+        let last = order[screen.top.clamp(1, order.len()) - 1];
+        let least = match screen.top {
+            0 => order[0] - screen.within,
+            _ => last.max(order[0] - screen.within),
+        };
+        let seen = |logit: &f32| {
+            if *logit < least {
+                f32::NEG_INFINITY
+            } else {
+                *logit
+            }
+        };
+        let mut some: Vec<f32> = logits.iter().map(seen).collect();
+        let choose = |logits: &mut [f32]| Sampler::new(sampling).unwrap().sample(logits, &[]);
+        let expected = choose(&mut logits.clone()).unwrap();
+        assert_eq!(choose(&mut some).unwrap(), expected, "{sampling:?}");
+    }
+    assert!(screened > 2000, "{screened}");
+}
+
+#[test]
 fn repetition_is_penalized_once_a_token() {
     let mut logits = [4.0, -4.0, 1.0];
     penalize(&mut logits, &[0, 1, 0, 0], 2.0);
