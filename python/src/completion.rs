@@ -4,8 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyString};
-use sterna_runtime::StopReason;
+use serde_json::json;
 use sterna_serve::engine::{End, Event, Failure, Token};
+use sterna_serve::http::{Call, Called, Served};
+
+use crate::values;
 
 /// The counts of tokens of a completion.
 #[pyclass(frozen, get_all, module = "sterna")]
@@ -83,6 +86,42 @@ impl TokenLogprob {
     }
 }
 
+/// A call of a tool.
+#[pyclass(frozen, get_all, eq, module = "sterna")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Its id, which the message with the result repeats.
+    id: String,
+    /// The name of the tool.
+    name: String,
+    /// Its arguments: JSON that keeps to the schema of the tool, or the beginning of it where
+    /// `max_tokens` ended the answer.
+    arguments: String,
+}
+
+impl ToolCall {
+    fn of(call: Call) -> ToolCall {
+        ToolCall {
+            id: call.id,
+            name: call.name,
+            arguments: call.arguments,
+        }
+    }
+}
+
+#[pymethods]
+impl ToolCall {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let name = PyString::new(py, &self.name).repr()?.to_string();
+        let arguments = PyString::new(py, &self.arguments).repr()?.to_string();
+        Ok(format!("ToolCall(name={name}, arguments={arguments})"))
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash(&(&self.id, &self.name, &self.arguments))
+    }
+}
+
 /// A text that was generated. Two completions are equal if all but their counts is.
 ///
 /// >>> completion = model.generate("Once", max_tokens=4, logprobs=2)
@@ -95,11 +134,16 @@ impl TokenLogprob {
 #[pyclass(frozen, get_all, module = "sterna")]
 #[derive(Debug)]
 pub struct Completion {
-    /// The text, without the prompt.
+    /// The text, without the prompt; calls of tools are in it as the model wrote them.
     text: String,
+    /// The text without calls of tools.
+    content: String,
+    /// The calls of tools.
+    tool_calls: Vec<ToolCall>,
     /// The tokens of the text, without the one that ended it.
     tokens: Vec<u32>,
-    /// `stop` if the model or a stop text ended it, `length` if no more tokens were allowed.
+    /// `tool_calls` if the model ended it after a call of a tool, `stop` if it or a stop text
+    /// ended it otherwise, `length` if no more tokens were allowed.
     finish_reason: &'static str,
     /// The stop text that ended it, or the name of the token that did.
     stop_text: Option<String>,
@@ -117,6 +161,20 @@ pub struct Completion {
 
 #[pymethods]
 impl Completion {
+    /// The answer as a message of a conversation, which `chat` takes.
+    #[getter]
+    fn message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let mut message = json!({"role": "assistant", "content": self.content});
+        if !self.tool_calls.is_empty() {
+            let calls = self.tool_calls.iter().map(|call| {
+                let function = json!({"name": call.name, "arguments": call.arguments});
+                json!({"id": call.id, "type": "function", "function": function})
+            });
+            message["tool_calls"] = calls.collect();
+        }
+        values::python(py, &message)
+    }
+
     fn __str__(&self) -> &str {
         &self.text
     }
@@ -136,6 +194,7 @@ impl Completion {
         };
         let other = other.get();
         self.text == other.text
+            && self.tool_calls == other.tool_calls
             && self.tokens == other.tokens
             && self.finish_reason == other.finish_reason
             && self.stop_text == other.stop_text
@@ -242,16 +301,18 @@ impl Answer {
     }
 
     /// The completion, once the answer is whole.
-    pub fn completion(&self, asked: &Asked) -> Option<Completion> {
+    pub fn completion(&self, served: &Served, asked: &Asked) -> Option<Completion> {
         let end = self.end.as_ref()?;
+        let mut parts = asked.called.answer(0);
+        parts.push(served, &self.text, &self.tokens);
+        parts.finish();
         let first = asked.first.map(|id| Token { id, score: None });
         Some(Completion {
             text: self.text.clone(),
             tokens: self.tokens.iter().map(|token| token.id).collect(),
-            finish_reason: match end.reason {
-                StopReason::Eos | StopReason::StopText => "stop",
-                StopReason::Length => "length",
-            },
+            finish_reason: parts.finish_reason(end),
+            content: parts.content,
+            tool_calls: parts.calls.into_iter().map(ToolCall::of).collect(),
             stop_text: end.stop_text.clone(),
             stop_token: end.last.as_ref().map(|token| token.id),
             logprobs: asked
@@ -274,7 +335,7 @@ impl Answer {
 }
 
 /// What of a request its completion depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Asked {
     /// The first token of the prompt.
     pub first: Option<u32>,
@@ -282,4 +343,6 @@ pub struct Asked {
     pub has_logprobs: bool,
     pub has_prompt_logprobs: bool,
     pub seed: i64,
+    /// How calls of tools are found.
+    pub called: Called,
 }

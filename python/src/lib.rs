@@ -28,7 +28,7 @@ mod _sterna {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::completion::{Completion, Score, TokenLogprob, Usage};
+    use crate::completion::{Completion, Score, TokenLogprob, ToolCall, Usage};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

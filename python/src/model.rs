@@ -340,6 +340,10 @@ impl Model {
     /// add_generation_prompt, continue_final_message: an answer continues the last message if it
     /// is the assistant's, unless one of these says something else.
     /// chat_template_kwargs: variables of the template.
+    /// tools: what the answer may call, as in OpenAI's API; arguments keep to the schemas.
+    /// tool_choice: `auto` (the default), `none`, `required`, or one tool. Not every template shows
+    /// how its model calls tools; `auto` needs one that does.
+    /// parallel_tool_calls: whether an answer may have several calls; by default it may.
     /// Other options are those of `generate`. Defaults of sampling are what the
     /// generation_config.json of the model says.
     ///

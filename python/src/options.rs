@@ -45,10 +45,13 @@ const BOTH: [(&str, &str); 22] = [
 ];
 
 /// Those of conversations.
-const OF_CHAT: [(&str, &str); 3] = [
+const OF_CHAT: [(&str, &str); 6] = [
     ("add_generation_prompt", "add_generation_prompt"),
     ("chat_template_kwargs", "chat_template_kwargs"),
     ("continue_final_message", "continue_final_message"),
+    ("parallel_tool_calls", "parallel_tool_calls"),
+    ("tool_choice", "tool_choice"),
+    ("tools", "tools"),
 ];
 
 /// What `sterna generate` does where nothing is said: the most probable token.

@@ -53,20 +53,18 @@ pub fn start(
     continues: bool,
 ) -> Result<Begun, Fault> {
     checked(shared, &prompt)?;
+    let (first, prompt_tokens) = (prompt.first().copied(), prompt.len());
+    let prepared = shared.request(fields, prompt, continues)?;
     let asked = Asked {
-        first: prompt.first().copied(),
-        prompt_tokens: prompt.len(),
+        first,
+        prompt_tokens,
         has_logprobs: fields.contains_key("logprobs"),
         has_prompt_logprobs: fields.contains_key("prompt_logprobs"),
-        seed: 0,
+        seed: prepared.seed,
+        called: prepared.called,
     };
-    let (request, unknown) = shared.request(fields, prompt, continues)?;
-    let seed = match &request.work {
-        Kind::Generate(generate) => generate.sampling.seed as i64,
-        Kind::Embed => 0,
-    };
-    let work = Work::start(shared, request)?;
-    Ok((Stream::new(work, Asked { seed, ..asked }), unknown))
+    let work = Work::start(shared, prepared.request)?;
+    Ok((Stream::new(work, asked), prepared.unknown))
 }
 
 /// Warns of keywords of a schema without effect.

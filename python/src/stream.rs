@@ -123,7 +123,8 @@ impl Stream {
                 self.work.finish(py, &mut state.answer)?;
             }
             let why = || Fault::closed("the stream was closed before its end");
-            Ok(state.answer.completion(&self.asked).ok_or_else(why)?)
+            let completion = state.answer.completion(&self.work.shared, &self.asked);
+            Ok(completion.ok_or_else(why)?)
         })
     }
 }

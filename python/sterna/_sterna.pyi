@@ -37,6 +37,7 @@ __all__ = [
     "Stream",
     "TokenLogprob",
     "Tokenizer",
+    "ToolCall",
     "Trainer",
     "Usage",
     "UsageError",
@@ -115,6 +116,21 @@ class TokenLogprob:
         """The most probable tokens and the logarithms of their probabilities, best first."""
 
 @final
+class ToolCall:
+    """A call of a tool."""
+
+    @property
+    def id(self) -> str:
+        """Its id, which the message with the result repeats."""
+    @property
+    def name(self) -> str:
+        """The name of the tool."""
+    @property
+    def arguments(self) -> str:
+        """Its arguments: JSON that keeps to the schema of the tool, or the beginning of it where
+        `max_tokens` ended the answer."""
+
+@final
 class Completion:
     """A text that was generated. Two completions are equal if all but their counts is.
 
@@ -129,13 +145,23 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The text, without the prompt."""
+        """The text, without the prompt; calls of tools are in it as the model wrote them."""
+    @property
+    def content(self) -> str:
+        """The text without calls of tools."""
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls of tools."""
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message of a conversation, which `chat` takes."""
     @property
     def tokens(self) -> list[int]:
         """The tokens of the text, without the one that ended it."""
     @property
-    def finish_reason(self) -> Literal["stop", "length"]:
-        """`stop` if the model or a stop text ended it, `length` if no more tokens were allowed."""
+    def finish_reason(self) -> Literal["stop", "length", "tool_calls"]:
+        """`tool_calls` if the model ended it after a call of a tool, `stop` if it or a stop text
+        ended it otherwise, `length` if no more tokens were allowed."""
     @property
     def stop_text(self) -> str | None:
         """The stop text that ended it, or the name of the token that did."""
@@ -436,6 +462,10 @@ class Model:
         add_generation_prompt, continue_final_message: an answer continues the last message if it
         is the assistant's, unless one of these says something else.
         chat_template_kwargs: variables of the template.
+        tools: what the answer may call, as in OpenAI's API; arguments keep to the schemas.
+        tool_choice: `auto` (the default), `none`, `required`, or one tool. Not every template shows
+        how its model calls tools; `auto` needs one that does.
+        parallel_tool_calls: whether an answer may have several calls; by default it may.
         Other options are those of `generate`. Defaults of sampling are what the
         generation_config.json of the model says.
 

@@ -65,6 +65,9 @@ class ChatOptions(GenerateOptions, total=False):
     add_generation_prompt: Optional[bool]
     continue_final_message: Optional[bool]
     chat_template_kwargs: Optional[Mapping[str, Any]]
+    tools: Optional[Sequence[Mapping[str, Any]]]
+    tool_choice: Optional[Union[str, Mapping[str, Any]]]
+    parallel_tool_calls: Optional[bool]
 
 
 class TableReport(TypedDict):

@@ -189,6 +189,14 @@ def of_chats(model: Any) -> Iterator[Call]:
         "tools": [5, ["a"]],
     }
     yield from each_option("template", partial(template, good), of_template)
+    tool = {"type": "function", "function": {"name": "a"}}
+    of_tools: dict[str, list[Any]] = {
+        "tools": [5, ["a"], [tool, tool], [{"type": "function"}], [object()], [tool] * 200,
+                  [{"type": "function", "function": {"name": "a", "parameters": nested(5000)}}]],
+        "tool_choice": [5, "required", {"type": "function", "function": {"name": "b"}}],
+        "parallel_tool_calls": ["a", 5],
+    }  # fmt: skip
+    yield from each_option("chat", partial(model.chat, good, max_tokens=1), of_tools)
 
 
 def of_models(path: Path) -> Iterator[Call]:

@@ -44,9 +44,10 @@ PAGES = ["docs/python.md", "examples/python/README.md", "README.md"]
 
 
 def run(text: str, name: str, models: Path, folder: Path) -> int:
-    """Runs the examples of a text beside `model.sterna` and its folder `model`; their number."""
+    """Runs the examples of a text beside the models that they name; their number."""
     shutil.copytree(models / "model", folder / "model")
-    shutil.copy(models / "model.sterna", folder)
+    for file in ("model.sterna", "chat.sterna"):
+        shutil.copy(models / file, folder)
     test = doctest.DocTestParser().get_doctest(text, {"sterna": sterna}, name, name, 0)
     before = os.getcwd()
     os.chdir(folder)

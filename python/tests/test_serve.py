@@ -37,6 +37,47 @@ def test_answers_are_those_of_the_model(models: Path, model: sterna.Model) -> No
     assert server.stop() == 0
 
 
+def test_calls_are_those_of_the_server(models: Path, long_model: sterna.Model) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"who": {"enum": ["Mia", "Tom"]}, "age": {"type": "integer", "maximum": 9}},
+        "required": ["who", "age"],
+        "additionalProperties": False,
+    }
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}}
+             for name in ("feed", "wake")]  # fmt: skip
+    messages = [{"role": "user", "content": "Once Mia"}]
+    with sterna.serve(models / "chat.sterna", names=["m"]) as server:
+        choices: list[str | dict[str, Any]] = [
+            "required",
+            {"type": "function", "function": {"name": "wake"}},
+            "none",
+        ]
+        for choice in choices:
+            for seed in range(4):
+                options: dict[str, Any] = {
+                    "tools": tools, "tool_choice": choice, "temperature": 1, "seed": seed,
+                    "max_tokens": 70, "parallel_tool_calls": seed > 1,
+                }  # fmt: skip
+                body = {"model": "m", "messages": messages, **options}
+                found = post(server.url + "/v1/chat/completions", body)["choices"][0]
+                done = long_model.chat(messages, **options)
+                assert found["finish_reason"] == done.finish_reason
+                assert (found["message"]["content"] or "") == done.content
+                calls = found["message"].get("tool_calls", [])
+                assert [call["id"] for call in calls] == [call.id for call in done.tool_calls]
+                functions = [(call.name, call.arguments) for call in done.tool_calls]
+                assert functions == [tuple(call["function"].values()) for call in calls]
+                assert done.message.get("tool_calls", []) == calls
+                assert (done.text == done.content) == (choice == "none")
+                if done.finish_reason == "tool_calls":
+                    assert json.loads(functions[0][1])["who"] in ("Mia", "Tom")
+                    results = [{"role": "tool", "tool_call_id": call["id"], "content": "done"}
+                               for call in calls]  # fmt: skip
+                    whole = [*messages, done.message, *results]
+                    assert long_model.chat(whole, max_tokens=2).usage.completion_tokens <= 2
+
+
 def test_servers_end_while_they_answer(models: Path) -> None:
     server = sterna.serve([models / "chat.sterna", models / "model.sterna"], drain=0)
     assert len(server.models) == 2

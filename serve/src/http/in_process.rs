@@ -1,5 +1,7 @@
 //! Requests of programs in this process: the fields of HTTP requests, without HTTP.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::conversation;
@@ -7,7 +9,20 @@ use super::error::ApiResult;
 use super::generate::{MOST_LOGPROBS, Wish};
 use super::read::Reader;
 use super::served::Served;
+use super::tools::{Called, Plan, Tools};
 use crate::engine::Request;
+
+/// A request, and how its answer is read.
+pub struct Prepared {
+    /// The request.
+    pub request: Request,
+    /// The seed of its random numbers.
+    pub seed: i64,
+    /// Keywords of schemas that have no effect.
+    pub unknown: Vec<String>,
+    /// How calls of tools are found in the answer.
+    pub called: Called,
+}
 
 impl Served {
     /// The text of a conversation, from the fields `messages`, `tools` and those of templates, and
@@ -20,8 +35,8 @@ impl Served {
     }
 
     /// The request that continues a prompt, from the fields that `/v1/completions` and
-    /// `/v1/chat/completions` share, and the keywords of a schema that have no effect. The text of
-    /// the answer follows that of the prompt if it `continues` it. `logprobs` is a number.
+    /// `/v1/chat/completions` share and those of tools. The text of the answer follows that of the
+    /// prompt if it `continues` it. `logprobs` is a number.
     ///
     /// # Errors
     /// The field that is wrong, and a prompt that is empty or does not fit.
@@ -30,7 +45,7 @@ impl Served {
         fields: &Map<String, Value>,
         prompt: Vec<u32>,
         continues: bool,
-    ) -> ApiResult<(Request, Vec<String>)> {
+    ) -> ApiResult<Prepared> {
         let reader = Reader(fields);
         self.check("prompt", &prompt)?;
         let mut wish = Wish::read(reader, self)?;
@@ -38,10 +53,19 @@ impl Served {
             wish.score_answer(top as usize);
         }
         wish.read_prompt_logprobs(reader, false)?;
+        let plan = Tools::read(reader)?.plan(reader, self)?;
+        if let Some(plan) = &plan {
+            wish.constrain(Arc::clone(&plan.constraint));
+            wish.unknown.extend_from_slice(&plan.unknown);
+        }
         if continues {
             wish.continue_text();
         }
-        let unknown = std::mem::take(&mut wish.unknown);
-        Ok((wish.request(self, 0, prompt), unknown))
+        Ok(Prepared {
+            seed: wish.seed,
+            unknown: std::mem::take(&mut wish.unknown),
+            called: Plan::called(plan, &prompt, wish.seed),
+            request: wish.request(self, 0, prompt),
+        })
     }
 }

@@ -57,6 +57,7 @@ mod texts;
 mod tools;
 
 pub use error::ApiError;
+pub use in_process::Prepared;
 pub use keys::{BadKey, Keys};
 pub use listen::{BadServer, Drain, Server};
 pub use live::Live;
@@ -66,3 +67,4 @@ pub use names::{BadNames, curl, names};
 pub use replay::{BadLine, Replayed, replay};
 pub use served::{BadModel, Options, Served};
 pub use settings::{Replied, Settings};
+pub use tools::{Call, Called};
