@@ -263,6 +263,9 @@ fn generated_tasks_need_no_file_and_a_trained_model_solves_them() {
     for task in ["addition2", "recall", "facts", "copy"] {
         assert_eq!(AccuracyTask::load(task, &options).unwrap().len(), 20);
     }
+    // Answers in conversations follow a template, not a text.
+    let error = AccuracyTask::load("chat", &options).unwrap_err();
+    assert!(matches!(error, Error::Conversations { .. }), "{error}");
 }
 
 #[test]

@@ -33,6 +33,12 @@ pub enum Error {
     },
 
     #[error(
+        "{found} is a task of conversations, and tasks are asked without a chat template; give one \
+         of {generated}, or try the model with `sterna chat`"
+    )]
+    Conversations { found: String, generated: String },
+
+    #[error(
         "{}: {reason}; if one of {layouts} is meant, name it (LAYOUT={}), or write a task file",
         path.display(), path.display()
     )]

@@ -118,12 +118,18 @@ impl AccuracyTask {
         {
             return Self::recorded(stem(path.as_ref()), path.as_ref(), Some(layout), options);
         }
-        match name.parse() {
+        let texts = generate::Task::ALL.iter().filter(|t| !t.is_conversation());
+        let generated = texts.map(|task| task.name()).collect::<Vec<_>>().join(", ");
+        match name.parse::<generate::Task>() {
+            Ok(task) if task.is_conversation() => Err(Error::Conversations {
+                found: name.to_owned(),
+                generated,
+            }),
             Ok(task) => Self::generated(task, options),
             Err(_) => Err(Error::Unknown {
                 found: name.to_owned(),
                 layouts: layouts(),
-                generated: generate::Task::ALL.map(generate::Task::name).join(", "),
+                generated,
             }),
         }
     }
