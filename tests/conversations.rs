@@ -145,6 +145,37 @@ fn tasks_of_a_mix_are_written_by_a_template_from_a_file() {
 }
 
 #[test]
+fn a_model_of_texts_learns_conversations_later() {
+    let folder = folder("mix = 'stories'\ndocuments = 200\ntemplate = 'chatml'");
+    let folder = folder.path();
+    train(folder);
+    let template = &Template::named("chatml").unwrap().source;
+    check_export(folder, template, "<|im_end|>");
+
+    std::fs::rename(folder.join("run"), folder.join("base")).unwrap();
+    let recipe = "[model]
+        from = 'base/model'
+        [data]
+        chat = ['talk.jsonl']
+        held_out = 0.1
+        [train]
+        steps = 20
+        batch = 2
+        context = 256
+        learning_rate = 3e-3
+        warmup = 2";
+    std::fs::write(folder.join("r.toml"), recipe).unwrap();
+    train(folder);
+    check_export(folder, template, "<|im_end|>");
+    let texts = ["base", "run"].map(|run| {
+        let file = folder.join(run).join("model/tokenizer.json");
+        std::fs::read(file).unwrap()
+    });
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(answers(folder, "Hello!\n").len(), 1);
+}
+
+#[test]
 fn templates_that_cannot_serve_are_refused_by_name() {
     let check = |data: &str, code, expected: &str| {
         let folder = folder(data);
@@ -165,11 +196,6 @@ fn templates_that_cannot_serve_are_refused_by_name() {
         "chat = ['talk.jsonl']\ntemplate = 'plain.jinja'",
         3,
         "an answer is followed by \".\", expected a special token",
-    );
-    check(
-        "mix = 'stories'\ntemplate = 'chatml'",
-        3,
-        "`template` is for models that are trained from scratch on conversations",
     );
     check(
         "chat = ['talk.jsonl']\nspecial_tokens = ['<x>']",

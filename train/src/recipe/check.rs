@@ -83,9 +83,8 @@ impl Recipe {
         let data = &self.data;
         if data.template.is_some() && !self.needs_template() {
             return Err(
-                "[data] `template` is for models that are trained from scratch on conversations: \
-                 remove it, or `from` in [model] and [teacher]; or add `chat`, or a task of \
-                 conversations to `mix`"
+                "[data] `template` is for models that are trained from scratch, and this one has \
+                 the template of a checkpoint: remove it, or `from` in [model] and [teacher]"
                     .into(),
             );
         }

@@ -152,9 +152,9 @@ pub struct DataRecipe {
     /// than a tenth of such records ends the run.
     #[serde(default)]
     pub strict: bool,
-    /// The chat template of a model that is trained from scratch, for `chat` and for tasks of `mix`
-    /// that are conversations: a name, or the path of a .jinja file relative to the recipe.
-    /// `chatml` if absent.
+    /// The chat template of a model that is trained from scratch: a name, or the path of a .jinja
+    /// file relative to the recipe. Where the data contain conversations it is `chatml` if absent;
+    /// a model of texts has it for conversations that it learns in a later run.
     pub template: Option<String>,
     /// Special tokens that the template of a file writes. Named templates have their own.
     pub special_tokens: Option<Vec<String>>,
@@ -326,10 +326,11 @@ impl Recipe {
         self.data.chat.is_some() || tasks.any(|(task, _)| task.is_conversation())
     }
 
-    /// Whether a chat template must be opened: the data contain conversations, and no checkpoint
-    /// has a template.
+    /// Whether a chat template must be opened: the data contain conversations or later data will,
+    /// and no checkpoint has a template.
     pub fn needs_template(&self) -> bool {
-        self.has_conversations() && self.model.from.is_none() && self.teacher.is_none()
+        let is_wanted = self.has_conversations() || self.data.template.is_some();
+        is_wanted && self.model.from.is_none() && self.teacher.is_none()
     }
 
     /// The recipe with the values that depend on others filled in.

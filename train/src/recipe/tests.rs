@@ -71,8 +71,8 @@ fn mistakes_are_named() {
         check("mix = 'addition2=1'", &texts, expected);
     }
     check(
-        "mix = 'addition2=1'",
-        "mix = 'addition2=1'\ntemplate = 'chatml'",
+        "[data]",
+        "[teacher]\nfrom = 'x'\n[data]\ntemplate = 'chatml'",
         "`template` is for models that are trained from scratch",
     );
     check(

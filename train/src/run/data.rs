@@ -143,23 +143,28 @@ fn learned(run: &Run) -> Learned {
 fn trained(run: &Run, folder: &Path, observe: Observe) -> Result<Tokenizer> {
     let recipe = run.recipe();
     let vocab_size = recipe.data.vocab_size;
+    let special_tokens = special_tokens(run);
     let tokenizer = match (run.chat(), corpus(recipe)) {
-        (Some(chat), _) => {
-            let special_tokens: Vec<&str> = chat
-                .template
-                .special_tokens
-                .iter()
-                .map(String::as_str)
-                .collect();
+        (Some(chat), _) if recipe.has_conversations() => {
             word_counts(recipe, chat, observe)?.train(vocab_size, &special_tokens)?
         }
-        (None, Some(corpus)) => {
-            train_bpe(corpus.texts().take(TOKENIZER_DOCUMENTS), vocab_size, &[])?
+        (_, Some(corpus)) => {
+            let texts = corpus.texts().take(TOKENIZER_DOCUMENTS);
+            train_bpe(texts, vocab_size, &special_tokens)?
         }
-        (None, None) => texts::word_counts(recipe, folder, observe)?.train(vocab_size, &[])?,
+        (_, None) => {
+            texts::word_counts(recipe, folder, observe)?.train(vocab_size, &special_tokens)?
+        }
     };
     tokenizer.save(folder, recipe.train.context)?;
     Ok(tokenizer)
+}
+
+/// The special tokens of the template of a model that is trained from scratch.
+pub(super) fn special_tokens(run: &Run) -> Vec<&str> {
+    let chat = run.chat().into_iter();
+    let tokens = chat.flat_map(|chat| &chat.template.special_tokens);
+    tokens.map(String::as_str).collect()
 }
 
 /// The words of texts and of rendered conversations, without special tokens.

@@ -40,7 +40,7 @@ pub struct Opened {
     pub renderer: Option<Arc<Renderer>>,
     /// The token that ends an answer in that template. The exported model names it as an end.
     pub end_of_turn: Option<u32>,
-    /// The chat template of a model that is trained from scratch on conversations.
+    /// The chat template of a model that is trained from scratch.
     pub chat: Option<Chat>,
 }
 
@@ -139,7 +139,7 @@ impl Run {
         self.opened.end_of_turn
     }
 
-    /// The chat template of a model that is trained from scratch on conversations.
+    /// The chat template of a model that is trained from scratch.
     pub(crate) fn chat(&self) -> Option<&Chat> {
         self.opened.chat.as_ref()
     }

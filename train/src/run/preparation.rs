@@ -66,18 +66,17 @@ pub fn measure(run: &Run) -> Result<Option<Preparation>> {
 /// A tokenizer that is trained on the sample, and the time for that on all texts.
 fn trained(run: &Run, made: &mut Preparation) -> Result<Tokenizer> {
     let recipe = run.recipe();
-    let (counts, tokens) = match run.chat() {
-        Some(chat) => {
-            let special = chat.template.special_tokens.iter().map(String::as_str);
+    let counts = match run.chat() {
+        Some(chat) if recipe.has_conversations() => {
             let start = Instant::now();
             let counts = data::word_counts(recipe, chat, &mut quiet)?;
             made.seconds += start.elapsed().as_secs_f64();
-            (counts, special.collect())
+            counts
         }
-        None => (of_texts(recipe, made)?, Vec::new()),
+        _ => of_texts(recipe, made)?,
     };
     let start = Instant::now();
-    let tokenizer = counts.train(recipe.data.vocab_size, &tokens)?;
+    let tokenizer = counts.train(recipe.data.vocab_size, &data::special_tokens(run))?;
     made.seconds += start.elapsed().as_secs_f64();
     Ok(tokenizer)
 }
