@@ -191,7 +191,14 @@ const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
         ("avx-vnni", &["avx2", "f16c", "avxvnni"]),
         (
             "avx512",
-            &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"],
+            &[
+                "popcnt",
+                "avx512f",
+                "avx512bw",
+                "avx512vl",
+                "avx512dq",
+                "avx512vnni",
+            ],
         ),
     ]
 } else if cfg!(target_arch = "aarch64") {
@@ -211,6 +218,7 @@ fn features() -> Vec<(&'static str, bool)> {
     }
     detect!(
         "ssse3",
+        "popcnt",
         "avx",
         "f16c",
         "fma",
