@@ -11,6 +11,14 @@ use serde_json::{Value, json};
 use sterna_datasets::Template;
 use sterna_runtime::{Message, Model, Options};
 
+/// How the models are trained.
+const TRAIN: &str = "[train]
+    steps = 20
+    batch = 2
+    context = 256
+    learning_rate = 3e-3
+    warmup = 2";
+
 /// A model that learns small talk in a few steps; generated conversations are in `talk.jsonl`.
 fn folder(data: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -29,12 +37,7 @@ fn folder(data: &str) -> tempfile::TempDir {
         {data}
         vocab_size = 400
         held_out = 0.1
-        [train]
-        steps = 20
-        batch = 2
-        context = 256
-        learning_rate = 3e-3
-        warmup = 2"
+        {TRAIN}"
     );
     write("r.toml", &recipe);
     folder
@@ -153,17 +156,14 @@ fn a_model_of_texts_learns_conversations_later() {
     check_export(folder, template, "<|im_end|>");
 
     std::fs::rename(folder.join("run"), folder.join("base")).unwrap();
-    let recipe = "[model]
+    let recipe = format!(
+        "[model]
         from = 'base/model'
         [data]
         chat = ['talk.jsonl']
         held_out = 0.1
-        [train]
-        steps = 20
-        batch = 2
-        context = 256
-        learning_rate = 3e-3
-        warmup = 2";
+        {TRAIN}"
+    );
     std::fs::write(folder.join("r.toml"), recipe).unwrap();
     train(folder);
     check_export(folder, template, "<|im_end|>");

@@ -47,8 +47,7 @@ pub fn job(
     let prompt_logprobs = wish.read_prompt_logprobs(reader, options.is_streamed)?;
     let plan = Tools::read(reader)?.plan(reader, &served)?;
     if let Some(plan) = &plan {
-        wish.constrain(Arc::clone(&plan.constraint));
-        wish.unknown.extend_from_slice(&plan.unknown);
+        wish.plan_calls(plan);
     }
     wish.name_ignored(&mut ignored, is_strict)?;
     let (prompt, is_continued) = conversation::tokens(&served, reader)?;

@@ -9,6 +9,7 @@ use super::error::{ApiError, ApiResult};
 use super::read::{Reader, ids, wrong};
 use super::rule;
 use super::served::Served;
+use super::tools::Plan;
 use crate::engine::{Generate, Request, Work};
 
 /// Most answers to one prompt.
@@ -113,6 +114,12 @@ impl Wish {
     /// Answers keep to this.
     pub fn constrain(&mut self, constraint: Arc<dyn Constraint>) {
         self.generate.constraint = Some(constraint);
+    }
+
+    /// Answers keep to the grammar of calls.
+    pub fn plan_calls(&mut self, plan: &Plan) {
+        self.constrain(Arc::clone(&plan.constraint));
+        self.unknown.extend_from_slice(&plan.unknown);
     }
 
     /// The text of an answer follows that of the prompt, as its next part.

@@ -1,7 +1,5 @@
 //! Requests of programs in this process: the fields of HTTP requests, without HTTP.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
 use super::conversation;
@@ -55,8 +53,7 @@ impl Served {
         wish.read_prompt_logprobs(reader, false)?;
         let plan = Tools::read(reader)?.plan(reader, self)?;
         if let Some(plan) = &plan {
-            wish.constrain(Arc::clone(&plan.constraint));
-            wish.unknown.extend_from_slice(&plan.unknown);
+            wish.plan_calls(plan);
         }
         if continues {
             wish.continue_text();
