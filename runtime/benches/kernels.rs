@@ -145,6 +145,7 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
                 x: &q[..tokens],
                 planes: &planes,
                 multipliers: &multipliers,
+                weight: 1,
             };
             let sums = &mut sums[..tokens * ROWS];
             let name = format!("{name}/{}/{ROWS}x2560x{tokens}", kernels.name);
@@ -162,9 +163,13 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
             });
         };
         bench("plane4", 1, 1, true);
+        bench("two planes", 1, 2, true);
+        if kernels.code_tokens == 1 {
+            bench("codes of two planes", 1, 2, false);
+        }
         for tokens in [1, 2, 3, 4, 6, 8, 16, 32] {
             bench("planes", tokens, 3, true);
-            if kernels.code_tokens < usize::MAX {
+            if kernels.code_tokens <= tokens {
                 bench("codes", tokens, 3, false);
             }
         }

@@ -17,7 +17,7 @@ use std::sync::PoisonError;
 
 use sterna_ternary::file::{Table, Values};
 use sterna_ternary::planes::Planes;
-use sterna_ternary::table::{Codes, PLANE_BYTES};
+use sterna_ternary::table::{Codes, PLANE_BYTES, plane_weights};
 use sterna_ternary::{layout, quantize};
 
 use crate::error::Location;
@@ -59,6 +59,7 @@ impl Model {
         if !x.iter().all(|x| x.is_finite()) {
             return Err(non_finite("the input of the head"));
         }
+        state.passes_of_much = state.passes_of_much.saturating_sub(1);
         let table = self.file.head();
         let high_planes = match &table.values {
             Values::Codes(codes) => Some((*codes, None)),
@@ -283,8 +284,15 @@ impl<'a> HighPlanes<'a> {
             x,
             planes: &bits[..self.codes.planes],
             multipliers: &self.codes.multipliers[range(self.groups)],
+            weight: 1,
         };
-        if planes.len() == self.codes.planes && x.len() >= self.kernels.code_tokens {
+        if planes.start == 0 && planes.len() > 1 && x.len() >= self.kernels.code_tokens {
+            // A code of fewer planes counts as often as the last of them.
+            let product = CodeProduct {
+                planes: &bits[..planes.end],
+                weight: plane_weights(self.codes.planes)[planes.end - 1].into(),
+                ..product
+            };
             return (self.kernels.codes)(product, sums);
         }
         for (plane, product) in product.of_planes().enumerate() {

@@ -124,9 +124,9 @@ pub(crate) struct HeadState {
     pub bytes: usize,
     /// Whether the low plane was announced to be read whole.
     pub is_announced: bool,
-    /// Whether the last screened pass read more than half of the rest of a table, beyond the first
-    /// plane. That decides how the next tokens are computed, not what comes out.
-    pub rounds_read_much: bool,
+    /// For how many passes it counts that a screened pass read more than half of the rest of a
+    /// table, beyond the first plane. That decides how they are computed, not what comes out.
+    pub passes_of_much: usize,
 }
 
 /// The row of a block with the largest sum so far, and that.

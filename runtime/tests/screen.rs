@@ -3,7 +3,7 @@
 mod random_model;
 
 use random_model::{odd, write};
-use sterna_runtime::{Error, Logits, Model, Options, Part, Sampler, Sampling, Screen};
+use sterna_runtime::{Error, Kernels, Logits, Model, Options, Part, Sampler, Sampling, Screen};
 use sterna_ternary::random::{SplitMix64, unit};
 use sterna_ternary::{Packing, TableType};
 
@@ -108,6 +108,64 @@ fn tokens_are_those_of_the_full_head() {
         left[0] > 0 && left[1] > 0 && left[2] == 0 && left[3] > 0,
         "{left:?}"
     );
+}
+
+/// With a large value in each group, the other values of a row are lost in its first plane. So most
+/// rows need the second one, and some CPUs then read both at once.
+#[test]
+fn logits_that_the_first_plane_cannot_tell_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rows, columns) = (1001, 300);
+    let mut random = SplitMix64(5);
+    let values = (0..rows * columns).map(|i| {
+        let value = unit(random.next()) as f32 - 0.5;
+        if i % columns % 40 == 7 {
+            value.signum()
+        } else {
+            0.1 * value
+        }
+    });
+    let values: Vec<f32> = values.collect();
+    let screen = Screen {
+        among: None,
+        top: 3,
+        within: f32::INFINITY,
+        exact: vec![9, 800],
+    };
+    for table in [TableType::Q8, TableType::Q6, TableType::Bf16Planes] {
+        let mut recipe = odd("llama", false, table);
+        recipe.head_values = Some(values.clone());
+        recipe.config["vocab_size"] = rows.into();
+        recipe.config["hidden_size"] = columns.into();
+        let (path, _) = write(&recipe, Packing::I2, folder.path(), table.name());
+        let model = Model::open(&path, Options::default()).unwrap();
+        let [mut cache, mut other] = [(); 2].map(|()| model.new_cache(80).unwrap());
+        let mut bytes = Vec::new();
+        for id in 0..80 {
+            let full = model.forward(&mut cache, &[id], Logits::Last).unwrap();
+            let before = model.head_bytes_read();
+            let screened = Logits::Screened(std::slice::from_ref(&screen));
+            let some = model.forward(&mut other, &[id], screened).unwrap();
+            bytes.push(model.head_bytes_read() - before);
+            for ((full, some), is_asked) in full.iter().zip(&some).zip(asked(&full, &screen)) {
+                let is_left = *some == f32::NEG_INFINITY && !is_asked;
+                assert!(
+                    is_left || some.to_bits() == full.to_bits(),
+                    "{table:?} {id}"
+                );
+            }
+        }
+        // Codes of four and of two bits, and a multiplier, of three groups.
+        let [first, two] = [64 + 1, 64 + 32 + 1].map(|bytes| rows * 3 * bytes);
+        assert!(
+            bytes.iter().all(|bytes| *bytes > first),
+            "{table:?} {bytes:?}"
+        );
+        if Kernels::best().code_tokens == 1 && table != TableType::Bf16Planes {
+            let at_once = bytes.iter().filter(|bytes| **bytes >= two).count();
+            assert!(at_once > 70, "{table:?} {bytes:?}");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! All rows are multiplied by their first plane, which is half of the bytes of a code. The most
 //! promising rows are computed with all planes: that gives a lower bound for every row that counts.
 //! The Cauchy–Schwarz inequality bounds what the other planes can add to a row. Rows that cannot
-//! reach the lower bound are dropped; the others go on to the next plane.
+//! reach the lower bound are dropped; the others go on to the next plane. Where logits are so close
+//! to each other that most rows go on, the first two planes are read in one round, which takes less
+//! time: rows that lack two bits are dropped just the same.
 //!
 //! The sums over all planes are the logits of a coded table. For a table with a low plane they are
 //! estimates: x · w is off by less than ‖w‖ · ‖x − x̂‖, as the planes are multiplied with x̂, the
@@ -29,6 +31,9 @@ use crate::kernels::codes::Int16;
 use crate::kernels::screen::{DROPPED, ROWS, RowBounds, Threshold};
 use crate::model::Model;
 use crate::state::{Best, HeadState};
+
+/// Passes after which rows are screened by the first plane alone again, to see what that drops.
+const PASSES: usize = 64;
 
 /// Which logits a sampler needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,18 +135,20 @@ impl Model {
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
         best.resize(blocks * n, (f64::NEG_INFINITY, 0));
-        let at_once = match has_one_round {
-            true => codes.planes,
-            false => 1,
+        let has_two_at_once = state.passes_of_much > 0 && n >= self.kernels.code_tokens;
+        let at_once = match (has_one_round, has_two_at_once) {
+            (true, _) => codes.planes,
+            (_, true) => codes.planes.min(2),
+            _ => 1,
         };
-        for plane in (0..codes.planes).step_by(at_once) {
-            let known = plane + at_once;
+        for known in at_once..=codes.planes {
+            let planes = if known == at_once { 0 } else { known - 1 }..known;
             self.pool
                 .zip_chunks_mut((sums, n * ROWS), (best, n), |i, sums, best| {
                     let of_block = i * ROWS..rows.min((i + 1) * ROWS);
-                    screening.round(plane..known, of_block, &tokens, sums, best);
+                    screening.round(planes.clone(), of_block, &tokens, sums, best);
                 });
-            if plane == 0 && known < codes.planes {
+            if known == at_once && known < codes.planes {
                 for (t, token) in tokens.iter_mut().enumerate() {
                     let rows = most_promising(best, (t, n), token.screen.top);
                     let lowest = rows.iter().map(|row| screening.lowest(token, *row));
@@ -156,11 +163,12 @@ impl Model {
         let overflowed = self.remaining(&screening, &tokens, sums, logits);
         let read = screening.bytes.into_inner();
         state.bytes += read;
-        if !has_one_round && screens.iter().all(|screen| screen.needs_most()) {
+        if at_once == 1 && screens.iter().all(|screen| screen.needs_most()) {
             let groups = codes.multipliers.len();
             let [first, rest] = [0..1, 1..codes.planes]
                 .map(|planes| groups * PLANE_BYTES[planes].iter().sum::<usize>());
-            state.rounds_read_much = read > first + rest / 2;
+            let is_much = read > first + rest / 2;
+            state.passes_of_much = if is_much { PASSES } else { 0 };
         }
         overflowed
     }
@@ -169,12 +177,12 @@ impl Model {
     /// need most of the rows. Fewer are enough where the rounds of the tokens before have read most
     /// of the table.
     pub(super) fn has_one_round(&self, state: &HeadState, screens: &[&Screen]) -> bool {
-        /// Fewest tokens whose whole codes take no more time than their first plane alone.
-        const TOKENS: usize = 4;
+        /// Fewest tokens whose whole codes take no more time than their first plane alone, and
+        /// where most of the other planes is read too.
+        const TOKENS: [usize; 2] = [4, 2];
         let count = screens.iter().filter(|screen| screen.needs_most()).count();
-        let fewest = self.kernels.code_tokens;
-        let fewest = fewest.max(if state.rounds_read_much { 0 } else { TOKENS });
-        count >= fewest && 2 * count >= screens.len()
+        let fewest = TOKENS[usize::from(state.passes_of_much > 0)];
+        count >= fewest.max(self.kernels.code_tokens) && 2 * count >= screens.len()
     }
 
     /// Raises the thresholds to logits of the most promising rows.
@@ -222,13 +230,16 @@ impl Model {
             |_, mut tile, scratch| {
                 let of_block = tile.columns();
                 let sums = &sums[of_block.start * n..of_block.end * n];
-                let bounds = screening.bounds(of_block.clone(), screening.high.codes.planes);
-                let forced = screening.forced(of_block.start);
-                let staying = (0..n).map(|t| {
-                    let sums = &sums[t * of_block.len()..][..of_block.len()];
-                    screening.staying(&bounds, &tokens[t], sums, (of_block.start, forced[t]))
-                });
-                let staying: Vec<u64> = staying.collect();
+                // A coded table without a low plane has its logits already.
+                let mut staying = Vec::new();
+                if screening.planes.is_some() {
+                    let bounds = screening.bounds(of_block.clone(), screening.high.codes.planes);
+                    let forced = screening.forced(of_block.start);
+                    staying.extend((0..n).map(|t| {
+                        let sums = &sums[t * of_block.len()..][..of_block.len()];
+                        screening.staying(&bounds, &tokens[t], sums, (of_block.start, forced[t]))
+                    }));
+                }
                 for (i, row) in of_block.clone().enumerate() {
                     let mut is_decoded = false;
                     for (t, token) in tokens.iter().enumerate() {
@@ -494,16 +505,21 @@ impl<'a> Screening<'a> {
             terms: [0.0; ROWS],
             rest: [0.0; ROWS],
         };
-        for (i, row) in rows.enumerate() {
-            let scale = f64::from(codes.scales[row]);
-            bounds.scales[i] = scale;
-            if let Some(planes) = self.planes {
+        for (to, scale) in bounds.scales.iter_mut().zip(&codes.scales[rows.clone()]) {
+            *to = f64::from(*scale);
+        }
+        if let Some(planes) = self.planes {
+            for (i, row) in rows.enumerate() {
                 let norms = planes.norms_of(row);
-                bounds.terms[i] = scale * f64::from(norms[0]);
-                bounds.rest[i] = scale * f64::from(norms[known]);
-            } else if known < codes.planes {
-                let remainder = codes.remainders[row * (codes.planes - 1) + known - 1];
-                bounds.rest[i] = scale * f64::from(remainder);
+                bounds.terms[i] = bounds.scales[i] * f64::from(norms[0]);
+                bounds.rest[i] = bounds.scales[i] * f64::from(norms[known]);
+            }
+        } else if known < codes.planes {
+            let each = codes.planes - 1;
+            let remainders = &codes.remainders[rows.start * each..rows.end * each];
+            let of_rows = remainders.chunks_exact(each).zip(bounds.scales);
+            for (to, (remainders, scale)) in bounds.rest.iter_mut().zip(of_rows) {
+                *to = scale * f64::from(remainders[known - 1]);
             }
         }
         bounds

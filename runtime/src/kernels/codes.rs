@@ -166,6 +166,8 @@ pub struct CodeProduct<'a> {
     pub planes: &'a [&'a [u8]],
     /// (n, groups)
     pub multipliers: &'a [u8],
+    /// How often a code counts.
+    pub weight: i64,
 }
 
 impl<'a> CodeProduct<'a> {
@@ -176,7 +178,7 @@ impl<'a> CodeProduct<'a> {
             x: self.x,
             rows,
             multipliers: self.multipliers,
-            weight: weight.into(),
+            weight: self.weight * i64::from(weight),
         })
     }
 

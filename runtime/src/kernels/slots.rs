@@ -44,7 +44,7 @@ pub struct Kernels {
     pub plane4: Plane,
     /// Its other planes.
     pub plane2: Plane,
-    /// All planes of a coded table.
+    /// Several planes of a coded table, from the first one on.
     pub codes: Codes,
     /// Fewest tokens for which `codes` takes less time than one plane after the other,
     /// [`usize::MAX`] if it never does.
@@ -128,7 +128,8 @@ pub type GemmFloat<T> = fn(x: &[f32], columns: usize, rows: &[T], y: &mut [f32])
 /// Rows and multipliers are those of [`sterna_ternary::table`]; a digit is odd, 2h − 15 or 2h − 3.
 pub type Plane = fn(product: PlaneProduct, sums: &mut [i64]);
 
-/// `sums[t][r] +=` the sum of what [`Plane`] adds for every plane, each with its weight.
+/// `sums[t][r] +=` the sum of what [`Plane`] adds for every plane, each with its weight in
+/// [`CodeProduct::of_planes`].
 pub type Codes = fn(product: CodeProduct, sums: &mut [i64]);
 
 /// The largest sum · scale of the rows of a block and its place, the first of equal ones. Rows that

@@ -322,6 +322,7 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                                 x: &q,
                                 planes: &[&four[..], &two, &last][..=i],
                                 multipliers: &multipliers,
+                                weight: [16, 4, 1][i],
                             };
                             (k.codes)(product, sums);
                         }

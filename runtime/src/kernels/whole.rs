@@ -136,7 +136,7 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
                 }
                 let sums = &mut sums[(t + i) * n + first..][..there];
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum += halves[r % 2][r / 2] >> excess;
+                    *sum += product.weight * (halves[r % 2][r / 2] >> excess);
                 }
             };
             // SAFETY: the caller has the instruction set.

@@ -6,19 +6,23 @@
 //!
 //! First plane: a register is a group of one row, its low four bits are columns 0 to 31 and 64 to
 //! 95, its high four the others. Other planes: a register is two groups of one row, 32 columns of
-//! each at a time. One token meets eight rows at once. Several tokens meet four, so that digits
-//! serve up to four tokens.
+//! each at a time. Four rows meet one token or several at once; digits serve up to four tokens.
+//!
+//! The first two planes of one token at once: u = 4h + c has six bits. A code counts 2u − 63, which
+//! does not fit the 16 bits of a group's sum, but u − 31 does; the sum of the activations is
+//! subtracted after the last group. Eight `vpdpbusd` for 256 columns replace twelve.
 
 use std::arch::x86_64::*;
 
 use sterna_ternary::table::GROUP;
 
-use super::super::codes::{Int16, PlaneProduct};
+use super::super::avx2::registers::load;
+use super::super::codes::{CodeProduct, Int16, PlaneProduct};
 use super::super::prefetch::Prefetch;
 use super::registers::whole;
 
-/// Rows that are computed together, for one token and for several.
-const ROWS: [usize; 2] = [8, 4];
+/// Rows that are computed together.
+const ROWS: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
@@ -31,6 +35,136 @@ pub(super) fn plane4(product: PlaneProduct, sums: &mut [i64]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     plane::<32, 2>(product, sums, OtherPlane);
+}
+
+/// All planes of at least two, for one token.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn one(product: CodeProduct, sums: &mut [i64]) {
+    product.checked(sums);
+    let mut planes = product.of_planes();
+    let first = [planes.next(), planes.next()].map(|plane| plane.expect("two planes"));
+    match product.x[0].is_high() {
+        true => first_two::<1>(first, sums),
+        false => first_two::<2>(first, sums),
+    }
+    planes.for_each(|rest| plane2(rest, sums));
+}
+
+/// The first two planes with `PARTS` bytes of one token's activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn first_two<const PARTS: usize>([four, two]: [PlaneProduct; 2], sums: &mut [i64]) {
+    let (x, weight) = (&four.x[0], two.weight);
+    let (bytes, n) = four.checked(sums);
+    let four = PlaneRows {
+        groups: x.groups(),
+        bytes,
+        multipliers: four.multipliers,
+    };
+    let two = PlaneRows {
+        groups: x.groups(),
+        bytes: two.checked(sums).0,
+        multipliers: two.multipliers,
+    };
+    let (tiles, rest) = sums.as_chunks_mut::<ROWS>();
+    for (r, sums) in (0..n).step_by(ROWS).zip(tiles) {
+        let dots = tile_of_two::<ROWS, PARTS>(x, four.part(r), two.part(r));
+        for (sum, dot) in sums.iter_mut().zip(dots) {
+            *sum += weight * dot;
+        }
+    }
+    for (r, sum) in (n / ROWS * ROWS..).zip(rest) {
+        let [dot] = tile_of_two::<1, PARTS>(x, four.part(r), two.part(r));
+        *sum += weight * dot;
+    }
+}
+
+/// Σ multiplier · ((2u − 63) · 256 high + 4 (2h − 15) · low) for each of `N` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn tile_of_two<const N: usize, const PARTS: usize>(
+    x: &Int16,
+    four: PlaneRows<64>,
+    two: PlaneRows<32>,
+) -> [i64; N] {
+    let groups = x.groups();
+    let prefetches = [four.prefetch(N), two.prefetch(N)];
+    let starts = [four.bytes.as_ptr().cast::<u8>(), two.bytes.as_ptr().cast()];
+    let (four, two) = (four.split::<N>(), two.split::<N>());
+    // 32 · 127 · 8 and 30 · 128 · 8 fit 16 bits.
+    let mut parts = [(&x.high[..groups], &x.high_pairs[..groups], -31); PARTS];
+    if let Some(low) = parts.get_mut(1) {
+        *low = (&x.low[..groups], &x.low_pairs[..groups], -30);
+    }
+    let (of_four, of_two) = (_mm512_set1_epi8(0x3c), _mm512_set1_epi8(0x03));
+    // From which bit a 32-bit lane's c is turned to bit 0: columns 0 to 31 and 64 to 95, and the
+    // others.
+    let turns = |low: i32, high: i32| {
+        let (low, high) = (_mm256_set1_epi32(low), _mm256_set1_epi32(high));
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    };
+    let turns = [turns(0, 4), turns(2, 6)];
+    let zero = _mm512_setzero_si512();
+    let mut wide = [[zero; PARTS]; N];
+    for g in 0..groups {
+        let mut q = [[zero; 2]; PARTS];
+        let mut begin = [zero; PARTS];
+        for (part, (bytes, pairs, least)) in parts.into_iter().enumerate() {
+            q[part] = quarters(&bytes[g]);
+            begin[part] = times(load_pairs(&pairs[g]), least);
+        }
+        for r in 0..N {
+            prefetches[0].after(starts[0], (g * N + r) * 64);
+            if r % 2 == 0 {
+                prefetches[1].after(starts[1], (g * N + r) * 32);
+            }
+            // What a 16-bit shift or a turn carries over is masked.
+            let bytes = whole(&four[r].0[g]);
+            let fours = [
+                _mm512_and_si512(_mm512_slli_epi16::<2>(bytes), of_four),
+                _mm512_and_si512(_mm512_srli_epi16::<2>(bytes), of_four),
+            ];
+            let both = _mm512_broadcast_i64x4(load(&two[r].0[g]));
+            // 4h | (c & 3)
+            let join = |four, turn| {
+                let two = _mm512_rorv_epi32(both, turn);
+                _mm512_ternarylogic_epi32::<0xf8>(four, two, of_two)
+            };
+            let codes = [join(fours[0], turns[0]), join(fours[1], turns[1])];
+            let multiplier = _mm512_set1_epi32(i32::from(four[r].1[g]));
+            for part in 0..PARTS {
+                let digits = [codes, fours][part];
+                let sum = _mm512_dpbusd_epi32(begin[part], digits[0], q[part][0]);
+                let sum = _mm512_dpbusd_epi32(sum, digits[1], q[part][1]);
+                wide[r][part] = _mm512_dpwssd_epi32(wide[r][part], sum, multiplier);
+            }
+        }
+    }
+    let mut sums = [0; N];
+    for (sum, (wide, (_, multipliers))) in sums.iter_mut().zip(wide.into_iter().zip(four)) {
+        let low = wide.get(1).map_or(0, |low| horizontal(*low));
+        let q = times_group_sums(multipliers, &x.group_sums[0]);
+        *sum = 2 * (256 * horizontal(wide[0]) + low) - 256 * q;
+    }
+    sums
+}
+
+/// Σ multiplier · sum of a group's activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn times_group_sums(multipliers: &[u8], group_sums: &[[i16; 16]]) -> i64 {
+    let mut total = _mm256_setzero_si256();
+    for (multipliers, sums) in multipliers.chunks(16).zip(group_sums) {
+        let there = u16::MAX >> (16 - multipliers.len());
+        // SAFETY: no more bytes than there are, and 16 sums; loads may be unaligned.
+        let (multipliers, sums) = unsafe {
+            let multipliers = _mm_maskz_loadu_epi8(there, multipliers.as_ptr().cast());
+            let sums = _mm256_loadu_si256(sums.as_ptr().cast());
+            (_mm256_cvtepu8_epi16(multipliers), sums)
+        };
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(multipliers, sums));
+    }
+    horizontal(_mm512_zextsi256_si512(total))
 }
 
 /// The product of a tile of `N` rows by `T` tokens.
@@ -67,26 +201,26 @@ fn plane<const BYTES: usize, const T: usize>(
             *sum += product.weight * value;
         }
     };
-    let together = ROWS[usize::from(product.x.len() > 1)];
-    let tiled = n / together * together;
-    for r in (0..tiled).step_by(together) {
+    let tiled = n / ROWS * ROWS;
+    for r in (0..tiled).step_by(ROWS) {
         let rows = rows.part(r);
         if let [x] = product.x {
+            // The loop below does the same, but would ask each time whether to prefetch.
             // SAFETY: compiled for the same features.
-            let [values] = unsafe { tile.sums::<{ ROWS[0] }, 1>([x], rows, true) };
+            let [values] = unsafe { tile.sums::<ROWS, 1>([x], rows, true) };
             add(0, r, &values);
             continue;
         }
         let (whole, rest) = product.x.as_chunks::<T>();
         for (i, x) in whole.iter().enumerate() {
             // SAFETY: compiled for the same features.
-            let values = unsafe { tile.sums::<{ ROWS[1] }, T>(x.each_ref(), rows, i == 0) };
+            let values = unsafe { tile.sums::<ROWS, T>(x.each_ref(), rows, i == 0) };
             (0..T).for_each(|j| add(i * T + j, r, &values[j]));
         }
         for (i, x) in rest.iter().enumerate() {
             let is_first = whole.is_empty() && i == 0;
             // SAFETY: compiled for the same features.
-            let [values] = unsafe { tile.sums::<{ ROWS[1] }, 1>([x], rows, is_first) };
+            let [values] = unsafe { tile.sums::<ROWS, 1>([x], rows, is_first) };
             add(whole.len() * T + i, r, &values);
         }
     }
@@ -228,46 +362,55 @@ impl PlaneTile<32> for OtherPlane {
         let groups = rows.groups;
         let rows = rows.split::<N>();
         let mut wide = [[zero; N]; T];
-        for g in (0..groups).step_by(2) {
-            let mut q = [[zero; 4]; T];
-            let mut begin = [zero; T];
+        let mut add = |r: usize, bytes, factors, q: &[[__m512i; 4]; T], begin: &[__m512i; T]| {
+            let both = _mm512_set1_epi16(i16::from_le_bytes(factors));
+            let multipliers = _mm512_shuffle_epi8(both, spread);
+            // What a 16-bit shift carries over is masked.
+            let digits = [
+                _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<1>(bytes), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<5>(bytes), mask),
+            ];
             for t in 0..T {
-                let (high, pairs) = (&x[t].high[..groups], &x[t].high_pairs[..groups]);
-                q[t] = runs(&high[g], high.get(g + 1).unwrap_or(&[0; GROUP]));
-                begin[t] = times(pairs_of_two(&pairs[g], pairs.get(g + 1)), -3);
+                let mut sum = begin[t];
+                for i in 0..4 {
+                    sum = _mm512_dpbusd_epi32(sum, digits[i], q[t][i]);
+                }
+                wide[t][r] = _mm512_dpwssd_epi32(wide[t][r], sum, multipliers);
             }
-            for r in 0..N {
+        };
+        let pairs = rows.map(|(bytes, multipliers)| {
+            let (bytes, multipliers) = (bytes.as_chunks::<2>().0, multipliers.as_chunks::<2>().0);
+            (&bytes[..groups / 2], &multipliers[..groups / 2])
+        });
+        let x = x.map(|x| (&x.high[..groups], &x.high_pairs[..groups]));
+        let x_pairs = x.map(|(high, pairs)| {
+            let (high, pairs) = (high.as_chunks::<2>().0, pairs.as_chunks::<2>().0);
+            (&high[..groups / 2], &pairs[..groups / 2])
+        });
+        for g in 0..groups / 2 {
+            let q = x_pairs.map(|(high, _)| runs(&high[g][0], &high[g][1]));
+            let begin = x_pairs.map(|(_, pairs)| {
+                let [a, b] = &pairs[g];
+                times(pairs_of_two(a, Some(b)), -3)
+            });
+            for (r, (bytes, multipliers)) in pairs.into_iter().enumerate() {
                 if prefetches {
-                    prefetch.after(start, (g / 2 * N + r) * 64);
+                    prefetch.after(start, (g * N + r) * 64);
                 }
-                let (bytes, factors) = rows[r];
-                let (bytes, factors) = match bytes[g..].first_chunk::<2>() {
-                    Some(bytes) => (
-                        whole(bytes.as_flattened().first_chunk().expect("twice 32 bytes")),
-                        [factors[g], factors[g + 1]],
-                    ),
-                    None => {
-                        // SAFETY: 32 bytes; the load may be unaligned.
-                        let bytes = unsafe { _mm256_loadu_si256(bytes[g].as_ptr().cast()) };
-                        (_mm512_zextsi256_si512(bytes), [factors[g], 0])
-                    }
-                };
-                let both = _mm512_set1_epi16(i16::from_le_bytes(factors));
-                let multipliers = _mm512_shuffle_epi8(both, spread);
-                // What a 16-bit shift carries over is masked.
-                let digits = [
-                    _mm512_and_si512(_mm512_slli_epi16::<1>(bytes), mask),
-                    _mm512_and_si512(_mm512_srli_epi16::<1>(bytes), mask),
-                    _mm512_and_si512(_mm512_srli_epi16::<3>(bytes), mask),
-                    _mm512_and_si512(_mm512_srli_epi16::<5>(bytes), mask),
-                ];
-                for t in 0..T {
-                    let mut sum = begin[t];
-                    for i in 0..4 {
-                        sum = _mm512_dpbusd_epi32(sum, digits[i], q[t][i]);
-                    }
-                    wide[t][r] = _mm512_dpwssd_epi32(wide[t][r], sum, multipliers);
-                }
+                let bytes = bytes[g].as_flattened().first_chunk();
+                let bytes = whole(bytes.expect("twice 32 bytes"));
+                add(r, bytes, multipliers[g], &q, &begin);
+            }
+        }
+        if groups % 2 == 1 {
+            let g = groups - 1;
+            let q = x.map(|(high, _)| runs(&high[g], &[0; GROUP]));
+            let begin = x.map(|(_, pairs)| times(pairs_of_two(&pairs[g], None), -3));
+            for (r, (bytes, multipliers)) in rows.into_iter().enumerate() {
+                let bytes = _mm512_zextsi256_si512(load(&bytes[g]));
+                add(r, bytes, [multipliers[g], 0], &q, &begin);
             }
         }
         let mut sums = [[0; N]; T];

@@ -1,9 +1,9 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! One token: two rows at once, where a register holds two blocks of one row. Several tokens: rows
-//! in lanes, first without and then with panels ([`digits`](super::super::digits)). Many tokens use
-//! tables of partial sums on CPUs that begin one `vpdpbusd` of 512 bits in a cycle: tables do more
-//! than that, but less than two.
+//! One token: two or four rows at once, where a register holds two blocks of one row. Several
+//! tokens: rows in lanes, first without and then with panels ([`digits`](super::super::digits)).
+//! Many tokens use tables of partial sums on CPUs that begin one `vpdpbusd` of 512 bits in a cycle:
+//! tables do more than that, but less than two.
 
 use std::arch::x86_64::*;
 
@@ -53,7 +53,8 @@ pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     let digits = |codes| fields(codes);
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe {
-        gemm(
+        // More rows at once compute faster, but are read more slowly from memory.
+        gemm::<2, _, _>(
             operands,
             sums,
             one,
@@ -89,7 +90,7 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     };
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe {
-        gemm(
+        gemm::<4, _, _>(
             operands,
             sums,
             one,
@@ -171,13 +172,14 @@ struct One<Add, Finish> {
     finish: Finish,
 }
 
-/// A packing has `STEPS` digits per byte. `one` computes one token, `digits` unpacks bytes for
-/// several tokens, and `tables` is the product by tables where many tokens use them.
+/// A packing has `STEPS` digits per byte. `one` computes one token, which meets `ROWS` rows at once;
+/// `unpack` finds the digits for several tokens, and `tables` is the product by tables where many
+/// tokens use them.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
 #[inline(always)]
-unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
+unsafe fn gemm<const ROWS: usize, const STEPS: usize, const SUMS: usize>(
     operands: Operands,
     sums: &mut [i32],
     one: One<
@@ -213,7 +215,7 @@ unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
                     q: rest.q.as_chunks().0.as_chunks().0,
                     q_sums: rest.q_sums,
                 };
-                gemv(product, rest_sums, one)
+                gemv::<ROWS, _, _>(product, rest_sums, one)
             }
             2..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
             _ => digits::product::<4, STEPS, _>(rest, rest_sums, Rows16, unpack),
@@ -221,15 +223,12 @@ unsafe fn gemm<const STEPS: usize, const SUMS: usize>(
     }
 }
 
-/// Rows that one token meets at once.
-const ROWS: usize = 2;
-
-/// One token.
+/// One token, which meets `ROWS` rows at once: a divisor of four.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI; everything is inlined into it.
 #[inline(always)]
-unsafe fn gemv<const STEPS: usize, const SUMS: usize>(
+unsafe fn gemv<const ROWS: usize, const STEPS: usize, const SUMS: usize>(
     product: Product<STEPS>,
     sums: &mut [i32],
     one: One<
@@ -239,10 +238,10 @@ unsafe fn gemv<const STEPS: usize, const SUMS: usize>(
 ) {
     let (q, last_q) = product.q.as_chunks::<2>();
     let prefetch = Prefetch::of(ROWS, product.shape.blocks * BLOCK_BYTES);
-    for (first, sums) in (0..).step_by(2 * ROWS).zip(sums.chunks_mut(2 * ROWS)) {
+    for (first, sums) in (0..).step_by(4).zip(sums.chunks_mut(4)) {
         // SAFETY: the caller has AVX-512 F, BW and VNNI.
         let dots = unsafe {
-            let mut wide = [_mm512_setzero_si512(); 2 * ROWS];
+            let mut wide = [_mm512_setzero_si512(); 4];
             for (first, wide) in (first..).step_by(ROWS).zip(wide.as_chunks_mut::<ROWS>().0) {
                 let rows: [_; ROWS] = product.rows(first);
                 let start = rows[0].as_ptr().cast();
@@ -275,7 +274,7 @@ unsafe fn gemv<const STEPS: usize, const SUMS: usize>(
                     *wide = (one.finish)(parts);
                 }
             }
-            let mut halves = [_mm256_setzero_si256(); 2 * ROWS];
+            let mut halves = [_mm256_setzero_si256(); 4];
             for (half, wide) in halves.iter_mut().zip(wide) {
                 *half = add_halves(wide);
             }

@@ -8,10 +8,13 @@ use super::super::whole::{self, CodeLanes, CodedRows};
 use super::digits::Rows16;
 
 /// Fewest tokens that take less time this way.
-pub(super) const TOKENS: usize = 2;
+pub(super) const TOKENS: usize = 1;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn codes(product: CodeProduct, sums: &mut [i64]) {
+    if product.x.len() == 1 && product.planes.len() > 1 {
+        return super::codes::one(product, sums);
+    }
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe { whole::product(product, sums, Rows16) }
 }
