@@ -21,7 +21,7 @@ use sterna_ternary::{Dense, Packing, TableType, table};
 
 /// Rows and columns of `down_proj` and of `gate_proj` of BitNet-2B4T.
 const SHAPES: [(usize, usize); 2] = [(2560, 6912), (6912, 2560)];
-const TOKENS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 512];
+const TOKENS: [usize; 10] = [1, 2, 3, 4, 8, 16, 32, 64, 128, 512];
 
 /// Numbers without a pattern that a kernel could profit from.
 struct Random(u64);
@@ -57,13 +57,13 @@ fn ternary(group: &mut BenchmarkGroup<WallTime>) {
                 trits.fill_with(|| random.next(3) as i8 - 1);
                 packing.pack_row(&trits, row);
             }
-            let mut q = vec![0; TOKENS[8] * padded];
+            let mut q = vec![0; TOKENS[9] * padded];
             for q in q.chunks_exact_mut(padded) {
                 q[..columns].fill_with(|| (random.next(255) - 127) as i8);
             }
             let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum();
             let q_sums: Vec<i32> = q.chunks_exact(padded).map(sum).collect();
-            let mut sums = vec![0; TOKENS[8] * rows];
+            let mut sums = vec![0; TOKENS[9] * rows];
             each_table(|kernels| {
                 for tokens in TOKENS {
                     let name = format!(

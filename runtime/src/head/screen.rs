@@ -135,7 +135,7 @@ impl Model {
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
         best.resize(blocks * n, (f64::NEG_INFINITY, 0));
-        let has_two_at_once = state.passes_of_much > 0 && n >= self.kernels.code_tokens;
+        let has_two_at_once = state.passes_of_much > 0 && n == 1 && self.kernels.code_tokens == 1;
         let at_once = match (has_one_round, has_two_at_once) {
             (true, _) => codes.planes,
             (_, true) => codes.planes.min(2),
@@ -179,7 +179,7 @@ impl Model {
     pub(super) fn has_one_round(&self, state: &HeadState, screens: &[&Screen]) -> bool {
         /// Fewest tokens whose whole codes take no more time than their first plane alone, and
         /// where most of the other planes is read too.
-        const TOKENS: [usize; 2] = [4, 2];
+        const TOKENS: [usize; 2] = [4, 3];
         let count = screens.iter().filter(|screen| screen.needs_most()).count();
         let fewest = TOKENS[usize::from(state.passes_of_much > 0)];
         count >= fewest.max(self.kernels.code_tokens) && 2 * count >= screens.len()

@@ -37,6 +37,17 @@ pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     plane::<32, 2>(product, sums, OtherPlane);
 }
 
+/// All planes, one after the other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn plane_by_plane(product: CodeProduct, sums: &mut [i64]) {
+    for (i, plane) in product.of_planes().enumerate() {
+        match i {
+            0 => plane4(plane, sums),
+            _ => plane2(plane, sums),
+        }
+    }
+}
+
 /// All planes of at least two, for one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn one(product: CodeProduct, sums: &mut [i64]) {

@@ -1,6 +1,6 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! One token: two or four rows at once, where a register holds two blocks of one row. Several
+//! One to three tokens: two or four rows at once, where a register holds two blocks of one row. More
 //! tokens: rows in lanes, first without and then with panels ([`digits`](super::super::digits)).
 //! Many tokens use tables of partial sums on CPUs that begin one `vpdpbusd` of 512 bits in a cycle:
 //! tables do more than that, but less than two.
@@ -53,8 +53,9 @@ pub(super) fn gemm_i2(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     let digits = |codes| fields(codes);
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe {
-        // More rows at once compute faster, but are read more slowly from memory.
-        gemm::<2, _, _>(
+        // One token computes faster with more rows at once, but they are read more slowly from
+        // memory.
+        gemm::<2, 4, _, _>(
             operands,
             sums,
             one,
@@ -90,7 +91,7 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
     };
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe {
-        gemm::<4, _, _>(
+        gemm::<4, 2, _, _>(
             operands,
             sums,
             one,
@@ -173,13 +174,18 @@ struct One<Add, Finish> {
 }
 
 /// A packing has `STEPS` digits per byte. `one` computes one token, which meets `ROWS` rows at once;
-/// `unpack` finds the digits for several tokens, and `tables` is the product by tables where many
-/// tokens use them.
+/// two or three tokens meet `ROWS_OF_FEW`. `unpack` finds the digits for several tokens, and
+/// `tables` is the product by tables where many tokens use them.
 ///
 /// # Safety
 /// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
 #[inline(always)]
-unsafe fn gemm<const ROWS: usize, const STEPS: usize, const SUMS: usize>(
+unsafe fn gemm<
+    const ROWS: usize,
+    const ROWS_OF_FEW: usize,
+    const STEPS: usize,
+    const SUMS: usize,
+>(
     operands: Operands,
     sums: &mut [i32],
     one: One<
@@ -204,20 +210,21 @@ unsafe fn gemm<const ROWS: usize, const STEPS: usize, const SUMS: usize>(
         // SAFETY: the caller has AVX-512, and every CPU with AVX-512 has AVX2.
         unsafe { tables(operands, sums, lut::LOOPS) };
     }
+    let product = Product {
+        shape: rest.shape,
+        rows: rest.rows.as_chunks().0,
+        q: rest.q.as_chunks().0.as_chunks().0,
+        q_sums: rest.q_sums,
+    };
     // SAFETY: the caller has AVX-512 F, BW and VNNI.
     unsafe {
         match rest.shape.tokens {
             0 => {}
-            1 => {
-                let product = Product {
-                    shape: rest.shape,
-                    rows: rest.rows.as_chunks().0,
-                    q: rest.q.as_chunks().0.as_chunks().0,
-                    q_sums: rest.q_sums,
-                };
-                gemv::<ROWS, _, _>(product, rest_sums, one)
-            }
-            2..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
+            1 => gemv::<ROWS, _, _>(product, rest_sums, one),
+            // They take less time with columns in lanes than with rows in lanes.
+            2 => beside::<2, ROWS_OF_FEW, _>(product, rest_sums, unpack),
+            3 => beside::<3, ROWS_OF_FEW, _>(product, rest_sums, unpack),
+            ..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
             _ => digits::product::<4, STEPS, _>(rest, rest_sums, Rows16, unpack),
         }
     }
@@ -283,6 +290,89 @@ unsafe fn gemv<const ROWS: usize, const STEPS: usize, const SUMS: usize>(
         // Digits are trits + 1.
         for (sum, dot) in sums.iter_mut().zip(dots) {
             *sum = dot - product.q_sums[0];
+        }
+    }
+}
+
+/// Two or three tokens, as one token: a register holds two blocks of a row. It is unpacked once for
+/// all tokens.
+///
+/// # Safety
+/// The caller has AVX-512 F, BW and VNNI, and what `unpack` needs; everything is inlined into it.
+#[inline(always)]
+unsafe fn beside<const TOKENS: usize, const ROWS: usize, const STEPS: usize>(
+    product: Product<STEPS>,
+    sums: &mut [i32],
+    unpack: impl Fn(__m512i) -> [__m512i; STEPS],
+) {
+    let GemmShape {
+        rows: n, blocks, ..
+    } = product.shape;
+    let q: [_; TOKENS] = std::array::from_fn(|t| {
+        let q = &product.q[t * blocks..][..blocks];
+        let (pairs, last) = q.as_chunks::<2>();
+        (&pairs[..blocks / 2], last)
+    });
+    let prefetch = Prefetch::of(ROWS, blocks * BLOCK_BYTES);
+    for first in (0..n).step_by(ROWS) {
+        let rows: [_; ROWS] = product.rows(first);
+        let start = rows[0].as_ptr().cast();
+        let rows = rows.map(|row| {
+            let (pairs, last) = row.as_chunks::<2>();
+            (&pairs[..blocks / 2], last)
+        });
+        // SAFETY: the caller has AVX-512 F, BW and VNNI.
+        let dots = unsafe {
+            let mut wide = [[_mm512_setzero_si512(); TOKENS]; ROWS];
+            for i in 0..blocks / 2 {
+                for line in 0..ROWS {
+                    prefetch.after(start, (i * ROWS + line) * 64);
+                }
+                // Closures that are not inlined have no instruction set, so there is no map here.
+                let mut digits = [[_mm512_setzero_si512(); STEPS]; ROWS];
+                for (digits, (pairs, _)) in digits.iter_mut().zip(rows) {
+                    *digits = unpack(whole(bytemuck::cast_ref(&pairs[i])));
+                }
+                for step in 0..STEPS {
+                    for t in 0..TOKENS {
+                        let [low, high] = &q[t].0[i];
+                        let q = pair(&low[step], &high[step]);
+                        for r in 0..ROWS {
+                            wide[r][t] = _mm512_dpbusd_epi32(wide[r][t], digits[r][step], q);
+                        }
+                    }
+                }
+            }
+            if blocks % 2 == 1 {
+                // Where activations are zero, bytes do not matter.
+                let mut digits = [[_mm512_setzero_si512(); STEPS]; ROWS];
+                for (digits, (_, last)) in digits.iter_mut().zip(rows) {
+                    *digits = unpack(_mm512_zextsi256_si512(load(&last[0])));
+                }
+                for t in 0..TOKENS {
+                    for (step, q) in q[t].1[0].iter().enumerate() {
+                        let q = _mm512_zextsi256_si512(load(q));
+                        for r in 0..ROWS {
+                            wide[r][t] = _mm512_dpbusd_epi32(wide[r][t], digits[r][step], q);
+                        }
+                    }
+                }
+            }
+            let mut dots = [[0; 4]; ROWS];
+            for (dots, wide) in dots.iter_mut().zip(wide) {
+                let mut halves = [_mm256_setzero_si256(); 4];
+                for (half, wide) in halves.iter_mut().zip(wide) {
+                    *half = add_halves(wide);
+                }
+                *dots = four_sums(halves);
+            }
+            dots
+        };
+        // Digits are trits + 1.
+        for (r, dots) in dots.iter().enumerate().take(n - first) {
+            for (t, dot) in dots[..TOKENS].iter().enumerate() {
+                sums[t * n + first + r] = dot - product.q_sums[t];
+            }
         }
     }
 }
