@@ -224,7 +224,7 @@ unsafe fn gemm<
             // They take less time with columns in lanes than with rows in lanes.
             2 => beside::<2, ROWS_OF_FEW, _>(product, rest_sums, unpack),
             3 => beside::<3, ROWS_OF_FEW, _>(product, rest_sums, unpack),
-            ..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
+            4..=FEW_TOKENS => digits::few(rest, rest_sums, Rows16, unpack),
             _ => digits::product::<4, STEPS, _>(rest, rest_sums, Rows16, unpack),
         }
     }
