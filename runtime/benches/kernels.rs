@@ -164,12 +164,12 @@ fn planes(group: &mut BenchmarkGroup<WallTime>) {
         };
         bench("plane4", 1, 1, true);
         bench("two planes", 1, 2, true);
-        if kernels.code_tokens == 1 {
+        if (kernels.prefers_codes)(1) {
             bench("codes of two planes", 1, 2, false);
         }
         for tokens in [1, 2, 3, 4, 6, 8, 16, 32] {
             bench("planes", tokens, 3, true);
-            if kernels.code_tokens <= tokens {
+            if (kernels.prefers_codes)(tokens) {
                 bench("codes", tokens, 3, false);
             }
         }

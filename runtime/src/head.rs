@@ -286,7 +286,7 @@ impl<'a> HighPlanes<'a> {
             multipliers: &self.codes.multipliers[range(self.groups)],
             weight: 1,
         };
-        if planes.start == 0 && planes.len() > 1 && x.len() >= self.kernels.code_tokens {
+        if planes.start == 0 && planes.len() > 1 && (self.kernels.prefers_codes)(x.len()) {
             // A code of fewer planes counts as often as the last of them.
             let product = CodeProduct {
                 planes: &bits[..planes.end],

@@ -124,8 +124,8 @@ pub(crate) struct HeadState {
     pub bytes: usize,
     /// Whether the low plane was announced to be read whole.
     pub is_announced: bool,
-    /// For how many passes it counts that a screened pass read more than half of the rest of a
-    /// table, beyond the first plane. That decides how they are computed, not what comes out.
+    /// How many more passes expect to need most of the planes after the first, as a screened pass
+    /// did. That decides how they are computed, not what comes out.
     pub passes_of_much: usize,
 }
 

@@ -161,7 +161,7 @@ fn logits_that_the_first_plane_cannot_tell_apart() {
             bytes.iter().all(|bytes| *bytes > first),
             "{table:?} {bytes:?}"
         );
-        if Kernels::best().code_tokens == 1 && table != TableType::Bf16Planes {
+        if (Kernels::best().prefers_codes)(1) && table != TableType::Bf16Planes {
             let at_once = bytes.iter().filter(|bytes| **bytes >= two).count();
             assert!(at_once > 70, "{table:?} {bytes:?}");
         }

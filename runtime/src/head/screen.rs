@@ -135,20 +135,20 @@ impl Model {
         sums.resize(blocks * n * ROWS, 0);
         best.clear();
         best.resize(blocks * n, (f64::NEG_INFINITY, 0));
-        let has_two_at_once = state.passes_of_much > 0 && n == 1 && self.kernels.code_tokens == 1;
+        let has_two_at_once = state.passes_of_much > 0 && n == 1 && (self.kernels.prefers_codes)(1);
         let at_once = match (has_one_round, has_two_at_once) {
             (true, _) => codes.planes,
             (_, true) => codes.planes.min(2),
             _ => 1,
         };
-        for known in at_once..=codes.planes {
-            let planes = if known == at_once { 0 } else { known - 1 }..known;
+        let later = (at_once..codes.planes).map(|plane| plane..plane + 1);
+        for planes in std::iter::once(0..at_once).chain(later) {
             self.pool
                 .zip_chunks_mut((sums, n * ROWS), (best, n), |i, sums, best| {
                     let of_block = i * ROWS..rows.min((i + 1) * ROWS);
                     screening.round(planes.clone(), of_block, &tokens, sums, best);
                 });
-            if known == at_once && known < codes.planes {
+            if planes.start == 0 && planes.end < codes.planes {
                 for (t, token) in tokens.iter_mut().enumerate() {
                     let rows = most_promising(best, (t, n), token.screen.top);
                     let lowest = rows.iter().map(|row| screening.lowest(token, *row));
@@ -182,7 +182,7 @@ impl Model {
         const TOKENS: [usize; 2] = [4, 3];
         let count = screens.iter().filter(|screen| screen.needs_most()).count();
         let fewest = TOKENS[usize::from(state.passes_of_much > 0)];
-        count >= fewest.max(self.kernels.code_tokens) && 2 * count >= screens.len()
+        count >= fewest && (self.kernels.prefers_codes)(count) && 2 * count >= screens.len()
     }
 
     /// Raises the thresholds to logits of the most promising rows.

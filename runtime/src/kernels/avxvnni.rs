@@ -41,7 +41,7 @@ macro_rules! table {
             gemm_i2: slot!(gemm_i2(rows, q, q_sums, sums)),
             gemm_t5: slot!(gemm_t5(rows, q, q_sums, sums)),
             codes: slot!(codes(product, sums)),
-            code_tokens: 2,
+            prefers_codes: |tokens| tokens > 1,
             panels_i8: slot!(panels_i8(product, y)),
             ..avx2::KERNELS
         };

@@ -34,7 +34,7 @@ pub(super) const TABLE: Kernels = Kernels {
             KERNELS.plane(plane)(product, sums);
         }
     },
-    code_tokens: usize::MAX,
+    prefers_codes: |_| false,
     reaching: screen::reaching,
     largest: screen::largest,
     decode_planes: codes::decode_planes,

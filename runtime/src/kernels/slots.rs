@@ -46,9 +46,8 @@ pub struct Kernels {
     pub plane2: Plane,
     /// Several planes of a coded table, from the first one on.
     pub codes: Codes,
-    /// Fewest tokens for which `codes` takes less time than one plane after the other,
-    /// [`usize::MAX`] if it never does.
-    pub code_tokens: usize,
+    /// Whether `codes` takes less time than one plane after the other for so many tokens.
+    pub prefers_codes: fn(tokens: usize) -> bool,
     /// The rows of a block that reach a threshold, one bit each.
     pub reaching: fn(sums: &[i64], bounds: &RowBounds, threshold: Threshold) -> u64,
     /// The most promising row of a block.

@@ -37,17 +37,6 @@ pub(super) fn plane2(product: PlaneProduct, sums: &mut [i64]) {
     plane::<32, 2>(product, sums, OtherPlane);
 }
 
-/// All planes, one after the other.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn plane_by_plane(product: CodeProduct, sums: &mut [i64]) {
-    for (i, plane) in product.of_planes().enumerate() {
-        match i {
-            0 => plane4(plane, sums),
-            _ => plane2(plane, sums),
-        }
-    }
-}
-
 /// All planes of at least two, for one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn one(product: CodeProduct, sums: &mut [i64]) {
@@ -65,18 +54,8 @@ pub(super) fn one(product: CodeProduct, sums: &mut [i64]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 fn first_two<const PARTS: usize>([four, two]: [PlaneProduct; 2], sums: &mut [i64]) {
-    let (x, weight) = (&four.x[0], two.weight);
-    let (bytes, n) = four.checked(sums);
-    let four = PlaneRows {
-        groups: x.groups(),
-        bytes,
-        multipliers: four.multipliers,
-    };
-    let two = PlaneRows {
-        groups: x.groups(),
-        bytes: two.checked(sums).0,
-        multipliers: two.multipliers,
-    };
+    let (x, weight, n) = (&four.x[0], two.weight, sums.len());
+    let (four, two) = (PlaneRows::of(four, sums), PlaneRows::of(two, sums));
     let (tiles, rest) = sums.as_chunks_mut::<ROWS>();
     for (r, sums) in (0..n).step_by(ROWS).zip(tiles) {
         let dots = tile_of_two::<ROWS, PARTS>(x, four.part(r), two.part(r));
@@ -201,12 +180,8 @@ fn plane<const BYTES: usize, const T: usize>(
     sums: &mut [i64],
     tile: impl PlaneTile<BYTES>,
 ) {
-    let (bytes, n) = product.checked::<BYTES>(sums);
-    let rows = PlaneRows {
-        groups: product.x[0].groups(),
-        bytes,
-        multipliers: product.multipliers,
-    };
+    let n = sums.len() / product.x.len();
+    let rows = PlaneRows::of(product, sums);
     let mut add = |t: usize, r: usize, values: &[i64]| {
         for (sum, value) in sums[t * n + r..].iter_mut().zip(values) {
             *sum += product.weight * value;
@@ -253,6 +228,16 @@ struct PlaneRows<'a, const BYTES: usize> {
 }
 
 impl<'a, const BYTES: usize> PlaneRows<'a, BYTES> {
+    /// The rows of a product, which must fit its sums.
+    #[inline(always)]
+    fn of(product: PlaneProduct<'a>, sums: &[i64]) -> Self {
+        PlaneRows {
+            groups: product.x[0].groups(),
+            bytes: product.checked::<BYTES>(sums).0,
+            multipliers: product.multipliers,
+        }
+    }
+
     /// The rows from `first` on.
     #[inline(always)]
     fn part(self, first: usize) -> Self {

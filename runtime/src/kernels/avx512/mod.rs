@@ -42,7 +42,8 @@ macro_rules! table {
             plane4: slot!(codes::plane4(product, sums)),
             plane2: slot!(codes::plane2(product, sums)),
             codes: slot!(whole::codes(product, sums)),
-            code_tokens: whole::TOKENS,
+            // One token has a product of its own; rows in lanes gain from three tokens on.
+            prefers_codes: |tokens| tokens != 2,
             decode_planes: slot!(planes::decode(planes, row, values)),
             panels_f32: slot!(panels::panels_f32(product, y)),
             panels_f16: slot!(panels::panels_f16(product, y)),

@@ -1,7 +1,7 @@
 //! Ternary products with `vpdpbusd`. Digits (trit + 1) are found as in `avx2`.
 //!
-//! One to three tokens: two or four rows at once, where a register holds two blocks of one row. More
-//! tokens: rows in lanes, first without and then with panels ([`digits`](super::super::digits)).
+//! One to three tokens: two or four rows at once, where a register holds two blocks of one row.
+//! More tokens: rows in lanes, first without and then with panels ([`digits`](super::super::digits)).
 //! Many tokens use tables of partial sums on CPUs that begin one `vpdpbusd` of 512 bits in a cycle:
 //! tables do more than that, but less than two.
 
@@ -173,8 +173,8 @@ struct One<Add, Finish> {
     finish: Finish,
 }
 
-/// A packing has `STEPS` digits per byte. `one` computes one token, which meets `ROWS` rows at once;
-/// two or three tokens meet `ROWS_OF_FEW`. `unpack` finds the digits for several tokens, and
+/// A packing has `STEPS` digits per byte. `one` computes one token, which meets `ROWS` rows at
+/// once; two or three tokens meet `ROWS_OF_FEW`. `unpack` finds the digits for several tokens, and
 /// `tables` is the product by tables where many tokens use them.
 ///
 /// # Safety

@@ -7,17 +7,10 @@ use super::super::digits::MOST_ROWS;
 use super::super::whole::{self, CodeLanes, CodedRows};
 use super::digits::Rows16;
 
-/// Fewest tokens whose planes take less time together than one after the other.
-pub(super) const TOKENS: usize = 1;
-/// Fewest tokens that take less time with rows in the lanes.
-const FEWEST: usize = 3;
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn codes(product: CodeProduct, sums: &mut [i64]) {
-    match product.x.len() {
-        1 if product.planes.len() > 1 => return super::codes::one(product, sums),
-        1..FEWEST => return super::codes::plane_by_plane(product, sums),
-        _ => {}
+    if product.x.len() == 1 && product.planes.len() > 1 {
+        return super::codes::one(product, sums);
     }
     // SAFETY: this function is compiled for AVX-512 F, BW and VNNI.
     unsafe { whole::product(product, sums, Rows16) }
