@@ -178,7 +178,7 @@ struct One<Add, Finish> {
 /// `tables` is the product by tables where many tokens use them.
 ///
 /// # Safety
-/// The caller has AVX-512 F, BW and VNNI, and what `digits` needs: everything is inlined into it.
+/// The caller has AVX-512 F, BW and VNNI, and what `unpack` needs: everything is inlined into it.
 #[inline(always)]
 unsafe fn gemm<
     const ROWS: usize,
