@@ -11,6 +11,8 @@
 //! as `gemm`, promise no order of their sums.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -61,6 +63,8 @@ mod widen;
 #[cfg(target_arch = "x86_64")]
 mod width;
 
+#[cfg(target_arch = "x86_64")]
+pub use amx::tiles::features as amx_features;
 pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
@@ -87,6 +91,7 @@ impl Kernels {
                 tables.extend(avx2::detect());
                 tables.extend(avxvnni::detect());
                 tables.extend(avx512::detect());
+                tables.extend(amx::detect());
             }
             #[cfg(target_arch = "aarch64")]
             tables.extend(neon::detect());

@@ -87,6 +87,8 @@ static PEAKS: &[Peak] = &[
     x86::AVX_VNNI,
     #[cfg(target_arch = "x86_64")]
     x86::AVX512,
+    #[cfg(target_arch = "x86_64")]
+    x86::AMX,
     #[cfg(target_arch = "aarch64")]
     arm::NEON,
     #[cfg(target_arch = "aarch64")]

@@ -200,6 +200,7 @@ const NEEDS: &[(&str, &[&str])] = if cfg!(target_arch = "x86_64") {
                 "avx512vnni",
             ],
         ),
+        ("amx", &["avx512vnni", "amx-int8", "amx-permission"]),
     ]
 } else if cfg!(target_arch = "aarch64") {
     &[
@@ -216,7 +217,7 @@ fn features() -> Vec<(&'static str, bool)> {
     macro_rules! detect {
         ($($name:tt),*) => { vec![$(($name, is_x86_feature_detected!($name))),*] };
     }
-    detect!(
+    let mut features = detect!(
         "ssse3",
         "popcnt",
         "avx",
@@ -229,7 +230,9 @@ fn features() -> Vec<(&'static str, bool)> {
         "avx512vl",
         "avx512dq",
         "avx512vnni"
-    )
+    );
+    features.extend(sterna_runtime::kernels::amx_features());
+    features
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -8,7 +8,7 @@ use super::super::digits::{self, Ahead, Dot, Lanes, MOST_ROWS, MOST_TOKENS, Pane
 
 /// Rows in the 16 lanes of a register.
 #[derive(Clone, Copy)]
-pub(super) struct Rows16;
+pub(in super::super) struct Rows16;
 
 impl Lanes for Rows16 {
     type Register = __m512i;
@@ -33,26 +33,7 @@ impl Lanes for Rows16 {
     #[inline(always)]
     unsafe fn side_by_side<'a>(self, row: impl Fn(usize) -> &'a [u8; BLOCK_BYTES]) -> [__m512i; 8] {
         // SAFETY: the caller has AVX-512 F, as the trait demands.
-        unsafe {
-            // A register has row r and row r + 4. The first four registers have rows 0 to 7, the
-            // others rows 8 to 15.
-            let mut pairs = [_mm512_setzero_si512(); 8];
-            for (i, pair) in pairs.iter_mut().enumerate() {
-                let r = i / 4 * 8 + i % 4;
-                let [low, high] =
-                    [row(r), row(r + 4)].map(|row| _mm256_loadu_si256(row.as_ptr().cast()));
-                *pair = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-            }
-            // In each 128 bits, numbers of 32 bits of four rows become four rows of one number.
-            let [a, b, c, d, e, f, g, h] = pairs;
-            let (first, second) = (four_by_four([a, b, c, d]), four_by_four([e, f, g, h]));
-            let mut columns = pairs;
-            for i in 0..4 {
-                columns[i] = _mm512_shuffle_i64x2::<0b10_00_10_00>(first[i], second[i]);
-                columns[4 + i] = _mm512_shuffle_i64x2::<0b11_01_11_01>(first[i], second[i]);
-            }
-            columns
-        }
+        unsafe { columns(pairs(row)) }
     }
 
     #[inline(always)]
@@ -118,6 +99,48 @@ impl PanelLanes for Rows16 {
         }
         // SAFETY: the caller has AVX-512 F and VNNI, as the trait demands.
         unsafe { compiled(digits, q, sums, ahead) }
+    }
+}
+
+/// A block of 16 rows. A register has row r and row r + 4: the first four registers have rows 0 to
+/// 7, the others rows 8 to 15.
+///
+/// # Safety
+/// The caller has AVX-512 F.
+#[inline(always)]
+pub(in super::super) unsafe fn pairs<'a>(
+    row: impl Fn(usize) -> &'a [u8; BLOCK_BYTES],
+) -> [__m512i; 8] {
+    // SAFETY: the caller has AVX-512 F; 32 bytes, and the load may be unaligned.
+    unsafe {
+        let mut pairs = [_mm512_setzero_si512(); 8];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let r = i / 4 * 8 + i % 4;
+            let [low, high] =
+                [row(r), row(r + 4)].map(|row| _mm256_loadu_si256(row.as_ptr().cast()));
+            *pair = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        }
+        pairs
+    }
+}
+
+/// The steps of the block in [`pairs`]: in each 128 bits, numbers of 32 bits of four rows become
+/// four rows of one number.
+///
+/// # Safety
+/// The caller has AVX-512 F.
+#[inline(always)]
+pub(in super::super) unsafe fn columns(pairs: [__m512i; 8]) -> [__m512i; 8] {
+    let [a, b, c, d, e, f, g, h] = pairs;
+    // SAFETY: the caller has AVX-512 F.
+    unsafe {
+        let (first, second) = (four_by_four([a, b, c, d]), four_by_four([e, f, g, h]));
+        let mut columns = pairs;
+        for i in 0..4 {
+            columns[i] = _mm512_shuffle_i64x2::<0b10_00_10_00>(first[i], second[i]);
+            columns[4 + i] = _mm512_shuffle_i64x2::<0b11_01_11_01>(first[i], second[i]);
+        }
+        columns
     }
 }
 

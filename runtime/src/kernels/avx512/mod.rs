@@ -4,13 +4,13 @@
 
 mod codes;
 mod dense;
-mod digits;
+pub(super) mod digits;
 mod groups;
 mod lut;
 mod panels;
 mod planes;
-mod registers;
-mod ternary;
+pub(super) mod registers;
+pub(super) mod ternary;
 mod whole;
 
 use super::avx2;
@@ -20,7 +20,7 @@ use super::slots::{Kernels, MANY};
 /// A table whose products of many tokens use tables of partial sums or not.
 macro_rules! table {
     ($table:ident, $name:literal, $uses_tables:expr) => {
-        static $table: Kernels = Kernels {
+        pub(super) static $table: Kernels = Kernels {
             name: $name,
             table_tokens: || if $uses_tables() { MANY } else { usize::MAX },
             gemm_i2: |rows, q, q_sums, sums| {

@@ -7,7 +7,7 @@ use super::super::avx2::registers::load;
 /// The four codes of each byte.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-pub(super) fn fields(codes: __m512i) -> [__m512i; 4] {
+pub(in super::super) fn fields(codes: __m512i) -> [__m512i; 4] {
     // What a 16-bit shift carries over is masked.
     let mask = _mm512_set1_epi8(3);
     [

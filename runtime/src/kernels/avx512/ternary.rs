@@ -104,7 +104,7 @@ pub(super) fn gemm_t5(rows: &[u8], q: &[i8], q_sums: &[i32], sums: &mut [i32], u
 /// The five digits of each byte, found as in `avx2`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn digits_t5(bytes: __m512i) -> [__m512i; 5] {
+pub(in super::super) fn digits_t5(bytes: __m512i) -> [__m512i; 5] {
     let (nine, three) = (_mm512_set1_epi16(9), _mm512_set1_epi16(3));
     let odd_places = _mm512_set1_epi16(0xff00u16 as i16);
     // (even >> 8) | (odd & odd_places)

@@ -1,9 +1,10 @@
-//! Multiply-adds of SSSE3, AVX2, AVX-VNNI and AVX-512.
+//! Multiply-adds of SSSE3, AVX2, AVX-VNNI, AVX-512 and AMX.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Loops, Peak, accumulate, loops};
+use super::super::amx::tiles::{self, TILE_TOKENS, Tiles};
+use super::{Loops, Peak, REPEAT, accumulate, loops};
 
 pub(super) const SSSE3: Peak = Peak {
     table: "ssse3",
@@ -53,21 +54,32 @@ pub(super) const AVX512: Peak = Peak {
         [8, 12, 16, 24],
         is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
     ),
-    f32: loops!(
-        "vmulps and vaddps, 512 bits",
-        f32_512,
-        16,
-        [8, 12, 16, 24],
-        is_x86_feature_detected!("avx512f")
-    ),
-    fma: loops!(
-        "vfmadd231ps, 512 bits",
-        fma_512,
-        16,
-        [8, 12, 16, 24],
-        is_x86_feature_detected!("avx512f")
-    ),
+    f32: F32_512,
+    fma: FMA_512,
 };
+
+pub(super) const AMX: Peak = Peak {
+    table: "amx",
+    int8: loops!("tdpbsud", dpbsud, 16384, [4], tiles::are_usable()),
+    f32: F32_512,
+    fma: FMA_512,
+};
+
+const F32_512: Loops = loops!(
+    "vmulps and vaddps, 512 bits",
+    f32_512,
+    16,
+    [8, 12, 16, 24],
+    is_x86_feature_detected!("avx512f")
+);
+
+const FMA_512: Loops = loops!(
+    "vfmadd231ps, 512 bits",
+    fma_512,
+    16,
+    [8, 12, 16, 24],
+    is_x86_feature_detected!("avx512f")
+);
 
 const F32_256: Loops = loops!(
     "vmulps and vaddps, 256 bits",
@@ -137,6 +149,28 @@ fn dpbusd_512<const N: usize>() {
     accumulate::<N, _>(_mm512_setzero_si512(), |sum| {
         _mm512_dpbusd_epi32(sum, one, one)
     });
+}
+
+/// Tiles of zeros; `N` is the number of tiles of sums.
+fn dpbsud<const N: usize>() {
+    const { assert!(N == 4) };
+    let mut tiles = Tiles::new();
+    // SAFETY: only where there are tiles is this loop run.
+    unsafe {
+        tiles.shape(2 * TILE_TOKENS);
+        asm!(
+            "2:",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tdpbsud tmm1, tmm4, tmm7",
+            "tdpbsud tmm2, tmm5, tmm6",
+            "tdpbsud tmm3, tmm5, tmm7",
+            "dec {0}",
+            "jnz 2b",
+            inout(reg) REPEAT => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            options(nomem, nostack),
+        );
+    }
 }
 
 #[target_feature(enable = "avx2")]
