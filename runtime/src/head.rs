@@ -119,12 +119,15 @@ impl Model {
         for (q, x) in state.x.iter_mut().zip(x.chunks_exact(columns)) {
             q.fill(x);
         }
+        /// Rows of a tile: many, as the activations of all tokens are put in order for each.
+        const TILE_ROWS: usize = 4 * ROWS;
         let high = HighPlanes::new(self.kernels, codes);
         let q = &state.x[..n];
-        let mut sums = vec![0; self.pool.threads() * n * ROWS];
+        let mut sums = vec![0; self.pool.threads() * n * TILE_ROWS];
         let matrices = [&mut *logits];
+        let tile = (n, TILE_ROWS);
         self.pool
-            .tiles_mut(n, (n, ROWS), matrices, &mut sums, |_, mut tile, sums| {
+            .tiles_mut(n, tile, matrices, &mut sums, |_, mut tile, sums| {
                 let rows = tile.columns();
                 let sums = &mut sums[..n * rows.len()];
                 sums.fill(0);

@@ -281,6 +281,8 @@ fn planes_of_coded_tables_equal_the_scalar_table() {
                 (9, 1),
                 (5, 11),
                 (40, 5),
+                (0, 7),
+                (33, 17),
             ] {
                 for is_high in [false, true] {
                     let mut q: Vec<Int16> = (0..tokens).map(|_| Int16::default()).collect();

@@ -17,6 +17,7 @@
 //! token needs 64 `vpdpbusd` for 16 rows of a group; plane by plane it would need 176.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use sterna_ternary::packing::BLOCK_BYTES;
 use sterna_ternary::table::{GROUP, PLANE_BYTES};
@@ -28,10 +29,12 @@ use super::prefetch::prefetch_second;
 /// Most tokens of a tile. Each has two registers of sums; with more tokens, the addresses of their
 /// activations do not fit the registers.
 const MOST: usize = 4;
+/// U of codes of one, two or three planes, and how many bits they are too large.
+pub(super) const LARGEST: [(i32, u32); 3] = [(240, 4), (252, 2), (255, 0)];
 /// Steps of four columns in a run of 32 columns.
-const STEPS: usize = BLOCK_BYTES / 4;
+pub(super) const STEPS: usize = BLOCK_BYTES / 4;
 /// Runs of 32 columns in a group.
-const RUNS: usize = GROUP / BLOCK_BYTES;
+pub(super) const RUNS: usize = GROUP / BLOCK_BYTES;
 
 /// How an instruction set multiplies whole codes.
 ///
@@ -97,8 +100,7 @@ thread_local! {
 pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64], lanes: L) {
     let n = product.checked(sums);
     let (x, groups) = (product.x, product.x[0].groups());
-    // Codes of one plane are 16 times as large, those of two 4 times.
-    let (largest, excess) = [(240, 4), (252, 2), (255, 0)][product.planes.len() - 1];
+    let (largest, excess) = LARGEST[product.planes.len() - 1];
     // The memory is taken out, since code in a closure would not have the instruction set.
     let mut memory = CODES.take();
     // SAFETY: registers are vectors of integers.
@@ -114,7 +116,18 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
             }
         }
         // SAFETY: the caller has the instruction set.
-        unsafe { unpack(product, n, first, lanes, codes) };
+        unsafe {
+            unpack(
+                product,
+                (n, first),
+                0..groups,
+                lanes,
+                [std::ptr::null(); 3],
+                |[g, step, run], register| {
+                    codes[g][step][run] = register;
+                },
+            );
+        }
         let mut rows = CodedRows {
             codes,
             multipliers: &multipliers,
@@ -154,56 +167,81 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
     CODES.set(memory);
 }
 
-/// Unpacks all groups of the rows from `first` on. After the last row, that row is repeated.
+/// Unpacks some groups of the rows from `first` on and hands the codes of each step of four columns
+/// to `write` (group of these, step, run). After the last row, that row is repeated.
 ///
 /// # Safety
 /// The CPU has the instruction set of the lanes; everything is inlined into the caller.
 #[inline(always)]
-unsafe fn unpack<L: CodeLanes>(
+pub(super) unsafe fn unpack<L: CodeLanes>(
     product: CodeProduct,
-    n: usize,
-    first: usize,
+    (n, first): (usize, usize),
+    groups: Range<usize>,
     lanes: L,
-    codes: &mut [[[L::Register; RUNS]; STEPS]],
+    next: [*const u8; 3],
+    write: impl FnMut([usize; 3], L::Register),
 ) {
-    let groups = codes.len();
-    let (four, _) = product.planes[0].as_chunks::<{ PLANE_BYTES[0] }>(); // (n, groups)
-    let two = [1, 2].map(|plane| match product.planes.get(plane) {
-        Some(bytes) => bytes.as_chunks::<{ PLANE_BYTES[1] }>().0,
-        None => &[],
-    });
-    let mut of_four = [four; MOST_ROWS];
-    let mut of_two = two.map(|two| [two; MOST_ROWS]);
-    for r in 0..L::ROWS {
-        let start = (first + r).min(n - 1) * groups;
-        of_four[r] = &four[start..][..groups];
-        for (to, two) in of_two.iter_mut().zip(two) {
-            to[r] = two.get(start..start + groups).unwrap_or_default();
-        }
-    }
+    let last = n - 1 - first;
     // SAFETY: the caller has the instruction set, and every row has as many groups.
     unsafe {
-        for (g, codes) in codes.iter_mut().enumerate() {
+        if last >= L::ROWS - 1 {
+            unpack_rows(product, first, |r| r, groups, lanes, next, write);
+        } else {
+            unpack_rows(product, first, |r| r.min(last), groups, lanes, next, write);
+        }
+    }
+}
+
+/// [`unpack`] of the rows `row(0)` to `row(L::ROWS - 1)` after `first`.
+///
+/// # Safety
+/// That of [`unpack`]; there are these rows and groups.
+#[inline(always)]
+unsafe fn unpack_rows<L: CodeLanes>(
+    product: CodeProduct,
+    first: usize,
+    row: impl Fn(usize) -> usize,
+    groups: Range<usize>,
+    lanes: L,
+    next: [*const u8; 3],
+    mut write: impl FnMut([usize; 3], L::Register),
+) {
+    let all = product.x[0].groups();
+    let start = first * all + groups.start;
+    // The bytes of a plane of a row's group, counted from the first row and group.
+    let four = product.planes[0].as_ptr().cast::<[[u8; BLOCK_BYTES]; 2]>();
+    let two = [1, 2].map(|plane| product.planes.get(plane).map(|bytes| bytes.as_ptr().cast()));
+    let ask = |plane: usize, place: usize, bytes: usize| {
+        let next: *const u8 = next[plane];
+        if !next.is_null() {
+            for line in (0..bytes).step_by(64) {
+                prefetch_second(next.wrapping_add(place * bytes + line));
+            }
+        }
+    };
+    // SAFETY: as the caller promised.
+    unsafe {
+        for g in 0..groups.len() {
             // No register is stored before it has its codes: stores are what takes longest here.
-            let mut two = [[lanes.start([0; 2]); STEPS]; 2];
-            for (two, rows) in two.iter_mut().zip(&of_two) {
-                if !rows[0].is_empty() {
-                    let steps = lanes.side_by_side(|r| rows[r].get_unchecked(g));
-                    for (to, bytes) in two.iter_mut().zip(steps) {
+            let mut bits = [[lanes.start([0; 2]); STEPS]; 2];
+            for (i, (bits, two)) in bits.iter_mut().zip(two).enumerate() {
+                if let Some(two) = two {
+                    let two: *const [u8; BLOCK_BYTES] = two;
+                    ask(1 + i, g, L::ROWS * PLANE_BYTES[1]);
+                    let steps = lanes.side_by_side(|r| &*two.add(start + row(r) * all + g));
+                    for (to, bytes) in bits.iter_mut().zip(steps) {
                         *to = bytes;
                     }
                 }
             }
             for half in 0..2 {
-                let four = lanes.side_by_side(|r| {
-                    let bytes: &[u8; PLANE_BYTES[0]] = of_four[r].get_unchecked(g);
-                    bytes.as_chunks::<BLOCK_BYTES>().0.get_unchecked(half)
-                });
+                ask(0, 2 * g + half, L::ROWS * PLANE_BYTES[0] / 2);
+                let four = lanes.side_by_side(|r| &(*four.add(start + row(r) * all + g))[half]);
                 for (step, four) in four.into_iter().enumerate() {
-                    let two = [two[0][step], two[1][step]];
+                    let two = [bits[0][step], bits[1][step]];
                     let [first, second] = lanes.codes(half, four, two);
-                    codes[step][2 * half] = first;
-                    codes[step][2 * half + 1] = second;
+                    write([g, step, 2 * half], first);
+                    write([g, step, 2 * half + 1], second);
                 }
             }
         }

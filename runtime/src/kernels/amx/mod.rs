@@ -8,6 +8,7 @@
 //! Linux hands the registers out for the asking, once for a process. Other systems are not asked,
 //! and use `avx512`.
 
+mod codes;
 mod ternary;
 pub(super) mod tiles;
 
@@ -20,6 +21,7 @@ static KERNELS: Kernels = Kernels {
     table_tokens: || usize::MAX,
     gemm_i2: slot!(ternary::gemm_i2(rows, q, q_sums, sums)),
     gemm_t5: slot!(ternary::gemm_t5(rows, q, q_sums, sums)),
+    codes: slot!(codes::codes(product, sums)),
     ..avx512::KERNELS
 };
 

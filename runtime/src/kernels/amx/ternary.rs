@@ -19,7 +19,8 @@ use super::super::avx512;
 use super::super::avx512::digits::{Rows16, columns, pairs};
 use super::super::avx512::registers::fields;
 use super::super::avx512::ternary::digits_t5;
-use super::super::digits::{Ahead, Lanes, Line};
+use super::super::digits::{Lanes, Line};
+use super::super::prefetch::prefetch_second;
 use super::super::shape::{GemmShape, Operands};
 use super::tiles::{TILE_COLUMNS, TILE_ROWS, TILE_TOKENS, TileProduct, Tiles};
 
@@ -168,14 +169,8 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
         let GemmShape { rows, blocks, .. } = self.operands.shape;
         let (packed, _) = self.operands.rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
         let count = self.blocks.len();
-        // The panel asks for as many bytes after its rows, in their order.
-        let bytes = Rows16::ROWS * BLOCK_BYTES;
-        let mut ahead = Ahead {
-            start: (packed.as_ptr().wrapping_add((self.first + ROWS) * blocks))
-                .cast::<u8>()
-                .wrapping_add(self.blocks.start * ROWS * BLOCK_BYTES),
-            step: bytes,
-        };
+        let bytes = Rows16::ROWS * BLOCK_BYTES / 2;
+        let mut ahead = self.ahead();
         let of_registers = self
             .digits
             .chunks_exact_mut(count * Self::BLOCK_STEPS)
@@ -198,8 +193,17 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
                     );
                 }
             }
-            ahead.start = ahead.start.wrapping_add(count * bytes);
+            ahead = ahead.wrapping_add(count * bytes);
         }
+    }
+
+    /// The packed bytes of the panel after this one, in their order.
+    fn ahead(&self) -> *const u8 {
+        let (packed, _) = self.operands.rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
+        let rows = packed
+            .as_ptr()
+            .wrapping_add((self.first + ROWS) * self.operands.shape.blocks);
+        rows.wrapping_add(self.blocks.start * ROWS).cast()
     }
 
     /// Multiplies with all tokens and adds the products to `sums` (32 tokens).
@@ -214,6 +218,11 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
         let steps = self.blocks.len() * Self::BLOCK_STEPS;
         let digits = [0, steps].map(|start| self.digits[start..].as_ptr());
         let whole = steps / TILE_STEPS;
+        // Half of the bytes of the next panel were asked for by `fill`; the first tokens ask for the
+        // others.
+        let mut ahead = self
+            .ahead()
+            .wrapping_add(self.blocks.len() * ROWS * BLOCK_BYTES / 2);
         for (token, sums) in (0..shape.tokens).step_by(TOKENS).zip(sums) {
             let tokens = TOKENS.min(shape.tokens - token);
             let product = TileProduct {
@@ -222,13 +231,14 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
                 digits,
                 tiles: whole,
                 sums,
+                ahead,
             };
+            ahead = digits[0].cast();
             // SAFETY: the caller has tiles. All tokens have the columns of the panel, and the panel
             // has a tile more than it has digits.
             unsafe {
-                tiles.shape(tokens);
                 if whole > 0 {
-                    product.add(tokens);
+                    product.add(tokens, tiles);
                 }
                 if whole * TILE_STEPS < steps {
                     let last = TileProduct {
@@ -237,8 +247,9 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
                         digits: digits.map(|digits| digits.add(whole * TILE_STEPS)),
                         tiles: 1,
                         sums,
+                        ahead,
                     };
-                    last.add(tokens);
+                    last.add(tokens, tiles);
                 }
             }
         }
@@ -256,7 +267,7 @@ unsafe fn unpack<const STEPS: usize>(
     row: impl Fn(usize) -> *const [u8; BLOCK_BYTES],
     digits: impl Fn(__m512i) -> [__m512i; STEPS],
     to: &mut [__m512i],
-    ahead: Ahead,
+    ahead: *const u8,
 ) {
     let of_blocks = to
         .as_chunks_mut::<{ Rows16::DIGIT_STEPS }>()
@@ -264,7 +275,9 @@ unsafe fn unpack<const STEPS: usize>(
         .as_chunks_mut::<STEPS>()
         .0;
     for (b, to) in of_blocks.iter_mut().enumerate().take(blocks) {
-        ahead.prefetch::<Rows16>(b);
+        for line in (0..Rows16::ROWS * BLOCK_BYTES / 2).step_by(64) {
+            prefetch_second(ahead.wrapping_add(b * Rows16::ROWS * BLOCK_BYTES / 2 + line));
+        }
         // SAFETY: the caller has the instruction sets, and there is the block.
         let columns = unsafe { columns(pairs(|r| &*row(r).add(b))) };
         for (d, bytes) in columns.into_iter().enumerate() {

@@ -83,7 +83,7 @@ struct Shapes {
 
 /// Tiles of this thread: 0 to 3 are sums, 4 and 5 activations, 6 and 7 digits.
 pub struct Tiles {
-    tokens: usize,
+    tokens: [usize; 2],
     /// Shapes belong to a thread, so this is not `Send`.
     _thread: PhantomData<*const ()>,
 }
@@ -92,23 +92,23 @@ impl Tiles {
     /// Sets the shapes for no tokens.
     pub fn new() -> Tiles {
         Tiles {
-            tokens: 0,
+            tokens: [0; 2],
             _thread: PhantomData,
         }
     }
 
-    /// Sets the shapes for so many tokens, 1 to 32, if they are others than before.
+    /// Sets the shapes, if they are others than before, for 1 to 16 tokens in each of tiles 0, 1
+    /// and 4, and as many or others in each of tiles 2, 3 and 5.
     ///
     /// # Safety
     /// [`are_usable`].
-    pub unsafe fn shape(&mut self, tokens: usize) {
-        assert!((1..=2 * TILE_TOKENS).contains(&tokens));
+    pub unsafe fn shape(&mut self, tokens: [usize; 2]) {
+        assert!(tokens.iter().all(|n| (1..=TILE_TOKENS).contains(n)));
         if self.tokens == tokens {
             return;
         }
         self.tokens = tokens;
-        let first = tokens.min(TILE_TOKENS) as u8;
-        let second = (tokens - tokens.min(TILE_TOKENS)).max(1) as u8;
+        let [first, second] = tokens.map(|n| n as u8);
         let mut lines = [0; 16];
         lines[..8].copy_from_slice(&[first, first, second, second, first, second, 16, 16]);
         let mut bytes = [0; 16];
@@ -130,7 +130,7 @@ impl Tiles {
 impl Drop for Tiles {
     /// Leaves nothing that the system would have to save.
     fn drop(&mut self) {
-        if self.tokens > 0 {
+        if self.tokens != [0; 2] {
             // SAFETY: shapes were set, so there are tiles.
             unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
         }
@@ -148,21 +148,28 @@ pub struct TileProduct<'a> {
     /// How many times 64 columns, at least once.
     pub tiles: usize,
     pub sums: &'a mut [[i32; 2 * TILE_ROWS]; 2 * TILE_TOKENS],
+    /// Bytes that are prefetched on the way, 256 for each 64 columns; they need not exist.
+    pub ahead: *const u8,
 }
 
 impl TileProduct<'_> {
-    /// Adds the product of some tokens to their sums, exactly; sums wrap as 32-bit numbers do.
+    /// Adds the product of some tokens, at most 32, to their sums, exactly; sums wrap as 32-bit
+    /// numbers do.
     ///
     /// # Safety
-    /// The shapes of this thread are set for as many tokens, and there are as many activations and
-    /// digits as the fields say.
-    pub unsafe fn add(self, tokens: usize) {
+    /// The CPU has tiles, and there are as many activations and digits as the fields say.
+    pub unsafe fn add(self, tokens: usize, tiles: &mut Tiles) {
         assert!(self.tiles > 0);
-        match tokens {
-            // SAFETY: as the caller promised.
-            ..=TILE_TOKENS => unsafe { self.add_one() },
-            // SAFETY: as the caller promised.
-            _ => unsafe { self.add_two() },
+        let first = tokens.min(TILE_TOKENS);
+        // SAFETY: as the caller promised.
+        unsafe {
+            if tokens > first {
+                tiles.shape([first, tokens - first]);
+                self.add_two();
+            } else {
+                tiles.shape([first; 2]);
+                self.add_one();
+            }
         }
     }
 
@@ -177,9 +184,14 @@ impl TileProduct<'_> {
                 "2:",
                 "tileloadd tmm4, [{q} + {q_stride}]",
                 "tileloadd tmm6, [{first} + {line}]",
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + 64]",
                 "tdpbsud tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{second} + {line}]",
+                "prefetcht1 [{ahead} + 128]",
+                "prefetcht1 [{ahead} + 192]",
                 "tdpbsud tmm1, tmm4, tmm7",
+                "add {ahead}, 256",
                 "add {q}, 64",
                 "add {first}, 1024",
                 "add {second}, 1024",
@@ -195,6 +207,7 @@ impl TileProduct<'_> {
                 second = inout(reg) self.digits[1] => _,
                 line = in(reg) 64usize,
                 tiles = inout(reg) self.tiles => _,
+                ahead = inout(reg) self.ahead => _,
                 out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
             );
@@ -215,9 +228,14 @@ impl TileProduct<'_> {
                 "2:",
                 "tileloadd tmm4, [{q} + {q_stride}]",
                 "tileloadd tmm6, [{first} + {line}]",
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + 64]",
                 "tdpbsud tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{second} + {line}]",
+                "prefetcht1 [{ahead} + 128]",
+                "prefetcht1 [{ahead} + 192]",
                 "tdpbsud tmm1, tmm4, tmm7",
+                "add {ahead}, 256",
                 "tileloadd tmm5, [{next_q} + {q_stride}]",
                 "tdpbsud tmm2, tmm5, tmm6",
                 "tdpbsud tmm3, tmm5, tmm7",
@@ -241,10 +259,94 @@ impl TileProduct<'_> {
                 second = inout(reg) self.digits[1] => _,
                 line = in(reg) 64usize,
                 tiles = inout(reg) self.tiles => _,
+                ahead = inout(reg) self.ahead => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
             );
         }
+    }
+}
+
+/// A product of tiles for a group of 128 columns: codes with high bytes, and their first planes with
+/// low bytes.
+#[derive(Clone, Copy)]
+pub struct GroupProduct {
+    /// High bytes and, if there are any, low bytes: (2, 16 tokens, 64 columns).
+    pub q: [*const i8; 2],
+    /// Codes and first planes of the first 16 rows and of the others, (columns / 4, 16 rows, 4
+    /// columns).
+    pub codes: [[*const __m512i; 2]; 2],
+}
+
+/// The sums of 16 tokens with 16 rows of [`GroupProduct`]: high and low ones of the first rows and
+/// of the others.
+pub type GroupSums = [[[[i32; TILE_ROWS]; TILE_TOKENS]; 2]; 2];
+
+impl GroupProduct {
+    /// Replaces the sums of the tokens whose shapes are set in both halves, those of low bytes if
+    /// `LOW`.
+    ///
+    /// # Safety
+    /// The CPU has tiles and shapes are set, and there are as many activations and codes as the
+    /// fields say.
+    #[inline(always)]
+    pub unsafe fn multiply<const LOW: bool>(self, sums: &mut GroupSums) {
+        let [[first_high, first_low], [second_high, second_low]] = sums;
+        // SAFETY: the shapes are set, and all addresses are those of bytes that are there.
+        unsafe {
+            half(
+                self.q[0],
+                [self.codes[0][0], self.codes[1][0]],
+                [first_high, second_high],
+            );
+            if LOW {
+                half(
+                    self.q[1],
+                    [self.codes[0][1], self.codes[1][1]],
+                    [first_low, second_low],
+                );
+            }
+        }
+    }
+}
+
+/// Replaces the sums of 32 rows: (16 rows), each (tokens, 16 rows).
+///
+/// # Safety
+/// That of [`GroupProduct::multiply`].
+#[inline(always)]
+unsafe fn half(
+    q: *const i8,
+    codes: [*const __m512i; 2],
+    [first_sums, second_sums]: [&mut [[i32; TILE_ROWS]; TILE_TOKENS]; 2],
+) {
+    // SAFETY: as the caller promised.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tileloadd tmm4, [{q} + {line}]",
+            "tileloadd tmm6, [{first} + {line}]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{second} + {line}]",
+            "tdpbsud tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{q} + {line} + 1024]",
+            "tileloadd tmm6, [{first} + {line} + 1024]",
+            "tdpbsud tmm0, tmm5, tmm6",
+            "tileloadd tmm7, [{second} + {line} + 1024]",
+            "tdpbsud tmm1, tmm5, tmm7",
+            "tilestored [{first_sums} + {line}], tmm0",
+            "tilestored [{second_sums} + {line}], tmm1",
+            q = in(reg) q,
+            first = in(reg) codes[0],
+            second = in(reg) codes[1],
+            line = in(reg) 64usize,
+            first_sums = in(reg) first_sums.as_mut_ptr(),
+            second_sums = in(reg) second_sums.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _,
+            out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
+        );
     }
 }

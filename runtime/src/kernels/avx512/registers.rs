@@ -30,7 +30,7 @@ pub(super) unsafe fn pair<T: bytemuck::Pod>(low: &[T; 32], high: &[T; 32]) -> __
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn whole(bytes: &[u8; 64]) -> __m512i {
+pub(in super::super) fn whole(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 64 bytes; the load may be unaligned.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

@@ -157,7 +157,7 @@ fn dpbsud<const N: usize>() {
     let mut tiles = Tiles::new();
     // SAFETY: only where there are tiles is this loop run.
     unsafe {
-        tiles.shape(2 * TILE_TOKENS);
+        tiles.shape([TILE_TOKENS; 2]);
         asm!(
             "2:",
             "tdpbsud tmm0, tmm4, tmm6",
