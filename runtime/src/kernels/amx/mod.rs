@@ -1,9 +1,9 @@
 //! AMX: `tdpbsud` multiplies 16 tokens with 16 rows over 64 columns, signed activations with
-//! unsigned digits, exactly, at up to eight times the rate of `vpdpbusd`.
+//! unsigned digits, exactly, at seven times the rate of `vpdpbusd`.
 //!
-//! A panel of digits in the order of `avx512` ([`digits`](super::digits)), four columns of 16 rows
-//! a register, is what a tile of weights is: 16 such registers, one after the other. Tiles of
-//! activations are the int8 rows themselves. `avx512` has all other slots, and few tokens.
+//! Digits in the order of `avx512` ([`digits`](super::digits)), four columns of 16 rows a register,
+//! are what a tile of weights is: 16 such registers, one after the other. Tiles of activations are
+//! the int8 rows themselves. `avx512` has all other slots, and few tokens.
 //!
 //! Linux hands the registers out for the asking, once for a process. Other systems are not asked,
 //! and use `avx512`.

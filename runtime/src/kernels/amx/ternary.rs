@@ -32,6 +32,9 @@ const TOKENS: usize = 2 * TILE_TOKENS;
 const ROWS: usize = 2 * TILE_ROWS;
 /// Most blocks of a panel: an even number, since two blocks of `t5` have a whole number of tiles.
 const STRETCH: usize = 4;
+/// Bytes of a block of 16 rows that are prefetched while a panel is unpacked. The other half is
+/// prefetched while it is multiplied, so that memory is asked evenly.
+const AHEAD: usize = Rows16::ROWS * BLOCK_BYTES / 2;
 /// Steps of four columns of a tile.
 const TILE_STEPS: usize = TILE_COLUMNS / 4;
 
@@ -169,7 +172,6 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
         let GemmShape { rows, blocks, .. } = self.operands.shape;
         let (packed, _) = self.operands.rows.as_chunks::<BLOCK_BYTES>(); // (rows, blocks)
         let count = self.blocks.len();
-        let bytes = Rows16::ROWS * BLOCK_BYTES / 2;
         let mut ahead = self.ahead();
         let of_registers = self
             .digits
@@ -193,7 +195,7 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
                     );
                 }
             }
-            ahead = ahead.wrapping_add(count * bytes);
+            ahead = ahead.wrapping_add(count * AHEAD);
         }
     }
 
@@ -218,11 +220,8 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
         let steps = self.blocks.len() * Self::BLOCK_STEPS;
         let digits = [0, steps].map(|start| self.digits[start..].as_ptr());
         let whole = steps / TILE_STEPS;
-        // Half of the bytes of the next panel were asked for by `fill`; the first tokens ask for the
-        // others.
-        let mut ahead = self
-            .ahead()
-            .wrapping_add(self.blocks.len() * ROWS * BLOCK_BYTES / 2);
+        // Later tokens ask for bytes that are at hand.
+        let mut ahead = self.ahead().wrapping_add(2 * self.blocks.len() * AHEAD);
         for (token, sums) in (0..shape.tokens).step_by(TOKENS).zip(sums) {
             let tokens = TOKENS.min(shape.tokens - token);
             let product = TileProduct {
@@ -260,7 +259,8 @@ impl<const STEPS: usize> Panel<'_, STEPS> {
 ///
 /// # Safety
 /// The CPU has AVX-512 F, BW and VNNI, and what `digits` needs; everything is inlined into the
-/// caller. There are as many blocks at each address.
+/// caller. There are as many blocks at each address. Those at `ahead`, which are prefetched, need
+/// not exist.
 #[inline(always)]
 unsafe fn unpack<const STEPS: usize>(
     blocks: usize,
@@ -275,8 +275,8 @@ unsafe fn unpack<const STEPS: usize>(
         .as_chunks_mut::<STEPS>()
         .0;
     for (b, to) in of_blocks.iter_mut().enumerate().take(blocks) {
-        for line in (0..Rows16::ROWS * BLOCK_BYTES / 2).step_by(64) {
-            prefetch_second(ahead.wrapping_add(b * Rows16::ROWS * BLOCK_BYTES / 2 + line));
+        for line in (0..AHEAD).step_by(64) {
+            prefetch_second(ahead.wrapping_add(b * AHEAD + line));
         }
         // SAFETY: the caller has the instruction sets, and there is the block.
         let columns = unsafe { columns(pairs(|r| &*row(r).add(b))) };

@@ -268,8 +268,8 @@ impl TileProduct<'_> {
     }
 }
 
-/// A product of tiles for a group of 128 columns: codes with high bytes, and their first planes with
-/// low bytes.
+/// A product of tiles for a group of 128 columns: codes with high bytes, and their first planes
+/// with low bytes.
 #[derive(Clone, Copy)]
 pub struct GroupProduct {
     /// High bytes and, if there are any, low bytes: (2, 16 tokens, 64 columns).
