@@ -33,6 +33,9 @@ pub use screen::Screen;
 /// Rows of planes that are decoded at a time: those for few tokens fit a first-level cache, those
 /// for many a second-level one.
 const DECODED_ROWS: [usize; 2] = [4, 16];
+/// Rows of codes in a tile of all logits: many, as kernels put the activations of all tokens in
+/// order for each.
+const TILE_ROWS: usize = 4 * ROWS;
 /// Tokens that meet the same rows of numbers at a time.
 const TOKENS: usize = 32;
 
@@ -119,15 +122,12 @@ impl Model {
         for (q, x) in state.x.iter_mut().zip(x.chunks_exact(columns)) {
             q.fill(x);
         }
-        /// Rows of a tile: many, as the activations of all tokens are put in order for each.
-        const TILE_ROWS: usize = 4 * ROWS;
         let high = HighPlanes::new(self.kernels, codes);
         let q = &state.x[..n];
         let mut sums = vec![0; self.pool.threads() * n * TILE_ROWS];
-        let matrices = [&mut *logits];
-        let tile = (n, TILE_ROWS);
+        let (size, matrices) = ((n, TILE_ROWS), [&mut *logits]);
         self.pool
-            .tiles_mut(n, tile, matrices, &mut sums, |_, mut tile, sums| {
+            .tiles_mut(n, size, matrices, &mut sums, |_, mut tile, sums| {
                 let rows = tile.columns();
                 let sums = &mut sums[..n * rows.len()];
                 sums.fill(0);

@@ -168,10 +168,12 @@ pub(super) unsafe fn product<L: CodeLanes>(product: CodeProduct, sums: &mut [i64
 }
 
 /// Unpacks some groups of the rows from `first` on and hands the codes of each step of four columns
-/// to `write` (group of these, step, run). After the last row, that row is repeated.
+/// to `write` (group of these, step, run). After the last row, that row is repeated. The planes at
+/// `next`, null or not, are prefetched, as many bytes as are read; they need not exist.
 ///
 /// # Safety
-/// The CPU has the instruction set of the lanes; everything is inlined into the caller.
+/// The CPU has the instruction set of the lanes; everything is inlined into the caller. The product
+/// is checked and has `n` rows, more than `first`, and these groups.
 #[inline(always)]
 pub(super) unsafe fn unpack<L: CodeLanes>(
     product: CodeProduct,

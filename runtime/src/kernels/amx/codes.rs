@@ -15,7 +15,7 @@ use super::super::avx512::registers;
 use super::super::codes::{CodeProduct, Int16};
 use super::super::digits::{Lanes, Line};
 use super::super::whole::{self, CodeLanes, LARGEST, RUNS, STEPS};
-use super::tiles::{GroupProduct, GroupSums, TILE_COLUMNS, TILE_ROWS, TILE_TOKENS, Tiles};
+use super::tiles::{CodeSums, CodeTiles, TILE_COLUMNS, TILE_ROWS, TILE_TOKENS, Tiles};
 
 /// Fewest tokens that take less time with tiles.
 const FEWEST: usize = 6;
@@ -78,7 +78,7 @@ unsafe fn multiply<const LOW: bool>(product: CodeProduct, sums: &mut [i64]) {
         let q: &mut [Group] = Line::registers(&mut memory.q, 2 * parts * groups);
         let panel: &mut [Panel] = Line::registers(&mut memory.panel, 1);
         let wide: &mut [Wide] = Line::registers(&mut memory.wide, x.len());
-        let of_group: &mut [GroupSums] = Line::registers(&mut memory.sums, 1);
+        let of_group: &mut [CodeSums] = Line::registers(&mut memory.sums, 1);
         (q, &mut panel[0], wide, &mut of_group[0])
     };
     let (high, low) = q.split_at_mut(parts * groups); // (parts, groups)
@@ -113,7 +113,7 @@ unsafe fn multiply<const LOW: bool>(product: CodeProduct, sums: &mut [i64]) {
                 let of_parts = wide.chunks_mut(TILE_TOKENS).zip(constants);
                 for (part, (of_part, constants)) in of_parts.enumerate() {
                     let at = part * groups + g;
-                    let product = GroupProduct {
+                    let product = CodeTiles {
                         q: [high[at].as_ptr().cast(), low[at].as_ptr().cast()],
                         codes: panel
                             .each_ref()

@@ -271,7 +271,7 @@ impl TileProduct<'_> {
 /// A product of tiles for a group of 128 columns: codes with high bytes, and their first planes
 /// with low bytes.
 #[derive(Clone, Copy)]
-pub struct GroupProduct {
+pub struct CodeTiles {
     /// High bytes and, if there are any, low bytes: (2, 16 tokens, 64 columns).
     pub q: [*const i8; 2],
     /// Codes and first planes of the first 16 rows and of the others, (columns / 4, 16 rows, 4
@@ -279,11 +279,11 @@ pub struct GroupProduct {
     pub codes: [[*const __m512i; 2]; 2],
 }
 
-/// The sums of 16 tokens with 16 rows of [`GroupProduct`]: high and low ones of the first rows and
+/// The sums of 16 tokens with 16 rows of [`CodeTiles`]: high and low ones of the first rows and
 /// of the others.
-pub type GroupSums = [[[[i32; TILE_ROWS]; TILE_TOKENS]; 2]; 2];
+pub type CodeSums = [[[[i32; TILE_ROWS]; TILE_TOKENS]; 2]; 2];
 
-impl GroupProduct {
+impl CodeTiles {
     /// Replaces the sums of the tokens whose shapes are set in both halves, those of low bytes if
     /// `LOW`.
     ///
@@ -291,7 +291,7 @@ impl GroupProduct {
     /// The CPU has tiles and shapes are set, and there are as many activations and codes as the
     /// fields say.
     #[inline(always)]
-    pub unsafe fn multiply<const LOW: bool>(self, sums: &mut GroupSums) {
+    pub unsafe fn multiply<const LOW: bool>(self, sums: &mut CodeSums) {
         let [[first_high, first_low], [second_high, second_low]] = sums;
         // SAFETY: the shapes are set, and all addresses are those of bytes that are there.
         unsafe {
@@ -314,7 +314,7 @@ impl GroupProduct {
 /// Replaces the sums of 32 rows: (16 rows), each (tokens, 16 rows).
 ///
 /// # Safety
-/// That of [`GroupProduct::multiply`].
+/// That of [`CodeTiles::multiply`].
 #[inline(always)]
 unsafe fn half(
     q: *const i8,
