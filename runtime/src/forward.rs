@@ -17,7 +17,7 @@ use crate::cache::KvCache;
 use crate::error::Location;
 use crate::head::Screen;
 use crate::kernels::Kernels;
-use crate::model::{Layer, Linear, Model, Vector};
+use crate::model::{Linear, Model, Vector};
 use crate::rotary::Angles;
 use crate::state::{LinearState, State, grow};
 use crate::{Error, Result};
@@ -143,8 +143,8 @@ impl Model {
         for start in (0..tokens).step_by(BATCH) {
             let mut runs = runs(parts, start..tokens.min(start + BATCH));
             self.embed(&mut state, &runs);
-            for (index, layer) in self.weights.layers.iter().enumerate() {
-                self.layer(&mut state, &mut runs, index, layer)?;
+            for index in 0..self.weights.layers.len() {
+                self.layer(&mut state, &mut runs, index)?;
             }
             // Only now do the new tokens count as part of their caches.
             for run in &mut runs {
@@ -190,14 +190,9 @@ impl Model {
     }
 
     /// One decoder layer: x = x + attention(norm(x)), then x = x + feed-forward(norm(x)).
-    fn layer(
-        &self,
-        state: &mut State,
-        runs: &mut [SequenceTokens],
-        index: usize,
-        layer: &Layer,
-    ) -> Result<()> {
+    fn layer(&self, state: &mut State, runs: &mut [SequenceTokens], index: usize) -> Result<()> {
         let (c, n) = (self.config(), count(runs));
+        let layer = &self.weights.layers[index];
         let (hidden, intermediate) = (n * c.hidden_size, n * c.intermediate_size);
         let heads = n * c.num_attention_heads * c.head_dim;
         let kv = n * c.num_key_value_heads * c.head_dim;
@@ -237,6 +232,7 @@ impl Model {
             linear,
             (place, "the input of q_proj, k_proj and v_proj"),
         )?;
+        self.will_read([&layer.o_proj]);
         // Keys go into the cache rotated, so a later token reads them as they are.
         self.norm_and_rotate(q, n, layer.q_norm.as_ref(), angles);
         self.norm_and_rotate(k, n, layer.k_norm.as_ref(), angles);
@@ -247,6 +243,7 @@ impl Model {
         }
         let input = (place, "the input of o_proj");
         self.project(attn, n, [&layer.o_proj], [normed], linear, input)?;
+        self.will_read([&layer.gate_proj, &layer.up_proj]);
         self.add(x, normed, layer.attn_post_norm.as_ref());
 
         // Feed-forward. `gate` becomes act(gate) · up: (n, intermediate).
@@ -259,11 +256,23 @@ impl Model {
             linear,
             (place, "the input of gate_proj and up_proj"),
         )?;
+        self.will_read([&layer.down_proj]);
         self.activate(gate, up, layer.ffn_sub_norm.as_ref());
         let input = (place, "the input of down_proj");
         self.project(gate, n, [&layer.down_proj], [normed], linear, input)?;
+        match self.weights.layers.get(index + 1) {
+            Some(next) => self.will_read([&next.q_proj, &next.k_proj, &next.v_proj]),
+            None => self.pool.will_read(&[self.first_of_head()]),
+        }
         self.add(x, normed, layer.ffn_post_norm.as_ref());
         Ok(())
+    }
+
+    /// Says which linear layers come next.
+    fn will_read<const N: usize>(&self, linears: [&Linear; N]) {
+        let data = self.file.data();
+        let slices = linears.map(|linear| &data[linear.bytes.clone()]);
+        self.pool.will_read(&slices);
     }
 
     /// Several linear layers with one input x (n, columns). Layers without norms of their own share

@@ -97,6 +97,16 @@ impl Model {
         }
     }
 
+    /// What the first round over the head reads of each row; empty where that is not known.
+    pub(crate) fn first_of_head(&self) -> &[u8] {
+        match self.file.head().values {
+            Values::Codes(codes) => codes.bits[0],
+            Values::Planes(planes) => planes.codes.bits[0],
+            Values::Trits(trits) => trits.bytes,
+            Values::F32(_) | Values::F16(_) | Values::Bf16(_) => &[],
+        }
+    }
+
     /// Every logit of a ternary head. Returns whether any is not finite.
     fn ternary(&self, state: &mut HeadState, x: &[f32], logits: &mut [f32]) -> bool {
         let head = self.weights.head.as_ref();

@@ -7,11 +7,13 @@
 //! neighbouring chunks, since memory is read fastest from front to back, and takes them one by one;
 //! a thread that has none left takes over half of another's. So a thread that a busy neighbour
 //! holds up is relieved of its chunks, all but the one it is in. The caller is one of the threads.
-//! Workers spin for some microseconds between regions and then sleep.
+//! Workers spin for some microseconds between regions and then sleep. While they spin they ask for
+//! memory that they will read later ([`Pool::will_read`]).
 //!
 //! A region does not wait for workers that come late: workers enter through a gate, the caller
 //! closes it when no chunk is left and waits only for those inside.
 
+mod ahead;
 mod cores;
 mod slices;
 
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
+use self::ahead::{Ahead, Reader};
 use self::slices::{Chunks, Tiles};
 use crate::{Error, Result};
 
@@ -48,6 +51,8 @@ struct Shared {
     task: UnsafeCell<Option<&'static Job<'static>>>,
     /// The chunks that each thread has left.
     shares: Vec<Share>,
+    /// What each thread will read.
+    ahead: Vec<Ahead>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     sleepers: AtomicUsize,
@@ -74,6 +79,7 @@ impl Pool {
             epoch: AtomicUsize::new(0),
             task: UnsafeCell::new(None),
             shares: (0..threads).map(|_| Share::default()).collect(),
+            ahead: (0..threads).map(|_| Ahead::default()).collect(),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
@@ -98,6 +104,15 @@ impl Pool {
     /// Number of threads, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Says what a region reads soon: these slices, one after the other, in equal shares. Workers
+    /// that wait ask for the beginning of theirs, so that memory does not rest while the caller
+    /// computes alone.
+    pub fn will_read(&self, slices: &[&[u8]]) {
+        if !self.workers.is_empty() {
+            ahead::share_out(&self.shared.ahead, slices);
+        }
     }
 
     /// Calls `f(i)` for every i below `n`.
@@ -275,9 +290,9 @@ impl Shared {
     }
 
     fn work(&self, thread: usize) {
-        let mut seen = 0;
+        let (mut seen, mut reader) = (0, Reader::default());
         loop {
-            seen = self.wait(seen);
+            seen = self.wait(seen, || reader.ask(&self.ahead[thread]));
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
@@ -300,14 +315,16 @@ impl Shared {
             .is_ok()
     }
 
-    /// Waits for an epoch other than `seen`.
-    fn wait(&self, seen: usize) -> usize {
+    /// Waits for an epoch other than `seen`. `ask` asks for memory and returns whether there is any.
+    fn wait(&self, seen: usize, mut ask: impl FnMut() -> bool) -> usize {
         for _ in 0..SPINS {
             let epoch = self.epoch.load(Ordering::SeqCst);
             if epoch != seen {
                 return epoch;
             }
-            std::hint::spin_loop();
+            if !ask() {
+                std::hint::spin_loop();
+            }
         }
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut guard = lock(&self.sleep);

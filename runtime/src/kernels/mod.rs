@@ -69,6 +69,7 @@ pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
+pub(crate) use prefetch::prefetch_second;
 pub use slots::{
     Codes, Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8,
 };
@@ -115,7 +116,9 @@ impl Kernels {
         const TABLE_ROWS: usize = 512;
         let tables = (self.table_tokens)();
         if tokens < MANY && (tokens < tables || rows < TABLE_ROWS * threads) {
-            return (tokens, if tokens == 1 { 32 } else { 64 });
+            // At least sixteen stretches a thread, so that threads end together.
+            let one = (rows / (16 * threads)).clamp(32, 128) & !31;
+            return (tokens, if tokens == 1 { one } else { 64 });
         }
         if tokens < tables {
             return (tokens.min(512), (rows / (4 * threads)).clamp(64, 256) & !63);

@@ -75,7 +75,7 @@ pub(super) fn prefetch_line(start: *const u8, offset: usize) {
 
 /// The same for the second-level cache.
 #[inline(always)]
-pub(super) fn prefetch_second(at: *const u8) {
+pub(crate) fn prefetch_second(at: *const u8) {
     // SAFETY: a hint that reads nothing and accepts any address.
     #[cfg(target_arch = "x86_64")]
     unsafe {
