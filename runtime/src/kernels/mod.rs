@@ -69,6 +69,7 @@ pub use dense::{BlockProduct, QuantizedBlock};
 pub(crate) use float::exp;
 pub use groups::GroupProduct;
 pub use panels::{LANES, PanelProduct};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use prefetch::prefetch_second;
 pub use slots::{
     Codes, Gemm, GemmBlocks, GemmFloat, GemmGroups, Kernels, Largest, Plane, SoftmaxI8,
@@ -77,6 +78,10 @@ pub(crate) use softmax::{LARGEST, exp2};
 pub use softmax::{Scores, SoftmaxBlock};
 
 use std::sync::LazyLock;
+
+/// Other CPUs have no requests for memory.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn prefetch_second(_: *const u8) {}
 
 use slots::MANY;
 
