@@ -315,7 +315,8 @@ impl Shared {
             .is_ok()
     }
 
-    /// Waits for an epoch other than `seen`. `ask` asks for memory and returns whether there is any.
+    /// Waits for an epoch other than `seen`. Meanwhile `ask` asks for memory, and returns whether
+    /// there is more to ask for.
     fn wait(&self, seen: usize, mut ask: impl FnMut() -> bool) -> usize {
         for _ in 0..SPINS {
             let epoch = self.epoch.load(Ordering::SeqCst);

@@ -79,7 +79,7 @@ pub use softmax::{Scores, SoftmaxBlock};
 
 use std::sync::LazyLock;
 
-/// Other CPUs have no requests for memory.
+/// Other CPUs are not asked: their compilers have no instruction for it.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) fn prefetch_second(_: *const u8) {}
 
@@ -121,7 +121,8 @@ impl Kernels {
         const TABLE_ROWS: usize = 512;
         let tables = (self.table_tokens)();
         if tokens < MANY && (tokens < tables || rows < TABLE_ROWS * threads) {
-            // At least sixteen stretches a thread, so that threads end together.
+            // Sixteen stretches a thread or more, so that threads end together, but none so short
+            // that its beginning and end cost more than its rows.
             let one = (rows / (16 * threads)).clamp(32, 128) & !31;
             return (tokens, if tokens == 1 { one } else { 64 });
         }

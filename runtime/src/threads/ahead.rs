@@ -1,5 +1,5 @@
-//! What threads will read in a later region. A worker that waits asks for it, so that it lies in its
-//! second-level cache when the region begins.
+//! What threads will read in a later region. A worker that waits asks for it, so that it lies in
+//! its second-level cache when the region begins.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use crate::kernels::prefetch_second;
 const MOST: usize = 256 << 10;
 /// Bytes that it asks for between two looks at whether a region began.
 const STEP: usize = 512;
+/// Bytes of a cache line of most machines.
 const LINE: usize = 64;
 
 /// The memory that a thread will read: an address and a length. Addresses are only asked for, so it
