@@ -131,6 +131,7 @@ impl<'t> Engine<'t> {
                     None => {
                         let took = now.saturating_sub(sequence.since);
                         self.metrics.first_token.observe(took);
+                        self.first_sent = true;
                     }
                 }
                 self.metrics.generated_tokens.add(1);

@@ -107,6 +107,10 @@ impl Clock for Machine {
 /// How often sequences are looked at whose clients do not read.
 const PARKED: Duration = Duration::from_millis(20);
 
+/// How long a core is left to the threads that send a first token and to the client. A thread that
+/// wakes while all cores compute may wait for milliseconds, the slice of a scheduler.
+const FIRST: Duration = Duration::from_micros(300);
+
 /// Takes commands and computes until it is told to stop.
 fn run(mut engine: Engine, commands: &Receiver<Command>) {
     let mut is_computed = true;
@@ -117,6 +121,7 @@ fn run(mut engine: Engine, commands: &Receiver<Command>) {
         let command = match (is_idle, is_computed) {
             (true, _) => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
             (_, false) => commands.recv_timeout(PARKED),
+            (_, true) if engine.take_first_sent() => commands.recv_timeout(FIRST),
             (_, true) => commands.recv_timeout(Duration::ZERO),
         };
         match command {

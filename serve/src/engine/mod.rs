@@ -67,6 +67,8 @@ pub struct Engine<'t> {
     served: Vec<f64>,
     requests: u64,
     steps: u64,
+    /// Whether a client got its first token.
+    first_sent: bool,
 }
 
 /// Fewest tokens that a prompt gets in a step, beside answers.
@@ -113,6 +115,7 @@ impl<'t> Engine<'t> {
             running: Vec::new(),
             requests: 0,
             steps: 0,
+            first_sent: false,
         }
     }
 
@@ -209,6 +212,11 @@ impl<'t> Engine<'t> {
     /// Says whether the engine has nothing to do.
     pub(crate) fn rest(&self, is_idle: bool) {
         self.load.rest(is_idle);
+    }
+
+    /// Whether a client got its first token since this was asked.
+    pub(crate) fn take_first_sent(&mut self) -> bool {
+        std::mem::take(&mut self.first_sent)
     }
 
     /// Fails every request.
