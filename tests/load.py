@@ -298,14 +298,18 @@ def tokenizer(args):
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(rest))]
-    words = [f"\u0120w{i}" for i in range(size - len(letters))]
-    vocab = {token: i for i, token in enumerate(letters + words)}
+    names = json.loads((args.folder / "tokenizer_config.json").read_text())
+    special = [names["bos_token"], names["eos_token"]]
+    words = [f"\u0120w{i}" for i in range(size - len(special) - len(letters))]
+    vocab = {token: i for i, token in enumerate(special + letters + words)}
+    added = [{"id": vocab[token], "content": token, "single_word": False, "lstrip": False,
+              "rstrip": False, "normalized": False, "special": True} for token in special]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
              "use_regex": True}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
              "vocab": vocab, "merges": []}
-    text = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+    text = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
             "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
             "model": model}
     (args.folder / "tokenizer.json").write_text(json.dumps(text, ensure_ascii=False))
