@@ -2,14 +2,16 @@
 //! tokens to learn are marked.
 //!
 //! Generated corpora may mix conversations with plain text. A plain document goes into the same
-//! rows between BOS and EOS, and all of it is learned. Memory holds one conversation, and of those
-//! that are encoded about a row each.
+//! rows between BOS and EOS, and all of it is learned. Memory holds the conversations that are
+//! rendered at the same time, of files about a megabyte and one more, and of those that are encoded
+//! about a row each.
 
 use std::fs;
 use std::io::{self, Seek, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use sterna_ternary::durable;
 
 use crate::answers::{Rendered, RenderedConversation, Renderer};
@@ -83,6 +85,8 @@ pub struct Packed {
 const BATCH: usize = 1024;
 /// Bytes of text encoded at a time, except that one document may have more.
 const BATCH_BYTES: usize = 1 << 20;
+/// Documents that are rendered at the same time, at most.
+const GROUP: usize = 64;
 
 /// Writes conversations into rows of one width.
 pub struct Packer<'a> {
@@ -235,14 +239,16 @@ impl Packer<'_> {
         loop {
             let mut batch = Batch::default();
             let mut is_end = false;
-            while !batch.is_full() {
-                let Some(item) = items.next() else {
-                    is_end = true;
-                    break;
-                };
-                let document = item.and_then(|item| self.document(item, &mut notes));
-                if let Some(document) = tolerance.keep(document)? {
-                    batch.add(document);
+            while !batch.is_full() && !is_end {
+                let group = group(&mut items);
+                is_end = group.is_empty();
+                let rendered = group
+                    .into_par_iter()
+                    .map(|item| item.and_then(|item| self.rendered(item)));
+                for rendered in rendered.collect::<Vec<_>>() {
+                    if let Some((item, rendered)) = tolerance.keep(rendered)? {
+                        batch.add(Document::of(item, rendered, &mut notes));
+                    }
                 }
             }
             let read = batch.read;
@@ -262,35 +268,21 @@ impl Packer<'_> {
         Ok(Packed { counts, notes })
     }
 
-    /// A document with the texts to encode.
-    fn document(&self, item: Item, notes: &mut Notes) -> Result<Document> {
-        let texts = match item.document {
-            Packable::Conversation(conversation) if conversation.is_undesirable => {
-                notes.add_undesirable(&conversation);
-                Texts::Rendered(Vec::new())
+    /// A document with what the template writes for it, if it is a conversation that is wanted.
+    fn rendered(&self, item: Item) -> Result<(Item, Option<RenderedConversation>)> {
+        let rendered = match &item.document {
+            Packable::Conversation(conversation) if !conversation.is_undesirable => {
+                let mut rendered = render(self.renderer, conversation)?;
+                if self.learned == Learned::Everything {
+                    for text in &mut rendered.texts {
+                        text.answers = text.all_but_read_only();
+                    }
+                }
+                Some(rendered)
             }
-            Packable::Conversation(conversation) => {
-                Texts::Rendered(self.rendered(&conversation, notes)?)
-            }
-            Packable::Text(text) => Texts::Plain(text),
+            Packable::Conversation(_) | Packable::Text(_) => None,
         };
-        Ok(Document {
-            side: item.side,
-            read: item.read,
-            texts,
-        })
-    }
-
-    /// The texts of a conversation, each with what is learned of it.
-    fn rendered(&self, conversation: &Conversation, notes: &mut Notes) -> Result<Vec<Rendered>> {
-        let mut found = render(self.renderer, conversation)?;
-        if self.learned == Learned::Everything {
-            for text in &mut found.texts {
-                text.answers = text.all_but_read_only();
-            }
-        }
-        notes.add(conversation, &found);
-        Ok(found.texts)
+        Ok((item, rendered))
     }
 }
 
@@ -300,6 +292,21 @@ struct Item {
     document: Packable,
     /// Bytes of files that were read up to it.
     read: u64,
+}
+
+/// The next documents to render at the same time; none at the end.
+fn group(items: &mut impl Iterator<Item = Result<Item>>) -> Vec<Result<Item>> {
+    let mut group = Vec::new();
+    let mut start = None;
+    for item in items.by_ref() {
+        let read = item.as_ref().map_or(0, |item| item.read);
+        let bytes = read.saturating_sub(*start.get_or_insert(read));
+        group.push(item);
+        if group.len() >= GROUP || bytes >= BATCH_BYTES as u64 {
+            break;
+        }
+    }
+    group
 }
 
 /// A document to encode.
@@ -312,6 +319,28 @@ struct Document {
 enum Texts {
     Rendered(Vec<Rendered>),
     Plain(String),
+}
+
+impl Document {
+    /// A document with the texts to encode; counts a conversation.
+    fn of(item: Item, rendered: Option<RenderedConversation>, notes: &mut Notes) -> Document {
+        let texts = match (item.document, rendered) {
+            (Packable::Text(text), _) => Texts::Plain(text),
+            (Packable::Conversation(conversation), Some(rendered)) => {
+                notes.add(&conversation, &rendered);
+                Texts::Rendered(rendered.texts)
+            }
+            (Packable::Conversation(conversation), None) => {
+                notes.add_undesirable(&conversation);
+                Texts::Rendered(Vec::new())
+            }
+        };
+        Document {
+            side: item.side,
+            read: item.read,
+            texts,
+        }
+    }
 }
 
 /// Documents that are encoded at the same time. Conversations and plain texts are encoded apart;

@@ -36,8 +36,9 @@ mod text;
 mod value_tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use minijinja::Environment;
 use minijinja::value::Value;
 use serde::{Deserialize, Serialize};
 use sterna_ternary::PackedFile;
@@ -73,13 +74,33 @@ pub struct ChatTemplate {
     original: String,
     /// The template with its checks.
     source: String,
+    /// Compiled templates that no rendering uses at the moment.
+    compiled: Mutex<Vec<Compiled>>,
     /// `bos_token`, `eos_token` and so on, and their texts.
     special_tokens: Vec<(String, String)>,
     /// Another template for conversations with tools, or why it cannot be used.
     with_tools: Option<std::result::Result<Box<ChatTemplate>, String>>,
 }
 
+/// A compiled template. It runs one rendering at a time, since its functions count what that uses.
+#[derive(Debug)]
+struct Compiled {
+    environment: Environment<'static>,
+    usage: Arc<RenderUsage>,
+}
+
+impl Compiled {
+    fn new(source: &str) -> RenderResult<Compiled> {
+        let usage = Arc::new(RenderUsage::new(source));
+        let mut environment = environment(&usage);
+        environment.add_template_owned(NAME, source.to_owned())?;
+        Ok(Compiled { environment, usage })
+    }
+}
+
 const TEMPLATE: &str = "chat_template.jinja";
+/// The name of the template in errors.
+const NAME: &str = "<string>";
 /// Marks where the last message ends in the text of a conversation.
 pub const CONTINUED: &str = "\u{f8ff}sterna:continue\u{f8ff}";
 
@@ -140,21 +161,19 @@ impl ChatTemplate {
     ) -> Result<ChatTemplate> {
         let entries = settings.as_object().into_iter().flatten();
         let special_tokens = entries.filter(|(key, _)| key.ends_with("_token"));
-        let template = ChatTemplate {
+        let original = source.to_owned();
+        let source = guard::guard(source).map_err(|why| error(file, why))?;
+        let compiled = Compiled::new(&source).map_err(|e| error(file, describe(&e)))?;
+        Ok(ChatTemplate {
             file,
-            original: source.to_owned(),
-            source: guard::guard(source).map_err(|why| error(file, why))?,
+            original,
+            source,
+            compiled: Mutex::new(vec![compiled]),
             special_tokens: special_tokens
                 .filter_map(|(key, value)| Some((key.clone(), token_name(value)?.to_owned())))
                 .collect(),
             with_tools: None,
-        };
-        let limits = Arc::new(RenderUsage::new(&template.source));
-        let parsed = environment(&limits)
-            .template_from_str(&template.source)
-            .map(drop);
-        parsed.map_err(|e| error(file, describe(&e)))?;
-        Ok(template)
+        })
     }
 
     /// The template itself, as its file has it.
@@ -258,8 +277,13 @@ impl ChatTemplate {
         variables: &serde_json::Map<String, serde_json::Value>,
         add_generation_prompt: bool,
     ) -> RenderResult<String> {
-        let limits = Arc::new(RenderUsage::new(&self.source));
-        let environment = environment(&limits);
+        let free = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = free().pop();
+        let compiled = match taken {
+            Some(compiled) => compiled,
+            None => Compiled::new(&self.source)?,
+        };
+        compiled.usage.begin();
         let absent = ["tools", "documents"].map(|name| (name, Value::from(())));
         let mut values: BTreeMap<&str, Value> = absent.into();
         let tokens = self.special_tokens.iter();
@@ -272,8 +296,10 @@ impl ChatTemplate {
             values.insert(name, value);
         }
         values.insert("add_generation_prompt", add_generation_prompt.into());
-        let template = environment.template_from_str(&self.source)?;
-        let text = template.render(Value::from_pairs(values))?;
+        let template = compiled.environment.get_template(NAME)?;
+        let text = template.render(Value::from_pairs(values));
+        free().push(compiled);
+        let text = text?;
         limits::check_size(text.len()).map(|()| text)
     }
 }

@@ -10,7 +10,7 @@ use super::arguments::{Arguments, Passed, error};
 use super::limits::{self, RenderUsage};
 use super::{cycler, filters, json, keys, methods, operators, range, strftime, text, value_tests};
 
-/// An environment for one rendering.
+/// An environment for renderings one after the other.
 pub(super) fn environment(usage: &Arc<RenderUsage>) -> Environment<'static> {
     let mut environment = Environment::new();
     let mut syntax = SyntaxConfig::builder();

@@ -4,6 +4,7 @@
 //! operators, methods and filters make are added up.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use minijinja::value::{Value, ValueKind};
@@ -30,7 +31,7 @@ pub(super) const BOUND: &str = "__bound";
 /// What a rendering has used.
 #[derive(Debug)]
 pub(super) struct RenderUsage {
-    start: Instant,
+    start: Mutex<Instant>,
     /// Bytes of the template, the most that a turn of a loop repeats.
     length: usize,
     repeated: AtomicUsize,
@@ -41,11 +42,19 @@ pub(super) struct RenderUsage {
 impl RenderUsage {
     pub(super) fn new(source: &str) -> RenderUsage {
         RenderUsage {
-            start: Instant::now(),
+            start: Mutex::new(Instant::now()),
             length: source.len(),
             repeated: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
             output: AtomicUsize::new(0),
+        }
+    }
+
+    /// Begins another rendering.
+    pub(super) fn begin(&self) {
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        for used in [&self.repeated, &self.made, &self.output] {
+            used.store(0, Ordering::Relaxed);
         }
     }
 
@@ -64,7 +73,8 @@ impl RenderUsage {
 
     /// Ends a rendering that takes too long.
     pub(super) fn check_time(&self) -> Result<(), Error> {
-        match self.start.elapsed() > TIME {
+        let start = *self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        match start.elapsed() > TIME {
             true => Err(refuse("it takes more than two seconds")),
             false => Ok(()),
         }

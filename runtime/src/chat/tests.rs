@@ -86,6 +86,27 @@ fn integers_beyond_64_bits_keep_their_digits() {
 }
 
 #[test]
+fn every_rendering_of_a_template_has_limits_of_its_own() {
+    let template = parse("{{ 'ab' * n }}").unwrap();
+    let render = |n: usize| {
+        let variables = json!({ "n": n });
+        let text = template.render_with(variables.as_object().unwrap(), false);
+        text.map(|text| text.len()).map_err(|e| e.to_string())
+    };
+    for n in [1_500_000, 1_400_000, 1, 1_500_000] {
+        assert_eq!(render(n), Ok(2 * n));
+    }
+    assert!(render(2_500_000).unwrap_err().contains("4 MiB"));
+    std::thread::scope(|scope| {
+        let render = &render;
+        let all = [1_500_000, 2, 1_200_000].map(|n| scope.spawn(move || (n, render(n))));
+        for (n, length) in all.map(|one| one.join().unwrap()) {
+            assert_eq!(length, Ok(2 * n));
+        }
+    });
+}
+
+#[test]
 fn line_ends_of_a_template_are_of_one_kind() {
     let template = parse("a\r\n{% if true %}\r\n{{ 'b\r\nc' }}\r{% endif %}\rd").unwrap();
     // By transformers 5.24.
