@@ -230,9 +230,10 @@ impl Packer<'_> {
     fn fill<W: Write + Seek>(
         &self,
         mut rows: [Side<W>; 2],
-        mut items: impl Iterator<Item = Result<Item>>,
+        items: impl Iterator<Item = Result<Item>>,
         watch: Watch,
     ) -> Result<Packed> {
+        let mut items = items.fuse();
         let encoder = self.tokenizer.of_templates();
         let mut tolerance = Tolerance::new(self.is_strict);
         let mut notes = Notes::default();
@@ -240,7 +241,7 @@ impl Packer<'_> {
             let mut batch = Batch::default();
             let mut is_end = false;
             while !batch.is_full() && !is_end {
-                let group = group(&mut items);
+                let group = next_group(&mut items);
                 is_end = group.is_empty();
                 let rendered = group
                     .into_par_iter()
@@ -295,10 +296,10 @@ struct Item {
 }
 
 /// The next documents to render at the same time; none at the end.
-fn group(items: &mut impl Iterator<Item = Result<Item>>) -> Vec<Result<Item>> {
+fn next_group(items: &mut impl Iterator<Item = Result<Item>>) -> Vec<Result<Item>> {
     let mut group = Vec::new();
     let mut start = None;
-    for item in items.by_ref() {
+    for item in items {
         let read = item.as_ref().map_or(0, |item| item.read);
         let bytes = read.saturating_sub(*start.get_or_insert(read));
         group.push(item);
