@@ -35,7 +35,6 @@ mod strings;
 mod text;
 mod value_tests;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::Environment;
@@ -284,18 +283,23 @@ impl ChatTemplate {
             None => Compiled::new(&self.source)?,
         };
         compiled.usage.begin();
-        let absent = ["tools", "documents"].map(|name| (name, Value::from(())));
-        let mut values: BTreeMap<&str, Value> = absent.into();
-        let tokens = self.special_tokens.iter();
-        values.extend(tokens.map(|(name, text)| (&**name, Value::from(&**text))));
+        let mut values = vec![("add_generation_prompt", add_generation_prompt.into())];
         for (name, value) in variables {
-            let value = match name == "messages" {
-                true => json::variable(&normalized(value))?,
-                false => json::variable(value)?,
+            let value = match &**name {
+                "add_generation_prompt" => continue,
+                "messages" => json::variable(&normalized(value))?,
+                _ => json::variable(value)?,
             };
-            values.insert(name, value);
+            values.push((name, value));
         }
-        values.insert("add_generation_prompt", add_generation_prompt.into());
+        let absent = ["tools", "documents"].map(|name| (name, Value::from(())));
+        let tokens = self.special_tokens.iter();
+        let tokens = tokens.map(|(name, text)| (&**name, Value::from(&**text)));
+        values.extend(
+            tokens
+                .chain(absent)
+                .filter(|(name, _)| !variables.contains_key(*name)),
+        );
         let template = compiled.environment.get_template(NAME)?;
         let text = template.render(Value::from_pairs(values));
         free().push(compiled);
