@@ -3,8 +3,8 @@
 //!
 //! Generated corpora may mix conversations with plain text. A plain document goes into the same
 //! rows between BOS and EOS, and all of it is learned. Memory holds the conversations that are
-//! rendered at the same time, of files about a megabyte and one more, and of those that are encoded
-//! about a row each.
+//! rendered at the same time, of a file about a megabyte as it is stored and one more, and of those
+//! that are encoded about a row each.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -83,7 +83,7 @@ pub struct Packed {
 
 /// Documents encoded at a time, at most.
 const BATCH: usize = 1024;
-/// Bytes of text encoded at a time, except that one document may have more.
+/// Bytes of text encoded at a time, except that what is rendered at the same time may have more.
 const BATCH_BYTES: usize = 1 << 20;
 /// Documents that are rendered at the same time, at most.
 const GROUP: usize = 64;

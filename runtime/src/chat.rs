@@ -276,13 +276,6 @@ impl ChatTemplate {
         variables: &serde_json::Map<String, serde_json::Value>,
         add_generation_prompt: bool,
     ) -> RenderResult<String> {
-        let free = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = free().pop();
-        let compiled = match taken {
-            Some(compiled) => compiled,
-            None => Compiled::new(&self.source)?,
-        };
-        compiled.usage.begin();
         let mut values = vec![("add_generation_prompt", add_generation_prompt.into())];
         for (name, value) in variables {
             let value = match &**name {
@@ -300,6 +293,13 @@ impl ChatTemplate {
                 .chain(absent)
                 .filter(|(name, _)| !variables.contains_key(*name)),
         );
+        let free = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = free().pop();
+        let compiled = match taken {
+            Some(compiled) => compiled,
+            None => Compiled::new(&self.source)?,
+        };
+        compiled.usage.begin();
         let template = compiled.environment.get_template(NAME)?;
         let text = template.render(Value::from_pairs(values));
         free().push(compiled);
